@@ -1,10 +1,10 @@
-"""The one way in which files are opened that somebody else may have put there.
+"""Opens files that another user may have put in place.
 
-An open never waits for the other end of a FIFO, never opens a device, and follows links only where the caller says so.
-What was opened is judged by its descriptor, not by its name. The size is compared with the caller's bound before
-anything is read, and no more is read than that. All errors are OSErrors whose `strerror` goes into a message.
+An open never waits for the other end of a FIFO, never opens a device, and follows links only if the caller allows it.
+Checks use the descriptor of the opened file, not its name. The size is compared with the caller's limit before anything
+is read, and no more than the limit is read. All errors are OSErrors; messages contain their `strerror`.
 
-What is written goes into a folder that is held by a descriptor: a link in place of a folder or file is never followed.
+Files are written into a folder that is held by a descriptor: no link in place of a folder or file is followed.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 MIB: Final = 1 << 20
 KERNEL_BYTES: Final = 64 * MIB
-"""The most that is read of one file of /proc or /sys: its tables have a line for each socket, lock or connection."""
+"""Limit for one file of /proc or /sys: its tables have a line for each socket, lock or connection."""
 
 _READ: Final = os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
 _FOLDER: Final = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
@@ -30,22 +30,23 @@ _CHUNK: Final = MIB
 
 
 class UnsuitableFileError(OSError):
-    """What stands there is no regular file, a link that is not followed, or larger than may be read."""
+    """The path is not a regular file, is a link that is not followed, or the file is larger than the limit."""
 
 
 def open_regular(path: str | Path, *, follow: bool = False, dir_fd: int | None = None) -> int:
     """Return a descriptor of a regular file, opened for reading.
 
     Args:
-        path: The file; relative to `dir_fd` where that is given.
-        follow: Whether a link in the last place is followed. Those before it always are: hold the folder by `dir_fd`.
-        dir_fd: A folder's descriptor.
+        path: The file; relative to `dir_fd` if that is given.
+        follow: Whether a link as the last part of the path is followed. Links before it always are: use `dir_fd` to
+            prevent it.
+        dir_fd: Descriptor of a folder.
 
     Raises:
-        UnsuitableFileError: It is something else: a folder, FIFO, socket, device, or a link that is not followed.
-        OSError: It is not there, or may not be read.
+        UnsuitableFileError: It is a folder, FIFO, socket, device, or a link that is not followed.
+        OSError: It does not exist or cannot be read.
     """
-    # First by name, as the open of a device may already do something (a watchdog starts to count).
+    # Check the name first, because opening a device may already have an effect (a watchdog starts).
     _refuse_unsuitable(os.stat(path, dir_fd=dir_fd, follow_symlinks=follow).st_mode, path)
     flags = _READ if follow else _READ | os.O_NOFOLLOW
     try:
@@ -63,10 +64,10 @@ def open_regular(path: str | Path, *, follow: bool = False, dir_fd: int | None =
 
 
 def read_regular(path: str | Path, max_bytes: int, *, follow: bool = False, dir_fd: int | None = None) -> bytes:
-    """Return what a regular file holds; the arguments and errors are those of `open_regular`.
+    """Return the content of a regular file; for arguments and errors see `open_regular`.
 
     Raises:
-        UnsuitableFileError: It holds more than `max_bytes`, which its size tells before anything is read; or see there.
+        UnsuitableFileError: It is larger than `max_bytes` (checked before anything is read), or as for `open_regular`.
     """
     descriptor = open_regular(path, follow=follow, dir_fd=dir_fd)
     try:
@@ -76,16 +77,16 @@ def read_regular(path: str | Path, max_bytes: int, *, follow: bool = False, dir_
 
 
 def read_begin(path: str | Path, size: int, *, dir_fd: int | None = None, folder: str | Path | None = None) -> bytes:
-    """Return the first `size` bytes of a regular file, or all where it has fewer.
+    """Return the first `size` bytes of a regular file, or all if it has fewer.
 
     Args:
-        path: The file; relative to `dir_fd` where that is given.
-        size: How many bytes.
-        dir_fd: A folder's descriptor.
-        folder: A folder that a link may not lead out of; without it, no link is followed.
+        path: The file; relative to `dir_fd` if that is given.
+        size: Number of bytes.
+        dir_fd: Descriptor of a folder.
+        folder: A folder that a link must not lead out of; without it, no link is followed.
 
     Raises:
-        OSError: As `open_regular`, or `open_within`, raises it.
+        OSError: As for `open_regular` or `open_within`.
     """
     descriptor = open_regular(path, dir_fd=dir_fd) if folder is None else open_within(folder, path)
     try:
@@ -95,18 +96,18 @@ def read_begin(path: str | Path, size: int, *, dir_fd: int | None = None, folder
 
 
 def read_within(folder: str | Path, path: str | Path, max_bytes: int) -> bytes:
-    """Return what a file of a folder holds; a link is followed where it leads to another file below the folder.
+    """Return the content of a file in a folder; a link is followed only to another file below the folder.
 
-    So a mounted ConfigMap is read, whose files are links to `..data`, and nothing that a link chooses elsewhere.
+    This reads a mounted ConfigMap, whose files are links to `..data`, but no file elsewhere that a link names.
 
     Args:
-        folder: The folder; links on the way to it are followed, as its user named it.
-        path: The file's path, the folder's included.
-        max_bytes: The most that it may hold.
+        folder: The folder; links on the path to it are followed, because the user gave that path.
+        path: Path of the file, including the folder.
+        max_bytes: Limit for its size.
 
     Raises:
-        UnsuitableFileError: It is no regular file, is too large, or a link leads out of the folder.
-        OSError: It is not there, or may not be read.
+        UnsuitableFileError: It is not a regular file, is too large, or a link leads out of the folder.
+        OSError: It does not exist or cannot be read.
     """
     descriptor = open_within(folder, path)
     try:
@@ -116,25 +117,25 @@ def read_within(folder: str | Path, path: str | Path, max_bytes: int) -> bytes:
 
 
 def open_within(folder: str | Path, path: str | Path) -> int:
-    """Return a descriptor of a file of a folder, opened as `read_within` does.
+    """Return a descriptor of a file in a folder, opened as by `read_within`.
 
     Raises:
-        UnsuitableFileError: It is no regular file, or a link leads out of the folder.
-        OSError: It is not there, or may not be read.
+        UnsuitableFileError: It is not a regular file, or a link leads out of the folder.
+        OSError: It does not exist or cannot be read.
     """
     root = os.path.realpath(folder)
     outside = UnsuitableFileError(errno.ELOOP, f"is a link that leads out of {folder}", str(path))
     if os.path.commonpath((root, os.path.realpath(path))) != root:
         raise outside
     descriptor = open_regular(path, follow=True)
-    if not _is_below(root, descriptor):  # the links may have been others a moment ago
+    if not _is_below(root, descriptor):  # the links may have changed since the check
         os.close(descriptor)
         raise outside
     return descriptor
 
 
 def _is_below(root: str, descriptor: int) -> bool:
-    """Tell whether an open file is below a folder, as far as /proc can tell."""
+    """Return whether an open file is below a folder, as far as /proc shows it."""
     try:
         real = os.readlink(f"/proc/self/fd/{descriptor}")  # noqa: PTH115 - a descriptor's
     except FileNotFoundError:
@@ -143,7 +144,7 @@ def _is_below(root: str, descriptor: int) -> bool:
 
 
 def read_descriptor(descriptor: int, max_bytes: int, path: str | Path) -> bytes:
-    """Return what is left to read of an open file, at most `max_bytes`; `path` is for messages.
+    """Return the rest of an open file, at most `max_bytes`; `path` is for messages.
 
     Raises:
         UnsuitableFileError: There is more.
@@ -156,18 +157,18 @@ def read_descriptor(descriptor: int, max_bytes: int, path: str | Path) -> bytes:
     while left > 0 and (part := os.read(descriptor, min(left, _CHUNK))):
         parts.append(part)
         left -= len(part)
-    if left <= 0:  # it has grown, or is a file of the kernel, whose size is not told
+    if left <= 0:  # the file has grown, or is a file of the kernel without a size
         raise too_large(path, max_bytes)
     return parts[0] if len(parts) == 1 else b"".join(parts)
 
 
 @contextmanager
 def checked_name(path: str | Path, max_bytes: int) -> Iterator[str]:
-    """Yield a name by which a library that takes only names opens the very file that was looked at; links are followed.
+    """Yield a name with which a library that takes only names opens the checked file itself; links are followed.
 
     Raises:
-        UnsuitableFileError: It is no regular file, or holds more than `max_bytes`.
-        OSError: It is not there, or may not be read.
+        UnsuitableFileError: It is not a regular file, or is larger than `max_bytes`.
+        OSError: It does not exist or cannot be read.
     """
     descriptor = open_regular(path, follow=True)
     try:
@@ -179,21 +180,21 @@ def checked_name(path: str | Path, max_bytes: int) -> Iterator[str]:
 
 
 def read_kernel_text(path: str | Path, max_bytes: int = KERNEL_BYTES) -> str:
-    """Return what a file of /proc or /sys says; bytes that are no UTF-8, which processes choose, are replaced.
+    """Return the content of a file of /proc or /sys. Invalid UTF-8, which processes can choose, is replaced.
 
     Raises:
-        OSError: It is not there, may not be read, or says more than `max_bytes`.
+        OSError: It does not exist, cannot be read, or is larger than `max_bytes`.
     """
     return read_regular(path, max_bytes, follow=True).decode("utf-8", "replace")
 
 
 def too_large(path: str | Path, max_bytes: int) -> UnsuitableFileError:
-    """Return the error for a file that holds more than is read."""
+    """Return the error for a file that is larger than the limit."""
     return UnsuitableFileError(errno.EFBIG, f"is larger than {size_text(max_bytes)}", str(path))
 
 
 def size_text(size: int) -> str:
-    """Return a bound in words.
+    """Return a size in words.
 
     >>> size_text(4 << 20), size_text(64 << 10), size_text(500)
     ('4 MiB', '64 KiB', '500 bytes')
@@ -204,7 +205,7 @@ def size_text(size: int) -> str:
 
 
 def kind_text(mode: int) -> str:
-    """Return what a mode of stat(2) is of: `a folder`, `a FIFO`."""
+    """Return the file type of a mode (stat(2)) in words: `a folder`, `a FIFO`."""
     kinds = {
         stat.S_IFDIR: "a folder",
         stat.S_IFIFO: "a FIFO",
@@ -217,11 +218,11 @@ def kind_text(mode: int) -> str:
 
 @contextmanager
 def folder_at(path: str | Path, *, dir_fd: int | None = None, follow: bool = False) -> Iterator[int]:
-    """Yield a descriptor of a folder; what is opened relative to it stays in it, whoever renames or replaces the path.
+    """Yield a descriptor of a folder. Paths relative to it stay in it, even if the folder is renamed or replaced.
 
     Raises:
-        UnsuitableFileError: It is a link, and links are not followed, or no folder.
-        OSError: It is not there, or may not be entered.
+        UnsuitableFileError: It is not a folder, or is a link and links are not followed.
+        OSError: It does not exist or cannot be opened.
     """
     try:
         descriptor = os.open(path, _FOLDER if follow else _FOLDER | os.O_NOFOLLOW, dir_fd=dir_fd)
@@ -238,25 +239,25 @@ def folder_at(path: str | Path, *, dir_fd: int | None = None, follow: bool = Fal
 
 @contextmanager
 def made_folder_at(name: str, mode: int, *, dir_fd: int) -> Iterator[int]:
-    """Yield a descriptor of a folder in a folder, which is made where it is not there, with just this mode.
+    """Yield a descriptor of a subfolder, which is created with exactly this mode if it does not exist.
 
     Raises:
-        UnsuitableFileError: Something else, or a link, has that name.
-        OSError: It cannot be made or entered.
+        UnsuitableFileError: That name is a link or not a folder.
+        OSError: It cannot be created or opened.
     """
     with suppress(FileExistsError):
         os.mkdir(name, 0o700, dir_fd=dir_fd)
         with folder_at(name, dir_fd=dir_fd) as made:
-            os.fchmod(made, mode)  # whatever our umask is
+            os.fchmod(made, mode)  # independent of the umask
     with folder_at(name, dir_fd=dir_fd) as descriptor:
         yield descriptor
 
 
 def write_at(name: str, content: bytes, mode: int, *, dir_fd: int) -> None:
-    """Write a file in a folder, whole or not at all; whatever had that name, a link too, is replaced, not written to.
+    """Write a file in a folder, completely or not at all. An existing file or link of that name is replaced.
 
     Raises:
-        IsADirectoryError: A folder has that name.
+        IsADirectoryError: That name is a folder.
         OSError: It cannot be written; nothing has changed.
     """
     partial = f".{name[:200]}.{os.urandom(8).hex()}"

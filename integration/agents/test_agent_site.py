@@ -70,9 +70,9 @@ class Site:
 
     def kill(self) -> None:
         """Kill nginx and who keeps it."""
-        keeper = supervision.keeper_pid(self.folder)
-        if keeper:  # 0 would be all of us
-            os.kill(keeper, signal.SIGKILL)
+        supervisor = supervision.supervisor_pid(self.folder)
+        if supervisor:  # 0 would be all of us
+            os.kill(supervisor, signal.SIGKILL)
         for process in process_list.find(self.folder):
             process_list.send(process, signal.SIGKILL)
         until(lambda: not process_list.find(self.folder), 10, "nginx is gone")

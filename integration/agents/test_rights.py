@@ -338,9 +338,9 @@ def serving(node: Node, folder: Path) -> Iterator[None]:
     finally:
         agent.kill()
         agent.wait(30)
-        keeper = supervision.keeper_pid(folder)
-        if keeper:  # 0 would be all of us
-            os.kill(keeper, signal.SIGKILL)
+        supervisor = supervision.supervisor_pid(folder)
+        if supervisor:  # 0 would be all of us
+            os.kill(supervisor, signal.SIGKILL)
         for process in processes.find(folder):
             processes.send(process, signal.SIGKILL)
         until(lambda: not processes.find(folder), 10, "nginx is gone")

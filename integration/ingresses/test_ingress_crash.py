@@ -103,7 +103,7 @@ def check_completes(lab: IngressLab, node: Node, host: str) -> str:
 
 
 def journal(node: Node) -> str:
-    """Return what the keeper wrote."""
+    """Return what the supervisor wrote."""
     return (node.outside() / "logs" / "keeper.log").read_text()
 
 
@@ -114,7 +114,7 @@ def test_a_killed_master_is_started_again(ingress_lab: IngressLab, node: Node) -
         await_(lambda: node.masters() and node.masters() != [master])
         await_(lambda: ingress_lab.client.ask(Request(host="ok.test")).status == 200)
     assert watch.outage_s() < RECOVERY_S, watch.failed[:5]
-    assert f"nginx {master} ended unasked" in journal(node)
+    assert f"nginx {master} ended unexpectedly" in journal(node)
     assert node.is_converged()
     check_completes(ingress_lab, node, "after-master.test")
     print(f"outage of a killed master: {watch.outage_s():.2f} s, {len(watch.failed)} requests failed")
@@ -131,23 +131,23 @@ def test_a_killed_worker_is_replaced(ingress_lab: IngressLab, node: Node) -> Non
     check_completes(ingress_lab, node, "after-worker.test")
 
 
-def keeper(node: Node) -> int:
-    """Return the process id of the keeper."""
+def supervisor(node: Node) -> int:
+    """Return the process id of the supervisor."""
     results = [pid for pid in node.processes("nginx.processes.supervisor") if pid not in node.processes("ps -ww")]
     assert len(results) == 1, results
     return results[0]
 
 
 def test_nginx_outlives_its_supervisor_until_the_next_apply(ingress_lab: IngressLab, node: Node) -> None:
-    killed, masters = keeper(node), node.masters()
+    killed, masters = supervisor(node), node.masters()
     with watched(ingress_lab) as watch:
         node.kill(killed)
         time.sleep(0.3)
         assert node.masters() == masters
-        check_completes(ingress_lab, node, "after-keeper.test")
+        check_completes(ingress_lab, node, "after-supervisor.test")
         assert node.masters() == masters
     assert watch.failed == []
-    assert keeper(node) != killed
+    assert supervisor(node) != killed
 
     node.kill(masters[0])
     await_(
@@ -156,7 +156,7 @@ def test_nginx_outlives_its_supervisor_until_the_next_apply(ingress_lab: Ingress
 
 
 def test_all_killed_at_once_are_back_with_the_next_apply(ingress_lab: IngressLab, node: Node) -> None:
-    for pid in (keeper(node), *node.masters(), *node.workers()):
+    for pid in (supervisor(node), *node.masters(), *node.workers()):
         node.kill(pid)
     await_(lambda: ingress_lab.client.ask(Request(host="ok.test")).status == 0)
     assert not node.is_converged()

@@ -165,7 +165,7 @@ class TestServers:
         with pytest.raises(HostError) as refused:
             ipvs.write(commands)
         assert refused.value.message == (
-            "IPVS refused `-a -t 10.96.0.9:80 -r 10.244.0.1:8080 -m -w 1`: there is no such virtual server; "
+            "IPVS rejected `-a -t 10.96.0.9:80 -r 10.244.0.1:8080 -m -w 1`: there is no such virtual server; "
             "2 of 3 were done"
         )
         assert set(ipvs.observe()) == {server_key(1), server_key(2)}
@@ -249,7 +249,7 @@ class TestSets:
         with pytest.raises(SetError) as refused:
             ipset.restore(run, "create A hash:ip family inet\nadd A 10.0.0.1\nadd A fd00::1\nadd A 10.0.0.2\n")
         assert refused.value.line == 3
-        assert refused.value.message.startswith("ipset restore refused line 3 of 4, `add A fd00::1`: ")
+        assert refused.value.message.startswith("ipset restore rejected line 3 of 4, `add A fd00::1`: ")
 
     def test_a_set_of_another_type_is_told(self) -> None:
         ipset.restore(run, "create A hash:ip family inet\n")

@@ -83,7 +83,7 @@ def main(arguments: list[str] | None = None, tables: CommandTables | None = None
         tables: The languages, modes and drivers to work with; None for rulegen's own.
     """
     open_streams()
-    os.umask(os.umask(0o077) | 0o022)  # nobody else writes to what a command makes, whoever started it
+    os.umask(os.umask(0o077) | 0o022)  # nobody else writes to what a command makes, anyone who started it
     gc.disable()  # a command ends soon, and its hundred thousands of frozen objects have no cycles
     try:
         code = cli.main(args=arguments, prog_name="rulegen", standalone_mode=False, obj=tables)

@@ -366,7 +366,7 @@ class TestRunning:
         again.loop.objects.known = NginxKnownObjects(tmp_path)
         again.turn()
         assert not again.is_open("shut.test")
-        assert "it holds no object" in again.log.getvalue()
+        assert "it contains no object" in again.log.getvalue()
 
     def test_an_ingress_that_names_something_new_is_as_it_was_until_that_is_answered(self):
         stage = self.begun()

@@ -86,7 +86,7 @@ class TestOneAnswer:
             pytest.param(CHUNK_SIZE, "exceeded|closed early", id="chunk size"),
             pytest.param(SPACES, "an answer of more than 1048576 bytes", id="spaces"),
             pytest.param(TINY_CHUNKS, "chunks with more around|an answer of more than", id="tiny chunks"),
-            pytest.param(bomb, "the answer is encoded as 'gzip', which was not asked for", id="bomb"),
+            pytest.param(bomb, "the answer is encoded as 'gzip', which was not requested", id="bomb"),
         ],
     )
     @pytest.mark.parametrize("who", ["command", "run"])
@@ -106,7 +106,7 @@ class TestOneAnswer:
     def test_a_byte_now_and_then_is_no_answer(self, tmp_path, monkeypatch):
         """Each byte ends a silence; the time of the whole answer goes on."""
         monkeypatch.setattr(limits, "ANSWER_S", 0.7)
-        assert "the answer was not whole after 0.7 s" in read(drip(0.05), tmp_path).message
+        assert "the answer was not complete after 0.7 s" in read(drip(0.05), tmp_path).message
 
     def test_a_byte_now_and_then_is_no_answer_for_run_either(self, tmp_path):
         with hostile(drip(0.05)) as url:
@@ -172,7 +172,7 @@ class TestLists:
 
     def test_pages_that_take_too_long_together_end(self, tmp_path, monkeypatch):
         monkeypatch.setattr(limits, "LIST_S", 0.5)
-        assert "not done after 0.5 s" in read(pages_of(lambda _: "", size=0), tmp_path).message
+        assert "not finished after 0.5 s" in read(pages_of(lambda _: "", size=0), tmp_path).message
 
     def test_a_token_that_is_no_token(self, tmp_path):
         feed = pages_of(lambda _: "", token=lambda number: f"{number}" + "x" * 50_000, size=0)

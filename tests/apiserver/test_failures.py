@@ -88,7 +88,7 @@ def said(kubeconfig: str) -> tuple[str, str]:
     ("answer", "by_http", "by_tls"),
     [
         (None, "no answer in time: no data for 0.3 s", "no answer in time: no data for 0.3 s"),
-        (b"", "it closed the connection without an answer", "the connection was closed early"),
+        (b"", "the server closed the connection without an answer", "the connection was closed early"),
         (RESET, "Connection reset by peer", "Connection reset by peer"),
         (b"SSH-2.0-OpenSSH" + CRLF, "the server does not speak HTTP", "TLS: .*does not speak TLS"),
         (OK + b"Content-Length: 50" + CRLF * 2 + b"abc", "the connection was closed early during the answer", "TLS: "),
@@ -99,7 +99,7 @@ def said(kubeconfig: str) -> tuple[str, str]:
         ),
         (
             OK + b"Content-Encoding: gzip" + CRLF + b"Content-Length: 5" + CRLF * 2 + b"zzzzz",
-            "the answer is encoded as 'gzip', which was not asked for",
+            "the answer is encoded as 'gzip', which was not requested",
             "TLS: ",
         ),
     ],

@@ -332,7 +332,7 @@ class TestNamed:
         assert names(objects) == ["tls"]
         (lines,) = warnings.texts()
         assert lines.startswith(f"{api.url}: not allowed to get secrets in other: other/a, other/b, other/c and 1 more")
-        assert 'a role that lets this user "get" "secrets" is missing' in lines
+        assert 'this user needs a role there that allows "get" for "secrets"' in lines
 
     @pytest.mark.parametrize(
         ("faults", "expected"),
@@ -542,7 +542,7 @@ class TestConfiguration:
         assert str(tmp_path / "config") in caught.value.message
 
     def test_a_server_that_is_no_url(self, api, tmp_path):
-        with pytest.raises(HostError, match="server 'nonsense' is no URL"):
+        with pytest.raises(HostError, match="server 'nonsense' is not a URL"):
             read_cluster(api.kubeconfig(tmp_path, server="nonsense"))
 
     def test_a_file_that_is_not_there(self, tmp_path):

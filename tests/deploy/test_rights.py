@@ -85,5 +85,5 @@ def test_ingresses_are_served_with_the_capabilities_of_their_pod(tmp_path: Path)
     assert "nginx reloaded" in said
     assert "No changes." in said
     assert "an orphan is left" not in said
-    assert "workers: 0" not in said  # the keeper has started another nginx
+    assert "workers: 0" not in said  # the supervisor has started another nginx
     assert said.endswith("left behind: \n")

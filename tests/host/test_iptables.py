@@ -96,7 +96,7 @@ def test_a_refused_script_names_its_line(variant, row):
     text = f"{HEAD}{tail}\nCOMMIT\n".splitlines()[line - 1]
     assert (caught.value.line, caught.value.text) == (line, text)
     assert word in caught.value.complaint
-    assert caught.value.message.startswith(f"iptables-{variant}-restore refused line {line}, `{text}`: ")
+    assert caught.value.message.startswith(f"iptables-{variant}-restore rejected line {line}, `{text}`: ")
     assert "\n" not in caught.value.message
     assert f"> {line:>6}  {text}" in caught.value.excerpt.splitlines()
     assert "KUBE-A" not in observe(run, variant, Family.IPV4)
@@ -126,7 +126,7 @@ def test_context_is_five_lines_around():
     lines = error.excerpt.splitlines()
     assert [line.split()[-1] for line in lines] == [str(number) for number in range(45, 56)]
     assert [line for line in lines if line.startswith(">")] == [">     50  line 50"]
-    assert error.message == "ip6tables-nft-restore refused line 50, `line 50`: X"
+    assert error.message == "ip6tables-nft-restore rejected line 50, `line 50`: X"
 
 
 @pytest.mark.parametrize(

@@ -199,7 +199,7 @@ class TestBounds:
         for name in "abc":
             (tmp_path / f"{name}.yaml").write_text("#" * 400)
         assert len(read_sources([str(tmp_path)], max_total=1200)) == 3
-        with pytest.raises(InputError, match=r"c\.yaml: with it, all files hold more than 1\.171 KiB"):
+        with pytest.raises(InputError, match=r"c\.yaml: together with the files before it, more than 1\.171 KiB"):
             read_sources([str(tmp_path)], max_total=1199)
 
     def test_of_the_number_of_files(self, tmp_path, monkeypatch):
@@ -213,27 +213,27 @@ class TestBounds:
         monkeypatch.setattr(manifests, "MAX_ENTRIES", 2)
         for name in "abc":
             (tmp_path / f"{name}.txt").write_text("#")
-        with pytest.raises(InputError, match="more than 2 files and folders in there"):
+        with pytest.raises(InputError, match="more than 2 files and folders in it"):
             read_sources([str(tmp_path)])
 
     def test_of_all_dumps_together(self, tmp_path, monkeypatch):
         monkeypatch.setattr(dumps, "MAX_TOTAL_BYTES", 300)
         for name in ("iptables", "ip6tables"):
             (tmp_path / name).write_text(TABLES.replace("iptables", name).format("# x\n" * 20))
-        with pytest.raises(InputError, match="with it, all dumps hold more than 300 bytes"):
+        with pytest.raises(InputError, match="together with the dumps before it, more than 300 bytes"):
             read_dumps([str(tmp_path)])
 
     def test_of_the_files_beside_dumps(self, tmp_path, monkeypatch):
         monkeypatch.setattr(dumps, "MAX_FILES", 2)
         for name in "abc":
             (tmp_path / name).write_text("")
-        with pytest.raises(InputError, match="more than 2 files in there"):
+        with pytest.raises(InputError, match="more than 2 files in this folder"):
             read_dumps([str(tmp_path)])
 
     def test_of_objects(self, monkeypatch):
         monkeypatch.setattr(build, "MAX_OBJECTS", 2)
         documents = "---\n".join(f"{{apiVersion: v1, kind: Node, metadata: {{name: n{i}}}}}\n" for i in range(3))
-        with pytest.raises(InputError, match="x: with it, all files hold more than 2 objects"):
+        with pytest.raises(InputError, match="x: together with the files before it, more than 2 objects"):
             read_world([Source("x", documents.encode())])
 
     def test_of_the_values_of_one_document(self, monkeypatch):

@@ -102,7 +102,7 @@ OPERATIONS: dict[str, Callable[[NginxService], object]] = {
     "discard": lambda service: service.releases.discard(NEXT.digest),
     "forget": lambda service: service.releases.forget(),
     "status": lambda service: service.status(),
-    "keeper": lambda service: supervision.keeper_pid(service.folder),
+    "supervisor": lambda service: supervision.supervisor_pid(service.folder),
     "ask": lambda service: status.ask(service.folder, timeout_s=0.5),
     "held": lambda service: supervisor.Held.of(service.folder).close(),
     "certificate": lambda service: default_certificate.load(service.folder),
@@ -179,8 +179,8 @@ def planted() -> st.SearchStrategy[list[tuple[str, Callable[[Path, Path], None],
 
 @settings(max_examples=examples(60), deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(planted(), st.lists(st.sampled_from(sorted(OPERATIONS)), min_size=1, max_size=6))
-@example([("run", link_to_a_folder, 0o700, False)], ["keeper", "status", "held"])
-@example([("run/keeper.pid", fifo, 0o600, False)], ["keeper", "status"])
+@example([("run", link_to_a_folder, 0o700, False)], ["supervisor", "status", "held"])
+@example([("run/keeper.pid", fifo, 0o600, False)], ["supervisor", "status"])
 @example([(f"releases/{LIVE.digest}", link_to_a_release, 0o700, False)], ["current", "write the live one"])
 def test_whatever_stands_there_nothing_outside_is_touched(names: list, operations: list[str]) -> None:
     with reachable_folder() as place:
@@ -209,7 +209,7 @@ def test_each_place_and_each_operation(kind: Callable[[Path, Path], None], name:
             service.releases.switch(LIVE.digest)
             plant(service.folder, [(at, kind, 0o600, False)], outside)
             before = picture(outside)
-            # the keeper is told of an OSError; all else is an error of our own
+            # the supervisor is told of an OSError; all else is an error of our own
             errors = (RulegenError, OSError) if name == "held" else (RulegenError,)
             with in_time(), suppress(*errors):
                 assert MARK not in repr(OPERATIONS[name](service)), at

@@ -404,7 +404,7 @@ class TestOfTheAgent:
 
     @given(text=TEXTS)
     @settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
-    def test_the_log_of_nginxs_keeper(self, tmp_path, text):
+    def test_the_log_of_nginxs_supervisor(self, tmp_path, text):
         (tmp_path / "keeper.log").unlink(missing_ok=True)
         with folder_at(tmp_path) as folder:
             for worst in (text, WORST, "\ud800"):

@@ -103,7 +103,7 @@ def test_weights_that_are_all_alike_change_nothing():
     [
         ("{", "not JSON"),
         ("[]", "expected an object"),
-        ('{"pod-a": 0}', '["pod-a"]: the number 0 is no weight (1–65535)'),
+        ('{"pod-a": 0}', '["pod-a"]: the number 0is not a weight (1–65535)'),
         ('{"pod-a": 70000}', "is no weight"),
         ('{"pod-a": true}', "is no weight"),
         ('{"pod-a": "3"}', "is no weight"),

@@ -177,7 +177,7 @@ def mark(tmp_path: Path) -> Iterator[str]:
 
 
 def left_behind(mark: str, place: Path) -> list[str]:
-    """Return what runs and bears the mark; nginx and its keeper have an environment of their own, and the folder."""
+    """Return the processes with the mark; nginx and its supervisor have another environment, and the folder."""
     results = []
     for process in Path("/proc").glob("[0-9]*"):
         try:

@@ -31,7 +31,7 @@ from rulegen.plan.plan import Plan
 
 
 class ServicesRefusedError(RulegenError):
-    """What was asked for would do harm."""
+    """What was requested would do harm."""
 
 
 @click.command("apply")
@@ -106,7 +106,7 @@ def command(
 
 
 def _refuse_unknown_node(inputs: Inputs) -> None:
-    """Refuse to write for a node that the cluster does not know: its endpoints would count as those of others."""
+    """Reject a node that the cluster does not know: all endpoints would count as those of other nodes."""
     name, world = inputs.node_name, inputs.world
     if name in world.nodes:
         return
@@ -122,7 +122,7 @@ def _refuse_unknown_node(inputs: Inputs) -> None:
 
 
 def _refuse_empty(inputs: Inputs, plan: Plan, *, allow_empty: bool) -> None:
-    """Refuse to take all Services away because none was told of."""
+    """Reject to take all Services away because none was told of."""
     if inputs.model.services or allow_empty:
         return
     gone = (item for item in plan.items if item.is_leftover and item.action is Action.DELETE)
@@ -134,7 +134,7 @@ def _refuse_empty(inputs: Inputs, plan: Plan, *, allow_empty: bool) -> None:
 
 
 def _refuse_no_host(ingress: IngressInputs, *, allow_empty: bool) -> None:
-    """Refuse to take all hosts away because no Ingress was told of."""
+    """Reject to take all hosts away because no Ingress was told of."""
     if allow_empty or selected(ingress.completed.world, ingress.options) or ingress.observed is None:
         return
     if ingress.engine.hosts(ingress.observed):
@@ -145,7 +145,7 @@ def _refuse_no_host(ingress: IngressInputs, *, allow_empty: bool) -> None:
 
 
 def _refuse_taken_ports(ingress: IngressInputs) -> None:
-    """Refuse to write anything where the engine could not listen afterwards."""
+    """Reject to write anything where the engine could not listen afterwards."""
     if ingress.taken_ports:
         raise ServicesRefusedError(
             "; ".join(ingress.taken_ports),
@@ -154,7 +154,7 @@ def _refuse_taken_ports(ingress: IngressInputs) -> None:
 
 
 def _refuse_unread(inputs: Inputs) -> None:
-    """Refuse input of which a part could not be read: it may hold Services that this node serves now."""
+    """Reject input of which a part could not be read: it may hold Services that this node serves now."""
     unread = [line for r in inputs.world.rejected if r.object.startswith(r.source) for line in r.lines()]
     if unread:
         raise ServicesRefusedError(
@@ -164,7 +164,7 @@ def _refuse_unread(inputs: Inputs) -> None:
 
 
 def _refuse_previews(inputs: Inputs) -> None:
-    """Refuse what only a preview may have: addresses that no API server has assigned."""
+    """Reject what only a preview may have: addresses that no API server has assigned."""
     assigned = [f"Service {name}: {', '.join(s.assigned)}" for name, s in inputs.model.services.items() if s.assigned]
     if assigned:
         raise InputError(

@@ -16,7 +16,7 @@ from rulegen.cli.wiring.writing import write
 from rulegen.compiler.services.other_variant import beside_warning
 from rulegen.compiler.services.plan import plan_cleanup
 from rulegen.plan.plan import Plan, with_site
-from rulegen.plan.show import NO_MODE, Report
+from rulegen.plan.show import NO_MODE, NOT_MANAGED, Report
 
 if TYPE_CHECKING:
     from rulegen.compiler.ingress.engine import EngineRemoval
@@ -62,7 +62,7 @@ def command(output: str, wait_s: int, *, yes: bool, no_services: bool, **chosen:
         site = removal.plan() if removal is not None else None
         if no_services:
             plan = Plan()
-            report = Report(node=inputs.facts.hostname, mode=NO_MODE, observed="nothing, as rules are left alone")
+            report = Report(node=inputs.facts.hostname, mode=NO_MODE, observed=NOT_MANAGED)
         else:
             plan, report, dataplane = _planned_rules(inputs)
             dataplane.lock_wait_s = wait_s
@@ -92,7 +92,7 @@ def _planned_rules(inputs: Inputs) -> tuple[Plan, Report, KernelDataplane]:
     takes_both = any(item.variant for item in plan.items)
     seen = f"iptables-{choice.variant} ({choice.reason})"
     if takes_both:
-        seen = f"iptables-{choice.variant} ({choice.reason}), and iptables-{other}, where chains are ours too"
+        seen = f"{seen}, and iptables-{other}, which also has chains of rulegen or kube-proxy"
     left = "" if takes_both else beside_warning(observed.beside, choice.variant)
     warnings = (*inputs.warnings, *filter(None, [left]), *plan.notes)
     return (

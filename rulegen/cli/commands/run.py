@@ -270,7 +270,7 @@ class _Runs:
             agent.wake_up("reload")
 
     def _can_reload(self) -> bool:
-        """Return whether another agent could start now; if not, log what it lacks, and the present one goes on."""
+        """Return whether another agent could start now; if not, log what it lacks, and the present one continues."""
         from rulegen.apiserver.transport.client import ApiServer  # noqa: PLC0415 - loads the client
 
         settings = self.settings
@@ -300,7 +300,7 @@ def _read(settings: CliOptions, ingress: ChosenIngress) -> tuple[Inputs, AnyEngi
 
 
 def _refuse_shared_ports(inputs: Inputs, ingress: ChosenIngress) -> None:
-    """Refuse a port of the ingress engine on which the agent itself is to answer.
+    """Reject a port of the ingress engine on which the agent itself is to answer.
 
     Raises:
         ConfigError: There is such a port.

@@ -50,7 +50,7 @@ class ChosenNginx:
     nginx_user: str = ""
 
     def __post_init__(self) -> None:
-        """Refuse what cannot be.
+        """Reject what cannot be.
 
         Raises:
             ConfigError: The folder has no name.

@@ -157,7 +157,7 @@ class CliOptions:
                 continue
             if not section:
                 merged[name] = value
-            elif isinstance(there := merged.get(section) or {}, dict):  # else it is refused as a whole
+            elif isinstance(there := merged.get(section) or {}, dict):  # else it is rejected as a whole
                 merged[section] = {**there, name: value}
         return merged
 

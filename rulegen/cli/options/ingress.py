@@ -129,7 +129,7 @@ class ChosenIngress:
         return asked
 
     def refuse_nothing(self, *, no_services: bool, verb: str) -> None:
-        """Refuse a command that leaves Services and Ingresses alone: it would have nothing to do.
+        """Reject a command that leaves Services and Ingresses alone: it would have nothing to do.
 
         Raises:
             ConfigError: It is one.

@@ -70,7 +70,7 @@ def complain(text: str) -> None:
 
 
 def note(line: str) -> None:
-    """Print one line to standard error. Where nobody reads that any more, the work goes on: it may be half done."""
+    """Print one line to standard error. Where nobody reads that any more, the work continues: it may be half done."""
     try:
         sys.stderr.write(f"{harmless(line)}\n")
         sys.stderr.flush()
@@ -86,7 +86,7 @@ def _with_our_colours(text: str) -> str:
 
 
 class Progress:
-    """A line on standard error that is written over as work goes on; nothing where that is no terminal.
+    """A line on standard error that is written over as work continues; nothing if that is no terminal.
 
     As a context, it takes the line away at the end.
     """

@@ -1,4 +1,4 @@
-"""Standard streams as a command needs them, however whoever started us has left them."""
+"""Standard streams as a command needs them, however anyone who started us has left them."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _HANDLER = "rulegen.plain"
 
 
 def open_streams() -> None:
-    """Have streams where whoever started us closed them, and have them take any text.
+    """Have streams where anyone who started us closed them, and have them take any text.
 
     Without the first, a socket takes the number of a closed stream. Without the second, a locale without UTF-8, or a
     file's name that is no UTF-8, ends the command in the middle of its output.
@@ -53,7 +53,7 @@ def ends_with_its_reader() -> Iterator[None]:
 
 
 def drop_stderr() -> None:
-    """Have what is still written to standard error go nowhere, as nobody reads it: the work itself goes on."""
+    """Have what is still written to standard error go nowhere, as nobody reads it: the work itself continues."""
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stderr.fileno())
 
 

@@ -1,4 +1,4 @@
-"""`apply` where the kernel refuses a Service: the others are written, it is left out, and the command ends with 1."""
+"""`apply` where the kernel rejects a Service: the others are written, it is left out, and the command ends with 1."""
 
 from __future__ import annotations
 
@@ -28,11 +28,11 @@ if TYPE_CHECKING:
     from rulegen.plan.plan import Plan
 
 MOST_ROUNDS: Final = 5
-"""So often Services that are refused are searched for."""
+"""So often Services that are rejected are searched for."""
 
 
 class LeftOutError(RulegenError):
-    """Services were left out, as the kernel refuses them; the rest was written."""
+    """Services were left out, as the kernel rejects them; the rest was written."""
 
     def __init__(self, left_out: Mapping[str, str]) -> None:
         lines = [f"Service {owner}: {reason}" for owner, reason in sorted(left_out.items())]
@@ -45,7 +45,7 @@ class LeftOutError(RulegenError):
 
 @dataclass(slots=True)
 class ApartWriter:
-    """Writes what was planned, without the Services that are refused.
+    """Writes what was planned, without the Services that are rejected.
 
     Attributes:
         inputs: What is wanted.
@@ -58,10 +58,10 @@ class ApartWriter:
     titles: list[str] = field(default_factory=list)
 
     def write(self, error: HostError) -> dict[str, str]:
-        """Write all but the Services that are refused; return these with the reasons.
+        """Write all but the Services that are rejected; return these with the reasons.
 
         Args:
-            error: Why the whole was refused.
+            error: Why the whole was rejected.
 
         Raises:
             HostError: It is not by a Service, or cannot be found.

@@ -114,7 +114,7 @@ class IngressInputs:
 
     @cached_property
     def observed(self) -> Any:
-        """What the engine serves; None where it serves nothing, or it cannot be read."""
+        """What the engine serves; None if it serves nothing, or it cannot be read."""
         return self.engine.observe() if self.is_live else None
 
     @cached_property
@@ -136,7 +136,7 @@ class IngressInputs:
 
     @cached_property
     def site(self) -> Any:
-        """The configuration, without the Ingresses that the engine's program refuses."""
+        """The configuration, without the Ingresses that the engine's program rejects."""
         world = self.completed.world
         self.inputs.progress(f"resolving {len(world.ingresses):,} Ingresses …")
         return self.engine.check(world, self.observed) if self.is_live else self.compiler.compile(world)

@@ -54,12 +54,12 @@ class StrictError(RulegenError):
 
 @dataclass(frozen=True)
 class Inputs:
-    """What a command line asks for, each part read when it is first needed.
+    """What a command line requests, each part read when it is first needed.
 
     Attributes:
         is_of_this_host: Whether it is this host's state that a plan is made against; kernel parameters of this host say
             nothing about the one that a dump is of.
-        ingress: What is wanted of Ingresses; None where they are left alone.
+        ingress: What is wanted of Ingresses; None if they are left alone.
         ingress_flag: The option of this command by which they are not.
     """
 
@@ -81,7 +81,7 @@ class Inputs:
         """The options of the compile, and warnings about the configuration.
 
         Raises:
-            ConfigError: kube-proxy would refuse it, or rulegen does.
+            ConfigError: kube-proxy would reject it, or rulegen does.
         """
         config, unknown = self._configuration
         modes, tables = self.tables.modes, self.tables
@@ -135,7 +135,7 @@ class Inputs:
             return self._read(self.chosen.over(document), f"{COMMAND_LINE}, over {source}")
 
     def _check_scheduler(self, options: Options) -> None:
-        """Refuse a scheduler that neither Linux nor this host has: one of an option always, else in ipvs mode.
+        """Reject a scheduler that neither Linux nor this host has: one of an option always, else in ipvs mode.
 
         Raises:
             ConfigError: There is no such scheduler; the message lists those of Linux.
@@ -273,13 +273,13 @@ class Inputs:
             asked |= new
 
     def warn(self, text: str) -> None:
-        """Have the report tell what went wrong although work goes on; an empty text says nothing."""
+        """Have the report tell what went wrong although work continues; an empty text says nothing."""
         if text:
             self._warnings.add(text)
 
     @property
     def warnings(self) -> tuple[str, ...]:
-        """What went wrong so far although work goes on."""
+        """What went wrong so far although work continues."""
         return self._warnings.texts()
 
     @cached_property

@@ -17,7 +17,7 @@ from rulegen.host.files.manifests import STDIN
 from rulegen.languages.iptables.ruleset import UNREADABLE, Ruleset, unreadable_rules
 from rulegen.model.services.node.context import BE_LIBERAL
 from rulegen.model.services.stale_flows import StaleUdpPolicy
-from rulegen.plan.show import NO_MODE, Report
+from rulegen.plan.show import NO_MODE, NOT_MANAGED, Report
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -37,7 +37,7 @@ def report_without_services(inputs: Inputs) -> Report:
     return Report(
         node=inputs.node_name,
         mode=NO_MODE,
-        observed="nothing, as rules for Services are left alone",
+        observed=NOT_MANAGED,
         rejected=world.rejected,
         unknown_kinds=world.unknown_kinds,
         warnings=(*inputs.configuration[1], *inputs.warnings, *world.warnings),

@@ -41,18 +41,18 @@ def write(
     Args:
         plan: What changes.
         report: What goes with it.
-        dataplane: What it is written to; None where nothing of Services is planned.
+        dataplane: What it is written to; None if nothing of Services is planned.
         output: `text` or `json`.
         yes: Whether not to ask.
         stdin_is_input: Whether objects were read from standard input.
         engine_before: What is done to the ingress engine before the rules for Services are written, as ending it.
         engine_after: What is done behind them, as starting it: it then finds the addresses of Services working.
-        apart: What writes the rest where the kernel refuses some Services; None where the whole then fails.
+        apart: What writes the rest where the kernel rejects some Services; None if the whole then fails.
 
     Raises:
         NoConsentError: There is something to write, and nobody to ask.
         ApplyError: A write failed; says what was written and what was not.
-        LeftOutError: Some Services are refused; all others were written.
+        LeftOutError: Some Services are rejected; all others were written.
     """
     _show(plan, report, output=output, yes=yes)
     work = dataplane.steps(plan) if dataplane is not None else ()

@@ -44,7 +44,7 @@ class Standby:
     """
 
     def __init__(self, recurs: Callable[[Command], bool]) -> None:
-        """Begin with none.
+        """Start with none.
 
         Args:
             recurs: Whether a command will come again with the same arguments and another input.
@@ -67,7 +67,7 @@ class Standby:
         return ended
 
     def stop(self) -> None:
-        """End those that wait; none begins to any more."""
+        """End those that wait; none starts to any more."""
         with self._lock:
             self._is_over = True
             waiting, self._waiting = self._waiting, {}
@@ -75,7 +75,7 @@ class Standby:
             _end(process)
 
     def _take(self, argv: tuple[str, ...], path: str) -> subprocess.Popen[bytes] | None:
-        """Return the process that waits to be called so; None where there is none, or none that can still be used."""
+        """Return the process that waits to be called so; None if there is none, or none that can still be used."""
         with self._lock:
             tool, process = self._waiting.pop(argv, (None, None))
         if process is None:

@@ -124,7 +124,7 @@ def package_of(tool: str) -> str:
 
 
 def find(tool: str) -> str | None:
-    """Return the path of `tool`, from PATH or else from the system folders; None where there is none."""
+    """Return the path of `tool`, from PATH or else from the system folders; None if there is none."""
     folders = [*os.environ.get("PATH", os.defpath).split(os.pathsep), *SYSTEM_FOLDERS]
     return shutil.which(tool, path=os.pathsep.join(folders))
 

@@ -79,7 +79,7 @@ def perform(steps: tuple[Step, ...], on_step: Callable[[int, Step], None] | None
         on_step: Told of each step before it starts, with its number from 0.
 
     Raises:
-        ApplyError: A write failed; the steps behind it were not done. Another apply goes on from there.
+        ApplyError: A write failed; the steps behind it were not done. Another apply continues from there.
     """
     for number, step in enumerate(steps):
         if on_step:

@@ -1,4 +1,4 @@
-"""Writing in parts where the kernel refuses the whole: the Services that it refuses are found, the rest is written."""
+"""Writing in parts where the kernel rejects the whole: the Services that it rejects are found, the rest is written."""
 
 from __future__ import annotations
 
@@ -44,10 +44,10 @@ class Apart:
         self.belongings = Belongings(fragments, self.compiled.tables.languages)
 
     def search(self, error: HostError) -> RefusalVerdict:
-        """Write all that is taken, and return who is refused.
+        """Write all that is taken, and return who is rejected.
 
         Raises:
-            HostError: Nothing can be written, whoever is left out.
+            HostError: Nothing can be written, anyone who is left out.
         """
         self._parts = ServiceParts(self.plan)
         owners = self._parts.owners

@@ -25,7 +25,7 @@ class KernelRevision(NamedTuple):
     """A moment in the kernel's life, by which is told later whether others have written since.
 
     Attributes:
-        generation: Of nf_tables, which grows by one with each commit; None where the rules are not there.
+        generation: Of nf_tables, which grows by one with each commit; None if the rules are not there.
         commits: How many we had made by then.
         digest: Of the rules' text, where there is no generation.
     """
@@ -41,8 +41,8 @@ class KernelReadout(NamedTuple):
     Attributes:
         raw: By language, as it is read, of languages that take time to read.
         flows: What conntrack remembers of UDP.
-        mark: A moment before anything was read; None where nothing can tell whether others write.
-        conntrack_error: Why no connections could be listed; None where they were.
+        mark: A moment before anything was read; None if nothing can tell whether others write.
+        conntrack_error: Why no connections could be listed; None if they were.
     """
 
     raw: Mapping[str, Any]
@@ -107,7 +107,7 @@ class Dataplane(Protocol):
         """Write what changes of some Services come to; return how many calls it took.
 
         Raises:
-            HostError: A write failed: what is in the kernel must be read anew.
+            HostError: A write failed: what is in the kernel must be read again.
         """
 
     def refresh(self) -> frozenset[Address]:

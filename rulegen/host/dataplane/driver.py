@@ -55,8 +55,8 @@ class Culprit(NamedTuple):
     """A Service that an error names.
 
     Attributes:
-        reason: What was refused, and what was said of it.
-        needs: What the refused rule or object needs of the kernel; None where that is not known.
+        reason: What was rejected, and what was said of it.
+        needs: What the rejected rule or object needs of the kernel; None if that is not known.
     """
 
     reason: str
@@ -99,7 +99,7 @@ class Driver(Protocol):
         """
 
     def writes(self) -> Mapping[type, Callable[[Any, WriteContext], None]]:
-        """Return what does each type of the language's work; each raises HostError where it is refused."""
+        """Return what does each type of the language's work; each raises HostError where it is rejected."""
 
     def preparation(self, tasks: Sequence[Task], run: Runner) -> Preparation | None:
         """Return what must be done before any of the tasks; None for nothing."""
@@ -108,4 +108,4 @@ class Driver(Protocol):
         """Whether a write failed by what was to be written, so that another part of it may well be taken."""
 
     def culprits(self, cause: BaseException | None, belongings: Belongings) -> Mapping[str, Culprit]:
-        """Return the Services that an error of this language names; empty where it names none."""
+        """Return the Services that an error of this language names; empty if it names none."""

@@ -41,7 +41,7 @@ if TYPE_CHECKING:
     from rulegen.languages.language import StateKey, Task
 
 DRAIN_S: Final = 10.0
-"""How long connections of virtual servers may go on that another mode takes over from."""
+"""How long connections of virtual servers may continue that another mode takes over from."""
 LOOK_S: Final = 0.3
 _OUR_SETS: Final = frozenset({TEMPORARY, *(name for family in Family for name in ipsets.names(family))})
 _MOMENTARY: Final = {errno.EPERM, errno.EACCES, errno.ENOMEM, errno.ENOBUFS, errno.EAGAIN, errno.EINTR, errno.EBUSY}
@@ -72,7 +72,7 @@ class IptablesDriver:
         return None
 
     def is_refusal(self, cause: BaseException | None) -> bool:
-        """Whether the tool or the kernel refuses a rule; a rule that could not be removed is none: look again."""
+        """Whether the tool or the kernel rejects a rule; a rule that could not be removed is none: look again."""
         if not isinstance(cause, RestoreError):
             return False
         return not (cause.is_momentary or cause.text.startswith(("-D", "-X", "-F")))
@@ -123,7 +123,7 @@ class IpsetDriver:
         return None
 
     def is_refusal(self, cause: BaseException | None) -> bool:
-        """Whether the tool or the kernel refuses a set or an entry."""
+        """Whether the tool or the kernel rejects a set or an entry."""
         return isinstance(cause, SetError) and not any(word in cause.complaint for word in _MOMENTARY_WORDS)
 
     def culprits(self, cause: BaseException | None, belongings: Belongings) -> Mapping[str, Culprit]:
@@ -165,7 +165,7 @@ class IpvsDriver:
         return Preparation(" ".join(("IPVS", *names)), lambda: servers.load(run, names))
 
     def is_refusal(self, cause: BaseException | None) -> bool:
-        """Whether the kernel refuses a server."""
+        """Whether the kernel rejects a server."""
         return isinstance(cause, ServersError) and not any(number in _MOMENTARY for _, number in cause.refused)
 
     def culprits(self, cause: BaseException | None, belongings: Belongings) -> Mapping[str, Culprit]:
@@ -173,7 +173,7 @@ class IpvsDriver:
         named: dict[str, Culprit] = {}
         for server, number in cause.refused if isinstance(cause, ServersError) else ():
             owner = belongings.of_object(IPVS, server.key)
-            named.setdefault(owner, Culprit(f"IPVS refused `{server}`: {servers.reason(server, number)}"))
+            named.setdefault(owner, Culprit(f"IPVS rejected `{server}`: {servers.reason(server, number)}"))
         return named
 
 
@@ -185,7 +185,7 @@ def _needs_ipvs(work: Any) -> bool:
 
 
 def _schedulers(work: Any) -> Iterator[str]:
-    """Yield the schedulers that it has virtual servers begin to use."""
+    """Yield the schedulers that it has virtual servers start to use."""
     if isinstance(work, ChangeVirtualServers):
         yield from (c.value.scheduler for c in work.commands if isinstance(c.value, VirtualServer))
 
@@ -229,7 +229,7 @@ class LinksDriver:
         return None
 
     def is_refusal(self, cause: BaseException | None) -> bool:
-        """Whether the kernel refuses an address."""
+        """Whether the kernel rejects an address."""
         return isinstance(cause, AddressesError) and not any(number in _MOMENTARY for _, number in cause.refused)
 
     def culprits(self, cause: BaseException | None, belongings: Belongings) -> Mapping[str, Culprit]:

@@ -1,4 +1,4 @@
-"""The dataplane of a node whose rules for Services somebody else keeps: nothing is read, nothing is written."""
+"""The dataplane of a node whose rules for Services another user keeps: nothing is read, nothing is written."""
 
 from __future__ import annotations
 
@@ -68,7 +68,7 @@ class IdleDataplane:
         return True
 
     def has_parameters(self, wanted: Mapping[str, str]) -> bool:  # noqa: ARG002 - as above
-        """Whether kernel parameters are as wanted: whoever keeps the rules sees to that."""
+        """Whether kernel parameters are as wanted: anyone who keeps the rules sees to that."""
         return True
 
     def reconcile(self, services: Iterable[ResolvedService], nodes: Mapping[Family, ResolvedNode]) -> int:  # noqa: ARG002 - as above

@@ -66,8 +66,8 @@ class KernelDataplane:
         drivers: Who reads and writes each language.
         lock_wait_s: How long to wait for the xtables lock, in seconds; 0 waits for ever.
         on_wait: Called with who holds the lock, once we wait.
-        without_ipv6: Which tool is missing for IPv6, whose rules are then left alone; None where all are there.
-        beside: What users must know of a proxy's rules in the other variant of iptables, when this began; else empty.
+        without_ipv6: Which tool is missing for IPv6, whose rules are then left alone; None if all are there.
+        beside: What users must know of a proxy's rules in the other variant of iptables, when this started; else empty.
         on_forgotten: Is told of each look at connections: how long it took, and how many were forgotten.
         look: Returns facts as they are now.
     """
@@ -262,7 +262,7 @@ class KernelDataplane:
         """Go on without a parameter, as in a container, whose parameters are read-only: the rules matter more.
 
         Raises:
-            HostError: The rules behind it are only safe with it: they must be decided anew, without it.
+            HostError: The rules behind it are only safe with it: they must be decided again, without it.
         """
         if parameter.is_needed:
             self.facts = replace(self.facts, fixed_sysctls=self.facts.fixed_sysctls | {parameter.name})
@@ -283,14 +283,14 @@ class KernelDataplane:
             between: Called before each call, for what must not wait for all of them.
 
         Raises:
-            HostError: A write failed: what is in the kernel must be read anew.
+            HostError: A write failed: what is in the kernel must be read again.
         """
         work = self.steps(update.plan)
         self._perform(work, between)
         calls = len(work)
         touched = [name for name, service in update.services.items() if _has_udp(service) or _has_udp(before.get(name))]
         had, has = [before.get(name) for name in touched], [update.services[name] for name in touched]
-        deletes, _ = self._delete_stale_flows(had, has, update.nodes)  # why none were listed: each check asks anew
+        deletes, _ = self._delete_stale_flows(had, has, update.nodes)  # why none were listed: each check asks again
         return calls + deletes
 
     def _count(self, commits: int) -> None:
@@ -298,7 +298,7 @@ class KernelDataplane:
 
     @property
     def _watched(self) -> Mapping[str, Driver]:
-        """The languages of which it can be told whether somebody else has written."""
+        """The languages of which it can be told whether another user has written."""
         return {name: driver for name, driver in self.drivers.items() if driver.tells_of_writes}
 
     def _generation(self) -> int | None:
@@ -320,7 +320,7 @@ class KernelDataplane:
         """Delete from conntrack the UDP flows that changed Services leave behind.
 
         Returns:
-            How many calls it took, and why the flows could not be listed; None where they were.
+            How many calls it took, and why the flows could not be listed; None if they were.
         """
         if not after:
             return 0, None
@@ -351,7 +351,7 @@ class KernelDataplane:
 
 
 def _beside(run: Runner, choice: variant.Variant, facts: HostFacts) -> str:
-    """Return what users must know of a proxy's rules in the other variant; empty where it has none."""
+    """Return what users must know of a proxy's rules in the other variant; empty if it has none."""
     try:
         beside = rules_beside(run, choice, facts.families)
     except HostError as error:

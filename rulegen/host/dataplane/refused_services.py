@@ -1,10 +1,10 @@
-"""Finding the Services that the kernel or a tool refuses, so that each harms only itself.
+"""Finding the Services that the kernel or a tool rejects, so that each harms only itself.
 
 What is tried is always a part of what is to be written: some Services, with all that they need. A part that is taken is
-written, and stays. Of a part that is refused, the Services go that the error names; where it names none, the part is
-cut in two, Services that need the same of the kernel side by side. Where Services were refused that need something
-which no Service was seen to get, one more of their kind is tried, and if that is refused too, all others of the kind
-are left out without a try: a kernel without a match refuses thousands of them.
+written, and stays. Of a part that is rejected, the Services go that the error names; where it names none, the part is
+cut in two, Services that need the same of the kernel side by side. Where Services were rejected that need something
+which no Service was seen to get, one more of their kind is tried, and if that is rejected too, all others of the kind
+are left out without a try: a kernel without a match rejects thousands of them.
 
 What is not by a Service is never searched for: a lock that is held, a tool that is missing, want of memory, a signal.
 """
@@ -31,7 +31,7 @@ MOST_TRIES: Final = 60
 MOST_S: Final = 45.0
 """Nor after so many seconds. A try at 10,000 Services takes up to some seconds."""
 ENOUGH: Final = 2
-"""So many refused Services that need the same make it worth a try whether all of their kind are refused."""
+"""So many rejected Services that need the same make it worth a try whether all of their kind are rejected."""
 
 _NOT_TRIED: Final = "not tested yet: too many others were rejected"
 
@@ -43,7 +43,7 @@ class RefusalVerdict:
     Attributes:
         refused: The Services that are left out, `namespace/name`, each with the reason.
         untried: Those of them that were not tried, as there was no time: they may well be taken.
-        lacking: What the kernel was seen to refuse to every Service that needs it; each set is needed together.
+        lacking: What the kernel was seen to reject to every Service that needs it; each set is needed together.
         tries: How many tries it took.
     """
 
@@ -73,10 +73,10 @@ class Attempt(Protocol):
     """Writes a part."""
 
     def __call__(self, owners: Collection[str], *, with_node: bool) -> HostError | None:
-        """Write what some Services come to, and what the node needs if that is asked for.
+        """Write what some Services come to, and what the node needs if that is requested.
 
         Returns:
-            Why that was refused; None where it was taken.
+            Why that was rejected; None if it was taken.
 
         Raises:
             HostError: It failed by what is not for a Service, see `is_refusal`.
@@ -88,9 +88,9 @@ class _Group:
     """Services that are to be tried together.
 
     Attributes:
-        error: Why it is refused, where that is known already.
+        error: Why it is rejected, where that is known already.
         is_half: Whether it is a half of Services that all need the same.
-        other: The other half, of two of which one at least is refused, and why both together are.
+        other: The other half, of two of which one at least is rejected, and why both together are.
     """
 
     owners: list[str]
@@ -101,7 +101,7 @@ class _Group:
 
 @dataclass(slots=True)
 class Search:
-    """A search for the Services that are refused.
+    """A search for the Services that are rejected.
 
     Attributes:
         attempt: Writes what some Services come to.
@@ -128,14 +128,14 @@ class Search:
     _lacking: list[frozenset[Shape]] = field(default_factory=list)
 
     def run(self, owners: Sequence[str], error: HostError) -> RefusalVerdict:
-        """Return which Services are refused; all others are written.
+        """Return which Services are rejected; all others are written.
 
         Args:
             owners: The Services that were to be written, `namespace/name`; all others are there already.
-            error: Why all of it together was refused.
+            error: Why all of it together was rejected.
 
         Raises:
-            HostError: What the node itself needs is refused, or a try failed by something else.
+            HostError: What the node itself needs is rejected, or a try failed by something else.
         """
         self._until = self.clock() + self.most_s
         for owner in set(self.belongings.owners) - set(owners):
@@ -178,7 +178,7 @@ class Search:
         return error
 
     def _split(self, group: list[str], error: HostError) -> None:
-        """Take out whom an error names, or cut a group that is refused in two."""
+        """Take out whom an error names, or cut a group that is rejected in two."""
         blamed = culprits(error, self.belongings, self.drivers)
         named = [owner for owner in group if owner in blamed]
         if not named and not self._has_node and (of_node := self._tried(())) is not None:
@@ -198,7 +198,7 @@ class Search:
             self._waiting.extendleft((later, _Group(first, is_half=is_half, other=(later, error))))
 
     def _join(self, owner: str) -> None:
-        """Put the halves that nothing is known of together again: mostly one was refused, and all others are taken."""
+        """Put the halves that nothing is known of together again: mostly one was rejected, and all others are taken."""
         shapes = self.belongings.shapes(owner)
         halves = [
             group
@@ -225,7 +225,7 @@ class Search:
         self._counts[frozenset(shape for shape in needs if shape is not None)] += 1
 
     def _probe(self) -> None:
-        """Try one more of a kind of which some were refused and none was taken."""
+        """Try one more of a kind of which some were rejected and none was taken."""
         for needs, count in list(self._counts.items()):
             if count < ENOUGH or not needs or needs & self._good or needs in self._lacking:
                 continue
@@ -244,14 +244,14 @@ class Search:
                 self._lacking.append(needs)
 
     def _said(self, error: HostError, needs: frozenset[Shape]) -> str:
-        """Return why a Service is refused that was tried alone, without numbers of lines, which change."""
+        """Return why a Service is rejected that was tried alone, without numbers of lines, which change."""
         cause = error.__cause__ if isinstance(error, ApplyError) else error
         said = cause.complaint if isinstance(cause, RestoreError) else error.message.splitlines()[0]
         words = _words(needs) - _words(self._good)
         return f"{said}; it needs {', '.join(sorted(words))}" if words else said
 
     def _worth_a_try(self, group: list[str]) -> list[str]:
-        """Return a group without those that were refused, or need what the kernel refuses to all."""
+        """Return a group without those that were rejected, or need what the kernel rejects to all."""
         left = []
         for owner in group:
             if owner in self._refused or owner in self._written:
@@ -282,7 +282,7 @@ class Search:
 
 
 def lacking_text(needs: frozenset[Shape]) -> str:
-    """Return for people why a Service is left out that needs what the kernel refuses to all."""
+    """Return for people why a Service is left out that needs what the kernel rejects to all."""
     return f"the kernel rejects all rules of this kind: {', '.join(sorted(_words(needs))) or 'as others were rejected'}"
 
 

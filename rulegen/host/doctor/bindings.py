@@ -4,7 +4,7 @@ It is optional, slow to load, and drives C libraries that may crash, so it runs 
 `python -m rulegen.host.doctor.bindings`, which prints one JSON document. It sees the legacy variant only.
 
 Its `easy.test_rule` says True to any rule, since it passes over what it does not understand; so here a rule is built
-and read back, and what got lost on the way was refused.
+and read back, and what got lost on the way was rejected.
 """
 
 from __future__ import annotations

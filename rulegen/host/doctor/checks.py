@@ -1,6 +1,6 @@
 """What this host offers, and what is wrong with it.
 
-Looking changes nothing (at most, the kernel loads a module that a tried rule asks for), and never fails: a check that
+Looking changes nothing (at most, the kernel loads a module that a tried rule requests), and never fails: a check that
 cannot be made is a finding too.
 """
 

@@ -1,4 +1,4 @@
-"""Addresses of the node's surroundings that rules for Services take: whoever wrote them served any external address."""
+"""Checks for gateways and metadata servers whose address a rule for a Service takes."""
 
 from __future__ import annotations
 

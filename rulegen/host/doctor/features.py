@@ -67,7 +67,7 @@ def check_features(patient: HostProbe) -> Iterator[Finding]:
 
 
 def _try_all(run: Runner) -> dict[tuple[Variant, Family], dict[str, str]]:
-    """Return, for each variant and family that is installed, the samples that were refused, with the reason."""
+    """Return, for each variant and family that is installed, the samples that were rejected, with the reason."""
     refusals: dict[tuple[Variant, Family], dict[str, str]] = {}
     has_counters = bool(nfacct.supported())
     if has_counters:
@@ -89,7 +89,7 @@ def _try_all(run: Runner) -> dict[tuple[Variant, Family], dict[str, str]]:
 
 
 def _refused(run: Runner, variant: Variant, family: Family, *, has_counters: bool) -> dict[str, str]:
-    """Return the samples that are refused. All at once first: on most hosts that is all there is to do.
+    """Return the samples that are rejected. All at once first: on most hosts that is all there is to do.
 
     Raises:
         MissingToolError: The variant is not installed.

@@ -31,7 +31,7 @@ class Finding:
         level: `fail` is what keeps Services from working here.
         topic: What it is about: `tools`, `variant`, `sysctls` and so on.
         message: What is so, in one line.
-        hint: What to do about it; empty where nothing need be done.
+        hint: What to do about it; empty if nothing need be done.
     """
 
     level: Level

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar
 from rulegen.compiler.tables import LANGUAGES
 from rulegen.errors import InputError
 from rulegen.host.files.lookalikes import ADDRESSES, meaning_in_folder, no_dump
-from rulegen.host.files.manifests import MAX_TOTAL_BYTES, STDIN, NoTextError, read_text
+from rulegen.host.files.manifests import MAX_TOTAL_BYTES, STDIN, NoTextError, hint_of, read_text
 from rulegen.host.files.output import COMPANIONS, TABLES_OF
 from rulegen.languages.addresses import state as links
 from rulegen.languages.addresses.language import NAME as LINKS
@@ -116,7 +116,7 @@ def read_dumps(
         text = _text(file, is_named=is_named)
         left -= len(text or "")
         if left < 0:
-            raise InputError(_shown(file), f"with it, all dumps hold more than {size_text(MAX_TOTAL_BYTES)}")
+            raise InputError(_shown(file), f"together with the dumps before it, more than {size_text(MAX_TOTAL_BYTES)}")
         is_companion = is_export and Path(file).name in COMPANIONS
         if text is not None and is_dump(text):
             rulesets[_shown(file)] = _rules(text, _shown(file))  # and the text is held no longer
@@ -147,7 +147,7 @@ class _DumpedRules:
 
     Attributes:
         ruleset: Its rules.
-        family: Its family; None where nothing tells.
+        family: Its family; None if nothing tells.
         named: The tables that its first line names, in an export of rulegen's own.
     """
 
@@ -195,7 +195,7 @@ def _ruleset(rules: _DumpedRules, file: str, family: Family, warnings: list[str]
 
 
 def _refuse_missing_sets(dumps: Dumps) -> None:
-    """Refuse a dump of sets that lacks one which a rule looks into: no kernel has such a rule without its set.
+    """Reject a dump of sets that lacks one which a rule looks into: no kernel has such a rule without its set.
 
     Raises:
         InputError: One is missing.
@@ -223,7 +223,7 @@ def _no_rules(paths: Sequence[str], empty: Sequence[str]) -> InputError:
         )
     return InputError(
         ", ".join(paths),
-        "no dump of iptables-save or ip6tables-save in there",
+        "no dump of iptables-save or ip6tables-save in this folder",
         hint="on the node, as root: iptables-save > iptables.save; ip6tables-save > ip6tables.save",
     )
 
@@ -276,14 +276,14 @@ def _sysctls(text: str, file: str) -> dict[str, str]:
     for number, line in enumerate(text.split("\n"), start=1):
         name, equals, value = line.partition("=")
         if line.strip() and not line.lstrip().startswith(("#", ";")):
-            if not equals and not line.startswith("sysctl: "):  # what it was refused, on the same terminal
+            if not equals and not line.startswith("sysctl: "):  # what it was rejected, on the same terminal
                 raise InputError(file, f"line {number}: not a line of sysctl -a: {line[:80]!r}")
             values[name.strip()] = value.strip()
     return values
 
 
 def _refuse_cut(file: str, text: str) -> None:
-    """Refuse a text whose last line has no end: the tools end each line.
+    """Reject a text whose last line has no end: the tools end each line.
 
     Raises:
         InputError: It has none.
@@ -319,7 +319,7 @@ def _take_empty(dumps: Dumps, empty: dict[str, bool], families: dict[Family, str
         elif is_named and not has_rules:
             continue
         elif is_named:
-            raise InputError(file, "is empty and has no meaning: there are dumps of both families")
+            raise InputError(file, "is empty, but there are dumps of both families already")
         else:
             yield f"{file} is empty and was ignored"
             continue
@@ -342,9 +342,11 @@ def _files(paths: Sequence[str]) -> Iterator[tuple[str, bool, bool]]:
         try:
             files = sorted(str(file) for file in islice(folder.iterdir(), MAX_FILES + 1) if file.name[:1] != ".")
         except OSError as error:
-            raise InputError(path, error.strerror or str(error)) from None
+            raise InputError(path, (error.strerror or str(error)).lower(), hint=hint_of(error)) from None
         if len(files) > MAX_FILES:
-            raise InputError(path, f"more than {MAX_FILES} files in there", hint="name the folder of the dumps alone")
+            raise InputError(
+                path, f"more than {MAX_FILES} files in this folder", hint="give a folder that has only the dumps"
+            )
         is_export = _is_export(folder)
         for file in files:
             is_model = is_export and file.endswith(".json")  # which may be larger than any dump
@@ -383,13 +385,13 @@ def _text(file: str, *, is_named: bool) -> str | None:
             raise
         return None
     except PermissionError as error:
-        raise InputError(file, (error.strerror or str(error)).lower()) from None
+        raise InputError(file, (error.strerror or str(error)).lower(), hint=hint_of(error)) from None
     _refuse_endless(text, _shown(file))
     return text
 
 
 def _refuse_endless(text: str, file: str) -> None:
-    """Refuse a text with more or longer lines than any tool prints, before anything looks for meaning in it.
+    """Reject a text with more or longer lines than any tool prints, before anything looks for meaning in it.
 
     Raises:
         InputError: It has.
@@ -424,4 +426,6 @@ def _is_named_ipv6(file: str) -> bool:
 def _claim(files: dict[Family, str], family: Family, file: str) -> None:
     other = files.setdefault(family, file)
     if other != file:
-        raise InputError(file, f"a second {family} dump beside {other}", hint="give one dump for each family")
+        raise InputError(
+            file, f"a second dump for {family}; the first is {other}", hint="give one dump for each family"
+        )

@@ -9,7 +9,7 @@ from rulegen.errors import InputError
 from rulegen.ownership.virtual_servers import DEVICE
 
 ADDRESSES: Final = re.compile(r"\S+\s+(?:DOWN|UP|UNKNOWN|DORMANT|LOWERLAYERDOWN|NOTPRESENT|TESTING)\b")
-"""How a print of `ip -br addr` begins."""
+"""How a print of `ip -br addr` starts."""
 
 _SAVE: Final = "save it with iptables-save or ip6tables-save"
 _LOOKALIKES: Final = (
@@ -23,7 +23,7 @@ _LOOKALIKES: Final = (
     (ADDRESSES, f"a print of `ip -br addr` without {DEVICE}", f"save it with ip -br addr show {DEVICE}"),
     (re.compile(r"apiVersion:|kind:|\{\s*\"(?:apiVersion|kind|items)\""), "objects", "objects are named with -f"),
 )
-"""What people save instead of a dump: how it begins, what it is, what to do."""
+"""What people save instead of a dump: how it starts, what it is, what to do."""
 
 
 def no_dump(file: str, text: str) -> InputError:
@@ -39,6 +39,6 @@ def no_dump(file: str, text: str) -> InputError:
 
 
 def meaning_in_folder(text: str) -> str:
-    """Return what a file of a folder is instead of a dump, and what to do; empty where nothing is known of it."""
+    """Return what a file of a folder is instead of a dump, and what to do; empty if nothing is known of it."""
     lookalikes = ((what, hint) for begin, what, hint in _LOOKALIKES if begin.match(text.lstrip()))
     return next((f" (it is {what}: {hint})" for what, hint in lookalikes), "")

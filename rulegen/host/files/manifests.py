@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import glob
 import os
 import stat
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
 
     from rulegen.host.files.rendered import Renderer
 
-__all__ = ["MAX_BYTES", "STDIN", "NoTextError", "Source", "are_from_stdin", "read_sources", "read_text"]
+__all__ = ["MAX_BYTES", "STDIN", "NoTextError", "Source", "are_from_stdin", "hint_of", "read_sources", "read_text"]
 
 MAX_BYTES: Final = 64 * MIB
 """The most that one file of objects, or one dump, may hold, unpacked: the objects of 60,000 Services are less."""
@@ -39,7 +40,15 @@ _GZIP: Final = b"\x1f\x8b\x08"
 DESCRIPTORS: Final = ("/dev/fd/", "/dev/stdin", "/proc/self/fd/")
 
 
-_IN_PARTS: Final = "name a folder that holds the manifests alone; or read them from the API server"
+_CHECK_PATH: Final = "check the path: it is relative to the current folder"
+_HINTS: Final = {
+    errno.ENOENT: _CHECK_PATH,
+    errno.ENOTDIR: _CHECK_PATH,
+    errno.EACCES: "run as a user who can read it, or give another path",
+    errno.EPERM: "run as a user who can read it, or give another path",
+    errno.ELOOP: "give the path of the file itself, without links",
+}
+_IN_PARTS: Final = "give a folder that has only the manifests, or read the objects from the API server"
 _STDIN_PATHS: Final = frozenset({STDIN, "/dev/stdin", "/dev/fd/0", "/proc/self/fd/0"})
 
 
@@ -99,7 +108,7 @@ def read_sources(
             left -= len(content)
             if left < 0:
                 raise InputError(
-                    _shown(file), f"with it, all files hold more than {size_text(max_total)}", hint=_IN_PARTS
+                    _shown(file), f"together with the files before it, more than {size_text(max_total)}", hint=_IN_PARTS
                 )
             sources.append(Source(_shown(file), content))
     for rendering in renderings:
@@ -163,10 +172,8 @@ def _files(path: str) -> Iterator[_File]:
         except (FileNotFoundError, NotADirectoryError):
             pass
         except OSError as error:  # it may be there
-            raise InputError(_shown(path), (error.strerror or str(error)).lower()) from None
-        raise InputError(
-            _shown(path), "no such file or folder", hint="check the path: it is relative to the current folder"
-        )
+            raise InputError(_shown(path), _reason(error), hint=hint_of(error)) from None
+        raise InputError(_shown(path), "no such file or folder", hint=_CHECK_PATH)
     matches = sorted(glob.glob(path, recursive=True))  # noqa: PTH207 - it takes absolute patterns, pathlib does not
     if not matches:
         raise InputError(_shown(path), "no file matches", hint="quote the pattern, and try it with ls")
@@ -187,7 +194,7 @@ def _manifests(folder: str) -> Iterator[_File]:
     for parent, folders, files in os.walk(folder, onerror=_raise):
         entries += len(folders) + len(files)
         if entries > MAX_ENTRIES:
-            raise InputError(_shown(folder), f"more than {MAX_ENTRIES} files and folders in there", hint=_IN_PARTS)
+            raise InputError(_shown(folder), f"more than {MAX_ENTRIES} files and folders in it", hint=_IN_PARTS)
         folders[:] = [name for name in folders if not name.startswith(".")]
         manifests += [
             Path(parent, name)
@@ -204,7 +211,7 @@ def _manifests(folder: str) -> Iterator[_File]:
 
 
 def _raise(error: OSError) -> None:
-    raise InputError(_shown(error.filename), _reason(error))
+    raise InputError(_shown(error.filename), _reason(error), hint=hint_of(error))
 
 
 def _read(file: Path, max_bytes: int, folder: str | None = None) -> bytes:
@@ -224,7 +231,7 @@ def _read(file: Path, max_bytes: int, folder: str | None = None) -> bytes:
         hint = "name the file itself" if "leads out" in str(error.strerror) else ""
         raise InputError(name, printable(error.strerror or "", 4096), hint=hint) from None
     except OSError as error:
-        raise InputError(name, _reason(error)) from None
+        raise InputError(name, _reason(error), hint=hint_of(error)) from None
     except ValueError:  # a NUL in the name
         raise InputError(name, "is no file name") from None
     return _unpacked(content, name, max_bytes)
@@ -285,6 +292,11 @@ def _unpacked(content: bytes, name: str, max_bytes: int) -> bytes:
     if left <= 0:
         raise InputError(name, f"is larger than {size_text(max_bytes)} unpacked")
     return b"".join(parts)
+
+
+def hint_of(error: OSError) -> str:
+    """Return the next step after an error of the system about a file that a user named."""
+    return _HINTS.get(error.errno or 0, "")
 
 
 def _shown(path: str | Path) -> str:

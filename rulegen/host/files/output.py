@@ -40,7 +40,7 @@ _MADE_BY: Final = {
     "model.json": re.compile(rb'\{\s*"schemaVersion": \d+,\s*"kind": "Model"'),
     "provenance.json": re.compile(rb'\{\s*"schemaVersion": \d+,\s*"kind": "Provenance"'),
 }
-"""How the file begins that each folder of an export has: it tells an earlier export's folder from other people's."""
+"""How the file starts that each folder of an export has: it tells an earlier export's folder from other people's."""
 
 _OURS: Final = re.compile(r"[0-9a-f]{16,32}\.(?:conf|pem|htpasswd)\Z")
 
@@ -58,7 +58,7 @@ def write_folder(folder: str, files: Mapping[str, str]) -> None:
     an export: a dump of the node, say, what an administrator wrote, a link, or a FIFO.
 
     Raises:
-        HostError: The folder or a file cannot be written, or a file is somebody else's.
+        HostError: The folder or a file cannot be written, or a file is another user's.
     """
     try:
         Path(folder).mkdir(parents=True, exist_ok=True)
@@ -74,7 +74,7 @@ def write_site(folder: str, files: Mapping[str, str], secrets: Mapping[str, byte
     """Write a configuration of nginx to a folder, with the folders that it writes to itself; ours there go first.
 
     Nothing is written where something of one of these names is not of an export, as in `/etc/nginx`, nor where a folder
-    belongs to another user: nginx reads keys there, and whoever owns a folder can put other files into it.
+    belongs to another user: nginx reads keys there, and anyone who owns a folder can put other files into it.
 
     Args:
         folder: Made if it is not there.
@@ -82,7 +82,7 @@ def write_site(folder: str, files: Mapping[str, str], secrets: Mapping[str, byte
         secrets: Files that only we may read, by path.
 
     Raises:
-        HostError: Anything cannot be written, a file is somebody else's, or a folder is another's or a link.
+        HostError: Anything cannot be written, a file is another user's, or a folder is another's or a link.
     """
     wanted = {**{name: _encoded(text) for name, text in files.items()}, **secrets}
     try:
@@ -137,7 +137,7 @@ def _refuse_owner(held: int, folder: str) -> None:
 
 
 def _mode(held: int, name: str) -> int:
-    """Return the mode of what has a name, by which its kind is told; 0 where nothing has it."""
+    """Return the mode of what has a name, by which its kind is told; 0 if nothing has it."""
     try:
         return os.stat(name, dir_fd=held, follow_symlinks=False).st_mode
     except FileNotFoundError:
@@ -159,7 +159,7 @@ def _refuse_foreign(held: int, folder: str, names: Iterable[str], mark: str) -> 
 
 
 def _begins(held: int, name: str, pattern: re.Pattern[bytes]) -> bool:
-    """Whether a file is there and begins like this."""
+    """Whether a file is there and starts like this."""
     try:
         return pattern.match(read_begin(name, 1024, dir_fd=held)) is not None
     except (FileNotFoundError, UnsuitableFileError):

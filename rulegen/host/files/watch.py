@@ -81,7 +81,7 @@ class FileChanges:
             self._changed()
 
     def _digest(self) -> bytes | None:
-        """Return a digest of what all of them hold; None where one cannot be read."""
+        """Return a digest of what all of them hold; None if one cannot be read."""
         whole = hashlib.sha256()
         try:
             for path in self._paths:

@@ -32,7 +32,7 @@ _NEW_ADDRESS, _DELETE_ADDRESS = 20, 21
 
 
 class AddressesError(HostError):
-    """The kernel refused to bind or unbind some addresses; the others were done.
+    """The kernel rejected to bind or unbind some addresses; the others were done.
 
     Attributes:
         refused: The commands, each with the kernel's errno.
@@ -77,8 +77,8 @@ def write(commands: Sequence[AddressCommand]) -> None:
     """Do what the commands say, in order. What is there already, or gone already, is as good as done.
 
     Raises:
-        AddressesError: The kernel refused some addresses.
-        HostError: It refused the device, or cannot be asked.
+        AddressesError: The kernel rejected some addresses.
+        HostError: It rejected the device, or cannot be asked.
     """
     done = 0
     while done < len(commands):

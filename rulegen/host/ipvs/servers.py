@@ -1,7 +1,7 @@
 """IPVS on this host: what it serves, changes of that, timeouts, and which schedulers there are. See linux/ip_vs.h.
 
 Changes are messages of pyroute2, encoded by it and sent in batches, so that the kernel answers each of them; its own
-way of one call for each message takes ten times as long, and `ipvsadm -R` hides what was refused. Reading asks for raw
+way of one call for each message takes ten times as long, and `ipvsadm -R` hides what was rejected. Reading requests raw
 attributes: pyroute2's objects mix the kernel's values with defaults.
 """
 
@@ -86,7 +86,7 @@ class SchedulerError(HostError):
 
 
 class ServersError(HostError):
-    """IPVS refused some commands; the others were done.
+    """IPVS rejected some commands; the others were done.
 
     Attributes:
         refused: The commands, each with the kernel's errno.
@@ -97,7 +97,7 @@ class ServersError(HostError):
         command, number = self.refused[0]
         more = f", and {len(self.refused) - 1} more" if len(self.refused) > 1 else ""
         super().__init__(
-            f"IPVS refused `{command}`{more}: {reason(command, number)}; "
+            f"IPVS rejected `{command}`{more}: {reason(command, number)}; "
             f"{count - len(self.refused)} of {count} were done",
             hint=privilege_hint(os.strerror(number)),
         )
@@ -140,7 +140,7 @@ def observe() -> Objects:
 
 
 def timeouts() -> Timeouts:
-    """Return how long connections are remembered; where IPVS is not loaded, how long it would begin with.
+    """Return how long connections are remembered; where IPVS is not loaded, how long it would start with.
 
     Raises:
         HostError: It cannot be read.
@@ -156,7 +156,7 @@ def write(commands: Sequence[IpvsCommand]) -> None:
     """Do what the commands say, in order. What is there already, or gone already, is as good as done.
 
     Raises:
-        ServersError: The kernel refused some of them.
+        ServersError: The kernel rejected some of them.
         HostError: The kernel has no IPVS.
     """
     if not commands:
@@ -182,7 +182,7 @@ def set_timeouts(values: Timeouts) -> None:
     """Set how long connections are remembered, in seconds; 0 leaves one as it is.
 
     Raises:
-        HostError: The kernel has no IPVS, or refused.
+        HostError: The kernel has no IPVS, or rejected.
     """
     with _connected("setting the timeouts of IPVS") as link:
         if link is None:
@@ -228,7 +228,7 @@ def load(run: Runner, names: Iterable[str] = ()) -> None:
 
 
 def schedulers() -> frozenset[str] | None:
-    """Return the schedulers that this kernel has or could load; None where that cannot be told.
+    """Return the schedulers that this kernel has or could load; None if that cannot be told.
 
     Told by its modules, loaded ones and those in its folder. A kernel of which neither is known, as in a container
     without /lib/modules, may have any.
@@ -270,7 +270,7 @@ def _probe(name: str) -> None:
 
 
 class _Link:
-    """A socket to IPVS, whose number in generic netlink is told anew by each kernel."""
+    """A socket to IPVS, whose number in generic netlink is told again by each kernel."""
 
     def __init__(self, link: socket.socket, family: int) -> None:
         self._link, self._family = link, family
@@ -302,10 +302,10 @@ class _Link:
 
 @contextmanager
 def _connected(doing: str) -> Iterator[_Link | None]:
-    """Yield a socket to IPVS, or None where the kernel has none; say what was being done where it refuses.
+    """Yield a socket to IPVS, or None where the kernel has none; say what was being done where it rejects.
 
     Raises:
-        HostError: The kernel refused.
+        HostError: The kernel rejected.
     """
     try:
         with netlink.connect(netlink.GENERIC) as link:
@@ -327,7 +327,7 @@ def _family_number(link: socket.socket) -> int | None:
 
 
 def reason(command: IpvsCommand, number: int) -> str:
-    """Return in words why the kernel refused a command, by its errno."""
+    """Return in words why the kernel rejected a command, by its errno."""
     match command.verb, number:
         case ((IpvsVerb.ADD_SERVICE | IpvsVerb.EDIT_SERVICE), errno.ENOENT):
             return "the kernel has no such scheduler"

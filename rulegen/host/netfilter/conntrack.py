@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from rulegen.host.commands.runner import Runner
 
 _TRIES = 5
-"""A table that changes while it is read interrupts the reading (EINTR): then it is read anew."""
+"""A table that changes while it is read interrupts the reading (EINTR): then it is read again."""
 
 _FLOW = re.compile(
     r"\budp\b.*? src=(?P<orig_src>\S+) dst=(?P<orig_dst>\S+) sport=(?P<orig_sport>\d+) dport=(?P<orig_dport>\d+) "
@@ -61,12 +61,12 @@ def list_flows(run: Runner, family: Family) -> tuple[Flow, ...]:
 
 
 def delete(flows: Iterable[Flow]) -> int:
-    """Make the kernel forget flows, and return how many it still knew.
+    """Delete flows from conntrack, and return how many existed.
 
-    A flow is named by its reply: who answers whom. So a flow that began anew meanwhile, with another endpoint, stays.
+    A flow is identified by its reply tuple, so a flow that has started again with another endpoint stays.
 
     Raises:
-        HostError: The kernel refused; some of the flows may be gone.
+        HostError: The kernel rejected a deletion; some of the flows may be deleted.
     """
     messages = [_deletion(flow) for flow in flows]
     try:

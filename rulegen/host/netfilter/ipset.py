@@ -22,11 +22,11 @@ _LONGEST: Final = 200
 
 
 class SetError(HostError):
-    """`ipset restore` refused a line. What stands before it may be written, behind it nothing is: it is not atomic.
+    """`ipset restore` rejected a line. What stands before it may be written, behind it nothing is: it is not atomic.
 
     Attributes:
-        line: The number of the line, from 1; None where the tool told none.
-        text: That line; empty where there is none.
+        line: The number of the line, from 1; None if the tool told none.
+        text: That line; empty if there is none.
         complaint: What the tool said.
     """
 
@@ -37,7 +37,7 @@ class SetError(HostError):
         self.text = lines[self.line - 1] if self.line and self.line <= len(lines) else ""
         self.complaint = _LINE.sub("", _SIGNATURE.sub("", complaint))
         where = f" line {self.line} of {len(lines)}, `{printable(self.text, _LONGEST)}`" if self.text else ""
-        super().__init__(f"ipset restore refused{where or ' the sets'}: {self.complaint}", hint=_hint(self.complaint))
+        super().__init__(f"ipset restore rejected{where or ' the sets'}: {self.complaint}", hint=_hint(self.complaint))
 
 
 def observe(run: Runner) -> state.Objects:
@@ -85,7 +85,7 @@ def restore(run: Runner, text: str) -> None:
         text: The script, as `ipset restore` reads it.
 
     Raises:
-        SetError: A line was refused; nothing behind it was written.
+        SetError: A line was rejected; nothing behind it was written.
         MissingToolError: ipset is not installed.
         HostError: We may not write.
     """

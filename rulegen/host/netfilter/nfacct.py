@@ -35,7 +35,7 @@ class Counter:
 
 
 def supported() -> bool | None:
-    """Return whether this kernel has counters; None where we may not look."""
+    """Return whether this kernel has counters; None if we may not look."""
     try:
         counters()
     except HostError as error:
@@ -68,7 +68,7 @@ def ensure(names: Sequence[str] = NAMES) -> tuple[str, ...]:
     """Make the counters that are missing, and return their names. Those that are there keep their counts.
 
     Raises:
-        HostError: The kernel has no counters, or refused one.
+        HostError: The kernel has no counters, or rejected one.
     """
     flags = nfnetlink.CREATE | nfnetlink.EXCLUSIVE
     messages = [Message(_NEW, flags, 0, nfnetlink.attribute(_NAME, name.encode() + b"\0")) for name in names]

@@ -45,7 +45,7 @@ class NftCommit(NamedTuple):
 
     Attributes:
         generation: Grows with each commit.
-        pid: The process that made it, as the initial PID namespace numbers it; 0 where the kernel does not say.
+        pid: The process that made it, as the initial PID namespace numbers it; 0 if the kernel does not say.
         name: Its name, cut to 15 characters.
     """
 
@@ -58,7 +58,7 @@ class Writers:
     """Remembers the processes that we start, so that their writes are known as ours."""
 
     def __init__(self, run: Callable[[Command, Callable[[int], None]], Completed] = run_noting) -> None:
-        """Begin with none; `run` runs a command and notes the process's id, as `run_noting` does."""
+        """Start with none; `run` runs a command and notes the process's id, as `run_noting` does."""
         self._run = run
         self._pids: deque[int] = deque(maxlen=_REMEMBERED)
         self._running = 0
@@ -91,7 +91,7 @@ class NftCommits:
 
         Args:
             is_ours: Whether a commit is ours.
-            on_foreign: Told of each that is not; None where some were missed.
+            on_foreign: Told of each that is not; None if some were missed.
 
         Raises:
             HostError: The kernel does not tell.
@@ -148,7 +148,7 @@ def _listening() -> socket.socket:
 
 
 def generation() -> int | None:
-    """Return the generation of the rules, which grows with every commit of anybody; None where the kernel has none."""
+    """Return the generation of the rules, which grows with every commit of anybody; None if the kernel has none."""
     try:
         return _number(ask(Message(_GETGEN, 0)).get(_GEN_ID))
     except OSError:

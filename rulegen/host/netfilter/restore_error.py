@@ -1,4 +1,4 @@
-"""What `iptables-restore` says when it refuses a script, and which line of the script it means.
+"""What `iptables-restore` says when it rejects a script, and which line of the script it means.
 
 The two variants complain in many shapes. Some errors are found when a line is read and name that line. Others are
 found at `COMMIT`: legacy then names the `COMMIT` line and gives no reason, as the kernel gave none.
@@ -44,11 +44,11 @@ class NamedLine(NamedTuple):
 
 
 class RestoreError(HostError):
-    """`iptables-restore` refused a script. The tables whose `COMMIT` came before the line were written.
+    """`iptables-restore` rejected a script. The tables whose `COMMIT` came before the line were written.
 
     Attributes:
-        line: The number of the offending line, from 1; None where the tool told none.
-        text: That line; empty where there is none.
+        line: The number of the offending line, from 1; None if the tool told none.
+        text: That line; empty if there is none.
         excerpt: The line and those around it, numbered, itself marked: several lines of text for people, or empty.
         complaint: What the tool said, in one line.
         committed: The tables that were written before.
@@ -73,7 +73,7 @@ class RestoreError(HostError):
         self.committed = _committed(lines, self.line)
         tool = f"{'iptables' if family.bits == 32 else 'ip6tables'}-{variant}-restore"
         where = f" line {self.line}, `{_shown(self.text)}`" if self.line else " the rules"
-        super().__init__(f"{tool} refused{where}: {self.complaint}")
+        super().__init__(f"{tool} rejected{where}: {self.complaint}")
 
 
 def _offending_line(lines: list[str], stderr: str) -> int | None:
@@ -94,7 +94,7 @@ def _offending_line(lines: list[str], stderr: str) -> int | None:
 
 
 def _named(lines: list[str], stderr: str) -> tuple[NamedLine, ...]:
-    """Return the lines that are named, but for `COMMIT`: nft names each that the kernel refused, legacy the first."""
+    """Return the lines that are named, but for `COMMIT`: nft names each that the kernel rejected, legacy the first."""
     named: dict[int, NamedLine] = {}
     first = _offending_line(lines, stderr)
     whole = _complaint(stderr, lines[first - 1] if first else "", 0)

@@ -75,7 +75,7 @@ def choose(run: Runner, forced: Variant | None = None) -> VariantChoice:
 
 
 def has_kubernetes_chains(run: Runner, variant: Variant) -> bool:
-    """Whether a proxy or a kubelet has left chains in this variant; none where its tools are missing or do not work.
+    """Whether a proxy or a kubelet has left chains in this variant; none if its tools are missing or do not work.
 
     Raises:
         HostError: We may not look.

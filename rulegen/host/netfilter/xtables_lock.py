@@ -30,8 +30,8 @@ class LockHolder:
     """The process that holds the lock.
 
     Attributes:
-        pid: Its id; 0 where it lives in another PID namespace and so cannot be seen.
-        command: Its command line, or its name where it has none; empty where it is gone or hidden.
+        pid: Its id; 0 if it lives in another PID namespace and so cannot be seen.
+        command: Its command line, or its name where it has none; empty if it is gone or hidden.
     """
 
     pid: int
@@ -86,7 +86,7 @@ def close_to_others(*, make: bool = True) -> str:
 
 
 def holder() -> LockHolder | None:
-    """Return who holds the lock; None where nobody does, it cannot be told, or it is a tool that we started."""
+    """Return who holds the lock; None if nobody does, it cannot be told, or it is a tool that we started."""
     try:
         status = lock_file().stat()
         locks = read_kernel_text("/proc/locks")

@@ -49,7 +49,7 @@ def attributes_of(content: bytes) -> dict[int, bytes]:
 
 
 def message(kind: int, flags: int, seq: int, body: bytes) -> bytes:
-    """Return a request: its header, and a body that begins with the four bytes of the part that is spoken to."""
+    """Return a request: its header, and a body that starts with the four bytes of the part that is spoken to."""
     return _HEADER.pack(_HEADER.size + len(body), kind, flags | REQUEST, seq, 0) + body
 
 
@@ -84,7 +84,7 @@ def dump(link: socket.socket, request: bytes, *, is_whole: bool = False) -> Iter
 
     Raises:
         InterruptedError: With `is_whole`: something changed meanwhile; all answers were yielded, some may be missing.
-        OSError: The kernel refused; its errno.
+        OSError: The kernel rejected; its errno.
     """
     link.send(request)
     is_interrupted = False
@@ -104,7 +104,7 @@ def ask(link: socket.socket, request: bytes) -> bytes:
     """Return the body of the answer to a request for one thing.
 
     Raises:
-        OSError: The kernel refused; its errno.
+        OSError: The kernel rejected; its errno.
     """
     link.send(request)
     for kind, _, body in split(link.recv(1 << 16)):

@@ -40,17 +40,17 @@ def dump(message: Message) -> list[dict[int, bytes]]:
     """Return all objects that the kernel tells in answer to a message with DUMP, as attributes.
 
     Raises:
-        OSError: The kernel refused; its errno.
+        OSError: The kernel rejected; its errno.
     """
     with netlink.connect(netlink.NETFILTER) as link:
         return [attributes_of(body[4:]) for body in netlink.dump(link, _encode(message, 1))]
 
 
 def ask(message: Message) -> dict[int, bytes]:
-    """Return what the kernel tells in answer to a message that asks for one thing, as attributes.
+    """Return what the kernel tells in answer to a message that requests one thing, as attributes.
 
     Raises:
-        OSError: The kernel refused; its errno.
+        OSError: The kernel rejected; its errno.
     """
     with netlink.connect(netlink.NETFILTER) as link:
         return attributes_of(netlink.ask(link, _encode(message, 1))[4:])

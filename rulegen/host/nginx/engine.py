@@ -1,4 +1,4 @@
-"""nginx as an ingress engine: Ingresses compiled, tried by nginx, those that it refuses left out, the rest served."""
+"""nginx as an ingress engine: Ingresses compiled, tried by nginx, those that it rejects left out, the rest served."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ _NO_PASSWORD: Final = b"nobody:!\n"
 
 
 def _naming(model: IngressModel) -> Naming | None:
-    """Return what the process for names must know; None where nginx does not ask it."""
+    """Return what the process for names must know; None if nginx does not ask it."""
     port = model.defaults.names_port
     return Naming.of(port, model.resolvers, model.forbidden) if port else None
 
@@ -132,7 +132,7 @@ class NginxEngine:
         return self.service.folder.is_dir() and bool(self.service.status().digest)
 
     def observe(self) -> Configuration | None:
-        """Return what is served from the folder; None where nothing is, or it cannot be read."""
+        """Return what is served from the folder; None if nothing is, or it cannot be read."""
         if not self.service.folder.is_dir():
             return None
         try:
@@ -148,7 +148,7 @@ class NginxEngine:
     def check(
         self, world: ClusterSnapshot, observed: Configuration | None, before: NginxSite | None = None
     ) -> NginxSite:
-        """Return the site for a cluster, without the Ingresses that nginx refuses."""
+        """Return the site for a cluster, without the Ingresses that nginx rejects."""
         if observed is None and before is not None and before.digest == self.deployed:
             observed = before.configuration
         live = dict(observed.files) if observed else {}
@@ -176,7 +176,7 @@ class NginxEngine:
                 return verdict.message
 
             site = candidates.settled(selected(world, self.options), tested, suspects)
-        # nginx may take an Ingress that it refuses now once a Service of that one has changed.
+        # nginx may take an Ingress that it rejects now once a Service of that one has changed.
         return replace(site, reads=all_reads([*whole, site]) if whole else None)
 
     def plan(self, site: NginxSite, observed: Configuration | None) -> IngressPlan:

@@ -3,7 +3,7 @@
     write release ─► try it ─► current ─► start, or HUP ─► ask for the digest ─► good
                                                               └─ no proof ─► current back ─► HUP ─► ask ─► error
 
-Whatever kills us in between, `current` is a whole release, old or new, and the next apply goes on from there.
+Whatever kills us in between, `current` is a whole release, old or new, and the next apply continues from there.
 """
 
 from __future__ import annotations
@@ -48,6 +48,7 @@ _PER_FILE_S: Final = 0.01
 _ENDED_S: Final = 5.0
 _NAMES_S, _KNOWN_NAMES_S = 10.0, 1.0
 """How long the process for names may take to answer: one that has just been started, one that runs already."""
+_NO_SCRATCH: Final = "cannot create a folder to test nginx's configuration"
 _RENEWED: Final = "the supervisor ran other code, as before an upgrade, and was replaced"
 
 
@@ -56,16 +57,16 @@ class Status:
     """What runs in a folder.
 
     Attributes:
-        master: Id of nginx's master; 0 where none runs.
-        keeper: Id of the keeper; 0 where none does.
-        digest: What the workers answer; empty where they do not.
+        master: Id of nginx's master; 0 if none runs.
+        supervisor: Id of the supervisor; 0 if none does.
+        digest: What the workers answer; empty if they do not.
         workers: How many take new connections.
-        leaving: How many only finish what they began.
+        leaving: How many only finish what they started.
         generations: How many generations of workers those are, the new one among them.
     """
 
     master: int
-    keeper: int
+    supervisor: int
     digest: str
     workers: int
     leaving: int
@@ -106,17 +107,17 @@ class NginxService:
         """Yield a service of a folder that is thrown away: what is tried there leaves nothing in this one's folder.
 
         Raises:
-            HostError: There is no place for such a folder, or somebody else could exchange it.
+            HostError: There is no place for such a folder, or another user could exchange it.
         """
         try:
             scratch = tempfile.mkdtemp(prefix="rulegen-nginx-")
             os.close(trust.open_folder(Path(scratch).absolute()))
         except trust.UntrustedError as error:
             where = f"{error.filename} {error.strerror}"
-            raise HostError(f"no folder to test nginx's configuration in: {where}", hint="say TMPDIR=/tmp") from None
+            raise HostError(f"{_NO_SCRATCH}: {where}", hint="set TMPDIR=/tmp") from None
         except OSError as error:
             said = writing.reason(error)
-            raise HostError(f"no folder to test nginx's configuration in: {said}", hint=writing.hint(error)) from None
+            raise HostError(f"{_NO_SCRATCH}: {said}", hint=writing.hint(error)) from None
         try:
             yield NginxService(Path(scratch), self._run, binary=self._binary)  # no worker ever enters it
         finally:
@@ -150,7 +151,7 @@ class NginxService:
             configuration: What to serve with.
             listens: The TCP ports that it listens on; a taken one is told before anything is changed.
             tested: Whether `test` has passed it just now.
-            naming: What the process for names must know; None where nginx does not ask it.
+            naming: What the process for names must know; None if nginx does not ask it.
 
         Raises:
             HostError: A port is taken, nginx or a tool is missing, or the folder cannot be used. Nothing changed.
@@ -175,7 +176,7 @@ class NginxService:
             self.releases.write(configuration)
             notes += self._cap_generations()
             self._name(naming)
-            if supervision.keeper_pid(self.folder):
+            if supervision.supervisor_pid(self.folder):
                 notes += self._await_names(naming)
             self.releases.switch(digest)
             outcome = self._bring_up(configuration, before, tuple(notes))
@@ -192,7 +193,7 @@ class NginxService:
         current, old = len(processes.workers(running)), len(processes.leaving(running))
         return Status(
             master=master.pid if master else 0,
-            keeper=supervision.keeper_pid(self.folder),
+            supervisor=supervision.supervisor_pid(self.folder),
             digest=ask(self.folder) or "",
             workers=current,
             leaving=old,
@@ -203,7 +204,7 @@ class NginxService:
         """Return whether anything was ever written to the folder. Looks only.
 
         Raises:
-            HostError: The folder holds other things than nginx's releases: it is somebody else's.
+            HostError: The folder holds other things than nginx's releases: it is another user's.
         """
         try:
             names = {entry.name for entry in os.scandir(self.folder)}
@@ -222,18 +223,18 @@ class NginxService:
 
     def runs(self) -> bool:
         """Return whether nginx, or what keeps it running, is at work in the folder. Looks only."""
-        has_keeper = (self.folder / "run").is_dir() and supervision.keeper_pid(self.folder) != 0
-        return has_keeper or bool(processes.find(self.folder))
+        has_supervisor = (self.folder / "run").is_dir() and supervision.supervisor_pid(self.folder) != 0
+        return has_supervisor or bool(processes.find(self.folder))
 
     def drain(self, timeout_s: float = 60.0, *, remove: bool = False) -> bool:
-        """End nginx once it has finished what it began; return whether it could.
+        """End nginx once it has finished what it started; return whether it could.
 
         Args:
             timeout_s: After so many seconds connections that still last are cut.
             remove: Whether to take the folder away too.
 
         Raises:
-            HostError: It does not end, or the folder cannot be taken away.
+            HostError: It does not end, or the folder cannot be removed.
         """
         if not self.folder.exists():
             return True
@@ -246,7 +247,7 @@ class NginxService:
         return in_time
 
     def _remove(self) -> None:
-        """Take the folder away; where something is mounted on it, all that is in it."""
+        """Remove the folder; where something is mounted on it, all that is in it."""
         try:
             if self.folder.is_mount():
                 for path in self.folder.iterdir():
@@ -277,7 +278,7 @@ class NginxService:
             with trust.folder(self.folder) as home, trust.inner(home, "run", self.folder / "run") as run:
                 try:
                     known = read_regular(control.FILE, control.LARGEST, dir_fd=run)
-                except OSError:  # none yet, or none that can be used: it is written anew
+                except OSError:  # none yet, or none that can be used: it is written again
                     known = b""
                 if naming is not None and known != naming.line:
                     write_at(control.FILE, naming.line, 0o600, dir_fd=run)
@@ -409,7 +410,7 @@ class NginxService:
         return self._confirm_s + _PER_FILE_S * (len(configuration.files) + len(configuration.secrets))
 
     def _ended(self, number: signal.Signals, timeout_s: float) -> bool:
-        """Signal keeper and nginx, and wait until all of it is gone; return whether it is."""
+        """Signal supervisor and nginx, and wait until all of it is gone; return whether it is."""
         if not supervision.tell(self.folder, number) or number == signal.SIGKILL:
             running = processes.find(self.folder)
             master = processes.master(running)
@@ -419,7 +420,7 @@ class NginxService:
             for process in signalled:
                 processes.send(process, number)
         until = time.monotonic() + timeout_s
-        while processes.find(self.folder) or supervision.keeper_pid(self.folder):
+        while processes.find(self.folder) or supervision.supervisor_pid(self.folder):
             if time.monotonic() > until:
                 return False
             time.sleep(0.05)

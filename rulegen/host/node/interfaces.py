@@ -40,7 +40,7 @@ def interfaces() -> tuple[Interface, ...]:
     """Return all interfaces of this network namespace with their addresses, in the kernel's order.
 
     Those that are down are there too, and so is `kube-ipvs0`, on which the IPVS mode keeps the addresses of Services:
-    who asks for the node's own addresses leaves it out.
+    who requests the node's own addresses leaves it out.
 
     Raises:
         HostError: They cannot be read.

@@ -15,7 +15,7 @@ _LARGEST: Final = 1 << 20
 
 
 def resolvers(path: Path = Path("/etc/resolv.conf")) -> tuple[Address, ...]:
-    """Return the name servers that resolv.conf(5) lists, in order, each once; none where there is no such file."""
+    """Return the name servers that resolv.conf(5) lists, in order, each once; none if there is no such file."""
     try:
         lines = read_regular(path, _LARGEST, follow=True).decode("utf-8", "replace").splitlines()
     except OSError:

@@ -34,7 +34,7 @@ def owner_of(near: tuple[str, int], far: tuple[str, int]) -> int | None:
         far: Address and port that it is connected to.
 
     Returns:
-        None where there is no such socket, or its program has closed it: then nobody reads what is sent to it. The
+        None if there is no such socket, or its program has closed it: then nobody reads what is sent to it. The
         user is as this process's user namespace numbers it.
 
     Raises:
@@ -58,7 +58,7 @@ def _asked(near: tuple[str, int], far: tuple[str, int]) -> int | None:
         except FileNotFoundError:
             return None
     _, _, _, _, answered_ends, _, _, _, user, inode = _ANSWER.unpack_from(answer)
-    # Where there is no such connection, the kernel finds whoever listens on the port.
+    # Where there is no such connection, the kernel finds anyone who listens on the port.
     return int(user) if answered_ends[:_ENDS_BYTES] == ends and inode else None
 
 

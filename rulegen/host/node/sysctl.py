@@ -17,7 +17,7 @@ _MODULES = Path("/sys/module")
 
 
 def read(name: str) -> str | None:
-    """Return the value of `net.ipv4.ip_forward` and its like; None where this kernel has no such setting.
+    """Return the value of `net.ipv4.ip_forward` and its like; None if this kernel has no such setting.
 
     Raises:
         HostError: It is there but cannot be read.
@@ -59,7 +59,7 @@ def write(name: str, value: str) -> None:
     """Set a setting, and see to it that the kernel took the value.
 
     Raises:
-        HostError: This kernel has no such setting, we may not write it, or the value was refused.
+        HostError: This kernel has no such setting, we may not write it, or the value was rejected.
     """
     path = _path(name)
     try:

@@ -22,9 +22,9 @@ def folder(tmp_path: Path) -> Iterator[Path]:
         pytest.skip("no nginx")
     path = tmp_path / "nginx"
     yield path
-    keeper = supervision.keeper_pid(path)
-    if keeper:
-        os.kill(keeper, signal.SIGKILL)
+    supervisor = supervision.supervisor_pid(path)
+    if supervisor:
+        os.kill(supervisor, signal.SIGKILL)
     for _ in range(100):
         left = process_list.find(path)
         if not left:

@@ -429,8 +429,8 @@ def test_nginx_reaches_nothing_of_the_node_by_a_name(
         assert page.visits == []
         log = (service.folder / "logs" / control.LOG).read_text()
         assert "127-0-0-1.evil.test: 127.0.0.1 is a loopback address: nginx does not get this address" in log
-        keeper_log = (service.folder / "logs" / "keeper.log").read_text()
-        pid = int(keeper_log.split("process ")[1].split(" ")[0])
+        supervisor_log = (service.folder / "logs" / "keeper.log").read_text()
+        pid = int(supervisor_log.split("process ")[1].split(" ")[0])
         subprocess.run(["kill", "-9", str(pid)], check=True)
         eventually(lambda: control.answers(PORT), 30)
         service.apply(compiled(*WEB, site(), served=True, **OWN, resolvers=()).configuration)

@@ -159,7 +159,7 @@ def test_the_journal_follows_no_link(tmp_path):
     assert not (tmp_path / "victim").exists()
 
 
-def test_the_keeper_is_small():
+def test_the_supervisor_is_small():
     """It lives as long as nginx: what it never needs, it never loads."""
     text = "import sys, rulegen.host.nginx.processes.supervisor; print(*sys.modules)"
     loaded = run(Command((sys.executable, "-c", text), environment={"PYTHONPATH": ":".join(sys.path)})).stdout.split()

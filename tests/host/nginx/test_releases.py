@@ -125,7 +125,7 @@ def test_password_files_stay_for_old_workers_for_one_release(releases):
     ],
 )
 def test_names_that_no_release_has_are_refused(releases, path):
-    with pytest.raises(HostError, match="is no file of a release"):
+    with pytest.raises(HostError, match="is not a file of a release"):
         releases.write(Configuration(files={path: ""}, digest="0" * 32))
     assert not releases.folder.exists()
 

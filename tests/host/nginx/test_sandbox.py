@@ -136,7 +136,7 @@ def test_what_keeps_nginx_busy_is_refused(folder, tmp_path):
 
     result = verdict(folder, configuration(), binary=str(busy), timeout_s=0.3)
 
-    assert result.message == "nginx -t was ended by signal 9 (Killed)"
+    assert result.message == "nginx -t was killed by signal 9 (Killed)"
 
 
 def test_it_runs_as_a_user_of_its_own_with_nothing(folder, tmp_path):

@@ -52,7 +52,7 @@ def test_the_first_apply_starts_nginx(service):
     assert (outcome.action, outcome.digest, get()) == (DeployAction.STARTED, FIRST.digest, "first")
     status = service.status()
     assert status.master
-    assert status.keeper
+    assert status.supervisor
     assert (status.digest, status.workers, status.generations) == (FIRST.digest, 2, 1)
 
 
@@ -108,7 +108,7 @@ def test_a_refused_first_configuration_leaves_nothing_running(service):
         service.apply(BROKEN, tested=True)
 
     assert processes.find(service.folder) == ()
-    assert not service.status().keeper
+    assert not service.status().supervisor
     assert service.apply(FIRST).action is DeployAction.STARTED
 
 
@@ -164,7 +164,7 @@ def test_a_killed_master_is_replaced_and_no_connection_refused(service, eventual
     assert service.apply(SECOND).action is DeployAction.RELOADED
 
 
-KEEPER_THAT_LOSES = """
+SUPERVISOR_THAT_LOSES = """
     import os, signal, sys, time
     from pathlib import Path
     from rulegen.host.nginx.processes import process_list as processes, supervisor
@@ -181,7 +181,7 @@ KEEPER_THAT_LOSES = """
         return found
 
     processes.find = look_and_lose
-    it = supervisor.Keeper(folder, sys.argv[2], supervisor.Held.of(folder))
+    it = supervisor.Supervisor(folder, sys.argv[2], supervisor.Held.of(folder))
     it.listen()
     it.keep()
 """
@@ -190,7 +190,7 @@ KEEPER_THAT_LOSES = """
 def test_a_master_that_dies_while_it_is_looked_at_is_replaced(service, eventually):
     service.apply(FIRST)
     supervision.tell(service.folder, signal.SIGUSR2)
-    eventually(lambda: not service.status().keeper)
+    eventually(lambda: not service.status().supervisor)
     first, answers = service.status().master, []
 
     def replaced() -> bool:
@@ -199,12 +199,12 @@ def test_a_master_that_dies_while_it_is_looked_at_is_replaced(service, eventuall
         new = processes.master(now)
         return new is not None and new.pid != first and not processes.orphans(now)
 
-    code = textwrap.dedent(KEEPER_THAT_LOSES)
-    with subprocess.Popen([sys.executable, "-c", code, str(service.folder), str(find("nginx"))]) as keeper:
+    code = textwrap.dedent(SUPERVISOR_THAT_LOSES)
+    with subprocess.Popen([sys.executable, "-c", code, str(service.folder), str(find("nginx"))]) as supervisor:
         eventually(replaced)
         answers += [answer() for _ in range(20)]
-        keeper.send_signal(signal.SIGUSR2)
-        assert keeper.wait(10) == 0
+        supervisor.send_signal(signal.SIGUSR2)
+        assert supervisor.wait(10) == 0
     assert set(answers) == {"first"}
 
 
@@ -218,11 +218,11 @@ def test_a_killed_worker_is_replaced(service, eventually):
     assert get() == "first"
 
 
-def test_nginx_outlives_its_keeper_and_the_next_one_watches_it(service, eventually):
+def test_nginx_outlives_its_supervisor_and_the_next_one_watches_it(service, eventually):
     service.apply(FIRST)
     status = service.status()
-    os.kill(status.keeper, signal.SIGKILL)
-    eventually(lambda: not service.status().keeper)
+    os.kill(status.supervisor, signal.SIGKILL)
+    eventually(lambda: not service.status().supervisor)
     assert get() == "first"
 
     outcome = service.apply(FIRST)
@@ -244,7 +244,7 @@ def test_after_an_upgrade_the_supervisor_runs_the_new_code(service, eventually, 
 
     new = service.status()
     assert outcome.notes == ("the supervisor ran other code, as before an upgrade, and was replaced",)
-    assert new.keeper not in {0, old.keeper}
+    assert new.supervisor not in {0, old.supervisor}
     assert new.master == old.master
     assert get() == "first"
     assert service.apply(FIRST).notes == ()
@@ -255,9 +255,9 @@ def test_after_an_upgrade_the_supervisor_runs_the_new_code(service, eventually, 
 def test_all_killed_at_once(service, eventually):
     service.apply(FIRST)
     status = service.status()
-    os.kill(status.keeper, signal.SIGKILL)
+    os.kill(status.supervisor, signal.SIGKILL)
     os.kill(status.master, signal.SIGKILL)
-    eventually(lambda: not service.status().keeper)
+    eventually(lambda: not service.status().supervisor)
     assert get() == "first", "orphans serve on"
 
     service.apply(SECOND)
@@ -415,10 +415,10 @@ FULL = textwrap.dedent(
             told = "No space left on device" in error.message and FIRST.digest in error.message
             print("told" if told else error.message)
         print(get(), service.status().digest == FIRST.digest)
-        os.kill(service.status().keeper, 9)
+        os.kill(service.status().supervisor, 9)
         os.kill(service.status().master, 9)
         try:
-            while service.status().keeper:
+            while service.status().supervisor:
                 pass
             print(service.apply(FIRST).action.name, get())
         except HostError as error:

@@ -225,7 +225,7 @@ def test_a_certificate_of_another_user_is_not_served(tmp_path, right):
 def test_what_is_no_folder_is_told(tmp_path):
     (tmp_path / "file").touch()
 
-    with pytest.raises(HostError, match="file: is no folder"):
+    with pytest.raises(HostError, match="file: is not a folder"):
         Releases(tmp_path / "file" / "nginx").prepare()
 
 
@@ -237,8 +237,8 @@ def test_nginx_is_not_started_from_a_folder_of_another_user(
 ):
     """The folder above was root's at the apply, and is a user's when nginx must be started again."""
     service.apply(configuration({"a.test": server("a.test")}))
-    keeper, nginx = supervision.keeper_pid(folder), process_list.find(folder)
-    assert keeper
+    supervisor, nginx = supervision.supervisor_pid(folder), process_list.find(folder)
+    assert supervisor
     old, victim = folder.with_name("old"), top / "victim"
     victim.mkdir()
     for name in ("run", "logs"):
@@ -262,5 +262,5 @@ def test_nginx_is_not_started_from_a_folder_of_another_user(
         assert process_list.find(old) == ()
         assert [str(path.relative_to(victim)) for path in sorted(victim.rglob("*"))] == ["logs", "run"]
     finally:
-        os.kill(keeper, signal.SIGKILL)
+        os.kill(supervisor, signal.SIGKILL)
         os.chown(folder.parent, os.geteuid(), os.getegid())

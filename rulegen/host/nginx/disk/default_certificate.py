@@ -22,10 +22,10 @@ MAX_BYTES: Final = 64 << 10
 
 
 def load(folder: Path) -> bytes | None:
-    """Return the certificate and key that this node has; None where it has none, or none for long.
+    """Return the certificate and key that this node has; None if it has none, or none for long.
 
     Raises:
-        HostError: It is there and cannot be read, or somebody else could exchange the folder.
+        HostError: It is there and cannot be read, or another user could exchange the folder.
     """
     from cryptography import x509  # noqa: PLC0415 - loads OpenSSL, which only an ingress needs
 
@@ -34,7 +34,14 @@ def load(folder: Path) -> bytes | None:
             try:
                 content = trust.read_ours(NAME, MAX_BYTES, dir_fd=home)
             except trust.UntrustedError:
-                return None  # somebody else may know the key: a new one is made
+                return None  # another user may know the key: a new one is made
+            except FileNotFoundError:
+                return None
+            except OSError as error:
+                raise HostError(
+                    f"{folder / NAME} cannot be read: {error.strerror}",
+                    hint=f"move {folder / NAME} away: rulegen then creates a new one",
+                ) from None
         left = x509.load_pem_x509_certificate(content).not_valid_after_utc - dt.datetime.now(dt.UTC)
     except FileNotFoundError:
         return None
@@ -44,8 +51,7 @@ def load(folder: Path) -> bytes | None:
         raise HostError(f"the folder of nginx cannot be used: {reason(error)}", hint=hint(error)) from None
     except OSError as error:
         raise HostError(
-            f"{folder / NAME} cannot be read: {error.strerror}",
-            hint=f"move {folder / NAME} away: rulegen then creates a new one",
+            f"the folder of nginx, {folder}, cannot be used: {error.strerror or error}", hint=hint(error)
         ) from None
     return content if left.days > RENEW_DAYS else None
 

@@ -44,7 +44,7 @@ class NginxKnownObjects:
     Attributes:
         nginx: DIR.
         writes: Whether anything is written; else it is known to this process alone.
-        notes: What a user should be told although work goes on.
+        notes: What a user should be told although work continues.
     """
 
     nginx: Path
@@ -124,13 +124,13 @@ def _read(path: Path) -> tuple[ObjectKey, KnownObject]:
         kind = _KINDS[msgspec.json.decode(raw, type=_RecordHead).kind]
         body = msgspec.json.decode(raw, type=dict[str, msgspec.Raw])["object"]
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError, KeyError):
-        raise HostError("it holds no object") from None
+        raise HostError("it contains no object") from None
     decoded = decode_object(body, kind, source=str(path))
     if isinstance(decoded, Rejected):
         raise HostError("; ".join(decoded.lines()))
     known = decoded.object
     if not isinstance(known, ConfigMap | IngressClass | Namespace | Secret):
-        raise HostError("it holds no object")
+        raise HostError("it contains no object")
     metadata = known.metadata
     key = ObjectKey(
         kind.__name__, ObjectName("" if kind in {IngressClass, Namespace} else metadata.namespace, metadata.name)

@@ -22,7 +22,7 @@ _MODE: Final = 0o600
 
 @contextlib.contextmanager
 def locked(path: Path) -> Iterator[None]:
-    """Lock a file while the body runs; wait for whoever has it locked.
+    """Lock a file while the body runs; wait for anyone who has it locked.
 
     Raises:
         OSError: The file cannot be opened.

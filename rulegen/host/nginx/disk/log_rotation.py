@@ -19,7 +19,7 @@ _LONGEST: Final = 2000
 
 
 class RotatedLog:
-    """The keeper's own log: lines with a time in UTC."""
+    """The supervisor's own log: lines with a time in UTC."""
 
     def __init__(self, folder: int, name: str) -> None:
         """Take the folder of the log, a descriptor, and its name; it is made with the first line."""
@@ -40,14 +40,14 @@ class RotatedLog:
 
 
 def rotate(folder: int, *, keep_open: tuple[str, ...] = (), largest: int = LARGEST) -> bool:
-    """Set aside the logs of a folder that grew too large; return whether nginx must open its logs anew (USR1).
+    """Set aside the logs of a folder that grew too large; return whether nginx must open its logs again (USR1).
 
     Args:
         folder: Where the logs lie, a descriptor.
         keep_open: Names of logs that are not nginx's.
         largest: Bytes from which on a log is too large.
     """
-    with contextlib.suppress(OSError):  # a disk that fails now is told by whoever writes to it
+    with contextlib.suppress(OSError):  # a disk that fails now is told by anyone who writes to it
         logs = [name for name in os.listdir(folder) if name.endswith(".log") and name not in keep_open]
         return [name for name in logs if set_aside(name, largest, dir_fd=folder)] != []
     return False

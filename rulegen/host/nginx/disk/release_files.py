@@ -163,7 +163,7 @@ def is_file(name: str, folders: Mapping[str, int]) -> bool:
 
 
 def bytes_of(name: str, folders: Mapping[str, int]) -> bytes | None:
-    """Return what a file holds; None where it is gone, nothing for a link and what else is no file."""
+    """Return what a file holds; None if it is gone, nothing for a link and what else is no file."""
     base, folder = within(name, folders)
     try:
         return read_regular(base, MOST_BYTES, dir_fd=folder)
@@ -174,6 +174,6 @@ def bytes_of(name: str, folders: Mapping[str, int]) -> bytes | None:
 
 
 def text_of(name: str, folders: Mapping[str, int]) -> str | None:
-    """Return what a file holds as text; None where it is gone."""
+    """Return what a file holds as text; None if it is gone."""
     content = bytes_of(name, folders)
     return None if content is None else content.decode("utf-8", "surrogateescape")

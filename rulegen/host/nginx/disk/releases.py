@@ -97,7 +97,7 @@ class Releases:
         A folder that holds other things than ours keeps its mode.
 
         Raises:
-            HostError: It cannot be made, or somebody else could write to it or exchange it.
+            HostError: It cannot be made, or another user could write to it or exchange it.
         """
         try:
             with trust.folder(self.folder, make_mode=_PRIVATE_FOLDER) as home:
@@ -199,18 +199,18 @@ class Releases:
             with suppress(FileNotFoundError), trust.folder(self.folder) as home:
                 os.unlink(CURRENT, dir_fd=home)
         except OSError as error:
-            raise HostError(f"{CURRENT} cannot be taken away: {reason(error)}", hint=hint(error)) from None
+            raise HostError(f"{CURRENT} cannot be removed: {reason(error)}", hint=hint(error)) from None
 
     def live(self) -> str:
-        """Return the digest of the live release; empty where there is none."""
+        """Return the digest of the live release; empty if there is none."""
         return self._pointed(CURRENT)
 
     def good(self) -> str:
-        """Return the digest of the release that nginx last proved to serve with; empty where there is none."""
+        """Return the digest of the release that nginx last proved to serve with; empty if there is none."""
         return self._pointed(GOOD)
 
     def current(self) -> Configuration | None:
-        """Return the live configuration as it is on disk; None where there is none.
+        """Return the live configuration as it is on disk; None if there is none.
 
         Raises:
             HostError: It is there but cannot be read.
@@ -266,7 +266,7 @@ class Releases:
                 self._retire(self.path(digest).name, releases)
 
     def prune(self, keep: int = KEEP) -> None:
-        """Take away all but the youngest `keep` releases, and what was never completed.
+        """Remove all but the youngest `keep` releases, and what was never completed.
 
         The live one stays, and so does the one that nginx last proved to serve with. One that goes may stay as the
         folder of which the next one is made.
@@ -358,7 +358,7 @@ class Releases:
             targets, stay = self._begun(partial, wanted, stack)
             sources: list[dict[str, int]] = []
             for source in filter(None, (live, self._latest)):
-                with suppress(OSError):  # a damaged one: its files are written anew
+                with suppress(OSError):  # a damaged one: its files are written again
                     sources.append(stack.enter_context(self._opened(source.name)))
             for name, file in wanted.items():
                 if name not in stay and not self._linked(name, file, sources, targets):

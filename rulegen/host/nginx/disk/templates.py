@@ -31,7 +31,7 @@ def read_templates(folder: str | None = None) -> Templates:
             )
         sources = {name: read_within(place, place / name, MAX_BYTES).decode() for name in names}
     except UnsuitableFileError as error:
-        raise ConfigError(f"{error.filename} {error.strerror}: it is no template") from None
+        raise ConfigError(f"{error.filename} {error.strerror}: it is not a template") from None
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(f"the templates in {place} cannot be read: {error}") from None
     if not sources:

@@ -1,8 +1,8 @@
-"""Folders that nobody else can exchange: those on the way to them are root's or ours, and only we may write there.
+"""Checks that no other user can replace a folder: only root and we may write to it and to the folders above it.
 
-Whoever may write to a folder may rename what is in it and put something else there, whoever owns that. So each step of
-a path is taken from the descriptor of the folder above, which was looked at before: what is opened at the end is what
-was checked. Nothing heavy is imported: the keeper does this at each start of nginx.
+A user who may write to a folder can rename its entries and replace them, whoever owns them. Each step of a path is
+therefore opened from the descriptor of the checked folder above, so the opened folder is the checked one. The imports
+are small: the supervisor uses this at each start of nginx.
 """
 
 from __future__ import annotations
@@ -140,7 +140,7 @@ def inner(home: int, name: str, path: Path, *, make: bool = False) -> Iterator[i
 
 
 def read_ours(path: str | Path, max_bytes: int, *, dir_fd: int | None = None) -> bytes:
-    """Return what a file holds that nobody else can have written: its owner writes to it whoever owns the folder now.
+    """Return the content of a file that only we can have written, whoever owns the folder now.
 
     Args:
         path: The file; relative to `dir_fd` where that is given.
@@ -167,7 +167,7 @@ def check_written(descriptor: int, path: Path, *, all_ours: bool = False) -> Non
     Args:
         descriptor: The folder's.
         path: Its path, for messages.
-        all_ours: Whether a file of another user is refused too, who could keep a lock or name another process: nginx
+        all_ours: Whether a file of another user is rejected too, who could keep a lock or name another process: nginx
             gives logs to the user of its workers, and nothing else.
 
     Raises:
@@ -206,7 +206,7 @@ def give(descriptor: int, mode: int, group: int) -> None:
 
 
 def check_ours(path: Path, status: os.stat_result | None = None) -> None:
-    """Raise where others could plant files: a link is not followed, for whoever made it chose where it leads.
+    """Raise where others could plant files: a link is not followed, for anyone who made it chose where it leads.
 
     Args:
         path: The folder.
@@ -221,7 +221,7 @@ def check_ours(path: Path, status: os.stat_result | None = None) -> None:
     if stat.S_ISLNK(status.st_mode):
         problem = "is a symbolic link"
     elif not stat.S_ISDIR(status.st_mode):
-        problem = "is no folder"
+        problem = "is not a folder"
     else:
         problem = _foreign(status)
     if problem:
@@ -233,7 +233,7 @@ def check_ours(path: Path, status: os.stat_result | None = None) -> None:
 
 
 def _foreign(status: os.stat_result) -> str:
-    """Return why others could write to something; nothing where they cannot."""
+    """Return why others could write to something; nothing if they cannot."""
     if status.st_uid != os.geteuid():
         return f"belongs to user {status.st_uid} (mode {_mode(status)})"
     if status.st_mode & 0o022:
@@ -246,7 +246,7 @@ def _entered(here: int, name: str, make_mode: int | None) -> int:
         return os.open(name, _LOOK, dir_fd=here)
     if make_mode is None:
         raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), name)
-    with suppress(FileExistsError):  # made by somebody else just now
+    with suppress(FileExistsError):  # made by another user just now
         os.mkdir(name, 0o700, dir_fd=here)
         made = os.open(name, _FOLDER, dir_fd=here)
         try:
@@ -280,7 +280,7 @@ def _check_above(status: os.stat_result, place: Path, path: Path) -> None:
 
 def _check_kind(status: os.stat_result, place: Path, path: Path) -> None:
     if place != path and not stat.S_ISDIR(status.st_mode):
-        raise NotADirectoryError(errno.ENOTDIR, "is no folder", str(place))
+        raise NotADirectoryError(errno.ENOTDIR, "is not a folder", str(place))
 
 
 def _untrusted(path: Path, place: Path, problem: str, mend: str = "") -> UntrustedError:

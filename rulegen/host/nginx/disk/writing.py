@@ -63,10 +63,10 @@ def _is_as(status: os.stat_result, size: int, mode: int, group: int) -> bool:
 
 
 def remove(name: str, *, dir_fd: int) -> None:
-    """Take away a file of a folder, or a folder in it with all that is in that; of a link the link alone.
+    """Remove a file of a folder, or a folder in it with all that is in that; of a link the link alone.
 
     Raises:
-        OSError: It cannot be taken away.
+        OSError: It cannot be removed.
     """
     with suppress(FileNotFoundError):
         if stat.S_ISDIR(os.stat(name, dir_fd=dir_fd, follow_symlinks=False).st_mode):
@@ -137,13 +137,15 @@ def reason(error: OSError) -> str:
 
 
 def hint(error: OSError) -> str:
-    """Return what to do about it; nothing where that is not known."""
+    """Return what to do about it; nothing if that is not known."""
     if isinstance(error, UntrustedError):
         return error.hint
     if error.errno in {errno.ENOSPC, errno.EDQUOT}:
         return "free space on that disk and apply again"
     if error.errno in {errno.EACCES, errno.EPERM, errno.EROFS}:
-        return "run as root, with a folder that can be written to (--nginx-dir)"
+        return "run as root, or give another folder with --nginx-dir"
+    if error.errno in {errno.ENOTDIR, errno.ENAMETOOLONG, errno.ELOOP}:
+        return "give another folder with --nginx-dir"
     return ""
 
 

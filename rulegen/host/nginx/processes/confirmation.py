@@ -45,7 +45,7 @@ class Complaints:
                 self._logs[path] = path.lstat().st_size
 
     def read(self) -> str:
-        """Return why nginx gave up, in one line; empty where it did not, as far as it tells."""
+        """Return why nginx gave up, in one line; empty if it did not, as far as known."""
         lines = [line for path, start in self._logs.items() for line in _SERIOUS.findall(_behind(path, start))]
         if not lines:
             return ""
@@ -103,7 +103,7 @@ def _silence(answer: str | None, patience_s: float) -> str:
 def _behind(path: Path, start: int) -> str:
     try:
         with os.fdopen(open_regular(path), "rb") as file:
-            # a log that is shorter than it was has been begun anew
+            # a log that is shorter than it was has been restarted
             file.seek(start if os.fstat(file.fileno()).st_size >= start else 0)
             return file.read(_MOST_READ).decode("utf-8", "replace")
     except OSError:

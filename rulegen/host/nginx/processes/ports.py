@@ -25,8 +25,8 @@ class PortHolder(NamedTuple):
 
     Attributes:
         port: The port.
-        pid: The process; 0 where it cannot be told, as of another's or one in another PID namespace.
-        command: Its command line, printable; empty where it cannot be told.
+        pid: The process; 0 if it cannot be told, as of another's or one in another PID namespace.
+        command: Its command line, printable; empty if it cannot be told.
     """
 
     port: int
@@ -58,7 +58,7 @@ def holders(ports: Collection[int], *, ours: Collection[int] = ()) -> tuple[Port
 
 
 def refused_bind(message: str) -> int:
-    """Return the port that nginx says it could not bind since it is taken; 0 where it says no such thing.
+    """Return the port that nginx says it could not bind since it is taken; 0 if it says no such thing.
 
     >>> refused_bind("bind() to 0.0.0.0:80 failed (98: Address already in use)")
     80

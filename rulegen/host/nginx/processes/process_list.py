@@ -35,7 +35,7 @@ class NginxProcess(NamedTuple):
 
     Attributes:
         pid: Its id.
-        started: When it began, in clock ticks since the node did; with `pid` it names one process for ever.
+        started: When it started, in clock ticks since the node did; with `pid` it names one process for ever.
         parent: Id of its parent.
         role: What it does.
     """
@@ -47,7 +47,7 @@ class NginxProcess(NamedTuple):
 
 
 def find(folder: Path) -> tuple[NginxProcess, ...]:
-    """Return all processes of the nginx that runs in `folder`, oldest first; those that just begin are not told."""
+    """Return all processes of the nginx that runs in `folder`, oldest first; those that just start are not told."""
     try:
         home = folder.stat()
     except OSError:
@@ -68,7 +68,7 @@ def workers(processes: tuple[NginxProcess, ...]) -> tuple[NginxProcess, ...]:
 
 
 def leaving(processes: tuple[NginxProcess, ...]) -> tuple[NginxProcess, ...]:
-    """Return the workers that only finish what they began, oldest first."""
+    """Return the workers that only finish what they started, oldest first."""
     return tuple(process for process in processes if process.role is Role.LEAVING)
 
 
@@ -100,7 +100,7 @@ def send(process: NginxProcess, number: signal.Signals) -> bool:
 
 
 def started(pid: int) -> int:
-    """Return when a process began, in clock ticks since the node did; 0 where it is gone or a zombie."""
+    """Return when a process started, in clock ticks since the node did; 0 if it is gone or a zombie."""
     fields = _stat(pid)
     return int(fields[19]) if fields and fields[0] != b"Z" else 0
 
@@ -140,7 +140,7 @@ def _stat(pid: int) -> list[bytes]:
 
 def _read(pid: int, name: str) -> bytes:
     try:
-        with open(f"/proc/{pid}/{name}", "rb") as file:  # noqa: PTH123 - light: the keeper lives long
+        with open(f"/proc/{pid}/{name}", "rb") as file:  # noqa: PTH123 - light: the supervisor lives long
             return file.read()
     except OSError:
         return b""

@@ -21,13 +21,13 @@ _LONGEST: Final = 65536
 
 
 def ask(folder: Path, path: str = "/digest", *, timeout_s: float = _TIMEOUT_S) -> str | None:
-    """Return the body that the status socket of the nginx in `folder` answers; None where nobody does.
+    """Return the body that the status socket of the nginx in `folder` answers; None if nobody does.
 
     A new connection for each question: which worker takes it is the kernel's choice.
 
     Args:
-        folder: That of the keeper.
-        path: What is asked for.
+        folder: That of the supervisor.
+        path: What is requested.
         timeout_s: How long all of it may take.
     """
     deadline = time.monotonic() + timeout_s

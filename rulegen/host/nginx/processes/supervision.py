@@ -1,4 +1,4 @@
-"""The keeper as seen from a command: whether there is one, starting it, signalling it."""
+"""The supervisor as seen from a command: whether there is one, starting it, signalling it."""
 
 from __future__ import annotations
 
@@ -30,21 +30,21 @@ _LEAVES_S: Final = 10.0
 _MOST_BYTES: Final = 256
 
 
-def keeper_pid(folder: Path) -> int:
-    """Return the id of the keeper of a folder; 0 where there is none."""
+def supervisor_pid(folder: Path) -> int:
+    """Return the id of the supervisor of a folder; 0 if there is none."""
     try:
         with trust.folder(folder) as home, trust.inner(home, "run", folder / "run") as run:
             with locked_or_not(LOCK, dir_fd=run, make=False) as free:
                 if free:
                     return 0
             pid, started = (int(word) for word in read_regular(PID_FILE, _MOST_BYTES, dir_fd=run).split())
-    except (OSError, ValueError):  # no folder yet, one of others, or a keeper that is about to begin
+    except (OSError, ValueError):  # no folder yet, one of others, or a supervisor that is about to start
         return 0
     return pid if process_list.started(pid) == started else 0
 
 
 def ensure(folder: Path, binary: str) -> bool:
-    """Have a keeper at work; return whether it had to be started.
+    """Have a supervisor at work; return whether it had to be started.
 
     Raises:
         HostError: It cannot be started.
@@ -52,7 +52,7 @@ def ensure(folder: Path, binary: str) -> bool:
     program = find(binary)
     if program is None:
         raise MissingToolError(binary)
-    if keeper_pid(folder):
+    if supervisor_pid(folder):
         return False
     root = str(_root())
     argv = (sys.executable, "-P", "-s", "-m", "rulegen.host.nginx.processes.supervisor", str(folder), program, code())
@@ -79,18 +79,18 @@ def ensure(folder: Path, binary: str) -> bool:
 
 
 def renew(folder: Path, binary: str) -> bool:
-    """Replace a keeper that runs other code than ours, as after an upgrade; return whether there was one.
+    """Replace a supervisor that runs other code than ours, as after an upgrade; return whether there was one.
 
-    nginx and its connections are not touched: the old keeper leaves it alone, the new one finds it.
+    nginx and its connections are not touched: the old supervisor leaves it alone, the new one finds it.
 
     Raises:
         HostError: The new one cannot be started.
     """
-    pid = keeper_pid(folder)
+    pid = supervisor_pid(folder)
     if not pid or _code_of(pid) == code() or not tell(folder, signal.SIGUSR2):
         return False
     until = time.monotonic() + _LEAVES_S
-    while keeper_pid(folder) == pid:
+    while supervisor_pid(folder) == pid:
         if time.monotonic() > until:  # it lets nginx end, or is stopped
             return False
         time.sleep(0.01)
@@ -99,7 +99,7 @@ def renew(folder: Path, binary: str) -> bool:
 
 @cache
 def code() -> str:
-    """Return a mark of the code that a keeper runs which we start; it stands last in the keeper's command line."""
+    """Return a checksum of the code of a supervisor started by us; it is the last word of its command line."""
     package = _root() / "rulegen"
     mark = zlib.crc32(f"{sys.executable}\0{_root()}\0".encode("utf-8", "surrogateescape"))
     for path in sorted((*package.glob("*.py"), *(package / "host" / "nginx").rglob("*.py"))):
@@ -112,7 +112,7 @@ def _root() -> Path:
 
 
 def _code_of(pid: int) -> str:
-    """Return the mark of a keeper's code; another word, or nothing, where it tells none."""
+    """Return the mark of a supervisor's code; another word, or nothing, where it tells none."""
     try:
         argv = read_kernel_text(f"/proc/{pid}/cmdline").split("\0")
     except OSError:  # it ended
@@ -121,8 +121,8 @@ def _code_of(pid: int) -> str:
 
 
 def tell(folder: Path, number: signal.Signals) -> bool:
-    """Signal the keeper of a folder; return whether there is one."""
-    pid = keeper_pid(folder)
+    """Signal the supervisor of a folder; return whether there is one."""
+    pid = supervisor_pid(folder)
     return bool(pid) and process_list.send(_as_process(pid), number)
 
 

@@ -1,17 +1,18 @@
-"""The keeper: a small process that starts nginx, starts it again when it ends unasked, and outlives the command.
+"""The supervisor: a small process that starts nginx, restarts it after an unexpected end, and outlives the command.
 
-`python -m rulegen.host.nginx.processes.supervisor DIR NGINX [CODE]` detaches itself and returns once it holds
-DIR/run/keeper.lock; where another keeper holds it, there is nothing to do. CODE is a mark for commands, which replace a
-keeper of other code (`rulegen.host.nginx.processes.supervision`). It talks by signals:
+`python -m rulegen.host.nginx.processes.supervisor DIR NGINX [CODE]` detaches itself and returns once it holds the lock
+DIR/run/keeper.lock. If another supervisor holds the lock, it does nothing. CODE is a checksum: commands replace a
+supervisor of other code (`rulegen.host.nginx.processes.supervision`). These signals control it:
 
-    QUIT, TERM   let nginx finish what it began, then end; a second one ends nginx at once
+    QUIT, TERM   let nginx finish its requests, then end; a second one ends nginx at once
     HUP          start nginx now, without waiting for the next try
-    USR2         end, and leave nginx alone
+    USR2         end; nginx keeps running
 
-nginx does not die with its keeper: the next one finds it and watches it. Nothing heavy is imported: it lives long.
+nginx keeps running if its supervisor ends; the next supervisor finds it. The imports are small, because the process
+lives long.
 
-It runs as root for months, and starts what a path leads to. So that path is checked at each start, and all that the
-keeper writes goes to folders that it has held by their descriptors since it began.
+It runs as root for months and starts a program from a path. The path is therefore checked at each start, and all files
+are written to folders that it has held by descriptors since its start.
 """
 
 from __future__ import annotations
@@ -50,7 +51,7 @@ _ORPHANS_S: Final = 2.0
 
 
 class Held(NamedTuple):
-    """The folders that a keeper writes to, as descriptors: whoever renames them does not change where it writes.
+    """The folders that a supervisor writes to, as descriptors: anyone who renames them does not change where it writes.
 
     Attributes:
         home: DIR.
@@ -67,7 +68,7 @@ class Held(NamedTuple):
         """Return those of a folder.
 
         Raises:
-            OSError: It is not there, or somebody else could write to it or exchange it.
+            OSError: It is not there, or another user could write to it or exchange it.
         """
         with contextlib.ExitStack() as opened:  # it is tried for months: nothing may stay open
             home = trust.open_folder(folder)
@@ -86,7 +87,7 @@ class Held(NamedTuple):
             os.close(descriptor)
 
 
-class Keeper:
+class Supervisor:
     """Keeps the nginx of one folder running."""
 
     def __init__(self, folder: Path, program: str, held: Held) -> None:
@@ -125,17 +126,17 @@ class Keeper:
             pause = 0.0 if lived > _STABLE_S else min(max(pause * 2, _FIRST_PAUSE_S), _LONGEST_PAUSE_S)
             if pid:
                 self._journal.write(
-                    f"nginx {pid} ended unasked after {lived:.1f} s{self._why(pid)}; again in {pause:g} s"
+                    f"nginx {pid} ended unexpectedly after {lived:.1f} s{self._why(pid)}; restart in {pause:g} s"
                 )
                 self._fall_back()
             self._pause(pause)  # orphans of a killed master serve meanwhile
         if self._asked:
             self._drain()
         self._names.end()
-        self._journal.write("the supervisor ends" + (" and leaves nginx alone" if self._leave else ""))
+        self._journal.write("the supervisor ends" + ("; nginx keeps running" if self._leave else ""))
 
     def forget_pid(self) -> None:
-        """Take away the file with the keeper's id."""
+        """Remove the file with the supervisor's id."""
         with contextlib.suppress(FileNotFoundError):
             os.unlink(PID_FILE, dir_fd=self._held.run)
 
@@ -147,7 +148,7 @@ class Keeper:
         return master.pid
 
     def _start(self) -> int:
-        """Start nginx and return its id; 0 where others could have changed what it would be started from."""
+        """Start nginx and return its id; 0 if others could have changed what it would be started from."""
         try:
             held = Held.of(self._folder)
         except OSError as error:
@@ -198,7 +199,7 @@ class Keeper:
         return {}
 
     def _watch(self, pid: int, orphans: tuple[processes.NginxProcess, ...]) -> None:
-        """Return when the process has ended, or a signal asks for something else.
+        """Return when the process has ended, or a signal requests something else.
 
         Args:
             pid: Its id.
@@ -233,7 +234,7 @@ class Keeper:
         self._names.tend(self._held.run, self._held.logs)
 
     def _why(self, pid: int) -> str:
-        """Return how our child ended, and what it said; nothing of a process that another keeper started."""
+        """Return how our child ended, and what it said; nothing of a process that another supervisor started."""
         if pid != self._child:
             return ""
         self._child = 0
@@ -309,13 +310,13 @@ class Keeper:
             if sent < self._asked:
                 sent = self._asked
                 number = signal.SIGQUIT if sent == 1 else signal.SIGTERM
-                self._journal.write("nginx is to end" + (" when it is done" if sent == 1 else " at once"))
+                self._journal.write("stopping nginx" + (" after its current requests" if sent == 1 else " at once"))
                 self._tell_all(running, number)
             select.select([self._wake], [], [], 0.1)
             self._forget_wakes()
 
     def _tell_all(self, running: tuple[processes.NginxProcess, ...], number: signal.Signals) -> None:
-        """Signal the master, and the workers that have none; one that just begins is our child."""
+        """Signal the master, and the workers that have none; one that just starts is our child."""
         master = processes.master(running)
         for process in (*((master,) if master else ()), *processes.orphans(running)):
             processes.send(process, number)
@@ -357,7 +358,7 @@ def command(folder: Path, program: str) -> list[str]:
 
 
 def main(folder: Path, program: str) -> int:
-    """Become the keeper of a folder, detached; return 0 in the caller once it is at work, or another one is."""
+    """Become the supervisor of a folder, detached; return 0 in the caller once it is at work, or another one is."""
     ready, tell = os.pipe()
     if os.fork():
         os.close(tell)
@@ -372,11 +373,11 @@ def main(folder: Path, program: str) -> int:
         if not locked_for_good(LOCK, dir_fd=held.run):
             os.write(tell, _AT_WORK)
             return 0
-        if os.fork():  # nobody waits for the keeper, and it never gets a terminal
+        if os.fork():  # nobody waits for the supervisor, and it never gets a terminal
             os._exit(0)
         _detach(held.logs)
-        keeper = Keeper(folder, program, held)
-        keeper.listen()
+        supervisor = Supervisor(folder, program, held)
+        supervisor.listen()
         pid = os.getpid()
         _write_pid(f"{pid} {processes.started(pid)}\n", held.run)
     except OSError as error:
@@ -384,8 +385,8 @@ def main(folder: Path, program: str) -> int:
         return 1
     os.write(tell, _AT_WORK)
     os.close(tell)
-    keeper.keep()
-    keeper.forget_pid()
+    supervisor.keep()
+    supervisor.forget_pid()
     return 0
 
 

@@ -1,1 +1,1 @@
-"""The process that nginx asks for names; it keeps forbidden addresses back."""
+"""The process that nginx requests names; it keeps forbidden addresses back."""

@@ -1,4 +1,4 @@
-"""The process that nginx asks for names, as the keeper sees it: started where there is something to tell it."""
+"""The process that nginx requests names, as the supervisor sees it: started where there is something to tell it."""
 
 from __future__ import annotations
 
@@ -83,7 +83,7 @@ class NamesProcess:
     """Starts the process, starts it again when it ends, and tells it what changes."""
 
     def __init__(self, write: Callable[[str], None]) -> None:
-        """Take the keeper's log."""
+        """Take the supervisor's log."""
         self._write = write
         self._pid = 0
         self._pipe = -1

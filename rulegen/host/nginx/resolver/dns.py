@@ -52,7 +52,7 @@ class Question:
 
     @property
     def is_for_addresses(self) -> bool:
-        """Whether addresses are asked for; nginx asks for nothing else."""
+        """Whether addresses are requested; nginx requests nothing else."""
         return self.kind in _SIZES
 
 
@@ -66,7 +66,7 @@ class DnsAnswer:
 
 
 def read_question(message: bytes) -> Question | None:
-    """Return the question of a message; None where it is none that can be answered."""
+    """Return the question of a message; None if it is none that can be answered."""
     if len(message) < HEADER.size:
         return None
     number, flags, questions, *_ = HEADER.unpack_from(message)
@@ -92,7 +92,7 @@ def write_question(question: Question, number: int) -> bytes:
 
 
 def read_answer(message: bytes, question: Question, number: int) -> DnsAnswer | None:
-    """Return what a server answers to a question; None where the message is no answer to it."""
+    """Return what a server answers to a question; None if the message is no answer to it."""
     end = HEADER.size + len(question.wire)
     if len(message) < end:
         return None

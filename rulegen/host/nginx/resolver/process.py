@@ -1,11 +1,11 @@
-"""The process that nginx asks for names: it asks the node's name servers, and keeps back forbidden addresses.
+"""The process that nginx requests names: it asks the node's name servers, and keeps back forbidden addresses.
 
 nginx connects to what a name resolves to, and resolves it itself, whenever it likes. So the only place where a name's
 address can be judged is the answer: what nginx gets is what was judged, however often the name's owner changes it.
 
-`python -m rulegen.host.nginx.resolver.process` is started by the keeper, with a `Naming` as a line of JSON on its
+`python -m rulegen.host.nginx.resolver.process` is started by the supervisor, with a `Naming` as a line of JSON on its
 standard input and another line for each change, and ends with it. It listens on two addresses of this host, for UDP
-alone, as no answer is longer than nginx reads: the first is asked for connections to the ports of nginx, where the
+alone, as no answer is longer than nginx reads: the first is requested connections to the ports of nginx, where the
 node's addresses may be meant (a loop over nginx ends by itself), the second for all others.
 """
 
@@ -126,7 +126,7 @@ async def _ask_by_stream(server: tuple[str, int], question: dns.Question, number
 class DnsListener(asyncio.DatagramProtocol):
     """Takes questions on one address, a bounded number at a time.
 
-    One more costs the oldest its answer: name servers answer most questions soon, so whoever asks much that nobody
+    One more costs the oldest its answer: name servers answer most questions soon, so anyone who asks much that nobody
     answers keeps no question of nginx waiting.
     """
 
@@ -178,7 +178,7 @@ class ResolverInput:
 
 
 async def serve(naming: Naming, changes: asyncio.StreamReader, tell: Callable[[str], None]) -> None:
-    """Answer until there are no more changes to come, or one asks for another port."""
+    """Answer until there are no more changes to come, or one requests another port."""
     loop = asyncio.get_running_loop()
     resolvers = [Resolver((), Forbidden(), tell) for _ in range(2)]
     for address, resolver in zip(ADDRESSES, resolvers, strict=True):

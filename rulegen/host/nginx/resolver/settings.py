@@ -1,4 +1,4 @@
-"""What the process that nginx asks for names must know, as a value that is written down and read back."""
+"""What the process that nginx requests names must know, as a value that is written down and read back."""
 
 from __future__ import annotations
 

@@ -96,7 +96,7 @@ def _drop(user: int, kept: list[int]) -> None:
     number = 0
     while _libc.prctl(_PR_CAPBSET_READ, number, 0, 0, 0) >= 0:
         if number not in kept:
-            _libc.prctl(_PR_CAPBSET_DROP, number, 0, 0, 0)  # refused without CAP_SETPCAP; the next line does as well
+            _libc.prctl(_PR_CAPBSET_DROP, number, 0, 0, 0)  # rejected without CAP_SETPCAP; the next line does as well
         number += 1
     _check(_libc.prctl(_PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0), "no new privileges")
     if kept:

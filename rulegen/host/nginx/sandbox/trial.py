@@ -47,8 +47,8 @@ class TrialResult:
     """What nginx says of a release.
 
     Attributes:
-        message: Why it is refused, one line for each fault, with paths as the release has them; None where it is not.
-        note: What the sandbox could not do on this node; empty where it could do all.
+        message: Why it is rejected, one line for each fault, with paths as the release has them; None if it is not.
+        note: What the sandbox could not do on this node; empty if it could do all.
     """
 
     message: str | None
@@ -166,7 +166,7 @@ def _judge(ended: Completed, release: Path) -> str | None:
     if ended.code == 0:
         return None
     if ended.code > 128:
-        return f"nginx -t was ended by signal {ended.code - 128} ({signal.strsignal(ended.code - 128)})"
+        return f"nginx -t was killed by signal {ended.code - 128} ({signal.strsignal(ended.code - 128)})"
     lines = [line for line in ended.stderr.splitlines() if line.strip()]
     serious = [line for line in lines if _SERIOUS.search(line)]
     if not any(line.startswith("nginx: ") for line in lines):
