@@ -1,4 +1,4 @@
-"""The agent, put together: each part is built once, after those that it depends on, and stopped before them."""
+"""The agent as a whole: each part is created once, after the parts that it depends on, and stopped before them."""
 
 from __future__ import annotations
 
@@ -57,11 +57,11 @@ if TYPE_CHECKING:
 
 
 DRAIN_S = 250.0
-"""How long nginx may take to end: its workers give up after worker-shutdown-timeout, 240 s by default."""
+"""Time for nginx to stop: its workers give up after worker-shutdown-timeout, 240 s by default."""
 
 
 class _AgentParts(NamedTuple):
-    """What a run consists of."""
+    """The parts of one run."""
 
     followed: FollowedCluster
     sync: ServiceSync
@@ -71,29 +71,29 @@ class _AgentParts(NamedTuple):
 
 @dataclass(slots=True)
 class Agent:
-    """Keeps one node as its cluster wants it.
+    """Keeps the rules of one node up to date.
 
     Attributes:
-        variant: Which iptables was asked for; None to choose.
-        counts: Whether rules count with nfacct; None for wherever the kernel can.
-        mends: Whether rules are written; else nothing is, and differences are only reported.
-        once: Whether to end when all is written once.
-        timeout_s: With `once`, how long to wait for what does not come.
-        services: Whether the rules for Services are kept, too.
-        allow_unknown_node: Whether rules are written also while the cluster does not know this node.
-        site: The engine that serves Ingresses; None where they are left alone.
-        drains: Whether the ingress engine ends with it, once it has answered all requests; else it serves on.
+        variant: The requested iptables variant; None to choose one.
+        counts: Whether rules have nfacct counters; None: if the kernel supports them.
+        mends: Whether differences are written; otherwise they are only reported.
+        once: Whether to end after everything was written once.
+        timeout_s: With `once`, how long to wait for the API server.
+        services: Whether the rules of Services are managed.
+        allow_unknown_node: Whether rules are written while the cluster has no Node object of this name.
+        site: The engine that serves Ingresses; None if Ingresses are not served.
+        drains: Whether the ingress engine finishes its requests and stops with the agent; otherwise it keeps running.
         events: Whether Kubernetes Events are sent.
-        publishing: What is published of this node.
-        known: What the predecessor knew; at the end, what this one leaves to its successor. None for nothing.
-        can_reload: Asked before it ends for a successor, which may not be able to start.
-        follows_host: Whether changes of the host are followed; not where a file says what the host is.
-        terms: What the API server's answers may cost, and the kubeconfig may do.
-        tables: The languages and backends that there are.
-        drivers: Who reads and writes each language.
-        metrics_hosts: By which names, beside the node's own, metrics may be asked for.
-        state: What it knows of itself.
-        inbox: What arrives for the thread that runs it.
+        publishing: What is published about this node.
+        known: The last known objects of the previous agent, and at the end those for the next one. None for nothing.
+        can_reload: Called before a reload; returns whether the new configuration is valid.
+        follows_host: Whether changes of the host are followed; False if a file describes the host.
+        terms: Limits for answers of the API server and for the kubeconfig.
+        tables: The known languages and backends.
+        drivers: The driver of each language, which reads and writes it.
+        metrics_hosts: Host names with which metrics can be requested, in addition to the node's names.
+        state: The state of the agent.
+        inbox: Events and wake-ups for the thread that runs the agent.
     """
 
     options: Options
@@ -132,18 +132,18 @@ class Agent:
         """End the wait for events.
 
         Args:
-            why: `stop` or `reload` to end; empty for nothing else, so that the thread takes a signal that came.
+            why: `stop` or `reload` to end; empty to let the thread handle a pending signal.
         """
         self.inbox.wake_up(why)
 
     def run(self) -> str:
-        """Keep the node so until a wake-up ends it.
+        """Keep the node up to date until a wake-up ends the run.
 
         Returns:
-            Why it ended: `stop`, `reload` or `once`.
+            Why the run ended: `stop`, `reload` or `once`.
 
         Raises:
-            HostError: It cannot start, or gave up with `once`.
+            HostError: The agent cannot start, or `once` failed.
         """
         limit_arenas()
         enable_gc()
@@ -158,7 +158,7 @@ class Agent:
         """Start all parts, and run until a wake-up.
 
         Raises:
-            HostError: It gave up.
+            HostError: The run failed.
         """
         followed, sync = parts.followed, parts.sync
         self._log_start(sync, followed)
@@ -182,10 +182,10 @@ class Agent:
         return why
 
     def _built(self, cleanup: ExitStack) -> _AgentParts:
-        """Build all parts, and have `cleanup` stop them in the opposite order.
+        """Create all parts, and register with `cleanup` how to stop them in reverse order.
 
         Raises:
-            HostError: One cannot be built.
+            HostError: A part cannot be created.
         """
         writers, writer = self._writer(cleanup)
         followed = self._followed()
@@ -208,7 +208,7 @@ class Agent:
         if self.mends and not self.once:
             publishers = publishers_of(self.publishing, followed.watch, reports, self.clock, site, served)
         for publisher in publishers:
-            cleanup.callback(publisher.stop, for_good=False)  # for good: see `_leave`
+            cleanup.callback(publisher.stop, for_good=False)  # not temporary: see `_leave`
         sync = self._sync(followed, desired, writer, reports, site, publishers)
         if reports.health is not None:
             cleanup.callback(reports.health.stop)
@@ -231,10 +231,10 @@ class Agent:
         return _AgentParts(followed, sync, site, publishers)
 
     def _writer(self, cleanup: ExitStack) -> tuple[Writers, Dataplane]:
-        """Return the programs that write for us, and what reads and writes the kernel by them.
+        """Return the programs that write rules, and the dataplane that uses them.
 
         Raises:
-            HostError: There is no iptables, or no IPVS where that is asked for.
+            HostError: iptables is missing, or IPVS is requested and missing.
         """
         if self.services and self.mends and self.options.needs.has_virtual_servers:
             servers.load(run, (self.options.ipvs_scheduler,))
@@ -257,10 +257,10 @@ class Agent:
         return writers, writer
 
     def _followed(self) -> FollowedCluster:
-        """Return the cluster as it is followed.
+        """Return the watched cluster.
 
         Raises:
-            HostError: There is no configuration, or none that can be used.
+            HostError: There is no usable kubeconfig.
         """
         late = f"; timeout {self.timeout_s:g} s" if self.once else ""
         known = "the last known objects"
@@ -291,7 +291,7 @@ class Agent:
     def _send_event(
         self, node: ThisNode, followed: FollowedCluster, cleanup: ExitStack
     ) -> Callable[[EventRequest], None]:
-        """Return what sends events to users."""
+        """Return the function that sends Events to users."""
         if not self.events:
             return to_nobody
         recorder = Recorder(ApiObjects(followed.watch.link), node.name, self.state, self.log, self.clock)
@@ -307,7 +307,7 @@ class Agent:
         http_loop: HttpLoop,
     ) -> SyncReports:
         health = None
-        if self.mends and self.services:  # else another proxy has these ports
+        if self.mends and self.services:  # otherwise another proxy uses these ports
             health = ServiceHealth(
                 self.state,
                 self.log,
@@ -320,7 +320,7 @@ class Agent:
     def _site(
         self, live: AnyEngine, reports: SyncReports, followed: FollowedCluster, served: threading.Event
     ) -> IngressSync:
-        """Return what serves Ingresses, from a thread of its own."""
+        """Return the part that serves Ingresses, which has a thread of its own."""
         cluster = reports.node.cluster
         return IngressSync(
             live=live,
@@ -381,7 +381,7 @@ class Agent:
     def _on_ready(
         self, desired: DesiredServices, writer: Dataplane, reports: SyncReports, publishers: list[Publisher]
     ) -> None:
-        """Report that all rules are written, and start what needs that."""
+        """Report that all rules are written, and start the parts that depend on this."""
         notify_systemd("READY=1")
         what = f"rules for {len(desired.services())} Services" if self.services else "no rules for Services"
         kept = "writes" if self.once else "keeps" if self.mends else "watches"
@@ -410,13 +410,13 @@ class Agent:
         if exposed:
             self.log.warning(exposed)
         if self.mends and self.services:
-            # Also where we write to nf_tables: the kubelet and others may write legacy rules.
+            # also with iptables-nft: the kubelet and other programs may write legacy rules
             caution = xtables_lock.close_to_others(make=writer.choice.variant is Variant.LEGACY)
             if caution:
                 self.log.warning(caution)
 
     def _leave(self, publishers: list[Publisher], site: IngressSync | None) -> None:
-        """Withdraw from load balancers, then let nginx finish its requests; health is answered meanwhile."""
+        """Tell load balancers to stop, then let nginx finish its requests; health checks are answered meanwhile."""
         self.state.ends()
         for publisher in publishers:
             publisher.stop(for_good=True)
@@ -432,7 +432,7 @@ class Agent:
             self.log.info(f"{self.site.name} drained", seconds=round(self.clock() - began, 3), in_time=in_time)
 
     def _names(self, desired: DesiredServices) -> frozenset[str]:
-        """Return the names of this node, in lower case: its own, the host's, those in its status, and chosen ones."""
+        """Return the lower-case names of this node: its own, the host's, those in its status, and configured ones."""
         published = desired.known.status.addresses if desired.known is not None else ()
         names = {self.options.node_name, self.facts.hostname, *(address.address for address in published)}
         return frozenset(name.lower() for name in (*names, *self.metrics_hosts) if name)

@@ -1,4 +1,4 @@
-"""The cluster as it is known: the loop's thread has it change, all others look."""
+"""The known state of the cluster: one thread changes it, all threads read it."""
 
 from __future__ import annotations
 
@@ -21,19 +21,19 @@ if TYPE_CHECKING:
 
 
 class SharedCluster:
-    """A cluster for several threads: one takes events, and any may ask.
+    """The cluster for several threads: one thread applies events, any thread may read.
 
     Attributes:
-        objects: The cluster itself, for the thread that takes.
+        objects: The cluster itself, for the thread that applies events.
     """
 
     def __init__(self) -> None:
-        """Know of nothing yet."""
+        """Start without any objects."""
         self.objects = Cluster()
         self._lock = threading.Lock()
 
     def take(self, event: Event) -> Touched:
-        """Take an event; return what it touches."""
+        """Apply an event; return what it affects."""
         with self._lock:
             return self.objects.take(event)
 
@@ -49,7 +49,7 @@ class SharedCluster:
             return self.objects.of_kind(Ingress)
 
     def node(self, name: str) -> Node | None:
-        """Return a node; None where it is not there."""
+        """Return a node; None if it does not exist."""
         with self._lock:
             return self.objects.node(name)
 
@@ -59,22 +59,22 @@ class SharedCluster:
             return self.objects.rejected
 
     def snapshot(self) -> list[Decoded | Rejected]:
-        """Return all objects."""
+        """Return a snapshot of all objects."""
         with self._lock:
             return self.objects.snapshot()
 
     def for_ingresses(self) -> ClusterSnapshot:
-        """Return all that Ingresses are made of; what did not change since the last time is the same object."""
+        """Return all objects that Ingresses depend on; unchanged objects are identical to those of the last call."""
         with self._lock:
             return self.objects.for_ingresses()
 
     def gone(self) -> frozenset[ObjectKey]:
-        """Return the Secrets and ConfigMaps of which it was told that they are not there."""
+        """Return the Secrets and ConfigMaps that the API server has reported as missing."""
         with self._lock:
             return self.objects.gone
 
     def named(self) -> ReferencedNames:
-        """Return the Secrets and ConfigMaps of which it was told by their names: that they are there, or are not."""
+        """Return the Secrets and ConfigMaps that the API server has reported as existing or as missing."""
         with self._lock:
             secrets, config_maps = self.objects.of_kind(Secret), self.objects.of_kind(ConfigMap)
             gone = self.objects.gone
@@ -84,12 +84,12 @@ class SharedCluster:
         )
 
     def is_told(self, key: ObjectKey) -> bool:
-        """Return whether it was told of a Secret or ConfigMap: that it is there, or that it is not."""
+        """Return whether the API server has reported that a Secret or ConfigMap exists or is missing."""
         with self._lock:
             return self.objects.is_told(Secret if key.kind == "Secret" else ConfigMap, key.name)
 
     def uid_of(self, service: ObjectName) -> str:
-        """Return the UID of a Service; empty where it is not there."""
+        """Return the UID of a Service; empty if it does not exist."""
         with self._lock:
             known = self.objects.service(service)
         return known.service.metadata.uid if known is not None else ""

@@ -1,4 +1,4 @@
-"""The cluster as an agent follows it: what is asked for, and whether all has come."""
+"""The watched cluster of an agent: what is requested, and whether all lists were received."""
 
 from __future__ import annotations
 
@@ -18,16 +18,16 @@ if TYPE_CHECKING:
     from rulegen.kube.objects.structs import Node
 
 SHOWN: Final = 5
-"""So many of what was not read are named."""
+"""Number of missing lists that a message names."""
 
 
 class CachedCluster(NamedTuple):
-    """The cluster as an agent knew it when it ended; its successor starts from that until it has asked itself.
+    """The cluster as last known by an agent that ended; the next agent starts from it until all lists are received.
 
     Attributes:
-        followed: What was asked for, and of which server: a successor that asks for something else starts from nothing.
+        followed: The requested objects and the server; an agent that requests others starts from nothing.
         cluster: All objects.
-        node: The Node object that rules were decided with, which may be gone from the cluster.
+        node: The Node object used for the last decisions; it may no longer exist in the cluster.
     """
 
     followed: tuple[object, ...]
@@ -36,12 +36,12 @@ class CachedCluster(NamedTuple):
 
 
 class ApiAccess(NamedTuple):
-    """How the API server is reached.
+    """How to reach the API server.
 
     Attributes:
-        kubeconfig: Path of a kubeconfig; None for the one of the Pod or of the user.
+        kubeconfig: Path of a kubeconfig; None for that of the Pod or of the user.
         context: Its context; None for the current one.
-        terms: What answers may cost, and the kubeconfig may do.
+        terms: Limits for answers and for the kubeconfig.
     """
 
     kubeconfig: str | None
@@ -50,12 +50,12 @@ class ApiAccess(NamedTuple):
 
 
 class FollowedCluster:
-    """The objects of a cluster that an agent needs, as they change.
+    """The objects of a cluster that an agent needs, kept up to date.
 
     Attributes:
-        watch: Follows them.
-        followed: What is asked for, and of which server.
-        cached: What a predecessor knew that asked for the same; None for nothing.
+        watch: Watches them.
+        followed: The requested objects and the server.
+        cached: What the previous agent knew, if it requested the same; None for nothing.
     """
 
     def __init__(
@@ -70,20 +70,20 @@ class FollowedCluster:
         cached: CachedCluster | None,
         during_outage: tuple[str, str],
     ) -> None:
-        """Read the configuration; nothing is asked for before the watch is started.
+        """Read the kubeconfig; nothing is requested before the watch is started.
 
         Args:
             access: How the API server is reached.
-            inbox: Is given each event.
-            log: Gets a line when an outage begins and ends.
+            inbox: Receives each event.
+            log: Receives a line when an outage starts or ends.
             node: Name of this node.
             ingress: Whether Ingresses are served.
-            namespaces: Whether labels of namespaces decide about Ingresses.
-            cached: What a predecessor knew.
-            during_outage: What goes on while the server is away, for people: before all lists have come, and later.
+            namespaces: Whether labels of namespaces select Ingresses.
+            cached: What the previous agent knew.
+            during_outage: Text for the log: what continues during an outage, before all lists were received and later.
 
         Raises:
-            HostError: There is no configuration, or none that can be used.
+            HostError: There is no usable kubeconfig.
         """
         self._access = access
         self._log = log
@@ -105,11 +105,11 @@ class FollowedCluster:
         self.cached = cached if cached is not None and cached.followed == self.followed else None
 
     def has_synced(self) -> bool:
-        """Return whether every list has come once, here or to the predecessor."""
+        """Return whether every list was received once, by this agent or the previous one."""
         return self.cached is not None or self.watch.has_synced
 
     def lacking(self, state: AgentState) -> str:
-        """Return what an agent waits for that comes from elsewhere, for people; empty for nothing."""
+        """Return as text which lists are missing, and why; empty if none is."""
         unanswered = self.watch.unanswered()
         if not unanswered:
             return state.last_error
@@ -118,7 +118,7 @@ class FollowedCluster:
         return f"{trouble}; not read: {', '.join(unanswered[:SHOWN])}{more}"
 
     def node_names(self) -> list[str]:
-        """Return the names of all Nodes; none where they cannot be listed."""
+        """Return the names of all Nodes; nothing if they cannot be listed."""
         try:
             return read_nodes(*self._access)
         except HostError as error:
@@ -126,7 +126,7 @@ class FollowedCluster:
             return []
 
     def _on_outage(self, notice: OutageNotice) -> None:
-        """Log what a person must know of the API server."""
+        """Log an outage of the API server, and its end."""
         write = self._log.info if notice.is_well else self._log.warning
         write(notice.message, **notice.fields)
 

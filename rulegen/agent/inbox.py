@@ -1,4 +1,4 @@
-"""What arrives for the thread that keeps Services in sync: events of the cluster, and reasons to wake up."""
+"""The queue of the thread that keeps Services in sync: events of the cluster, and wake-ups."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ class Wake:
     """Ends a wait for events.
 
     Attributes:
-        why: `check` to read the kernel's rules, `host` to read the facts of the host, `reload` to end and start again
-            with new options, `stop` to end, empty for nothing else.
+        why: `check` to read the kernel's rules, `host` to read the facts of the host, `reload` to restart with new
+            options, `stop` to end, empty for nothing else.
     """
 
     why: str
@@ -26,10 +26,10 @@ class Wake:
 
 @dataclass(slots=True)
 class Inbox:
-    """A queue of events and wake-ups; any thread may put something in.
+    """A queue of events and wake-ups; any thread may add one.
 
     Attributes:
-        state: Notes that something arrived.
+        state: Is notified when something arrives.
         signals: The queue.
     """
 
@@ -38,21 +38,21 @@ class Inbox:
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
     def on_event(self, event: Event) -> None:
-        """Put in an event."""
+        """Add an event."""
         with self._lock:
             self.state.arrived()
             self.signals.put(event)
 
     def looked(self) -> None:
-        """Note that all was taken; not if something has arrived since, which may have to wait for a tool that hangs."""
+        """Note that the queue was emptied, unless something has arrived since. A tool that hangs can delay this."""
         with self._lock:
             if self.signals.empty():
                 self.state.looked()
 
     def wake_up(self, why: str) -> None:
-        """Put in a wake-up; signal handlers may call this, too."""
+        """Add a wake-up; signal handlers may call this too."""
         self.signals.put(Wake(why))
 
     def size(self) -> int:
-        """Return how many wait."""
+        """Return the number of waiting entries."""
         return self.signals.qsize()

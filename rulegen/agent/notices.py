@@ -1,6 +1,6 @@
-"""What the kernel reports while an agent runs: rules that others change, and addresses that come and go.
+"""Notifications of the kernel: rules that other programs change, and added or removed addresses.
 
-Without these notices, the checks of each period find the same.
+Without them, the periodic checks find the same changes later.
 """
 
 from __future__ import annotations
@@ -27,11 +27,11 @@ def _nothing() -> None:
 
 @dataclass(frozen=True, slots=True)
 class KernelNotices:
-    """Wakes up what a change concerns.
+    """Wakes up the parts that a change concerns.
 
     Attributes:
-        inbox: Of the sync of Services.
-        look_at_host: Has the Ingress engine look at the host again; None where Ingresses are left alone.
+        inbox: Queue of the sync of Services.
+        look_at_host: Makes the ingress engine read the host again; None if Ingresses are not served.
     """
 
     inbox: Inbox
@@ -40,10 +40,10 @@ class KernelNotices:
     look_at_host: Callable[[], None] | None
 
     def follow_commits(self, writers: Writers) -> Callable[[], object]:
-        """Follow commits to nf_tables by other programs; return what stops that.
+        """Follow commits to nf_tables by other programs; return a function that stops this.
 
         Args:
-            writers: Knows the programs that write for us.
+            writers: The programs that write for rulegen.
         """
         try:
             return NftCommits(writers.has, self._on_foreign_commit).stop
@@ -52,10 +52,10 @@ class KernelNotices:
             return _nothing
 
     def follow_addresses(self, *, wakes_sync: bool) -> Callable[[], object]:
-        """Follow addresses of this host; return what stops that.
+        """Follow address changes of this host; return a function that stops this.
 
         Args:
-            wakes_sync: Whether the sync of Services depends on them, too.
+            wakes_sync: Whether the sync of Services also depends on them.
         """
 
         def on_change() -> None:

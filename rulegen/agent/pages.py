@@ -1,6 +1,6 @@
-"""What the agent shows to its own host: what it would write now, what it decided, and the rules. Read-only.
+"""Read-only pages for this host: what would be written now, the decisions, and the desired rules.
 
-Each as text for people, and as JSON for machines.
+Each page exists as text and as JSON.
 """
 
 from __future__ import annotations
@@ -43,12 +43,12 @@ def views(sync: ServiceSync, site: IngressSync | None = None) -> Mapping[str, Ca
 
 
 def _plan(sync: ServiceSync, compiled: Compiled, site: IngressSync | None) -> tuple[Plan, show.Report]:
-    """Return what would be written now, and what goes with it."""
+    """Return the current plan and its report."""
     plan, report = sync.writer.plan(compiled), _report(sync, compiled)
     decided = site.site if site is not None else None
     if site is None or decided is None:
         return plan, report
-    live = site.live.with_notes([])  # a copy: the notes of the agent's own are for its log
+    live = site.live.with_notes([])  # a copy, because the original notes are for the agent's log
     observed = live.observe()
     compared_with = f"{live.location}, {'which serves nothing yet' if observed is None else 'as it is served'}"
     with_reasons = replace(report, reasons=decided.model.reasons, site=compared_with)
@@ -71,7 +71,7 @@ def _report(sync: ServiceSync, compiled: Compiled) -> show.Report:
 
 
 def _model_lines(compiled: Compiled) -> Iterator[str]:
-    """Yield what was decided, a line for each port of a Service."""
+    """Yield the decisions, one line for each port of a Service."""
     model = compiled.model
     yield f"Node {model.node_name}, {len(model.services)} Services"
     yield from (f"warning: {warning}" for warning in model.warnings)
@@ -98,7 +98,7 @@ def _port_lines(port: ResolvedPort) -> Iterator[str]:
 
 
 def _text_of_rules(compiled: Compiled) -> str:
-    """Return what is wanted as the standard tools load it: rules, and sets and servers where the mode has them."""
+    """Return the desired state in the format of the standard tools: rules, sets and virtual servers."""
     return "".join(f"# {each.title}\n{each.text}" for each in printed(compiled) if each.title)
 
 

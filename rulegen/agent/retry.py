@@ -1,4 +1,4 @@
-"""The pause before what failed is tried again."""
+"""The pause before a failed action is tried again."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ class RetryPause:
     """A pause that doubles with each failure in a row.
 
     Attributes:
-        first_s: The pause after the first one, in seconds.
-        longest_s: The longest one.
-        now_s: The pause after the last one; 0 where the last attempt went well.
+        first_s: The first pause, in seconds.
+        longest_s: The longest pause.
+        now_s: The last pause; 0 if the last attempt succeeded.
     """
 
     first_s: float
@@ -20,10 +20,10 @@ class RetryPause:
     now_s: float = 0.0
 
     def failed(self) -> float:
-        """Note a failure; return for how many seconds to wait."""
+        """Record a failure; return the pause in seconds."""
         self.now_s = min(max(2 * self.now_s, self.first_s), self.longest_s)
         return self.now_s
 
     def succeeded(self) -> None:
-        """Note that it went well."""
+        """Record a success."""
         self.now_s = 0.0

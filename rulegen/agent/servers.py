@@ -32,12 +32,12 @@ Pages = dict[str, "Callable[[], Reply]"]
 
 @dataclass(frozen=True, slots=True)
 class AgentServers:
-    """What is answered, and on which addresses.
+    """What the servers answer, and on which addresses.
 
     Attributes:
         http_loop: Serves the clients of all ports.
         names: Returns the names of this node, in lower case.
-        counts_rules: Whether metrics count rules.
+        counts_rules: Whether metrics include numbers of rules.
     """
 
     options: Options
@@ -49,10 +49,10 @@ class AgentServers:
     counts_rules: bool
 
     def start(self) -> Iterator[RetryingServer]:
-        """Listen; yield each server. One whose address is taken tries again, which is no reason not to keep rules.
+        """Start the servers and yield each. If an address is taken, its server tries again; rules are still written.
 
         Raises:
-            HostError: An address is taken, and bindAddressHardFail is set, so run ends.
+            HostError: An address is taken and bindAddressHardFail is set.
         """
         state = self.sync.state
         health: Pages = {"/healthz": partial(healthz, state), "/livez": partial(livez, state)}
@@ -62,7 +62,7 @@ class AgentServers:
             yield self._server(self.options.metrics_address, self._pages(), "FailedToStartMetricServer", probes=False)
 
     def _server(self, address: str, pages: Pages, reason: str, *, probes: bool) -> RetryingServer:
-        """Return a server of an address; if that is taken, an event of this reason reports it."""
+        """Return the server for an address; if it is taken, an Event with this reason reports it."""
         host, port = host_and_port(address)
 
         def serve() -> PageServer:

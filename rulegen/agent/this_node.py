@@ -1,4 +1,4 @@
-"""This node in the cluster: its name, its Node object, and the wait for one that does not exist yet."""
+"""This node in the cluster: its name, its Node object, and the wait for that object."""
 
 from __future__ import annotations
 
@@ -24,12 +24,12 @@ class ThisNode:
     """The node that the agent runs on.
 
     Attributes:
-        name: As the cluster knows it.
-        cluster: What is known of the cluster.
-        must_exist: Whether nothing is written before the cluster has a Node of this name: with a mistyped name, all
+        name: Its name in the cluster.
+        cluster: The known cluster.
+        must_exist: Whether nothing is written before the cluster has a Node of this name. With a mistyped name, all
             endpoints would count as those of other nodes.
-        node_names: Returns the names of all Nodes, for whoever has mistyped one.
-        host_name: Returns the host's name as it is now, if the node has its name from the host; else nothing.
+        node_names: Returns the names of all Nodes, for the error message.
+        host_name: Returns the current host name if it is the node's name; else nothing.
         is_waiting: Whether the agent waits for the Node object.
     """
 
@@ -44,23 +44,23 @@ class ThisNode:
     _other_name: str = ""
 
     def node(self) -> Node | None:
-        """Return the Node object; None where there is none. Any thread may ask."""
+        """Return the Node object; None if there is none. Any thread may call this."""
         return self.cluster.node(self.name)
 
     def reference(self) -> ObjectReference:
-        """Return what an event about this node is about. Without a known UID it is the name, as for the kubelet."""
+        """Return the reference of this node for Events. If its UID is unknown, the name is used, as by the kubelet."""
         node = self.node()
         return ObjectReference("v1", "Node", "", self.name, (node and node.metadata.uid) or self.name)
 
     def is_leaving(self) -> bool:
-        """Return whether the node is deleted, or is about to be (KEP-3836)."""
+        """Return whether the node was deleted, or will be soon (KEP-3836)."""
         node = self.node()
         if node is None or node.metadata.deletion_timestamp is not None:
             return True
         return any(taint.key == LEAVING_TAINT for taint in node.spec.taints)
 
     def must_wait(self) -> bool:
-        """Return whether to wait for the Node object; log it when that begins, and when it ends."""
+        """Return whether to wait for the Node object; log the start and the end of the wait."""
         if not self.must_exist:
             return False
         if self.node() is not None:
@@ -81,7 +81,7 @@ class ThisNode:
         return True
 
     def new_name(self) -> str:
-        """Return the host's name if it has changed since the last call; else nothing."""
+        """Return the host name if it has changed since the last call; else nothing."""
         name = self.host_name()
         if name in {"", self.name, self._other_name}:
             return ""

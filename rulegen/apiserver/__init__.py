@@ -1,1 +1,1 @@
-"""The cluster, as its API server has it: lists, watches, single objects. One of the two places that do I/O."""
+"""The connection to the cluster's API server: lists, watches, single objects. One of the two places that do I/O."""

@@ -1,4 +1,4 @@
-"""What was read from an API server so far, and the memory that its objects take: budgets of a command and of `run`."""
+"""Limits for the bytes read from an API server, and for the memory of its objects, of one command or of `run`."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ if TYPE_CHECKING:
 
 
 class Budget:
-    """What one command may read from an API server, all its requests together.
+    """What one command may read from an API server, over all its requests.
 
     Attributes:
-        terms: What it may be.
+        terms: The limits.
     """
 
     def __init__(self, terms: ApiTerms) -> None:
@@ -34,7 +34,7 @@ class Budget:
         """Count bytes of answers.
 
         Raises:
-            HostError: There are more than the command may read.
+            HostError: The command has read more than allowed.
         """
         self._received += count
         if self._received > self.terms.most:
@@ -44,7 +44,7 @@ class Budget:
         """Count the memory of objects.
 
         Raises:
-            HostError: Objects take more of it than they may.
+            HostError: The objects need more memory than allowed.
         """
         self._kept += weight(objects)
         if self._kept > self.terms.most:
@@ -52,11 +52,11 @@ class Budget:
 
 
 class Kept:
-    """Memory for the objects that the watchers of a program have told, together; any thread may call.
+    """Memory of the objects that all watchers of a program have reported; any thread may call.
 
     Attributes:
-        terms: What it may be.
-        decoding: Held while a page is decoded: one takes much more memory then than what is kept of it.
+        terms: The limits.
+        decoding: Lock held while a page is decoded, because decoding needs much more memory than the result.
     """
 
     def __init__(self, terms: ApiTerms) -> None:
@@ -67,7 +67,7 @@ class Kept:
         self._lock = threading.Lock()
 
     def note(self, who: object, weight: int) -> bool:
-        """Note the weight of all that somebody has told, or is about to, if it may be; 0 forgets about it."""
+        """Record the memory of a watcher's objects, if the limit allows it; 0 removes the watcher."""
         with self._lock:
             sum_of_all = self._sum - self._by.get(who, 0) + weight
             if weight > self._by.get(who, 0) and sum_of_all > self.terms.most:
@@ -81,14 +81,14 @@ class Kept:
 
 
 class Untaken:
-    """The memory of events that were told and that their consumer has perhaps not taken yet; any thread may call."""
+    """Memory of events that the consumer may not have taken yet; any thread may call."""
 
     def __init__(self, terms: ApiTerms, waiting: Callable[[], int]) -> None:
-        """Count from none.
+        """Start with none.
 
         Args:
-            terms: What it may be: a quarter of what all objects may take.
-            waiting: How many events the consumer has still to take.
+            terms: The limits: a quarter of the memory of all objects.
+            waiting: Returns how many events the consumer has not taken yet.
         """
         self.waiting = waiting
         self._most = terms.most // 4
@@ -96,7 +96,7 @@ class Untaken:
         self._lock = threading.Lock()
 
     def is_full(self, weight: int) -> bool:
-        """Count an event, and tell whether there are enough of them until the consumer has taken all."""
+        """Count an event; return whether to wait until the consumer has taken all."""
         with self._lock:
             if not self.waiting():
                 self._sum = 0
@@ -108,7 +108,7 @@ class Account:
     """Counts bytes that several threads hold at the same time.
 
     Attributes:
-        most: How many they may be.
+        most: Maximum number of bytes.
     """
 
     def __init__(self, most: int) -> None:
@@ -117,7 +117,7 @@ class Account:
         self._lock = threading.Lock()
 
     def take(self, count: int) -> bool:
-        """Count more bytes as held, if they may be; a negative number gives bytes back."""
+        """Count more bytes as held, if the limit allows it; a negative number releases bytes."""
         with self._lock:
             if count > 0 and self._held + count > self.most:
                 return False
@@ -126,10 +126,10 @@ class Account:
 
 
 def weight(objects: Sequence[Decoded | Rejected]) -> int:
-    """Return about how many bytes of memory objects take: rather more than they do.
+    """Return an estimate of the memory of objects in bytes; it is rather too high.
 
-    JSON of many small values takes up to thirty times its own size as objects. So what is kept is counted, and not the
-    text that it came from.
+    JSON of many small values can need thirty times its size as objects. The memory of objects is therefore counted, not
+    the size of their text.
     """
     usable = [each for each in objects if not isinstance(each, Rejected)]
     text = _ENCODER.encode([each.object for each in usable])
@@ -146,7 +146,7 @@ _ENCODER: Final = msgspec.json.Encoder()
 
 
 class Weights:
-    """The weights of the objects of one kind that were told, by name.
+    """Memory of the reported objects of one kind, by name.
 
     Attributes:
         total: Their sum.
@@ -159,7 +159,7 @@ class Weights:
         self._rejected: dict[str, int] = {}
 
     def changed(self, event: Changed | Gone) -> int:
-        """Note what one object is now, or that it is gone, and return its weight."""
+        """Record the current state of one object, or its deletion, and return its memory."""
         self.total -= self._usable.pop(event.name, 0)
         if self._rejected:
             self.total -= self._rejected.pop(called(self._kind, event.name), 0)
@@ -168,7 +168,7 @@ class Weights:
         return 0
 
     def add(self, each: Decoded | Rejected) -> int:
-        """Note one object as it is now, and return its weight."""
+        """Record the current state of one object, and return its memory."""
         heavy = weight([each])
         self.total += heavy
         if isinstance(each, Rejected):

@@ -1,6 +1,6 @@
-"""Objects from an API server: one list each of what networking on a node needs, as kube-proxy asks for them.
+"""Lists of all objects that networking on a node needs, requested from an API server as kube-proxy does.
 
-Secrets and ConfigMaps are never listed, which would need a right to read all of them: each is asked for by its name.
+Secrets and ConfigMaps are never listed, because that needs the right to read all: each is requested by name.
 """
 
 from __future__ import annotations
@@ -43,23 +43,23 @@ if TYPE_CHECKING:
     from rulegen.kube.reading.decode import ListPage
 
 PAGE_SIZE: Final = 500
-"""Objects in one answer. The server keeps a page in memory, and so do we."""
+"""Objects in one answer. The server keeps a page in memory, and so does rulegen."""
 
 MAX_PAGE_VALUES: Final = 1_500_000
-"""Values of one page; 500 slices of 100 endpoints have a million."""
+"""Maximum number of values of one page; 500 slices of 100 endpoints have a million."""
 
 SERVICE_NAME: Final = "kubernetes.io/service-name"
 
 
 class Collection(NamedTuple):
-    """A kind of object and how to ask for those of all namespaces.
+    """A kind of object, and how to request the objects of all namespaces.
 
     Attributes:
         kind: The struct of its objects.
-        path: Where they are.
-        noun: Their name in a role's rule.
+        path: Path of the collection.
+        noun: Name of the kind in an RBAC rule.
         labels: A label selector.
-        fields: A field selector; older servers do not know it and refuse, then it is left out.
+        fields: A field selector; if an older server rejects it, it is omitted.
     """
 
     kind: type[KubeObject]
@@ -98,25 +98,25 @@ def read_cluster(
     page_size: int = PAGE_SIZE,
     budget: Budget | None = None,
 ) -> list[Decoded | Rejected]:
-    """Return all Services, the EndpointSlices that belong to them, and one Node, each usable or with its faults.
+    """Return all Services, their EndpointSlices, and one Node, each valid or with its faults.
 
-    Where the cluster does not know that Node, some of the Nodes that it knows are returned instead.
+    If the cluster has no such Node, some of its Nodes are returned instead.
 
-    With `ingress` also all Ingresses and IngressClasses, and the Services that an Ingress may name though kube-proxy
-    does not look at them: headless ones, and those of another proxy.
+    With `ingress`, also return all Ingresses and IngressClasses, and Services that Ingresses may name although
+    kube-proxy ignores them: headless ones, and those of another proxy.
 
     Args:
         kubeconfig: As for `ApiServer`.
         context: As for `ApiServer`.
         node: The Node to read; none by default.
         ingress: Whether Ingresses are served.
-        namespaces: Whether labels of namespaces decide about them.
-        warnings: Told what is missing though work can go on.
-        page_size: How many objects to ask for at once.
-        budget: Of the command, with what the kubeconfig may do.
+        namespaces: Whether labels of namespaces select Ingresses.
+        warnings: Receives warnings about missing parts.
+        page_size: Number of objects in one request.
+        budget: Limits of the command.
 
     Raises:
-        HostError: Anything could not be read. A list is whole or there is none.
+        HostError: A list could not be read. No list is ever incomplete.
     """
     with ApiServer(kubeconfig, context, budget=budget) as server:
         if warnings is not None:
@@ -161,21 +161,21 @@ def read_named(
     refused: set[ObjectKey] | None = None,
     budget: Budget | None = None,
 ) -> list[Decoded | Rejected]:
-    """Return the Secrets and ConfigMaps of these names, each usable or with its faults, in order of name.
+    """Return the Secrets and ConfigMaps of these names, each valid or with its faults, in order of name.
 
-    One that is not there is not in the result, nor is one that we may not read: nobody can say whether that is there.
+    Missing objects are not in the result. Denied ones are not either, because it is unknown whether they exist.
 
     Args:
         kubeconfig: As for `ApiServer`.
         context: As for `ApiServer`.
-        secrets: Names of Secrets; the same one may stand there several times.
-        config_maps: Names of ConfigMaps, likewise.
-        warnings: Told what we lack the right to read.
-        refused: Is given the names of what we may not read.
-        budget: Of the command, with what the kubeconfig may do.
+        secrets: Names of Secrets; duplicates are allowed.
+        config_maps: Names of ConfigMaps; duplicates are allowed.
+        warnings: Receives warnings about missing rights.
+        refused: Receives the names of denied objects.
+        budget: Limits of the command.
 
     Raises:
-        HostError: Something else was in the way than absence or a missing right.
+        HostError: A request failed for another reason than absence or a missing right.
     """
     wanted: list[tuple[type[KubeObject], list[ObjectName]]] = [
         (kind, sorted({name for name in names if is_label(name.namespace) and is_subdomain(name.name)}))
@@ -198,11 +198,11 @@ def read_named(
 def list_all(server: ApiServer, collection: Collection, page_size: int = PAGE_SIZE) -> list[Decoded | Rejected]:
     """Return all objects of a collection, in the server's order.
 
-    A list that takes so long that the server forgets where we were (410) is asked for anew, as a whole; one whose pages
-    are too large in smaller ones.
+    If the list takes so long that the server's continue token expires (410), it is requested again as a whole. If its
+    pages are too large, it is requested in smaller ones.
 
     Raises:
-        HostError: It could not be read to its end.
+        HostError: The list could not be read completely.
     """
     doing = f"list {collection.noun}"
     parameters: dict[str, str | int] = {"limit": page_size}
@@ -216,7 +216,7 @@ def list_all(server: ApiServer, collection: Collection, page_size: int = PAGE_SI
         try:
             raw = server.get(collection.path, parameters, doing=doing, limit=limit, until=until)
             page = read_page(server.url, collection.kind, raw, keep=partial(server.budget.keep, url=server.url))
-            del raw  # before the next one comes
+            del raw  # before the next page arrives
         except TooLargeError:
             if page_size <= 1:
                 raise
@@ -225,7 +225,7 @@ def list_all(server: ApiServer, collection: Collection, page_size: int = PAGE_SI
             objects.clear()
             continue
         except ApiRefusedError as error:
-            if error.status == 410 and "continue" in parameters:  # in fewer pages it takes less time
+            if error.status == 410 and "continue" in parameters:  # fewer pages take less time
                 del parameters["continue"]
                 parameters["limit"] = page_size = page_size * 4
             elif error.status == 400 and "fieldSelector" in parameters:
@@ -247,10 +247,10 @@ def list_all(server: ApiServer, collection: Collection, page_size: int = PAGE_SI
 
 
 def check_token(url: str, doing: str, token: str, before: str | int | None) -> None:
-    """Take what asks for the next page of a list.
+    """Return the continue token for the next page of a list.
 
     Raises:
-        HostError: It asks for the same one again, or is longer than a URL may be.
+        HostError: It is the same as the last one, or too long for a URL.
     """
     if token == before:
         raise HostError(f"{url}: {doing}: the server sends the same page again and again")
@@ -269,17 +269,17 @@ def read_page(
     *,
     keep: Callable[[Sequence[Decoded | Rejected]], None] = lambda _: None,
 ) -> ListPage:
-    """Return the objects of a page, and where the next one and a watch begin.
+    """Return the objects of a page, and where the next page and a watch start.
 
     Args:
         url: Of the server, for messages.
-        kind: Of the objects that were asked for.
+        kind: Kind of the requested objects.
         raw: The body of the answer.
         keep: As for `decode_list`.
 
     Raises:
-        TooLargeError: It has more values than may be held at a time.
-        HostError: It is no page of such a list; also if it is `{}`, which would read as an empty one.
+        TooLargeError: It has too many values.
+        HostError: It is not a page of such a list; also for `{}`, which would count as an empty list.
     """
     expected = f"{kind.__name__}List"
     if len(raw) > MAX_PAGE_VALUES and value_count(raw) > MAX_PAGE_VALUES:
@@ -296,7 +296,7 @@ def read_page(
 
 
 def _owned(slices: list[Decoded | Rejected], services: list[Decoded | Rejected]) -> list[Decoded | Rejected]:
-    """Return the slices but those of Services that were not asked for, or came to be after we asked."""
+    """Return the slices without those of Services that were not requested, or were created after the request."""
     known = {_name(each) for each in services if not isinstance(each, Rejected)}
     return [each for each in slices if isinstance(each, Rejected) or _owner(each) in known]
 
@@ -311,7 +311,7 @@ def _owner(each: Decoded) -> tuple[str, str]:
 
 
 def _node(server: ApiServer, node: str) -> list[Decoded | Rejected]:
-    """Return this Node; where there is none, some of those that there are, for whoever has mistyped its name."""
+    """Return this Node; if it does not exist, some existing Nodes for the error message."""
     try:
         raw = server.get(f"{NODES}/{quote(node, safe='')}", doing="get nodes")
     except ApiRefusedError as error:
@@ -324,7 +324,7 @@ def _node(server: ApiServer, node: str) -> list[Decoded | Rejected]:
     except ApiRefusedError as error:
         if error.status != 403:
             raise
-        return []  # a role may allow one Node by its name, and no list
+        return []  # a role may allow one Node by its name, but no list
 
 
 def _some_nodes(server: ApiServer) -> list[Decoded | Rejected]:
@@ -335,7 +335,7 @@ def _some_nodes(server: ApiServer) -> list[Decoded | Rejected]:
 def _all_named(
     server: ApiServer, kind: type[KubeObject], names: list[ObjectName]
 ) -> tuple[list[Decoded | Rejected], list[ObjectName]]:
-    """Get objects by name; return those that are there, and the names of those that we may not read."""
+    """Get objects by name; return the existing ones, and the names of the denied ones."""
     noun = f"{kind.__name__.lower()}s"
     objects: list[Decoded | Rejected] = []
     forbidden: list[ObjectName] = []
@@ -357,12 +357,12 @@ def _all_named(
 
 
 def _forbidden(server: ApiServer, kind: type[KubeObject], names: list[ObjectName]) -> str:
-    """Return one line about all that is forbidden, however much it is."""
+    """Return one line about all denied objects, whatever their number."""
     noun = f"{kind.__name__.lower()}s"
     shown = ", ".join(str(name) for name in names[:SHOWN_NAMES])
     more = f" and {len(names) - SHOWN_NAMES} more" if len(names) > SHOWN_NAMES else ""
     where = ", ".join(sorted({name.namespace for name in names})[:SHOWN_NAMES])
-    missing = f'a role that lets this user "get" "{noun}" is missing there'
+    missing = f'this user needs a role there that allows "get" for "{noun}"'
     return f"{server.url}: not allowed to get {noun} in {where}: {shown}{more} cannot be read; {missing}"
 
 
@@ -370,7 +370,7 @@ def _named(server: ApiServer, kind: type[KubeObject], name: ObjectName, raw: byt
     """Decode the answer to a request for one object.
 
     Raises:
-        HostError: It is none: of another kind, or of another name.
+        HostError: It is not that object: it has another kind or another name.
     """
     try:
         head = msgspec.json.decode(raw, type=_ListHead)
@@ -382,5 +382,5 @@ def _named(server: ApiServer, kind: type[KubeObject], name: ObjectName, raw: byt
         raise HostError(f"{server.url}: got {head.kind[:40]!r}, expected a {kind.__name__}")
     decoded = decode_object(raw, kind, source=server.url)
     if not isinstance(decoded, Rejected) and _name(decoded) != tuple(name):
-        raise HostError(f"{server.url}: asked for {kind.__name__} {name} and got another one")
+        raise HostError(f"{server.url}: asked for {kind.__name__} {name}and got another object")
     return decoded

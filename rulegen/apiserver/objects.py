@@ -1,6 +1,6 @@
-"""Single objects of an API server, read and written one by one: events, leases, and the status of others' objects.
+"""Single objects of an API server, read and written: Events, Leases, and the status of other objects.
 
-Everything that rulegen ever writes to an API server goes through here.
+All writes of rulegen to an API server use this module.
 """
 
 from __future__ import annotations
@@ -23,16 +23,16 @@ if TYPE_CHECKING:
 
 JSON: Final = "application/json"
 MERGE_PATCH: Final = "application/merge-patch+json"
-"""RFC 7396: what is null goes, a list is replaced as a whole."""
+"""RFC 7396: a null value deletes, a list is replaced as a whole."""
 STRATEGIC_PATCH: Final = "application/strategic-merge-patch+json"
-"""The API's own: a list of conditions is joined by their type, so that those of others stay."""
+"""The API's own patch format: conditions are merged by type, so that those of other programs stay."""
 
 _NAMESPACE_FILE: Final = Path("/var/run/secrets/kubernetes.io/serviceaccount/namespace")
 _LONGEST_NAME: Final = 4096
 
 
 class Resource(NamedTuple):
-    """A kind of object as a URL and a role name it.
+    """A kind of object as in URLs and RBAC rules.
 
     Attributes:
         group: Empty for the core group.
@@ -56,17 +56,17 @@ SERVICES: Final = Resource("", "services")
 
 
 class ApiObjects:
-    """Reads and writes objects over a link, for any number of threads."""
+    """Reads and writes objects over a connection, for any number of threads."""
 
     def __init__(self, link: ApiConnection) -> None:
         self._link = link
 
     def now(self) -> dt.datetime:
-        """Return the API server's time, as its last answer told it; our own before there was any."""
+        """Return the API server's time from its last answer; the local time before the first one."""
         return self._link.now()
 
     def read(self, resource: Resource, namespace: str, name: str) -> dict[str, Any] | None:
-        """Return an object; None where there is none.
+        """Return an object; None if there is none.
 
         Raises:
             ApiError: It cannot be read.
@@ -79,30 +79,30 @@ class ApiObjects:
             raise
 
     def list(self, resource: Resource, namespace: str, labels: str) -> list[dict[str, Any]]:
-        """Return the objects of a namespace that a label selector selects: a few hundred at the most.
+        """Return the objects of a namespace that a label selector selects: at most a few hundred.
 
         Raises:
             ApiError: They cannot be read.
         """
         parameters = {"labelSelector": labels}
         raw = self._link.fetch(resource.path(namespace), parameters, doing=f"list {resource.noun}")
-        items = _decoded(raw).get("items") or []  # Go prints an empty list as null now and then
+        items = _decoded(raw).get("items") or []  # Go sometimes prints an empty list as null
         return [each for each in items if isinstance(each, dict)] if isinstance(items, list) else []
 
     def create(self, resource: Resource, namespace: str, document: object) -> dict[str, Any]:
-        """Create an object, and return it as the server keeps it.
+        """Create an object, and return it as stored by the server.
 
         Raises:
-            ApiError: It was not created; 409 where there is one of its name.
+            ApiError: It was not created; status 409 if the name exists.
         """
         path, doing = resource.path(namespace), f"create {resource.noun}"
         return _decoded(self._link.send("POST", path, document, kind=JSON, doing=doing))
 
     def update(self, resource: Resource, namespace: str, name: str, document: object) -> dict[str, Any]:
-        """Put an object in the place of the one whose resourceVersion it has, and return it as the server keeps it.
+        """Replace the object that has the same resourceVersion, and return it as stored by the server.
 
         Raises:
-            ApiError: It was not updated; 409 where somebody else did meanwhile.
+            ApiError: It was not updated; status 409 if another client has changed it.
         """
         path, doing = resource.path(namespace, name), f"update {resource.noun}"
         return _decoded(self._link.send("PUT", path, document, kind=JSON, doing=doing))
@@ -110,7 +110,7 @@ class ApiObjects:
     def patch(
         self, resource: Resource, namespace: str, name: str, document: object, *, kind: str = MERGE_PATCH, sub: str = ""
     ) -> dict[str, Any]:
-        """Change some fields of an object, or of a subresource of it, and return it as the server keeps it.
+        """Change some fields of an object or of its subresource, and return it as stored by the server.
 
         Raises:
             ApiError: It was not changed.
@@ -121,7 +121,7 @@ class ApiObjects:
 
 
 def pod_namespace() -> str:
-    """Return the namespace of the Pod that this runs in; empty outside of one."""
+    """Return the namespace of the Pod that this process runs in; empty outside a Pod."""
     try:
         return read_regular(_NAMESPACE_FILE, _LONGEST_NAME, follow=True).decode("ascii").strip()
     except (OSError, UnicodeDecodeError):
@@ -129,10 +129,10 @@ def pod_namespace() -> str:
 
 
 def _decoded(raw: bytearray) -> dict[str, Any]:
-    """Return what an answer holds.
+    """Return the object in an answer.
 
     Raises:
-        ApiError: It is no object, or one of more values than a few hundred objects have.
+        ApiError: It is not an object, or has more values than a few hundred objects have.
     """
     if value_count(raw) > MAX_PLAIN_VALUES:
         raise ApiError(f"the API server's answer has more than {MAX_PLAIN_VALUES} values", ApiReason.TOO_LARGE)

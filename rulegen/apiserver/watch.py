@@ -1,7 +1,7 @@
-"""The cluster as it changes: each kind of object that networking on a node needs, listed once and watched from then on.
+"""Watches the cluster: each kind of object that networking on a node needs is listed once and then watched.
 
-For programs that run for months. What is asked for is what kube-proxy asks for (see `rulegen.apiserver.lists`), Secrets
-and ConfigMaps one by one by their names, which come and go. Nothing is kept here of what was told.
+For programs that run for months. It requests what kube-proxy requests (see `rulegen.apiserver.lists`), and Secrets and
+ConfigMaps by name, which can change. It stores no objects.
 """
 
 from __future__ import annotations
@@ -44,24 +44,24 @@ if TYPE_CHECKING:
     from rulegen.kube.objects.names import ObjectName
 
 MAX_NAMED: Final = 20_000
-"""Secrets and ConfigMaps that are followed at the same time: as many as the hosts that are served at most."""
+"""Maximum number of followed Secrets and ConfigMaps: as many as the maximum number of served hosts."""
 END_S: Final = 1.0
-"""How long the end may take."""
+"""Maximum time for stopping, in seconds."""
 
 
 def _be_quiet(_: str) -> None:
-    """Warn nobody."""
+    """Ignore a warning."""
 
 
 class Watch:
-    """Follows the cluster, in a thread for each collection, and tells each event as it comes.
+    """Follows the cluster, with a thread for each collection, and reports each event at once.
 
-    Events of a kind are told in order, by the same thread; those of several kinds at the same time. `emit` must take an
-    event and return: it must not wait for a thread that calls a method of this class.
+    One thread reports the events of a kind in order; several threads may report at the same time. `emit` must not wait
+    for a thread that calls a method of this class.
 
     Attributes:
         url: Of the API server.
-        link: The connection to it, for whoever has something to write; ends with the watch.
+        link: The connection to it, also for writes; it ends with the watch.
     """
 
     def __init__(
@@ -81,26 +81,26 @@ class Watch:
         terms: ApiTerms | None = None,
         waiting: Callable[[], int] = lambda: 0,
     ) -> None:
-        """Read the configuration; nothing is sent before `start`.
+        """Read the kubeconfig; nothing is sent before `start`.
 
         Args:
-            emit: Is given each event.
+            emit: Receives each event.
             kubeconfig: As for `ApiServer`.
             context: As for `ApiServer`.
             node: The Node to follow; none by default.
-            namespaces: Whether labels of namespaces decide about Ingresses.
-            ingress: Whether Ingresses are served: then they, their classes, and all Services are followed.
-            warn: Is given what a person must know, one line each, when it begins to be so.
-            notice: Is given the same of the server with its fields, and when it is over; without it, `warn` is.
-            meanwhile: Returns what goes on while the server is away, for people.
-            timing: How long to wait for what.
-            page_size: How many objects to ask for at once.
-            terms: What the kubeconfig may do, and answers may cost.
-            waiting: How many events that `emit` was given are still to be taken: while they need much memory, no
+            namespaces: Whether labels of namespaces select Ingresses.
+            ingress: Whether Ingresses are served: then Ingresses, their classes, and all Services are followed.
+            warn: Receives new warnings, one line each.
+            notice: Receives warnings about the server with fields, and their end; by default, `warn` does.
+            meanwhile: Returns a text about what continues during an outage.
+            timing: Times to wait.
+            page_size: Number of objects in one request.
+            terms: Limits for the kubeconfig and for answers.
+            waiting: Returns how many events `emit` has received that are not processed: while they need much memory, no
                 further change is read.
 
         Raises:
-            HostError: There is no configuration, or none that can be used.
+            HostError: There is no usable kubeconfig.
         """
         self._timing = timing or ApiTiming()
         self._say = notice or (lambda item: None if item.is_well else warn(str(item)))
@@ -133,16 +133,16 @@ class Watch:
         self.stop()
 
     def start(self) -> None:
-        """Begin to follow."""
+        """Start following."""
         self._outage.start()
         for each in self._followers:
             each.start()
 
     def stop(self) -> bool:
-        """End all threads; no event is told after this returns.
+        """End all threads; no event is reported after this returns.
 
         Returns:
-            Whether all ended within a second. One that is just making a connection ends a few seconds later.
+            Whether all ended within a second. A thread that is connecting ends a few seconds later.
         """
         with self._lock:
             self._is_over = True
@@ -153,17 +153,17 @@ class Watch:
         until = self._timing.clock() + END_S
         for each in threads:
             each.join(until - self._timing.clock())
-        self._link.cut()  # what one of them began meanwhile
+        self._link.cut()  # connections that one of them started meanwhile
         return not any(each.is_alive() for each in threads)
 
     def refer_to(self, *, secrets: Iterable[ObjectName] = (), config_maps: Iterable[ObjectName] = ()) -> None:
-        """Follow just these Secrets and ConfigMaps from now on.
+        """Follow only these Secrets and ConfigMaps from now on.
 
-        Each is told as `Changed` or `Gone`, soon after it was first named here, unless we may not read it (`refused`);
-        of one that is no longer named, nothing is told any more. What can be the name of none is passed over.
+        Each is reported as `Changed` or `Gone`, soon after it was first named here, unless access is denied
+        (`refused`). Nothing more is reported about objects that are no longer named. Invalid names are ignored.
 
-        Where there are more than can be followed, those that are followed stay, and of the others each namespace has as
-        many as any other; the rest counts as what we may not read, and a line says so.
+        If there are more than the maximum, objects that are already followed stay, and the rest is shared equally by
+        namespaces. The remaining ones count as denied, and a warning names them.
         """
         wanted = {Key(Secret, name) for name in secrets} | {Key(ConfigMap, name) for name in config_maps}
         wanted = {key for key in wanted if is_label(key.name.namespace) and is_subdomain(key.name.name)}
@@ -180,12 +180,12 @@ class Watch:
             self._say(_too_many(sorted(key.name for key in self._beyond)))
 
     def failed(self, who: object, error: ApiError, wake: Callable[[], None]) -> bool:
-        """Note what kept somebody who writes to the server from it, and tell whether that is said here.
+        """Record why a write to the server failed, and return whether this class reports it.
 
         Args:
-            who: Who asked.
-            error: What was in the way.
-            wake: Has it try again; called when the server answers.
+            who: The caller.
+            error: The failure.
+            wake: Called when the server answers again.
         """
         if not is_of_server(error):
             return False
@@ -193,31 +193,31 @@ class Watch:
         return True
 
     def went_well(self, who: object) -> None:
-        """Note that the server did what somebody asked for."""
+        """Record a successful write to the server."""
         self._outage.good(who)
 
     @property
     def has_synced(self) -> bool:
-        """Whether each collection was told once as a whole; those that are followed by name do not count."""
+        """Whether each collection was reported completely once; objects followed by name do not count."""
         return all(each.is_listed for each in self._followers)
 
     def unanswered(self) -> tuple[str, ...]:
-        """Return what was not told yet even once, as `services`, `Secret shop/tls`."""
+        """Return what was never reported, such as `services`, `Secret shop/tls`."""
         named = [title(key.kind.__name__, *key.name) for key in self._referred.unanswered()]
         return (*(each.collection.noun for each in self._followers if not each.is_listed), *named)
 
     def refused(self) -> frozenset[ObjectKey]:
-        """Return the Secrets and ConfigMaps that the server lets us not read, or that are beyond the limit."""
+        """Return the Secrets and ConfigMaps that the server denies, or that exceed the maximum."""
         kept_out = self._referred.refused()
         with self._lock:
             return frozenset(ObjectKey(key.kind.__name__, key.name) for key in (*kept_out, *self._beyond))
 
     def counts(self) -> Counts:
-        """Return what was counted up to now, for metrics."""
+        """Return the counts so far, for metrics."""
         return self._tally.counts()
 
     def _begin_era(self, revision: int, before: int) -> None:
-        """Have all listed anew: the server was set back."""
+        """List everything again: the server went back to an older state."""
         fields = {"server": self.url, "revision": str(revision), "before": str(before)}
         fields["meanwhile"] = "all objects are listed again"
         self._say(OutageNotice("the API server went back to an older state, as after a restore from a backup", fields))
@@ -231,7 +231,7 @@ class Watch:
 
 
 def _collections(node: str | None, *, ingress: bool, namespaces: bool) -> list[Collection]:
-    """Return what is listed and watched as a whole."""
+    """Return the collections that are listed and watched as a whole."""
     wanted = [SERVICES, SLICES]
     if ingress:
         wanted = [*(each._replace(labels="", fields="") for each in wanted), INGRESSES, INGRESS_CLASSES]
@@ -243,7 +243,7 @@ def _collections(node: str | None, *, ingress: bool, namespaces: bool) -> list[C
 
 
 def _in_turn(keys: Iterable[Key]) -> list[Key]:
-    """Return objects in an order that takes one of each namespace, then a second of each, and so on."""
+    """Return objects ordered so that each namespace has one, then each a second one, and so on."""
     of_namespace: dict[str, list[Key]] = {}
     for key in sorted(keys, key=lambda key: (key.kind.__name__, key.name)):
         of_namespace.setdefault(key.name.namespace, []).append(key)
@@ -261,7 +261,7 @@ def _too_many(beyond: list[ObjectName]) -> OutageNotice:
 
 
 def _literal(value: str) -> str:
-    r"""Return a value as it stands in a field selector.
+    r"""Return a value escaped for a field selector.
 
     >>> _literal("a,b=c")
     'a\\,b\\=c'

@@ -1,1 +1,1 @@
-"""Ingress in the agent: changes of objects become a configuration that nginx serves."""
+"""Ingresses in the agent: changes of objects become a configuration that nginx serves."""

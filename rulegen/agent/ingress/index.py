@@ -1,4 +1,4 @@
-"""Which Services the Ingresses refer to: asked for each change, and set by the thread that decides."""
+"""Which Services the Ingresses refer to. It is queried for each change, and set by the thread that decides."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ if TYPE_CHECKING:
 
 
 class ReferenceIndex:
-    """Tells changes that may lead to other decisions about Ingresses from those that cannot.
+    """Distinguishes changes that may affect decisions about Ingresses from those that cannot.
 
-    Before the first decision, and after one that failed, every change may.
+    Before the first decision, and after a failed one, every change may affect them.
     """
 
     def __init__(self) -> None:
-        """Know of no decision yet."""
+        """Start without a decision."""
         self._lock = threading.Lock()
         self._reads: ServiceReads | None = None
         self._meanwhile: list[Touched] | None = None
@@ -25,7 +25,7 @@ class ReferenceIndex:
     def is_touched(self, touched: Touched) -> bool:
         """Return whether a change of the cluster may lead to other decisions than the last ones.
 
-        While a decision is being taken the change is kept, to be compared with what that one reads.
+        While a decision is being made, the change is stored and later compared with what that decision has read.
         """
         with self._lock:
             if self._meanwhile is not None:
@@ -33,12 +33,12 @@ class ReferenceIndex:
             return self._may_matter(touched)
 
     def begin(self) -> None:
-        """Note that the cluster is about to be looked at for a decision."""
+        """Record that a decision is about to read the cluster."""
         with self._lock:
             self._meanwhile = []
 
     def end(self, reads: ServiceReads | None) -> bool:
-        """Note what the decision was made of; None where that is unknown.
+        """Record what the decision has read; None if that is unknown.
 
         Returns:
             Whether a change since `begin` may lead to another decision.

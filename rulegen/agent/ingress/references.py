@@ -1,7 +1,7 @@
-"""What the API server answered of the Secrets and ConfigMaps that Ingresses name, and what is known from before.
+"""Secrets and ConfigMaps that Ingresses name: what the API server has answered, and what is known from earlier.
 
-An object of which the API server has sent nothing is unknown, and not absent: hosts that depend on it are served as
-before, else they are closed, and all others are served.
+An object without an answer of the API server is unknown, not absent. Hosts that depend on it are served as before; if
+that is not possible, they are closed. All other hosts are served.
 """
 
 from __future__ import annotations
@@ -31,29 +31,29 @@ if TYPE_CHECKING:
     from rulegen.model.ingress.options import IngressOptions
 
 ANSWER_S: Final = 1.0
-"""How long a nginx that serves waits for the API server to send what is named for the first time."""
+"""How long a serving nginx waits for the API server's answer about objects that are named for the first time."""
 SILENCE_S: Final = 10.0
 """How long the first start waits for the next answer."""
 FIRST_S: Final = 60.0
-"""How long the first start waits for all answers."""
+"""How long the first start waits in total."""
 LOOK_S: Final = 0.05
-"""How often to look for answers."""
+"""How often answers are checked."""
 NOTHING: Final = ReferencedNames(frozenset(), frozenset())
 
 
 class SyncEndedError(Exception):
-    """The thread is to end, and waits no longer."""
+    """The thread is about to end and stops waiting."""
 
 
 @dataclass(slots=True)
 class Memory:
-    """What objects said when they were last read, known to this process alone."""
+    """Last known contents of objects, in this process only."""
 
     objects: Recollection = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
 
     def keep(self, objects: Recollection) -> None:
-        """Know these from now on, and nothing else."""
+        """Store these contents and drop all others."""
         self.objects = objects
 
 
@@ -62,13 +62,13 @@ class ReferencedObjects:
     """The cluster with the objects that its Ingresses name, as far as the API server has answered.
 
     Attributes:
-        snapshot: Returns the cluster as it is now.
-        watch: Follows the Secrets and ConfigMaps that Ingresses name.
-        cluster: Knows of which Secrets and ConfigMaps the API server has sent anything; None where all is known.
-        known: What objects said when they were last read.
-        forget: Is given each Secret and ConfigMap that is not asked for any more.
-        ended: Set when nobody waits any more.
-        report_wait: Is given how many objects the first start waits for.
+        snapshot: Returns the current cluster.
+        watch: Watches the Secrets and ConfigMaps that Ingresses name.
+        cluster: Knows for which Secrets and ConfigMaps there was an answer; None if all are known.
+        known: Last known contents of objects.
+        forget: Called with each Secret and ConfigMap that is no longer requested.
+        ended: Set when the thread must stop waiting.
+        report_wait: Called with the number of objects that the first start waits for.
     """
 
     snapshot: Callable[[], ClusterSnapshot]
@@ -86,15 +86,15 @@ class ReferencedObjects:
     _unread: Mapping[ObjectKey, str] = field(default_factory=dict)
 
     def completed(self, options: IngressOptions, *, is_first: bool, serves: Callable[[], bool]) -> CompletedSnapshot:
-        """Return the cluster with what its Ingresses name, once the API server was given time to send it.
+        """Return the cluster with the objects that its Ingresses name, after waiting for the API server's answers.
 
         Args:
-            options: Which objects are named.
-            is_first: Whether nothing was decided before.
+            options: Define which objects are named.
+            is_first: Whether this is the first decision.
             serves: Returns whether the engine serves anything.
 
         Raises:
-            EndedError: The thread is to end.
+            EndedError: The thread must end.
         """
         began = answered_at = self.clock()
         while True:
@@ -106,12 +106,12 @@ class ReferencedObjects:
             if not fresh:
                 self._waited &= missing
                 return CompletedSnapshot(world, wanted)
-            # Before anything was decided, waiting takes nothing from anybody: what nginx serves, it serves on.
+            # Before the first decision, waiting harms nobody: nginx continues to serve its configuration.
             may_wait = is_first and not fresh.isdisjoint(unknown)
             until = min(answered_at + SILENCE_S, began + FIRST_S) if may_wait else began + ANSWER_S
             if may_wait:
                 if serves() and not self.known.objects:
-                    until = math.inf  # nobody remembers what these hosts are served with, so they are left alone
+                    until = math.inf  # the served content of these hosts is not saved, so they stay as they are
                 self.report_wait(len(fresh))
             left = self._await(fresh, until=until)
             if len(left) < len(fresh) and may_wait:
@@ -120,7 +120,7 @@ class ReferencedObjects:
                 self._waited |= left
 
     def _await(self, keys: frozenset[ObjectKey], *, until: float) -> frozenset[ObjectKey]:
-        """Wait for the API server to send objects, or to refuse them; return those that it did not answer."""
+        """Wait until the API server sends or denies objects; return those without an answer."""
         while True:
             left = frozenset(key for key, why in self._reasons(keys).items() if why == UNANSWERED)
             if not left or self.clock() >= until:
@@ -129,9 +129,11 @@ class ReferencedObjects:
                 raise SyncEndedError
 
     def _looked(self, options: IngressOptions, *, is_first: bool) -> CompletedSnapshot:
-        """Return the cluster as it is now, with what is known from before."""
+        """Return the current cluster, with the last known contents."""
         refused = self.watch.refused()
-        gone = self.cluster.gone() if self.cluster is not None else None  # first: what comes meanwhile is in the world
+        gone = (
+            self.cluster.gone() if self.cluster is not None else None
+        )  # first, so that later changes are included in the snapshot
 
         def unread(key: ObjectKey) -> str:
             if gone is None or key in gone or not (is_label(key.name.namespace) and is_subdomain(key.name.name)):
@@ -147,7 +149,7 @@ class ReferencedObjects:
         )
 
     def _reasons(self, keys: Iterable[ObjectKey]) -> Mapping[ObjectKey, str]:
-        """Return those of some objects of which the API server has sent nothing, each with the reason."""
+        """Return the unanswered ones of some objects, each with the reason."""
         if self.cluster is None:
             return {}
         refused, is_known = self.watch.refused(), self.cluster.is_told
@@ -155,21 +157,23 @@ class ReferencedObjects:
 
     @property
     def is_all_answered(self) -> bool:
-        """Whether the API server has answered all that it had not when the site was decided last."""
+        """Whether the API server has since answered all that was open at the last decision."""
         return bool(self._unanswered) and not self._reasons(self._unanswered)
 
     @property
     def is_as_remembered(self) -> bool:
-        """Whether nothing was answered, nor refused, since the site was decided last."""
+        """Whether no answer and no denial has arrived since the last decision."""
         return self._unread == self._reasons(self._unread)
 
     def _refer(self, wanted: ReferencedNames) -> None:
-        """Have the API server asked for these objects, and forget those that are not asked for any more."""
+        """Request these objects from the API server, and drop those that are no longer requested."""
         if wanted == self._asked:
             return
         self.watch.refer_to(secrets=wanted.secrets, config_maps=wanted.config_maps)
         asked = self._asked
-        if asked is None:  # an agent before this one asked for what the cluster has, and nobody follows the rest of it
+        if (
+            asked is None
+        ):  # the previous agent requested the objects of the cluster; the others are not followed by anything
             asked = self.cluster.named() if self.cluster is not None else NOTHING
         for kind, names in (
             (Secret, asked.secrets - wanted.secrets),
@@ -180,10 +184,10 @@ class ReferencedObjects:
         self._asked = wanted
 
     def remember(self, world: ClusterSnapshot, wanted: ReferencedNames, options: IngressOptions) -> None:
-        """Know what was decided from, for the next time and for the next process.
+        """Save the contents used for the decision, for the next decision and the next process.
 
         Raises:
-            HostError: It cannot be written; this process knows it all the same.
+            HostError: They cannot be saved; this process still knows them.
         """
         self._unread = dict(world.unread)
         self._unread |= {key: why for key, why in world.recalled.items() if why in {UNANSWERED, REFUSED}}

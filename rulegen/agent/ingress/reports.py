@@ -1,4 +1,4 @@
-"""What users are told of Ingresses: logs, events on their objects and on the node, metrics."""
+"""Reports about Ingresses: logs, Events on Ingresses and on the node, metrics."""
 
 from __future__ import annotations
 
@@ -34,18 +34,18 @@ _EVENT_REASONS: Final = {
     Verdict.OVER_LIMIT: "OverLimit",
     Verdict.QUARANTINED: "Quarantined",
 }
-"""Reasons of events; of what is left out, nobody has to do anything about the Ingress."""
+"""Reasons of Events. Omitted reasons need no action from the owner of an Ingress."""
 
 
 @dataclass(slots=True)
 class IngressReports:
-    """Reports what is new, once for as long as it stays so.
+    """Reports each new fact once, as long as it stays the same.
 
     Attributes:
-        mends: Whether anything is written; else differences are only reported.
-        drift_event: Is given what others have changed, as a user reads it.
-        send_event: Sends users events on their Ingresses.
-        node: Returns what an event about this node is about; None where there are no such events.
+        mends: Whether differences are written; otherwise they are only reported.
+        drift_event: Receives a text about changes by other programs.
+        send_event: Sends Events on Ingresses.
+        node: Returns the reference of this node for Events; None if there are no such Events.
     """
 
     state: AgentState
@@ -60,7 +60,7 @@ class IngressReports:
     _compared: str = ""
 
     def failure(self, error: Exception, pause_s: float, *, is_down: bool) -> None:
-        """Report that nothing new is served, and why; at /healthz too, and by an event once."""
+        """Report that changes cannot be served, and why: in the log, at /healthz, and once by an Event."""
         fields = fault(error)
         self.state.metrics.site_failures.add()
         self.log.error("not served", again_in_s=pause_s, **fields)
@@ -71,23 +71,23 @@ class IngressReports:
         self._failure = message
 
     def success(self) -> None:
-        """Note that what was wanted is served."""
+        """Record that the desired configuration is served."""
         self._failure = ""
         self.state.served_site()
 
     def foreign(self, changes: list[ForeignChange]) -> None:
-        """Report what others have changed, and count it."""
+        """Report and count changes by other programs."""
         tell(changes, self.state, self.log, self.drift_event, mended=self.mends)
 
     def drift(self, items: Collection[Item], digest: str) -> None:
-        """Report what others have changed.
+        """Report changes by other programs.
 
-        Where nothing is written, what differs as soon as another configuration is wanted is no work of others, and
-        neither is what a first look finds.
+        If nothing is written, differences are not drift when the desired configuration has just changed, or at the
+        first check.
 
         Args:
-            items: Of a plan against what nginx has.
-            digest: Which configuration is wanted.
+            items: Items of the plan against the state of nginx.
+            digest: Digest of the desired configuration.
         """
         fresh = [item for item in items if item not in self._damage]
         is_asked_for = not self.mends and digest != self._compared
@@ -99,7 +99,7 @@ class IngressReports:
         self._damage = frozenset() if self.mends else frozenset(items)
 
     def decisions(self, reasons: tuple[Reason, ...], world: ClusterSnapshot) -> None:
-        """Report what is new of the reasons why Ingresses are not served as they were written."""
+        """Report new reasons why Ingresses are not served as written."""
         now = frozenset(reasons)
         for reason in sorted(now - self._reasons):
             if reason.verdict is not Verdict.WAITING:
@@ -115,7 +115,7 @@ class IngressReports:
         self.state.metrics.over_limit.set("ingresses", sum(reason.verdict is Verdict.OVER_LIMIT for reason in now))
 
     def _report_waiting(self, now: frozenset[Reason]) -> None:
-        """Log in one line all that could not be read, however much it is; and when all of it was."""
+        """Log all unread objects in one line, and log when all were read."""
         before = {reason for reason in self._reasons if reason.verdict is Verdict.WAITING}
         waiting = {reason for reason in now if reason.verdict is Verdict.WAITING}
         if new := sorted(waiting - before):
@@ -132,7 +132,7 @@ class IngressReports:
                 self.send_event(EventRequest(self.node(), "ServedAsBefore", "Serve", str(reason)))
             return
         if reason.verdict is Verdict.WAITING and REFUSED not in reason.message:
-            return  # whoever is silent takes no event either
+            return  # if the log is silent, there is no Event either
         event_reason = _EVENT_REASONS.get(reason.verdict)
         if event_reason is None or reason.about is None:
             return

@@ -1,8 +1,8 @@
-"""The agent's ingress: what changes of Ingresses, their Services and Secrets come to, served by nginx in batches.
+"""The sync of Ingresses: changes of Ingresses, their Services and Secrets are collected, decided, and served by nginx.
 
-A reload costs memory and cuts old connections in the end, so changes are gathered: until it has been quiet for a
-moment, but not for long, and never more often than a few times what the last reload took. Meanwhile the kernel's rules,
-which are changed at once, serve what nginx still passes on to servers that are gone.
+A reload costs memory and finally ends old connections. Changes are therefore collected until none has arrived for a
+moment, but not for long. The pause between reloads is a multiple of the time of the last reload. Meanwhile, the rules
+of the kernel, which change at once, handle requests that nginx sends to removed endpoints.
 """
 
 from __future__ import annotations
@@ -38,39 +38,39 @@ if TYPE_CHECKING:
     from rulegen.model.ingress.reasons import Reason
 
 QUIET_S: Final = 0.2
-"""How long nothing must have changed before it is served."""
+"""Quiet time after the last change, in seconds."""
 LONGEST_S: Final = 2.0
-"""How long a change waits for others at the most."""
+"""Maximum wait of a change, in seconds."""
 BREATH_S: Final = 1.0
-"""The least time between two reloads."""
+"""Minimum pause between two reloads, in seconds."""
 BREATHS: Final = 4
-"""And so many times what the last one took."""
+"""Minimum pause as a multiple of the time of the last reload."""
 DECIDED_S: Final = 600.0
-"""How long what was decided is taken for right while nothing changes: certificates lapse meanwhile."""
+"""How long a decision is valid without changes: certificates expire meanwhile."""
 _NOT_SERVED: Final = frozenset({Verdict.REJECTED, Verdict.OVER_LIMIT, Verdict.QUARANTINED})
 LONGEST_PAUSE_S: Final = 60.0
 
 
 @dataclass(slots=True)
 class IngressSync:
-    """Keeps nginx serving what the Ingresses of the cluster ask for, from a thread of its own.
+    """Keeps nginx up to date with the Ingresses of the cluster, in a thread of its own.
 
     Attributes:
-        snapshot: Returns the cluster as it is now.
-        watch: Follows the Secrets and ConfigMaps that Ingresses name.
-        cluster: Tells of which Secrets and ConfigMaps the API server has told; None where all is told.
-        known: What objects said when they were last read.
-        mends: Whether anything is written; else what is not as wanted is told.
-        period_s: How often to look whether nginx still serves what it should.
-        announce: Is told what others have changed, as a user reads it.
-        tell: Tells users, by events on their Ingresses, what they must know.
-        forget: Is given each Secret and ConfigMap that is not asked for any more.
-        about: Returns what an event about this node is about.
-        is_alone: Whether nothing but Ingresses is kept, so that the node's health is that of its nginx.
-        on_served: Called when nginx serves what it should.
-        site: What nginx is to serve, as it was last decided.
-        index: Which Services that was decided from.
-        served: The Ingresses that are ours, each with whether it is served; None before nginx serves any of it.
+        snapshot: Returns the current cluster.
+        watch: Watches the Secrets and ConfigMaps that Ingresses name.
+        cluster: Knows for which Secrets and ConfigMaps there was an answer; None if all are known.
+        known: Last known contents of objects.
+        mends: Whether differences are written; otherwise they are only reported.
+        period_s: How often to check what nginx serves.
+        announce: Receives a text about changes by other programs.
+        tell: Sends Events on Ingresses.
+        forget: Called with each Secret and ConfigMap that is no longer requested.
+        about: Returns the reference of this node for Events.
+        is_alone: Whether only Ingresses are managed, so that the health of the node is that of nginx.
+        on_served: Called when nginx serves the desired configuration.
+        site: The last decided configuration.
+        index: The Services that were used for it.
+        served: The selected Ingresses, each with whether it is served; None before nginx serves any.
     """
 
     live: AnyEngine
@@ -108,7 +108,7 @@ class IngressSync:
     reports: IngressReports = field(init=False)
 
     def __post_init__(self) -> None:
-        """Make the parts."""
+        """Create the parts."""
         self.objects = ReferencedObjects(
             snapshot=self.snapshot,
             watch=self.watch,
@@ -124,21 +124,21 @@ class IngressSync:
         )
 
     def start(self) -> None:
-        """Begin; nothing is served before the cluster is known."""
+        """Start; nothing is served before the cluster is known."""
         self.state.waits_for_site("nothing was resolved yet", is_down=self.is_alone and not self._serves())
         self.touch()
         self._thread = threading.Thread(target=self._run, name="ingress", daemon=True)
         self._thread.start()
 
     def stop(self) -> None:
-        """End; nginx goes on with what it serves."""
+        """Stop; nginx keeps running."""
         self._ended.set()
         self._changed.set()
         if self._thread is not None:
             self._thread.join()
 
     def touch(self) -> None:
-        """Note that something changed that Ingresses are made of."""
+        """Record a change of an object that Ingresses depend on."""
         now = self.clock()
         self._touch = object()
         if not self._changed.is_set():
@@ -148,18 +148,18 @@ class IngressSync:
 
     @property
     def is_woken(self) -> bool:
-        """Whether anything changed that is not served yet."""
+        """Whether there are changes that are not served yet."""
         return self._changed.is_set()
 
     def on_change(self, touched: Touched) -> None:
-        """Take note of a change of the cluster: one that Ingresses do not depend on wakes nobody."""
+        """Record a change of the cluster; a change that Ingresses do not depend on wakes up nothing."""
         is_touched = self.index.is_touched(touched)
         self.state.metrics.ingress_changes.add("decided" if is_touched else "ignored")
         if is_touched:
             self.touch()
 
     def look_at_host(self) -> None:
-        """Have nginx's configuration decided anew where the host has changed so that another one follows."""
+        """Decide the configuration again if a change of the host affects it."""
         if self.live.refresh():
             self.touch()
 
@@ -189,7 +189,7 @@ class IngressSync:
             return False
 
     def gather(self, not_before: float) -> None:
-        """Wait until it is quiet, or the first change has waited for long, and the last reload is some time ago."""
+        """Wait for the quiet time, or the maximum wait of the first change, and for the pause after the last reload."""
         while not self._ended.is_set():
             now = self.clock()
             due = min(self._touched_at + QUIET_S, self._first_at + LONGEST_S) if self._changed.is_set() else now
@@ -200,21 +200,22 @@ class IngressSync:
             self._ended.wait(min(due - now, QUIET_S))
 
     def serve(self) -> bool:
-        """Serve what the cluster asks for now; return whether nginx was started or reloaded.
+        """Serve the current cluster; return whether nginx was started or reloaded.
 
         Raises:
-            RulegenError: It cannot be done; what was served before still is.
+            RulegenError: It cannot be served; nginx serves the previous configuration.
         """
         self._changed.clear()
         is_own = self.site is not None and self._served == self.site.digest
-        # Reading all that is served takes longer than to decide, so what this process has served is read afterwards.
+        # Reading the served files takes longer than deciding, so files that this process has deployed are read
+        # afterwards.
         observed = None if is_own else self.live.observe()
         site = self._decided(observed)
         observed = observed if observed is not None else self.live.observe()
         plan = self.live.plan(site, observed)
         self.state.metrics.site_changes.set(len(plan.items))
         was_served = self._served == site.digest
-        if not self.mends or was_served:  # so nobody but others has changed anything
+        if not self.mends or was_served:  # so only other programs can have changed anything
             self.reports.drift(plan.items, site.digest)
         if not self.mends:
             return False
@@ -241,14 +242,14 @@ class IngressSync:
         return True
 
     def _decided(self, observed: Any) -> IngressSite:
-        """Return what nginx is to serve: as it was decided last, where nothing changed since.
+        """Return the desired configuration: the last decided one, if nothing has changed since.
 
         Raises:
-            RulegenError: It cannot be decided.
+            RulegenError: No decision is possible.
         """
         if self.live.refresh():
             self._touch = object()
-        # Before the cluster is looked at, so that what changes meanwhile is decided anew.
+        # Before the cluster is read, so that changes during the decision lead to another one.
         touch, began = self._touch, self.clock()
         is_same = self._decided_for is touch and self.objects.is_as_remembered
         if self.site is not None and is_same and began < self._decided_at + DECIDED_S:

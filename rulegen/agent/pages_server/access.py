@@ -25,7 +25,7 @@ _OF_PROXIES: Final = (
     "cf-",
     "proxy-",
 )
-"""Prefixes of header fields that proxies add: RFC 7239, RFC 9110, and those of nginx, Envoy and others."""
+"""Prefixes of header fields that proxies add: RFC 7239, RFC 9110, nginx, Envoy and others."""
 
 
 def name_of(host: str) -> str | None:
@@ -46,7 +46,7 @@ def name_of(host: str) -> str | None:
 def is_ours(host: str | None, names: Collection[str]) -> bool:
     """Whether a request names this node: by an address, as localhost, by one of its names, or not at all.
 
-    A page in a browser that had its own name resolved to this node (DNS rebinding) names itself.
+    With DNS rebinding, a page in a browser sends its own name, which resolves to this node.
 
     Args:
         host: The field Host.
@@ -77,7 +77,7 @@ def field_of_proxy(names: Iterable[str]) -> str | None:
 
 
 def source_of(address: str) -> str:
-    """Return what a client is counted by: its address; for IPv6 the /64, since a host may use all of it."""
+    """Return the key by which a client is counted: its address; for IPv6 the /64, all of which one host may use."""
     client = ip_address(address.partition("%")[0])
     if client.is_loopback:
         return LOCALHOST

@@ -15,16 +15,16 @@ if TYPE_CHECKING:
     from rulegen.agent.pages_server.reply import Reply
 
 CLIENTS: Final = 256
-"""How many clients of all ports together may be connected."""
+"""Maximum number of connected clients of all ports together."""
 CLIENT_S: Final = 10.0
-"""How long a client has to send the head of its request and to take the answer; making the page does not count."""
+"""Time for a client to send the head of its request and to read the answer, without the time for making the page."""
 WAIT_S: Final = 60.0
-"""How long a client waits for a page that takes time."""
+"""Time that a client waits for a slow page."""
 CLOSE_S: Final = 1.0
-"""How long an answered client may take to close: closing earlier would discard the answer if it still sends."""
+"""Time for an answered client to close: closing earlier would discard the answer if the client still sends."""
 
 DISCARDED_BYTES: Final = 256 * 1024
-"""How many bytes it may send meanwhile."""
+"""Maximum number of bytes that it may send meanwhile."""
 
 
 class ClientPhase(Enum):
@@ -41,14 +41,14 @@ class Client:
     """One connection.
 
     Attributes:
-        listener: Which port it came to.
-        source: By what it is counted, see `access.source_of`.
+        listener: The port of the connection.
+        source: The key by which it is counted, see `access.source_of`.
         deadline: When it is disconnected, by the clock of the loop.
-        left_s: While it waits for a page: how long it has for the rest afterwards.
-        received: What it sent so far, until the head is there.
-        unsent: What it has not taken yet.
-        discarded: How many bytes it has sent that nobody looks at.
-        with_body: Whether it asked for more than the head.
+        left_s: While it waits for a page: the remaining time afterwards.
+        received: Received bytes, until the head is complete.
+        unsent: Bytes that are not sent yet.
+        discarded: Number of bytes that were received and discarded.
+        with_body: Whether the answer has a body.
         page: The slow page that it reads, and the number of that answer.
     """
 
@@ -81,12 +81,12 @@ class Clients:
         return client in self._connected
 
     def add(self, client: Client) -> None:
-        """Count one."""
+        """Add a client."""
         self._connected[client] = None
         self._of_source[client.source] += 1
 
     def remove(self, client: Client) -> None:
-        """Count one no longer."""
+        """Remove a client."""
         del self._connected[client]
         self._of_source[client.source] -= 1
         if not self._of_source[client.source]:
@@ -95,8 +95,8 @@ class Clients:
     def first_to_go(self) -> Client | None:
         """Return the client to disconnect for a new one: the oldest of the source with most; None if there is room.
 
-        A probe is answered at once: who stays for long wants to keep others out. One host that connects again and
-        again pushes out itself.
+        Probes are answered at once, so old connections are those that block others. A host that connects repeatedly
+        displaces its own connections.
         """
         return self.oldest() if len(self._connected) >= CLIENTS else None
 

@@ -32,7 +32,7 @@ def healthz(state: AgentState) -> Reply:
 
 
 def livez(state: AgentState) -> Reply:
-    """Answer 200 if changes reach the kernel, even if the node is being removed: that is no reason for a restart."""
+    """Answer 200 if changes reach the kernel, even if the node is being removed, because a restart would not help."""
     reply = _answer(state, is_well=state.is_working)
     state.metrics.livez.add(str(reply.status))
     return reply
@@ -57,14 +57,14 @@ def _answer(state: AgentState, *, is_well: bool, node_eligible: bool | None = No
 
 
 def _time(when: float) -> str | None:
-    """Return a time as JSON has it; None for never."""
+    """Return a time in the format for JSON; None for never."""
     if not when:
         return None
     return dt.datetime.fromtimestamp(when, dt.UTC).isoformat(timespec="seconds").replace("+00:00", "Z")
 
 
 class _HealthAddress(NamedTuple):
-    """Where a Service's health is answered."""
+    """The address at which a Service's health is answered."""
 
     family: Family
     address: str
@@ -75,11 +75,11 @@ class _HealthAddress(NamedTuple):
 class ServiceHealth:
     """The health-check node ports of this node (Services of type LoadBalancer whose traffic stays on the node).
 
-    Each family has a server of its own on each of its node port addresses, for the endpoints of that family.
+    Each family has its own server on each of its node port addresses, for the endpoints of that family.
 
     Attributes:
-        addresses: Where to listen, by family; changed by `serve_on`.
-        send_event: Sends users an event about a port that cannot be listened on.
+        addresses: Addresses to listen on, by family; changed by `serve_on`.
+        send_event: Sends an Event about a port that cannot be opened.
         names: Returns the names of this node, in lower case.
         http_loop: Serves the clients of all ports.
     """
@@ -99,7 +99,7 @@ class ServiceHealth:
     _has_moved: bool = False
 
     def serve_on(self, nodes: Mapping[Family, ResolvedNode]) -> None:
-        """Listen on the addresses of node ports from the next `serve` on: all addresses, or nodePortAddresses."""
+        """Set the addresses for the next `serve`: all addresses, or nodePortAddresses."""
         addresses = {
             family: (EVERYWHERE[family],)
             if node.node_port_addresses is None
@@ -120,14 +120,14 @@ class ServiceHealth:
         Args:
             services: All that are served.
             uid: Returns the UID of a Service, for events.
-            left_out: Services whose old rules stay, and so does the answer to load balancers.
+            left_out: Services whose old rules and old health answer stay.
         """
         stays = {name: ports for name, ports in self._ports.items() if name in left_out}
         self._ports = stays | {service.name: ports for service in services if (ports := _local_endpoints(service))}
         self._settle(uid)
 
     def change(self, services: Mapping[ObjectName, ResolvedService | None], uid: Callable[[ObjectName], str]) -> None:
-        """Do the same for Services that have changed or are gone; the cost does not grow with all others."""
+        """Update the Services that have changed or were deleted; the cost does not depend on the number of others."""
         is_other = bool(self._failed) or self._has_moved
         for name, service in services.items():
             ports = _local_endpoints(service) if service is not None else []
@@ -154,7 +154,7 @@ class ServiceHealth:
             self._listen(place, uid)
 
     def stop(self) -> None:
-        """Listen no longer."""
+        """Stop listening."""
         self.serve(())
 
     def _listen(self, place: _HealthAddress, uid: Callable[[ObjectName], str]) -> None:
@@ -191,7 +191,7 @@ class ServiceHealth:
 
 
 def _local_endpoints(service: ResolvedService) -> list[tuple[Family, int, int]]:
-    """Return family and number of each health-check node port, with its number of ready addresses on this node."""
+    """Return family and number of each health-check node port, with the number of ready endpoints on this node."""
     addresses: dict[tuple[Family, int], set[Address]] = {}
     for port in service.ports:
         if port.health_check_node_port:

@@ -23,22 +23,22 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 _BATCH: Final = 16
-"""Clients of one port that are accepted before other ports have their turn."""
+"""Maximum number of clients of one port that are accepted before other ports are served."""
 _PIECES: Final = 16
-"""Writes to one client before other clients have their turn."""
+"""Maximum number of writes to one client before other clients are served."""
 _EXHAUSTED: Final = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
 _REST_S: Final = 0.05
 _READ, _WRITE = selectors.EVENT_READ, selectors.EVENT_WRITE
 
 
 class HttpLoop:
-    """Accepts clients of any number of ports, reads one request of each and sends one answer.
+    """Accepts clients of any number of ports, reads one request of each, and sends one answer.
 
-    The thread runs while there are ports. Slow pages are made by other threads, see `Rendering`.
+    The thread runs while there are ports. Other threads make slow pages, see `Rendering`.
     """
 
     def __init__(self, on_cut: Callable[[str], None] = lambda _reason: None) -> None:
-        """Take what is called with the reason for each client that is cut: `crowded`, `late` or `outdated`."""
+        """Take the function that is called with the reason for each cut client: `crowded`, `late` or `outdated`."""
         self._on_cut = on_cut
         self._lock = threading.Lock()
         self._ports = 0
@@ -50,10 +50,10 @@ class HttpLoop:
         self._selector: selectors.BaseSelector = selectors.DefaultSelector()
 
     def add(self, listener: ListeningPort) -> None:
-        """Serve a port from now on; its socket is the loop's.
+        """Add a port; the loop owns its socket.
 
         Raises:
-            HostError: The kernel watches no more sockets.
+            HostError: The kernel cannot watch more sockets.
         """
         with self._lock:
             self._ports += 1
@@ -71,12 +71,12 @@ class HttpLoop:
             raise HostError(f"cannot listen: {error.strerror}") from None
 
     def remove(self, listener: ListeningPort) -> None:
-        """Stop serving a port: when this returns it is closed, and its clients are disconnected."""
+        """Remove a port: it is closed and its clients are disconnected when this returns."""
         self._call_and_wait(lambda: self._close_listener(listener))
         self._end_without_ports()
 
     def _end_without_ports(self) -> None:
-        """Count one port less; stop the thread after the last one."""
+        """Count one port less; stop the thread after the last port."""
         with self._lock:
             self._ports -= 1
             if not self._ports and self._thread is not None and self._wake is not None:
@@ -107,13 +107,13 @@ class HttpLoop:
             raise errors[0]
 
     def _call(self, function: Callable[[], None]) -> None:
-        """Run a function in the thread of the loop soon."""
+        """Run a function in the thread of the loop later."""
         self._calls.append(function)
         if threading.current_thread() is self._thread:
-            return  # it looks at all of them in each turn
+            return  # the loop runs all functions in each iteration
         with self._lock:
             if self._wake is not None:
-                with suppress(BlockingIOError):  # it is being woken already
+                with suppress(BlockingIOError):  # a wake-up is already pending
                     self._wake.send(b"\0")
 
     def _run(self, woken: socket.socket) -> None:
@@ -157,11 +157,11 @@ class HttpLoop:
                 return
             except OSError as error:
                 if error.errno not in _EXHAUSTED:
-                    continue  # a client that is gone again
+                    continue  # the client has disconnected
                 if (oldest := self._clients.oldest()) is not None:
                     self._cut(oldest, "crowded")
                 else:
-                    time.sleep(_REST_S)  # what is lacking is used by others of this process or host
+                    time.sleep(_REST_S)  # other programs or parts use the resources that are missing
                 return
             connection.settimeout(0)
             if (first := self._clients.first_to_go()) is not None:
@@ -173,7 +173,7 @@ class HttpLoop:
             self._clients.add(client)
             self._serve(
                 client
-            )  # a probe has mostly sent its request by now: it is answered before anybody pushes it out
+            )  # a probe has usually sent its request by now, so it is answered before it can be displaced
 
     def _registered(self, client: Client, events: int) -> bool:
         """Register a client with epoll; return False if the kernel cannot (epoll_ctl(2): ENOMEM, ENOSPC)."""
@@ -184,7 +184,7 @@ class HttpLoop:
         return True
 
     def _serve(self, client: Client) -> None:
-        """Continue with a client; a fault of ours disconnects that client only."""
+        """Continue with a client; an internal error disconnects only that client."""
         if client not in self._clients:
             return
         try:
@@ -196,16 +196,16 @@ class HttpLoop:
                 case ClientPhase.CLOSES:
                     self._discard(client)
                 case ClientPhase.WAITS:
-                    pass  # it is not listened to
+                    pass  # received bytes are discarded
         except (BlockingIOError, InterruptedError):
             pass  # later
         except OSError:
-            self._close(client)  # the client is gone
+            self._close(client)  # the client has disconnected
         except Exception as error:  # noqa: BLE001 - as said
             self._fail(client, error)
 
     def _fail(self, client: Client, error: Exception) -> None:
-        """Answer a client with status 500 after a fault of ours, unless it already receives something else."""
+        """Answer a client with status 500 after an internal error, unless an answer is already being sent."""
         try:
             if client.phase is not ClientPhase.ASKS:
                 self._close(client)
@@ -247,13 +247,13 @@ class HttpLoop:
             self._send(client, answer)
 
     def _deliver(self, made: Made[Client]) -> None:
-        """Take a page from the thread that made it."""
+        """Receive a page from the thread that made it."""
         self._call(lambda: self._hand_out(made))
 
     def _hand_out(self, made: Made[Client]) -> None:
         self._rendering.finished(made)
         page = made.slow.page
-        for client in self._clients:  # at most two answers of a page are kept: this one and the one before
+        for client in self._clients:  # keep at most two answers of a page: this one and the previous one
             if client.page is not None and client.page[0] is page and client.page[1] < made.number - 1:
                 self._cut(client, "outdated")
         for client, refusal in made.refused:
@@ -264,11 +264,11 @@ class HttpLoop:
                 self._send_later(client, made.answer)
 
     def _send_later(self, client: Client, answer: Encoded) -> None:
-        """Send an answer to a client that waited for it."""
+        """Send an answer to a waiting client."""
         if client not in self._clients or client.phase is not ClientPhase.WAITS:
             return
         if not self._registered(client, _WRITE):
-            self._cut(client, "crowded")  # it still waits
+            self._cut(client, "crowded")  # it is still waiting
             return
         client.deadline = time.monotonic() + max(client.left_s, CLOSE_S)
         self._send(client, answer, is_registered=True)

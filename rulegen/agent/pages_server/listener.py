@@ -1,4 +1,4 @@
-"""A listening port, and what it answers."""
+"""A listening port and its answers."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ class ListeningPort:
 
     Attributes:
         opened: The socket, which does not block.
-        answer: Answers a request at once, or returns the slow page that is asked for.
+        answer: Answers a request at once, or returns the slow page that is requested.
     """
 
     opened: socket.socket
@@ -47,10 +47,10 @@ def opened(address: str, port: int) -> socket.socket:
 
     Args:
         address: IPv4 or IPv6.
-        port: 0 for any that is free.
+        port: 0 for any free port.
 
     Raises:
-        HostError: The address is taken, or is not one of this host.
+        HostError: The address is taken, or does not belong to this host.
     """
     family = socket.AF_INET6 if ":" in address else socket.AF_INET
     opening: socket.socket | None = None

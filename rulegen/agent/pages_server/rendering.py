@@ -1,4 +1,4 @@
-"""Slow pages: each is made by one thread at a time, once for all clients that asked before it was started."""
+"""Slow pages: one thread makes each page, once for all clients that requested it before the start."""
 
 from __future__ import annotations
 
@@ -15,15 +15,15 @@ if TYPE_CHECKING:
 C = TypeVar("C", bound="Hashable")
 
 LONGEST_REST_S: Final = 1.0
-"""After a page its lane rests for as long as the page took, up to this: asking without pause costs half a CPU."""
+"""Maximum pause of a lane after a page; the pause is as long as the page took, so requests use at most half a CPU."""
 
 
 @dataclass(frozen=True, slots=True)
 class Slow:
-    """A page that takes time.
+    """A page that takes time to make.
 
     Attributes:
-        page: Makes it, in a thread of its own.
+        page: Makes it, in its own thread.
         lane: Pages of one lane are made one after the other.
         refuse: Returns why a client may not see it, before it is made; None if it may. Runs in the same thread.
     """
@@ -35,13 +35,13 @@ class Slow:
 
 @dataclass(frozen=True, slots=True)
 class Made(Generic[C]):
-    """A page for all who asked for it.
+    """A page for all clients that requested it.
 
     Attributes:
-        clients: Those that may see it.
-        answer: The page; None where nobody may.
-        refused: The others, with the answer that each gets.
-        number: Counts the pages that were made.
+        clients: The clients that may see it.
+        answer: The page; None if no client may see it.
+        refused: The other clients, each with its answer.
+        number: Number of the page, counted for all pages.
         seconds: How long it took.
     """
 
@@ -61,25 +61,25 @@ class _Lane(Generic[C]):
 
 
 class Rendering(Generic[C]):
-    """Decides when which page is made. All methods are for one thread.
+    """Decides which page is made when. Only one thread may call its methods.
 
-    A client that asks for a page while it is made gets the next one, so that no answer is older than its request.
+    A client that requests a page while it is made gets the next one, so that no answer is older than its request.
     """
 
     def __init__(self, deliver: Callable[[Made[C]], None]) -> None:
-        """Take what gets each page in the thread that made it; `finished` must be called with it afterwards."""
+        """Take the function that receives each page in the thread that made it; call `finished` with it afterwards."""
         self._deliver = deliver
         self._lanes: dict[str, _Lane[C]] = {}
         self._begun = 0
 
     def ask(self, client: C, slow: Slow) -> None:
-        """Have a page made for a client."""
+        """Request a page for a client."""
         lane = self._lanes.setdefault(slow.lane, _Lane())
         lane.waiting.setdefault(slow.page, {})[client] = slow
         self._begin(lane)
 
     def leave(self, client: C) -> None:
-        """Forget a client that waits."""
+        """Drop a waiting client."""
         for lane in self._lanes.values():
             for page, clients in list(lane.waiting.items()):
                 clients.pop(client, None)
@@ -99,7 +99,7 @@ class Rendering(Generic[C]):
         return min((lane.rests_until for lane in lanes if lane.waiting and not lane.is_busy), default=None)
 
     def begin(self) -> None:
-        """Start pages of lanes whose rest is over."""
+        """Start pages of lanes whose pause is over."""
         for lane in self._lanes.values():
             self._begin(lane)
 
@@ -113,7 +113,7 @@ class Rendering(Generic[C]):
         thread = threading.Thread(target=self._make, args=(dict(asked), self._begun), name=name, daemon=True)
         try:
             thread.start()
-        except RuntimeError as error:  # the host has no thread left for us
+        except RuntimeError as error:  # the host cannot create more threads
             unavailable = encoded(Reply(503, f"{error}\n"))
             refused = tuple((client, unavailable) for client in asked)
             self._deliver(Made(next(iter(asked.values())), (), None, refused, self._begun, LONGEST_REST_S))
@@ -123,13 +123,13 @@ class Rendering(Generic[C]):
         refusals = {client: _refusal(slow) for client, slow in asked.items()}
         refused = tuple((client, refusal) for client, refusal in refusals.items() if refusal)
         clients = tuple(client for client, refusal in refusals.items() if not refusal)
-        slow = next(iter(asked.values()))  # the page is the same in each
+        slow = next(iter(asked.values()))  # the page is the same for every client
         answer = answer_of(slow.page) if clients else None
         self._deliver(Made(slow, clients, answer, refused, number, time.monotonic() - began))
 
 
 def _refusal(slow: Slow) -> Encoded | None:
-    """Return why a client may not see a page; a check that fails refuses it."""
+    """Return why a client may not see a page; if the check fails, the client is rejected."""
     try:
         refusal = slow.refuse()
     except Exception as error:  # noqa: BLE001 - as `answer_of`

@@ -19,7 +19,7 @@ class Reply:
     """An answer.
 
     Attributes:
-        headers: Beside those about its body.
+        headers: Header fields, except those about the body.
     """
 
     status: int
@@ -33,14 +33,14 @@ class Reply:
         return cls(status, json.dumps(document) + "\n", "application/json", headers)
 
     def encoded(self) -> bytes:
-        """Return the body as it is sent, without control characters of others that a terminal would obey."""
+        """Return the body to send, with control characters of external text escaped."""
         shown = harmless_json(self.body) if self.kind == "application/json" else harmless(self.body)
         return shown.encode()
 
 
 @dataclass(frozen=True, slots=True)
 class Encoded:
-    """An answer as it is sent: its head up to the empty line, and its body."""
+    """An answer in bytes: its head up to the empty line, and its body."""
 
     head: bytes
     body: bytes
@@ -63,7 +63,7 @@ def encoded(reply: Reply) -> Encoded:
 
 
 def answer_of(page: Callable[[], Reply]) -> Encoded:
-    """Return the bytes of a page; a page that fails is an answer with status 500."""
+    """Return the bytes of a page; if making it fails, an answer with status 500."""
     try:
         return encoded(page())
     except Exception as error:  # noqa: BLE001 - whatever it is, the client learns of it, and others are answered
@@ -71,7 +71,7 @@ def answer_of(page: Callable[[], Reply]) -> Encoded:
 
 
 def failure(error: Exception) -> Reply:
-    """Return the answer where a page cannot be made."""
+    """Return the answer if a page cannot be made."""
     return Reply(500, f"rulegen failed: {type(error).__name__}: {printable(str(error))}\n")
 
 

@@ -1,6 +1,6 @@
-"""The head of an HTTP request: parsed, or refused with a status (RFC 9112).
+"""The head of an HTTP request: parsed, or rejected with a status (RFC 9112).
 
-Only what GET, HEAD and OPTIONS need: a body is never read, and each connection carries one request.
+Supports only what GET, HEAD and OPTIONS need: no body is read, and each connection has one request.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
 HEAD_BYTES: Final = 16 * 1024
-"""The longest head that is read: request line and all header fields together."""
+"""Maximum size of a head: request line and all header fields together."""
 PROBING: Final = "OPTIONS"
 """Default method of HAProxy's checks; answered as GET where probes are answered."""
 METHODS: Final = ("GET", "HEAD", PROBING)
@@ -26,13 +26,13 @@ _ABSOLUTE: Final = re.compile(r"https?://([^/?#]*)(.*)", re.IGNORECASE)
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """What a client asks for.
+    """A parsed request.
 
     Attributes:
         method: One of `METHODS`.
-        path: As it was sent, without the query.
-        query: What follows the first question mark; empty where there is none.
-        host: The host that the client named, with its port; None in a request of HTTP/1.0 that names none.
+        path: The path as sent, without the query.
+        query: The text after the first question mark; empty if there is none.
+        host: The Host with its port; None in an HTTP/1.0 request without one.
         headers: Values by name in lower case; values of one name are joined by a comma.
     """
 
@@ -45,7 +45,7 @@ class Request:
 
 @dataclass(frozen=True, slots=True)
 class RequestRefusal:
-    """Why a request is refused.
+    """Why a request is rejected.
 
     Attributes:
         status: The HTTP status.
@@ -106,7 +106,7 @@ def parse(head: bytes) -> Request | RequestRefusal:
 
 
 def _fields(lines: list[str]) -> dict[str, list[str]] | None:
-    """Return values by name in lower case; None if a line is no field, or continues the one before."""
+    """Return values by name in lower case; None if a line is not a field, or continues the line before."""
     fields: dict[str, list[str]] = {}
     for line in lines:
         name, colon, value = line.partition(":")

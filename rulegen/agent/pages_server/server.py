@@ -1,4 +1,4 @@
-"""HTTP servers of the agent: the pages of a port, and who may see them."""
+"""HTTP servers of the agent: the pages of a port, and which clients may see them."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from rulegen.agent.pages_server.request import Request
 
 AS_JSON: Final = "?output=json"
-"""Suffix of a page in JSON, which clients ask for by this query or by the Accept header."""
+"""Suffix for a page in JSON, which clients request by a query or by the Accept header."""
 AGAIN_S: Final = 5.0
 """Seconds between attempts to open a taken address."""
 
@@ -42,21 +42,21 @@ class PageServer:
         names: Callable[[], Collection[str]] = frozenset,
         loop: HttpLoop | None = None,
     ) -> None:
-        """Listen and answer.
+        """Start listening and answering.
 
         Args:
             address: IPv4 or IPv6.
-            port: TCP port; 0 for any that is free.
-            pages: Answers by path; that of `*` for every other path. See `AS_JSON`.
-            private: Paths for programs of root on this host only, wherever is listened.
-            probes: Whether load balancers and the kubelet ask here. The pages must take no time; they are made by the
-                thread of the loop. Whoever names a host that is not ours gets the status without a body, since a load
-                balancer may be set to send any name.
-            names: Returns the names of this node, in lower case. Other pages are refused to who names another host.
-            loop: Serves the clients; without it the server has a loop of its own.
+            port: TCP port; 0 for any free port.
+            pages: Answers by path; `*` is for every other path. See `AS_JSON`.
+            private: Paths for programs of root on this host only, whatever the listening address.
+            probes: Whether load balancers and the kubelet use this server. Its pages are made in the thread of the loop
+                and must be fast. A request with another Host gets the status without a body, because load balancers may
+                send any name.
+            names: Returns the names of this node, in lower case. Other pages reject requests for other hosts.
+            loop: Serves the clients; None to create a loop.
 
         Raises:
-            HostError: The address cannot be listened on.
+            HostError: The server cannot listen on the address.
         """
         self._pages = pages
         self._private = private
@@ -97,13 +97,13 @@ class PageServer:
 
 
 class RetryingServer:
-    """A `PageServer` that starts as soon as its address is free: an earlier kube-proxy may still hold it."""
+    """A `PageServer` that starts as soon as its address is free: kube-proxy may still use it."""
 
     def __init__(self, serve: Callable[[], PageServer], taken: Callable[[str], None]) -> None:
-        """Listen now; if the address is taken, try again every few seconds.
+        """Start listening; if the address is taken, try again every few seconds.
 
         Args:
-            serve: Returns a server, or fails with a `HostError`.
+            serve: Returns a server, or raises `HostError`.
             taken: Called once, with the reason, if the address is taken.
         """
         self._serve = serve
@@ -135,7 +135,7 @@ class RetryingServer:
 
 
 def _refusal_of_stranger(request: Request, connection: Connection) -> Reply | None:
-    """Return why a request for a private page is refused: it did not come directly from this host. None if it did."""
+    """Return why a request for a private page is rejected: it did not come directly from this host. None if it did."""
     if not (is_loopback(connection.client[0]) and is_loopback(connection.server[0])):
         return Reply(403, "this page is for programs on this host only: use a loopback address\n")
     if not is_loopback_name(request.host):

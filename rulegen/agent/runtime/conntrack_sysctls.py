@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 
 def set_conntrack_parameters(options: Options, log: AgentLog) -> dict[str, str]:
-    """Set what the configuration asks for and the kernel does not have.
+    """Set the parameters that the configuration requests, unless the kernel already has these values.
 
     Returns:
         The parameters that cannot be set on this host, each with the reason.
@@ -27,9 +27,11 @@ def set_conntrack_parameters(options: Options, log: AgentLog) -> dict[str, str]:
     refused: dict[str, str] = {}
     wanted = conntrack_parameters(options.conntrack, os.cpu_count() or 1)
     for name, value in wanted.items():
-        if name != BE_LIBERAL:  # written with the rules, see `rulegen.model.services.node.context.resolve_sysctls`
+        if (
+            name != BE_LIBERAL
+        ):  # these are written with the rules, see `rulegen.model.services.node.context.resolve_sysctls`
             _try(name, partial(_set, name, value, log), refused)
-    if CONNTRACK_MAX in wanted:  # as many buckets as the size of the table asks for
+    if CONNTRACK_MAX in wanted:  # as many buckets as the table size requires
         least = int(wanted[CONNTRACK_MAX]) // 4
         _try(HASH_SIZE, partial(sysctl.raise_module_parameter, HASH_SIZE, least), refused)
     return refused

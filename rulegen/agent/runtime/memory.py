@@ -1,4 +1,4 @@
-"""Memory of a process that runs for months: one arena, collected garbage, pages returned to the kernel."""
+"""Memory of a process that runs for months: one arena, garbage collection, pages returned to the kernel."""
 
 from __future__ import annotations
 
@@ -9,23 +9,23 @@ from typing import Final
 _ARENA_MAX: Final = -8
 """M_ARENA_MAX of mallopt(3)."""
 YOUNG: Final = 20_000
-"""New objects after which young cycles are collected; after ten times as many, middle-aged ones too."""
+"""Number of new objects that starts a collection of the youngest generation; ten times as many for the next one."""
 
 
 def limit_arenas() -> None:
-    """Have all threads allocate from one arena, so that each can use what another one has freed.
+    """Make all threads allocate from one arena, so that each can reuse memory that another has freed.
 
-    Call it before there are any threads.
+    Call this before any thread is started.
     """
-    choose = getattr(ctypes.CDLL(None), "mallopt", None)  # glibc alone has it
+    choose = getattr(ctypes.CDLL(None), "mallopt", None)  # only glibc has it
     if choose is not None:
         choose(_ARENA_MAX, 1)
 
 
 def enable_gc() -> None:
-    """Collect young reference cycles: each request to an API server leaves some.
+    """Enable collection of young reference cycles: each request to an API server leaves some.
 
-    Commands that end soon run without. Old objects, which take long, are left to `trim`.
+    Short commands run without collection. Old objects, which take long to check, are left to `trim`.
     """
     gc.enable()
     gc.set_threshold(YOUNG, 10, 1_000_000)
@@ -34,6 +34,6 @@ def enable_gc() -> None:
 def trim() -> None:
     """Collect all garbage, and return free pages to the kernel (malloc_trim(3))."""
     gc.collect()
-    trim = getattr(ctypes.CDLL(None), "malloc_trim", None)  # glibc alone has it
+    trim = getattr(ctypes.CDLL(None), "malloc_trim", None)  # only glibc has it
     if trim is not None:
         trim(0)

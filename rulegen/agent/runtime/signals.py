@@ -1,4 +1,4 @@
-"""Signals of this process, handed to the agent that runs."""
+"""Signals of this process, passed to the running agent."""
 
 from __future__ import annotations
 
@@ -12,20 +12,20 @@ if TYPE_CHECKING:
 
 
 class Wakeable(Protocol):
-    """Waits for events, until it is woken up."""
+    """Something that waits for events until it is woken up."""
 
     def wake_up(self, why: str = "") -> None:
-        """End the wait: for `stop`, for `reload`, or to take a signal that came."""
+        """End the wait: for `stop`, for `reload`, or to handle a pending signal."""
 
 
 class Signals:
-    """Hands signals to the agent that runs: SIGTERM and SIGINT stop it, SIGHUP has it reload.
+    """Passes signals to the running agent: SIGTERM and SIGINT stop it, SIGHUP makes it reload.
 
-    A signal between two agents is for the next one; one that stops is always handed on to the next, too.
+    A signal between two agents is for the next one; a stop is always passed to the next one too.
 
-    The kernel delivers the second of two signals to any thread, and Python runs handlers in the main thread only, which
-    would sleep until something else happens. So a thread reads each signal's number (`set_wakeup_fd`), and wakes up the
-    agent.
+    The kernel delivers the second of two signals to any thread, but Python runs handlers only in the main thread, which
+    would sleep until something else happens. A separate thread therefore reads the number of each signal
+    (`set_wakeup_fd`) and wakes up the agent.
     """
 
     def __init__(self) -> None:
@@ -58,7 +58,7 @@ class Signals:
                 agent.wake_up()
 
     def hand_to(self, agent: Wakeable | None) -> None:
-        """Hand signals to this agent from now on, and what came while there was none."""
+        """Pass signals to this agent from now on, including those that arrived while there was none."""
         self._agent = agent
         if agent is not None and self._why:
             agent.wake_up(self._why)
@@ -66,7 +66,8 @@ class Signals:
 
     def _taker(self, why: str) -> Any:
         def take(_number: int, _frame: FrameType | None) -> None:
-            # A stop also where there is an agent: it may just end for a reload, and read its inbox no longer.
+            # A stop is also stored for the next agent: this one may be ending for a reload, and no longer reads its
+            # inbox.
             if why == "stop" or (self._agent is None and not self._why):
                 self._why = why
             if self._agent is not None:

@@ -15,7 +15,7 @@ PINGS: Final = 3
 
 
 def notify_systemd(state: str) -> None:
-    """Send systemd a state, if it gave this process a socket for that."""
+    """Send a state to systemd, if systemd gave this process a socket for it."""
     path = os.environ.get("NOTIFY_SOCKET", "")
     if not path:
         return
@@ -23,7 +23,7 @@ def notify_systemd(state: str) -> None:
     try:
         with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC) as notify:
             notify.sendto(state.encode(), address)
-    except OSError:  # systemd has restarted, or there is no descriptor left: the next notice is soon
+    except OSError:  # systemd has restarted, or no descriptor is free: the next notice follows soon
         return
 
 
@@ -31,13 +31,13 @@ class Watchdog:
     """Notifies systemd while changes reach the kernel; if they do not, its watchdog restarts the agent."""
 
     def __init__(self, is_working: Callable[[], bool]) -> None:
-        """Take what returns whether changes reach the kernel, as /livez does."""
+        """Take a function that returns whether changes reach the kernel, as /livez does."""
         self._is_working = is_working
         self._ended = threading.Event()
         self._thread: threading.Thread | None = None
 
     def start(self) -> None:
-        """Begin, where systemd has set a watchdog for this process."""
+        """Start, if systemd has set a watchdog for this process."""
         period = os.environ.get("WATCHDOG_USEC", "")
         if not period.isdigit() or int(period) <= 0 or os.environ.get("WATCHDOG_PID", "") not in {"", str(os.getpid())}:
             return
@@ -46,7 +46,7 @@ class Watchdog:
         self._thread.start()
 
     def stop(self) -> None:
-        """End."""
+        """Stop."""
         self._ended.set()
         if self._thread is not None:
             self._thread.join()

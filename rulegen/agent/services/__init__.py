@@ -1,1 +1,1 @@
-"""Services in the agent: changes of objects become changes of the kernel; drift is found and mended."""
+"""Services in the agent: changes of objects become changes of the kernel; drift is detected and repaired."""

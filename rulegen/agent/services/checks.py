@@ -1,4 +1,4 @@
-"""A check: the kernel is read, compared with what it should have, and the difference is written."""
+"""A check: read the kernel, compare it with the desired state, write the difference."""
 
 from __future__ import annotations
 
@@ -30,15 +30,15 @@ if TYPE_CHECKING:
     from rulegen.plan.plan import Plan
 
 MAX_ROUNDS: Final = 3
-"""So often Services that are refused are searched for in one check."""
+"""Maximum number of searches for rejected Services in one check."""
 
 
 @dataclass(slots=True)
 class KernelCheck:
-    """Compares the kernel with what it should have.
+    """Compares the kernel with the desired state.
 
     Attributes:
-        mends: Whether the difference is written; else it is only reported.
+        mends: Whether the difference is written; otherwise it is only reported.
     """
 
     desired: DesiredServices
@@ -54,7 +54,7 @@ class KernelCheck:
     _warned: int = -1
 
     def check(self) -> None:
-        """Read the kernel, report what something else has changed, and write the difference.
+        """Read the kernel, report changes by other programs, and write the difference.
 
         Raises:
             HostError: The kernel cannot be read or written.
@@ -63,7 +63,7 @@ class KernelCheck:
         self.refresh()
         desired = self.desired
         if desired.rules is not None and desired.rules.is_behind:
-            desired.rules = None  # else what the node's addresses change would be reported as drift
+            desired.rules = None  # otherwise changes caused by new node addresses would be reported as drift
         changed, desired.dirty = desired.dirty, Touched(site=desired.dirty.site)
         try:
             rules, readout, has_changed = self._compare_and_write(changed.services)
@@ -74,7 +74,7 @@ class KernelCheck:
             raise
         self.warn(rules)
         self.reports.problems.connections(readout.conntrack_error)
-        # The revision from before the reading: what others write while we read or write is looked at once more.
+        # The revision before reading, so that changes during reading or writing are checked again.
         self.record.revision = readout.mark
         self.schedule.must_check = False
         self.reports.status(rules)
@@ -90,13 +90,13 @@ class KernelCheck:
         """Decide what has changed, compare with the kernel, and write.
 
         Returns:
-            What was decided, what the kernel had, and whether the last plan has changed anything.
+            The decisions, the observed state, and whether the last plan has changed anything.
 
         Raises:
             HostError: The kernel cannot be read or written.
         """
         is_first = self.desired.rules is None
-        with ThreadPoolExecutor(1, "read") as pool:  # a tool prints the rules while we decide what they should be
+        with ThreadPoolExecutor(1, "read") as pool:  # a tool prints the rules while the desired rules are computed
             reading = pool.submit(self.writer.read)
             rules = self.desired.rules
             if rules is None:
@@ -120,21 +120,21 @@ class KernelCheck:
         return rules, readout, not plan.is_empty
 
     def _decide_touched(self, rules: ServiceRules, touched: set[ObjectName]) -> set[ObjectName]:
-        """Decide about Services that this check writes, too; return them and those that share a claim with them."""
-        leaving = set(rules.leaving)  # go with their virtual server
+        """Decide about Services that this check also writes; return them and those that share a frontend with them."""
+        leaving = set(rules.leaving)  # they are deleted with their virtual server
         update = self.isolation.update(rules, touched)
         self.desired.commit(rules, update, is_written=False)
         self.record.attempted |= written_keys(update.plan) | leaving
         return set(update.services)
 
     def _write(self, rules: ServiceRules, plan: Plan, readout: KernelReadout) -> Plan:
-        """Write a plan of the whole; Services that are refused are left out, and the rest is written.
+        """Write a complete plan; rejected Services are left out, and the rest is written.
 
         Returns:
             The plan that was written last.
 
         Raises:
-            HostError: It was refused, whoever is left out.
+            HostError: The write was rejected, whichever Services are left out.
         """
         first = readout
         for _ in range(MAX_ROUNDS):
@@ -160,7 +160,7 @@ class KernelCheck:
         self.log.info("written", changes=len(plan.items), calls=calls)
 
     def is_untouched(self) -> bool:
-        """Return whether nobody can have changed anything since we wrote: then not all of it need be read."""
+        """Return whether nothing can have changed since the last write, so that a complete read is unnecessary."""
         rules, revision = self.desired.rules, self.record.revision
         if rules is None or rules.is_behind or revision is None:
             return False
@@ -170,14 +170,14 @@ class KernelCheck:
             if rules is None or rules.is_behind:
                 return False
             is_untouched = self.writer.has_parameters(rules.sysctls) and self.writer.is_untouched(revision)
-        except HostError:  # all is about to be read, and the failure reported then
+        except HostError:  # everything is read next, and the failure is reported then
             return False
         if is_untouched:
             self.desired.settle_comments()
         return is_untouched
 
     def skip(self, rules: ServiceRules) -> None:
-        """Do what a check does beside reading all, where that need not be done."""
+        """Do the other work of a check when no read is needed."""
         self.schedule.is_untouched()
         if self._warned != self.state.applied:
             self.warn(rules)
@@ -186,14 +186,14 @@ class KernelCheck:
         self.reconcile()
 
     def warn(self, rules: ServiceRules) -> None:
-        """Report what users must know of the rules and of the last plan."""
+        """Report warnings about the rules and the last plan."""
         self.reports.warnings(rules, (*filter(None, [self.writer.beside]), *self.record.notes))
 
     def refresh(self) -> frozenset[Address]:
-        """Read the facts of the host and decide what depends on them; return the addresses that the node has gained.
+        """Read the facts of the host and decide what depends on them; return the new addresses of the node.
 
         Raises:
-            HostError: They cannot be read.
+            HostError: The facts cannot be read.
         """
         self.schedule.host_read()
         if name := self.reports.node.new_name():
@@ -208,9 +208,9 @@ class KernelCheck:
         return gained
 
     def reconcile(self) -> None:
-        """Delete UDP connections that no Service serves, though none has changed: some began while one was served.
+        """Delete UDP connections that no Service serves any more, even if no Service has changed since.
 
-        A failure is reported, and tried again the next time: no rule depends on it.
+        A failure is reported and tried again next time, because no rule depends on it.
         """
         rules = self.desired.rules
         if rules is None or not self.mends:

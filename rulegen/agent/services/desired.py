@@ -1,4 +1,4 @@
-"""What the cluster asks of this node: its objects, what was decided about them, and what has changed since."""
+"""The desired state of this node: the objects, the decisions about them, and what has changed since."""
 
 from __future__ import annotations
 
@@ -28,15 +28,15 @@ if TYPE_CHECKING:
 
 @dataclass(slots=True)
 class DesiredServices:
-    """The Services of the cluster and the rules for them. One thread changes them; any may ask for `compiled`.
+    """The Services of the cluster and their rules. One thread changes them; any thread may call `compiled`.
 
     Attributes:
-        counts: Whether rules count with nfacct.
+        counts: Whether rules have nfacct counters.
         cluster: All objects.
-        known: The Node object that was last decided with; what it says holds while a newer one says nothing.
-        tables: The languages and backends that there are.
-        rules: What was decided; None before that, and when all is to be decided again.
-        dirty: What has changed since.
+        known: The Node object used for the last decisions; its values stay in use while a newer one has none.
+        tables: The known languages and backends.
+        rules: The decisions; None before the first ones, and when everything must be decided again.
+        dirty: Services that have changed since.
         turns: When large Services may be written.
     """
 
@@ -51,12 +51,12 @@ class DesiredServices:
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
     def compiled(self) -> Compiled | None:
-        """Return all that the node should have now, for any thread to look at; None before it is known."""
+        """Return the complete desired state, for any thread; None before it is known."""
         with self._lock:
             return self.rules.compiled() if self.rules is not None else None
 
     def services(self) -> Collection[ResolvedService]:
-        """Return the Services as they are in the kernel."""
+        """Return the Services as committed to the kernel."""
         return self.rules.services if self.rules is not None else ()
 
     def decide(self, facts: HostFacts) -> ServiceRules:
@@ -68,7 +68,7 @@ class DesiredServices:
         return self.rules
 
     def follow_host(self, facts: HostFacts) -> None:
-        """Decide again what depends on the host and the Node object; about all Services where that must be."""
+        """Decide again what depends on the host and the Node object; about all Services if necessary."""
         if self.rules is None:
             return
         with self._lock:
@@ -80,47 +80,47 @@ class DesiredServices:
             self.dirty.services |= touched
 
     def update(self, rules: ServiceRules, names: Collection[ObjectName]) -> Update:
-        """Return what changes of some Services come to."""
+        """Return the changes that some Services cause."""
         with self._lock:
             return rules.update(names)
 
     def update_without(self, rules: ServiceRules, refused: Collection[ObjectName]) -> Update:
-        """Leave Services out, and return what changes then; what the node has of them is what was committed last."""
+        """Leave Services out and return the resulting changes; their state on the node is the last committed one."""
         with self._lock:
             rules.leave_out(refused)
             return rules.update(())
 
     def update_beside(self, rules: ServiceRules, names: Collection[ObjectName], large: Update) -> Update | None:
-        """Return the same while a large Service is being written; None where these Services must wait for it."""
+        """Return the changes while a large Service is being written; None if these Services must wait for it."""
         with self._lock:
             return rules.update_beside(names, large)
 
     def commit(self, rules: ServiceRules, update: Update, *, is_written: bool = True) -> None:
-        """Note that an update is in the kernel; or that it is decided, for the next check to write."""
+        """Record that an update is in the kernel, or that the next check will write it."""
         with self._lock:
             rules.commit(update, is_written=is_written)
 
     def leave_out(self, rules: ServiceRules, names: Collection[ObjectName], there: list[OwnedObjects]) -> None:
-        """Leave Services out, and what the node has of them as it is; who shared a claim with them has it from now."""
+        """Leave Services out and keep their state on the node; Services that share a frontend with them get it now."""
         with self._lock:
             rules.leave_out(names, there)
             rules.commit(rules.update(()))
 
     def settle_comments(self) -> None:
-        """Drop texts of comments that no rule has any more, where they are many."""
+        """Drop comment texts that no rule uses any more, if there are many."""
         if self.rules is not None and self.rules.has_outgrown:
             with self._lock:
                 self.rules.settle_comments()
 
     def by_size(self, rules: ServiceRules, now: float) -> tuple[set[ObjectName], set[ObjectName]]:
-        """Return the Services that have changed: those that are written at once, and the large ones."""
+        """Return the changed Services: those that are written at once, and the large ones."""
         names = self.dirty.services
         large = {name for name in names if is_large(self.cluster.objects.service(name), rules.before(name))}
         self.turns.wait(large, now)
         return names - large, large
 
     def has_changes(self, now: float) -> bool:
-        """Return whether anything has changed that may be written now."""
+        """Return whether any change may be written now."""
         if self.rules is None:
             return bool(self.dirty.services)
         if self.rules.is_behind:
@@ -129,7 +129,7 @@ class DesiredServices:
         return bool(small) or self.turns.chosen(large, now) is not None
 
     def next_sync_at(self, now: float, sync_at: float, check_at: float) -> float:
-        """Return when a sync is due that may begin at `sync_at`; `check_at` where nothing waits for one."""
+        """Return the time of the next sync if it may start at `sync_at`; `check_at` if no change waits for one."""
         if self.rules is None or self.rules.is_behind or not self.dirty.services:
             return sync_at if self.has_changes(now) else check_at
         small, large = self.by_size(self.rules, now)

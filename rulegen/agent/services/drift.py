@@ -1,4 +1,4 @@
-"""Damage: what others have changed on the node, told apart from what a change of objects asks for."""
+"""Drift: changes by other programs on the node, as opposed to changes that objects cause."""
 
 from __future__ import annotations
 
@@ -18,25 +18,25 @@ if TYPE_CHECKING:
     from rulegen.plan.plan import Plan
 
 SHOWN: Final = 5
-"""Of things that others have changed, so many are told one by one."""
+"""Maximum number of changed objects that are reported one by one."""
 
 LINES: Final = 2
-"""Of the rules of one thing, so many are shown."""
+"""Maximum number of rules that are shown for one object."""
 
 LONGEST: Final = 400
-"""Characters that one thing may take in the log."""
+"""Maximum number of characters for one object in the log."""
 
 
 _SHOWN_WITH_RULES: Final = {"chain", "rule", "jump"}
-"""Kinds whose name is that of a chain: what was done to it, its rules tell."""
+"""Kinds whose name is that of a chain: the changed rules are reported."""
 
 
 class ForeignChange(NamedTuple):
-    """One thing that others have changed.
+    """An object that another program has changed.
 
     Attributes:
-        kind: What it is in its language: chain, rule, jump, parameter, host.
-        text: What was done to it, for people: which rule, and of which Service.
+        kind: Kind of the object in its language: chain, rule, jump, parameter, host.
+        text: What was changed, for people: the rule and its Service.
     """
 
     kind: str
@@ -44,7 +44,7 @@ class ForeignChange(NamedTuple):
 
 
 def written_keys(plan: Plan) -> set[Hashable]:
-    """Return which objects a plan writes: language, family and key of each."""
+    """Return the objects that a plan writes: language, family and key of each."""
     return {
         (key.language, key.family.value if key.family is not None else "", change.key)
         for key, part in plan.parts.items()
@@ -58,14 +58,14 @@ def damage(
     ended: Collection[str] = (),
     written: Collection[Hashable] = (),
 ) -> list[ForeignChange]:
-    """Return what others have changed, out of a plan of the whole.
+    """Return the items of a complete plan that other programs have caused.
 
     Args:
-        items: Of a plan against the node, where all but `changed` was as wanted before.
-        changed: Services that changed since: what concerns them is no damage.
-        ended: Names of items that only tell of an end in peace.
-        written: Objects that these changes ask for, or that a failed write of ours may have left, as `written_keys`
-            returns them. Of a chain without comments nobody can tell whose it was.
+        items: Items of a plan against the node; before the change, everything but `changed` matched.
+        changed: Services that have changed since: their items are not drift.
+        ended: Names of items that only report the normal end of an object.
+        written: Objects that these changes affect, or that a failed write may have left, as returned by `written_keys`.
+            For a chain without comments, the Service is unknown.
     """
     own = {str(name) for name in changed}
     damages = []
@@ -79,12 +79,12 @@ def damage(
 
 
 def certain(items: Iterable[Item]) -> list[Item]:
-    """Return the items that others have caused for certain, as a plan tells them: all that a first look can know."""
+    """Return the items that other programs have certainly caused; a first check knows no more than that."""
     return [item for item in items if item.drift is not None]
 
 
 def _text(item: Item) -> str:
-    """Return what others did, with the rule where the item's name is only that of its chain."""
+    """Return what another program did, with the rule if the item's name is only that of its chain."""
     done = {"add": "was deleted", "change": "was changed", "delete": "was added"}[item.action.word]
     family = f" [{item.family}]" if item.family else ""
     lines = [line.text for line in item.lines if line.sign != " "] if item.kind in _SHOWN_WITH_RULES else []
@@ -101,7 +101,7 @@ def tell(
     *,
     mended: bool,
 ) -> None:
-    """Count damage, log it and announce it to users: a line for each kind, with the first few things of it."""
+    """Count drift, log it and send it to users: one line for each kind, with the first few objects."""
     for kind, of_kind in groupby(sorted(damages, key=lambda each: each.kind), key=lambda each: each.kind):
         texts = [each.text for each in of_kind]
         state.metrics.drift.add(kind, len(texts))

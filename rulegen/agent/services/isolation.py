@@ -1,4 +1,4 @@
-"""A write without the Services that the kernel refuses: they are found, and left out until they are tried again."""
+"""A write without the Services that the kernel rejects: they are found, and left out until they are tried again."""
 
 from __future__ import annotations
 
@@ -28,17 +28,17 @@ if TYPE_CHECKING:
 
 
 def name_of(owner: str) -> ObjectName:
-    """Return the name of a Service that is written as `namespace/name`."""
+    """Return the name of a Service from `namespace/name`."""
     namespace, _, name = owner.partition("/")
     return ObjectName(namespace, name)
 
 
 @dataclass(frozen=True, slots=True)
 class Isolation:
-    """Keeps Services that the kernel refuses from stopping all others.
+    """Prevents Services that the kernel rejects from blocking all others.
 
     Attributes:
-        left_out: Those that are left out now.
+        left_out: The Services that are left out now.
     """
 
     desired: DesiredServices
@@ -49,7 +49,7 @@ class Isolation:
     clock: Callable[[], float]
 
     def update(self, rules: ServiceRules, names: Collection[ObjectName]) -> Update:
-        """Decide about Services; those are left out that need what the kernel was just seen to refuse to all."""
+        """Decide about Services; leave out those that need a feature that the kernel rejects for every Service."""
         update = self.desired.update(rules, names)
         refused = self.refused(update)
         if not refused:
@@ -59,22 +59,22 @@ class Isolation:
         return self.desired.update_without(rules, reasons)
 
     def refused(self, update: Update) -> dict[str, str]:
-        """Return the Services of an update that need what the kernel was just seen to refuse, with the reasons."""
+        """Return the Services of an update that need a feature that the kernel has just rejected, with the reasons."""
         fragments = (fragment for fragment in update.fragments.values() if fragment is not None)
         belongings = Belongings(fragments, self.desired.tables.languages)
         return self.left_out.refused(belongings, self.clock(), lacking_text)
 
     def write_without_refused(self, rules: ServiceRules, plan: Plan, first: KernelReadout, error: HostError) -> None:
-        """Find the Services that are refused, write the others, and leave these out as they were at first.
+        """Find the rejected Services, write the others, and keep the previous state of the rejected ones.
 
         Args:
-            rules: What was decided.
-            plan: What was refused.
-            first: What the kernel had before anything was written.
-            error: Why it was refused.
+            rules: The decisions.
+            plan: The rejected plan.
+            first: The state of the kernel before the write.
+            error: The error of the write.
 
         Raises:
-            HostError: It is not by a Service.
+            HostError: No Service is the cause.
         """
         compiled = rules.compiled()
         writer = self.writer
@@ -84,27 +84,27 @@ class Isolation:
             raise error
         reasons = {name_of(owner): reason for owner, reason in verdict.refused.items()}
         self.desired.leave_out(rules, reasons, self._there(compiled, first, verdict.refused))
-        now = self.clock()  # of both: when the Services are tried again, what the kernel lacked must be forgotten
+        now = self.clock()  # of both: when the Services are tried again, the missing feature must be tested again
         self.left_out.add(reasons, now, {name_of(owner) for owner in verdict.untried})
         self.left_out.add_lacking(verdict.lacking, now)
         self.log.info("written in parts", tries=verdict.tries, left_out=len(reasons))
 
     def leave_out_again(self, rules: ServiceRules, readout: KernelReadout, touched: set[ObjectName]) -> None:
-        """Leave those out that were refused before all was decided again, unless they have changed since."""
+        """Leave out Services that were rejected before everything was decided again, unless they have changed."""
         names = {name for name in self.left_out.names - touched if rules.before(name) is not None}
         if names:
             there = self._there(rules.compiled(), readout, {str(name) for name in names})
             self.desired.leave_out(rules, names, there)
 
     def settle(self, rules: ServiceRules) -> None:
-        """Note, after a write, which Services are still left out, and what the node has of them."""
+        """Record after a write which Services are still left out, and their state on the node."""
         self.left_out.settle(rules.left_out)
         self.record.held = rules.held
 
     def _there(self, compiled: Compiled, readout: KernelReadout, owners: Collection[str]) -> list[OwnedObjects]:
-        """Return what the node has of some Services: as is known since they were left out, else as is recognised.
+        """Return the state of some Services on the node: as recorded when they were left out, else as recognised.
 
-        By its new form alone a Service's old rules are not all recognised, as where its protocol is another one.
+        A Service's old rules are not all recognised by its new form, for example if its protocol has changed.
         """
         known = [objects for objects in self.record.held if objects.owner in owners]
         return [*held(compiled, self.writer.observed(compiled, readout), owners), *known]

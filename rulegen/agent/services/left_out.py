@@ -1,4 +1,4 @@
-"""Services that the kernel refused: left out, reported once, tried again when they change and after some minutes."""
+"""Services that the kernel rejected: left out, reported once, tried again after a change and after some minutes."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ if TYPE_CHECKING:
     from rulegen.languages.language import Shape
 
 RETRY_S: Final = 300.0
-"""Seconds until a Service that has not changed is tried again."""
+"""Seconds until an unchanged Service is tried again."""
 UNTRIED_S: Final = 1.0
-"""The same for a Service that there was no time to try."""
+"""The same for a Service that was not tried for lack of time."""
 SHOWN: Final = 5
-"""Services with one reason that the log names."""
+"""Maximum number of Services with the same reason that the log names."""
 
 
 class RefusedService(NamedTuple):
@@ -43,7 +43,7 @@ class LeftOut:
 
     Attributes:
         send_event: Sends users an event.
-        uid_of: Returns the UID of a Service, as far as it is known.
+        uid_of: Returns the UID of a Service, if known.
     """
 
     log: AgentLog
@@ -54,12 +54,12 @@ class LeftOut:
     _lacking: dict[frozenset[Shape], RefusedService] = field(default_factory=dict)
 
     def add(self, reasons: Mapping[ObjectName, str], now: float, untried: Collection[ObjectName] = ()) -> None:
-        """Note which Services were refused, and report the new ones.
+        """Record the rejected Services, and report the new ones.
 
         Args:
-            reasons: Why, by Service.
-            now: The time.
-            untried: Those that there was no time to try: they are tried again soon, without an event.
+            reasons: The reason by Service.
+            now: The current time.
+            untried: Services that were not tried for lack of time: they are tried again soon, without an Event.
         """
         by_reason: defaultdict[str, list[ObjectName]] = defaultdict(list)
         for name, reason in sorted(reasons.items()):
@@ -77,12 +77,15 @@ class LeftOut:
         self._count()
 
     def add_lacking(self, lacking: Iterable[frozenset[Shape]], now: float) -> None:
-        """Note what the kernel refuses to every Service that needs it: such a Service is not tried for some time."""
+        """Record a feature that the kernel rejects for every Service.
+
+        Services that need it are not tried again soon.
+        """
         for needs in lacking:
             self._lacking[needs] = RefusedService("", now + RETRY_S)
 
     def refused(self, belongings: Belongings, now: float, text: Callable[[frozenset[Shape]], str]) -> dict[str, str]:
-        """Return the Services that need what the kernel was seen to lack, `namespace/name`, with the reason."""
+        """Return the Services (`namespace/name`) that need a missing feature, with the reason."""
         self._lacking = {needs: refusal for needs, refusal in self._lacking.items() if refusal.until > now}
         if not self._lacking:
             return {}
@@ -94,14 +97,14 @@ class LeftOut:
         }
 
     def settle(self, left_out: Collection[ObjectName]) -> None:
-        """Note which Services are still left out; report those that are served again."""
+        """Record which Services are still left out; report those that are served again."""
         for name in sorted(self._refusals.keys() - set(left_out)):
             del self._refusals[name]
             self.log.info("no longer left out", service=str(name))
         self._count()
 
     def due(self, now: float) -> set[ObjectName]:
-        """Return the Services that are due to be tried again, and put off their next attempt."""
+        """Return the Services that are due to be tried again, and postpone their next attempt."""
         due = {name for name, refusal in self._refusals.items() if refusal.until <= now}
         for name in due:
             self._refusals[name] = self._refusals[name]._replace(until=now + RETRY_S)
@@ -109,16 +112,16 @@ class LeftOut:
 
     @property
     def names(self) -> frozenset[ObjectName]:
-        """The names of all Services that are left out."""
+        """Names of all Services that are left out."""
         return frozenset(self._refusals)
 
     @property
     def next_at(self) -> float | None:
-        """When the next one is due to be tried again; None if none is left out."""
+        """Time of the next attempt; None if no Service is left out."""
         return min((refusal.until for refusal in self._refusals.values()), default=None)
 
     def texts(self) -> Iterator[str]:
-        """Yield a line for people for each Service that is left out."""
+        """Yield a line of text for each Service that is left out."""
         for name, refusal in sorted(self._refusals.items()):
             yield f"Service {name} is left out, and its old rules stay: {refusal.reason}"
 

@@ -1,4 +1,4 @@
-"""Problems that may last: each is reported when it is new, and once more when it is over."""
+"""Lasting problems: each is reported when it starts and when it ends."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from rulegen.net import Family
 
 SHOWN: Final = 5
-"""Faults of an object that are reported one by one."""
+"""Maximum number of faults of an object that are reported."""
 _API_VERSIONS: Final = {
     "Service": "v1",
     "Node": "v1",
@@ -32,11 +32,11 @@ _API_VERSIONS: Final = {
 
 @dataclass(slots=True)
 class KnownProblems:
-    """The problems that are reported already, so that each is reported once.
+    """The problems that were already reported.
 
     Attributes:
         send_event: Sends users an event.
-        uid_of: Returns the UID of a Service, as far as it is known.
+        uid_of: Returns the UID of a Service, if known.
     """
 
     log: AgentLog
@@ -51,7 +51,7 @@ class KnownProblems:
     _over: frozenset[tuple[ObjectName, LimitKind, Family]] = frozenset()
 
     def rejected(self, rejected: list[Rejected]) -> None:
-        """Report objects that are skipped since the last call, and those that no longer are."""
+        """Report objects that are newly skipped, and those that are no longer skipped."""
         self.state.metrics.rejected.set(len(rejected))
         now = frozenset(rejected)
         for fresh in rejected:
@@ -80,7 +80,7 @@ class KnownProblems:
         """
         now = {(service.name, excess): None for service in services for excess in service.over}
         for name, excess in now:
-            if (name, excess.kind, excess.family) not in self._over:  # how many it has now may change all the time
+            if (name, excess.kind, excess.family) not in self._over:  # the current number may change all the time
                 note = f"served in part: {excess.text} ({excess.kind.option})"
                 self.send_event(EventRequest(self._service(name), "OverLimit", "Serve", note, is_shared=True))
         for kind in LimitKind:
@@ -91,7 +91,7 @@ class KnownProblems:
         """Send events about new conflicts over addresses and ports; `warnings` logs them.
 
         Args:
-            conflicts: All that there are now; each is reported about both Services.
+            conflicts: All current conflicts; each is reported for both Services.
         """
         now = dict.fromkeys(conflicts)
         for conflict in now:
@@ -104,13 +104,13 @@ class KnownProblems:
         self._conflicts = frozenset(now)
 
     def node(self, kept: tuple[str, ...]) -> None:
-        """Log when nothing of an earlier Node object is in use any more; `warnings` logs what is."""
+        """Log when no part of an earlier Node object is in use any more; `warnings` logs which parts are."""
         if self._kept and not kept:
             self.log.info("the Node object is complete again and is used")
         self._kept = kept
 
     def connections(self, error: HostError | None) -> None:
-        """Log why stale connections are not deleted from conntrack; None where they are."""
+        """Log why stale connections are not deleted from conntrack; None if they are."""
         if error is not None and error.message != self._connections:
             self.log.warning("cannot search for stale connections", error=error.message, hint=error.hint)
         self._connections = error.message if error is not None else ""
@@ -120,7 +120,7 @@ class KnownProblems:
 
 
 def _referred(rejected: Rejected) -> ObjectReference | None:
-    """Return the reference of a rejected object for an event; None for kinds whose events nobody reads."""
+    """Return the reference of a rejected object for an Event; None for kinds whose Events nobody reads."""
     kind, _, name = rejected.object.partition(" ")
     version = _API_VERSIONS.get(kind)
     namespace, slash, short = name.partition("/")

@@ -1,4 +1,4 @@
-"""What this agent knows of the kernel since it last read or wrote it."""
+"""What this agent knows about the kernel since its last read or write."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ if TYPE_CHECKING:
 
 @dataclass(slots=True)
 class KernelRecord:
-    """What is known of the kernel.
+    """Known facts about the kernel.
 
     Attributes:
-        revision: Shows whether anything else has written since; None where nothing shows that.
-        attempted: Objects that a write may have left half done, or that another proxy is given time to write.
-        held: What the node has of the Services that are left out.
-        notes: What users must know of the last plan of the whole: what stays, and why.
+        revision: Shows whether another program has written since; None if there is no way to know.
+        attempted: Objects that a write may have left incomplete, or that another proxy still has time to write.
+        held: State on the node of the Services that are left out.
+        notes: Notes of the last complete plan: what stays, and why.
     """
 
     revision: KernelRevision | None = None

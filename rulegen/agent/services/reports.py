@@ -25,13 +25,13 @@ if TYPE_CHECKING:
 
 @dataclass(slots=True)
 class SyncReports:
-    """Reports what the sync does and finds, each thing once.
+    """Reports what the sync does and finds, once each.
 
     Attributes:
         node: This node.
         mends: Whether differences are written; else they are only reported.
         send_event: Sends users an event.
-        health: Answers load balancers; None where another proxy does.
+        health: Answers load balancers; None if another proxy does.
     """
 
     node: ThisNode
@@ -48,17 +48,17 @@ class SyncReports:
         self.problems = KnownProblems(self.log, self.state, self.send_event, self.node.cluster.uid_of)
 
     def warnings(self, rules: ServiceRules, notes: tuple[str, ...]) -> None:
-        """Report what is new of what users must know although work goes on."""
+        """Report new warnings."""
         self.problems.warnings((*rules.warnings, *notes))
         self.problems.conflicts(rules.conflicts)
         self.problems.over_limits(rules.services)
 
     def status(self, rules: ServiceRules, changed: Mapping[ObjectName, ResolvedService | None] | None = None) -> None:
-        """Report how the node is now, to load balancers too.
+        """Report the state of the node, also to load balancers.
 
         Args:
-            rules: What was decided.
-            changed: The Services that have changed; None where all may have.
+            rules: The decisions.
+            changed: Services that have changed; None if all may have.
         """
         self.state.node_is_deleted(deleted=self.node.is_leaving())
         self.problems.node(rules.kept)
@@ -72,20 +72,20 @@ class SyncReports:
         self.problems.rejected(self.node.cluster.rejected())
 
     def drift_event(self, note: str) -> None:
-        """Tell users, by an event on the node, what something else has changed."""
+        """Send an Event on the node about changes by another program."""
         reason, action = ("DriftMended", "Mend") if self.mends else ("DriftFound", "Report")
         self.send_event(EventRequest(self.node.reference(), reason, action, note))
 
     def drift(self, plan: Plan, changed: set[ObjectName], attempted: set[Hashable], *, is_first: bool) -> None:
-        """Report what something else has changed; where nothing is written, what else differs, apart from it.
+        """Report changes by another program; if nothing is written, also report other differences, separately.
 
         Args:
-            plan: What differs.
+            plan: The differences.
             changed: Services that have changed since the last check.
-            attempted: Objects that differ by writes of ours.
-            is_first: Whether nobody knows what the node had before: then only what is certain counts as drift.
+            attempted: Objects that differ because of rulegen's own writes.
+            is_first: Whether the earlier state is unknown: then only certain cases count as drift.
         """
-        fresh = [item for item in plan.items if item not in self._left]  # what stays so is reported once
+        fresh = [item for item in plan.items if item not in self._left]  # a lasting difference is reported once
         ended = {str(key) for part in plan.parts.values() for key in part.ended}
         if is_first:
             changes = damage(() if self.mends else certain(fresh), (), ended)
@@ -101,7 +101,7 @@ class SyncReports:
         self.state.metrics.drift_unmended.set(len(self._left))
 
     def refused_parameters(self, refused: Mapping[str, str]) -> None:
-        """Report the kernel parameters that cannot be set on this host: somebody else has to.
+        """Report the kernel parameters that cannot be set on this host.
 
         Args:
             refused: All of them, each with the reason.
@@ -113,7 +113,7 @@ class SyncReports:
             self.send_event(EventRequest(self.node.reference(), "ParameterNotSet", "SetParameter", refused[name]))
 
     def failure(self, fields: Mapping[str, str], pause_s: float) -> None:
-        """Report what failed, and when it is tried again."""
+        """Report a failure and the time of the next attempt."""
         self.state.failed(fields["error"])
         self.log.error("not written", again_in_s=pause_s, **fields)
         self.send_event(EventRequest(self.node.reference(), "FailedToSync", "Sync", fields["error"]))

@@ -1,6 +1,6 @@
-"""When the agent does what: the next sync, check and look at the host, and the pause after a failure.
+"""When the agent does what: the next sync, check and read of the host, and the pause after a failure.
 
-Times are seconds of a clock that only grows.
+Times are seconds of a monotonic clock.
 """
 
 from __future__ import annotations
@@ -17,17 +17,17 @@ if TYPE_CHECKING:
 FIRST_PAUSE_S: Final = 1.0
 LONGEST_PAUSE_S: Final = 60.0
 CHECK_SHARE: Final = 3
-"""After a check that found nothing, foreign changes wait for so many times what it took."""
+"""After a check without a result, foreign changes wait for this multiple of the time that the check took."""
 
 
 @dataclass(frozen=True, slots=True)
 class SyncIntervals:
-    """How often what is done, in seconds.
+    """Intervals, in seconds.
 
     Attributes:
-        min_sync_s: The least time between two syncs; changes in between are written together.
-        sync_s: The most time between two checks of the kernel.
-        quiet_s: How long to wait for more foreign changes, or changes of the host, before they are looked at.
+        min_sync_s: Minimum time between two syncs; changes in between are written together.
+        sync_s: Maximum time between two checks of the kernel.
+        quiet_s: Time to wait for more foreign changes, or changes of the host, before they are read.
     """
 
     min_sync_s: float = 1.0
@@ -37,13 +37,13 @@ class SyncIntervals:
 
 @dataclass(slots=True)
 class Schedule:
-    """The deadlines of the thread that keeps Services in sync; it alone calls this.
+    """The deadlines of the thread that keeps Services in sync; only that thread calls this.
 
     Attributes:
-        check_at: When the kernel is compared with what it should have.
-        sync_at: When changes may be written.
-        host_at: When the facts of the host are read; never, unless they may have changed.
-        must_check: Whether the next check must read all, even if nobody else has written.
+        check_at: Time of the next comparison with the kernel.
+        sync_at: Time from which changes may be written.
+        host_at: Time to read the facts of the host; infinity unless they may have changed.
+        must_check: Whether the next check must read everything, even if no other program has written.
     """
 
     clock: Callable[[], float]
@@ -59,59 +59,59 @@ class Schedule:
 
     @property
     def is_paused(self) -> bool:
-        """Whether nothing is tried yet after a failure: more changes are no reason to try more often."""
+        """Whether the pause after a failure lasts: more changes are no reason to try earlier."""
         return self.clock() < self._again_at
 
     def due_in(self, sync_at: float) -> float:
-        """Return for how many seconds nothing is due, if changes are to be written at `sync_at`."""
+        """Return the seconds until something is due, if changes are to be written at `sync_at`."""
         due_at = max(min(sync_at, self.check_at, self.host_at), self._again_at)
         return max(due_at - self.clock(), 0.0)
 
     def rules_changed(self) -> None:
-        """Check soon: somebody else has changed rules."""
+        """Schedule a check soon: another program has changed rules."""
         self.must_check = True
         pause_s = max(self.intervals.quiet_s, self._check_pause_s)
         self.check_at = min(self.check_at, self.clock() + pause_s)
 
     def host_changed(self) -> None:
-        """Read the facts of the host soon."""
+        """Schedule a read of the host's facts soon."""
         soonest = max(self.clock() + self.intervals.quiet_s, self._host_read_at + self.intervals.min_sync_s)
         self.host_at = min(self.host_at, soonest)
 
     def host_read(self) -> None:
-        """Note that the facts of the host are read now."""
+        """Record that the facts of the host are read now."""
         self.host_at, self._host_read_at = math.inf, self.clock()
 
     def check_in(self, seconds: float) -> None:
-        """Check after so many seconds, whether or not somebody else has written."""
+        """Schedule a check after some seconds, whether or not another program has written."""
         self.must_check, self.check_at = True, self.clock() + seconds
 
     def synced(self) -> None:
-        """Note that changes were written."""
+        """Record that changes were written."""
         self.sync_at = self.clock() + self.intervals.min_sync_s
 
     def is_untouched(self) -> None:
-        """Note that the kernel need not be read, since nobody else has written."""
+        """Record that the kernel need not be read, because no other program has written."""
         self.check_at = self.clock() + self.intervals.sync_s
 
     def checked(self, took_s: float, *, has_changed: bool) -> None:
-        """Note that a check is done.
+        """Record that a check is done.
 
         Args:
-            took_s: How long it took.
-            has_changed: Whether it wrote anything, or would have. If not, who writes rules of their own without pause
-                is not checked without pause.
+            took_s: Duration of the check.
+            has_changed: Whether it wrote anything, or would have. If not, a program that constantly writes its own
+                rules does not cause constant checks.
         """
         self.check_at = self.clock() + self.intervals.sync_s
         self._check_pause_s = 0.0 if has_changed else CHECK_SHARE * took_s
 
     def failed(self) -> float:
-        """Try again after a pause, twice as long as the last one; return its seconds."""
+        """Schedule another attempt after a pause, twice as long as the last one; return the pause in seconds."""
         pause_s = self._pause.failed()
         self.must_check = True
         self._again_at = self.check_at = self.sync_at = self.clock() + pause_s
         return pause_s
 
     def succeeded(self) -> None:
-        """Note that what was due was done: the next failure has a short pause again."""
+        """Record a success: the pause after the next failure is short again."""
         self._pause.succeeded()

@@ -1,4 +1,4 @@
-"""The thread that keeps Services in sync: events make Services dirty, a sync writes them, a check finds drift.
+"""The thread that keeps Services in sync: events mark Services as dirty, a sync writes them, a check finds drift.
 
 watch ─► inbox ─► Cluster ─► dirty ─┬─► sync: only what is dirty ─► kernel
 kernel's own notice, or time ───────┴─► check: read all, plan, write the difference
@@ -37,11 +37,11 @@ if TYPE_CHECKING:
     from rulegen.kube.snapshot.cluster import Touched
 
 RENAMED_S: Final = 5.0
-"""How long to wait for an event while there is no Node object of this node, and the host may get another name."""
+"""Wait for an event while this node has no Node object and the host name may change, in seconds."""
 NODE_S: Final = 60.0
-"""How long to wait for an event while there is no Node object of this node, before that is looked at again."""
+"""Wait for an event while this node has no Node object, in seconds."""
 UNSYNCED_S: Final = 0.05
-"""How often to ask whether other threads are done, of which no event comes."""
+"""How often to check whether other threads are done, which send no event."""
 
 
 def _nothing() -> None:
@@ -50,12 +50,12 @@ def _nothing() -> None:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Once:
-    """A sync that ends when all is written once.
+    """A sync that ends after everything was written once.
 
     Attributes:
-        give_up_at: When to give up, by the clock, if it lacks something then.
-        lacks: Returns what it waits for that comes from elsewhere; empty for nothing.
-        is_done: Returns whether what others write at the same time is written, too.
+        give_up_at: Time to give up if something is still missing.
+        lacks: Returns what is missing from outside; empty for nothing.
+        is_done: Returns whether other threads have also written everything.
     """
 
     give_up_at: float = math.inf
@@ -65,20 +65,20 @@ class Once:
 
 @dataclass(slots=True, kw_only=True)
 class ServiceSync:
-    """Keeps the rules of one node as the cluster wants them, in the thread that calls `run`.
+    """Keeps the rules of one node up to date, in the thread that calls `run`.
 
     Attributes:
-        inbox: Events and wake-ups, put in by other threads.
+        inbox: Events and wake-ups from other threads.
         node: This node.
-        desired: What the cluster asks for.
+        desired: The desired state.
         writer: Reads and writes the kernel.
         reports: Reports to users.
-        has_synced: Returns whether every list has come once; before that nothing is written.
-        mends: Whether rules are written; else nothing is, and differences are only reported.
-        once: Ends when all is written once; None for never.
-        on_site: Called with each change of the cluster, for what Ingresses are made of.
-        on_synced: Called once, when every list has come.
-        on_ready: Called when all was written for the first time.
+        has_synced: Returns whether every list was received once; nothing is written before.
+        mends: Whether differences are written; otherwise they are only reported.
+        once: To end after everything was written once; None to run on.
+        on_site: Called with each change of the cluster, for the sync of Ingresses.
+        on_synced: Called once, when every list was received.
+        on_ready: Called when everything was written for the first time.
     """
 
     inbox: Inbox
@@ -135,10 +135,10 @@ class ServiceSync:
         """Keep the rules in sync until a wake-up ends it.
 
         Returns:
-            `stop` or `reload`, as the wake-up said; `once` when all is written once, `late` when that took too long.
+            `stop` or `reload`, from the wake-up; `once` after everything was written once; `late` after the timeout.
         """
         while True:
-            is_complete = self.has_synced()  # asked first: the list that completes it is taken below
+            is_complete = self.has_synced()  # checked first: the list that completes the set is applied below
             ended = self._wait()
             if ended:
                 return ended
@@ -155,14 +155,14 @@ class ServiceSync:
                     return "once"
 
     def _begin_once(self) -> None:
-        """Note that every list has come, the first time."""
+        """Record that every list was received, the first time."""
         self.state.listed()
         if not self._is_synced:
             self._is_synced = True
             self.on_synced()
 
     def turn(self) -> None:
-        """Do what is due: a check where one is, else a sync of what is dirty."""
+        """Do what is due: a check if one is due, else a sync of dirty Services."""
         schedule, desired, now = self.schedule, self.desired, self.clock()
         if schedule.is_paused:
             return
@@ -205,13 +205,13 @@ class ServiceSync:
         desired.dirty.nodes = False
         self._check.warn(rules)
         self.reports.status(rules, {})
-        if gained:  # an address that comes back brings what conntrack remembers of it
+        if gained:  # conntrack may have entries for an address that comes back
             self._check.reconcile()
         if not desired.dirty.services and not rules.is_behind and not self.schedule.must_check:
             self.state.wrote(generation)
 
     def _guarded(self, work: Callable[[], None]) -> bool:
-        """Do some work, and return whether it was done; a failure is reported, and tried again after a pause."""
+        """Do some work, and return whether it succeeded; a failure is reported and tried again after a pause."""
         try:
             work()
         except HostError as error:
@@ -225,7 +225,7 @@ class ServiceSync:
         return False
 
     def apply_event(self, event: Event) -> None:
-        """Apply one event to what is known of the cluster; what it touches is written with the next sync."""
+        """Apply one event to the known cluster; the next sync writes what it affects."""
         touched = self.desired.cluster.take(event)
         if touched.services or touched.nodes:
             self.state.changed()
@@ -235,26 +235,26 @@ class ServiceSync:
         self.desired.dirty.add(touched)
 
     def apply_rest(self) -> None:
-        """Apply the events that wait, once nothing more arrives; nothing is written for them."""
+        """Apply all waiting events until no more arrive; nothing is written for them."""
         with suppress(queue.Empty):
             while True:
                 self._taken(self.inbox.signals.get_nowait())
 
     def _wait(self) -> str:
-        """Wait for something to do, and apply all that has come; return why to end, empty for not at all."""
+        """Wait for work and apply all that has arrived; return why to end, empty to continue."""
         ended = ""
         try:
             signal: Event | Wake = self.inbox.signals.get(timeout=self._due_in())
             while True:
                 why = self._taken(signal)
-                ended = why if why and ended != "stop" else ended  # an end is not put off by what comes behind it
+                ended = why if why and ended != "stop" else ended  # events in the queue do not delay the end
                 signal = self.inbox.signals.get_nowait()
         except queue.Empty:
             self.inbox.looked()
             return ended
 
     def _take_waiting(self) -> None:
-        """Apply what has come, without waiting; what ends the run is left for `_wait`."""
+        """Apply what has arrived, without waiting; entries that end the run are left for `_wait`."""
         ends: list[Event | Wake] = []
         with suppress(queue.Empty):
             while True:
@@ -266,7 +266,7 @@ class ServiceSync:
             self.inbox.signals.put(signal)
 
     def _taken(self, signal: Event | Wake) -> str:
-        """Apply an event or a wake-up; return why it ends the run, empty where it does not."""
+        """Apply an event or a wake-up; return why it ends the run, empty if it does not."""
         if not isinstance(signal, Wake):
             self.apply_event(signal)
         elif signal.why == "check":
@@ -278,7 +278,7 @@ class ServiceSync:
         return ""
 
     def _due_in(self) -> float:
-        """Return for how many seconds nothing is due, however many events come."""
+        """Return the seconds until something is due, however many events arrive."""
         due = self._work_due_in()
         late = self.once.give_up_at - self.clock() if self.once is not None else 0.0
         return min(due, late) if late > 0 else due

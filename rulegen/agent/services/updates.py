@@ -1,4 +1,4 @@
-"""A sync: the Services that have changed are decided again, and the difference is written."""
+"""A sync: changed Services are decided again, and the difference is written."""
 
 from __future__ import annotations
 
@@ -24,15 +24,15 @@ if TYPE_CHECKING:
     from rulegen.kube.objects.names import ObjectName
 
 OTHERS_S: Final = 5.0
-"""How long another proxy is given to write what a change asks for, where differences are only reported."""
+"""Time for another proxy to write what a change requires, if differences are only reported."""
 
 
 @dataclass(slots=True)
 class UpdateWriter:
-    """Writes what changed Services come to.
+    """Writes the changes that Services cause.
 
     Attributes:
-        take_waiting: Applies all events that wait.
+        take_waiting: Applies all waiting events.
         mends: Whether anything is written.
     """
 
@@ -63,16 +63,16 @@ class UpdateWriter:
         if small:
             turns.wrote_others(self.clock())
         name = turns.chosen(large, self.clock())
-        if name is not None:  # also where all is to be read soon: what others write without pause is read with pauses
+        if name is not None:  # also if everything is about to be read: constant foreign writes are read with pauses
             began, self._beside_s = self.clock(), 0.0
             self._sync(rules, {name}, writes_others=True)
             turns.wrote(name, self.clock() - began - self._beside_s, self.clock())
 
     def _sync(self, rules: ServiceRules, names: set[ObjectName], *, writes_others: bool = False) -> bool:
-        """Write some of the changed Services; with `writes_others`, those that change meanwhile too.
+        """Write some of the changed Services; with `writes_others`, also those that change meanwhile.
 
         Returns:
-            False where it was refused: all is read next, and written in parts.
+            False if the write was rejected: everything is read next, and written in parts.
 
         Raises:
             HostError: A write failed.
@@ -86,7 +86,7 @@ class UpdateWriter:
             before = {name: rules.before(name) for name in update.services}
             between = self._beside(rules, update) if writes_others else None
             calls = self.writer.write_update(update, before, between) if self.mends else 0
-            self.record.attempted |= keys if not self.mends else set()  # whoever writes here may be late
+            self.record.attempted |= keys if not self.mends else set()  # a program that writes here may be late
         except HostError as error:
             self.desired.dirty.services |= names
             self.record.attempted |= keys
@@ -100,26 +100,26 @@ class UpdateWriter:
         return True
 
     def _committed(self, rules: ServiceRules, update: Update, began: float, calls: int) -> None:
-        """Note that an update was written."""
+        """Record that an update was written."""
         self.desired.commit(rules, update)
         self.isolation.settle(rules)
         self.reports.status(rules, update.services)
         dirty, state = self.desired.dirty, self.state
-        if dirty.services or dirty.nodes:  # at least one change waits
+        if dirty.services or dirty.nodes:  # at least one change is waiting
             state.wrote(max(state.applied, state.desired - 1), oldest=self.desired.turns.oldest(self.clock()))
         else:
             state.wrote(state.desired)
         state.metrics.syncs.add(self.clock() - began)
         state.metrics.partial_syncs.add(self.clock() - began)
         self.schedule.synced()
-        if not self.mends:  # whoever writes the rules here is given time for it, and then looked at
+        if not self.mends:  # the program that writes the rules here gets time for it, and is checked afterwards
             self.schedule.check_in(OTHERS_S)
         if calls:
             state.metrics.writes.add(calls)
             self.reports.log.debug("synced", services=len(update.services), calls=calls)
 
     def _beside(self, rules: ServiceRules, large: Update) -> Callable[[], None]:
-        """Return what applies events and writes small changes between two calls of the write of a large one."""
+        """Return a function that applies events and writes small changes between two parts of a large write."""
         put_off: set[ObjectName] = set()
 
         def write() -> None:
@@ -133,10 +133,10 @@ class UpdateWriter:
         return write
 
     def _sync_beside(self, rules: ServiceRules, names: set[ObjectName], large: Update) -> bool:
-        """Write small Services while a large one is being written; return False where they must wait for it.
+        """Write small Services while a large one is being written; return False if they must wait for it.
 
         Raises:
-            HostError: A write failed: neither is known to be written.
+            HostError: A write failed: it is unknown which of both is written.
         """
         began = self.clock()
         update = self.desired.update_beside(rules, names, large)

@@ -20,17 +20,17 @@ Entries = tuple[str, ...]
 
 
 def union(live: Mapping[str, Entries]) -> Entries:
-    """Return the addresses and names of all nodes; what is neither is left out."""
+    """Return the addresses and names of all nodes; invalid ones are omitted."""
     return in_order(entry for entries in live.values() for entry in entries if family_of(entry) or _is_host(entry))
 
 
 def entries_of(ingress: tuple[LoadBalancerIngress, ...]) -> Entries:
-    """Return what a status publishes."""
+    """Return the addresses that a status publishes."""
     return in_order(entry.ip or entry.hostname for entry in ingress)
 
 
 def documents(entries: Entries) -> list[dict[str, str]]:
-    """Return entries as a status has them."""
+    """Return entries in the format of a status."""
     return [{"ip": entry} if family_of(entry) else {"hostname": entry} for entry in entries]
 
 
@@ -39,7 +39,7 @@ def node_addresses(node: Node | None, *, internal: bool) -> Entries:
 
     Args:
         node: Its Node object, if there is one.
-        internal: Whether to return the internal ones in any case.
+        internal: Whether to always return the internal ones.
     """
     by_type: dict[str, list[str]] = {"ExternalIP": [], "InternalIP": []}
     for address in node.status.addresses if node else ():
@@ -54,7 +54,7 @@ def in_order(entries: Iterable[str]) -> Entries:
 
 
 def family_of(text: str) -> str:
-    """Return `IPv4` or `IPv6`; empty where a text is no address."""
+    """Return `IPv4` or `IPv6`; empty if a text is no address."""
     try:
         return f"IPv{ip_address(text).version}"
     except ValueError:

@@ -23,7 +23,7 @@ class IngressPublication:
 
     Attributes:
         ingresses: Returns those of the cluster, as they are now.
-        served: Returns the names of those that are ours, each with whether it is served; None before that is known.
+        served: Returns the names of the selected Ingresses, each with whether it is served; None before that is known.
     """
 
     ingresses: Callable[[], Mapping[ObjectName, Ingress]]
@@ -31,7 +31,10 @@ class IngressPublication:
     _written: dict[ObjectName, Entries] = field(default_factory=dict)
 
     def changes(self, live: Mapping[str, Entries]) -> Iterator[StatusChange]:
-        """Yield the statuses that differ; for an Ingress that is no longer ours, remove what we published."""
+        """Yield the statuses that differ.
+
+        For an Ingress that is no longer selected, remove what rulegen has published.
+        """
         served = self.served()
         if served is None:
             return
@@ -51,7 +54,7 @@ class IngressPublication:
                 yield StatusChange(INGRESSES, name, MERGE_PATCH, document, target)
 
     def wrote(self, change: StatusChange) -> None:
-        """Remember what was published, to remove it when the Ingress is no longer ours."""
+        """Remember what was published, to remove it when the Ingress is no longer selected."""
         if change.entries:
             self._written[change.name] = change.entries
         else:

@@ -1,9 +1,9 @@
-"""The nodes that serve the same, each with a Lease that it renews, and their leader, which writes for all.
+"""The nodes that serve the same group, each with a Lease that it renews, and their leader, which writes for all.
 
-A Lease (coordination.k8s.io/v1) is a heartbeat: whoever has not renewed its own for as long as it said is gone. That is
-measured by our own clock, from when it was renewed: some time between the last two looks at it, and when exactly the
-Lease says itself. Clocks of nodes differ, so what it says is the API server's time (the Date of its answers), and it
-is believed only within those two looks. The Lease of a node belongs to the Node, and goes with it.
+A Lease (coordination.k8s.io/v1) is a heartbeat: a node that has not renewed its Lease within the stated duration counts
+as dead. That time is measured with the local clock, from the renewal: between the last two reads of the Lease, at the
+time that the Lease states. Clocks of nodes differ, so the Lease contains the API server's time (the Date of its
+answers), and this is accepted only within those two reads. The Node owns its Lease, which is deleted with it.
 """
 
 from __future__ import annotations
@@ -30,12 +30,12 @@ ADDRESSES: Final = "rulegen.io/addresses"
 GROUP: Final = "rulegen.io/publishes"
 """Label of a node's Lease: what it serves."""
 PORTS: Final = "rulegen.io/ports"
-"""Annotation of a node's Lease: the ports that its own programs listen on, as `TCP/22,UDP/53`."""
+"""Annotation of a node's Lease: the ports that its own programs listen on, such as `TCP/22,UDP/53`."""
 MAX_PORTS: Final = 1000
-"""Ports of one node that are written."""
+"""Maximum number of ports of one node that are written."""
 LONGEST_LEASE_S: Final = 3600
 SKEW_S: Final = 2.0
-"""By how much written times may differ, though all are the API server's: its Date header has whole seconds."""
+"""Tolerance for written times: they are the API server's, but its Date header has whole seconds."""
 MAX_ADDRESSES: Final = 32
 """Addresses of one node that are used; more are ignored."""
 LONGEST_NAME: Final = 180
@@ -51,11 +51,11 @@ _MICRO_TIME: Final = re.compile(r"(\d{4}-\d{2}-\d{2}T\d{2}:\d{2}:\d{2})(?:\.\d{1
 
 @dataclass(frozen=True, slots=True)
 class LeaseTiming:
-    """When Leases are renewed, in seconds.
+    """Times for renewing Leases, in seconds.
 
     Attributes:
-        lease_s: How long a Lease holds.
-        renew_s: How long after the last time it is renewed.
+        lease_s: Duration of a Lease.
+        renew_s: Time between two renewals.
     """
 
     lease_s: float = 30.0
@@ -67,8 +67,8 @@ class _Seen:
     """A Lease of another node, as last read.
 
     Attributes:
-        at: When it was renewed, by our clock.
-        looked_at: When it was read.
+        at: Time of its renewal, by the local clock.
+        looked_at: Time when it was read.
     """
 
     version: str
@@ -86,11 +86,11 @@ class LeaseGroup:
 
     Attributes:
         namespace: Where the Leases are.
-        group: What is served: a word of its own for each class of Ingresses.
+        group: Name of what is served: one for each class of Ingresses.
         node: This node's name.
         node_uid: Its UID, once known.
-        ports: Returns the ports that programs of this node listen on, where those matter.
-        taken: Those of all nodes, as their Leases last said.
+        ports: Returns the ports that programs of this node listen on, if they are needed.
+        taken: The ports of all nodes, from their Leases.
         now: The API server's time.
     """
 
@@ -116,7 +116,7 @@ class LeaseGroup:
 
     @property
     def leader_lease(self) -> str:
-        """Name of the Lease whose holder leads."""
+        """Name of the Lease whose holder is the leader."""
         return f"rulegen-{_part(self.group)}.leader"
 
     @property
@@ -126,14 +126,14 @@ class LeaseGroup:
 
     @property
     def is_leading(self) -> bool:
-        """Whether this node leads."""
+        """Whether this node is the leader."""
         return self.clock() < self._leads_until
 
     def join(self, addresses: tuple[str, ...]) -> None:
-        """Renew the Lease by which this node serves, and its addresses, when it is time to.
+        """Renew this node's Lease, with its addresses, when it is due.
 
         Raises:
-            ApiError: The API server does not take it.
+            ApiError: The API server does not accept it.
         """
         at = self.clock()
         if self._joined == addresses and at - self._joined_at < self.rhythm.renew_s:
@@ -142,17 +142,17 @@ class LeaseGroup:
         self._joined, self._joined_at = addresses, at
 
     def leave(self) -> None:
-        """Give up the Lease by which this node serves.
+        """Give up this node's Lease.
 
         Raises:
-            ApiError: The API server does not take it; the others find out when the Lease expires.
+            ApiError: The API server does not accept it; other nodes see it when the Lease expires.
         """
         if self._joined is not None:
             self._heartbeat("", (), 1)
             self._joined = None
 
     def alive(self) -> dict[str, tuple[str, ...]]:
-        """Return the addresses of all nodes that serve, by the nodes' names.
+        """Return the addresses of all serving nodes, by name of the node.
 
         Raises:
             ApiError: They cannot be read.
@@ -172,9 +172,9 @@ class LeaseGroup:
         return dict(sorted(alive.items()))
 
     def _asked(self, ask: Callable[[], _Answer]) -> _Answer:
-        """Return an answer of the API server; where it gave none for long, nobody could renew a Lease either.
+        """Return an answer of the API server; after a long outage, no node could renew its Lease.
 
-        Then all Leases count as renewed a period ago, so that whoever is there has the time to renew its own.
+        All Leases then count as renewed one period ago, so that live nodes have time to renew theirs.
         """
         try:
             answer = ask()
@@ -190,10 +190,10 @@ class LeaseGroup:
         return answer
 
     def lead(self) -> bool:
-        """Try to lead, or to go on leading; return whether this node does.
+        """Try to become or stay the leader; return whether this node is.
 
         Raises:
-            ApiError: The API server does not answer. Who leads already does so until its Lease expires.
+            ApiError: The API server does not answer. The current leader stays until its Lease expires.
         """
         at = self.clock()
         if at < self._look_at:
@@ -209,23 +209,23 @@ class LeaseGroup:
         except ApiError as error:
             if error.status != 409:
                 raise
-            self._follow(at + self.rhythm.renew_s)  # somebody else was faster
+            self._follow(at + self.rhythm.renew_s)  # another client was faster
             return False
-        # Measured from before the request, and not to the very end: others count from when they see it.
+        # Measured from before the request and with a margin: other nodes measure from when they read it.
         self._look_at, self._leads_until = at + self.rhythm.renew_s, at + self.rhythm.lease_s * 0.8
         return True
 
     def _follow(self, until: float) -> None:
-        """Follow another leader until then: when its Lease expires, or sooner."""
+        """Follow another leader until its Lease expires, or sooner."""
         self._look_at, self._leads_until = until, 0.0
-        # Whoever does not lead does not look at the others' Leases: what it saw of them grows old.
+        # A node that is not the leader does not read the other Leases, so what it knows is outdated.
         self._seen = {name: seen for name, seen in self._seen.items() if name == self.leader_lease}
 
     def resign(self) -> None:
-        """Give up the lead, so that another node can take it at once.
+        """Give up the leadership, so that another node can take over at once.
 
         Raises:
-            ApiError: The API server does not take it.
+            ApiError: The API server does not accept it.
         """
         if not self._leads_until:
             return
@@ -247,7 +247,7 @@ class LeaseGroup:
         except ApiError as error:
             if self._own is None or error.status not in {404, 409}:
                 raise
-            self._beat(None, holder, lease_s, more)  # somebody else wrote it, or took it away
+            self._beat(None, holder, lease_s, more)  # another client wrote or deleted it
 
     def _beat(self, known: dict[str, Any] | None, holder: str, lease_s: int, more: Mapping[str, Any]) -> None:
         lease = known or self._asked(lambda: self.objects.read(LEASES, self.namespace, self.own_lease))
@@ -281,7 +281,7 @@ class LeaseGroup:
         return self._alive_until(lease) > self.clock()
 
     def _alive_until(self, lease: Mapping[str, Any]) -> float:
-        """Return until when a Lease is held, by our clock, unless it is renewed; long ago where it is not."""
+        """Return the time until which a Lease is held, by the local clock; a time long ago if it is not held."""
         spec = lease.get("spec", {})
         duration = spec.get("leaseDurationSeconds")
         if not isinstance(duration, int) or not _text(lease, "spec", "holderIdentity"):
@@ -291,16 +291,16 @@ class LeaseGroup:
         seen = self._seen.get(name)
         if seen is None or seen.version != version:
             renewed_at = at - self._age(_text(lease, "spec", "renewTime"))
-            if seen is not None:  # it was renewed since then, whatever time it says
+            if seen is not None:  # it was renewed since then, whatever time it contains
                 renewed_at = max(renewed_at, seen.looked_at)
             seen = self._seen[name] = _Seen(version, renewed_at, at)
         seen.looked_at = at
         return seen.at + min(max(duration, 1), LONGEST_LEASE_S)
 
     def _age(self, renewed: str) -> float:
-        """Return how many seconds ago a Lease was renewed by the time that it says.
+        """Return the age of a Lease in seconds, by the time that it contains.
 
-        What passed while the API server did not answer does not count.
+        Time during which the API server did not answer does not count.
         """
         match = _MICRO_TIME.match(renewed)
         try:
@@ -315,7 +315,7 @@ class LeaseGroup:
 
 
 def _text(document: Any, *path: str) -> str:
-    """Return a text of a document; empty where there is none."""
+    """Return a text of a document; empty if it has none."""
     value = document
     for key in path:
         value = value.get(key) if isinstance(value, dict) else None
@@ -329,6 +329,6 @@ def _ports(text: str) -> Iterator[Port]:
 
 
 def _part(text: str) -> str:
-    """Return a text for use in names and labels: as it is, or its digest if it is not valid there."""
+    """Return a text for names and labels: unchanged, or its digest if it is not valid there."""
     is_fine = is_subdomain(text) and is_label_value(text)
     return text if is_fine and len(text) <= LONGEST_NAME else hashlib.sha256(text.encode()).hexdigest()[:20]

@@ -1,8 +1,8 @@
-"""Publishes addresses in the status of what is served: one node writes for all that serve.
+"""Publishes addresses in the status of objects: one node writes for all serving nodes.
 
-Each node that serves renews a Lease (`rulegen.agent.status.leases`). The leader writes the addresses of all of them to
-the status of each Ingress, and with --publish-service-status of each Service of type LoadBalancer that nobody else
-serves. A node that ends takes its own addresses out, the last one all.
+Each serving node renews a Lease (`rulegen.agent.status.leases`). The leader writes the addresses of all these nodes to
+the status of each Ingress, and with --publish-service-status of each Service of type LoadBalancer without another
+controller. A node that stops removes its own addresses; the last one removes all.
 """
 
 from __future__ import annotations
@@ -30,16 +30,16 @@ PERIOD_S: Final = 5.0
 TRIES: Final = 3
 """Attempts of one write, if another client writes the same object."""
 SILENCE_S: Final = 300.0
-"""Pause after a write was forbidden, in seconds."""
+"""Pause after a forbidden write, in seconds."""
 END_S: Final = 10.0
-"""Time for removing the addresses at the end, in seconds."""
+"""Time for removing the addresses at shutdown, in seconds."""
 
 
 class ServerReports(Protocol):
-    """Reports troubles of the API server, each once for all who talk to it."""
+    """Reports problems of the API server, each once for all callers."""
 
     def failed(self, who: object, error: ApiError, wake: Callable[[], None]) -> bool:
-        """Note a failed request, and return whether it is reported here.
+        """Record a failed request, and return whether this class reports it.
 
         Args:
             who: The caller.
@@ -48,7 +48,7 @@ class ServerReports(Protocol):
         """
 
     def went_well(self, who: object) -> None:
-        """Note a request that succeeded."""
+        """Record a successful request."""
 
 
 class _NoReports:
@@ -64,13 +64,13 @@ class _NoReports:
 
 @dataclass(slots=True, eq=False)
 class Publisher:
-    """Publishes, from a thread of its own.
+    """Publishes addresses, in its own thread.
 
     Attributes:
         addresses: Returns the addresses to publish for this node; None while it serves nothing.
-        withdraws: Whether addresses are removed at the end.
-        server: Reports troubles of the API server, each once for all who talk to it.
-        changed: Set for a turn at once: other objects are served than before.
+        withdraws: Whether addresses are removed at shutdown.
+        server: Reports problems of the API server, each once for all callers.
+        changed: Set to start a turn at once: the served objects have changed.
     """
 
     members: LeaseGroup
@@ -91,7 +91,7 @@ class Publisher:
     _thread: threading.Thread | None = None
 
     def start(self) -> None:
-        """Begin."""
+        """Start."""
         self._thread = threading.Thread(target=self._run, name="publisher", daemon=True)
         self._thread.start()
 
@@ -99,7 +99,7 @@ class Publisher:
         """End.
 
         Args:
-            for_good: Whether this node stops serving; else another run continues.
+            for_good: Whether this node stops serving; otherwise another run continues.
         """
         if self._ended:
             return
@@ -120,7 +120,7 @@ class Publisher:
             self.changed.clear()
 
     def guarded_turn(self) -> None:
-        """Take a turn; a failure is reported once, and the next turn tries again."""
+        """Do one turn; a failure is reported once, and the next turn tries again."""
         if self.clock() < self._silent_until:
             return
         try:
@@ -140,10 +140,10 @@ class Publisher:
             self.server.went_well(self)
 
     def turn(self) -> None:
-        """Renew the Lease if this node serves; if it leads, write the statuses that differ.
+        """Renew the Lease if this node serves; if it is the leader, write the statuses that differ.
 
         Raises:
-            ApiError: The API server does not do it.
+            ApiError: The API server does not accept it.
         """
         addresses = self.addresses()
         self.members.node_uid = self.node_uid()
@@ -159,10 +159,10 @@ class Publisher:
             self._write(self.members.alive())
 
     def withdraw(self) -> None:
-        """Remove this node's addresses, all if it is the last node, and let another one lead.
+        """Remove this node's addresses (all addresses if it is the last node), and give up the leadership.
 
         Raises:
-            ApiError: The API server does not do it.
+            ApiError: The API server does not accept it.
         """
         self.members.leave()
         others = self.members.alive()
@@ -183,10 +183,10 @@ class Publisher:
             raise refusal
 
     def _write_all(self, live: Mapping[str, Entries], until: float | None, written: Counter[str]) -> ApiError | None:
-        """Write every status that differs, and count in `written` those that were, by resource.
+        """Write every status that differs, and count the written ones in `written`, by resource.
 
         Returns:
-            Why the server refused one object, or the last of several; the others are written. None where it took all.
+            Why the server rejected one object, or the last of several; the others are written. None if it accepted all.
         """
         refusal: ApiError | None = None
         for publication in self.publications:
@@ -202,11 +202,11 @@ class Publisher:
                 except ApiError as error:
                     if error.status in {0, 401, 403, 429} or error.status >= 500:
                         raise
-                    refusal = error  # it is about this object: the others are written all the same
+                    refusal = error  # the error concerns this object only, so the others are still written
         return refusal
 
     def _wrote(self, change: StatusChange) -> bool:
-        """Write a status; return False if the object is gone, or was replaced by another one."""
+        """Write a status; return False if the object was deleted, or replaced by another one."""
         for remaining in range(TRIES - 1, -1, -1):
             try:
                 self.members.objects.patch(

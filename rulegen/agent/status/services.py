@@ -19,20 +19,21 @@ if TYPE_CHECKING:
     from rulegen.kube.snapshot.world import ServiceInput
 
 PUBLISHED: Final = "rulegen.io/PublishedByNodes"
-"""Type of the condition of a Service whose addresses are ours; its message is those addresses."""
+"""Type of the condition of a Service whose addresses rulegen has published; its message contains the addresses."""
 
 
 @dataclass(slots=True)
 class ServicePublication:
-    """The status of Services of type LoadBalancer that nobody else serves.
+    """The status of Services of type LoadBalancer without another controller.
 
-    A condition of the Service marks what is ours, so that this outlasts a restart. A status that somebody else wrote is
-    never touched.
+    A condition of the Service marks addresses that rulegen has published, so that this information survives a restart.
+    A status that another client wrote is never changed.
 
     Attributes:
         services: Returns those of the cluster with their endpoints, as they are now.
-        taken: Returns the ports that programs of the nodes listen on, such as the API server's: none is published.
-        refused: Is given each Service that is not published, and why.
+        taken: Returns the ports that programs of the nodes listen on, such as the API server's: these are not
+            published.
+        refused: Called with each Service that is not published, and the reason.
     """
 
     services: Callable[[], Mapping[ObjectName, ServiceInput]]
@@ -41,7 +42,7 @@ class ServicePublication:
     now: Callable[[], dt.datetime] = lambda: dt.datetime.now(dt.UTC)
 
     def changes(self, live: Mapping[str, Entries]) -> Iterator[StatusChange]:
-        """Yield the statuses that differ; of two Services with one port the older one is published."""
+        """Yield the statuses that differ; of two Services with the same port, the older one is published."""
         here = self.taken()
         ports: dict[tuple[str, int], ObjectName] = {}
         refused: dict[ObjectName, str] = {}
@@ -53,7 +54,7 @@ class ServicePublication:
             is_ours = is_published(service)
             if not is_ours and not _may_publish(service):
                 continue
-            # What a program listens on now is not taken from it; but no program takes a port from a Service, either.
+            # A port of a program is not taken from it now; later, no program takes a port from a Service.
             taken = frozenset() if is_ours else here
             target = self._target(name, given, live, ports, taken, refused) if is_candidate(service) else ()
             if entries_of(service.status.load_balancer.ingress) != target or bool(target) != is_ours:
@@ -61,7 +62,7 @@ class ServicePublication:
         self.refused(refused)
 
     def wrote(self, change: StatusChange) -> None:
-        """Remember nothing: the condition of the Service says it."""
+        """Do nothing: the condition of the Service contains it."""
 
     @staticmethod
     def _target(
@@ -109,14 +110,14 @@ class ServicePublication:
 
 
 def is_candidate(service: Service) -> bool:
-    """Whether a Service asks for a load balancer without a class."""
+    """Whether a Service requests a load balancer without a class."""
     spec = service.spec
     is_whole = service.metadata.deletion_timestamp is None and spec.cluster_ip not in {"", "None"}
     return spec.type == "LoadBalancer" and spec.load_balancer_class is None and is_whole
 
 
 def is_published(service: Service) -> bool:
-    """Whether the addresses in a Service's status are ours."""
+    """Whether rulegen has published the addresses in a Service's status."""
     ours = next((entry for entry in service.status.conditions if entry.type == PUBLISHED), None)
     if ours is None or ours.status != "True":
         return False

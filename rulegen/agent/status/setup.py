@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from rulegen.kube.objects.structs import Node
 
 LEASE_NAMESPACE: Final = "rulegen"
-"""Default namespace of Leases outside of a Pod."""
+"""Default namespace of Leases outside a Pod."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -36,12 +36,12 @@ class Publishing:
 
     Attributes:
         ingresses: Whether addresses are published in the status of Ingresses.
-        services: Whether in that of Services of type LoadBalancer that nobody else serves.
+        services: Whether they are published in the status of Services of type LoadBalancer without another controller.
         group: The class of Ingresses: nodes that serve the same one publish together.
-        addresses: Instead of the node's own; empty for those.
-        internal: Whether the node's internal addresses are meant though it has external ones.
-        withdraws: Whether they are taken out at the end.
-        namespace: Where the Leases are; empty for the Pod's own.
+        addresses: Published instead of the node's own; empty for the node's own.
+        internal: Whether to publish internal addresses even if the node has external ones.
+        withdraws: Whether they are removed at shutdown.
+        namespace: Namespace of the Leases; empty for the Pod's own.
     """
 
     ingresses: bool = True
@@ -66,10 +66,10 @@ def publishers_of(
     Args:
         settings: What is published.
         watch: The connection to the API server.
-        reports: Of this node.
-        clock: Seconds that only grow.
-        site: What serves Ingresses; None where they are left alone.
-        site_served: Set when other Ingresses are served than before.
+        reports: Reports about this node.
+        clock: Monotonic time in seconds.
+        site: The part that serves Ingresses; None if they are not served.
+        site_served: Set when the served Ingresses have changed.
     """
     objects = ApiObjects(watch.link)
     namespace = settings.namespace or pod_namespace() or LEASE_NAMESPACE

@@ -1,4 +1,4 @@
-"""What metrics say about the cluster: changes that arrive, and the rules that follow from them."""
+"""Metrics about the cluster: changes that arrive, and the resulting rules."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ if TYPE_CHECKING:
     from rulegen.kube.snapshot.cluster import Touched
 
 TRIGGERED: Final = "endpoints.kubernetes.io/last-change-trigger-time"
-"""Annotation of an EndpointSlice: the time of what caused its change."""
+"""Annotation of an EndpointSlice: the time of the event that caused its change."""
 
 
 def count_change(state: AgentState, event: Event, touched: Touched) -> None:
-    """Count an event as kube-proxy does; a list is as many changes as it touches Services."""
+    """Count an event as kube-proxy does; a list counts as many changes as it affects Services."""
     if event.kind not in {Service, EndpointSlice}:
         return
     triggered = None
@@ -39,16 +39,16 @@ def count_change(state: AgentState, event: Event, touched: Touched) -> None:
 
 
 class RuleCounts:
-    """Counts rules by table, and ports without an endpoint on this node; again only when another write was done."""
+    """Counts rules by table, and ports without endpoints on this node; recomputed only after another write."""
 
     def __init__(self, state: AgentState) -> None:
-        """Have counted nothing yet."""
+        """Start without counts."""
         self._state = state
         self._counted = -1
         self._counts: Mapping[Metric, Mapping[str, float]] = {}
 
     def of(self, compiled: Compiled | None) -> Mapping[Metric, Mapping[str, float]]:
-        """Return the counts for what the node is to have; before anything is known there are none."""
+        """Return the counts for the desired state; nothing before it is known."""
         generation = self._state.applied
         if compiled is not None and generation != self._counted:
             self._counts = _rule_counts(self._state, compiled)
@@ -71,7 +71,7 @@ def _rule_counts(state: AgentState, compiled: Compiled) -> Mapping[Metric, Mappi
 
 
 def _time_of(text: str) -> float | None:
-    """Return a time as RFC 3339 has it, in seconds since 1970; None where it is none."""
+    """Return an RFC 3339 time in seconds since 1970; None if it is invalid."""
     try:
         return dt.datetime.fromisoformat(text).timestamp() if text.isascii() and len(text) < 40 else None
     except (ValueError, OverflowError):

@@ -1,9 +1,9 @@
-"""Events: what users must know, attached to the object that it concerns (events.k8s.io/v1), where kubectl shows it.
+"""Events (events.k8s.io/v1): information for users, attached to the object that it concerns, shown by kubectl.
 
-Sending never blocks the caller and never fails: a thread of its own does it. The same event within some minutes is
-counted in the existing one (a series). An object gets a few at once and then one every five minutes; what cannot be
-sent is dropped and counted. An event that every node would send has the same name on all of them, so that only the
-first node creates it; where an event of that name exists already, this one is counted in it.
+Sending never blocks the caller and never fails, because a separate thread does it. The same Event within some minutes
+increases the count of the existing one (a series). An object gets a few Events at once and then one every five minutes;
+Events that cannot be sent are dropped and counted. An Event that every node would send has the same name on all nodes,
+so only the first node creates it; if an Event of that name exists, its count is increased.
 """
 
 from __future__ import annotations
@@ -34,45 +34,45 @@ if TYPE_CHECKING:
 
 CONTROLLER: Final = "rulegen.io/agent"
 NODE_NAMESPACE: Final = "default"
-"""Where events are kept about objects that have no namespace."""
+"""Namespace of Events about objects without a namespace."""
 LONGEST_NOTE: Final = 1024
 LONGEST_INSTANCE: Final = 128
 LONGEST_NAME: Final = 230
-"""Of an object's name in an event's, which has a few characters more and 253 at the most."""
+"""Maximum length of an object's name in an Event's name, which is a few characters longer and has at most 253."""
 WAITING: Final = 5000
-"""Events that wait to be sent, at the most."""
+"""Maximum number of Events that wait to be sent."""
 BURST: Final = 25
-"""Events about one object that are sent at once."""
+"""Number of Events about one object that are sent at once."""
 REFILL_S: Final = 300.0
-"""And then one in this time."""
+"""After that, one Event in this time."""
 RATE_S: Final = 0.1
 """The time between two requests."""
 SERIES_S: Final = 360.0
-"""How long after the last one the same is still of one series."""
+"""Maximum time between two Events of one series."""
 PATCH_S: Final = 60.0
-"""The least time between two updates of a series."""
+"""Minimum time between two updates of a series."""
 KEPT: Final = 4096
-"""Series and objects that are remembered."""
+"""Maximum number of remembered series and objects."""
 TRIES: Final = 6
-"""Of one request that the server answers with an error."""
+"""Number of attempts for a request that the server answers with an error."""
 UNREACHED_S: Final = 600.0
-"""How long an event waits for a server that does not answer at all."""
+"""Maximum age of an Event while the server does not answer."""
 FIRST_PAUSE_S: Final = 1.0
 LONGEST_PAUSE_S: Final = 30.0
 SILENCE_S: Final = 600.0
-"""How long no event is sent after it was forbidden."""
+"""Pause after sending was forbidden."""
 END_S: Final = 2.0
 TERMINATING: Final = "because it is being terminated"
-"""So a server says that a namespace takes nothing new: with 403, though nothing is forbidden to us."""
+"""Text of a server's answer (403) that a namespace accepts nothing new, although access is not forbidden."""
 
 
 class ObjectReference(NamedTuple):
-    """What an event is about.
+    """The object that an Event is about.
 
     Attributes:
-        api_version: As `v1`.
-        namespace: Empty for a kind that has none.
-        uid: By which kubectl finds the events of an object.
+        api_version: Such as `v1`.
+        namespace: Empty for a kind without namespaces.
+        uid: kubectl finds the Events of an object by it.
     """
 
     api_version: str
@@ -83,20 +83,20 @@ class ObjectReference(NamedTuple):
 
     @property
     def is_sound(self) -> bool:
-        """Whether it can be the name of an object; nothing else is sent to a server."""
+        """Whether this can be the name of an object; others are not sent to the server."""
         return is_subdomain(self.name) and (not self.namespace or is_label(self.namespace))
 
 
 @dataclass(frozen=True, slots=True)
 class EventRequest:
-    """One thing that a user must know.
+    """A request to send an Event.
 
     Attributes:
-        reason: In one word, as `DriftMended`.
-        action: What was done, or was not, as `Mend`.
-        note: For people; whatever it holds, it is made harmless and cut.
-        is_warning: Whether somebody should look at it.
-        is_shared: Whether every node finds out the same.
+        reason: One word, such as `DriftMended`.
+        action: What was done or not done, such as `Mend`.
+        note: Text for people; control characters are escaped, and it is cut.
+        is_warning: Whether a user should look at it.
+        is_shared: Whether every node would send the same Event.
     """
 
     about: ObjectReference
@@ -116,12 +116,12 @@ def _now() -> dt.datetime:
 
 
 def micro_time(when: dt.datetime) -> str:
-    """Return a time as the API's MicroTime has it."""
+    """Return a time in the API's MicroTime format."""
     return when.astimezone(dt.UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
 
 
 def _instant(text: object) -> dt.datetime:
-    """Return the time of a MicroTime; long ago where it is none."""
+    """Return the time of a MicroTime; a time long ago if it is invalid."""
     try:
         when = dt.datetime.fromisoformat(text if isinstance(text, str) else "")
     except ValueError:
@@ -134,7 +134,7 @@ _Key = tuple[ObjectReference, str, str, bool, str]
 
 @dataclass(slots=True)
 class _Series:
-    """An event that was sent, and how often the same came since."""
+    """A sent Event, and the number of repetitions since."""
 
     namespace: str
     name: str
@@ -147,7 +147,7 @@ class _Series:
 
 @dataclass(slots=True)
 class _Bucket:
-    """How many events about one object may be sent."""
+    """How many Events about one object may be sent."""
 
     tokens: float
     at: float
@@ -155,10 +155,10 @@ class _Bucket:
 
 @dataclass(slots=True)
 class Recorder:
-    """Sends events, from a thread of its own.
+    """Sends Events, in its own thread.
 
     Attributes:
-        instance: Who sends them: the node.
+        instance: The sender: the node.
         rate_s: The time between two requests.
     """
 
@@ -177,20 +177,20 @@ class Recorder:
     _thread: threading.Thread | None = None
 
     def start(self) -> None:
-        """Begin to send."""
+        """Start sending."""
         self._thread = threading.Thread(target=self._run, name="events", daemon=True)
         self._thread.start()
 
     def stop(self) -> None:
-        """Send what waits, if that goes quickly, and end."""
+        """Send waiting Events if that is fast, then end."""
         self._ended.set()
-        with suppress(queue.Full):  # then it looks whether this is the end after each one
+        with suppress(queue.Full):  # it then checks after each Event whether to end
             self._waiting.put_nowait(None)
         if self._thread is not None:
             self._thread.join(2 * END_S)
 
     def send_event(self, event: EventRequest) -> None:
-        """Queue an event to be sent; never blocks, never fails."""
+        """Queue an Event; never blocks, never fails."""
         try:
             self._waiting.put_nowait((event, self.now()))
         except queue.Full:
@@ -213,7 +213,7 @@ class Recorder:
         self._guarded(lambda: self.settle(at_end=True))
 
     def _guarded(self, work: Callable[[], None]) -> None:
-        """Do some work; a fault of ours is logged, and later events are still sent."""
+        """Do some work; an internal error is logged, and later Events are still sent."""
         try:
             work()
         except Exception as error:  # noqa: BLE001 - whatever it is, this thread must go on
@@ -221,7 +221,7 @@ class Recorder:
             self.log.error("event not sent", **fault(error))
 
     def send(self, event: EventRequest, when: dt.datetime | None = None) -> None:
-        """Send one event, or count it in the series that it belongs to.
+        """Send one Event, or count it in its series.
 
         Args:
             event: The event.
@@ -252,7 +252,7 @@ class Recorder:
         self._create(key, event, note, when or self.now())
 
     def settle(self, *, at_end: bool = False) -> None:
-        """Send the last counts of series that are over."""
+        """Send the final counts of series that have ended."""
         at = self.clock()
         for key, series in list(self._series.items()):
             is_over = at_end or at - series.last_at >= SERIES_S
@@ -283,7 +283,7 @@ class Recorder:
                 self.state.metrics.events.add("sent")
             elif status == 409:
                 status = self._count_in(document, when)
-            if status not in {404, 409}:  # else it went meanwhile, or somebody else counted at the same time
+            if status not in {404, 409}:  # deleted meanwhile, or counted by another client
                 break
         if status:
             if status in {404, 409}:
@@ -315,15 +315,15 @@ class Recorder:
         }
 
     def _count_in(self, document: dict[str, Any], when: dt.datetime) -> int:
-        """Count an event in the one of its name that is there: its count, and when it was last seen.
+        """Increase the count of the existing Event of this name, and set its last time.
 
         Returns:
-            0 where that is done, or need not be; else a status: of 404 or 409, it is to be tried again.
+            0 if this is done, or not needed; otherwise a status: for 404 or 409, try again.
         """
         namespace, name = document["metadata"]["namespace"], document["metadata"]["name"]
         kept: dict[str, Any] = {}
 
-        def read() -> None:  # by a patch that changes nothing: the role, as kube-proxy's, has no right to read events
+        def read() -> None:  # a patch without changes: no right to read
             kept.update(self.objects.patch(EVENTS, namespace, name, {}))
 
         if status := self._try(read, document["reason"], expected={404}):
@@ -333,9 +333,9 @@ class Recorder:
         last = _instant(series.get("lastObservedTime") or kept.get("eventTime"))
         is_ours = kept.get("reportingInstance") == document["reportingInstance"]
         if is_ours and kept.get("eventTime") == document["eventTime"]:
-            return 0  # it is this one: it came to be, and the answer was lost
+            return 0  # the Event was created, but the answer was lost
         if not is_ours and when - last < dt.timedelta(seconds=PATCH_S):
-            self.state.metrics.events.add("shared")  # just now, by another node: not each of a thousand is to count it
+            self.state.metrics.events.add("shared")  # another node has just counted it
             return 0
         count = series.get("count")
         change = {
@@ -353,7 +353,7 @@ class Recorder:
         return status
 
     def _patch(self, key: _Key, known: _Series) -> None:
-        """Send how often the same came by now; if the event no longer exists, the next one is a new one."""
+        """Send the current count; if the Event no longer exists, the next repetition creates a new one."""
         series = {"count": known.count, "lastObservedTime": micro_time(known.last)}
         known.patched_at = self.clock()
 
@@ -367,15 +367,15 @@ class Recorder:
             self._series.pop(key, None)
 
     def _try(self, send: Callable[[], Any], reason: str, *, expected: Collection[int] = ()) -> int:
-        """Send a request, again and again while that may help.
+        """Send a request, with new attempts while these may help.
 
         Args:
             send: Sends it.
-            reason: Of the event, for the log.
-            expected: What the server may answer that the caller knows what to do about.
+            reason: Reason of the Event, for the log.
+            expected: Statuses that the caller handles.
 
         Returns:
-            0 where the server has done it, else such an answer, or -1: it failed, and was counted so.
+            0 if it succeeded, otherwise such a status, or -1 if it failed and was counted as failed.
         """
         pause = RetryPause(FIRST_PAUSE_S, LONGEST_PAUSE_S)
         remaining, until = TRIES - 1, self.clock() + UNREACHED_S
@@ -404,7 +404,7 @@ class Recorder:
 
 
 def _note(text: str) -> str:
-    """Return a text that prints, in as many bytes as a note may have."""
+    """Return a printable text, cut to the maximum size of a note."""
     encoded = printable(text, LONGEST_NOTE).encode("utf-8", "backslashreplace")
     if len(encoded) <= LONGEST_NOTE:
         return encoded.decode()
@@ -412,7 +412,7 @@ def _note(text: str) -> str:
 
 
 def _event_name(event: EventRequest, note: str, when: dt.datetime) -> str:
-    """Return a name of its own for each event; for what all nodes find out, the same one on each of them."""
+    """Return a unique name for each Event; for a shared Event, the same name on all nodes."""
     if event.is_shared:
         identity = f"{event.about.uid}\0{event.reason}\0{event.action}\0{note}"
         end = hashlib.sha256(identity.encode()).hexdigest()[:16]

@@ -1,4 +1,4 @@
-"""The agent's log: one line for each thing that happened, with fields, as text or JSON."""
+"""The agent's log: one line for each event, with fields, as text or JSON."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def _now() -> dt.datetime:
 
 
 def fault(error: Exception) -> dict[str, str]:
-    """Return the fields of an error for the log; for a fault of ours with its place in the code."""
+    """Return the fields of an error for the log; for an internal error, with its place in the code."""
     if isinstance(error, RulegenError):
         return {"error": error.message, "hint": error.hint}
     frames = traceback.extract_tb(error.__traceback__)
@@ -38,10 +38,10 @@ class AgentLog:
     """Writes lines.
 
     Attributes:
-        is_json: As JSON, for machines.
-        least: The least level that is written.
+        is_json: Whether lines are JSON.
+        least: The lowest level that is written.
 
-    A line that cannot be written, as on a full disk, is no reason to end: the next one says how many were lost.
+    A line that cannot be written, for example on a full disk, does not end the process: the next one counts lost lines.
     """
 
     is_json: bool = False
@@ -51,19 +51,19 @@ class AgentLog:
     _lost: Counter[str] = field(default_factory=Counter, init=False)
 
     def debug(self, message: str, **fields: Any) -> None:
-        """Write what only a developer wants to know."""
+        """Write a message for developers."""
         self._write("debug", message, fields)
 
     def info(self, message: str, **fields: Any) -> None:
-        """Write what happened."""
+        """Write an informational message."""
         self._write("info", message, fields)
 
     def warning(self, message: str, **fields: Any) -> None:
-        """Write what somebody should look at."""
+        """Write a warning."""
         self._write("warning", message, fields)
 
     def error(self, message: str, **fields: Any) -> None:
-        """Write what went wrong."""
+        """Write an error."""
         self._write("error", message, fields)
 
     def _write(self, level: str, message: str, fields: dict[str, Any]) -> None:

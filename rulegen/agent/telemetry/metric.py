@@ -1,7 +1,7 @@
-"""Kinds of metrics: what an agent counts or measures, each an object that whoever counts holds.
+"""Kinds of metrics. Each metric is an object that the counting code uses.
 
-Every method may be called by any thread. Names and values are those of Prometheus' data model; how they are written is
-in `rulegen.agent.telemetry.metrics`.
+Every method may be called by any thread. Names and values follow Prometheus' data model; the text format is in
+`rulegen.agent.telemetry.metrics`.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
 KEPT: Final = 1000
-"""How many durations of a histogram are kept one by one."""
+"""Number of durations of a histogram that are kept."""
 SYNC_BOUNDS: Final = tuple(0.001 * 2**power for power in range(15))
 """kube-proxy's buckets: from a millisecond to 16 seconds."""
 PROGRAMMING_BOUNDS: Final = (
@@ -29,11 +29,11 @@ PROGRAMMING_BOUNDS: Final = (
 
 @dataclass(eq=False, slots=True)
 class CounterMetric:
-    """Counts what only grows.
+    """A counter.
 
     Attributes:
-        name: Of the metric.
-        text: What it counts, for people.
+        name: Name of the metric.
+        text: Meaning of the value, for people.
     """
 
     kind: ClassVar = "counter"
@@ -44,7 +44,7 @@ class CounterMetric:
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
     def add(self, by: int = 1) -> None:
-        """Count so many more."""
+        """Increase the value."""
         with self._lock:
             self.value += by
 
@@ -55,12 +55,12 @@ class CounterMetric:
 
 @dataclass(eq=False, slots=True)
 class LabelledCounterMetric:
-    """Counts what only grows, apart for each value of one label.
+    """A counter with one label: one value for each value of the label.
 
     Attributes:
-        name: Of the metric.
+        name: Name of the metric.
         label: Name of the label.
-        text: What it counts, for people.
+        text: Meaning of the values, for people.
     """
 
     kind: ClassVar = "counter"
@@ -71,12 +71,12 @@ class LabelledCounterMetric:
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
     def add(self, label: str, by: int = 1) -> None:
-        """Count so many more for a value of the label."""
+        """Increase the count for a value of the label."""
         with self._lock:
             self._values[label] += by
 
     def __getitem__(self, label: str) -> float:
-        """Return the count for a value of the label; 0 where none was counted."""
+        """Return the count for a value of the label; 0 if nothing was counted."""
         return self._values[label]
 
     def values(self) -> Mapping[str, float]:
@@ -87,12 +87,12 @@ class LabelledCounterMetric:
 
 @dataclass(eq=False, slots=True)
 class GaugeMetric:
-    """Holds a value that grows and shrinks: what was set last, or what `read` returns at the time of asking.
+    """A gauge: returns the value that was set last, or calls `read`.
 
     Attributes:
-        name: Of the metric.
-        text: What it is, for people.
-        read: Returns the value; None where it is set.
+        name: Name of the metric.
+        text: Meaning of the value, for people.
+        read: Returns the value; None if the value is set.
     """
 
     kind: ClassVar = "gauge"
@@ -103,7 +103,7 @@ class GaugeMetric:
     value: float = 0
 
     def set(self, value: float) -> None:
-        """Hold this value from now on."""
+        """Set the value."""
         self.value = value
 
     def values(self) -> Mapping[str, float]:
@@ -113,12 +113,12 @@ class GaugeMetric:
 
 @dataclass(eq=False, slots=True)
 class LabelledGaugeMetric:
-    """Holds a value for each value of one label.
+    """A gauge with one label: one value for each value of the label.
 
     Attributes:
-        name: Of the metric.
+        name: Name of the metric.
         label: Name of the label.
-        text: What it is, for people.
+        text: Meaning of the values, for people.
     """
 
     kind: ClassVar = "gauge"
@@ -129,7 +129,7 @@ class LabelledGaugeMetric:
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
     def set(self, label: str, value: float) -> None:
-        """Hold this value for a value of the label."""
+        """Set the value for a value of the label."""
         with self._lock:
             self._values[label] = value
 
@@ -145,13 +145,13 @@ class LabelledGaugeMetric:
 
 @dataclass(eq=False, slots=True)
 class HistogramMetric:
-    """Counts durations by bucket, and keeps the last few.
+    """A histogram: counts durations by bucket, and keeps the last few.
 
     Attributes:
-        name: Of the metric.
-        text: What takes so long, for people.
+        name: Name of the metric.
+        text: What is measured, for people.
         bounds: Upper bounds of the buckets, in seconds.
-        counts: How many were at most that, by bound; the last is for all.
+        counts: Number of durations up to each bound; the last is for all.
         total: Sum of all, in seconds.
         last: The last few, in seconds.
     """

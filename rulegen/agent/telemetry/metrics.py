@@ -1,7 +1,7 @@
-"""The metrics of an agent, each declared once: kube-proxy's names where the meaning is the same, and ours.
+"""The metrics of an agent, each declared once: kube-proxy's names if the meaning is the same, and own ones.
 
-Whoever counts holds the object (`state.metrics.drift.add("chain")`), so that a name that is not declared is a type
-error. /metrics and the table in docs/run.md are written from the same declarations (`scripts/docs`).
+Counting code uses the object (`state.metrics.drift.add("chain")`), so an undeclared name is a type error. /metrics and
+the table in docs/run.md are generated from the same declarations (`scripts/docs`).
 """
 
 from __future__ import annotations
@@ -26,15 +26,15 @@ _SYNC: Final = "kubeproxy_sync_proxy_rules"
 
 
 class SyncProgress(Protocol):
-    """The progress of an agent, read when /metrics is asked for."""
+    """The progress of an agent, read for each request of /metrics."""
 
     @property
     def last_applied(self) -> float:
-        """When the kernel last had all that was asked for, in seconds since 1970."""
+        """Time when the kernel last had all changes, in seconds since 1970."""
 
     @property
     def last_queued(self) -> float:
-        """When a change last arrived, likewise."""
+        """Time when a change last arrived, in seconds since 1970."""
 
     @property
     def pending(self) -> Mapping[str, int]:
@@ -42,26 +42,26 @@ class SyncProgress(Protocol):
 
     @property
     def desired(self) -> int:
-        """How many changes have arrived."""
+        """Number of changes that have arrived."""
 
     @property
     def applied(self) -> int:
-        """How many of them are in the kernel."""
+        """Number of changes that are in the kernel."""
 
     @property
     def age_s(self) -> float:
-        """How long the oldest of the others has waited."""
+        """Time that the oldest other change has waited, in seconds."""
 
     @property
     def started(self) -> float:
-        """When the agent started, in seconds since 1970."""
+        """Start of the agent, in seconds since 1970."""
 
 
 class Metrics:
     """All metrics of one agent."""
 
     def __init__(self, progress: SyncProgress) -> None:
-        """Start all at zero; `progress` is asked when /metrics is."""
+        """Start with zero; `progress` is read for each request of /metrics."""
         self.syncs = HistogramMetric(f"{_SYNC}_duration_seconds", "Duration of all syncs.")
         self.full_syncs = HistogramMetric(
             "kubeproxy_sync_full_proxy_rules_duration_seconds",
@@ -206,7 +206,7 @@ class Metrics:
         )
 
     def declared(self) -> tuple[Metric, ...]:
-        """Return all, in the order of their declaration."""
+        """Return all metrics, in the order of their declaration."""
         return tuple(vars(self).values())
 
 
@@ -214,8 +214,8 @@ def exposition(metrics: Metrics, now: Mapping[Metric, Mapping[str, float]]) -> s
     """Return all metrics in Prometheus' text format, version 0.0.4.
 
     Args:
-        metrics: What was counted.
-        now: Values that are known elsewhere and are not kept, by metric and value of its label.
+        metrics: The metrics.
+        now: Current values that are not stored, by metric and label value.
     """
     lines = (line for metric in metrics.declared() for line in _lines(metric, now.get(metric)))
     return "".join(f"{line}\n" for line in lines)

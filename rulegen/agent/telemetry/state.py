@@ -1,4 +1,4 @@
-"""The state of the agent: what /healthz and /livez answer, and metrics and logs report."""
+"""The state of the agent: the source of /healthz, /livez, metrics and log lines."""
 
 from __future__ import annotations
 
@@ -14,23 +14,23 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 MAX_TRIGGERS: Final = 100_000
-"""Changes of endpoints whose time is kept until they are applied."""
+"""Number of endpoint changes whose time is kept until they are applied."""
 
 
 @dataclass(slots=True)
 class AgentState:
-    """Facts about the agent, kept by its loop and read by its servers; every method may be called by any thread.
+    """The state of the agent, updated by its loop and read by its servers; any thread may call every method.
 
     Attributes:
-        clock: Seconds that only grow.
-        timeout_s: How old an unapplied change may be before the node counts as unhealthy.
-        wall: The time of day, in seconds since 1970.
-        metrics: What is counted and measured, for /metrics.
-        started: When this began, likewise.
-        last_queued, last_applied: When a change last came, and when all was last as wanted; 0 for never.
-        pending: Changes that came since, by kind.
-        site_message: Why nothing new can be served for Ingresses; empty where it can.
-        site_is_down: Whether nothing is served because of that, neither Ingresses nor Services.
+        clock: Monotonic time in seconds.
+        timeout_s: Maximum age of an unapplied change before the node counts as unhealthy.
+        wall: Time of day, in seconds since 1970.
+        metrics: All metrics, for /metrics.
+        started: Start of the agent, in seconds since 1970.
+        last_queued, last_applied: Time of the last change, and time when all were last applied; 0 for never.
+        pending: Number of unapplied changes, by kind.
+        site_message: Why changes of Ingresses cannot be served; empty if they can.
+        site_is_down: Whether nothing is served for that reason, neither Ingresses nor Services.
     """
 
     clock: Callable[[], float]
@@ -60,17 +60,17 @@ class AgentState:
         self.metrics = Metrics(self)
 
     def services_changed(self, count: int = 1) -> None:
-        """Count changes of Services that are to be applied."""
+        """Count changes of Services to apply."""
         self.metrics.service_changes.add(count)
         with self._lock:
             self.pending["service"] += count
 
     def endpoints_changed(self, count: int = 1, *, triggered: float | None = None) -> None:
-        """Count changes of endpoints that are to be applied.
+        """Count changes of endpoints to apply.
 
         Args:
-            count: How many.
-            triggered: When their cause happened, in seconds since 1970, if known. A time before the agent started is
+            count: Number of changes.
+            triggered: Times of their causes, in seconds since 1970, if known. Times before the start of the agent are
                 ignored.
         """
         self.metrics.endpoint_changes.add(count)
@@ -80,18 +80,18 @@ class AgentState:
                 self._triggers.append(triggered)
 
     def arrived(self) -> None:
-        """Note that something arrived and waits to be looked at: a tool that hangs may delay that."""
+        """Record that something has arrived and waits: a tool that hangs may delay it."""
         with self._lock:
             if self._arrived_at is None:
                 self._arrived_at = self.clock()
 
     def looked(self) -> None:
-        """Note that all that arrived was looked at."""
+        """Record that everything that arrived was processed."""
         with self._lock:
             self._arrived_at = None
 
     def changed(self, when: float | None = None) -> None:
-        """Note a change that is to be applied."""
+        """Record a change to apply."""
         with self._lock:
             self.desired += 1
             self.last_queued = self.wall()
@@ -99,11 +99,11 @@ class AgentState:
                 self._oldest = self.clock() if when is None else when
 
     def wrote(self, generation: int, *, oldest: float | None = None) -> None:
-        """Note that all changes up to a generation are applied.
+        """Record that all changes up to a generation are applied.
 
         Args:
-            generation: `desired`, as it was when the write began.
-            oldest: When the oldest change came that is still to be applied; None where there is none.
+            generation: Value of `desired` when the write started.
+            oldest: Arrival of the oldest change that is not applied; None if there is none.
         """
         with self._lock:
             if self._oldest is not None:
@@ -117,47 +117,47 @@ class AgentState:
             self.last_applied = self.wall()
             triggers, self._triggers = self._triggers, []
             self.pending.clear()
-        for triggered in triggers:  # may be very many: whoever asks for health does not wait for them
+        for triggered in triggers:  # may be very many: a health request does not wait for them
             self.metrics.network_programming.add(max(self.last_applied - triggered, 0.0))
 
     def failed(self, message: str) -> None:
-        """Note that a write failed; it is tried again."""
+        """Record that a write failed; it is tried again."""
         with self._lock:
             self.last_error = message
         self.metrics.sync_failures.add()
 
     def waits(self, reason: str) -> None:
-        """Note why nothing is written yet, for whoever asks for health."""
+        """Record why nothing is written yet, for /healthz."""
         with self._lock:
             self.last_error = reason
 
     def reconciled(self, seconds: float, deleted: int) -> None:
-        """Note a search for stale UDP connections: how long it took, and how many were deleted."""
+        """Record a search for stale UDP connections: its duration, and the number of deleted ones."""
         self.metrics.reconciles.add(seconds)
         self.metrics.deleted_flows.add(deleted)
 
     def waits_for_site(self, message: str, *, is_down: bool) -> None:
-        """Note that nothing new can be served for Ingresses, and why; and whether load balancers must know that."""
+        """Record that changes of Ingresses cannot be served, and why; and whether load balancers must see that."""
         with self._lock:
             self.site_message = message
             self.site_is_down = is_down
 
     def served_site(self) -> None:
-        """Note that nginx serves what the Ingresses ask for."""
+        """Record that nginx serves the desired configuration."""
         self.waits_for_site("", is_down=False)
 
     def node_is_deleted(self, *, deleted: bool) -> None:
-        """Note whether the node is being taken out of the cluster: load balancers are then to stop using it."""
+        """Record whether the node is being removed from the cluster: load balancers must then stop using it."""
         with self._lock:
             self._deleting = deleted
 
     def ends(self) -> None:
-        """Note that this node's agent is on its way out, and serves no longer in a moment."""
+        """Record that this agent is about to stop serving."""
         with self._lock:
             self._ending = True
 
     def listed(self) -> None:
-        """Note that every list has come, so that what has changed can be applied; from the first time on it counts."""
+        """Record that every list was received, so that changes can be applied."""
         with self._lock:
             if self._listed_at is None:
                 self._listed_at = self.clock()

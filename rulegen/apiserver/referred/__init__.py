@@ -1,1 +1,1 @@
-"""Secrets and ConfigMaps that Ingresses refer to: read by name, watched by few threads whatever their number."""
+"""Secrets and ConfigMaps that Ingresses refer to: read by name, watched by a fixed number of threads."""

@@ -1,4 +1,4 @@
-"""What was told of each object that Ingresses refer to: that it is there, in which version, or that it is not."""
+"""The last reported state of each object that Ingresses refer to: its version, or that it does not exist."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ class ObjectRecord:
     """One object that is referred to.
 
     Attributes:
-        version: The resourceVersion that was told; empty where it is not there; None where that must be told anew.
-        is_answered: Whether it was told at least once.
-        weight: Bytes of memory that it takes.
-        refusals: How often the server refused it in a row, or said that it cannot be there.
-        is_refused: Whether it keeps saying that we may not read it.
-        pace: Of its own failures; None if it has none.
+        version: The reported resourceVersion; empty if it does not exist; None if it must be reported again.
+        is_answered: Whether its state was reported at least once.
+        weight: Its memory in bytes.
+        refusals: How often in a row the server denied it, or reported that it cannot exist.
+        is_refused: Whether the server repeatedly denies access to it.
+        pace: Backoff for its own failures; None if it has none.
     """
 
     version: str | None = None
@@ -36,14 +36,14 @@ class ObjectRecord:
 
 
 class ObjectRecords:
-    """All objects that are referred to. Not for several threads at once.
+    """All objects that Ingresses refer to. Not thread-safe.
 
     Attributes:
-        weight: Bytes of memory that all of them take.
+        weight: Memory of all objects in bytes.
     """
 
     def __init__(self) -> None:
-        """Know of none."""
+        """Start with none."""
         self.weight = 0
         self._by_key: dict[Key, ObjectRecord] = {}
         self._unanswered: set[Key] = set()
@@ -60,36 +60,36 @@ class ObjectRecords:
         return list(self._by_key)
 
     def get(self, key: Key) -> ObjectRecord | None:
-        """Return what is known of an object; None where nobody refers to it."""
+        """Return what is known of an object; None if nothing refers to it."""
         return self._by_key.get(key)
 
     def add(self, key: Key) -> None:
-        """Add an object of which nothing was told yet."""
+        """Add an object whose state is unknown."""
         self._by_key[key] = ObjectRecord()
         self._unanswered.add(key)
 
     def remove(self, key: Key) -> None:
-        """Forget an object."""
+        """Remove an object."""
         self.weight -= self._by_key.pop(key).weight
         self._unanswered.discard(key)
         self._refused.discard(key)
 
     def note_told(self, key: Key, version: str, weight: int) -> None:
-        """Note what is being told of an object."""
+        """Record the state of an object that is about to be reported."""
         record = self._by_key[key]
         self.weight += weight - record.weight
         record.version, record.weight, record.is_answered = version, weight, True
         self._unanswered.discard(key)
 
     def note_answer(self, key: Key) -> bool:
-        """Note that the server lets us read an object; return whether it was refused before."""
+        """Record that the server allows access to an object; return whether it was denied before."""
         record = self._by_key[key]
         was_refused, record.is_refused, record.refusals, record.pace = record.is_refused, False, 0, None
         self._refused.discard(key)
         return was_refused
 
     def note_refusal(self, key: Key, *, is_forbidden: bool) -> bool:
-        """Note that the server refused an object, and return whether that is believed."""
+        """Record that the server denied an object, and return whether this counts."""
         record = self._by_key[key]
         record.refusals += 1
         is_believed = record.refusals >= PATIENCE
@@ -99,15 +99,15 @@ class ObjectRecords:
         return is_believed
 
     def unanswered(self) -> list[Key]:
-        """Return the objects of which nothing was told yet, in order of kind and name."""
+        """Return the objects whose state was never reported, in order of kind and name."""
         return _sorted(self._unanswered)
 
     def refused(self) -> frozenset[Key]:
-        """Return the objects that the server keeps refusing."""
+        """Return the objects that the server repeatedly denies."""
         return frozenset(self._refused)
 
     def forget_versions(self) -> None:
-        """Have all told anew: the server was set back."""
+        """Report all again: the server went back to an older state."""
         for record in self._by_key.values():
             record.version = None
 

@@ -1,13 +1,13 @@
-"""Follows the Secrets and ConfigMaps that Ingresses refer to: seven threads, however many there are.
+"""Follows the Secrets and ConfigMaps that Ingresses refer to, with seven threads for any number of objects.
 
-Each object is read by its name when it is first referred to, and again whenever it may have changed:
+Each object is read by name when an Ingress first refers to it, and again whenever it may have changed:
 
-- A watch over all namespaces, or one over each namespace, says so, where a role allows that (`scope`). Only names and
-  versions come over it.
-- What no watch covers is read again and again, in turns: each every ten seconds, and at most ten in a second.
+- A watch over all namespaces, or one for each namespace, reports changes, if a role allows it (`scope`). Only names and
+versions are transferred.
+- Objects without a watch are read repeatedly: each every ten seconds, and at most ten objects a second.
 
-What is told of an object comes from reading it alone, one reading after the other, so it never goes back in time.
-While the server says nothing of an object, nothing is told of it.
+The reported state of an object comes only from reading it, one read after the other, so it never goes back in time. If
+the server does not answer, nothing is reported.
 """
 
 from __future__ import annotations
@@ -45,18 +45,18 @@ if TYPE_CHECKING:
 READERS: Final = 4
 FOLLOWERS: Final = 2
 POLLS_PER_S: Final = 10.0
-"""Objects that no watch covers: so many are read in a second, at most."""
+"""Maximum number of objects without a watch that are read in a second."""
 EVENT_BYTES: Final = 256
 CONSUMER_PAUSE_S: Final = 0.02
 LONGEST_WAIT_S: Final = 60.0
 SLOW_PAUSES: Final = 5.0
-"""By how much longer than usual the pause is before a namespace that we may not list is listed again."""
+"""Factor for the pause before a namespace whose list is denied is listed again."""
 
 
 class ReferredObjects:
     """Follows objects by name; any thread may call.
 
-    `emit` is given `Changed` or `Gone` for each object soon after it was first named, and whenever it changes.
+    `emit` receives `Changed` or `Gone` for each object soon after it was first named, and whenever it changes.
     """
 
     def __init__(self, link: ApiConnection, emit: Callable[[Event], None], shared: Shared, timing: ApiTiming) -> None:
@@ -82,9 +82,9 @@ class ReferredObjects:
     # -- for the watch -------------------------------------------------------------------------------------------------
 
     def refer_to(self, keys: Iterable[Key]) -> None:
-        """Follow just these objects from now on; of others nothing is told any more."""
+        """Follow only these objects from now on; nothing more is reported about others."""
         wanted = set(keys)
-        with self._telling, self._changed:  # what is being told now is told to its end
+        with self._telling, self._changed:  # a report in progress is completed
             if self._ended.is_set():
                 return
             dropped = [key for key in self._records.all() if key not in wanted]
@@ -105,17 +105,17 @@ class ReferredObjects:
             self._outage.forget(key)
 
     def unanswered(self) -> list[Key]:
-        """Return the objects of which nothing was told yet."""
+        """Return the objects whose state was never reported."""
         with self._changed:
             return self._records.unanswered()
 
     def refused(self) -> frozenset[Key]:
-        """Return the objects that the server keeps saying we may not read."""
+        """Return the objects to which the server repeatedly denies access."""
         with self._changed:
             return self._records.refused()
 
     def begin_era(self) -> None:
-        """Read all anew: the server was set back."""
+        """Read everything again: the server went back to an older state."""
         with self._changed:
             self._records.forget_versions()
             for key in self._records.all():
@@ -125,7 +125,7 @@ class ReferredObjects:
             self._changed.notify_all()
 
     def end(self) -> None:
-        """Tell nothing any more; the threads end by themselves as soon as they get an answer, or none."""
+        """Stop reporting; the threads end by themselves after their current answer."""
         with self._telling, self._changed:
             self._ended.set()
             self._changed.notify_all()
@@ -133,23 +133,23 @@ class ReferredObjects:
         self._kept.note(self, 0)
 
     def join(self, seconds: float) -> None:
-        """Wait for the end of the threads, for at most that long."""
+        """Wait for the end of the threads, at most for that time."""
         until = self._timing.clock() + seconds
         for thread in self._threads:
             thread.join(max(until - self._timing.clock(), 0.0))
 
     def is_alive(self) -> bool:
-        """Tell whether a thread is running."""
+        """Return whether a thread is running."""
         return any(thread.is_alive() for thread in self._threads)
 
     # -- for the scopes ------------------------------------------------------------------------------------------------
 
     def wants(self, kind: type[KubeObject], name: ObjectName) -> bool:
-        """Return whether an object is referred to."""
+        """Return whether an Ingress refers to an object."""
         return Key(kind, name) in self._records
 
     def take_heads(self, scope: Scope, heads: list[ObjectHead]) -> None:
-        """Have those objects of a scope read again that are not as they were told."""
+        """Read those objects of a scope again whose reported state is outdated."""
         there = {head.name: head.version for head in heads}
         with self._changed:
             paused = set(self._order.paused())
@@ -157,7 +157,7 @@ class ReferredObjects:
                 record = self._records.get(key)
                 if key.kind is not scope.kind or scope.namespace not in {"", key.name.namespace} or record is None:
                     continue
-                if record.version is None:  # it will be read, unless it waits for being there
+                if record.version is None:  # it will be read, unless it waits to exist
                     is_due = key in paused and key.name in there
                 else:
                     is_due = there.get(key.name, "") != record.version
@@ -166,7 +166,7 @@ class ReferredObjects:
             self._changed.notify_all()
 
     def take_change(self, kind: type[KubeObject], name: ObjectName, version: str, *, is_gone: bool) -> None:
-        """Have an object read again that has changed."""
+        """Read an object again that has changed."""
         key = Key(kind, name)
         with self._changed:
             record = self._records.get(key)
@@ -175,17 +175,17 @@ class ReferredObjects:
                 self._changed.notify_all()
 
     def may_watch(self) -> bool:
-        """Return whether there may be one more watch."""
+        """Return whether another watch is allowed."""
         with self._changed:
             return self._scopes.may_watch()
 
     def scan_pause(self) -> float:
-        """Return how many seconds pass between two lists of a namespace that is not watched."""
+        """Return the seconds between two lists of a namespace without a watch."""
         with self._changed:
             return max(self._timing.poll, (self._scopes.unwatched() + 1) / POLLS_PER_S)
 
     def on_state(self) -> None:
-        """Follow what can be followed now."""
+        """Follow all scopes that can be followed now."""
         with self._changed:
             self._arrange()
             self._changed.notify_all()
@@ -217,7 +217,7 @@ class ReferredObjects:
         self._kinds = kinds
 
     def _follow(self) -> None:
-        """Have the scopes go on, one after the other."""
+        """Advance the scopes, one after the other."""
         while True:
             with self._changed:
                 scope = None
@@ -266,7 +266,7 @@ class ReferredObjects:
         return None
 
     def _poll(self, now: float) -> None:
-        """Have the next object read that no watch covers."""
+        """Schedule the next object without a watch for reading."""
         if now < self._poll_at:
             return
         while self._round and self._scopes.covers(self._round[-1]):
@@ -280,12 +280,12 @@ class ReferredObjects:
         key = self._round.pop()
         record = self._records.get(key)
         if record is not None and record.is_answered and record.pace is None and not record.is_refused:
-            self._order.add(key)  # others are read again when their pause is over
+            self._order.add(key)  # others are read again after their pause
 
     # -- what is read --------------------------------------------------------------------------------------------------
 
     def _read(self, batch: Batch) -> None:
-        """Read objects and tell what they are.
+        """Read objects and report their state.
 
         Raises:
             ApiError: They could not be read, or need too much memory.
@@ -299,7 +299,7 @@ class ReferredObjects:
         self._tally.heard(kind)
         with self._changed:
             self._pace.good()
-            if answers.unknown:  # the namespace has many more than are wanted
+            if answers.unknown:  # the namespace has many more objects than are wanted
                 self._order.read_singly(batch.group, self._timing.clock() + self._timing.whole)
                 for name in answers.unknown:
                     self._order.add(Key(kind, name))
@@ -310,7 +310,7 @@ class ReferredObjects:
             self._tell(Key(kind, name), None, "")
 
     def _tell(self, key: Key, state: Decoded | Rejected | None, version: str) -> None:
-        """Tell what an object is now, if that is another state than was told.
+        """Report the state of an object, if it differs from the last report.
 
         Raises:
             ApiError: It needs too much memory.
@@ -339,7 +339,7 @@ class ReferredObjects:
                 pass
 
     def _try_refused(self) -> None:
-        """Read all again soon that was refused: a role was granted."""
+        """Read denied objects again soon: a role was granted."""
         with self._changed:
             for key in self._records.refused():
                 self._order.add(key)
@@ -348,14 +348,14 @@ class ReferredObjects:
     # -- what is in the way --------------------------------------------------------------------------------------------
 
     def _fail(self, batch: Batch, error: ApiError) -> None:
-        """Note why a batch could not be read, and when it is read again."""
+        """Record why a batch could not be read, and when it is read again."""
         asker = batch.all()[0]
         if self._ended.is_set():
             return
         kind, now = batch.group.kind, self._timing.clock()
         if not is_of_server(error):
             self._outage.forget(asker)
-        if batch.is_bulk and error.status == 403:  # a role may allow single names only: that is no trouble
+        if batch.is_bulk and error.status == 403:  # a role may allow single names only, so this is not a problem
             with self._changed:
                 self._order.read_singly(batch.group, now + SLOW_PAUSES * self._timing.slow_pause)
                 self._add(batch)
@@ -368,7 +368,7 @@ class ReferredObjects:
                 self._not_before = now + self._pace.pause(error)
         if batch.is_bulk:
             with self._changed:
-                if error.status or not is_of_server(error):  # perhaps because of one object, or of lists alone
+                if error.status or not is_of_server(error):  # possibly because of one object, or only of lists
                     self._order.read_singly(batch.group, now + SLOW_PAUSES * self._timing.slow_pause)
                 self._add(batch)
             return
@@ -397,7 +397,7 @@ class ReferredObjects:
             self._tell_absent(key)
 
     def _tell_absent(self, key: Key) -> None:
-        """Tell that there can be no object of this name; it is asked for again all the same."""
+        """Report that no object of this name can exist; it is still requested again."""
         with self._telling:
             with self._changed:
                 record = self._records.get(key)
@@ -408,7 +408,7 @@ class ReferredObjects:
                 self._records.note_told(key, "", 0)
 
     def _wake_up(self) -> None:
-        """Read soon what could not be read: the server answers again."""
+        """Read failed objects soon: the server answers again."""
         with self._changed:
             self._pace.woken()
             woken_at = self._timing.clock() + self._timing.draw(0.0, self._timing.wake_spread)

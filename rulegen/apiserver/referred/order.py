@@ -61,7 +61,7 @@ class ReadingOrder:
     """Objects that are to be read, in the order in which they came; groups take turns."""
 
     def __init__(self) -> None:
-        """Begin with none."""
+        """Start with none."""
         self._due: dict[Group, dict[ObjectName, None]] = {}
         self._reading: set[Key] = set()
         self._again: set[Key] = set()

@@ -1,7 +1,7 @@
-"""One request for objects by name: a list with a field selector, or a list of a namespace for many of it.
+"""One request for objects by name: a list with a field selector, or a list of the namespace for many objects.
 
-Both are lists and no GETs: a list has a revision, also where the object is not there, by which a server that was
-restored from a backup is noticed. And a role that allows single names (`resourceNames`) allows such a list.
+Both are lists, not GETs. A list has a revision even if the object does not exist, which reveals a server that was
+restored from a backup. A role that allows single names (`resourceNames`) also allows such a list.
 """
 
 from __future__ import annotations
@@ -28,9 +28,9 @@ if TYPE_CHECKING:
     from rulegen.kube.objects.names import ObjectName
 
 NAME_SILENCE_S: Final = 10.0
-"""How long the server may say nothing where it is asked for one object."""
+"""Maximum silence of the server in a request for one object, in seconds."""
 BULK_PAGES: Final = 2
-"""Pages of a namespace that are read for some of its objects, each of twice as many as are wanted."""
+"""Maximum number of pages that are read for some objects of a namespace, each with twice as many objects."""
 HEADS: Final = 1000
 """Objects of one page of metadata: about 1 MiB."""
 
@@ -39,12 +39,12 @@ _Item = TypeVar("_Item")
 
 
 class ObjectAnswers(NamedTuple):
-    """What the API server said of some objects.
+    """The API server's answer about some objects.
 
     Attributes:
-        there: Those that are there.
-        gone: Names of those that are not.
-        unknown: Names of those that are perhaps on further pages, which were not read.
+        there: The existing ones.
+        gone: Names of the missing ones.
+        unknown: Names of those that may be on further pages, which were not read.
     """
 
     there: list[SelectedObject]
@@ -53,7 +53,7 @@ class ObjectAnswers(NamedTuple):
 
 
 class ObjectReader:
-    """Asks one API server for objects by name; any thread may call."""
+    """Requests objects by name from one API server; any thread may call."""
 
     def __init__(self, link: ApiConnection, kept: Kept, revisions: Revisions, timing: ApiTiming) -> None:
         self._link = link
@@ -62,10 +62,10 @@ class ObjectReader:
         self._timing = timing
 
     def read(self, batch: Batch) -> ObjectAnswers:
-        """Return what the server says of the objects of a batch.
+        """Return the server's answer about the objects of a batch.
 
         Raises:
-            ApiError: They could not be read; with the reason `set back`: the server was restored meanwhile.
+            ApiError: They could not be read; reason `set back` if the server was restored meanwhile.
         """
         kind, wanted = batch.group.kind, batch.names
         path = path_of(kind, batch.group.namespace)
@@ -93,12 +93,12 @@ class ObjectReader:
     def heads(
         self, kind: type[KubeObject], namespace: str, wants: Callable[[ObjectName], bool]
     ) -> tuple[list[ObjectHead], str, int]:
-        """Return which of the objects that are wanted are there, the revision of the list, and its era.
+        """Return the wanted objects that exist, the revision of the list, and its era.
 
         Args:
-            kind: Of the objects.
-            namespace: Where; empty for all namespaces.
-            wants: Whether an object is wanted.
+            kind: Kind of the objects.
+            namespace: Their namespace; empty for all namespaces.
+            wants: Returns whether an object is wanted.
 
         Raises:
             ApiError: As for `read`.
@@ -119,10 +119,10 @@ class ObjectReader:
         return [*objects.values()], version, era
 
     def newest(self, kind: type[KubeObject], namespace: str) -> str:
-        """Return the revision that the server has now.
+        """Return the server's current revision.
 
         Raises:
-            ApiError: It could not be asked.
+            ApiError: It could not be read.
         """
 
         def decoded(raw: bytearray) -> tuple[ListHead, dict[ObjectName, ObjectHead]]:
@@ -141,9 +141,9 @@ class ObjectReader:
         silence_s: float,
         most: int,
     ) -> tuple[dict[ObjectName, _Item], bool, tuple[str, int]]:
-        """Return the items of at most so many pages, whether these are all, and revision and era of the list.
+        """Return the items of a limited number of pages, whether these are all, and revision and era of the list.
 
-        An object that comes more than once is kept once: pages cost no more memory than the objects that are wanted.
+        Duplicates are kept once, so pages need no more memory than the wanted objects.
 
         Raises:
             ApiError: As for `read`.
@@ -195,7 +195,7 @@ class ObjectReader:
 
 
 def plural(kind: type[KubeObject]) -> str:
-    """Return the name of a kind in a path and in a role's rule.
+    """Return the name of a kind in paths and RBAC rules.
 
     >>> from rulegen.kube.objects.structs import ConfigMap
     >>> plural(ConfigMap)
@@ -205,5 +205,5 @@ def plural(kind: type[KubeObject]) -> str:
 
 
 def path_of(kind: type[KubeObject], namespace: str) -> str:
-    """Return where the objects of a kind are; those of all namespaces if none is given."""
+    """Return the path of the objects of a kind; of all namespaces if none is given."""
     return f"/api/v1/namespaces/{namespace}/{plural(kind)}" if namespace else f"/api/v1/{plural(kind)}"

@@ -1,7 +1,7 @@
-"""One namespace, or all of them, whose Secrets or ConfigMaps are watched: only by their names and versions.
+"""A watch of the names and versions of Secrets or ConfigMaps, in one namespace or in all.
 
-What changes there is a reason to read an object again; nothing is known from here alone. So a watch that breaks off, a
-server that forgets, a role that is taken away cost nothing but time: the objects are then read one by one.
+A reported change only causes a read of the object. If a watch breaks, a server loses state, or a role is removed, the
+objects are therefore only read one by one, which takes longer.
 """
 
 from __future__ import annotations
@@ -31,36 +31,36 @@ if TYPE_CHECKING:
     from rulegen.kube.objects.names import ObjectName
 
 NAMESPACE_PAUSES: Final = 5.0
-"""By how much longer the pause is before asking again for a namespace that we may not list: there may be many."""
+"""Factor for the pause before a denied namespace is requested again, because there may be many."""
 MAX_ROUNDS: Final = 50
-"""Pieces of one watch that are read before the other watches have their turn."""
+"""Parts of one watch that are read before other watches are read."""
 
 
 class ScopeOwner(Protocol):
-    """Who knows which objects are wanted; any thread may call."""
+    """Knows which objects are wanted; any thread may call."""
 
     def wants(self, kind: type[KubeObject], name: ObjectName) -> bool:
         """Return whether an object is wanted."""
 
     def take_heads(self, scope: Scope, heads: list[ObjectHead]) -> None:
-        """Take the wanted objects that are there; those of the scope that are not among them are not."""
+        """Receive the wanted objects that exist; other wanted objects of the scope do not exist."""
 
     def take_change(self, kind: type[KubeObject], name: ObjectName, version: str, *, is_gone: bool) -> None:
-        """Take the change of a wanted object."""
+        """Receive the change of a wanted object."""
 
     def may_watch(self) -> bool:
-        """Return whether there may be one more watch."""
+        """Return whether another watch is allowed."""
 
     def scan_pause(self) -> float:
-        """Return how many seconds pass between two lists of a namespace that is not watched."""
+        """Return the seconds between two lists of a namespace without a watch."""
 
     def on_state(self) -> None:
-        """Note that a scope can be followed now, or cannot."""
+        """Record whether a scope can be followed now."""
 
 
 @dataclass(frozen=True, slots=True)
 class ScopeTools:
-    """What all scopes of a server use."""
+    """What all scopes of a server share."""
 
     link: ApiConnection
     reader: ObjectReader
@@ -73,17 +73,17 @@ class ScopeTools:
 class Scope:
     """Follows the names and versions of the objects of one kind, in one namespace or in all.
 
-    One thread at a time calls `advance`, `take_ready` and `end_watch`.
+    `advance`, `take_ready` and `end_watch` must be called by one thread at a time.
 
     Attributes:
-        kind: Of the objects.
-        namespace: Where; empty for all namespaces.
-        is_current: Whether changes are noticed here.
-        is_refused: Whether the server keeps saying that we may not list it (403).
-        due: When `advance` is to be called; infinity while the watch goes on.
-        answer: The watch that goes on; None without one.
+        kind: Kind of the objects.
+        namespace: Their namespace; empty for all namespaces.
+        is_current: Whether changes are noticed now.
+        is_refused: Whether the server repeatedly denies the list (403).
+        due: Time of the next call of `advance`; infinity during a watch.
+        answer: The current watch; None without one.
         is_busy: Whether a thread is in `advance`.
-        is_over: Whether nobody needs this any more.
+        is_over: Whether this scope is no longer needed.
     """
 
     def __init__(self, kind: type[KubeObject], namespace: str, owner: ScopeOwner, tools: ScopeTools) -> None:
@@ -104,11 +104,11 @@ class Scope:
         self._refusals = 0
 
     def covers(self, kind: type[KubeObject], name: ObjectName) -> bool:
-        """Return whether an object is followed here."""
+        """Return whether this scope contains an object."""
         return self.is_current and kind is self.kind and self.namespace in {"", name.namespace}
 
     def advance(self) -> None:
-        """List what is there, if that is to be done, and begin to watch, if that may be."""
+        """List the objects if that is due, and start a watch if that is allowed."""
         try:
             self._list_if_due()
             if self._owner.may_watch():
@@ -123,10 +123,10 @@ class Scope:
             self._fail(ApiError(f"{plural(self.kind)}: {type(error).__name__}: {error}", ApiReason.INTERNAL))
 
     def take_ready(self) -> bool:
-        """Take the lines of the watch that have come; return whether there may be more of them already.
+        """Process the received lines of the watch; return whether more may already be available.
 
         Raises:
-            ApiError: The watch broke off; `end_watch` is to be called.
+            ApiError: The watch broke; call `end_watch`.
         """
         answer = self.answer
         if answer is None:
@@ -144,17 +144,17 @@ class Scope:
         return True
 
     def is_silent(self) -> bool:
-        """Return whether nothing came for so long that the watch is to be given up."""
+        """Return whether the watch was silent for too long."""
         return self._timing.clock() - self._heard_at > self._timing.watch_silence
 
     def end_watch(self, error: ApiError | None) -> None:
-        """Note that the watch ended, and decide when to go on."""
+        """Record that the watch ended, and decide when to continue."""
         answer, self.answer = self.answer, None
         if answer is not None:
             answer.close()
         now = self._timing.clock()
         lasted = now - self._began
-        if lasted < self._seconds - 1:  # the server ended it, or somebody between: it may be another one by now
+        if lasted < self._seconds - 1:  # the server or a proxy ended it: it may be another server by now
             self._broke_at = now
         if lasted >= self._timing.short_watch:
             self._pace.good()
@@ -169,22 +169,22 @@ class Scope:
             self._fail(error)
 
     def wake_up(self) -> None:
-        """Go on soon: the server answers again."""
+        """Continue soon: the server answers again."""
         if self.answer is None:
             self._pace.woken()
-            # Who is woken again and again goes on all the same.
+            # Repeated wake-ups do not stop it.
             self.due = min(self.due, self._timing.clock() + self._timing.draw(0.0, self._timing.wake_spread))
             self._owner.on_state()
 
     def end(self) -> None:
-        """Note that nobody needs this any more; what was counted stays."""
+        """Record that this scope is no longer needed; its counts stay."""
         self.is_over, self.is_current = True, False
         self.cut()
         self._tally.end(self)
         self._outage.forget(self)
 
     def cut(self) -> None:
-        """Have the watch end, if there is one, and go on from the beginning; any thread may call."""
+        """End the watch, if there is one, and start again from the list; any thread may call."""
         answer = self.answer
         if answer is not None:
             answer.shut()
@@ -238,7 +238,7 @@ class Scope:
         self._broke_at = None
         self.due = math.inf
         if self.is_over or self._era != self._revisions.era:
-            self.answer.shut()  # `cut` came before there was an answer
+            self.answer.shut()  # `cut` was called before there was an answer
         self._tally.watched(self.kind.__name__)
         self._note_good()
 
@@ -270,13 +270,13 @@ class Scope:
         self._revisions.heard(self._version, self._era)
 
     def _fail(self, error: ApiError) -> None:
-        """Note what was in the way, and when to ask again."""
+        """Record a failure, and when to try again."""
         if self.is_over:
             return
         self._pace.fail()
         self._broke_at = self._timing.clock()
         is_slow = False
-        if error.status == 403:  # a role may allow less than this: that is no trouble
+        if error.status == 403:  # a role may allow less than this, so it is not a problem
             self._refusals += 1
             self.is_refused = is_slow = self._refusals >= PATIENCE
             self._outage.forget(self)
@@ -301,4 +301,4 @@ class Scope:
 
 
 class EndedError(Exception):
-    """A watch ended as it should."""
+    """A watch ended normally."""

@@ -1,4 +1,4 @@
-"""Which namespaces are watched: all by one watch where a role allows that, else each that a role allows."""
+"""Which namespaces are watched: all with one watch if a role allows it, else each namespace that a role allows."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ if TYPE_CHECKING:
     from rulegen.apiserver.referred.scope import ScopeOwner, ScopeTools
 
 MAX_WATCHES: Final = 16
-"""Watches of namespaces at the same time, each with a connection; further namespaces are listed again and again."""
+"""Maximum number of watches of namespaces, each with a connection; further namespaces are listed repeatedly."""
 
 
 class Scopes:
-    """The scopes that are followed. Not for several threads at once."""
+    """The followed scopes. Not thread-safe."""
 
     def __init__(self, owner: ScopeOwner, tools: ScopeTools) -> None:
         self._owner = owner
@@ -26,7 +26,7 @@ class Scopes:
         self._by_place: dict[Group, Scope] = {}
 
     def arrange(self, groups: Iterable[Group]) -> list[Scope]:
-        """Follow what is needed for the objects of these groups; return the scopes that are not needed any more."""
+        """Follow the scopes that these groups of objects need; return the scopes that are no longer needed."""
         wanted = set(groups)
         needed: set[Group] = set()
         for kind in {group.kind for group in wanted}:
@@ -45,22 +45,22 @@ class Scopes:
         return list(self._by_place.values())
 
     def covers(self, key: Key) -> bool:
-        """Return whether a change of an object is noticed by a scope."""
+        """Return whether a scope notices changes of an object."""
         return any(
             (scope := self._by_place.get(place)) is not None and scope.is_current
             for place in (key.group._replace(namespace=""), key.group)
         )
 
     def may_watch(self) -> bool:
-        """Return whether the scope that goes on now may be watched; others that go on now may begin to be."""
+        """Return whether the current scope may be watched; other scopes may then start a watch too."""
         return sum(scope.answer is not None or scope.is_busy for scope in self._by_place.values()) <= MAX_WATCHES
 
     def unwatched(self) -> int:
-        """Return how many scopes can be followed, and are not watched."""
+        """Return the number of scopes that can be followed but are not watched."""
         return sum(scope.is_current and scope.answer is None for scope in self._by_place.values())
 
     def next_due(self, now: float) -> tuple[Scope | None, float]:
-        """Return the scope that is to go on now, if any, and when the next one is."""
+        """Return the scope to advance now, if any, and the time of the next one."""
         idle = [scope for scope in self._by_place.values() if not scope.is_busy]
         scope = min(idle, key=lambda each: each.due, default=None)
         if scope is None:

@@ -1,8 +1,8 @@
-"""Lists and watches of which only chosen objects are decoded, and of which often nothing but names is asked for.
+"""Lists and watches of which only wanted objects are decoded; often only metadata is requested.
 
-A Secret that nobody refers to is none of our business. So where a whole namespace, or all of them, is listed or
-watched, the API server is asked for metadata alone; and where whole objects come, only those that are wanted are
-decoded. The text of the others is dropped with the page that it came in.
+Secrets to which no Ingress refers must not be read. For lists and watches of a namespace or of all, only metadata is
+therefore requested. If the server sends complete objects, only the wanted ones are decoded. The text of the others is
+dropped with its page.
 
 Source: Kubernetes API concepts, "Receiving resources as Tables" and "PartialObjectMetadata" (KEP-2334).
 """
@@ -30,19 +30,19 @@ if TYPE_CHECKING:
     from rulegen.kube.objects.names import Decoded, ObjectName
 
 METADATA_LIST: Final = "application/json;as=PartialObjectMetadataList;g=meta.k8s.io;v=v1,application/json"
-"""Media types of a list of metadata. A server that does not know the first sends whole objects, which is read, too."""
+"""Media types of a list of metadata. A server that does not know the first sends complete objects, which also works."""
 METADATA_WATCH: Final = "application/json;as=PartialObjectMetadata;g=meta.k8s.io;v=v1,application/json"
 MAX_VERSION: Final = 1024
-"""Characters of a resourceVersion, which is kept for each object. A server's are about 10."""
+"""Maximum length of a resourceVersion, which is stored for each object. Usually about 10."""
 _BOOKMARK: Final = "BOOKMARK"
 _TYPES: Final = frozenset({"ADDED", "MODIFIED", "DELETED", _BOOKMARK, "ERROR"})
 
 
 class ObjectHead(NamedTuple):
-    """An object without what it holds.
+    """The metadata of an object.
 
     Attributes:
-        version: Its resourceVersion; empty without one, or where it is too long to be one.
+        version: Its resourceVersion; empty if it has none, or one that is too long.
     """
 
     name: ObjectName
@@ -57,11 +57,11 @@ class SelectedObject(NamedTuple):
 
 
 class ListHead(NamedTuple):
-    """What a page of a list says of the list.
+    """Metadata of a page of a list.
 
     Attributes:
-        version: Where a watch goes on.
-        continue_token: Asks for the next page; empty on the last one.
+        version: Where a watch starts.
+        continue_token: Token for the next page; empty on the last one.
     """
 
     version: str
@@ -72,8 +72,8 @@ class ChangedHead(NamedTuple):
     """A line of a watch.
 
     Attributes:
-        version: The revision up to which the watch has come.
-        name: The object that changed or was deleted; None for a bookmark.
+        version: Revision of the watch after this line.
+        name: The changed or deleted object; None for a bookmark.
         is_gone: Whether it was deleted.
     """
 
@@ -98,7 +98,7 @@ class _ListMetadata(msgspec.Struct):
 
 
 class _HeadPage(msgspec.Struct):
-    """A page of which nothing but the metadata of its items is kept; Go prints an empty list as null now and then."""
+    """A page of which only the metadata of its items is kept; Go sometimes prints an empty list as null."""
 
     kind: str = ""
     metadata: _ListMetadata = msgspec.field(default_factory=_ListMetadata)
@@ -106,7 +106,7 @@ class _HeadPage(msgspec.Struct):
 
 
 class _ObjectPage(msgspec.Struct):
-    """A page with the text of its items, of which each may be decoded or not."""
+    """A page with its items as text, each of which may be decoded or not."""
 
     kind: str = ""
     metadata: _ListMetadata = msgspec.field(default_factory=_ListMetadata)
@@ -128,16 +128,16 @@ class _Event(msgspec.Struct):
 def read_heads(
     url: str, kind: type[KubeObject], raw: bytes | bytearray, wants: Callable[[ObjectName], bool]
 ) -> tuple[ListHead, list[ObjectHead]]:
-    """Return what a page of a list says of the objects that are wanted, and of the list.
+    """Return the metadata of the wanted objects of a page, and of the list.
 
     Args:
         url: Of the server, for messages.
-        kind: Of the objects; a list of their metadata will do.
+        kind: Kind of the objects; a list of their metadata is sufficient.
         raw: The body of the answer.
-        wants: Whether an object is wanted.
+        wants: Returns whether an object is wanted.
 
     Raises:
-        ApiError: It is no such page; with the reason `too large`: it has too many values.
+        ApiError: It is not such a page; reason `too large` if it has too many values.
     """
     page = _page(url, kind, raw, _HeadPage)
     heads = (_head(kind, item.metadata) for item in page.items or ())
@@ -147,7 +147,7 @@ def read_heads(
 def read_selected(
     url: str, kind: type[KubeObject], raw: bytes | bytearray, wants: Callable[[ObjectName], bool]
 ) -> tuple[ListHead, list[SelectedObject]]:
-    """Return the objects of a page that are wanted; the others are not decoded.
+    """Return the wanted objects of a page; the others are not decoded.
 
     Raises:
         ApiError: As for `read_heads`.
@@ -158,17 +158,17 @@ def read_selected(
         try:
             head = _head(kind, msgspec.json.decode(item, type=_Item).metadata)
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-            continue  # without a name: nobody refers to it
+            continue  # without a name: no Ingress refers to it
         if wants(head.name):
             selected.append(SelectedObject(head, decode_object(item, kind, source=url)))
     return _list_head(page.metadata), selected
 
 
 def read_changed(url: str, kind: type[KubeObject], line: bytes | bytearray) -> ChangedHead:
-    """Return which object a line of a watch is about.
+    """Return the object that a line of a watch is about.
 
     Raises:
-        ApiError: It is no such line, or the server ends the watch with an error (`expired`, `error event`).
+        ApiError: It is not such a line, or the server ends the watch with an error (`expired`, `error event`).
     """
     try:
         event = msgspec.json.decode(line, type=_Event)

@@ -1,4 +1,4 @@
-"""One thread that reads all watches of Secrets and ConfigMaps, however many there are."""
+"""One thread that reads all watches of Secrets and ConfigMaps."""
 
 from __future__ import annotations
 
@@ -18,17 +18,17 @@ if TYPE_CHECKING:
     from rulegen.apiserver.referred.scope import Scope
 
 LOOK_S: Final = 0.25
-"""How often to look whether a watch is silent for too long."""
+"""How often to check whether a watch was silent for too long, in seconds."""
 
 
 class WatchStreams:
-    """Reads what comes over watches that go on."""
+    """Reads the data of current watches."""
 
     def __init__(self, on_end: Callable[[], None]) -> None:
-        """Begin with none.
+        """Start with none.
 
         Args:
-            on_end: Called when a watch ended, so that its scope goes on.
+            on_end: Called when a watch ends, so that its scope continues.
         """
         self._on_end = on_end
         self._lock = threading.Lock()
@@ -40,11 +40,11 @@ class WatchStreams:
         self.thread = threading.Thread(target=self._run, name="watch secrets", daemon=True)
 
     def start(self) -> None:
-        """Begin to read."""
+        """Start to read."""
         self.thread.start()
 
     def add(self, scope: Scope) -> None:
-        """Read the watch of a scope from now on, until it ends."""
+        """Read the watch of a scope until it ends."""
         with self._lock:
             self._new.append(scope)
         self._wake_up()
@@ -57,7 +57,7 @@ class WatchStreams:
     def _wake_up(self) -> None:
         wake = self._wake
         if wake is not None:
-            with suppress(OSError):  # it is full, or closed: the thread is awake, or gone
+            with suppress(OSError):  # the pipe is full or closed: the thread is awake or has ended
                 wake.send(b"x")
 
     def _run(self) -> None:
@@ -93,7 +93,7 @@ class WatchStreams:
             except (ValueError, OSError, KeyError):  # cut by another thread meanwhile
                 self._end(selector, scope, ApiError("the connection broke off", ApiReason.CUT))
             else:
-                self._ready.add(scope)  # what came together with the head is read already
+                self._ready.add(scope)  # data that arrived together with the head was read already
 
     def _read(self, selector: selectors.BaseSelector, scope: Scope) -> None:
         self._ready.discard(scope)

@@ -1,1 +1,1 @@
-"""Requests to an API server: kubeconfig, TLS, connections, and limits on what an answer may cost."""
+"""Requests to an API server: kubeconfig, TLS, connections, and limits for answers."""

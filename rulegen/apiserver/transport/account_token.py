@@ -1,4 +1,4 @@
-"""The ServiceAccount's token that a Pod is given: who beside us may read it."""
+"""Checks who can read the ServiceAccount's token of a Pod."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ TOKEN_FILE: Final = Path("/var/run/secrets/kubernetes.io/serviceaccount/token")
 
 
 def exposure(path: Path = TOKEN_FILE) -> str:
-    """Return why other users of the Pod, as nginx's workers, may read the token; empty where they may not, or none is.
+    """Return why other users of the Pod (nginx's workers) can read the token; empty if they cannot, or there is none.
 
-    The kubelet makes it 0600 where all containers of a Pod run as one user (runAsUser), else 0644, and 0640 where
-    the Pod has an fsGroup.
+    The kubelet creates it with mode 0600 if all containers of a Pod run as one user (runAsUser), otherwise 0644, and
+    0640 if the Pod has an fsGroup.
     """
     try:
         status = path.stat()
@@ -25,5 +25,5 @@ def exposure(path: Path = TOKEN_FILE) -> str:
         return ""
     return (
         f"other users may read the ServiceAccount's token (user {status.st_uid}, mode {mode:04o}): "
-        "say runAsUser: 0, and no fsGroup, in the Pod's securityContext"
+        "set runAsUser: 0, and no fsGroup, in the Pod's securityContext"
     )

@@ -1,8 +1,8 @@
-"""A connection to an API server: who we are and where it is, as the official client reads it, and plain requests.
+"""A connection to an API server: configuration read by the official client, and plain requests.
 
-The official client's own request layer turns each object into Python models, which takes twenty times as long and five
-times the memory as decoding what we need. So of it we take the configuration (kubeconfig, contexts, exec plugins,
-tokens, certificates, the service account of a Pod) and its connection pool, and read the bytes ourselves.
+The request layer of the official client creates Python models, which takes twenty times the time and five times the
+memory of decoding only what is needed. rulegen therefore uses only its configuration (kubeconfig, contexts, exec
+plugins, tokens, certificates, the service account of a Pod) and its connection pool, and reads the bytes itself.
 """
 
 from __future__ import annotations
@@ -37,11 +37,11 @@ CONNECT_TIMEOUT_S: Final = 10.0
 READ_TIMEOUT_S: Final = 30.0
 TRIES: Final = 4
 FIRST_PAUSE_S: Final = 0.5
-"""Before the second try; doubled before each further one."""
+"""Pause before the second attempt; doubled before each further one."""
 LONGEST_PAUSE_S: Final = 10.0
-"""However long the server asks us to stay away."""
+"""Maximum pause, even if the server requests a longer one."""
 MAX_STATUS_BODY: Final = 1 << 16
-"""Bytes of an error's body that are looked at: it may be a page of a proxy."""
+"""Bytes of an error's body that are read: it may be a page of a proxy."""
 
 _TEXTS: Final = {
     "proxy-url": "proxy",
@@ -52,24 +52,25 @@ _TEXTS: Final = {
     "username": "username",
     "password": "password",
 }
-"""Fields of a kubeconfig that the official client takes as they are, and attributes that it keeps them as."""
+"""Fields of a kubeconfig that the official client does not check, and the attributes that contain them."""
 _UNHEARD: Final = logging.NullHandler()
 _TRANSIENT: Final = frozenset({429, 500, 502, 503, 504})
 _DEFAULT_KUBECONFIG: Final = "~/.kube/config"
+_ANOTHER: Final = "give the path of a kubeconfig with --kubeconfig, or read manifests with -f"
 MAX_KUBECONFIG: Final = 1 << 20
-"""The most that one kubeconfig may hold, in bytes."""
+"""Maximum size of one kubeconfig, in bytes."""
 _ACCOUNT: Final = Path("/var/run/secrets/kubernetes.io/serviceaccount")
 _OF_ACCOUNT: Final = {"token": 64 << 10, "ca.crt": MAX_BYTES}
-"""Files of a Pod's account, and the most that each may hold."""
+"""Files of a Pod's account, with the maximum size of each."""
 
 
 class ApiServer:
-    """A connection to one API server. Not for several threads at once.
+    """A connection to one API server. Not thread-safe.
 
     Attributes:
-        url: Where it is, as `https://10.0.0.1:6443`; names the source of objects in messages.
-        is_verified: Whether its certificate is.
-        budget: What may still be read.
+        url: Its URL, such as `https://10.0.0.1:6443`; also the source of objects in messages.
+        is_verified: Whether its certificate is verified.
+        budget: How much may still be read.
     """
 
     def __init__(
@@ -84,14 +85,15 @@ class ApiServer:
         """Read the configuration; nothing is sent yet.
 
         Args:
-            kubeconfig: A file. Without one: what KUBECONFIG names, else ~/.kube/config, else the Pod's account.
+            kubeconfig: Path of a file. Without one: the file that KUBECONFIG names, else ~/.kube/config, else the Pod's
+                account.
             context: A context of that file; its current one by default.
-            terms: What the kubeconfig may do, and answers may cost.
-            budget: Of the command, if it asks more servers than this one; else one of these terms.
-            connections: How many idle ones to keep, each with TCP keepalive; as the client likes by default.
+            terms: Limits for the kubeconfig and for answers.
+            budget: Limits of the command, if it uses several servers; else those of `terms`.
+            connections: Number of idle connections to keep, each with TCP keepalive; by default as the client decides.
 
         Raises:
-            HostError: There is no configuration, or none that can be used.
+            HostError: There is no usable kubeconfig.
         """
         from kubernetes import client  # noqa: PLC0415 - takes 0.5 s; only live work needs it
 
@@ -115,16 +117,16 @@ class ApiServer:
         self.close()
 
     def cautions(self) -> tuple[str, ...]:
-        """Return what a person must know of this connection, one line each."""
+        """Return warnings about this connection, one line each."""
         lines = []
         if not self.is_verified:
-            lines.append(f"{self.url}: TLS certificates are not verified, as the kubeconfig demands")
+            lines.append(f"{self.url}: TLS certificates are not verified, as the kubeconfig requests")
         if self.url.startswith("http://"):
             why = "answers are not authenticated: the kubeconfig uses http://, not https://"
             if self._has_login():
                 lines.append(f"{self.url}: credentials go over the network in clear text, and {why}")
             elif self._has_certificate:
-                lines.append(f"{self.url}: the client certificate is shown to nobody, and {why}")
+                lines.append(f"{self.url}: the client certificate is not used, and {why}")
         return tuple(lines)
 
     def _has_login(self) -> bool:
@@ -132,7 +134,7 @@ class ApiServer:
         return bool(configuration.api_key or configuration.username or configuration.password)
 
     def close(self) -> None:
-        """Close idle connections now, and those in use as soon as they are not."""
+        """Close idle connections now, and connections in use as soon as they are idle."""
         pools = self.pool.pools
         for each in [pools.get(key) for key in pools.keys()]:  # noqa: SIM118 - it cannot be iterated over
             if each is not None:
@@ -141,7 +143,7 @@ class ApiServer:
 
     @property
     def pool(self) -> Any:
-        """The pool of connections, a urllib3 `PoolManager`: where the network begins."""
+        """The pool of connections, a urllib3 `PoolManager`."""
         return self._client.rest_client.pool_manager
 
     def get(
@@ -153,26 +155,26 @@ class ApiServer:
         limit: int = MAX_OBJECT,
         until: float = math.inf,
     ) -> bytearray:
-        """Return the body of an answer, asked for again where the trouble may pass (429, 5xx, a broken answer).
+        """Return the body of an answer; temporary failures (429, 5xx, a broken answer) are tried again.
 
         Args:
-            path: As `/api/v1/services`.
-            parameters: Of the query.
-            doing: What for, as `list services`, for messages.
-            limit: Bytes that the answer may have.
-            until: When it is too late for it, by `time.monotonic`.
+            path: Such as `/api/v1/services`.
+            parameters: Query parameters.
+            doing: Purpose for messages, such as `list services`.
+            limit: Maximum size of the answer in bytes.
+            until: Deadline, by `time.monotonic`.
 
         Raises:
             ApiRefusedError: The server answered with an error.
             TooLargeError: The answer has more bytes than it may.
-            HostError: It cannot be reached, or not as it should be, or takes too long.
+            HostError: It cannot be reached, its answer is malformed, or it takes too long.
         """
         query = f"?{urlencode(parameters)}" if parameters else ""
         pause = FIRST_PAUSE_S
         for remaining in range(TRIES - 1, -1, -1):
             left = until - time.monotonic()
             if left < limits.ANSWER_S:
-                meter = Meter(left, f"{doing}: not done after {limits.LIST_S:g} s")
+                meter = Meter(left, f"{doing}: not finished after {limits.LIST_S:g} s")
             else:
                 meter = Meter(limits.ANSWER_S)
             try:
@@ -183,7 +185,7 @@ class ApiServer:
             except _BrokenAnswerError as error:
                 if not remaining:
                     raise HostError(
-                        f"{self.url}: {doing}: {error.message}", hint="check proxies and firewalls in between"
+                        f"{self.url}: {doing}: {error.message}", hint="check proxies and firewalls on the way"
                     ) from error
                 time.sleep(pause)
             else:
@@ -196,11 +198,11 @@ class ApiServer:
         raise AssertionError  # the last turn of the loop returns or raises
 
     def _ask(self, url: str, doing: str, limit: int, meter: Meter) -> tuple[int, bytearray, float]:
-        """Return status, body, and for how many seconds the server wants no further request.
+        """Return status, body, and the pause in seconds that the server requests.
 
         Raises:
-            _BrokenAnswerError: The connection broke in the middle of the answer.
-            HostError: There is no connection, or an answer beyond its bounds.
+            _BrokenAnswerError: The connection broke during the answer.
+            HostError: There is no connection, or the answer exceeds a limit.
         """
         from urllib3 import Timeout  # noqa: PLC0415 - comes with the client
         from urllib3.exceptions import HTTPError, InsecureRequestWarning, ProtocolError  # noqa: PLC0415 - the same
@@ -209,7 +211,7 @@ class ApiServer:
         try:
             headers = self.headers()
             with warnings.catch_warnings(), metered(meter):
-                warnings.simplefilter("ignore", InsecureRequestWarning)  # told once, in our own words
+                warnings.simplefilter("ignore", InsecureRequestWarning)  # reported once, in rulegen's own words
                 answer = self.pool.request(
                     "GET",
                     url,
@@ -226,7 +228,7 @@ class ApiServer:
                 body += piece
                 if len(body) > limit:
                     if answer.status != 200:
-                        break  # a page of a proxy: the status tells enough
+                        break  # a page of a proxy: the status is sufficient
                     raise too_large(self.url, doing, limit)
                 self.budget.receive(len(piece), self.url)
         except (HTTPError, OSError, ValueError) as error:
@@ -235,53 +237,52 @@ class ApiServer:
             raise unreachable(self.url, error) from error
         finally:
             if answer is not None:
-                if not answer.closed:  # there is more of it than we read
+                if not answer.closed:  # the body continues, but no more of it is read
                     answer.close()
                 answer.release_conn()
         return int(answer.status), body, asked_pause(answer.headers.get("Retry-After"))
 
     def headers(self) -> dict[str, str]:
-        """Return the headers of a request, with what says who we are; renews a token that has expired.
+        """Return the headers of a request with the credentials; an expired token is renewed.
 
         Raises:
-            HostError: A credential plugin failed, a file cannot be read, or what they give can be sent to nobody.
+            HostError: A credential plugin failed, a file cannot be read, or the credentials cannot be sent.
         """
         try:
             with _complaints_of_plugins():
                 settings = self._configuration.auth_settings()
         except HostError:
             raise
-        except Exception as error:  # the client's own reading of a file may fail in any way
+        except Exception as error:  # the client can raise any error here
             raise HostError(f"{self.url}: the credentials cannot be read: {one_line(error)}") from error
         values = {each["key"]: each["value"] for each in settings.values() if each["in"] == "header" and each["value"]}
-        login = {
-            key: value.strip(" \t\r\n") for key, value in values.items()
-        }  # files end with a line feed, as editors have it
+        login = {key: value.strip(" \t\r\n") for key, value in values.items()}  # editors end files with a line feed
         if not all(value.isascii() and value.isprintable() for value in login.values()):
-            # Said here, as whatever sends it would say it with the whole value.
+            # Raised here, because the HTTP library would print the whole value.
             raise HostError(f"{self.url}: the credentials contain characters that HTTP headers cannot have", hint=RENEW)
         return {"Accept": "application/json", "User-Agent": "rulegen", **login}
 
 
 class _BrokenAnswerError(HostError):
-    """An answer that began and did not end. Another try may do better."""
+    """An incomplete answer. Another attempt may succeed."""
 
 
 def _load(configuration: Any, kubeconfig: str | None, context: str | None, terms: ApiTerms) -> bool:
-    """Fill in the configuration, and tell whether it names a client certificate.
+    """Fill in the configuration, and return whether it has a client certificate.
 
     Raises:
-        HostError: There is none, or none that can be used.
+        HostError: There is no usable kubeconfig.
     """
-    logging.getLogger().addHandler(_UNHEARD)  # else Python prints warnings of libraries to standard error as they are
+    logging.getLogger().addHandler(_UNHEARD)  # otherwise Python prints warnings of libraries to standard error
     named = kubeconfig or os.environ.get("KUBECONFIG") or ""
     default = _default_kubeconfig()
     if not named and not context and not os.path.exists(default):  # noqa: PTH110 - pathlib raises for a long name
         _load_account(configuration)
         return False
     file = named or str(default)
-    if kubeconfig and not os.path.exists(kubeconfig):  # noqa: PTH110 - as above
-        raise HostError(f"kubeconfig {kubeconfig}: no such file")
+    names = [kubeconfig] if kubeconfig else [name for name in file.split(os.pathsep) if name]
+    if not any(os.path.exists(os.path.expanduser(name)) for name in names):  # noqa: PTH110, PTH111 - as above
+        raise HostError(f"kubeconfig {one_line(file)}: no such file", hint=_ANOTHER)
     _refuse_unsuitable(file)
     has_certificate = check_kubeconfig(file, context, terms)
     bound_plugins()
@@ -291,18 +292,18 @@ def _load(configuration: Any, kubeconfig: str | None, context: str | None, terms
 
 
 def _load_account(configuration: Any) -> None:
-    """Fill in the configuration from the account of the Pod that this runs in."""
+    """Fill in the configuration from the account of this Pod."""
     from kubernetes import config  # noqa: PLC0415 - takes 0.5 s; only live work needs it
 
-    loaders: Any = config  # its types are half there
+    loaders: Any = config  # its types are incomplete
     if not os.environ.get("KUBERNETES_SERVICE_HOST"):
         raise HostError(
             f"no cluster to read from: neither {_DEFAULT_KUBECONFIG}, nor KUBECONFIG, nor a Pod's service account",
-            hint="name a file with --kubeconfig, or read manifests with -f",
+            hint=_ANOTHER,
         )
     try:
         for name, most in _OF_ACCOUNT.items():
-            with suppress(FileNotFoundError):  # which the client tells
+            with suppress(FileNotFoundError):  # the client reports it
                 read_regular(_ACCOUNT / name, most, follow=True)
         loaders.load_incluster_config(client_configuration=configuration)
     except (config.ConfigException, OSError, ValueError) as error:
@@ -322,23 +323,23 @@ def _load_file(configuration: Any, file: str, context: str | None) -> None:
         raise
     except (config.ConfigException, OSError, YAMLError) as error:
         raise HostError(f"kubeconfig {file}: {one_line(error)}", hint="`kubectl config view` shows it") from error
-    except Exception as error:  # a document of another shape fails in there in any way
+    except Exception as error:  # a document of another shape can raise any error in the client
         raise HostError(
-            f"kubeconfig {file} is none: {one_line(error)}", hint="`kubectl config view` shows it"
+            f"kubeconfig {file} is not a kubeconfig: {one_line(error)}", hint="`kubectl config view` shows it"
         ) from error
 
 
 def _check_values(configuration: Any, file: str) -> None:
-    """Refuse what the official client takes as it is, and fails with later."""
+    """Reject values that the official client accepts, and fails with later."""
     if not str(configuration.host).startswith(("https://", "http://")):
         raise HostError(
-            f"kubeconfig {file}: server {one_line(configuration.host)!r} is no URL such as https://10.0.0.1:6443"
+            f"kubeconfig {file}: server {one_line(configuration.host)!r} is not a URL such as https://10.0.0.1:6443"
         )
     for field, attribute in _TEXTS.items():
         value = getattr(configuration, attribute, None)
         if value is not None and not isinstance(value, str):
             raise HostError(
-                f"kubeconfig {file}: {field} is {one_line(value)!r}, and no text",
+                f"kubeconfig {file}: {field} is {one_line(value)!r}, not a text",
                 hint="put it in quotes, or remove it",
             )
     for attribute in ("ssl_ca_cert", "cert_file", "key_file"):
@@ -353,37 +354,37 @@ def _check_values(configuration: Any, file: str) -> None:
 
 
 def _refuse_unsuitable(named: str) -> None:
-    """Refuse a kubeconfig that is none: the official client would wait for a FIFO, and read a file of any size.
+    """Reject an unsuitable kubeconfig: the official client would wait for a FIFO, and read a file of any size.
 
     Raises:
-        HostError: One of those that KUBECONFIG lists is no file, or too large.
+        HostError: A file in KUBECONFIG is not a regular file, or too large.
     """
     for each in filter(None, named.split(os.pathsep)):
         path = os.path.expanduser(each)  # noqa: PTH111 - as the client does it, which keeps the path where there is no home
         try:
             read_regular(path, MAX_KUBECONFIG, follow=True)
         except FileNotFoundError:
-            continue  # of several, those that are there count
+            continue  # of several files, only existing ones are used
         except OSError as error:
-            raise HostError(f"kubeconfig {each}: {error.strerror or error}") from None
+            raise HostError(f"kubeconfig {each}: {error.strerror or error}", hint=_ANOTHER) from None
         except ValueError:  # a NUL in the name
-            raise HostError(f"kubeconfig {one_line(each)}: is no file name") from None
+            raise HostError(f"kubeconfig {one_line(each)}:is not a file name") from None
 
 
 def _default_kubeconfig() -> Path:
-    """Return where a kubeconfig is that nobody names; for a user without a home, where none is."""
+    """Return the default path of the kubeconfig; for a user without a home, a path that does not exist."""
     default = Path(_DEFAULT_KUBECONFIG)
     try:
         return default.expanduser()
-    except RuntimeError:  # no HOME, and no such user on this host, as in a container
+    except RuntimeError:  # no HOME, and the user does not exist on this host, as in a container
         return default
 
 
 def _pooled(client: Any, configuration: Any) -> Any:
-    """Return a client of the official kind; certificates are read here."""
+    """Return a client of the official library; certificates are read here."""
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # told below, in our own words
+            warnings.simplefilter("ignore")  # reported below, in rulegen's own words
             if configuration.proxy and not configuration.proxy_headers:
                 configuration.proxy_headers = _proxy_login(configuration.proxy)
             return client.ApiClient(configuration)
@@ -397,7 +398,7 @@ def _pooled(client: Any, configuration: Any) -> Any:
 
 
 def _proxy_login(url: str) -> dict[str, str] | None:
-    """Return the header for the login that a proxy's URL holds, which the client sends to nobody; None for none."""
+    """Return the header for the login in a proxy's URL, which the client does not send; None if there is none."""
     from urllib3 import make_headers  # noqa: PLC0415 - comes with the client
 
     parts = urlsplit(url)
@@ -409,10 +410,10 @@ def _proxy_login(url: str) -> dict[str, str] | None:
 
 @contextmanager
 def _complaints_of_plugins() -> Iterator[None]:
-    """Turn what the official client only logs, a credential plugin that failed, into an error.
+    """Turn the failure of a credential plugin, which the official client only logs, into an error.
 
     Raises:
-        HostError: Something was logged as an error in the body, by this thread.
+        HostError: This thread has logged an error in the body.
     """
     said: list[str] = []
     thread = threading.get_ident()
@@ -437,7 +438,7 @@ def _complaints_of_plugins() -> Iterator[None]:
 
 
 def too_large(url: str, doing: str, limit: int) -> TooLargeError:
-    """Return the error that an answer of more bytes than it may have is."""
+    """Return the error for an answer that is larger than allowed."""
     hint = "check that this is the address of an API server" if limit == MAX_OBJECT else limits.LIMIT_HINT
     return TooLargeError(f"{url}: {doing}: an answer of more than {limit} bytes", hint=hint)
 

@@ -1,7 +1,7 @@
-"""The connection of a long-running program to its API server: for many threads, renewed, and cut at the end.
+"""The connection of a long-running program to its API server: thread-safe, renewed, and cut at the end.
 
-Answers are read as they come. What keeps one from coming is a `ApiError`, which also says of which sort it is, so
-that whoever asked can decide when to ask again.
+Answers are read as they arrive. A failure is an `ApiError` with its kind, so that the caller can decide when to try
+again.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from rulegen.apiserver.transport.cuttable import Cuttable
 
 IDLE_CONNECTIONS: Final = 4096
-"""More than there will be: the pool logs a warning for each one beyond."""
+"""More connections than are ever used: the pool logs a warning for each one beyond this."""
 CONNECT_TIMEOUT_S: Final = 5.0
 WRITE_TIMEOUT_S: Final = 10.0
 _WELL: Final = frozenset({200, 201})
@@ -42,10 +42,10 @@ class ApiConnection:
 
     Attributes:
         url: Where the server is.
-        cautions: What a person must know of it, one line each.
+        cautions: Warnings about it, one line each.
         generation: How often the configuration was read.
-        on_good: Called at each good answer.
-        terms: What the kubeconfig may do, and answers may cost.
+        on_good: Called for each successful answer.
+        terms: Limits for the kubeconfig and for answers.
     """
 
     def __init__(
@@ -54,7 +54,7 @@ class ApiConnection:
         """Read the configuration; nothing is sent yet.
 
         Raises:
-            HostError: There is no configuration, or none that can be used.
+            HostError: There is no usable kubeconfig.
         """
         self._named = (kubeconfig, context)
         self.terms = terms or ApiTerms()
@@ -80,32 +80,32 @@ class ApiConnection:
         whole_s: float = ANSWER_S,
         accept: str = "",
     ) -> Response:
-        """Send a GET and return the answer, once its head is there. It is to be closed.
+        """Send a GET and return the answer as soon as its head has arrived. The caller must close it.
 
         Args:
-            path: As `/api/v1/services`.
-            parameters: Of the query.
-            doing: What for, as `list services`, for messages.
-            silence_s: How long the server may say nothing, before its head and in its body.
-            whole_s: How long the answer may take, from here to its end.
-            accept: The media types that are wanted; JSON by default.
+            path: Such as `/api/v1/services`.
+            parameters: Query parameters.
+            doing: Purpose for messages, such as `list services`.
+            silence_s: Maximum silence of the server, before the head and in the body.
+            whole_s: Maximum time of the answer, from now to its end.
+            accept: Accepted media types; JSON by default.
 
         Raises:
-            ApiError: There is no answer, or another than 200.
+            ApiError: There is no answer, or its status is not 200.
         """
         target = f"{path}?{urlencode(parameters)}"
         more = {"Accept": accept} if accept else {}
         return self._request("GET", target, None, more, doing=doing, silence_s=silence_s, whole_s=whole_s)
 
     def send(self, method: str, path: str, document: object, *, kind: str, doing: str) -> bytearray:
-        """Send a document and return what the server answers to it.
+        """Send a document and return the server's answer.
 
         Args:
             method: `POST`, `PUT` or `PATCH`.
-            path: As `/api/v1/namespaces/shop/services/web/status`.
-            document: What becomes JSON.
-            kind: Its content type: a patch says by it of which kind it is.
-            doing: What for, for messages.
+            path: Such as `/api/v1/namespaces/shop/services/web/status`.
+            document: The document, sent as JSON.
+            kind: Content type, which also defines the kind of a patch.
+            doing: Purpose for messages.
 
         Raises:
             ApiError: There is no answer, or an error; a conflict has the status 409.
@@ -116,10 +116,10 @@ class ApiConnection:
         return answer.small()
 
     def fetch(self, path: str, parameters: Mapping[str, str | int] | None = None, *, doing: str) -> bytearray:
-        """Return the body of the answer to a GET of something small.
+        """Return the body of a small answer to a GET.
 
         Raises:
-            ApiError: There is no answer, or another than 200.
+            ApiError: There is no answer, or its status is not 200.
         """
         return self.ask(path, parameters or {}, doing=doing, silence_s=WRITE_TIMEOUT_S).small()
 
@@ -174,23 +174,23 @@ class ApiConnection:
         raise trouble
 
     def now(self) -> dt.datetime:
-        """Return the server's time, within a second, as its last answer told it; our own before there was any."""
+        """Return the server's time, within a second, from its last answer; the local time before the first one."""
         return dt.datetime.now(dt.UTC) + self._ahead
 
     def _note_time(self, date: str | None) -> None:
-        """Note what an answer's Date (RFC 9110) tells of the server's clock."""
+        """Record the server's time from the Date of an answer (RFC 9110)."""
         try:
             time = parsedate_to_datetime(date or "")
         except ValueError:
-            return  # a proxy left it out, or spoilt it
+            return  # a proxy removed or damaged it
         if time.tzinfo is not None:
             self._ahead = time - dt.datetime.now(dt.UTC)
 
     def _renew(self, generation: int) -> None:
-        """Read the configuration anew, as its credentials are refused; once for all threads that noticed.
+        """Read the configuration again after rejected credentials; once for all threads.
 
         Raises:
-            ApiError: It cannot be read; the one there was stays.
+            ApiError: It cannot be read; the previous one stays in use.
         """
         with self._lock:
             if generation != self.generation:
@@ -207,31 +207,31 @@ class ApiConnection:
         from urllib3.exceptions import InsecureRequestWarning  # noqa: PLC0415 - the same
 
         server = ApiServer(*self._named, connections=IDLE_CONNECTIONS, terms=self.terms)
-        # A proxy that speaks TLS itself is verified by what each connection reads on its own.
+        # For a proxy that uses TLS itself, each connection reads its own settings.
         proxy = server.pool.proxy
         is_shared = proxy is None or proxy.scheme != "https"
         sockets = cuttable_sockets(self._begun)
         tls = SharedTls(server.pool.connection_pool_kw, sockets) if is_shared else None
         server.pool.pool_classes_by_scheme = cuttable_pools(self._begun, tls)
         if not server.is_verified:
-            disable_warnings(InsecureRequestWarning)  # the caller tells it, in our own words
+            disable_warnings(InsecureRequestWarning)  # the caller reports it, in rulegen's own words
         self.generation += 1
         return server
 
     def _begun(self, connection: Cuttable) -> None:
-        """Note a connection, or the socket of one, that `cut` is to break; where that was called before, break it."""
+        """Register a connection or socket that `cut` will break; break it now if `cut` was already called."""
         with self._open_lock:
             self._open.add(connection)
             if self._is_cut:
                 connection.cut()
 
     def cut(self) -> None:
-        """Break all connections, also those that a thread is waiting on; no further one can be made."""
+        """Break all connections, including those that a thread waits for; no new one can be made."""
         with self._open_lock:
             self._is_cut = True
             for connection in list(self._open):
                 connection.cut()
-        if self._lock.acquire(timeout=0.1):  # a credential plugin that hangs must not keep us
+        if self._lock.acquire(timeout=0.1):  # a credential plugin that hangs must not block this
             try:
                 self._server.close()
             finally:

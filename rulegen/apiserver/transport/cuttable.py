@@ -1,7 +1,7 @@
-"""Connections that another thread can break, whatever they are waiting for: a handshake, an answer, more of it.
+"""Connections that another thread can break at any time: during a handshake, or while it waits for an answer.
 
-urllib3 shows the socket of a connection once it is made, and hides it while TLS shakes hands: the handshake takes the
-descriptor out of the socket that was there before. So the TLS context makes sockets that can be broken themselves.
+urllib3 shows the socket of a connection only after the TLS handshake, which moves the descriptor to a new socket. The
+TLS context therefore creates sockets that can be broken themselves.
 """
 
 from __future__ import annotations
@@ -20,14 +20,14 @@ if TYPE_CHECKING:
 
 
 class Cuttable(Protocol):
-    """What can be broken by any thread."""
+    """Something that any thread can break."""
 
     def cut(self) -> None:
-        """Break it; whoever waits for it gets an error."""
+        """Break it; threads that wait for it get an error."""
 
 
 def cuttable_sockets(begun: Callable[[Cuttable], None]) -> type[ssl.SSLSocket]:
-    """Return a kind of TLS sockets that are reported before their handshake and can be cut by another thread."""
+    """Return a class of TLS sockets that are registered before their handshake and can be broken by another thread."""
 
     class CuttableSocket(ssl.SSLSocket):
         def do_handshake(self, block: bool = False) -> None:  # noqa: FBT001, FBT002 - the signature of the library
@@ -41,7 +41,7 @@ def cuttable_sockets(begun: Callable[[Cuttable], None]) -> type[ssl.SSLSocket]:
 
 
 def cuttable_pools(begun: Callable[[Cuttable], None], tls: SharedTls | None) -> dict[str, Any]:
-    """Return kinds of pools, by scheme, whose connections are reported and can be cut by another thread."""
+    """Return pool classes by scheme whose connections are registered and can be broken by another thread."""
     from urllib3.connection import HTTPConnection, HTTPSConnection  # noqa: PLC0415 - comes with the client
 
     class CuttableConnection(HTTPConnection):
@@ -49,12 +49,12 @@ def cuttable_pools(begun: Callable[[Cuttable], None], tls: SharedTls | None) -> 
         _read: socket.socket | None = None
 
         def connect(self) -> None:
-            begun(self)  # so that it can be cut while a proxy is asked
+            begun(self)  # so that it can be broken while the proxy is connected
             super().connect()
-            begun(self)  # it was perhaps cut before there was a socket
+            begun(self)  # it may have been broken before there was a socket
 
         def getresponse(self) -> Any:
-            self._read = self.sock  # which is taken away where the server ends the connection with its answer
+            self._read = self.sock  # removed if the server closes the connection with its answer
             return super().getresponse()
 
         def cut(self) -> None:
@@ -64,7 +64,7 @@ def cuttable_pools(begun: Callable[[Cuttable], None], tls: SharedTls | None) -> 
 
     class CuttableTls(CuttableConnection, HTTPSConnection):
         def connect(self) -> None:
-            if tls is not None:  # each time: a connection object of the pool connects again and again
+            if tls is not None:  # each time, because a connection object of the pool connects repeatedly
                 self.ssl_context = tls.context()
             super().connect()
 
@@ -72,7 +72,7 @@ def cuttable_pools(begun: Callable[[Cuttable], None], tls: SharedTls | None) -> 
 
 
 def shut(connection: socket.socket) -> None:
-    """End both directions of a socket; TLS's own method would forget its state while another thread uses it."""
-    outer = getattr(connection, "socket", connection)  # that of TLS through a proxy that speaks TLS itself
-    with suppress(OSError, ValueError):  # it ended by itself
+    """Shut down both directions of a socket; TLS's own method would discard state that another thread uses."""
+    outer = getattr(connection, "socket", connection)  # for TLS through a proxy that uses TLS itself
+    with suppress(OSError, ValueError):  # it has ended by itself
         socket.socket.shutdown(outer, socket.SHUT_RDWR)

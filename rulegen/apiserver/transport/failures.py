@@ -1,7 +1,7 @@
-"""Why a request to an API server got no good answer, in words for people.
+"""Reasons for failed requests to an API server, as text for people.
 
-The HTTP library's own messages name its classes and show their innards. Here each error says what happened on the
-network, as the operating system or the protocol has it.
+Messages of the HTTP library name its internal classes. These functions describe what happened on the network, in the
+terms of the operating system or the protocol.
 """
 
 from __future__ import annotations
@@ -29,12 +29,12 @@ _SOURCE: Final = re.compile(r" ?[(]_ssl[.]c:[0-9]+[)]")
 
 
 class ApiError(HostError):
-    """Something was in the way between us and the API server, and may pass.
+    """A request to the API server failed; the cause may be temporary.
 
     Attributes:
         reason: Of which sort.
         status: The HTTP status, 0 if there was none.
-        retry_after: Seconds for which the server wants to be left alone.
+        retry_after: Pause in seconds that the server requests.
     """
 
     def __init__(
@@ -52,7 +52,7 @@ class ApiError(HostError):
 
 
 class ApiRefusedError(HostError):
-    """The API server answered, but not with what was asked for.
+    """The API server answered with an error.
 
     Attributes:
         status: The HTTP status.
@@ -64,7 +64,7 @@ class ApiRefusedError(HostError):
 
 
 def refusal(url: str, doing: str, status: int, body: bytes | bytearray) -> ApiRefusedError:
-    """Return the error that an answer with another status than 200 is, in words for people."""
+    """Return the error for an answer with another status than 200, as text for people."""
     message = _status_message(body)
     tail = f": {message}" if message else ""
     match status:
@@ -82,7 +82,7 @@ def refusal(url: str, doing: str, status: int, body: bytes | bytearray) -> ApiRe
 
 
 def unreachable(url: str, error: Exception) -> HostError:
-    """Return what kept a request from being answered, in words for people."""
+    """Return why a request was not answered, as text for people."""
     words = network_words(error)
     if bound := _bound(error):
         return HostError(f"{url}: {words}", hint=bound.hint)
@@ -92,9 +92,7 @@ def unreachable(url: str, error: Exception) -> HostError:
         case ApiReason.TIMEOUT:
             return HostError(f"{url}: no answer in time: {words}", hint="check the address, and firewalls in between")
         case _ if any(isinstance(each, http.client.HTTPException) for each in _causes(error)):
-            return HostError(
-                f"{url}: {words}", hint="is it the right address, and check proxies and firewalls in between"
-            )
+            return HostError(f"{url}: {words}", hint="check the address, and proxies and firewalls on the way to it")
         case _:
             return HostError(f"{url}: cannot be reached: {words}", hint="check the address, and that the server runs")
 
@@ -115,7 +113,7 @@ def failure_kind(error: Exception) -> ApiReason:
 
 
 def network_words(error: Exception) -> str:
-    """Return what happened on the network, in one line: the innermost cause says it best."""
+    """Return what happened on the network, in one line, usually from the innermost cause."""
     from urllib3 import exceptions  # noqa: PLC0415 - comes with the client
 
     causes = list(_causes(error))
@@ -127,7 +125,7 @@ def network_words(error: Exception) -> str:
 
 
 def _words(error: BaseException) -> str:
-    """Return what one error says; empty where its cause says it better, or where it only names classes."""
+    """Return the message of one error; empty if its cause has a better one, or if it only names classes."""
     from urllib3 import exceptions  # noqa: PLC0415 - comes with the client
 
     match error:
@@ -146,8 +144,8 @@ def _words(error: BaseException) -> str:
         case exceptions.ConnectTimeoutError() if not isinstance(error, exceptions.NewConnectionError):
             return f"no connection within {_seconds(error)}"
         case http.client.RemoteDisconnected():
-            return "it closed the connection without an answer"
-        case http.client.IncompleteRead():  # that of a chunk, and urllib3's, too
+            return "the server closed the connection without an answer"
+        case http.client.IncompleteRead():  # that of a chunk, and urllib3's
             return "the connection was closed early during the answer"
         case http.client.HTTPException():
             return "the server does not speak HTTP"
@@ -161,12 +159,12 @@ def _words(error: BaseException) -> str:
 
 
 def _bound(error: BaseException) -> WireError | None:
-    """Return the bound of ours that ended the reading; None where it was something else."""
+    """Return the limit of rulegen that ended the reading; None if it was something else."""
     return next((each for each in _causes(error) if isinstance(each, WireError)), None)
 
 
 def _causes(error: BaseException) -> Iterator[BaseException]:
-    """Yield what caused an error, from the innermost on, and last the error itself."""
+    """Yield the causes of an error, the innermost first, and finally the error itself."""
     inner = [each for each in (error.__cause__, *error.args) if isinstance(each, BaseException)]
     if inner and inner[0] is not error:
         yield from _causes(inner[0])
@@ -179,7 +177,7 @@ def _seconds(error: Exception) -> str:
 
 
 def _status_message(body: bytes | bytearray) -> str:
-    """Return the message of a v1 Status, which comes with an error; else nothing: it may be a page of a proxy."""
+    """Return the message of a v1 Status; nothing if the body is something else, such as a page of a proxy."""
     try:
         document = json.loads(body)
     except (ValueError, RecursionError):

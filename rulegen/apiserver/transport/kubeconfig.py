@@ -1,6 +1,6 @@
-"""What a kubeconfig has us read and run: checked before the official client does it.
+"""Files and programs that a kubeconfig names: checked before the official client uses them.
 
-That client opens whatever a kubeconfig names, waits for whatever a program prints, and runs it as the user that we are.
+That client opens any file, waits for any output of a program, and runs the program as the current user.
 """
 
 from __future__ import annotations
@@ -28,28 +28,29 @@ if TYPE_CHECKING:
 MAX_FILE: Final = 4 << 20
 MAX_TOKEN_FILE: Final = 64 << 10
 MAX_OUTPUT: Final = 1 << 20
-"""Bytes that a credential plugin may print."""
+"""Maximum output of a credential plugin, in bytes."""
 MAX_COMPLAINT: Final = 1 << 12
 PLUGIN_S: Final = 60.0
 LOGIN_S: Final = 300.0
-"""For a plugin that may ask the person at the terminal."""
+"""Time for a plugin that may ask the user at the terminal, in seconds."""
 
 _PROGRAMS: Final = ("exec", "auth-provider")
 
 
 def check(files: str, context: str | None, terms: ApiTerms) -> bool:
-    """Look whether a kubeconfig may be loaded.
+    """Check whether a kubeconfig may be loaded.
 
     Args:
-        files: Paths, as KUBECONFIG has them.
-        context: Which context of them; the current one by default.
+        files: Paths, in the format of KUBECONFIG.
+        context: The context to use; the current one by default.
         terms: Whether programs may run.
 
     Returns:
-        Whether it names a client certificate.
+        Whether it has a client certificate.
 
     Raises:
-        HostError: A file of a token is no regular file or too large; or it wants a program run that may not be.
+        HostError: A token file is not a regular file or too large; or the kubeconfig runs a program, and this is
+            forbidden.
     """
     documents = [(path, document) for path in _paths(files) if isinstance(document := _read(path), dict)]
     current = next((each for _, document in documents if (each := document.get("current-context"))), None)
@@ -74,7 +75,7 @@ def _paths(files: str) -> Iterator[Path]:
 
 
 def _read(path: Path) -> Any:
-    """Return the document of a kubeconfig; None where it cannot be parsed, which the client then says."""
+    """Return the document of a kubeconfig; None if it cannot be parsed, which the client reports."""
     import yaml  # noqa: PLC0415 - only for the client's sake
 
     try:
@@ -86,7 +87,7 @@ def _read(path: Path) -> Any:
 
 
 def _named(documents: list[tuple[Path, Any]], part: str, name: object) -> tuple[Path, dict[str, Any]]:
-    """Return a context, cluster or user of that name, and which file has it: the first one that does."""
+    """Return a context, cluster or user of that name from the first file that has it, and that file."""
     for path, document in documents:
         entries = document.get(f"{part}s")
         for entry in entries if isinstance(entries, list) else ():
@@ -96,7 +97,7 @@ def _named(documents: list[tuple[Path, Any]], part: str, name: object) -> tuple[
 
 
 def _check_file(kubeconfig: Path, field: str, path: Path) -> None:
-    """Look whether a file that a kubeconfig names can be read to its end; one that is not there, the client tells."""
+    """Check whether a file that a kubeconfig names can be read completely; the client reports a missing one."""
     where = f"kubeconfig {kubeconfig}: {field}: {printable(str(path), 4096)}"
     try:
         read_regular(path, MAX_TOKEN_FILE, follow=True)
@@ -105,11 +106,11 @@ def _check_file(kubeconfig: Path, field: str, path: Path) -> None:
     except OSError as error:
         raise HostError(f"{where}: {one_line(error.strerror or error)}") from error
     except ValueError:  # a NUL in the name
-        raise HostError(f"{where}: is no file name") from None
+        raise HostError(f"{where}:is not a file name") from None
 
 
 def bound_plugins() -> None:
-    """Have the official client run credential plugins within bounds of size and time."""
+    """Make the official client run credential plugins with limits for size and time."""
     from kubernetes.config import exec_provider, kube_config  # noqa: PLC0415 - takes 0.5 s; only live work needs it
 
     client: Any = kube_config
@@ -135,7 +136,7 @@ def bound_plugins() -> None:
 
 
 def _cluster_information(cluster: Any) -> Any:
-    """Return what a plugin is told of the cluster, with the extension that is meant for it."""
+    """Return the information about the cluster for a plugin, with the extension meant for it."""
     for extension in cluster.get("extensions") or ():
         if extension.get("name") == "client.authentication.k8s.io/exec":
             return {**cluster, "config": extension.get("extension")}
@@ -161,11 +162,11 @@ def _status(output: bytes, version: str) -> Any:
 
 
 def _output(args: list[str], env: dict[str, str], cwd: str | None, *, is_interactive: bool) -> bytes:
-    """Run a plugin and return what it prints.
+    """Run a plugin and return its output.
 
     Raises:
         HostError: It failed, printed too much, or did not end in time.
-        OSError: It is not there.
+        OSError: It does not exist.
     """
     process = subprocess.Popen(
         args,
@@ -174,7 +175,7 @@ def _output(args: list[str], env: dict[str, str], cwd: str | None, *, is_interac
         stderr=None if is_interactive else subprocess.PIPE,
         cwd=cwd,
         env=env,
-        start_new_session=not is_interactive,  # to end what it has started, too; a login needs the terminal
+        start_new_session=not is_interactive,  # a process group, to kill its children too; a login needs the terminal
     )
     seconds = LOGIN_S if is_interactive else PLUGIN_S
     is_late = threading.Event()
@@ -216,7 +217,7 @@ def _output(args: list[str], env: dict[str, str], cwd: str | None, *, is_interac
 
 
 def _drain(stream: IO[bytes] | None, kept: bytearray) -> None:
-    """Read to the end, and keep the beginning."""
+    """Read everything, and keep the beginning."""
     with suppress(OSError, ValueError):  # it was closed meanwhile
         while stream is not None and (piece := stream.read1(1 << 16)):  # type: ignore[attr-defined] # a BufferedReader
             kept += piece[: MAX_COMPLAINT - len(kept)]

@@ -1,7 +1,8 @@
-"""What comes over a connection to an API server, counted and timed from the first byte of an answer to its last.
+"""Counts the bytes and time of an answer of an API server, from its first byte to its last.
 
-The libraries below bound each line and each silence, and neither their number nor their sum: interim answers for ever,
-an extension of 64 KiB to each chunk of one byte, a byte every few seconds. So each answer is read through a `Meter`.
+The libraries limit each line and each pause, but not their number or sum: an attacker can send endless interim answers,
+an extension of 64 KiB with each chunk of one byte, or a byte every few seconds. Each answer is therefore read through a
+`Meter`.
 """
 
 from __future__ import annotations
@@ -23,12 +24,12 @@ if TYPE_CHECKING:
 
 CHUNK: Final = 1 << 16
 STALL_S: Final = 5.0
-"""How long the rest of a chunk may take, where one thread reads many answers: a server sends an event at once."""
+"""Maximum time for the rest of a chunk if one thread reads many answers: a server sends an event at once."""
 _IDENTITY: Final = frozenset({"", "identity"})
 
 
 class WireError(OSError):
-    """An answer is not read any further.
+    """An answer exceeded a limit.
 
     Attributes:
         reason: Of which sort.
@@ -44,21 +45,21 @@ class WireError(OSError):
 
 
 class Meter:
-    """Bytes and seconds that are left for one answer. An answer is at its head first.
+    """The remaining bytes and seconds of one answer. It starts at the head.
 
     Attributes:
-        silence_s: How long the server may say nothing; None where that is what the connection has.
+        silence_s: Maximum silence of the server; None for that of the connection.
     """
 
     def __init__(self, seconds: float, words: str = "", *, clock: Callable[[], float] = time.monotonic) -> None:
-        """Begin to count.
+        """Start counting.
 
         Args:
             seconds: For the whole answer.
-            words: What is said when they are over.
-            clock: Seconds that only grow.
+            words: Text of the error when they are over.
+            clock: Monotonic time in seconds.
         """
-        self._too_late = words or f"the answer was not whole after {seconds:g} s"
+        self._too_late = words or f"the answer was not complete after {seconds:g} s"
         self._clock = clock
         self._until = clock() + seconds
         self.silence_s: float | None = None
@@ -67,15 +68,15 @@ class Meter:
         self._what = f"a head of more than {HEAD_BYTES >> 10} KiB"
 
     def allow(self, count: int) -> None:
-        """Allow this many further bytes of a body, with what chunks add to them."""
+        """Allow this many further bytes of a body, and the overhead of chunks."""
         self._left = 2 * count + CHUNK
-        self._what = f"chunks with more around them than in them, of more than {self._left} bytes"
+        self._what = f"the chunked encoding adds more than {self._left} bytes"
 
     def seconds(self) -> float:
         """Return how many seconds are left.
 
         Raises:
-            WireError: None are.
+            WireError: No time is left.
         """
         left = self._until - self._clock()
         if left <= 0:
@@ -95,15 +96,15 @@ class Meter:
             raise WireError(ApiReason.TOO_LARGE, self._what, "check that this is the address of an API server")
 
     def attach(self, buffer: io.BufferedReader, raw: _MeteredSocket) -> None:
-        """Note what the answer is read from."""
+        """Register the connection that the answer is read from."""
         self._stream = buffer, raw
 
     def fileno(self) -> int:
-        """Return the descriptor that becomes readable when more of the answer comes; -1 for none."""
+        """Return the descriptor that becomes readable when more of the answer arrives; -1 if there is none."""
         return self._stream[1].descriptor() if self._stream is not None else -1
 
     def is_ready(self) -> bool:
-        """Return whether more of the answer can be read now: bytes, or its end; waits for nothing.
+        """Return whether more of the answer can be read now (bytes, or its end), without waiting.
 
         Raises:
             OSError: The connection broke.
@@ -116,7 +117,7 @@ _meter: ContextVar[Meter | None] = ContextVar("meter", default=None)
 
 @contextmanager
 def metered(meter: Meter) -> Iterator[None]:
-    """Have the answer that this thread asks for in the body read through a meter, to its end."""
+    """Read the answer that this thread requests in the body through a meter, to its end."""
     token = _meter.set(meter)
     try:
         yield
@@ -125,7 +126,7 @@ def metered(meter: Meter) -> Iterator[None]:
 
 
 class MeteredResponse(HTTPResponse):
-    """An answer, also that of a proxy to CONNECT, whose bytes are counted and timed."""
+    """An answer, also of a proxy to CONNECT, whose bytes and time are counted."""
 
     def __init__(self, sock: socket.socket, *arguments: Any, **named: Any) -> None:
         """Read through the meter of this thread, if there is one."""
@@ -151,7 +152,7 @@ class _MeteredSocket(io.RawIOBase):
         return self._sock.fileno()
 
     def has_more(self, buffer: io.BufferedReader) -> bool:
-        """Return whether the buffer has bytes, also after looking for more of them once, or the end was reached."""
+        """Return whether the buffer has bytes after one attempt to read more, or the end was reached."""
         self._waits = False
         try:
             return bool(buffer.peek(1)) or self._is_at_end
@@ -171,7 +172,7 @@ class _MeteredSocket(io.RawIOBase):
         try:
             received = self._raw.readinto(into)
         except TimeoutError:
-            self._meter.seconds()  # was it that of the whole answer?
+            self._meter.seconds()  # was it the limit of the whole answer?
             raise
         except (ssl.SSLWantReadError, BlockingIOError):
             return None
@@ -187,7 +188,7 @@ class _MeteredSocket(io.RawIOBase):
 
 
 def metered_connections() -> tuple[type[Any], type[Any]]:
-    """Return kinds of connections, for HTTP and for HTTPS, whose answers are metered."""
+    """Return connection classes for HTTP and HTTPS whose answers are metered."""
     from urllib3.connection import HTTPConnection, HTTPSConnection  # noqa: PLC0415 - comes with the client
 
     class Metered(HTTPConnection):
@@ -200,7 +201,7 @@ def metered_connections() -> tuple[type[Any], type[Any]]:
 
 
 def pools_of(plain: type[Any], tls: type[Any]) -> dict[str, Any]:
-    """Return kinds of pools, by scheme, that make these connections."""
+    """Return pool classes by scheme that create these connections."""
     from urllib3.connectionpool import HTTPConnectionPool, HTTPSConnectionPool  # noqa: PLC0415 - the same
 
     class Pool(HTTPConnectionPool):
@@ -213,10 +214,10 @@ def pools_of(plain: type[Any], tls: type[Any]) -> dict[str, Any]:
 
 
 def pieces(response: Any) -> Iterator[bytes]:
-    """Yield the body of an answer, piece by piece, each as soon as it is there, as it came over the network.
+    """Yield the body of an answer as it arrives.
 
     Raises:
-        WireError: It is encoded, which nobody asked for, or more than its meter allows; or whatever urllib3 raises.
+        WireError: It has a Content-Encoding, which was not requested, or exceeds its meter; or any error of urllib3.
     """
     encoding = str(response.headers.get("Content-Encoding", "")).strip().lower()
     if encoding not in _IDENTITY:

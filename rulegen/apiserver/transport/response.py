@@ -1,4 +1,4 @@
-"""An answer of an API server, whose body is read as it comes, by its own thread or by one that reads many."""
+"""An answer of an API server whose body is read as it arrives, by its own thread or by one for many answers."""
 
 from __future__ import annotations
 
@@ -17,20 +17,20 @@ if TYPE_CHECKING:
     from rulegen.apiserver.budget import Account
 
 MAX_WRITTEN: Final = 16 << 20
-"""Bytes of an answer about a single object, or a few."""
+"""Maximum size of an answer about a single object, or a few, in bytes."""
 
 
 class Response:
-    """An answer whose body is read as it comes."""
+    """An answer whose body is read as it arrives."""
 
     def __init__(self, url: str, response: Any, meter: Meter, account: Account) -> None:
-        """Take an answer whose head is there.
+        """Take an answer whose head has arrived.
 
         Args:
             url: Of the server, for messages.
             response: What urllib3 has of it.
-            meter: That it is read through.
-            account: Where the bytes that it holds are counted, with those of others.
+            meter: The meter that it is read through.
+            account: Counts the bytes that all current answers hold.
         """
         self._url = url
         self._response = response
@@ -41,16 +41,16 @@ class Response:
         self._pieces: Iterator[bytes] | None = None
 
     def chunks(self) -> Iterator[bytes]:
-        """Yield the body, piece by piece, each as soon as it is there.
+        """Yield the body as it arrives.
 
         Raises:
-            ApiError: It breaks off, or is not what may come.
+            ApiError: It breaks, or exceeds a limit.
         """
         from urllib3.exceptions import HTTPError  # noqa: PLC0415 - comes with the client
 
         try:
             yield from pieces(self._response)
-        except (HTTPError, OSError, ValueError, AttributeError) as error:  # the latter two: cut by another thread
+        except (HTTPError, OSError, ValueError, AttributeError) as error:  # the last two: broken by another thread
             raise self._broken(error) from error
 
     def _broken(self, error: Exception) -> ApiError:
@@ -62,7 +62,7 @@ class Response:
         """Return the whole body. It counts as held until the answer is closed.
 
         Raises:
-            ApiError: It breaks off, or is longer than `limit` bytes.
+            ApiError: It breaks, or is longer than `limit` bytes.
         """
         self._meter.allow(limit)
         whole = bytearray()
@@ -79,7 +79,7 @@ class Response:
         """Return the whole body of an answer about a few objects, and close it.
 
         Raises:
-            ApiError: It breaks off, or is longer than such an answer may be.
+            ApiError: It breaks, or is longer than such an answer may be.
         """
         try:
             return self.body(MAX_WRITTEN)
@@ -87,23 +87,23 @@ class Response:
             self.close()
 
     def lines(self, limit: int) -> Iterator[bytes | bytearray]:
-        """Yield the lines of the body, each as soon as it is whole; what follows the last line feed is no line.
+        """Yield the lines of the body as soon as they are complete; text after the last line feed is not a line.
 
         Raises:
-            ApiError: It breaks off, or a line is longer than `limit` bytes.
+            ApiError: It breaks, or a line is longer than `limit` bytes.
         """
         self._meter.allow(limit)
         for piece in self.chunks():
             yield from self._lines_of(piece, limit)
 
     def ready_lines(self, limit: int) -> Iterator[bytes | bytearray] | None:
-        """Return the lines that are there now, without waiting for further ones; None at the end of the body.
+        """Return the lines that have arrived, without waiting for more; None at the end of the body.
 
-        The same lines as those of `lines`, for a thread that reads many answers: it waits until `fileno` is readable,
-        and calls this until nothing comes.
+        These are the lines of `lines`, for a thread that reads many answers: it waits until `fileno` is readable, and
+        calls this until nothing is returned.
 
         Raises:
-            ApiError: It breaks off, a line is longer than `limit` bytes, or a part of it has not come in time.
+            ApiError: It breaks, a line is longer than `limit` bytes, or a part of it did not arrive in time.
         """
         if self._pieces is None:
             self._meter.silence_s = STALL_S
@@ -118,22 +118,22 @@ class Response:
         return iter(lines)
 
     def fileno(self) -> int:
-        """Return the descriptor that becomes readable when more of the answer comes; -1 for none."""
+        """Return the descriptor that becomes readable when more of the answer arrives; -1 if there is none."""
         return self._meter.fileno()
 
     def is_ready(self) -> bool:
-        """Return whether more of the body can be read now, or its end; waits for nothing.
+        """Return whether more of the body, or its end, can be read now, without waiting.
 
         Raises:
             ApiError: The connection broke.
         """
         try:
             return self._meter.is_ready()
-        except (OSError, ValueError) as error:  # the latter: cut by another thread
+        except (OSError, ValueError) as error:  # the latter: broken by another thread
             raise self._broken(error) from error
 
     def _lines_of(self, piece: bytes, limit: int) -> Iterator[bytes | bytearray]:
-        """Yield the lines that end within the next piece of the body, and keep what follows them."""
+        """Yield the lines that end in the next piece of the body, and keep the rest."""
         first, *more = piece.split(b"\n")
         self._hold(len(first))
         self._begun += first
@@ -151,7 +151,7 @@ class Response:
         """Count bytes that are kept until the answer is closed.
 
         Raises:
-            ApiError: All answers that are being read have too many.
+            ApiError: All current answers together have too many.
         """
         if not self._account.take(count):
             words = f"all answers that are being read have more than {self._account.most} bytes together"
@@ -159,7 +159,7 @@ class Response:
         self._held += count
 
     def refused(self, doing: str) -> ApiError:
-        """Return the error that this answer is, and close it."""
+        """Return this answer as an error, and close it."""
         self._meter.allow(MAX_STATUS_BODY)
         content = bytearray()
         try:
@@ -168,7 +168,7 @@ class Response:
                 if len(content) > MAX_STATUS_BODY:
                     break
         except ApiError:
-            content.clear()  # the status tells enough
+            content.clear()  # the status is sufficient
         self.close()
         status = int(self._response.status)
         error = refusal(self._url, doing, status, content)
@@ -177,12 +177,12 @@ class Response:
         return ApiError(error.message, reason, status=status, retry_after=pause, hint=error.hint)
 
     def shut(self) -> None:
-        """End the reading of another thread."""
-        with suppress(ValueError, RuntimeError, OSError):  # it ended by itself
+        """End the reading in another thread."""
+        with suppress(ValueError, RuntimeError, OSError):  # it has ended by itself
             self._response.shutdown()
 
     def close(self) -> None:
-        """Give the connection back if the body was read to its end, else close it."""
+        """Return the connection to the pool if the body was read completely, else close it."""
         self._hold(-self._held)
         if not self._response.closed:
             self._response.close()

@@ -1,8 +1,8 @@
-"""One TLS context for all connections to an API server, made anew when a file that it was read from is another one.
+"""One TLS context for all connections to an API server, created again when one of its files changes.
 
-A context holds the authorities, some hundred of them where the system's are taken, and our own certificate: reading
-them takes more time than the handshake. So connections share it. kubelets and ServiceAccounts have their files replaced
-every few hours; the next connection notices.
+A context contains the authorities (some hundred if the system's are used) and the client certificate. Reading them
+takes longer than a handshake, so connections share it. kubelets and ServiceAccounts replace their files every few
+hours; the next connection notices this.
 """
 
 from __future__ import annotations
@@ -19,20 +19,20 @@ if TYPE_CHECKING:
 
 _READ_FROM = ("ca_certs", "ca_cert_data", "cert_file", "key_file")
 MAX_BYTES: Final = 4 << 20
-"""The most that a file of certificates or a key may hold: the authorities of a whole system are some 250 KB."""
+"""Maximum size of a file of certificates or a key: the authorities of a whole system have some 250 KB."""
 _Stamp = tuple[int, int, int, int]
 
 
 class SharedTls:
-    """Makes the context when it is first needed; for any thread."""
+    """Creates the context when it is first needed; thread-safe."""
 
     def __init__(self, settings: MutableMapping[str, Any], sockets: type[ssl.SSLSocket] = ssl.SSLSocket) -> None:
-        """Take over, out of the settings of a pool of connections, what a context is made of.
+        """Take the settings for the context out of the settings of a connection pool.
 
         Args:
-            settings: `connection_pool_kw` of a urllib3 `PoolManager`; what each connection would read for itself is
-                taken out of it.
-            sockets: The kind of sockets that connections have.
+            settings: `connection_pool_kw` of a urllib3 `PoolManager`; settings that each connection would read itself
+                are removed from it.
+            sockets: Class of the sockets of connections.
         """
         self._sockets = sockets
         self._settings = {name: settings.pop(name, None) for name in _READ_FROM}
@@ -43,13 +43,13 @@ class SharedTls:
         self._stamps: list[_Stamp] = []
 
     def context(self) -> ssl.SSLContext:
-        """Return the context for a connection that begins now.
+        """Return the context for a new connection.
 
         Raises:
-            OSError: A file cannot be read, or is not what it should be (`ssl.SSLError`); the next call tries again.
+            OSError: A file cannot be read or is invalid (`ssl.SSLError`); the next call tries again.
         """
         with self._lock:
-            stamps = [_stamp(path) for path in self._files]  # first: a file that changes meanwhile is read again
+            stamps = [_stamp(path) for path in self._files]  # first: a file that changes during the read is read again
             if self._context is None or stamps != self._stamps:
                 self._context, self._stamps = self._made(), stamps
             return self._context
@@ -70,12 +70,12 @@ class SharedTls:
         if certificate := self._settings["cert_file"]:
             key = self._settings["key_file"] or certificate
             with checked_name(certificate, MAX_BYTES) as name, checked_name(key, MAX_BYTES) as key_name:
-                # Without a password, OpenSSL would ask the terminal for that of a key that has one.
+                # Without a password, OpenSSL would ask the terminal for the password of an encrypted key.
                 context.load_cert_chain(name, key_name, password="")
         return context
 
 
 def _stamp(path: Path) -> _Stamp:
-    """Return what tells a file from the one before, also behind a symbolic link."""
+    """Return values that identify a version of a file, also behind a symbolic link."""
     state = path.stat()
     return state.st_dev, state.st_ino, state.st_mtime_ns, state.st_size

@@ -1,7 +1,7 @@
-"""When to ask an API server again that did not answer as it should: exponential backoff, with all of it drawn by lot.
+"""When to try again after a failed request to an API server: exponential backoff with full jitter.
 
-Thousands of nodes lose the same server at the same moment. Source for the full jitter: M. Brooker, "Exponential Backoff
-And Jitter", AWS Architecture Blog, 2015.
+Thousands of nodes lose the same server at the same moment. Source for full jitter: M. Brooker, "Exponential Backoff And
+Jitter", AWS Architecture Blog, 2015.
 """
 
 from __future__ import annotations
@@ -21,10 +21,10 @@ if TYPE_CHECKING:
     from rulegen.apiserver.transport.failures import ApiError
 
 PATIENCE: Final = 3
-"""Refusals in a row that are believed: a server that just started does not know all its roles for a moment."""
+"""Number of denials in a row that count: a server that has just started does not know all its roles for a moment."""
 UNANSWERED: Final = 3
-"""After so many timeouts in a row (504) the resourceVersion itself may be at fault: so a server says that it is of the
-future, as after a restore from a backup. Other failures are those of a server that is starting: no reason for a list.
+"""The resourceVersion itself may be the cause after this many timeouts in a row (504).
+A server answers so if the version is in its future, as after a restore. Other failures need no new list.
 """
 
 
@@ -34,30 +34,30 @@ def _wait(ended: threading.Event, seconds: float) -> None:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ApiTiming:
-    """How long to wait for what, in seconds; and by which clock and dice.
+    """Times in seconds, and the clock and random source.
 
     Attributes:
-        first_pause: Bound of the first pause; each one is drawn between 0 and its bound, which doubles.
-        longest_pause: Greatest bound.
-        slow_pause: Before asking again for what we may not read; drawn from half of it.
-        longest_asked_pause: However long the server asks us to stay away.
-        list_silence: How long the server may say nothing within a list.
-        watch_silence: The same within a watch: more than the minute between two bookmarks.
-        answer: How long an answer may take, from the request to its last byte; a page of a list is one.
-        list_whole: How long all pages of a list may take.
-        watch_least: How long a watch lasts, at least.
-        watch_most: How long it lasts at most; drawn between the two.
-        short_watch: A watch that ended sooner was not a good answer.
-        outage: After so long without a good answer, all is listed anew: it is time enough for a restore from a backup,
-            and the server may have passed our revisions before we are back.
-        whole: How often all is listed anew though nothing asks for it; drawn between half of it and one and a half.
-        notice: How long trouble with the server lasts before it is said.
-        overdue: How long an answer may take before that is trouble.
-        wake_spread: Who is woken asks within so long, drawn.
-        poll: How often an object is read that cannot be watched, at the most: many take turns.
-        clock: Seconds that only grow.
-        draw: A number between two.
-        sleep: Waits for so many seconds, or until the event.
+        first_pause: Limit of the first pause; each pause is random between 0 and its limit, which doubles.
+        longest_pause: Maximum of the limit.
+        slow_pause: Pause after a denial; random, at least half of it.
+        longest_asked_pause: Maximum of a pause that the server requests.
+        list_silence: Maximum silence of the server in a list.
+        watch_silence: The same in a watch: more than the minute between two bookmarks.
+        answer: Maximum time of an answer, from the request to its last byte; a page of a list is one.
+        list_whole: Maximum time for all pages of a list.
+        watch_least: Minimum duration of a watch.
+        watch_most: Maximum duration of a watch; random between the two.
+        short_watch: A watch that ends earlier does not count as a good answer.
+        outage: After this time without a good answer, everything is listed again, because the server may have been
+            restored from a backup, and may have passed the known revisions since.
+        whole: How often everything is listed again without a reason; random between half of it and one and a half.
+        notice: How long a problem of the server lasts before it is reported.
+        overdue: How long an answer may take before that is a problem.
+        wake_spread: A woken caller tries again within this time, at random.
+        poll: Shortest interval for reading an object that cannot be watched.
+        clock: Monotonic time in seconds.
+        draw: Returns a random number between two.
+        sleep: Waits for some seconds, or until the event.
     """
 
     first_pause: float = 0.5
@@ -83,10 +83,10 @@ class ApiTiming:
 
 
 class Pace:
-    """Remembers the failures in a row of one who asks.
+    """Counts the failures in a row of one caller.
 
     Attributes:
-        failures: How many there were since the last good answer.
+        failures: Number of failures since the last good answer.
     """
 
     def __init__(self, timing: ApiTiming) -> None:
@@ -95,7 +95,7 @@ class Pace:
         self.failures = 0
 
     def good(self) -> None:
-        """Begin anew."""
+        """Reset after a success."""
         self.failures = 0
 
     def fail(self) -> None:
@@ -105,23 +105,23 @@ class Pace:
         self.failures += 1
 
     def woken(self) -> None:
-        """Begin with short pauses again: the server answers others."""
+        """Start again with short pauses: the server answers other callers."""
         self.failures = min(self.failures, 1)
 
     def is_outage(self, error: ApiError) -> bool:
-        """Tell whether the server was away for so long, or so deaf, that it may be another one by now."""
+        """Return whether the server was unreachable or silent for so long that it may be another one by now."""
         return (error.status == 504 and self.failures >= UNANSWERED) or self.was_away()
 
     def was_away(self) -> bool:
-        """Tell whether there was no good answer for so long; asked before a watch goes on."""
+        """Return whether there was no good answer for that time; checked before a watch continues."""
         return self.failures > 0 and self._timing.clock() - self._since > self._timing.outage
 
     def listed(self) -> None:
-        """Note that all was listed: what was before needs no further list."""
+        """Record that everything was listed: earlier failures need no further list."""
         self._since = self._timing.clock()
 
     def pause(self, error: ApiError, *, is_slow: bool = False) -> float:
-        """Return for how many seconds to do nothing after this failure, which was counted."""
+        """Return the pause in seconds after this failure, which was already counted."""
         timing = self._timing
         asked = min(error.retry_after, timing.longest_asked_pause)
         if is_slow:

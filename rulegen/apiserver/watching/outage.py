@@ -1,7 +1,7 @@
-"""Whether an API server answers, as all that ask it know together.
+"""Whether an API server answers, from the experience of all callers.
 
-When it is away, that is said once, whoever notices, and once more when it is back. Who reaches it then wakes the
-others, each after a moment of its own: they would wait for up to half a minute, one by one.
+An outage is reported once, whichever caller notices it, and once more at its end. The first caller that reaches the
+server again wakes up the others, each after a random moment; otherwise they would wait for up to half a minute.
 """
 
 from __future__ import annotations
@@ -29,10 +29,10 @@ _WORDS: Final = {
 
 
 class OutageNotice(NamedTuple):
-    """A line for people about the API server.
+    """A log line about the API server.
 
     Attributes:
-        fields: What belongs to it, by name.
+        fields: Its fields, by name.
         is_well: Whether it is good news.
     """
 
@@ -41,19 +41,19 @@ class OutageNotice(NamedTuple):
     is_well: bool = False
 
     def __str__(self) -> str:
-        """Return all of it as one line."""
+        """Return it as one line."""
         return "; ".join([self.message, *(f"{name}: {value}" for name, value in self.fields.items() if value)])
 
 
 @dataclass(slots=True)
 class _Trouble:
-    """What is in the way of one who asks.
+    """The problem of one caller.
 
     Attributes:
-        sort: Of `_WORDS`; empty for what concerns this one alone.
-        since: When it began, of whatever sort it was then.
-        sort_since: Since when it is of this sort.
-        wake: Has it ask again soon; None where the server itself has asked for a pause.
+        sort: A key of `_WORDS`; empty for a problem of this caller alone.
+        since: Start of the problem, of any kind.
+        sort_since: Start of the current kind of problem.
+        wake: Makes the caller try again soon; None if the server itself has requested a pause.
     """
 
     sort: str
@@ -66,19 +66,19 @@ class _Trouble:
 
 
 class Outage:
-    """What is in the way of all that ask one server; any thread may call.
+    """The problems of all callers of one server; thread-safe.
 
     Attributes:
-        meanwhile: Returns what goes on while the server is away.
+        meanwhile: Returns a text about what continues during an outage.
     """
 
     def __init__(self, url: str, timing: ApiTiming, say: Callable[[OutageNotice], None]) -> None:
-        """Know of no trouble.
+        """Start without problems.
 
         Args:
             url: Of the server.
-            timing: How long trouble may last before it is said, by which clock.
-            say: Is given each line.
+            timing: When a problem is reported, and the clock.
+            say: Receives each line.
         """
         self.meanwhile: Callable[[], str] = str
         self._url = url
@@ -94,33 +94,33 @@ class Outage:
         self._thread = threading.Thread(target=self._look_on, name="watch outage", daemon=True)
 
     def start(self) -> None:
-        """Begin to look whether an answer is overdue."""
+        """Start checking whether answers are overdue."""
         self._thread.start()
 
     def end(self) -> None:
-        """Say nothing any more."""
+        """Stop reporting."""
         self._ended.set()
 
     def join(self, seconds: float) -> None:
-        """Wait for the end of the thread, for at most that long."""
+        """Wait for the end of the thread, at most for that time."""
         if self._thread.is_alive():
             self._thread.join(max(seconds, 0.0))
 
     def is_alive(self) -> bool:
-        """Tell whether the thread is running."""
+        """Return whether the thread is running."""
         return self._thread.is_alive()
 
     def asks(self, who: object, doing: str) -> None:
-        """Note that somebody asks the server for something, as `list services`."""
+        """Record that a caller starts a request, such as `list services`."""
         with self._lock:
             self._asking[who] = self._timing.clock(), doing
 
     def failed(self, who: object, error: ApiError, wake: Callable[[], None]) -> None:
-        """Note what kept somebody from a good answer; it pauses now.
+        """Record a failed request; the caller pauses now.
 
         Args:
-            who: Who asked.
-            error: What is in the way.
+            who: The caller.
+            error: The failure.
             wake: Ends its pause.
         """
         with self._lock:
@@ -135,7 +135,7 @@ class Outage:
         self._look()
 
     def good(self, who: object) -> None:
-        """Note that somebody got a good answer; those who wait for one ask again soon."""
+        """Record a good answer; waiting callers try again soon."""
         with self._lock:
             self._asking.pop(who, None)
             own = self._troubles.pop(who, None)
@@ -146,7 +146,7 @@ class Outage:
         self._settle()
 
     def forget(self, who: object) -> None:
-        """Forget somebody who asks no longer; that alone is no sign that the server is back."""
+        """Remove a caller; that alone does not mean that the server is back."""
         with self._lock:
             self._troubles.pop(who, None)
             self._asking.pop(who, None)
@@ -156,8 +156,8 @@ class Outage:
             self._look()
 
     def _look(self) -> None:
-        """Say what has lasted long enough, each sort of trouble once for as long as there is any."""
-        with self._telling:  # what was decided first is said first
+        """Report problems that have lasted long enough, each kind once."""
+        with self._telling:  # earlier decisions are reported first
             self._say_troubles()
 
     def _say_troubles(self) -> None:
@@ -169,7 +169,8 @@ class Outage:
                 if now - at >= timing.overdue
             ]
             troubles = [each for each in [*self._troubles.values(), *overdue] if each.sort]
-            # Once something is said, another sort is said if it stays: a moment of it is part of the same trouble.
+            # After the first report, another kind is reported only if it lasts: a short one is part of the same
+            # problem.
             news = {
                 each.sort: each
                 for each in troubles
@@ -191,7 +192,7 @@ class Outage:
             self._tell(OutageNotice(_WORDS[sort], fields))
 
     def _settle(self) -> None:
-        """Say that all is well again, if it is, and was not."""
+        """Report the end of the problems, if they are over and were reported."""
         with self._telling:
             self._say_end()
 
@@ -212,7 +213,7 @@ class Outage:
 
 
 def is_of_server(error: ApiError) -> bool:
-    """Tell whether an error is about the server as a whole, or what is between, and not about what was asked for."""
+    """Return whether an error concerns the server or the network as a whole, not only the requested object."""
     return bool(_sort(error))
 
 
@@ -229,7 +230,7 @@ def _sort(error: ApiError) -> str:
 
 
 def _helps(own: _Trouble | None, other: _Trouble) -> bool:
-    """Tell whether a good answer for one says that another would get one, too."""
+    """Return whether a good answer for one caller means that another would get one too."""
     if other.sort in {"away", "tls"}:
         return True  # the server can be reached
     return own is not None and own.is_refused == other.is_refused and bool(own.sort) == bool(other.sort)

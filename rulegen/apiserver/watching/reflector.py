@@ -1,9 +1,9 @@
-"""One thread that follows one collection of an API server: a list, then a watch from there, again and again.
+"""One thread that follows one collection of an API server: a list, then a watch from its version, repeatedly.
 
-The server may do whatever it likes: forget where we were, fall silent, send what is no event, go away for hours, come
-back from a backup. What was told before then stays; as soon as the server answers again, what it says is told. Three
-rules keep that true: a list is told whole or not at all; a watch goes on from the last resourceVersion that was heard
-or not at all; and where a watch broke off, the server must still have that version (`revision`).
+The server may lose the watch position, be silent, send malformed events, be unreachable for hours, or be restored from
+a backup. Reported objects stay as they are until it answers again. Three rules ensure this: a list is reported
+completely or not at all; a watch continues from the last received resourceVersion or not at all; and after an
+interruption, the server must still have that version (`revision`).
 """
 
 from __future__ import annotations
@@ -40,19 +40,19 @@ if TYPE_CHECKING:
     from rulegen.kube.reading.decode import ListPage
 
 MAX_PAGE_SIZE: Final = 1 << 20
-"""Objects: all there are."""
+"""The complete set of objects."""
 NEWEST_SILENCE_S: Final = 10.0
-"""How long the server may say nothing where it is only asked for its revision."""
+"""Maximum silence of the server in a request for its revision, in seconds."""
 EVENT_BYTES: Final = 256
-"""Of an event itself, beside its object."""
+"""Size of an event without its object, in bytes."""
 CONSUMER_PAUSE_S: Final = 0.02
 MAX_CAUSES: Final = 20
 LIST_TRIES: Final = 3
-"""How often a list is begun anew, asked for otherwise, before there is a pause."""
+"""How often a list is started again with other parameters before there is a pause."""
 
 
 class Shared(NamedTuple):
-    """What all followers of a server know together."""
+    """What all reflectors of a server share."""
 
     tally: WatchStats
     outage: Outage
@@ -62,11 +62,11 @@ class Shared(NamedTuple):
 
 
 class Reflector:
-    """Follows one collection, or one object of it that is asked for by its name, in a thread of its own.
+    """Follows one collection, or one object by name, in its own thread.
 
     Attributes:
-        collection: What is followed.
-        is_listed: Whether it was passed on once what is there.
+        collection: The followed collection.
+        is_listed: Whether the complete list was reported once.
     """
 
     def __init__(
@@ -101,13 +101,13 @@ class Reflector:
         self._thread = threading.Thread(target=self._run, name=f"watch {collection.noun}", daemon=True)
 
     def start(self) -> None:
-        """Begin."""
+        """Start."""
         self._tally.begin(self, self._kind)
         self._thread.start()
 
     def end(self) -> None:
-        """Tell nothing any more; the thread ends by itself, at once if it waits for more of an answer."""
-        with self._gate:  # what is being told now is told to its end
+        """Stop reporting; the thread ends by itself, at once if it waits for an answer."""
+        with self._gate:  # a report in progress is completed
             self._ended.set()
         self._stir.set()
         answer = self._answer
@@ -118,19 +118,19 @@ class Reflector:
         self._kept.note(self, 0)
 
     def begin_era(self) -> None:
-        """List anew, soon: the server was set back."""
+        """List again soon: the server went back to an older state."""
         self._stir.set()
         answer = self._answer
         if answer is not None and self._era != self._revisions.era:
             answer.shut()
 
     def join(self, seconds: float) -> None:
-        """Wait for the end of the thread, for at most that long."""
+        """Wait for the end of the thread, at most for that time."""
         if self.is_alive():
             self._thread.join(max(seconds, 0.0))
 
     def is_alive(self) -> bool:
-        """Tell whether the thread is running."""
+        """Return whether the thread is running."""
         return self._thread.is_alive()
 
     def _run(self) -> None:
@@ -153,13 +153,13 @@ class Reflector:
                 self._sit_out(ApiError(f"{self.collection.noun}: {type(error).__name__}: {error}", ApiReason.INTERNAL))
 
     def _sit_out(self, error: ApiError) -> None:
-        """Wait as long as this error asks for."""
+        """Pause as this error requires."""
         self._stir.clear()
         if self._ended.is_set():
             return
         self._broke_at = self._timing.clock()
         era = self._revisions.era
-        if self._era != era != self._cut_off_in:  # it was cut off, once, to list anew
+        if self._era != era != self._cut_off_in:  # it was cut once, to list again
             self._cut_off_in = era
             self._outage.forget(self)
             self._breathe()
@@ -182,11 +182,11 @@ class Reflector:
             self._breathe()
 
     def _breathe(self) -> None:
-        """Wait a moment: not all that are woken at the same time are to ask at the same time."""
+        """Wait for a random moment, so that woken threads do not send their requests at the same time."""
         self._timing.sleep(self._ended, self._timing.draw(0.0, self._timing.wake_spread))
 
     def _is_kept_out(self, error: ApiError) -> bool:
-        """Tell whether we may not read what we ask for, and should not ask often."""
+        """Return whether access is denied, so that requests should be rare."""
         if error.status != 403:
             return False
         self._refusals += 1
@@ -195,10 +195,10 @@ class Reflector:
     # -- the list ------------------------------------------------------------------------------------------------------
 
     def _list(self) -> str:
-        """Tell all that is there, and return where a watch goes on.
+        """Report all objects, and return where a watch starts.
 
         Raises:
-            ApiError: It could not be read to its end; nothing was told.
+            ApiError: The list could not be read completely; nothing was reported.
         """
         for _ in range(LIST_TRIES):
             try:
@@ -235,10 +235,10 @@ class Reflector:
         return version
 
     def _pages(self) -> tuple[list[Decoded | Rejected], str, Weights]:
-        """Return all objects, the resourceVersion of the first page (no change after that can be missed), and weights.
+        """Return all objects, the resourceVersion of the first page (so that no later change is missed), and weights.
 
         Raises:
-            ApiError: It could not be read to its end, or is more than may be.
+            ApiError: It could not be read completely, or exceeds a limit.
         """
         listed: list[Decoded | Rejected] = []
         version = token = ""
@@ -277,7 +277,7 @@ class Reflector:
         return listed, version, weights
 
     def _settle_weight(self) -> None:
-        """Note what the objects weigh that were told."""
+        """Record the memory of the reported objects."""
         with self._gate:
             if not self._ended.is_set():
                 self._kept.note(self, self._weights.total)
@@ -287,7 +287,7 @@ class Reflector:
         return ApiError(f"{self._link.url}: {self.collection.noun}: {words}", ApiReason.TOO_MANY, hint=LIMIT_HINT)
 
     def _newest(self) -> str:
-        """Return the revision that the server has now, by a list of one.
+        """Return the server's current revision, from a list of one object.
 
         Raises:
             ApiError: It could not be read.
@@ -336,7 +336,7 @@ class Reflector:
         self._refusals = 0
         try:
             if not self._ended.is_set() and (verb == "list" or self._era == self._revisions.era):
-                yield answer  # else nobody would shut it
+                yield answer  # otherwise nothing would close it
             else:
                 raise ApiError("the end", ApiReason.CUT)
         finally:
@@ -346,10 +346,10 @@ class Reflector:
     # -- the watch -----------------------------------------------------------------------------------------------------
 
     def _watch(self) -> None:
-        """Tell what changes, until the watch ends as it should.
+        """Report changes until the watch ends normally.
 
         Raises:
-            ApiError: It did not begin, or ended otherwise.
+            ApiError: It did not start, or ended otherwise.
         """
         timing = self._timing
         if self._broke_at is not None and not self._revisions.is_whole(
@@ -365,7 +365,7 @@ class Reflector:
             "timeoutSeconds": seconds,
         }
         began = timing.clock()
-        whole_s = seconds + timing.watch_silence  # a server that never ends it is left
+        whole_s = seconds + timing.watch_silence  # leave a server that never ends it
         with self._asking(parameters, "watch", timing.watch_silence, whole_s) as answer:
             self._tally.watched(self._kind)
             self._tally.heard(self)
@@ -380,7 +380,7 @@ class Reflector:
                     raise
             finally:
                 lasted = timing.clock() - began
-                if lasted < seconds - 1:  # the server ended it, or somebody between: it may be another one by now
+                if lasted < seconds - 1:  # the server or a proxy ended it: it may be another server by now
                     self._broke_at = timing.clock()
                 if lasted >= timing.short_watch:
                     self._pace.good()
@@ -405,7 +405,7 @@ class Reflector:
         else:
             heavy = self._weights.changed(said.event)
             if not self._kept.note(self, self._weights.total):
-                self._version = ""  # what is there is to be known as a whole
+                self._version = ""  # the complete list is needed
                 raise self._too_many()
             self._tally.count_event(self._kind, "changed" if isinstance(said.event, Changed) else "gone")
             self._await_consumer(heavy)
@@ -413,16 +413,16 @@ class Reflector:
         self._go_on_from(said.version)
 
     def _await_consumer(self, heavy: int) -> None:
-        """Read no further while the consumer is busy, and events that take much memory wait for it."""
+        """Stop reading while the consumer is busy and waiting events need much memory."""
         if self._untaken.is_full(heavy + EVENT_BYTES):
             while self._untaken.waiting() and not self._ended.wait(CONSUMER_PAUSE_S):
                 pass
 
     def _go_on_from(self, version: str) -> None:
-        """Note from where a watch goes on, after what was just told.
+        """Record where a watch continues after the last report.
 
         Raises:
-            ApiError: It is from before what was told already: whether the server was set back is to be looked at.
+            ApiError: The version is older than a reported one: the server may have gone back to an older state.
         """
         before, after = number(self._version), number(version)
         if before is not None and after is not None and after < before:
@@ -440,7 +440,7 @@ class Reflector:
 
 
 def _has_optional_fields(collection: Collection) -> bool:
-    """Tell whether a field selector, which older servers do not know, is there only to spare us some objects."""
+    """Return whether a field selector, which older servers do not know, only reduces the number of objects."""
     return bool(collection.fields) and not collection.fields.startswith("metadata.name=")
 
 
@@ -448,7 +448,7 @@ _Error = TypeVar("_Error", bound=Exception)
 
 
 def _without_frames(error: _Error) -> _Error:
-    """Return an error that keeps nothing of what was read when it was raised: a page may have many MiB."""
+    """Return an error without references to the data that was read: a page may have many MiB."""
     each: BaseException | None = error
     for _ in range(MAX_CAUSES):
         if each is None:

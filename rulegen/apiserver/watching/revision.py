@@ -1,10 +1,11 @@
-"""Up to which revision an API server has told its watchers, and whether it still has all of that.
+"""The highest revision that an API server has reported, and whether the server still has it.
 
-A server whose database was restored from a backup goes on from the backup's revision. A watch from a revision that it
-does not have yet is not refused: it is silent until the server gets there, and what happened until then is never told.
-So whoever begins to watch again compares: a list without resourceVersion is never older than anything told before.
+A server whose database was restored continues from the revision of the backup. A watch from a later revision is not
+rejected: it is silent until the server reaches that revision, and changes until then are never reported. Before a watch
+starts again, the revisions are therefore compared: a list without resourceVersion is never older than anything
+reported.
 
-Source: KEP-5504, resourceVersions are decimal numbers that grow, the same ones for all kinds of objects of a server.
+Source: KEP-5504: resourceVersions are increasing decimal numbers, shared by all kinds of objects of a server.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 FRESH_S: Final = 2.0
-"""How long an answer holds for the other watchers that come back at the same time."""
+"""How long an answer is valid for other watchers that return at the same time, in seconds."""
 MOST_DIGITS: Final = 30
 
 
@@ -26,8 +27,8 @@ class RevisionMark(NamedTuple):
     """What was known at a moment.
 
     Attributes:
-        era: How often the server was found to be set back.
-        highest: The highest revision that it told since; 0 for none.
+        era: How often the server went back to an older state.
+        highest: The highest reported revision since; 0 if there is none.
     """
 
     era: int
@@ -35,18 +36,18 @@ class RevisionMark(NamedTuple):
 
 
 class Revisions:
-    """The revisions of one server, for all its watchers; any thread may call.
+    """The revisions of one server, for all its watchers; thread-safe.
 
     Attributes:
-        era: Grows each time that the server is found to be set back: all that was told before may be wrong.
+        era: Increases each time that the server goes back to an older state: earlier reports may be wrong.
     """
 
     def __init__(self, clock: Callable[[], float], set_back: Callable[[int, int], None]) -> None:
-        """Know of none.
+        """Start without revisions.
 
         Args:
             clock: Seconds that only grow.
-            set_back: Called with the server's revision and the one that it had told before.
+            set_back: Called with the server's revision and the earlier, higher one.
         """
         self.era = 0
         self._clock = clock
@@ -59,23 +60,23 @@ class Revisions:
         self._failed_at = float("-inf")
 
     def mark(self) -> RevisionMark:
-        """Return what is known now; to be taken before a list is asked for."""
+        """Return the current knowledge; call it before a list is requested."""
         with self._lock:
             return RevisionMark(self.era, self._highest)
 
     def heard(self, version: str, era: int) -> None:
-        """Note the version that came with an event or a bookmark of a watch that began in this era."""
+        """Record the version of an event or bookmark of a watch that started in this era."""
         revision = number(version)
         with self._lock:
             if era == self.era and revision is not None:
                 self._highest = max(self._highest, revision)
 
     def listed(self, version: str, mark: RevisionMark) -> int | None:
-        """Note the version of a list; return the era that it belongs to, None where it may be from before this one.
+        """Record the version of a list; return its era, or None if it may be from an earlier one.
 
         Args:
-            version: Of its first page.
-            mark: What was known before it was asked for.
+            version: Version of its first page.
+            mark: What was known before the request.
         """
         revision = number(version)
         with self._lock:
@@ -92,20 +93,20 @@ class Revisions:
         return era
 
     def is_whole(self, version: str, ask: Callable[[], str], *, since: float) -> bool:
-        """Tell whether a watch may go on from a version: the server still has all that it told.
+        """Return whether a watch may continue from a version: the server still has everything that it reported.
 
-        The server is asked once for all watchers that come back at the same time.
+        The server is asked once for all watchers that return at the same time.
 
         Args:
-            version: Where the watch would go on.
-            ask: Returns the version of a list without resourceVersion; raises what keeps it from being read.
-            since: When this watcher last heard of the server.
+            version: Where the watch would continue.
+            ask: Returns the version of a list without resourceVersion; raises an error if it cannot be read.
+            since: When this watcher last received data from the server.
 
         Raises:
-            ApiError: It could not be asked.
+            ApiError: The server could not be asked.
         """
         if number(version) is None:
-            return False  # nothing can be compared
+            return False  # there is nothing to compare
         era, began = self.era, self._clock()
         with self._asking:
             is_old = self._asked_at < since or self._clock() - self._asked_at > FRESH_S
@@ -114,7 +115,7 @@ class Revisions:
                 try:
                     answer = ask()
                 except ApiError as error:
-                    if error.status:  # it may be about what this one asked for
+                    if error.status:  # it may concern the request of this caller
                         self._asked_at = float("-inf")
                     self._error, self._failed_at = error, self._clock()
                     raise
@@ -122,12 +123,12 @@ class Revisions:
                     return False
                 self.listed(answer, mark)
             elif self._error is not None:
-                raise self._error  # whoever waited for the answer would wait for as long again
+                raise self._error  # callers that waited for the answer would wait again as long
         return era == self.era
 
 
 def number(version: str) -> int | None:
-    """Return a version as the number that it is; None for one that is none, which compares with nothing.
+    """Return a version as a number; None if it is not a number, which cannot be compared.
 
     >>> number("1042"), number(""), number("v7"), number("-1"), number("0")
     (1042, None, None, None, None)

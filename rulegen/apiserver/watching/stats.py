@@ -1,4 +1,4 @@
-"""What the watchers count, for metrics and for people: lists, watches, events, errors; when the server was heard."""
+"""Counts of the watchers, for metrics and people: lists, watches, events, errors, and the last contact."""
 
 from __future__ import annotations
 
@@ -15,15 +15,15 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Counts:
-    """What was counted since the start. Kinds are spelt as `EndpointSlice`.
+    """Counts since the start. Kinds are written as `EndpointSlice`.
 
     Attributes:
         lists: Complete lists, by kind.
-        watches: Watches that the server began, by kind.
+        watches: Watches that the server started, by kind.
         events: Changes, by kind and type (`changed`, `gone`), and bookmarks (`bookmark`).
-        errors: By kind and reason, as `ApiError` has it.
-        contact_age_s: Seconds since something came from the server, by kind; of the collection that waits longest.
-        troubles: What is in the way now, by kind, in words for people; empty where all is well.
+        errors: By kind and reason, as in `ApiError`.
+        contact_age_s: Seconds since data arrived from the server, by kind; for the collection with the longest wait.
+        troubles: Current problems by kind, as text for people; empty if there are none.
     """
 
     lists: Mapping[str, int]
@@ -35,7 +35,7 @@ class Counts:
 
 
 class WatchStats:
-    """Counts for several threads, and says each trouble once to a person, however many threads have it."""
+    """Thread-safe counts; reports each problem once, however many threads have it."""
 
     def __init__(self, clock: Callable[[], float], say: Callable[[OutageNotice], None]) -> None:
         self._clock = clock
@@ -49,18 +49,18 @@ class WatchStats:
         self._troubles: dict[object, tuple[str, str, bool]] = {}
 
     def begin(self, who: object, kind: str) -> None:
-        """Begin to wait for the server on behalf of a watcher."""
+        """Start the wait of a watcher for the server."""
         with self._lock:
             self._contacts[who] = kind, self._clock()
 
     def end(self, who: object) -> None:
-        """Forget a watcher; what it counted stays."""
+        """Remove a watcher; its counts stay."""
         with self._lock:
             self._contacts.pop(who, None)
             self._troubles.pop(who, None)
 
     def heard(self, who: object) -> None:
-        """Note that the server said something to a watcher just now."""
+        """Record that a watcher has just received data from the server."""
         with self._lock:
             if who in self._contacts:
                 self._contacts[who] = self._contacts[who][0], self._clock()
@@ -71,7 +71,7 @@ class WatchStats:
             self._lists[kind] += 1
 
     def watched(self, kind: str) -> None:
-        """Count a watch that began."""
+        """Count a watch that started."""
         with self._lock:
             self._watches[kind] += 1
 
@@ -86,14 +86,14 @@ class WatchStats:
             self._errors[kind, reason] += 1
 
     def trouble(self, who: object, kind: str, text: str, *, hint: str = "", is_own: bool = True) -> None:
-        """Keep what is in the way of a watcher, and warn of it unless another one, or it itself, already did.
+        """Record the problem of a watcher, and warn of it unless this was already done.
 
         Args:
             who: The watcher.
-            kind: What it watches.
-            text: What is in the way.
-            hint: What to do about it.
-            is_own: Whether it is about this collection; what is about the server is said elsewhere.
+            kind: The kind that it watches.
+            text: The problem.
+            hint: The next step.
+            is_own: Whether it concerns this collection; problems of the server are reported elsewhere.
         """
         with self._lock:
             is_new = is_own and all(text != known for _, known, _ in self._troubles.values())
@@ -102,7 +102,7 @@ class WatchStats:
             self._say(OutageNotice(text, {"hint": hint}))
 
     def well(self, who: object) -> None:
-        """Forget what was in the way of a watcher, and say so if it is in nobody's way any more."""
+        """Remove the problem of a watcher, and report its end if no other watcher has it."""
         with self._lock:
             _, text, is_own = self._troubles.pop(who, ("", "", False))
             is_over = is_own and all(text != known for _, known, _ in self._troubles.values())
@@ -110,7 +110,7 @@ class WatchStats:
             self._say(OutageNotice(f"no longer: {text}", {}, is_well=True))
 
     def counts(self) -> Counts:
-        """Return what was counted up to now."""
+        """Return the counts so far."""
         with self._lock:
             ages: dict[str, float] = {}
             for kind, at in self._contacts.values():
