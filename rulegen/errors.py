@@ -1,4 +1,4 @@
-"""The few errors of rulegen. Each carries fields; none is ever shown as a traceback."""
+"""The error classes of rulegen. Each has fields. None is shown to users as a traceback."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 
 
 class RulegenError(Exception):
-    """Base of all errors a user may see: one clear line, and a next step where there is one."""
+    """Base of all errors that a user may see: one clear line, and a next step if there is one."""
 
     def __init__(self, message: str, *, hint: str = "") -> None:
         super().__init__(message)
@@ -15,7 +15,7 @@ class RulegenError(Exception):
 
 
 class InputError(RulegenError):
-    """The input as a whole cannot be used: a file that is missing, unreadable, no YAML, a bomb, too large."""
+    """The input as a whole cannot be used: a file is missing, unreadable, too large, or not YAML."""
 
     def __init__(self, source: str, message: str, *, hint: str = "") -> None:
         super().__init__(f"{source}: {message}", hint=hint)
@@ -23,19 +23,19 @@ class InputError(RulegenError):
 
 
 class ConfigError(RulegenError):
-    """An option or a configuration field has a value that cannot be."""
+    """An option or a configuration field has an invalid value."""
 
 
 class HostError(RulegenError):
-    """The host cannot do or tell what is needed: a missing tool, a missing privilege, a refused command."""
+    """The host cannot do what is needed: a tool or a privilege is missing, or a command failed."""
 
 
 class ApplyError(HostError):
-    """A write to the host failed. Says what was written before it and what was not.
+    """A write to the host failed. The error lists what was written before, and what was not.
 
     Attributes:
         applied: One line for each step that was written.
-        pending: One line for each step that was not.
+        pending: One line for each step that was not written.
     """
 
     def __init__(self, message: str, *, applied: tuple[str, ...], pending: tuple[str, ...], hint: str = "") -> None:
@@ -46,11 +46,11 @@ class ApplyError(HostError):
 
 @dataclass(frozen=True, slots=True)
 class Fault:
-    """One thing that is wrong with an object, and where.
+    """One fault of an object, and its path.
 
     Attributes:
-        path: Where, as `spec.ports[1].port`; empty for the object as a whole.
-        message: What is wrong and what was expected, as `70000 is not a port (1–65535)`.
+        path: Path of the field, such as `spec.ports[1].port`; empty for the object as a whole.
+        message: The fault and the expected value, such as `70000 is not a port (1–65535)`.
     """
 
     path: str
@@ -62,13 +62,13 @@ class Fault:
 
 @dataclass(frozen=True, slots=True)
 class Rejected:
-    """An object that was skipped, with every reason. The rest is served (law 6).
+    """An object that was skipped, with every reason. The rest is served (invariant 6).
 
     Attributes:
-        object: Kind and name, as `Service shop/web`.
-        source: File (or API server) that it came from.
+        object: Kind and name, such as `Service shop/web`.
+        source: The file or API server that it comes from.
         faults: All faults of the object, in document order; never empty.
-        uid: metadata.uid, where it has one.
+        uid: metadata.uid, if it has one.
     """
 
     object: str
@@ -83,12 +83,12 @@ class Rejected:
 
 @dataclass(slots=True)
 class Warnings:
-    """Collects what a user must be told although work goes on; each text once, in order of arrival."""
+    """Collects warnings, each text once, in order of arrival. A warning does not stop the command."""
 
     _texts: dict[str, None] = field(default_factory=dict)
 
     def add(self, text: str) -> None:
-        """Keep `text` unless it was said before."""
+        """Add `text` unless it was added before."""
         self._texts.setdefault(text)
 
     def texts(self) -> tuple[str, ...]:

@@ -1,7 +1,7 @@
-"""Words of the network: family, protocol, address, prefix.
+"""Network basics: family, protocol, address, prefix.
 
-Addresses are `ipaddress` values, never text. They are read *sloppily*, as kube-proxy reads them: leading zeros of an
-IPv4 octet are decimal (`010.0.0.1` is 10.0.0.1), and an IPv4-mapped IPv6 address is the IPv4 address in it.
+Addresses are `ipaddress` values, never text. They are parsed as kube-proxy parses them: an octet of an IPv4 address
+with leading zeros is decimal (`010.0.0.1` is 10.0.0.1), and an IPv4-mapped IPv6 address is its IPv4 address.
 """
 
 from __future__ import annotations
@@ -20,16 +20,16 @@ _IPV4_SHAPE = re.compile(r"[0-9]{1,}(\.[0-9]{1,}){3}\Z")
 
 
 class Family(enum.StrEnum):
-    """An IP family, named as Kubernetes names it."""
+    """An IP family, with the name that Kubernetes uses."""
 
     IPV4 = "IPv4"
     IPV6 = "IPv6"
 
-    __hash__ = str.__hash__  # that of enum is Python code, and a family is looked up for each endpoint
+    __hash__ = str.__hash__  # the hash of Enum is Python code, and a family is looked up for each endpoint
 
     @property
     def bits(self) -> int:
-        """Length of an address: 32 or 128."""
+        """Length of an address in bits: 32 or 128."""
         return 32 if self is Family.IPV4 else 128
 
     @property
@@ -39,7 +39,7 @@ class Family(enum.StrEnum):
 
 
 class Protocol(enum.StrEnum):
-    """A transport protocol that a Service may name."""
+    """A transport protocol that a Service may have."""
 
     TCP = "TCP"
     UDP = "UDP"
@@ -47,16 +47,16 @@ class Protocol(enum.StrEnum):
 
 
 def parse_address(text: str) -> Address:
-    """Return the address that `text` spells.
+    """Return the address that a text contains.
 
     Raises:
-        ValueError: `text` is no address; the message names it.
+        ValueError: `text` is not an address; the message contains it.
 
     >>> parse_address("010.0.0.01"), parse_address("::ffff:10.0.0.1"), parse_address("FD00::0:1")
     (IPv4Address('10.0.0.1'), IPv4Address('10.0.0.1'), IPv6Address('fd00::1'))
     """
     try:
-        return IPv4Address(inet_pton(AF_INET, text))  # most addresses by far, in a third of the time
+        return IPv4Address(inet_pton(AF_INET, text))  # fast path for most addresses: a third of the time
     except (OSError, ValueError):
         pass
     try:
@@ -72,10 +72,10 @@ def parse_address(text: str) -> Address:
 
 
 def parse_network(text: str) -> Network:
-    """Return the prefix that `text` spells, host bits cleared.
+    """Return the prefix that a text contains, with host bits cleared.
 
     Raises:
-        ValueError: `text` is no CIDR; the message names it.
+        ValueError: `text` is not a CIDR; the message contains it.
 
     >>> parse_network("010.1.2.3/8")
     IPv4Network('10.0.0.0/8')
@@ -101,7 +101,7 @@ def family_of(value: Address | Network) -> Family:
 
 
 class AddressKind(enum.StrEnum):
-    """What an address can stand for, by the range that it is in. The value is what people call it."""
+    """Kind of an address, by the range that contains it. The value is the name for people."""
 
     UNICAST = "a unicast address"
     UNSPECIFIED = "the unspecified address"
@@ -116,10 +116,10 @@ class AddressKind(enum.StrEnum):
 
 
 class AddressUse(enum.Enum):
-    """What an object names an address for."""
+    """Use of an address in an object."""
 
     ENDPOINT = "endpoint"
-    """Connections are sent on to it: EndpointSlice, core Endpoints, Pod."""
+    """Connections are forwarded to it: EndpointSlice, core Endpoints, Pod."""
     EXTERNAL_IP = "external IP"
     """spec.externalIPs of a Service."""
     LOAD_BALANCER_IP = "load balancer IP"
@@ -127,7 +127,7 @@ class AddressUse(enum.Enum):
     CLUSTER_IP = "ClusterIP"
     """spec.clusterIPs of a Service; the API server takes it from a ServiceCIDR, which may be link-local."""
     UPSTREAM = "upstream of an Ingress"
-    """nginx connects to it: an endpoint, auth-url, ExternalName, or what one of their names resolves to."""
+    """nginx connects to it: an endpoint, auth-url, ExternalName, or an address to which one of their names resolves."""
 
     __hash__ = object.__hash__  # as of Family; members are single objects
 
@@ -141,9 +141,9 @@ _NOT_BINDABLE: Final = frozenset(
         AddressKind.BROADCAST,
     }
 )
-"""No host can have such an address: a kernel refuses to bind it and IPVS refuses to send to it."""
+"""No host can have such an address: the kernel does not bind it, and IPVS does not send to it."""
 _NEVER_SHARED: Final = frozenset({AddressKind.LOOPBACK, AddressKind.LINK_LOCAL})
-"""On each host, or each link, another host has such an address, or the host itself."""
+"""Such an address means the host itself, or another host on each link."""
 _REFUSED: Final = {
     AddressUse.ENDPOINT: _NOT_BINDABLE | _NEVER_SHARED,
     AddressUse.EXTERNAL_IP: _NOT_BINDABLE | _NEVER_SHARED,
@@ -154,7 +154,7 @@ _REFUSED: Final = {
 
 
 def kind_of_address(address: Address) -> AddressKind:
-    """Return which range an address is in; an IPv4-mapped IPv6 address is the IPv4 address in it.
+    """Return the kind of an address; an IPv4-mapped IPv6 address counts as its IPv4 address.
 
     Sources: RFC 6890 (special ranges), RFC 1122, 3.2.1.3 (0.0.0.0/8), RFC 4291, 2.7 (scopes of multicast).
 
@@ -195,12 +195,12 @@ def _kind_of_ipv6(number: int) -> AddressKind:
 
 
 def refusal(address: Address, use: AddressUse) -> str:
-    """Return why an address may not be used so, as `127.0.0.1 is a loopback address`; empty where it may.
+    """Return why an address may not be used in this way, such as `127.0.0.1 is a loopback address`; empty if it may.
 
-    The same ranges are refused in both families. For endpoints and external IPs they are those that the API server
-    refuses (ValidateNonSpecialIP), and those that no host can have: other multicast, broadcast, 0.0.0.0/8. Of load
-    balancers' addresses the API server checks nothing; the same ranges are refused, as a rule for one of them would
-    take over what the node itself, or its link, has there.
+    The same ranges are rejected in both families. For endpoints and external IPs, these are the ranges that the API
+    server rejects (ValidateNonSpecialIP) and those that no host can have: other multicast, broadcast, 0.0.0.0/8. The
+    API server does not check addresses of load balancers. The same ranges are rejected there, because a rule for one of
+    them would redirect traffic to the node itself or to its link.
 
     >>> refusal(IPv4Address("10.0.0.1"), AddressUse.ENDPOINT), refusal(IPv6Address("fe80::1"), AddressUse.EXTERNAL_IP)
     ('', 'fe80::1 is a link-local address')
@@ -216,12 +216,12 @@ def join_host_port(address: Address, port: int) -> str:
     '[fd00::1]:80'
     """
     if isinstance(address, IPv4Address):
-        return f"{inet_ntoa(address.packed)}:{port}"  # in half the time of its text by `ipaddress`
+        return f"{inet_ntoa(address.packed)}:{port}"  # takes half the time of `str` of the address
     return f"[{address!s}]:{port}"
 
 
 def _decimal(text: str) -> str:
-    """Drop the leading zeros of IPv4 octets, which `ipaddress` refuses."""
+    """Remove leading zeros of IPv4 octets, which `ipaddress` rejects."""
     if (text.startswith("0") or ".0" in text) and _IPV4_SHAPE.match(text):
         return _LEADING_ZEROS.sub("", text)
     return text

@@ -1,4 +1,4 @@
-"""Untrusted text in messages: each message stays one short line of printable characters, whatever a document holds."""
+"""Untrusted text in messages: each message is one short line of printable characters, whatever a document contains."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ _CONTROLS: Final = re.compile(
     "\u2060-\u206f\ud800-\udfff\ufeff\ufff9-\ufffb\U000110bd\U000110cd\U00013430-\U0001343f\U0001bca0-\U0001bca3"
     "\U0001d173-\U0001d17a\U000e0000-\U000e007f]"
 )
-"""Controls (Cc) but tab and line feed, format characters (Cf), separators of lines and paragraphs, and surrogates."""
+"""Control characters (Cc) except tab and line feed, format characters (Cf), separators (Zl, Zp), and surrogates."""
 
 
 def printable(text: str, limit: int = SHOWN_CHARACTERS) -> str:
-    r"""Return `text` with everything that does not print escaped (controls, newlines, direction marks), and cut.
+    r"""Return `text` with all characters escaped that do not print (controls, newlines, direction marks), and cut.
 
     >>> printable("web\n-j ACCEPT\u202e")
     'web\\n-j ACCEPT\\u202e'
@@ -35,8 +35,8 @@ def printable(text: str, limit: int = SHOWN_CHARACTERS) -> str:
 def harmless(text: str) -> str:
     r"""Return a text of any number of lines with its control and format characters escaped; lines and tabs stay.
 
-    Whatever is printed or logged goes through this. Escaped are what commands a terminal (ESC, C1), what makes a line
-    look like another (marks of direction, characters without width), and halves of characters, which no encoding has.
+    All printed and logged text passes through this function. It escapes characters that control a terminal (ESC, C1),
+    make one line look like another (direction marks, characters without width), or have no encoding (surrogates).
 
     >>> harmless("a\x1b[2Jb\u202e\udcff\n")
     'a\\x1b[2Jb\\u202e\\udcff\n'
@@ -47,12 +47,12 @@ def harmless(text: str) -> str:
 
 
 def harmless_json(text: str) -> str:
-    r"""Return JSON text with each control and format character in it as JSON writes it: `\uXXXX`, or two of them.
+    r"""Return JSON text with each control and format character escaped as in JSON: `\uXXXX`, or two of them.
 
-    It says the same. JSON has to escape only what is below U+0020, which leaves C1 and marks of direction as they are.
+    The value stays the same. JSON requires escapes only below U+0020, so C1 and direction marks would stay otherwise.
     """
     if text.isascii() and "\x7f" not in text:
-        return text  # below U+0020, JSON escapes by itself
+        return text  # JSON already escapes characters below U+0020
     return _CONTROLS.sub(_escape_in_json, text)
 
 
@@ -69,24 +69,24 @@ def _escape_in_json(match: re.Match[str]) -> str:
 
 
 def quoted(text: str) -> str:
-    """Return `text` as it stands in a message: printable, in double quotes."""
+    """Return `text` as it appears in a message: printable, in double quotes."""
     return f'"{printable(text)}"'
 
 
 def number(value: float) -> str:
-    """Spell a number in a few characters; an integer may have more digits than Python is willing to print."""
+    """Format a number in a few characters; an integer may have more digits than Python prints."""
     if isinstance(value, int):
         return str(value) if value.bit_length() <= 64 else "a number of more than 64 bits"
     return str(value) if math.isfinite(value) else "a number without bounds"
 
 
 def counted_noun(number: int, noun: str) -> str:
-    """Return a number with its noun, as `1 change` or `2 changes`."""
+    """Return a number with its noun, such as `1 change` or `2 changes`."""
     return f"{number} {noun}{'' if number == 1 else 's'}"
 
 
 def described_type(value: Any) -> str:
-    """Return what sort of value this is, for documents whose values must not be shown: `a text`, `a number`."""
+    """Return the type of a value in words, for documents whose values must not be shown: `a text`, `a number`."""
     match value:
         case bool():
             return "true or false"
@@ -99,7 +99,7 @@ def described_type(value: Any) -> str:
 
 
 def described(value: Any) -> str:
-    """Return what a value of a document is, in words: `the text "http"`, `the number 80`, `a list`."""
+    """Return a value of a document in words: `the text "http"`, `the number 80`, `a list`."""
     match value:
         case None:
             return "nothing (null)"
@@ -117,7 +117,7 @@ def described(value: Any) -> str:
 
 
 def listed(texts: Sequence[str], separator: str = ", ") -> str:
-    """Return the first few texts in one line, and how many more there are.
+    """Return the first few texts in one line, and the number of the others.
 
     >>> listed(list("abcdefg"))
     'a, b, c, d, e, and 2 more'

@@ -31,7 +31,7 @@ class CompileService(Protocol):
 
 
 class CompileBetween(Protocol):
-    """Returns what the node wants while objects of other languages change; None where it wants the same all along."""
+    """Returns what the node wants while objects of other languages change; None if it wants the same all along."""
 
     def __call__(
         self,
@@ -68,7 +68,7 @@ class Backend:
         compile_host: By language, what is wanted that belongs to no family.
         depends_on: The languages on whose objects the node's own rules depend.
         filled: The names of the sets that have entries once changes of these are made.
-        compile_between: What the node wants while sets change; None where its rules never depend on sets.
+        compile_between: What the node wants while sets change; None if its rules never depend on sets.
         counters: Names of the nfacct objects that counting rules need.
     """
 

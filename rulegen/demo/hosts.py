@@ -49,7 +49,7 @@ class Page:
     """What one question got.
 
     Attributes:
-        status: Of the answer; 0 where there was none.
+        status: Of the answer; 0 if there was none.
         location: Where it sends the client; empty for nowhere.
         text: What it says, or why there is none.
     """
@@ -66,7 +66,7 @@ class Host:
     Attributes:
         name: What it answers with.
         port: Where it answers HTTP, on all of its addresses; 0 for nowhere.
-        keeps: Whether what is started on it may go on running, until the host ends.
+        keeps: Whether what is started on it may continue running, until the host ends.
     """
 
     name: str

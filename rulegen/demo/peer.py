@@ -53,7 +53,7 @@ class Place(NamedTuple):
     """Where a page is.
 
     Attributes:
-        name: The host that is asked for; empty for the address.
+        name: The host that is requested; empty for the address.
         trust: Path of the one certificate that is trusted, for HTTPS; empty for HTTP.
     """
 
@@ -149,7 +149,7 @@ def look(place: Place) -> dict[str, Any]:
 
 def main() -> None:
     """Obey commands until there are no more."""
-    # The node's is the first process of its namespace, which inherits orphans: nginx's keeper, for one.
+    # The node's is the first process of its namespace, which inherits orphans: nginx's supervisor, for one.
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)
     if len(sys.argv) > 2:
         server = _Server(("", int(sys.argv[2])), _PeerPage)

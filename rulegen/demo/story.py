@@ -249,7 +249,7 @@ def _stage(say: Callable[[str], None], paint: Paint, mode: str) -> Iterator[Stag
     with ExitStack() as ends:
         with _uninterrupted():  # a folder that is there before its end is noted down would stay
             place = Path(ends.enter_context(tempfile.TemporaryDirectory(prefix="rulegen-demo-")))
-        place.chmod(0o711)  # nginx's workers are somebody else
+        place.chmod(0o711)  # nginx's workers are another user
         node, client = _started(ends, NODE, keeps=True), _started(ends, "client")
         node.set({"net/ipv4/ip_forward": "1", "net/ipv6/conf/all/disable_ipv6": "1"})
         join_client(client, CLIENT_ADDRESS, node, NODE_ADDRESS)
@@ -261,7 +261,7 @@ def _stage(say: Callable[[str], None], paint: Paint, mode: str) -> Iterator[Stag
 
 @contextmanager
 def _uninterrupted() -> Iterator[None]:
-    """Have whoever interrupts wait."""
+    """Have anyone who interrupts wait."""
     before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT, signal.SIGTERM})
     try:
         yield

@@ -1,4 +1,4 @@
-"""The difference of two maps of objects: the same few lines for every language."""
+"""The difference of two maps of objects; all languages use it."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ V = TypeVar("V")
 
 
 class Change(NamedTuple, Generic[K, V]):
-    """An object that becomes another. `before` is None for one to add, `after` for one to delete."""
+    """A change of one object. `before` is None for a new object, `after` is None for a deleted one."""
 
     key: K
     before: V | None
@@ -20,7 +20,7 @@ class Change(NamedTuple, Generic[K, V]):
 
 
 def diff(observed: Mapping[K, V], desired: Mapping[K, V]) -> tuple[Change[K, V], ...]:
-    """Return what must happen for `observed` to become `desired`, in order of key; keys must have an order.
+    """Return the changes from `observed` to `desired`, in order of keys; keys must be sortable.
 
     >>> diff({"a": 1, "b": 2}, {"b": 3, "c": 4})
     (Change(key='a', before=1, after=None), Change(key='b', before=2, after=3), Change(key='c', before=None, after=4))

@@ -1,4 +1,4 @@
-"""A plan's items: one for each object that changes, described for people and machines, whatever its language."""
+"""Items of a plan: one for each changed object of any language, described for people and machines."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 
 
 class Action(enum.StrEnum):
-    """What happens to an object; the value is the sign that is shown."""
+    """What happens to an object; the value is the displayed sign."""
 
     ADD = "+"
     CHANGE = "~"
@@ -24,21 +24,21 @@ class Action(enum.StrEnum):
 
 
 class Drift(enum.StrEnum):
-    """Why an object differs although no Kubernetes object has changed: somebody has touched the node."""
+    """Why an object differs although no Kubernetes object has changed: something else changed the node."""
 
     FOREIGN = "foreign"
-    """Something in our place that we would never put there."""
+    """An object in a place of rulegen that rulegen never writes."""
     MISSING = "missing"
-    """Something of ours was deleted by something else, while what belongs to it is still there."""
+    """An object of rulegen was deleted by something else, while objects that depend on it still exist."""
 
 
 @dataclass(frozen=True, slots=True)
 class Line:
-    """One line of an object, as its language spells it.
+    """One line of an object, in the format of its language.
 
     Attributes:
-        sign: `+`, `-`, or a space for one that stays.
-        why: What it is for; empty where that is not known.
+        sign: `+`, `-`, or a space for a line that stays.
+        why: Purpose of the line; empty if unknown.
     """
 
     sign: str
@@ -52,15 +52,16 @@ class Item:
 
     Attributes:
         language: `iptables`, `ipset`, `ipvs`, `links`, `conntrack`, `sysctl`, `nfacct`, `nginx`.
-        family: `IPv4`, `IPv6`, or empty for both.
-        kind: What it is in its language: chain, rule, jump; set, entry; virtual server, real server, timeouts; device,
+        family: `IPv4`, `IPv6`, or empty if it belongs to neither.
+        kind: Kind of the object in its language: chain, rule, jump; set, entry; virtual server, real server, timeouts;
+            device,
             address; flow, parameter, counter.
-        name: Which one, as its tools name it.
-        owner: `namespace/name` of the Service that it exists for; empty for the node.
-        is_leftover: Whether the owner is no longer served here, or nobody knows the owner.
-        key: The object's key in its language's state; None for what has no such state. No part of what is shown.
-        variant: The variant of iptables that it is in, where that is not the one that the plan is made for.
-        lines: Its content: all of it where it comes or goes, what differs (with context) where it changes.
+        name: Its name, as its tools print it.
+        owner: `namespace/name` of the Service that needs it; empty for the node.
+        is_leftover: Whether the owner is no longer served here, or is unknown.
+        key: Key of the object in the state of its language; None if it has none. Not displayed.
+        variant: Its iptables variant, if that is not the variant of the plan.
+        lines: Its content: all lines if it is added or deleted, the differing lines with context if it is changed.
     """
 
     action: Action

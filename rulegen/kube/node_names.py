@@ -1,4 +1,4 @@
-"""Names of Nodes: which can be, and what to tell whoever names a Node that the cluster does not know."""
+"""Names of Nodes: which can be, and what to tell anyone who names a Node that the cluster does not know."""
 
 from __future__ import annotations
 

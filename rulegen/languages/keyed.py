@@ -37,7 +37,7 @@ class SharedUnion:
     """The union of what owners want: where two want one object but not alike, it is as the first by name wants it."""
 
     def __init__(self, wants: Mapping[Any, Wants] | None = None) -> None:
-        """Begin with what is wanted, by default with nothing."""
+        """Start with what is wanted, by default with nothing."""
         self._wants: dict[Any, Wants] = dict(wants or {})
 
     def copy(self) -> SharedUnion:
@@ -137,7 +137,7 @@ class SharedMemory:
 
 
 class SharedHolder:
-    """Finds the objects that a Service wants and that are there, but for those of others."""
+    """Finds the objects that a Service wants and that are there, but for those of other programs."""
 
     def __init__(self, ours: Objects, others: Mapping[Any, Any]) -> None:
         """Take our objects as they are, and what others want."""
@@ -163,7 +163,7 @@ class KeyedLanguage:
         return SharedMemory()
 
     def ours(self, state: Any, ownership: Any, desired: Objects) -> Objects | None:  # noqa: ARG002 - all can be read
-        """Return our objects as they are; None where nobody looked."""
+        """Return our objects as they are; None if nobody looked."""
         ours: Objects | None = ownership.ours(state)
         return ours
 

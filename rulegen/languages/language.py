@@ -3,7 +3,7 @@
 iptables rules, ipsets, IPVS servers, addresses of devices: each is a map of keyed objects, wanted by owners (the node,
 its Services), compared with what the kernel has, and written in order. A language says how its objects are merged,
 compared, described and spelled, and in which phase of a write each piece of its work belongs. Nothing above this
-package asks for a language by name, except the backends that produce its objects.
+package requests a language by name, except the backends that produce its objects.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ Objects = dict[Any, Any]
 """Objects of one language by key; which types they are, the language itself says."""
 
 StateKey = tuple[str, "Family | None"]
-"""A language, and the family where the kernel has a state for each; None where it has one state for all."""
+"""A language, and the family where the kernel has a state for each; None if it has one state for all."""
 
 Changes = tuple[Change[Any, Any], ...]
 
@@ -111,7 +111,7 @@ class Part:
 
     Attributes:
         changes: In order of key, or of owner where a change of some owners was compared alone.
-        desired: All that is wanted; empty where that is not needed to make the changes.
+        desired: All that is wanted; empty if that is not needed to make the changes.
     """
 
     changes: Changes
@@ -174,7 +174,7 @@ class Scene:
         desired: By language, all that is wanted.
         owners: By language, who wants an object.
         ownership: Tells our objects from others'; its type is the language's own.
-        between: What is wanted while other languages change; None where that makes no difference.
+        between: What is wanted while other languages change; None if that makes no difference.
         around: What else is on the node.
         is_cleanup: Whether all that is ours goes.
     """
@@ -334,7 +334,7 @@ class Language(Interface):
         """Return what is known of a kernel about which nothing is known yet."""
 
     def ours(self, state: Any, ownership: Any, desired: Objects) -> Objects | None:
-        """Return our objects as they are; None where nobody looked.
+        """Return our objects as they are; None if nobody looked.
 
         Args:
             state: All that the kernel has in this language.
@@ -364,7 +364,7 @@ class Language(Interface):
         """Yield the addresses and ports that objects of one owner stand for, where only these tell it."""
 
     def frontends_removed(self, part: Part) -> Iterator[FrontendKey]:
-        """Yield the frontends that a part takes away without putting others in their place."""
+        """Yield the frontends that a part removes without putting others in their place."""
 
     def empty(self, families: Iterable[Family]) -> Mapping[StateKey, Any]:
         """Return the state of a kernel that has nothing, by language and family; None for one state for all."""
@@ -394,7 +394,7 @@ class Language(Interface):
 
 @dataclass(frozen=True, slots=True)
 class References:
-    """Objects of other languages that somebody else's objects name.
+    """Objects of other languages that another program's objects name.
 
     Attributes:
         names: By language, the names.

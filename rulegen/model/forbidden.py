@@ -59,7 +59,7 @@ class Forbidden:
         api_servers: Address and port of each API server.
         pod_networks: What Pods get their addresses from, as far as it is known.
         allowed: Prefixes that upstreams of Ingresses may have all the same; addresses of ranges that no host has, and
-            nginx's own ports, stay refused.
+            nginx's own ports, stay rejected.
         ports: Those that nginx of this node listens on.
     """
 
@@ -77,9 +77,9 @@ class Forbidden:
         object.__setattr__(self, "_single", self.own.union(self.gateways, servers, METADATA))
 
     def refusal(self, address: Address, use: AddressUse, port: int = 0) -> str:
-        """Return why an address may not be used so, as `192.0.2.1 is an address of this node`; empty where it may.
+        """Return why an address may not be used so, as `192.0.2.1 is an address of this node`; empty if it may.
 
-        | use | refused beside the ranges of `rulegen.net.refusal` |
+        | use | rejected beside the ranges of `rulegen.net.refusal` |
         |---|---|
         | upstream of an Ingress | the node's own, gateways, API servers, metadata |
         | external IP | the same, and addresses of Pods |
@@ -89,7 +89,7 @@ class Forbidden:
         Args:
             address: The address; of an IPv4-mapped one, the IPv4 address is judged.
             use: What for.
-            port: The port that goes with it; 0 for any. With a port, an API server is refused at its port alone.
+            port: The port that goes with it; 0 for any. With a port, an API server is rejected at its port alone.
         """  # noqa: E501 - a table has long lines
         address = getattr(address, "ipv4_mapped", None) or address
         fault = refusal(address, use)
@@ -182,7 +182,7 @@ def api_servers(kubernetes: ServiceInput | None) -> Iterator[tuple[Address, int]
     for endpoint_slice in kubernetes.slices if kubernetes is not None else ():
         for endpoint in endpoint_slice.endpoints:
             for text in endpoint.addresses[:1]:
-                with suppress(ValueError):  # it is no endpoint then, and whoever reads endpoints warns of it
+                with suppress(ValueError):  # it is no endpoint then, and anyone who reads endpoints warns of it
                     address = parse_address(text)
                     yield from ((address, port.port) for port in endpoint_slice.ports if port.port)
 

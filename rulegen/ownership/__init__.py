@@ -1,4 +1,4 @@
-"""What kube-proxy and we call things on a node, in every mode: names of chains and sets, and how ours are told.
+"""Names of the chains and sets of kube-proxy and rulegen in every mode, and how to recognise their objects.
 
-All modes share it, so that one knows what another left behind.
+All modes use this package, so that one mode can remove the state of another.
 """

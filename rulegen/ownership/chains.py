@@ -1,4 +1,4 @@
-"""Chains of every mode, by name; which of a node's chains are ours; and the rules that modes have in common."""
+"""Names of the chains of every mode; which chains of a node belong to rulegen; rules that several modes use."""
 
 from __future__ import annotations
 
@@ -36,10 +36,10 @@ IPVS_OUT_FILTER = "KUBE-IPVS-OUT-FILTER"
 IPVS_POLICY = "KUBE-IPVS-POLICY"
 
 PREFIXES = ("KUBE-SVC-", "KUBE-SVL-", "KUBE-EXT-", "KUBE-FW-", "KUBE-SEP-")
-"""How the names of chains of one Service start in iptables mode: cluster and local pool, external, ranges, endpoint."""
+"""Prefixes of the chains of one Service in iptables mode: cluster and local pool, external, ranges, endpoint."""
 
 KUBELET_CANARY = "KUBE-KUBELET-CANARY"
-"""The kubelet's own mark of its presence; never ours."""
+"""Chain by which the kubelet marks its presence; never a chain of rulegen."""
 
 
 def nat(chain: str) -> ChainName:
@@ -53,10 +53,10 @@ def filter_(chain: str) -> ChainName:
 
 
 CANARIES = tuple(ChainName(table, CANARY) for table in ("mangle", "nat", "filter"))
-"""Empty chains by which it is seen that somebody has flushed a table."""
+"""Empty chains that show whether another program has flushed a table."""
 
 SHARED = (nat(SERVICES), nat(POSTROUTING), nat(MARK_MASQ), filter_(FORWARD), filter_(PROXY_FIREWALL))
-"""Chains that every mode has, each with content of its own."""
+"""Chains that every mode has, with different content."""
 
 OF_IPTABLES = frozenset(
     {
@@ -85,17 +85,17 @@ OF_IPVS = frozenset(
 """The fixed chains of ipvs mode."""
 
 STRICT_IPVS = frozenset({filter_(IPVS_POLICY)})
-"""What strict ipvs mode has besides."""
+"""Additional chains of strict ipvs mode."""
 
 GUARDING = frozenset({filter_(IPVS_FILTER)})
-"""The chains that protect addresses which other languages bind: there before the first, gone with the last."""
+"""Chains that protect addresses bound by another language: they exist before the first address and after the last."""
 
 _KUBELET_MARK_DROP = "-m mark --mark 0x8000/0x8000 -j DROP"
-"""What kubelets before 1.28 put into KUBE-FIREWALL."""
+"""Rules that kubelets before 1.28 put into KUBE-FIREWALL."""
 
 
 _KUBELETS = frozenset({nat(MARK_MASQ), nat(POSTROUTING), filter_(FIREWALL)})
-"""Fixed chains that kubelets make, too, or made before 1.27."""
+"""Fixed chains that kubelets also create, or created before 1.27."""
 
 _MARK = r"(0x[0-9a-f]+)"
 _BY_SET = r"(?:-p \w+ )?-m set --match-set KUBE-\S+ \S+(?: -m \S+ ! --\S+(?: LOCAL)?| -m addrtype --dst-type LOCAL)*"
@@ -131,7 +131,7 @@ _SHAPES: Mapping[ChainName, re.Pattern[str]] = {
         r"(?:-m addrtype ! --src-type LOCAL )?-j DROP",
     }.items()
 }
-"""What rulegen and kube-proxy write in each chain, with any options, beside jumps to chains of ours."""
+"""Rules that rulegen and kube-proxy write in each chain, with any options, in addition to jumps to their chains."""
 
 _OPTIONAL = tuple(
     map(
@@ -144,11 +144,10 @@ _OPTIONAL = tuple(
         ),
     )
 )
-"""Whether conntrack is liberal; whose connections to ClusterIPs are masqueraded; how this node's pods are told; where
-node ports listen."""
+"""Rules that depend on options: liberal conntrack, masquerading of ClusterIPs, local Pods, addresses of node ports."""
 
 _LISTED = (re.compile(r"-s \S+ -j KUBE-EXT-\S+"),)
-"""The source ranges of a Service: it may name one twice, and in any order."""
+"""Rules for the source ranges of a Service: a Service may list a range twice, and in any order."""
 
 
 def own_layout(
@@ -158,13 +157,13 @@ def own_layout(
     pair_marks: Mapping[ChainName, str] | None = None,
     tolerated: Mapping[ChainName, frozenset[str]] | None = None,
 ) -> Layout:
-    """Return the layout of one mode: its own chains, and those of the others, which are leftovers where it rules.
+    """Return the layout of one mode: its own chains, and those of other modes, which are leftovers.
 
     Args:
         chains: The fixed chains of the mode.
-        tails: As for `Layout`; the same for those below.
-        pair_marks: The same.
-        tolerated: The same.
+        tails: As in `Layout`; the same for the next two.
+        pair_marks: As in `Layout`.
+        tolerated: As in `Layout`.
     """
     others = (OF_IPTABLES | OF_IPVS | STRICT_IPVS) - chains.keys()
     return Layout(
@@ -184,26 +183,26 @@ def own_layout(
 
 
 def has_kubelet(ruleset: Ruleset) -> bool:
-    """Whether a kubelet is at work, which has put KUBE-FIREWALL and the jumps to it there too."""
+    """Whether a kubelet is active that also creates KUBE-FIREWALL and the jumps to it."""
     return ChainName("mangle", KUBELET_CANARY) in ruleset.chains
 
 
 _OF_PROXIES = (OF_IPTABLES | OF_IPVS | STRICT_IPVS) - {nat(POSTROUTING), nat(MARK_MASQ), filter_(FIREWALL)}
-"""Chains that only a Service proxy makes; kubelets before 1.28 made the others too."""
+"""Chains that only a Service proxy creates; kubelets before 1.28 also created the others."""
 
 
 def is_proxys(name: ChainName) -> bool:
-    """Whether a chain is one that only a Service proxy makes, ours or kube-proxy."""
+    """Whether only a Service proxy (rulegen or kube-proxy) creates this chain."""
     return name in _OF_PROXIES or (name.table == "nat" and name.chain.startswith(PREFIXES))
 
 
 def kubelets_rules(family: Family) -> frozenset[str]:
-    """Return what kubelets put into KUBE-FIREWALL."""
+    """Return the rules that kubelets put into KUBE-FIREWALL."""
     return frozenset({_KUBELET_MARK_DROP, martian_drop(family).spec})
 
 
 def jumps(table: Iterable[tuple[str, str, str, tuple[str, ...]]], purposes: Mapping[str, str]) -> Iterator[Block]:
-    """Yield the jumps from built-in chains: table, built-in chain, our chain, states; top to bottom."""
+    """Yield the jumps from built-in chains, in order: table, built-in chain, target chain, states."""
     for name, built_in, chain, states in table:
         words = [r.connection_state(*states)] if states else []
         yield Block(
@@ -217,34 +216,35 @@ def mark_masquerade(node: ResolvedNode) -> tuple[Rule, ...]:
 
 
 def masquerade_marked(node: ResolvedNode) -> Iterator[Rule]:
-    """Yield the rules that masquerade what is marked, at the end of KUBE-POSTROUTING."""
+    """Yield the rules at the end of KUBE-POSTROUTING that masquerade marked packets."""
     mark = node.masquerade_mark
     yield r.rule(r.is_not_marked(mark), r.return_(), comment="not marked: nothing to masquerade")
     yield r.rule(r.flip_mark(mark), comment="clear the mark: a packet may pass here again, in a tunnel")
-    yield r.rule(r.masquerade(random_fully=node.random_fully), comment="service traffic that needs its reply here")
-
-
-def accept_forwarded(node: ResolvedNode) -> Iterator[Rule]:
-    """Yield the rules that let service traffic through, whatever the policy of FORWARD."""
-    yield r.rule(r.is_marked(node.masquerade_mark), r.accept(), comment="service traffic, whatever the policy")
     yield r.rule(
-        r.connection_state("RELATED", "ESTABLISHED"), r.accept(), comment="what belongs to an accepted connection"
+        r.masquerade(random_fully=node.random_fully),
+        comment="masquerade Service traffic, so that replies return to this node",
     )
 
 
+def accept_forwarded(node: ResolvedNode) -> Iterator[Rule]:
+    """Yield the rules that accept Service traffic, whatever the policy of FORWARD."""
+    yield r.rule(r.is_marked(node.masquerade_mark), r.accept(), comment="service traffic, whatever the policy")
+    yield r.rule(r.connection_state("RELATED", "ESTABLISHED"), r.accept(), comment="packets of accepted connections")
+
+
 def martian_drop(family: Family) -> Rule:
-    """With route_localnet on, neighbours could reach the loopback prefix: CVE-2020-8558."""
+    """Block access from other hosts to the loopback prefix, which route_localnet would allow: CVE-2020-8558."""
     return r.rule(
         r.not_source(family.loopback),
         r.destination(family.loopback),
         r.not_connection_state("RELATED", "ESTABLISHED", "DNAT"),
         r.drop(),
-        comment="nobody else reaches the loopback addresses",
+        comment="block access from other hosts to loopback addresses",
     )
 
 
 def from_pods(pods: PodTraffic) -> str:
-    """Match traffic of this node's pods."""
+    """Match traffic of this node's Pods."""
     if isinstance(pods, PodInterface):
         return r.in_interface(f"{pods.name}+" if pods.prefix else pods.name)
     return r.source(pods.network)

@@ -1,4 +1,4 @@
-"""The ipsets of ipvs mode: names, types, and in which order they are filled."""
+"""The ipsets of ipvs mode: names, types, and the order in which they are filled."""
 
 from __future__ import annotations
 
@@ -48,23 +48,23 @@ _TYPES = {
     LOAD_BALANCER_FW: "hash:ip,port",
     IPVS_IPS: "hash:ip",
 }
-"""In the order in which they are filled: who may pass a firewall before the firewall, ports before addresses."""
+"""Order in which sets are filled: allowed sources before the firewalled frontends, ports before addresses."""
 
 _LATE = (LOAD_BALANCER_LOCAL, NODE_PORT_LOCAL_TCP, NODE_PORT_LOCAL_UDP, NODE_PORT_LOCAL_SCTP)
-"""What keeps its source: masqueraded for an instant too long it arrives, an instant too short it may not.
+"""Sets that exempt traffic from masquerading. A packet that is masqueraded needlessly arrives; the opposite may not.
 
-EXTERNAL_IP_LOCAL is none of them: what stands in EXTERNAL_IP too is masqueraded, and what stands in neither is refused.
+EXTERNAL_IP_LOCAL is not one of them: addresses in EXTERNAL_IP are masqueraded, those in neither set are rejected.
 """
 
 FRONTENDS = (CLUSTER_IP, EXTERNAL_IP, EXTERNAL_IP_LOCAL, LOAD_BALANCER, NODE_PORT_SCTP)
 """Sets whose entries are addresses and ports of virtual servers."""
 
 KINDS = tuple(_TYPES)
-"""All of them, named as those of IPv4."""
+"""All sets, by the names of IPv4."""
 
 
 def name_of(kind: str, family: Family) -> str:
-    """Return the name of a set in a family: those of IPv6 have another prefix, and are cut to what the kernel takes.
+    """Return the name of a set in a family: names for IPv6 have another prefix and are cut to the maximum length.
 
     >>> name_of(SOURCE_CIDR, Family.IPV6)
     'KUBE-6-LOAD-BALANCER-SOURCE-CID'
@@ -73,7 +73,7 @@ def name_of(kind: str, family: Family) -> str:
 
 
 def names(family: Family) -> tuple[str, ...]:
-    """Return the names of all our sets of a family."""
+    """Return the names of all sets of a family."""
     return tuple(name_of(kind, family) for kind in KINDS)
 
 
@@ -89,5 +89,5 @@ def all_sets(family: Family) -> Objects:
 
 
 def order(family: Family) -> Order:
-    """Return in which order the sets of a family are filled."""
+    """Return the order in which the sets of a family are filled."""
     return Order(names(family), frozenset(name_of(kind, family) for kind in _LATE))

@@ -1,8 +1,8 @@
-"""Whose an object of a kernel is, told by the frontends and endpoints of the Services that this node serves.
+"""Finds the Service of an object in the kernel, by the frontends and endpoints of the Services that this node serves.
 
-What a Service wants names its owner. What goes has no owner any more: a rule that a policy has made needless, an entry
-of a set, a virtual server. Their addresses and ports still tell whose they are; comments of rules do too, where there
-are any.
+A desired object has an owner. An object that is to be deleted has none: for example a rule that a changed policy makes
+unnecessary, an entry of a set, or a virtual server. Its addresses and ports still show the Service, and so does the
+comment of a rule, if it has one.
 """
 
 from __future__ import annotations
@@ -52,19 +52,19 @@ _ENDPOINT_SETS: Final = {ipsets.name_of(ipsets.LOOP_BACK, family) for family in 
 
 
 class Served:
-    """The Services that this node serves, by name and by what tells them."""
+    """The Services that this node serves, indexed by their names, frontends and endpoints."""
 
     def __init__(self, services: Iterable[ResolvedService] = ()) -> None:
-        """Take the Services; nothing is looked at before somebody asks."""
+        """Take the Services; the indexes are built when they are first used."""
         self._services = tuple(services)
 
     @cached_property
     def names(self) -> frozenset[str]:
-        """`namespace/name` of each."""
+        """`namespace/name` of each Service."""
         return frozenset(str(service.name) for service in self._services)
 
     def rule_owner(self, chain: ChainName, rule: Rule, family: Family) -> str:
-        """Return whose a rule is: as its comment says, else by its addresses and ports; empty for nobody known."""
+        """Return the Service of a rule: from its comment, else from its addresses and ports; empty if unknown."""
         match = _OWNER.match(rule.comment)
         if match:
             return match[1]
@@ -81,7 +81,7 @@ class Served:
         return self._frontend(family, _NAMES[match[1]], _address(to[1]) if to else None, int(match[2]))
 
     def key_owner(self, key: Any, family: Family) -> str:
-        """Return whose an entry of a set, a virtual or real server, or an address is; empty for nobody known."""
+        """Return the Service of a set entry, virtual server, real server or address; empty if unknown."""
         match key:
             case VirtualServerKey() | RealServerKey():
                 frontend = key.frontend
@@ -94,7 +94,7 @@ class Served:
                 return ""
 
     def server_owner(self, key: RealServerKey) -> str:
-        """Return which Service has the endpoint that a real server is; empty for none, and for several."""
+        """Return the Service that has the endpoint of a real server; empty if none or several have it."""
         return self._endpoints.get((key.frontend.protocol, join_host_port(key.address, key.port)), "")
 
     def _entry_owner(self, key: EntryKey, family: Family) -> str:
@@ -114,7 +114,7 @@ class Served:
         return self._frontend(family, protocol, _address(match[1]), int(match[3]))
 
     def _frontend(self, family: Family, protocol: Protocol | None, address: Address | None, port: int) -> str:
-        """Return whose a frontend is; one on an address of no Service is a node port."""
+        """Return the Service of a frontend; a frontend on an address of no Service is a node port."""
         owner = self._frontends.get((family, protocol, address, port))
         if owner is None and address not in self._addresses:
             owner = self._frontends.get((family, protocol, None, port))
@@ -139,7 +139,7 @@ class Served:
 
     @cached_property
     def _endpoints(self) -> dict[tuple[Protocol, str], str]:
-        """Endpoints of one Service each: one that several have tells nothing."""
+        """Endpoints that exactly one Service has."""
         owners: dict[tuple[Protocol, str], set[str]] = defaultdict(set)
         for service in self._services:
             for port in service.ports:

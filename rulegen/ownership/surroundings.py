@@ -1,4 +1,4 @@
-"""What else is on a node beside an object that no fragment wants: whose it was, and what belongs to it."""
+"""Context of an object without an owner in the desired state: its former Service, and the objects that belong to it."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _CLUSTER_IP_SETS: Final = ipsets.CLUSTER_IP.removeprefix("KUBE-")
 
 
 class NodeSurroundings:
-    """Our objects of all languages in one family, as they are and as they should be."""
+    """Observed and desired objects of all languages in one family."""
 
     def __init__(
         self,
@@ -32,12 +32,12 @@ class NodeSurroundings:
         owners: Mapping[str, Mapping[Any, str]],
         served: Served,
     ) -> None:
-        """Take the objects; nothing is looked at before somebody asks.
+        """Take the objects; indexes are built when they are first used.
 
         Args:
-            ours: Our objects by language, as they are.
-            desired: Our objects by language, as they should be.
-            owners: By language, who wants an object.
+            ours: The observed objects by language.
+            desired: The desired objects by language.
+            owners: By language, the owners that want an object.
             served: The Services that this node serves.
         """
         self._ours, self._desired, self._owners, self._served = ours, desired, owners, served
@@ -49,15 +49,15 @@ class NodeSurroundings:
 
     @cached_property
     def filled(self) -> frozenset[str]:
-        """Names of the sets that have entries now."""
+        """Names of the sets that have entries."""
         return filled(self._ours.get(IPSET, ()))
 
     def rule_owner(self, chain: Any, rule: Any, family: Family) -> str:
-        """Return whose a rule is; empty if unknown."""
+        """Return the Service of a rule; empty if unknown."""
         return self._served.rule_owner(chain, rule, family)
 
     def owner(self, language: str, key: Any, family: Family | None) -> str | None:
-        """Return who wants an object, has what it belongs to, or is reached by it; None if unknown."""
+        """Return the owner of an object, or of an object that belongs to it or refers to it; None if unknown."""
         owner = self._owners.get(language, {}).get(key)
         if owner is not None or family is None:
             return owner
@@ -68,10 +68,10 @@ class NodeSurroundings:
         return owner or self._served.key_owner(key, family) or self._left.get(_frontend_text(key)) or None
 
     def was_there(self, language: str, key: Any) -> bool:  # noqa: ARG002 - keys of these languages differ by type
-        """Whether what belongs to an object is there still, and no object that changed can have left it so.
+        """Whether objects that belong to this one still exist, and no changed Kubernetes object can be the reason.
 
-        A virtual server, its entry and its address come together and go together: two of them without the third were
-        three.
+        A virtual server, its set entry and its address are created and deleted together: if two of them exist, the
+        third was deleted by something else.
         """
         sets = self._ours.get(IPSET, {})
         match key:
@@ -88,7 +88,7 @@ class NodeSurroundings:
 
     @cached_property
     def _hairpins(self) -> Mapping[str, RealServerKey]:
-        """Real servers that are there, by the entry that lets each of them talk to itself."""
+        """Observed real servers, by the set entry that masquerades their connections to themselves."""
         return {
             ip_port_ip(key.address, key.frontend.protocol, key.port, key.address): key
             for key in self._ours.get(IPVS, ())
@@ -97,27 +97,27 @@ class NodeSurroundings:
 
     @cached_property
     def _addresses(self) -> frozenset[Address]:
-        """Addresses that virtual servers stand on now."""
+        """Addresses of the observed virtual servers."""
         return frozenset(key.frontend.address for key in self._ours.get(IPVS, ()))
 
     @cached_property
     def _cluster_ip_sets(self) -> tuple[str, ...]:
-        """The sets of which an entry stands for a virtual server, and stays as long as that does."""
+        """Sets whose entries exist as long as their virtual server."""
         sets = (key for key in self._desired.get(IPSET, {}) if isinstance(key, SetKey))
         return tuple(key.name for key in sets if key.name.endswith(_CLUSTER_IP_SETS))
 
     @cached_property
     def _standing(self) -> frozenset[str]:
-        """The virtual servers that are there, as sets of addresses and ports have them."""
+        """Observed virtual servers, in the format of set entries."""
         frontends = (key.frontend for key in self._ours.get(IPVS, ()) if isinstance(key, VirtualServerKey))
         return frozenset(ip_port(each.address, each.protocol, each.port) for each in frontends)
 
     @cached_property
     def _left(self) -> Mapping[str, str]:
-        """Which Service has left a frontend, by every text that an entry, or an address, can have for it.
+        """The Service that left a frontend, by every text that a set entry or address can have for it.
 
-        Its real servers show that: all of them are endpoints of this Service, and of no other. A text that stands for
-        frontends of several Services is not in there.
+        The real servers show it: all of them are endpoints of this Service only. Texts that match frontends of several
+        Services are not included.
         """
         by_frontend: dict[Frontend, set[str]] = {}
         for key in self._ours.get(IPVS, ()):
@@ -132,12 +132,12 @@ class NodeSurroundings:
 
 
 def _frontend_text(key: Any) -> str:
-    """Return what tells the frontend of an object, as `NodeSurroundings._left` has it; empty for none."""
+    """Return the text that identifies the frontend of an object, as in `NodeSurroundings._left`; empty for none."""
     match key:
         case VirtualServerKey() | RealServerKey():
             return str(key.frontend)
         case EntryKey():
-            return ",".join(key.entry.split(",")[:2])  # without the source range that may follow
+            return ",".join(key.entry.split(",")[:2])  # without a source range at the end
         case AddressKey():
             return str(key.address)
         case _:

@@ -1,4 +1,4 @@
-"""Which objects of a node are ours, by language: what a backend's row takes for the languages that modes share."""
+"""Which objects of a node belong to rulegen, by language. Backends use these functions for the languages they share."""
 
 from __future__ import annotations
 
@@ -25,18 +25,18 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class OwnershipContext:
-    """What decides which objects of a language are ours.
+    """Input for the decision which objects of a language belong to rulegen.
 
     Attributes:
-        family: Which; None for what belongs to no family.
-        is_first: Whether it is the first family: what is neither's counts as its.
-        node: What holds for all Services; None where all that is ours goes.
-        state: All that the kernel has in this language.
-        ours: By language, what was found to be ours already, in the order of `ORDER`.
-        desired: By language, what is wanted.
-        node_addresses: Addresses that this node has or has had.
-        excluded: Prefixes in which nothing is ours that is not wanted.
-        keeps_guard: Whether the rule that guards the loopback prefix must stay: it then counts as others'.
+        family: The family; None for objects that belong to no family.
+        is_first: Whether this is the first family: objects that belong to no family are counted there.
+        node: Node-wide settings; None if everything of rulegen is to be removed.
+        state: Complete observed state of this language.
+        ours: By language, objects already recognised as those of rulegen, in the order of `ORDER`.
+        desired: By language, the desired objects.
+        node_addresses: Current and former addresses of this node.
+        excluded: Prefixes in which only desired objects belong to rulegen.
+        keeps_guard: Whether the rule that protects the loopback prefix must stay: it then counts as another program's.
     """
 
     family: Family | None
@@ -51,19 +51,19 @@ class OwnershipContext:
 
 
 class Ownership(Protocol):
-    """Tells our objects of one language and family from others'."""
+    """Separates the objects of rulegen in one language and family from those of other programs."""
 
     def ours(self, state: Any) -> Mapping[Any, Any] | None:
-        """Return our objects as they are; None where nobody looked."""
+        """Return the observed objects of rulegen; None if the language was not observed."""
 
 
 OwnershipOf = Callable[[OwnershipContext], Ownership]
-"""Returns the ownership of one language, for a family."""
+"""Returns the ownership of one language and family."""
 
 
 @dataclass(frozen=True, slots=True)
 class _Links:
-    """The device is ours, and each address on it."""
+    """The device belongs to rulegen, with each address on it."""
 
     family: Family | None
 
@@ -80,7 +80,7 @@ class _Links:
 
 @dataclass(frozen=True, slots=True)
 class _Sets:
-    """Sets of our names are ours, and each entry of them."""
+    """Sets with the names of rulegen belong to it, with all their entries."""
 
     names: tuple[str, ...]
 
@@ -90,7 +90,7 @@ class _Sets:
 
 @dataclass(frozen=True, slots=True)
 class _Servers:
-    """Virtual servers are ours by what our sets and our device have, see `rulegen.ownership.virtual_servers`."""
+    """Virtual servers are recognised by the sets and the device, see `rulegen.ownership.virtual_servers`."""
 
     context: OwnershipContext
 
@@ -116,7 +116,7 @@ def _sets_of(context: OwnershipContext) -> _Sets:
     if context.family is None:
         return _Sets(())
     names = ipsets.names(context.family)
-    if context.is_first:  # it is neither's, and must be gone before the first is written
+    if context.is_first:  # it belongs to no family, and must be deleted before the first one is written
         names += (TEMPORARY,)
     return _Sets(names)
 
@@ -128,4 +128,4 @@ OWNERSHIP: Final[Mapping[str, OwnershipOf]] = MappingProxyType(
         IPVS: _Servers,
     }
 )
-"""By language, in the order in which what is ours is found: of virtual servers the sets and addresses tell."""
+"""By language, in the order of recognition: virtual servers are recognised by sets and addresses."""

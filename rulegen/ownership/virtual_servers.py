@@ -1,9 +1,9 @@
-"""Which virtual servers and addresses are ours, judged by nothing but what the kernel has.
+"""Which virtual servers and addresses belong to rulegen, judged by the state of the kernel alone.
 
-Everything that ipvs mode serves stands in one of its sets as well, and leaves it last. So a virtual server is ours
-where its address is bound to kube-ipvs0 or was to be, where its address and port is in one of our sets, and where it
-stands on an address of this node, on a port that our sets of node ports hold. All others are somebody else's, and so is
-what lies in `excludeCIDRs` and is not wanted.
+In ipvs mode, each frontend is also an entry of a set, which is deleted last. A virtual server therefore belongs to
+rulegen in three cases: its address is bound to kube-ipvs0 (or is to be bound); its address and port are an entry of a
+set; or it has an address of this node and a port in one of the node port sets. All others belong to other programs, and
+so does everything in `excludeCIDRs` that is not desired.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from rulegen.net import Address, Network
 
 DEVICE = "kube-ipvs0"
-"""The dummy device that addresses of Services are bound to. It stays down."""
+"""The dummy device to which Service addresses are bound. It stays down."""
 
 _PORT_SETS = {Protocol.TCP: ipsets.NODE_PORT_TCP, Protocol.UDP: ipsets.NODE_PORT_UDP}
 
@@ -40,16 +40,16 @@ def owned_servers(
     node_addresses: Collection[Address],
     excluded: Collection[Network],
 ) -> ipvs.Objects:
-    """Return our virtual servers of one family, with their real servers.
+    """Return the virtual servers of rulegen in one family, with their real servers.
 
     Args:
-        servers: All that the kernel has.
-        family: Which family.
-        entries: Our sets and their entries, as the kernel has them.
-        bound: What is bound to kube-ipvs0, and what is to be.
-        wanted: Keys of what we want: that is ours wherever it stands.
-        node_addresses: Addresses that this node has or has had, those on kube-ipvs0 apart.
-        excluded: Where nothing is ours that is not wanted.
+        servers: All observed virtual servers.
+        family: The family.
+        entries: The observed sets of rulegen and their entries.
+        bound: Addresses that are bound to kube-ipvs0, or will be.
+        wanted: Keys of desired objects, which always belong to rulegen.
+        node_addresses: Current and former addresses of this node, without those on kube-ipvs0.
+        excluded: Prefixes in which only desired objects belong to rulegen.
     """
     addresses = {key.address for key in bound}
 

@@ -1,1 +1,1 @@
-"""Plans: what must change, as data, and how it is shown."""
+"""Plans: changes as data, and their display."""

@@ -1,4 +1,4 @@
-"""Fragments: what one owner wants of a node, in all languages."""
+"""Owned objects: what one owner needs on a node, in all languages."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class OwnedObjects:
-    """What one owner wants in one family: a Service, or the node itself.
+    """What one owner (a Service, or the node itself) needs in one family.
 
     Attributes:
         owner: `namespace/name` of the Service; empty for the node.
-        objects: What it wants, by language; several owners may want the same. The type is the language's own.
+        objects: The objects by language; several owners may need the same object. The language defines the type.
     """
 
     owner: str

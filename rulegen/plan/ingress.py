@@ -1,4 +1,4 @@
-"""What changes in the configuration of an ingress engine, whichever it is."""
+"""Changes of the configuration of an ingress engine; the same for all engines."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ EVERY_OTHER: Final = "every other host"
 
 @dataclass(frozen=True, slots=True)
 class IngressPlan:
-    """What changes for the engine that serves Ingresses, and what its program must do for it.
+    """Changes for the engine that serves Ingresses, and what its program must do for them.
 
     Attributes:
-        engine: Name of the engine, which is the language of the items.
-        items: What changes, in the order in which it is shown.
-        reload: Whether the program must read its configuration again; without it, the changes are made while it runs.
+        engine: Name of the engine, which is also the language of the items.
+        items: The changes, in display order.
+        reload: Whether the program must read its configuration again; otherwise changes are made while it runs.
         runs: Whether the program runs.
-        ends: Whether the program ends and its folder is deleted.
+        ends: Whether the program stops and its folder is deleted.
     """
 
     engine: str
@@ -33,5 +33,5 @@ class IngressPlan:
 
     @property
     def changes_program(self) -> bool:
-        """Whether the program is started, ended, or changed in any way while it runs."""
+        """Whether the program is started, stopped or changed while it runs."""
         return bool(self.items) or self.reload

@@ -1,4 +1,4 @@
-"""What changes in nginx's configuration, file by file, as lines; a secret's content is never among them."""
+"""Changes of nginx's configuration, file by file, as lines. The content of a secret is never included."""
 
 from __future__ import annotations
 
@@ -20,18 +20,18 @@ if TYPE_CHECKING:
 LANGUAGE: Final = "nginx"
 CONTEXT: Final = 2
 SHOWN: Final = 120
-"""Lines of a new file that a person would read; of a longer one only the number is told."""
+"""Maximum number of lines of a new file that are shown; for a longer file, only the number of lines is shown."""
 
 _DIGEST: Final = re.compile(r"\b[0-9a-f]{32}\b(?=;)")
 
 
 def plan_ending(folder: str, *, exists: bool, runs: bool) -> IngressPlan:
-    """Return what must go for nothing of nginx to be left.
+    """Return the plan that removes all state of nginx.
 
     Args:
         folder: The folder that nginx runs from.
-        exists: Whether it is there.
-        runs: Whether an nginx, or its keeper, runs in it.
+        exists: Whether the folder exists.
+        runs: Whether nginx or its supervisor runs in it.
     """
     process = Item(
         action=Action.DELETE,
@@ -54,13 +54,13 @@ def plan_site(
     names: Mapping[str, tuple[str, str]],
     served: str | None = None,
 ) -> IngressPlan:
-    """Return what must change in the files for nginx to serve what is wanted.
+    """Return the changes of files that nginx needs to serve the desired configuration.
 
     Args:
-        observed: What it serves; None where it serves nothing.
-        desired: What is wanted.
-        names: What files are for: kind and name.
-        served: The digest that nginx answers with; empty where it does not run; None where nobody asked.
+        observed: The served configuration; None if nginx serves nothing.
+        desired: The desired configuration.
+        names: Purpose of each file: kind and name.
+        served: The digest that nginx returns; empty if it does not run; None if it was not asked.
     """
     before = dict(observed.files) if observed else {}
     files = [_item(change.key, change.before, change.after, names) for change in diff(before, dict(desired.files))]
@@ -76,7 +76,7 @@ def plan_site(
 
 
 def _process(served: str) -> Item:
-    """Return the item for a nginx that does not serve what its files say."""
+    """Return the item for an nginx that does not serve the configuration of its files."""
     state = f"serves {served}" if served else "does not run"
     return Item(
         action=Action.CHANGE if served else Action.ADD,
@@ -113,7 +113,7 @@ def _action(before: object, after: object) -> Action:
 
 
 def _plain(path: str, text: str | None) -> list[str]:
-    """Return the lines of a file; the digest in the main file follows from all others and is no change."""
+    """Return the lines of a file, without the digest in the main file, which depends on all other files."""
     if text is None:
         return []
     return (_DIGEST.sub("(digest)", text) if path == MAIN else text).splitlines()
@@ -126,13 +126,13 @@ def _lines(before: list[str], after: list[str]) -> Iterator[Line]:
     if not before or not after:
         yield from (Line("+" if after else "-", text) for text in after or before if text)
         return
-    # The first two lines name the files that are compared; of the others, any may begin as they do.
+    # The first two lines of a diff are the file names; other lines may start in the same way.
     for text in islice(difflib.unified_diff(before, after, lineterm="", n=CONTEXT), 2, None):
         yield Line(" ", "…") if text.startswith("@@") else Line(text[0], text[1:])
 
 
 def _named(path: str, text: str) -> tuple[str, str]:
-    """Return what a file was for that is not wanted any more, by what it says."""
+    """Return the purpose of an obsolete file, from its content."""
     if path.startswith("hosts/"):
         match = re.search(r"^ *server_name (\S+?)(?: .*)?;$", text, re.MULTILINE)
         name = match[1] if match else path

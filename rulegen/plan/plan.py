@@ -1,4 +1,4 @@
-"""A plan: all that must change on the node, as data; nothing here writes it."""
+"""A plan: all changes for the node, as data. This module writes nothing."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ if TYPE_CHECKING:
 
 
 class PartKey(NamedTuple):
-    """Which part of a plan.
+    """Key of a part of a plan.
 
     Attributes:
-        family: None for what belongs to no family.
-        variant: The other variant of iptables, where the part is of that; else empty.
+        family: None for changes that belong to no family.
+        variant: The other iptables variant, if the part belongs to it; else empty.
     """
 
     family: Family | None
@@ -37,16 +37,16 @@ Parts = dict[PartKey, "Part"]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Plan:
-    """All that must change.
+    """All changes for a node.
 
     Attributes:
-        parts: What changes by family and language, in the order in which it is shown.
+        parts: Changes by family and language, in display order.
         sysctls: Kernel parameters, by dotted name.
         counters: Names of nfacct objects to create.
-        flows: Conntrack entries to delete, behind everything else.
-        site: What changes for the ingress engine; None where it is not planned.
-        notes: What stays although one might expect it to go, and why, for people.
-        items: The same, for people and machines, in the order in which it is shown.
+        flows: Conntrack entries to delete, after everything else.
+        site: Changes for the ingress engine; None if it is not planned.
+        notes: What stays although a user may expect it to be removed, with the reason.
+        items: The changes as items, in display order.
     """
 
     parts: Mapping[PartKey, Part] = field(default_factory=lambda: MappingProxyType({}))
@@ -59,34 +59,34 @@ class Plan:
 
     @property
     def is_empty(self) -> bool:
-        """Whether the node is as it should be; real servers that are draining are no change."""
+        """Whether the node needs no change; draining real servers do not count as changes."""
         return not self.items
 
     @property
     def draining(self) -> tuple[Any, ...]:
-        """Keys of objects that are on their way out, about which nothing is to be done yet."""
+        """Keys of draining objects, which need no action yet."""
         return tuple(key for part in self.parts.values() for key in part.draining)
 
     def changes(self, language: str, family: Family | None) -> Changes:
-        """Return what changes in one language and family."""
+        """Return the changes in one language and family."""
         part = self.parts.get(PartKey(family, language))
         return part.changes if part is not None else ()
 
     def of(self, language: str) -> dict[Family | None, Part]:
-        """Return the parts of one language by family, the other variant of iptables apart."""
+        """Return the changes in one language by family, without those of the other iptables variant."""
         return {key.family: part for key, part in self.parts.items() if key.language == language and not key.variant}
 
     def beside(self, language: str) -> dict[Family | None, Part]:
-        """Return the parts of one language in the other variant of iptables, by family."""
+        """Return the changes in one language in the other iptables variant, by family."""
         return {key.family: part for key, part in self.parts.items() if key.language == language and key.variant}
 
     def count(self, action: Action) -> int:
-        """Return how many objects are added, changed or deleted."""
+        """Return the number of added, changed and deleted objects."""
         return sum(item.action is action for item in self.items)
 
 
 def with_site(plan: Plan, site: IngressPlan) -> Plan:
-    """Return the plan with what changes for the ingress engine, which is shown behind the rest."""
+    """Return the plan together with the changes for the ingress engine, which are displayed last."""
     return replace(plan, site=site, items=(*plan.items, *site.items))
 
 
@@ -96,10 +96,10 @@ def plan_sysctls(
     """Return the kernel parameters to set.
 
     Args:
-        observed: Those that were read.
-        desired: What they must be.
-        always: Those that are set even if nobody could read them, since a rule is left out for them. Others that
-            nobody could read are left alone.
+        observed: The current values.
+        desired: The required values.
+        always: Parameters that are set even if their value is unknown, because a rule is omitted for them. Other
+            parameters with an unknown value are not set.
     """
     return diff(
         {k: v for k, v in observed.items() if k in desired},
@@ -115,7 +115,7 @@ def make_plan(
     flows: Iterable[Stale] = (),
     notes: Iterable[str] = (),
 ) -> Plan:
-    """Put the parts together, items in the order in which people read them: the node, Services by name, leftovers."""
+    """Join the parts and sort the items for display: the node, Services by name, leftovers."""
     flows = tuple(flows)
     items = [item for _, of_part in parts.values() for item in of_part]
     items += _sysctl_items(sysctls)

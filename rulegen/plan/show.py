@@ -1,4 +1,4 @@
-"""A plan for people, as text, and for machines, as JSON."""
+"""Displays a plan: as text for people, as JSON for machines."""
 
 from __future__ import annotations
 
@@ -22,37 +22,38 @@ if TYPE_CHECKING:
 
 SCHEMA_VERSION = 1
 NO_MODE = "no"
-"""The mode of a report on a plan that has no rules for Services."""
+"""Mode of a report on a plan without rules of Services."""
+NOT_MANAGED = "nothing, because rules of Services are not managed"
 NO_SITE = "against nothing"
-"""What a report names as the site where the plan was made as if none were there."""
+"""Text that a report has as `site` if the plan was made for a host without nginx."""
 NOTHING_TO_REMOVE = "Nothing to remove."
 NO_CHANGES = "No changes. The node matches the objects."
 NO_CHANGES_SEEN = "No changes in what was observed. Part of the node's state is unknown: see the warnings."
 
 _COLOURS = {"+": "\033[32m", "-": "\033[31m", "~": "\033[33m", "#": "\033[2m", "*": "\033[1m"}
 _NAMES_ALL = {"entry", "address"}
-"""Kinds whose name is all there is to say."""
+"""Kinds whose name says everything."""
 _ON_ONE_LINE = {*_NAMES_ALL, "set", "device", "virtual server", "real server"}
-"""Kinds that take one line, unless they change."""
+"""Kinds that are displayed on one line, unless they change."""
 DEFAULT_SERVER = "default server"
-"""The name of the host that answers for all names without one of their own."""
+"""Name of the host for all names without a host of their own."""
 _RESET = "\033[0m"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Report:
-    """What goes with a plan.
+    """What is displayed together with a plan.
 
     Attributes:
-        observed: What the plan was made against, as `iptables-nft on this host`.
+        observed: The state that the plan was compared with, such as `iptables-nft on this host`.
         rejected: Objects that were skipped.
-        unknown_kinds: Kinds that mean nothing here, with how many were seen.
-        warnings: What a user must know although the command goes on.
-        services: By name as text: where endpoints came from, what was assigned for a preview.
-        reasons: What became of Ingresses that are not served as they were written.
-        site: What the engine's configuration was compared with; empty where it was not.
-        is_partial: Whether a part of what the mode needs was not observed.
-        cleanup: Whether the plan removes rules for Services.
+        unknown_kinds: Number of ignored objects by kind.
+        warnings: Problems that do not stop the command.
+        services: By name: the source of the endpoints, and values assigned for a preview.
+        reasons: Why Ingresses are not served as written.
+        site: What the engine's configuration was compared with; empty if it was not.
+        is_partial: Whether some state that the mode needs was not observed.
+        cleanup: Whether the plan removes rules of Services.
     """
 
     node: str
@@ -69,7 +70,7 @@ class Report:
 
 
 def summary(plan: Plan, report: Report) -> str:
-    """Return the last line: what the plan comes to."""
+    """Return the last line: the number of changes."""
     if plan.is_empty and report.cleanup:
         return NOTHING_TO_REMOVE
     if plan.is_empty:
@@ -79,9 +80,9 @@ def summary(plan: Plan, report: Report) -> str:
 
 
 def text(plan: Plan, report: Report, *, colour: bool) -> Iterator[str]:
-    """Yield the lines of a plan for people: grouped by Service, each change with its reason.
+    """Yield the lines of a plan as text: grouped by Service, each change with its reason.
 
-    Nothing from an object or a kernel reaches a terminal but printable characters.
+    Text of objects and of the kernel is printed as printable characters only.
     """
     paint = _painter(colour=colour)
     yield _printable(f"Node {report.node or '(unnamed)'}: {_subject(report)}")
@@ -111,7 +112,7 @@ def text(plan: Plan, report: Report, *, colour: bool) -> Iterator[str]:
 
 
 def _subject(report: Report) -> str:
-    """Return what the plan is about: the Services of a mode, or what else, and with what it was compared."""
+    """Return the subject of the plan (the Services of a mode, or another), and what it was compared with."""
     if report.cleanup:
         return f"cleanup of {report.observed}"
     if report.mode == NO_MODE:
@@ -132,7 +133,7 @@ def _site_verb(site: IngressPlan) -> str:
 
 
 def notes(report: Report) -> Iterator[str]:
-    """Yield what a user must know besides the changes: under each heading, one line each."""
+    """Yield additional information for the user: one line each, under headings."""
     if report.rejected:
         yield ""
         yield f"Skipped {counted_noun(len(report.rejected), 'invalid object')}:"
@@ -263,5 +264,5 @@ def _painter(*, colour: bool) -> Callable[[str, str], str]:
 
 
 def _printable(content: str) -> str:
-    """Return the text with everything that could move a cursor or fake a line made visible."""
+    """Return the text with all characters escaped that could move a cursor or fake a line."""
     return content if content.isprintable() else "".join(c if c.isprintable() else ascii(c)[1:-1] for c in content)

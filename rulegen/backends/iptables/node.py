@@ -1,11 +1,11 @@
-"""The node's own chains: what the rules of all Services hang on.
+"""The node's own chains, which the rules of all Services depend on.
 
-        PREROUTING ─┐                          ┌─ FORWARD ─ KUBE-FORWARD, refusals ─┐
+        PREROUTING ─┐                          ┌─ FORWARD ─ KUBE-FORWARD, REJECT ───┐
     packet          ├─ nat KUBE-SERVICES ─ DNAT ┤                                     ├─ POSTROUTING ─ KUBE-POSTROUTING
-        OUTPUT ─────┘                          └─ INPUT ─ KUBE-NODEPORTS, refusals ──┘      (masquerades what is marked)
+        OUTPUT ─────┘                          └─ INPUT ─ KUBE-NODEPORTS, REJECT ────┘      (masquerades what is marked)
 
-A reply must pass this node again to have its addresses put back; so a packet whose reply might not is marked on its
-way through nat, and masqueraded at the end.
+A reply must pass this node again, so that its addresses are translated back. A packet whose reply might not is
+therefore marked in nat, and masqueraded at the end.
 """
 
 from __future__ import annotations
@@ -145,7 +145,7 @@ def _forward(node: ResolvedNode, *, counts: bool) -> Iterator[Rule]:
             r.connection_state("INVALID"),
             *counter,
             r.drop(),
-            comment="no stray packet reaches a client unNATed and resets it",
+            comment="INVALID packets are not translated and would reset connections",
         )
     yield from chains.accept_forwarded(node)
 
@@ -157,7 +157,7 @@ def _firewall(node: ResolvedNode) -> Iterator[Rule]:
 
 def _to_node_ports(node: ResolvedNode) -> Iterator[Rule]:
     """Node ports come last: a Service's own addresses go before them, also where they are local."""
-    comment = "node ports; this comes last"
+    comment = "node ports; must be the last rule"
     jump = r.jump(chains.NODE_PORTS)
     if node.node_port_addresses is None:
         loopback = [] if node.localhost_node_ports else [r.not_destination(node.family.loopback)]

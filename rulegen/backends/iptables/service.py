@@ -145,7 +145,7 @@ class _PortChains:
                 yield Block(chains.filter_(chains.EXTERNAL_SERVICES), (rule,))
         if self._is_guarded:
             for address in port.load_balancer_ips:
-                rule = r.rule(*self._to(address), r.drop(), comment=f"{port.label} refused by its source ranges")
+                rule = r.rule(*self._to(address), r.drop(), comment=f"{port.label} rejected by its source ranges")
                 yield Block(chains.filter_(chains.PROXY_FIREWALL), (rule,))
 
     def _node_port_rules(self) -> Iterator[Rule]:
@@ -169,7 +169,7 @@ class _PortChains:
             for endpoint in pool:
                 chain = self._endpoints[endpoint.text]
                 seen = r.seen_within(port.affinity_s, chain, self._node.family.bits)
-                yield r.rule(seen, r.jump(chain), comment=f"{port.label} keeps to {endpoint.text}")
+                yield r.rule(seen, r.jump(chain), comment=f"{port.label} session affinity to {endpoint.text}")
         left = sum(endpoint.weight for endpoint in pool)
         for endpoint in pool:
             odds = [r.at_odds(left, endpoint.weight)] if left > endpoint.weight else []

@@ -2,7 +2,7 @@
 
            ┌─ nat KUBE-SERVICES: mark what must be masqueraded, by set ─┐
     packet ┤                                                            ├─ INPUT ─ IPVS ─ real server
-           └─ filter: source ranges, ports that nobody serves ──────────┘      └─ POSTROUTING ─ KUBE-POSTROUTING
+           └─ filter: source ranges, ports without a Service ───────────┘      └─ POSTROUTING ─ KUBE-POSTROUTING
 
 The address of a Service is one of this node's (on kube-ipvs0), so packets to it come to INPUT, where IPVS takes them.
 A rule that looks into a set is left out while the set is empty, so the rules follow from which sets are filled.
@@ -57,7 +57,7 @@ _JUMPS: tuple[tuple[str, str, str, tuple[str, ...]], ...] = (
 _STRICT_JUMPS = (("filter", "INPUT", chains.IPVS_POLICY, ("NEW",)),)
 
 _PURPOSE = {
-    chains.IPVS_FILTER: "kubernetes ports that nobody serves",
+    chains.IPVS_FILTER: "kubernetes ports without a Service",
     chains.PROXY_FIREWALL: "kubernetes load balancer source ranges",
     chains.NODE_PORT: "kubernetes health check node ports",
     chains.FORWARD: "kubernetes forwarding",
@@ -144,7 +144,7 @@ def compile_node(node: ResolvedNode, *, counts: bool, filled: Collection[str]) -
 
 
 def compile_host(model: Model) -> Mapping[str, Mapping[Any, Any]]:
-    """Return what belongs to no family: the device, and the timeouts of connections where any is asked for."""
+    """Return what belongs to no family: the device, and the timeouts of connections where any is requested."""
     timeouts = Timeouts(*model.timeouts)
     return {
         LINKS: {DeviceKey(virtual_servers.DEVICE): _KIND_OF_DEVICE},
@@ -166,9 +166,9 @@ def compile_between(
     ours: Mapping[str, Mapping[Any, Any]],
     changes: Mapping[str, Changes],
 ) -> OwnedObjects | None:
-    """Return the node's rules that are right while sets change; None where its rules are right all along.
+    """Return the node's rules that are right while sets change; None if its rules are right all along.
 
-    They look into sets that are filled before or after, and into none that is made anew.
+    They look into sets that are filled before or after, and into none that is made again.
     """
     if IPSET not in ours:
         return None
@@ -212,7 +212,11 @@ class _Rules:
             to = self._in(ipsets.LOAD_BALANCER)
             yield r.rule(to, r.jump(chains.LOAD_BALANCER), comment="load balancer IPs")
         if self._has(ipsets.CLUSTER_IP):
-            yield r.rule(*self._masqueraded_cluster_ip(), mark, comment="cluster IPs, from where a reply might stray")
+            yield r.rule(
+                *self._masqueraded_cluster_ip(),
+                mark,
+                comment="cluster IPs, from clients whose replies could bypass this node",
+            )
         if self._has(ipsets.EXTERNAL_IP):
             yield r.rule(self._in(ipsets.EXTERNAL_IP), mark, comment="external IPs, to any node")
             yield from self._accepted(ipsets.EXTERNAL_IP)
@@ -221,7 +225,7 @@ class _Rules:
         yield r.rule(r.destination_is_local(), r.jump(chains.NODE_PORT), comment="node ports")
         for kind in (ipsets.CLUSTER_IP, ipsets.LOAD_BALANCER):
             if self._has(kind):
-                yield r.rule(self._in(kind), r.accept(), comment="IPVS takes it from here")
+                yield r.rule(self._in(kind), r.accept(), comment="accepted: IPVS forwards it")
 
     def _masqueraded_cluster_ip(self) -> Iterator[str]:
         node = self._node
@@ -237,20 +241,20 @@ class _Rules:
     def _accepted(self, kind: str) -> Iterator[Rule]:
         to = self._in(kind)
         outside = (r.not_bridged(), r.source_is_not_local())
-        yield r.rule(to, *outside, r.accept(), comment="from outside: IPVS takes it from here")
-        yield r.rule(to, r.destination_is_local(), r.accept(), comment="IPVS takes it from here")
+        yield r.rule(to, *outside, r.accept(), comment="from outside: accepted, IPVS forwards it")
+        yield r.rule(to, r.destination_is_local(), r.accept(), comment="accepted: IPVS forwards it")
 
     def load_balancer(self) -> Iterator[Rule]:
         """Yield KUBE-LOAD-BALANCER: whose source is kept passes, all else is masqueraded."""
         if self._has(ipsets.LOAD_BALANCER_LOCAL):
-            yield r.rule(self._in(ipsets.LOAD_BALANCER_LOCAL), r.return_(), comment="its source is kept")
+            yield r.rule(self._in(ipsets.LOAD_BALANCER_LOCAL), r.return_(), comment="not masqueraded")
         yield r.rule(r.jump(chains.MARK_MASQ), comment="load balancer IPs, to any node")
 
     def node_port(self) -> Iterator[Rule]:
         """Yield KUBE-NODE-PORT of nat: whose source is kept passes, all else is masqueraded."""
         for protocol, kind, local, what in _NODE_PORT_SETS:
             if self._has(local):
-                yield r.rule(r.protocol(protocol), self._in(local, what), r.return_(), comment="its source is kept")
+                yield r.rule(r.protocol(protocol), self._in(local, what), r.return_(), comment="not masqueraded")
             if self._has(kind):
                 mark = r.jump(chains.MARK_MASQ)
                 yield r.rule(r.protocol(protocol), self._in(kind, what), mark, comment="node ports, to any node")
@@ -259,7 +263,7 @@ class _Rules:
         """Yield KUBE-POSTROUTING."""
         if self._has(ipsets.LOOP_BACK):
             hairpin = self._in(ipsets.LOOP_BACK, "dst,dst,src")
-            yield r.rule(hairpin, r.masquerade(random_fully=False), comment="an endpoint that talks to itself")
+            yield r.rule(hairpin, r.masquerade(random_fully=False), comment="an endpoint that connects to itself")
         yield from chains.masquerade_marked(self._node)
 
     def health_check(self) -> Iterator[Rule]:
@@ -278,7 +282,7 @@ class _Rules:
             yield r.rule(self._in(ipsets.SOURCE_CIDR, "dst,dst,src"), r.return_(), comment="allowed source")
         if self._has(ipsets.SOURCE_IP):
             yield r.rule(self._in(ipsets.SOURCE_IP, "dst,dst,src"), r.return_(), comment="from this node")
-        yield r.rule(r.drop(), comment="refused by source ranges")
+        yield r.rule(r.drop(), comment="rejected by source ranges")
 
     def ipvs_filter(self) -> Iterator[Rule]:
         """Yield KUBE-IPVS-FILTER: an address of a Service is this node's, but its other ports are not."""
@@ -289,5 +293,5 @@ class _Rules:
             r.connection_state("NEW"),
             self._in(ipsets.IPVS_IPS, "dst"),
             r.reject(self._node.family.bits),
-            comment="a port that nobody serves",
+            comment="a port without a Service",
         )

@@ -130,7 +130,10 @@ class _Service:
             else:
                 to = r.virtual_server(address, port.protocol, port.port)
                 rule = r.rule(
-                    r.source_address(address), to, r.drop(), comment=f"{port.label} this node is in no source range"
+                    r.source_address(address),
+                    to,
+                    r.drop(),
+                    comment=f"{port.label} this node is not in the source ranges",
                 )
                 self.blocks.append(Block(chains.filter_(chains.IPVS_OUT_FILTER), (rule,)))
         self._serve_external(port, address, pool)

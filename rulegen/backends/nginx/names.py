@@ -7,10 +7,10 @@ from functools import lru_cache
 from typing import Final
 
 INTERNAL: Final = "//rulegen/"
-"""Paths of hidden locations begin so: nginx makes one slash of two in every request, so none can ask for them."""
+"""Paths of hidden locations start so: nginx makes one slash of two in every request, so none can ask for them."""
 
 _MOST_NAMES: Final = 10_000
-"""So many paths of each kind are kept: an agent asks for those of all hosts at each change."""
+"""So many paths of each kind are kept: an agent requests those of all hosts at each change."""
 HTTP2_IS_DIRECTIVE: Final = "http2 is a directive"
 """The trait of an nginx (1.25.1 and later) that switches HTTP/2 on by a directive, not for each address."""
 

@@ -103,7 +103,7 @@ def _power(least: int, needed: int) -> int:
 
 
 def size_nodes(model: IngressModel) -> list[Node]:
-    """Return the sizes of nginx's hash tables, which refuse a name that is too long, or too many."""
+    """Return the sizes of nginx's hash tables, which reject a name that is too long, or too many."""
     names = [name for server in model.servers.values() for name in (server.host, *server.aliases)]
     longest = max(map(len, names), default=0)
     locations = (location for server in model.servers.values() for location in server.locations if location.canaries)
@@ -183,7 +183,7 @@ def _trust(settings: Settings) -> Iterator[Node]:
     for name, value in own.items():
         yield _fallback(name, variable(header_of[name]), value) if trusts else _constant(name, value)
     if settings.compute_full_forwarded_for:
-        # Who is added is the neighbour, whoever the client was found to be; with PROXY, that is whom it speaks for.
+        # Who is added is the neighbour, anyone who the client was found to be; with PROXY, that is whom it speaks for.
         header_value = variable(f"http_{settings.forwarded_for_header.lower().replace('-', '_')}")
         neighbour = variable("remote_addr" if settings.use_proxy_protocol else "realip_remote_addr")
         entries = (Entry("default", template("%s, %s", header_value, neighbour), KeyKind.FIXED), Entry("", neighbour))

@@ -86,7 +86,7 @@ def server_upstreams(decided: Upstream, settings: Settings) -> Iterator[Directiv
 
 
 def sticky_name(decided: Upstream) -> str:
-    """Return what the variables of a cookie that names servers begin with."""
+    """Return what the variables of a cookie that names servers start with."""
     return f"sticky_{mark(decided.name)}"
 
 

@@ -1,1 +1,1 @@
-"""Ingresses to a configuration of nginx, and which Ingress nginx refuses."""
+"""Ingresses to a configuration of nginx, and which Ingress nginx rejects."""

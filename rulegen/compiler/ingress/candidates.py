@@ -1,4 +1,4 @@
-"""Compiling a site with and without some of its Ingresses, to find those that an engine's program refuses."""
+"""Compiling a site with and without some of its Ingresses, to find those that an engine's program rejects."""
 
 from __future__ import annotations
 
@@ -56,15 +56,15 @@ class Candidates(Generic[SiteT]):
         test: Callable[[SiteT], str | None],
         suspects: Callable[[SiteT, str], Sequence[ObjectName]],
     ) -> SiteT:
-        """Return the site without the Ingresses that are refused, each of them reported with the reason.
+        """Return the site without the Ingresses that are rejected, each of them reported with the reason.
 
         Args:
             names: The Ingresses that may be left out, oldest first.
-            test: Returns why the program refuses a site; None where it does not.
+            test: Returns why the program rejects a site; None if it does not.
             suspects: Returns the Ingresses of a site that a message of the program points to.
 
         Raises:
-            HostError: The program refuses the site even without all of them.
+            HostError: The program rejects the site even without all of them.
         """
 
         def tested(candidate: SiteT | _NotCompiled) -> str | None:

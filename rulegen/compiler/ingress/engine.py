@@ -62,7 +62,7 @@ class IngressSite(Protocol):
 
     @property
     def reads(self) -> ServiceReads | None:
-        """The Services and addresses by which another site may follow; None where any may matter."""
+        """The Services and addresses by which another site may follow; None if any may matter."""
 
 
 class KnownObjects(Protocol):
@@ -91,7 +91,7 @@ class IngressCompiler(Protocol[SiteT]):
 
     Attributes:
         options: What is wanted; an engine adds to it what only it knows.
-        notes: What a user should know although work goes on.
+        notes: What a user should know although work continues.
     """
 
     options: IngressOptions
@@ -158,13 +158,13 @@ class IngressEngine(Protocol[SiteT, ObservedT]):
         """Update the options to the present state of the host; return whether another configuration may follow."""
 
     def observe(self) -> ObservedT | None:
-        """Return what is served, files and runtime state; None where nothing is, or it cannot be read."""
+        """Return what is served, files and runtime state; None if nothing is, or it cannot be read."""
 
     def hosts(self, observed: ObservedT) -> int:
         """Return how many hosts are served, the default server not counted."""
 
     def check(self, world: ClusterSnapshot, observed: ObservedT | None, before: SiteT | None = None) -> SiteT:
-        """Return the configuration without the Ingresses that the program refuses, each reported with its reason.
+        """Return the configuration without the Ingresses that the program rejects, each reported with its reason.
 
         Args:
             world: The objects.
@@ -172,7 +172,7 @@ class IngressEngine(Protocol[SiteT, ObservedT]):
             before: The site of the last decision: what is decided alike need not be compiled again.
 
         Raises:
-            HostError: The program refuses the configuration even without any Ingress, or cannot be asked.
+            HostError: The program rejects the configuration even without any Ingress, or cannot be asked.
             ConfigError: A setting or a template cannot be used.
         """
 

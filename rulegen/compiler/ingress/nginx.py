@@ -31,8 +31,8 @@ class NginxSite:
     """All that nginx is to serve, as a model, as directives and as files.
 
     Attributes:
-        decisions: With them the next model is decided; None where they are not known.
-        reads: The Services and addresses by which another site may follow; None where any may matter.
+        decisions: With them the next model is decided; None if they are not known.
+        reads: The Services and addresses by which another site may follow; None if any may matter.
     """
 
     model: IngressModel
@@ -109,7 +109,7 @@ def suspects(site: NginxSite, message: str) -> list[ObjectName]:
 
 
 def all_reads(sites: Iterable[NginxSite]) -> ServiceReads | None:
-    """Return the Services and addresses that any of these sites was decided from; None where one may need any."""
+    """Return the Services and addresses that any of these sites was decided from; None if one may need any."""
     reads = ServiceReads()
     for site in sites:
         if site.reads is None:

@@ -61,7 +61,7 @@ class _Search(Generic[NameT, ConfigurationT]):
         return self._compile(self._names - frozenset(self.left[:length]))
 
     def refusal(self, length: int) -> str | None:
-        """Return why the first parts that are left are rejected together; None where they are accepted."""
+        """Return why the first parts that are left are rejected together; None if they are accepted."""
         self.tests += 1
         return self._test(self.compiled(length))
 
@@ -86,13 +86,13 @@ def settle(
     Args:
         names: The parts that may be left out, oldest first.
         compile_without: Returns the configuration without some of them.
-        test: Returns why the program refuses a configuration, or None.
+        test: Returns why the program rejects a configuration, or None.
         suspects: Returns the parts to which a message of the program points.
         program: Its name.
         most_tests: After so many tests what was not seen to pass is left out.
 
     Raises:
-        HostError: It is refused even without all of them.
+        HostError: It is rejected even without all of them.
     """
     search = _Search(names, compile_without, test)
     message = search.refusal(len(search.left))

@@ -1,4 +1,4 @@
-"""Whose a line of a script or an object is, and what it needs of the kernel: to find the Service that is refused."""
+"""Whose a line of a script or an object is, and what it needs of the kernel: to find the Service that is rejected."""
 
 from __future__ import annotations
 
@@ -110,7 +110,7 @@ class ServiceParts:
         return self._names
 
     def of(self, owners: Collection[str], *, with_node: bool) -> Plan:
-        """Return what changes for some Services, and for the node with what nobody owns if that is asked for.
+        """Return what changes for some Services, and for the node with what nobody owns if that is requested.
 
         Connections are not deleted by it: that comes last, once all is written.
         """

@@ -1,8 +1,8 @@
-"""Rules that a kernel parameter must not be without, and which of the two goes first.
+"""Kernel parameters that are dangerous without a rule, and the order of both.
 
-`route_localnet` lets packets to 127.0.0.0/8 in from the network; a rule of KUBE-FIREWALL drops those that no connection
-of ours has brought (CVE-2020-8558). Whoever opens the prefix writes the rule before; whoever takes the rule away closes
-the prefix before. Where it cannot be closed, or others rely on it, the rule stays.
+`route_localnet` accepts packets to 127.0.0.0/8 from the network. A rule in KUBE-FIREWALL drops those that do not belong
+to an accepted connection (CVE-2020-8558). The parameter is therefore set after the rule is written, and reset before
+the rule is removed. If it cannot be reset, or other programs need it, the rule stays.
 """
 
 from __future__ import annotations
@@ -23,9 +23,9 @@ class LoopbackDecision:
     """What happens to the loopback prefix and its guard where a plan would take the guard away.
 
     Attributes:
-        closing: The change of the parameter, to be made before the rules; None where it stays as it is.
+        closing: The change of the parameter, to be made before the rules; None if it stays as it is.
         keeps_guard: Whether the guard must stay.
-        note: What stays, and why, for people; empty where nothing stays that is open.
+        note: What stays, and why, for people; empty if nothing stays that is open.
     """
 
     closing: Change[str, str] | None = None

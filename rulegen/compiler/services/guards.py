@@ -1,4 +1,4 @@
-"""Rules that protect, and that a plan takes away though nothing wants them gone but an option that was left out."""
+"""Rules that protect, and that a plan removes though nothing wants them gone but an option that was left out."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""One change: a Service is decided and compiled anew, and the difference is what must be written.
+"""One change: a Service is decided and compiled again, and the difference is what must be written.
 
 The same functions as for the whole, and the same fragments; only what a change touches is looked at.
 """
@@ -141,7 +141,7 @@ class ServiceRules:
         """Take the host and the Node as they are now; where only addresses differ, the next update writes what follows.
 
         Returns:
-            The Services that must be part of that update; None where all must be decided anew.
+            The Services that must be part of that update; None if all must be decided again.
         """
         before, binds = self._node, self._options.needs.has_virtual_servers
         decided = decide_node(self._cluster, self._options, facts, before.known)
@@ -199,7 +199,7 @@ class ServiceRules:
         )
 
     def update(self, names: Iterable[ObjectName]) -> Update:
-        """Decide anew about Services that something happened to, and about those that they share a claim with.
+        """Decide again about Services that something happened to, and about those that they share a claim with.
 
         Nothing is kept of it but the decision: the fragments are those that are in the kernel until `commit`. An update
         that was not committed is part of the next one: who shared a claim then may share none any more.
@@ -266,7 +266,7 @@ class ServiceRules:
 
     @property
     def held(self) -> tuple[OwnedObjects, ...]:
-        """What the kernel has of the Services that are left out, for whoever decides all anew."""
+        """What the kernel has of the Services that are left out, for anyone who decides all again."""
         keys = ((family, name) for name in sorted(self._left_out) for family in self._families)
         return tuple(self._fragments[key] for key in keys if key in self._fragments)
 
@@ -384,7 +384,7 @@ class ServiceRules:
 
     @property
     def known(self) -> structs.Node | None:
-        """The Node object that all was decided with; None where there never was one."""
+        """The Node object that all was decided with; None if there never was one."""
         return self._node.known
 
     @property
@@ -399,12 +399,12 @@ class ServiceRules:
 
     @property
     def warnings(self) -> tuple[str, ...]:
-        """What a user must be told although work goes on."""
+        """What a user must be told although work continues."""
         return (*self._node.warnings, *self._node.kept, *self._cluster.warnings, *self._table.warnings())
 
     @property
     def conflicts(self) -> tuple[Conflict, ...]:
-        """What two Services have, or a Service and somebody else; `warnings` has it too."""
+        """What two Services have, or a Service and another program; `warnings` has it too."""
         return self._table.conflicts()
 
     @property

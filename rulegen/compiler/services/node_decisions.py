@@ -35,7 +35,7 @@ class NodeDecisions:
         ground: What the node itself has at its addresses; nothing but claims of Services depends on it.
         nodes: By family; a family that the host does not speak is not there.
         sysctls: Kernel parameters that must have these values.
-        warnings: What a user must be told although work goes on; without `kept`.
+        warnings: What a user must be told although work continues; without `kept`.
     """
 
     name: str

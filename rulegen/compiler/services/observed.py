@@ -42,7 +42,7 @@ class Observed:
     beside: Mapping[Family, Any] = field(default_factory=lambda: MappingProxyType({}))
 
     def state(self, language: str, family: Family | None) -> Any:
-        """Return what the kernel has in one language and family; None where nobody looked."""
+        """Return what the kernel has in one language and family; None if nobody looked."""
         state = self.states.get((language, family))
         return self.states.get((language, None)) if state is None else state
 

@@ -7,7 +7,7 @@ Addresses of Services are this node's own in ipvs mode, and KUBE-IPVS-FILTER kee
 here. So it is there before the first address is bound, and goes when the last is unbound.
 
 Where another mode has ruled, its dispatch keeps on until all that answers is ready; only then the rules change, and
-what it left goes behind that. Both ways, connections that begin meanwhile end somewhere.
+what it left goes behind that. Both ways, connections that start meanwhile end somewhere.
 """
 
 from __future__ import annotations

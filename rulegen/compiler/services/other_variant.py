@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 def beside_warning(beside: Mapping[Family, Ruleset], variant: str) -> str:
-    """Return what a user must know where the other variant of iptables has rules of a proxy; empty where it has none.
+    """Return what a user must know where the other variant of iptables has rules of a proxy; empty if it has none.
 
     Args:
         beside: The rules of the other variant.

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 def held(
     compiled: Compiled, observed: Observed, owners: Collection[str], without: Compiled | None = None
 ) -> list[OwnedObjects]:
-    """Return what the node has of some Services, a fragment for each and each family; none where it has nothing.
+    """Return what the node has of some Services, a fragment for each and each family; none if it has nothing.
 
     Args:
         compiled: What is wanted, of these Services too.

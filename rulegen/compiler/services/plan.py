@@ -109,8 +109,8 @@ def plan_cleanup(
         observed: What is there.
         addresses: The node's own.
         excluded: Prefixes with virtual servers that are not ours.
-        facts: The kernel's parameters; None where nobody looked, and none is changed.
-        beside: The name of the other variant of iptables, whose rules go too; empty where they stay.
+        facts: The kernel's parameters; None if nobody looked, and none is changed.
+        beside: The name of the other variant of iptables, whose rules go too; empty if they stay.
         tables: The languages and backends that there are.
     """
     planner = _Planner(
@@ -150,10 +150,10 @@ class _Planner:
     """Compares what is wanted with what is there, family by family.
 
     Attributes:
-        nodes: What holds for all Services, by family; empty where all that is ours goes.
+        nodes: What holds for all Services, by family; empty if all that is ours goes.
         addresses: The node's own, now and before, by family.
-        beside: The name of the other variant of iptables, whose rules go too; empty where they stay.
-        keeps_guard: Whether the rule that guards the loopback prefix stays, whoever wants it.
+        beside: The name of the other variant of iptables, whose rules go too; empty if they stay.
+        keeps_guard: Whether the rule that guards the loopback prefix stays, anyone who wants it.
     """
 
     tables: Tables
@@ -396,7 +396,7 @@ def _writes_forward(parts: Planned) -> bool:
 
 
 def _frontends_removed(parts: Planned, tables: Tables) -> Iterator[FlowFrontend]:
-    """Yield the UDP frontends that the plan takes away without putting others in their place."""
+    """Yield the UDP frontends that the plan removes without putting others in their place."""
     for key, (part, _) in parts.items():
         for frontend in tables.languages[key.language].frontends_removed(part):
             if frontend.protocol is Protocol.UDP:

@@ -22,8 +22,8 @@ class Update:
 
     Attributes:
         plan: What must be written, without items for people.
-        fragments: What the Services want now, and the node where that changes with them; None where they are gone.
-        services: The Services as they are served now; None where they are gone.
+        fragments: What the Services want now, and the node where that changes with them; None if they are gone.
+        services: The Services as they are served now; None if they are gone.
         nodes: What holds for all Services, by family.
     """
 

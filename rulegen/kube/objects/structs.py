@@ -395,7 +395,7 @@ class IngressStatus(Object, frozen=True):
 
 
 class Ingress(Object, frozen=True):
-    """networking.k8s.io/v1 Ingress. What its status says decides nothing; whoever publishes addresses reads it."""
+    """networking.k8s.io/v1 Ingress. What its status says decides nothing; anyone who publishes addresses reads it."""
 
     metadata: ObjectMeta
     spec: IngressSpec = IngressSpec()

@@ -95,7 +95,7 @@ _OTHERS: Final = """
 
 
 def gate_faults(gates: Mapping[str, bool]) -> Iterator[Fault]:
-    """Yield what kube-proxy would refuse of the feature gates that a configuration sets."""
+    """Yield what kube-proxy would reject of the feature gates that a configuration sets."""
     locked = {**dict.fromkeys(_LOCKED_ON.split(), True), **dict.fromkeys(_LOCKED_OFF.split(), False)}
     known = {*locked, *_OTHERS.split()}
     for name, is_on in gates.items():

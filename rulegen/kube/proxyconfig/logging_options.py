@@ -1,4 +1,4 @@
-"""What kube-proxy refuses of `logging`, as component-base's LoggingConfiguration is checked; rulegen obeys none of it.
+"""What kube-proxy rejects of `logging`, as component-base's LoggingConfiguration is checked; rulegen obeys none of it.
 
 Source: https://pkg.go.dev/k8s.io/component-base/logs/api/v1#LoggingConfiguration
 """

@@ -1,4 +1,4 @@
-"""A document read as KubeProxyConfiguration: unknown fields are warned of, what kube-proxy refuses is an error."""
+"""A document read as KubeProxyConfiguration: unknown fields are warned of, what kube-proxy rejects is an error."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def read_config(
         modes: The modes that there are, and which sections each reads.
 
     Raises:
-        ConfigError: It is none, or kube-proxy would refuse it; the message names all faults.
+        ConfigError: It is none, or kube-proxy would reject it; the message names all faults.
     """
     if not isinstance(document, dict):
         raise ConfigError(

@@ -1,4 +1,4 @@
-"""What kube-proxy 1.36 refuses of a configuration before it looks at a node, and what it warns about."""
+"""What kube-proxy 1.36 rejects of a configuration before it looks at a node, and what it warns about."""
 
 from __future__ import annotations
 

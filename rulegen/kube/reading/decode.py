@@ -108,7 +108,7 @@ class ListPage(NamedTuple):
         objects: What can be used.
         rejected: What cannot, with its faults.
         continue_token: Asks for the next page; empty on the last one.
-        resource_version: Where a watch goes on.
+        resource_version: Where a watch continues.
     """
 
     objects: list[Decoded]

@@ -18,7 +18,7 @@ _ESCAPE: Final = re.compile(
 
 
 def value_count(raw: bytes | bytearray | memoryview) -> int:
-    """Return how many values JSON text has at the most: what it takes as objects goes with them, not with its size.
+    """Return how many values JSON text has at most: what it takes as objects goes with them, not with its size.
 
     >>> value_count(b'[{}, {"a": [1, 2]}]')
     6

@@ -36,7 +36,7 @@ GROUPS: Final = frozenset({"apps", "batch", "extensions", "apps.openshift.io", "
 MAX_LABELS: Final = 64
 MAX_WORKLOADS: Final = 100_000
 MAX_LOOKED_AT: Final = 1_000
-"""Workloads that one selector is compared with, at the most."""
+"""Workloads that one selector is compared with, at most."""
 
 
 class _PodTemplate(Object, frozen=True):
@@ -110,7 +110,7 @@ class Workloads:
     """Workloads by namespace and label of their Pods."""
 
     def __init__(self) -> None:
-        """Begin with none."""
+        """Start with none."""
         self._count = 0
         self._by_label: defaultdict[tuple[str, str, str], list[Workload]] = defaultdict(list)
 

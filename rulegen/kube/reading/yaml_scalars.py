@@ -48,7 +48,7 @@ def resolve(text: str) -> Any:
     plain = text.replace("_", "") if first != "." else text
     if (integer := _INTEGER.match(plain)) and (base := integer.lastgroup):
         digits = integer[base]
-        if len(digits) > 64:  # no 64-bit number in any base, and Python refuses to read thousands of digits
+        if len(digits) > 64:  # no 64-bit number in any base, and Python rejects to read thousands of digits
             return float("-inf" if integer["sign"] == "-" else "inf")
         return int(integer["sign"] + digits, _BASES[base])
     return float(plain) if _FLOAT.match(plain) else text

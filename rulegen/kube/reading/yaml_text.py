@@ -88,7 +88,7 @@ class _Broken(Exception):  # noqa: N818 - it never leaves this module
 def read_yaml(content: bytes) -> Iterator[YamlDocument | YamlFault]:
     """Yield the documents of a YAML text in order; a fault stands for the one document that has it.
 
-    After a fault the reader goes on with the next `---`. A text with more than `MAX_FAULTS` faults, with more than
+    After a fault the reader continues with the next `---`. A text with more than `MAX_FAULTS` faults, with more than
     `MAX_VALUES` values, or with a heap of directives is given up, which is the last fault that it yields.
 
     Args:

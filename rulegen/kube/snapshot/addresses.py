@@ -64,8 +64,8 @@ class ServiceAddresses:
 
         Args:
             name: Its name.
-            before: As it was taken last; None where it was not there.
-            after: As it is now; None where it is gone.
+            before: As it was taken last; None if it was not there.
+            after: As it is now; None if it is gone.
         """
         gone, come = _held(before), _held(after)
         if gone == come:

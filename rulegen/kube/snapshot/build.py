@@ -92,7 +92,7 @@ def read_world(
             for document in read_documents(source):
                 gathered.take(document if isinstance(document, Rejected) else decode(document))
                 if len(gathered.objects) > MAX_OBJECTS:
-                    raise InputError(source.name, f"with it, all files hold more than {MAX_OBJECTS} objects")
+                    raise InputError(source.name, f"together with the files before it, more than {MAX_OBJECTS} objects")
         if not gathered.is_usable:
             raise gathered.nothing(names)
         return gathered.world(service_cidrs, node_port_range, tuple(names))
@@ -223,7 +223,7 @@ class _Gathered:
             self.warnings.add(f"{title_of(service)}: has a clusterIP but no healthCheckNodePort: none is assigned")
 
     def _tell_orphans(self, parts: _Parts) -> None:
-        """Tell of slices whose Service is not there, unless it was, and was refused."""
+        """Tell of slices whose Service is not there, unless it was, and was rejected."""
         refused = {entry.object for entry in self.rejected}
         orphans = [str(name) for name in sorted(parts.slices) if ("Service", *name) not in self.objects]
         orphans = [name for name in orphans if f"Service {name}" not in refused]

@@ -43,7 +43,7 @@ class Touched:
 
     Attributes:
         services: Services of which an object, or an endpoint, came, changed or went.
-        addresses: Virtual addresses of Services that came or went; known once the cluster was asked for its objects
+        addresses: Virtual addresses of Services that came or went; known once the cluster was requested its objects
             by `for_ingresses`.
         nodes: Whether a Node did.
         site: Whether anything else did that Ingresses are made of: any object but a Service, EndpointSlice or Node.
@@ -55,7 +55,7 @@ class Touched:
     site: bool = False
 
     def add(self, other: Touched) -> None:
-        """Take what another is about, too, but for addresses: whoever needs them looks at each change."""
+        """Take what another is about, too, but for addresses: anyone who needs them looks at each change."""
         self.services |= other.services
         self.nodes |= other.nodes
         self.site |= other.site
@@ -95,7 +95,7 @@ class Cluster:
     """All objects by kind and name."""
 
     def __init__(self) -> None:
-        """Begin with none; nothing may be written for it before all lists have come."""
+        """Start with none; nothing may be written for it before all lists have come."""
         self._objects: dict[type[KubeObject], dict[ObjectName, Decoded]] = defaultdict(dict)
         self._slices: dict[ObjectName, dict[str, EndpointSlice]] = defaultdict(dict)
         self._rejected: dict[tuple[type[KubeObject], str], Rejected] = {}
@@ -122,7 +122,7 @@ class Cluster:
         return touched
 
     def service(self, name: ObjectName) -> ServiceInput | None:
-        """Return a Service with its endpoints; None where it is not there."""
+        """Return a Service with its endpoints; None if it is not there."""
         decoded = self._objects[Service].get(name)
         if decoded is None or not isinstance(decoded.object, Service):
             return None
@@ -239,7 +239,7 @@ class Cluster:
     def _put(self, kind: type[KubeObject], entry: Decoded | Rejected, name: ObjectName, touched: Touched) -> None:
         self._note_answer(kind, name, touched)
         if isinstance(entry, Rejected):
-            # What was served for it before goes: an old version that nobody asks for any more is never kept.
+            # What was served for it before goes: an old version that nobody requests any more is never kept.
             self._drop(kind, name, touched)
             self._rejected[kind, called(kind, name)] = entry
             return

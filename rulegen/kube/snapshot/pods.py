@@ -179,7 +179,7 @@ def _endpoint(pod: Pod, service: Service, family: Family, nodes: Mapping[str, No
 
 
 def _hints(service: Service, zone: str | None, node_name: str) -> EndpointHints:
-    """Return the hints that spec.trafficDistribution asks for (KEP-4444, KEP-3015)."""
+    """Return the hints that spec.trafficDistribution requests (KEP-4444, KEP-3015)."""
     distribution = service.spec.traffic_distribution
     if distribution not in ZONE_DISTRIBUTIONS:
         return EndpointHints()

@@ -2,7 +2,7 @@
 
 Each number comes from a hash of the Service's namespace and name, so it is the same on every run and on every machine,
 and does not depend on the other Services unless two of them meet. Then the one whose name sorts first has its first
-choice and the other one its next; numbers that a manifest asks for are never given to anyone else.
+choice and the other one its next; numbers that a manifest requests are never given to anyone else.
 """
 
 from __future__ import annotations
@@ -68,7 +68,7 @@ class Preview:
             yield self._assigned(service) if needs_preview(service) else Assigned(service)
 
     def _take(self, service: Service) -> None:
-        """Note what a Service asks for itself."""
+        """Note what a Service requests itself."""
         spec = service.spec
         for text in {*spec.cluster_ips, spec.cluster_ip} - {"", HEADLESS}:
             self._addresses.add(parse_address(text))

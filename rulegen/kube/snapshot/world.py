@@ -23,7 +23,7 @@ class ServiceInput:
         service: The Service; its addresses and node ports are filled in.
         slices: Its EndpointSlices, of both families, in order of name. Endpoints from other sources are told as slices.
         endpoints_from: `EndpointSlice`, `Endpoints`, `Pods`, or empty where it has none.
-        assigned: What was assigned for a preview, as `clusterIP 10.96.12.7`; an apply refuses such a Service.
+        assigned: What was assigned for a preview, as `clusterIP 10.96.12.7`; an apply rejects such a Service.
     """
 
     service: Service
@@ -50,7 +50,7 @@ class ClusterSnapshot:
         service_cidrs: spec.cidrs of all ServiceCIDR objects, as written.
         rejected: Objects that were skipped, with their faults.
         unknown_kinds: Kinds that mean nothing here (`apps/v1 Deployment`), with how many were seen.
-        warnings: What a user must be told although work goes on.
+        warnings: What a user must be told although work continues.
         sources: Where the objects came from, for people.
     """
 

@@ -66,7 +66,7 @@ def _checked_ports(ports: tuple[SlicePort, ...], findings: Findings) -> tuple[Sl
             continue
         first = names.setdefault(port.name or "", index)
         if first != index:
-            findings.fault(f"{path}.name", f"{quoted(port.name or '')} stands twice: ports[{first}] has it too")
+            findings.fault(f"{path}.name", f"{quoted(port.name or '')} appears twice: ports[{first}] has it too")
     if all(port.protocol and port.name is not None for port in ports):
         return ports
     return tuple(replace(port, name=port.name or "", protocol=port.protocol or "TCP") for port in ports)

@@ -121,7 +121,7 @@ def _check_port_among_others(
         first = seen.setdefault(key, index)
         if first != index and value:
             shown = quoted(value) if isinstance(value, str) else f"{number(value)}/{printable(protocol)}"
-            findings.fault(f"{path}.{field}", f"{shown} stands twice: spec.ports[{first}] has it too")
+            findings.fault(f"{path}.{field}", f"{shown} appears twice: spec.ports[{first}] has it too")
 
 
 # -- addresses ---------------------------------------------------------------------------------------------------------

@@ -42,7 +42,7 @@ class SetsUnion(SharedUnion):
     """The union of sets and entries; it knows how many entries each set has."""
 
     def __init__(self, wants: Mapping[Any, Wants] | None = None, sizes: Mapping[str, int] | None = None) -> None:
-        """Begin with what is wanted, by default with nothing."""
+        """Start with what is wanted, by default with nothing."""
         super().__init__(wants)
         self._sizes: dict[str, int] = defaultdict(int, sizes or {})
 
@@ -129,7 +129,7 @@ class Ipsets(KeyedLanguage):
         return EntriesHolder(ours, others)
 
     def compare(self, scene: Scene) -> Part:
-        """Return the difference; a set without room for its entries is made anew."""
+        """Return the difference; a set without room for its entries is made again."""
         ours, desired = scene.ours[NAME], scene.desired.get(NAME, {})
         changes = tuple(sorted((*needs_resize(ours, desired), *diff(ours, desired)), key=lambda change: change.key))
         return Part(changes=changes, desired=desired)

@@ -45,7 +45,7 @@ class IpsetScript:
 
     Attributes:
         grow: What is created, filled, and what must not be passed over any more.
-        anew: Sets that are destroyed and made again, when no rule names them.
+        again: Sets that are destroyed and made again, when no rule names them.
         late: What may be passed over from now on.
         shrink: What is emptied and destroyed.
     """

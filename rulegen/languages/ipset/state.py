@@ -75,7 +75,7 @@ class SetValue:
     def with_room(self, count: int) -> SetValue:
         """Return a set that holds so many entries: as it is where it does, else with room for as many again.
 
-        kube-proxy creates its sets anew over what is there, which a kernel refuses where the room differs; so it is as
+        kube-proxy creates its sets again over what is there, which a kernel rejects where the room differs; so it is as
         kube-proxy has it for as long as that is enough.
         """
         if not self.is_hash or count <= self.maxelem:

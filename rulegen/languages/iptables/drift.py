@@ -55,7 +55,7 @@ class RuleDrift:
         self._layout, self._filled = layout, filled
 
     def of(self, change: Change[Key, Value]) -> Drift | None:
-        """Return what drift a change undoes; None where it is none, or where that cannot be known."""
+        """Return what drift a change undoes; None if it is none, or where that cannot be known."""
         if change.before is None:
             return self._of_absent(change)
         key, old, new = change.key, rules_of(change.before), rules_of(change.after)

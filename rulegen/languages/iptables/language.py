@@ -178,7 +178,7 @@ class Iptables:
         return iter(())
 
     def frontends_removed(self, part: Part) -> Iterator[FrontendKey]:
-        """Yield the frontends whose rules a part takes away without putting others in their place."""
+        """Yield the frontends whose rules a part removes without putting others in their place."""
         gone = [
             frontend
             for change in part.changes

@@ -29,7 +29,7 @@ class RulesPart(Part):
         switches: Whether another mode has ruled here.
         comments: Which rules are written with their comments.
         printed: Blocks that are wanted, as the kernel has them once the changes are written, where their comments are
-            not those that `comments` asks for.
+            not those that `comments` requests.
     """
 
     bridge: tuple[Changes, Changes] | None = None
@@ -63,7 +63,7 @@ class CountedUnion:
     """The union of fragments: a rule that several owners want stands there as often as it is wanted."""
 
     def __init__(self, fragments: Mapping[str, RulesFragment] | None = None) -> None:
-        """Begin with the fragments of some owners, by default with none."""
+        """Start with the fragments of some owners, by default with none."""
         self._fragments: dict[str, RulesFragment] = dict(fragments or {})
         self._wanted: Wanted | None = None
 

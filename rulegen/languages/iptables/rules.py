@@ -216,7 +216,7 @@ def return_() -> str:
 
 
 def reject(bits: int) -> str:
-    """Refuse the packet with ICMP port unreachable, the tools' default in either family."""
+    """Reject the packet with ICMP port unreachable, the tools' default in either family."""
     return f"-j REJECT --reject-with {'icmp' if bits == 32 else 'icmp6'}-port-unreachable"
 
 

@@ -1,7 +1,7 @@
 """The script that makes changes: what `iptables-restore --noflush` is fed, in order.
 
 The order is make before break (grow, switch, shrink): every chain before what jumps to it, then the dispatch, then
-what nothing jumps to any more. In the filter table what refuses comes first and goes last: it matches only packets
+what nothing jumps to any more. In the filter table what rejects comes first and goes last: it matches only packets
 that nat did not send to an endpoint. The tool commits a table at once, so a small script has one commit of nat. A
 large one may be cut into commits of some hundred chains each (the cost of a commit grows with the square of their
 number in iptables-nft 1.8), with the dispatch in a commit behind them.
@@ -28,7 +28,7 @@ CHAINS_PER_COMMIT = 400
 """For iptables-nft: a first load of 10,000 Services, 40,000 chains, takes 4.4 s so. Other sizes were not compared."""
 
 REWRITE_LEAST = 200
-"""A dispatch chain is written anew only for more changes than this: single rules touch nobody else's."""
+"""A dispatch chain is written again only for more changes than this: single rules touch nobody else's."""
 
 REWRITE_SHARE = 4
 """And only when more than one in this many of its rules would change."""
@@ -88,7 +88,7 @@ def script(
 
     Args:
         changes: As `rulegen.diff.changes.diff` has them.
-        desired: All desired objects, where they are known: a dispatch chain that changes much is then written anew.
+        desired: All desired objects, where they are known: a dispatch chain that changes much is then written again.
         chains_per_commit: How many chains a commit of a large script holds; None for one commit, however large.
         comments: Which rules have their comments, see `comments_of`; those that are there must have been written so.
     """
@@ -159,7 +159,7 @@ class _Table:
     Attributes:
         comments: Which rules have their comments.
         chains: Exact chains to write, with all their rules.
-        created: Dispatch chains to create or write anew, with all their rules.
+        created: Dispatch chains to create or write again, with all their rules.
         added, removed: Single rules of dispatch and built-in chains.
         deleted: Chains to delete, with the rules that they had.
         emptied: Dispatch chains among them: what they refer to is not told by rules of their own.
@@ -205,7 +205,7 @@ class _Table:
             self.added += ((name, place, copy) for place, copy in fresh)
 
     def choose_rewrites(self, desired: Objects) -> None:
-        """Choose the dispatch chains to write anew, of those whose desired rules are all known.
+        """Choose the dispatch chains to write again, of those whose desired rules are all known.
 
         One where much changes is cheaper so. One that loses a rule whose like is to stay in a block: taken out by its
         text, the one in the block might go. And one that loses a rule of which the tool could not print every option.
@@ -246,7 +246,7 @@ class _Table:
         return [*self._declarations(*self.chains), *self._rules()]
 
     def shrink(self) -> list[str]:
-        """Return the lines that only take away."""
+        """Return the lines that only remove."""
         return [*self._declarations_of(self.deleted), *self._removals(), *self._deletions()]
 
     def switch(self) -> list[str]:

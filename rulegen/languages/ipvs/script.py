@@ -39,7 +39,7 @@ class IpvsCommand(NamedTuple):
     Attributes:
         verb: What.
         key: To what: a VirtualServerKey for services, a RealServerKey for destinations.
-        value: What it becomes; None where it is deleted.
+        value: What it becomes; None if it is deleted.
     """
 
     verb: IpvsVerb
@@ -95,7 +95,7 @@ def script(changes: Iterable[Change[Key, Value]]) -> IpvsScript:
 
 
 def as_drains(changes: Iterable[Change[Key, Value]]) -> Iterator[Change[Key, Value]]:
-    """Yield the changes, but let real servers of TCP end what they have begun.
+    """Yield the changes, but let real servers of TCP end what they have started.
 
     One that would be deleted although it has connections, or may have some, gets weight 0 instead; one that has it
     already is left alone until its connections have ended. UDP and SCTP go at once, and so do all real servers of a

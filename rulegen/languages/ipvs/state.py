@@ -124,7 +124,7 @@ class RealServer:
         weight: Its share of new connections; 0 for none.
         forwarding: How packets reach it.
         upper, lower: Numbers of connections at which it gets no more, and again some; 0 for no bound.
-        connections: Active and inactive ones now; None where nobody counted. An observation, so no part of equality.
+        connections: Active and inactive ones now; None if nobody counted. An observation, so no part of equality.
         active: The active ones among them, which are established.
     """
 
@@ -164,8 +164,8 @@ class IpvsState:
     """All that IPVS has.
 
     Attributes:
-        servers: Virtual and real servers, ours and others'; None where nobody looked.
-        timeouts: How long connections are remembered; None where nobody looked.
+        servers: Virtual and real servers, ours and others'; None if nobody looked.
+        timeouts: How long connections are remembered; None if nobody looked.
     """
 
     servers: Mapping[Key, Value] | None = None

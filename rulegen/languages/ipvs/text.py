@@ -83,7 +83,7 @@ def is_dump(text: str) -> bool:
 
 
 def read_timeouts(text: str) -> Timeouts | None:
-    """Return what `ipvsadm -Ln --timeout` printed; None where the text is none of that."""
+    """Return what `ipvsadm -Ln --timeout` printed; None if the text is none of that."""
     match = _TIMEOUTS.match(text)
     return Timeouts(*(int(number) for number in match.groups())) if match else None
 

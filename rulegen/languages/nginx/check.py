@@ -90,7 +90,7 @@ def check_skeleton(path: str, text: str, templates: Templates, name: str, values
 
     The template is rendered once more with a harmless word in place of each value. The two texts must be the same tree,
     but for exactly the intended argument, or the intended directives, where such a word stands. A template that decides
-    by what a Token holds cannot be checked so, and is refused.
+    by what a Token holds cannot be checked so, and is rejected.
 
     Args:
         path: The file's name, for the error.

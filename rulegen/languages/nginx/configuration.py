@@ -14,7 +14,7 @@ MAIN: Final = "nginx.conf"
 """The file that nginx is started with; every other is included by it, by a path relative to it."""
 
 SECRETS: Final = "secrets/"
-"""Where certificates, keys and password files lie: paths that begin so are never shown and never world-readable."""
+"""Where certificates, keys and password files lie: paths that start so are never shown and never world-readable."""
 
 
 @dataclass(frozen=True, slots=True)

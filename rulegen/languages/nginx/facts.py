@@ -1,4 +1,4 @@
-"""What the nginx of this node can do: an input of the compiler, so that nothing is written that it would refuse."""
+"""What the nginx of this node can do: an input of the compiler, so that nothing is written that it would reject."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ class NginxFacts:
         version: As `(1, 22, 1)`.
         built_in: Modules compiled in, as configure names them: `http_ssl_module`, `stream`.
         modules: Loadable modules, name to the path of the shared object: `ngx_stream_module`.
-        openssl: Version of the OpenSSL that it runs with; empty where it has none.
-        user: Who its workers run as; empty where there is nobody to be.
+        openssl: Version of the OpenSSL that it runs with; empty if it has none.
+        user: Who its workers run as; empty if there is nobody to be.
         group: Their group.
     """
 

@@ -1,6 +1,6 @@
 """Which directives rulegen may write, where each may stand, and how nginx reads its arguments.
 
-A list of what is allowed, never of what is not: what is not named here is refused before nginx sees it. So no value of
+A list of what is allowed, never of what is not: what is not named here is rejected before nginx sees it. So no value of
 an object can become a directive that runs code (`load_module`, `ssl_engine`, `perl`, Lua), that serves the host's files
 (`alias`, `root`, `autoindex`, `dav_methods`) or that reads a file from elsewhere.
 
@@ -21,7 +21,7 @@ class Reading(enum.Enum):
     """How nginx reads one argument."""
 
     TEXT = "text with variables"
-    """A dollar sign begins a variable, so a literal one must be written as `${dollar}`."""
+    """A dollar sign starts a variable, so a literal one must be written as `${dollar}`."""
     LITERAL = "literal"
     """A name, a path of a URL or a regular expression: a dollar sign is a character like others."""
     NAME = "name of a variable"
@@ -206,7 +206,7 @@ def refusal(context: str, name: str, args: Sequence[str], *, block: bool) -> str
         block: Whether it has a block.
     """
     if context == "types":
-        return "" if _MEDIA_TYPE.match(name) and not block else f"{name[:40]!r} is no media type"
+        return "" if _MEDIA_TYPE.match(name) and not block else f"{name[:40]!r}is not a media type"
     if (context, name) not in ALLOWED:
         return f"{name[:40]!r} is not allowed in {context}"
     if block is not ((context, name) in BLOCKS):

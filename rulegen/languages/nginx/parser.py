@@ -1,9 +1,9 @@
 r"""Reads the text of a configuration the way nginx's own lexer does (ngx_conf_file.c): directives, as a plain tree.
 
 What it knows, and the serializer need not: a token ends at a blank, `;` or `{`; quotes are quotes only where a token
-begins, and what follows the closing one must be a blank, `;`, `{` or `)`; a backslash takes the next character along,
-and `\"`, `\'`, `\\`, `\t`, `\r`, `\n` stand for one; `{` after a dollar sign opens no block; `#` begins a comment only
-where a token may begin. Shared with nothing: it is what the serializer is judged by.
+starts, and what follows the closing one must be a blank, `;`, `{` or `)`; a backslash takes the next character along,
+and `\"`, `\'`, `\\`, `\t`, `\r`, `\n` stand for one; `{` after a dollar sign opens no block; `#` starts a comment only
+where a token may start. Shared with nothing: it is what the serializer is judged by.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ _ESCAPED: Final = {"t": "\t", "r": "\r", "n": "\n"}
 
 
 class SyntaxFault(RulegenError):  # noqa: N818 (a fault of a text, not of the program)
-    """A text that nginx's lexer would refuse.
+    """A text that nginx's lexer would reject.
 
     Attributes:
         line: Where, counted from 1.
@@ -126,7 +126,7 @@ def _check_comments(gap: str, line: int) -> None:
 
 
 def _fault(text: str, start: int, line: int) -> SyntaxFault:
-    """Say what is wrong with the token that begins at `start` and matches nothing."""
+    """Say what is wrong with the token that starts at `start` and matches nothing."""
     quote = text[start] if text[start] in "\"'" else ""
     if not quote:
         return SyntaxFault(line, 'unexpected end of file, expecting ";" or "}"')

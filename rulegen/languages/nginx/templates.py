@@ -1,8 +1,8 @@
-"""Templates of a configuration: Jinja2 for the skeleton, values only as text that the serializer made.
+"""Templates of a configuration: Jinja2 for the static part; values are printed only as text from the serializer.
 
-A template of rulegen's or of a user holds static text, decides by `if` and `for`, and prints values. It prints nothing
-but a `Token` and an integer: whatever a filter, `~` or a loop makes of a Token is a plain text again and is refused, so
-no template can undo the quoting, not even by mistake. It calls nothing and reaches nothing of Python.
+A template, by rulegen or by a user, contains static text, `if` and `for`, and prints values. It can only print a
+`Token` or an integer. A filter, `~` or a loop turns a Token into plain text, which is rejected, so no template can undo
+the quoting. It cannot call functions or access Python objects.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """The text of a configuration: the one place where a value becomes syntax.
 
-Inside double quotes nginx's lexer knows two special characters, the backslash and the quote; a dollar sign begins a
+Inside double quotes nginx's lexer knows two special characters, the backslash and the quote; a dollar sign starts a
 variable where the directive takes variables, and no escape helps there, so it is written as `${dollar}`, which the
-skeleton defines. What no escape can make harmless is refused: control characters, text that is no UTF-8, and tokens
+skeleton defines. What no escape can make harmless is rejected: control characters, text that is no UTF-8, and tokens
 longer than the lexer's buffer.
 """
 
@@ -133,11 +133,11 @@ def _reference(part: Variable) -> str:
 
 def _escaped(text: str, *, takes_variables: bool) -> str:
     if _FORBIDDEN.search(text):
-        raise UnquotableError("a control character cannot stand in a configuration of nginx")
+        raise UnquotableError("a control character cannot be part of nginx's configuration")
     try:
         text.encode()
     except UnicodeEncodeError:
-        raise UnquotableError("text that is no UTF-8 cannot stand in a configuration of nginx") from None
+        raise UnquotableError("invalid UTF-8 cannot be part of nginx's configuration") from None
     escaped = _SPECIAL.sub(r"\\\g<0>", text)
     return escaped.replace("$", "${dollar}") if takes_variables else escaped
 
@@ -177,7 +177,7 @@ def _word(directive: Directive, position: int) -> Token:
     if isinstance(word, str) and len(word) < MAX_TOKEN and _BARE.match(word):
         return Token(word)
     if directive.name == "if" and position == 1 and isinstance(word, Interpolated):
-        # The variable that an if asks for is a name, not a text with variables: nginx knows no ${name} there.
+        # The variable that an if requests is a name, not a text with variables: nginx knows no ${name} there.
         match word.parts:
             case (Variable(name),):
                 return quote(f"${name}", takes_variables=False)

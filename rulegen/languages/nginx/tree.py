@@ -72,7 +72,7 @@ def variable(name: str) -> Interpolated:
         ValueError: Not a name that a variable can have.
     """
     if not _NAME.match(name):
-        raise ValueError(f"{name!r} is no variable")
+        raise ValueError(f"{name!r}is not a variable")
     return Interpolated((Variable(name),))
 
 
@@ -82,7 +82,7 @@ def template(text: str, *values: Word) -> Interpolated:
     The text is the program's own, never an object's: its dollar signs are variables.
 
     Raises:
-        ValueError: A dollar sign that begins no variable, or another number of values than of `%s`.
+        ValueError: A dollar sign that starts no variable, or another number of values than of `%s`.
     """
     pieces = text.split("%s")
     if len(pieces) != len(values) + 1:

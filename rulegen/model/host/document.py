@@ -62,7 +62,7 @@ def facts_from_document(document: object, source: str) -> HostFacts:
 
 
 def knows_random_fully(version: str) -> bool | None:
-    """Return whether an iptables of this version knows `--random-fully`; None where `version` tells none.
+    """Return whether an iptables of this version knows `--random-fully`; None if `version` tells none.
 
     >>> knows_random_fully("iptables v1.8.9 (nf_tables)"), knows_random_fully("1.6.1"), knows_random_fully("new")
     (True, False, None)
@@ -99,7 +99,7 @@ def _facts(document: object, path: str, faults: list[Fault]) -> HostFacts:
 
 
 def _one(document: Mapping[str, Any], dot: str, key: str, kind: type, faults: list[Fault]) -> Any:
-    """Return the value of an optional key; None where it is absent or of another type, which is a fault."""
+    """Return the value of an optional key; None if it is absent or of another type, which is a fault."""
     value = document.get(key)
     if value is None or isinstance(value, kind):
         return value
@@ -147,7 +147,7 @@ def _gateways(value: object, path: str, faults: list[Fault]) -> Iterator[Address
 
 
 def _root_ports(value: object, path: str, faults: list[Fault]) -> frozenset[tuple[str, int]] | None:
-    """Return ports with their protocols; None where none are listed, as then they are not known."""
+    """Return ports with their protocols; None if none are listed, as then they are not known."""
     if value is None:
         return None
     ports = set()

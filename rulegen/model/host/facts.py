@@ -34,12 +34,12 @@ class HostFacts:
         sysctls: Dotted name to value, only those that were read.
         fixed_sysctls: Names of settings that cannot be set here, as where /proc/sys is mounted read-only.
         random_fully: Whether iptables knows `--random-fully` (1.6.2 and newer).
-        nfacct: Whether the kernel counts with nfacct; None where nobody could look.
+        nfacct: Whether the kernel counts with nfacct; None if nobody could look.
         ipv6: Whether the kernel speaks IPv6.
-        kernel: Its release, as `6.1.0-18-amd64`; empty where nobody looked.
-        schedulers: Those that IPVS has or could load; None where nobody looked.
+        kernel: Its release, as `6.1.0-18-amd64`; empty if nobody looked.
+        schedulers: Those that IPVS has or could load; None if nobody looked.
         gateways: Where packets go to that no other route is for, from the main table; of both families.
-        root_ports: Protocol and number of each port that a program of root listens on, beyond the loopback; None where
+        root_ports: Protocol and number of each port that a program of root listens on, beyond the loopback; None if
             nobody looked.
         former: Addresses that the node has had since it is looked at, and may have no more: what stands there is ours
             as it was.

@@ -35,9 +35,9 @@ class HttpDefaults:
     Attributes:
         settings: Those of the ConfigMap.
         host: What the host and the command line say.
-        names_port: Where a process of ours answers for names; 0 where none is resolved, or nobody of ours answers.
+        names_port: Where a process of ours answers for names; 0 if none is resolved, or nobody of ours answers.
         default_certificate: Path, in the configuration, of the certificate for hosts without one of their own.
-        names_certificates: Whether each host names its certificate, the default one too, as nginx refuses some that do
+        names_certificates: Whether each host names its certificate, the default one too, as nginx rejects some that do
             not.
     """
 

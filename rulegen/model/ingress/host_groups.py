@@ -39,14 +39,14 @@ _WHOLE_HOST: Final = (APP_ROOT, SSL_CIPHERS, SSL_PREFER_SERVER_CIPHERS)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CommonDecisions:
-    """What the decisions about every host depend on; with another value all of them are taken anew.
+    """What the decisions about every host depend on; with another value all of them are taken again.
 
     Attributes:
         resolves: Whether there is a name server.
         prefix: Of the annotations that mean something.
         default_backend: Who answers what nobody asked for; None for 404.
         global_auth: Who is asked about requests of all Ingresses that do not opt out.
-        judges_times: Whether it is looked at when certificates begin and end.
+        judges_times: Whether it is looked at when certificates start and end.
     """
 
     settings: Settings
@@ -110,7 +110,7 @@ class GroupInputs(NamedTuple):
         ingresses: Its Ingresses, oldest first.
         endpoints: Of the Services, as they were judged: by the addresses of other Services, too.
         unread: Secrets and ConfigMaps of which it was looked up why nobody can say whether they are there.
-        lapses: Certificates, and why clients refuse them now.
+        lapses: Certificates, and why clients reject them now.
     """
 
     ingresses: tuple[Ingress, ...]
@@ -179,7 +179,7 @@ class GroupDecisions(NamedTuple):
 def grouped(ingresses: Sequence[Ingress]) -> tuple[HostGroup, ...]:
     """Return Ingresses in groups such that no host is in two of them; order stays.
 
-    The host of every other name is in one of them, which has no Ingress where none asks for it.
+    The host of every other name is in one of them, which has no Ingress where none requests it.
     """
     parents = list(range(len(ingresses)))
     first_of: dict[str, int] = {}
@@ -316,7 +316,7 @@ def _of_expressions(host: str, owners: Sequence[ResolvedIngress]) -> Iterator[Re
             causes.setdefault(owner.name.namespace, []).append(str(owner.name))
     for owner in owners:
         if whose := causes.get(owner.name.namespace):
-            message = f"all paths of host {host or '(every)'} are expressions that ignore case, because of "
+            message = f"all paths of host {host or '(every)'} are case-insensitive regular expressions, because of "
             yield owner.reason(Verdict.NOTE, "", message + ", ".join(whose))
 
 
@@ -329,7 +329,7 @@ def _at_home(routing: Routing, host: str, owners: Iterable[ResolvedIngress]) -> 
             continue
         for annotation in _WHOLE_HOST:
             if annotation in owner.annotations.values:
-                message = f"it is about a whole host, and {host or 'every other'} is another namespace's"
+                message = f"it applies to a whole host, and {host or 'every other host'} belongs to another namespace"
                 owner.annotations.report(Verdict.LOST, annotation, message)
     return own
 

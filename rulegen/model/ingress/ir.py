@@ -68,7 +68,7 @@ class Sticky:
         cookie: Its name.
         attributes: What stands behind its value, and its path.
         path: Where it is sent; empty for the path that it was set for, as one Service's cookie is not another's.
-        is_secure: Whether it is sent over HTTPS only; None where it is if it was set over that.
+        is_secure: Whether it is sent over HTTPS only; None if it is if it was set over that.
         is_persistent: Whether the cookie names the server, so that none but its own end moves a client; else it is a
             key, and a few clients move whenever servers come or go.
     """
@@ -118,7 +118,7 @@ class Canary:
 
     Attributes:
         target: The upstream's name.
-        ingress: The Ingress that asks for it.
+        ingress: The Ingress that requests it.
         header: Name; empty for none.
         header_value: Exact value that selects the canary; empty for `always` and `never`.
         header_pattern: Regular expression that selects it; an empty one for none.
@@ -139,7 +139,7 @@ class Canary:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BasicAuth:
-    """A password is asked for; `file` is the path of the password file in the configuration."""
+    """A password is requested; `file` is the path of the password file in the configuration."""
 
     realm: str
     file: str
@@ -154,7 +154,7 @@ class ExternalAuth:
         target: The upstream that answers, where the URL names a Service; else the engine resolves the name.
         method: Of the question; empty for that of the request.
         signin: Where a client is sent that may not pass; empty for nowhere.
-        redirect_param: The parameter of `signin` that takes the URL that was asked for.
+        redirect_param: The parameter of `signin` that takes the URL that was requested.
         response_headers: Of the answer, passed on to the backend.
         request_redirect: What the answerer is told as the URL to come back to; empty for the request's own.
         set_headers: Headers that the answerer is sent.
@@ -240,7 +240,7 @@ class ProxySSL:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Proxying:
-    """How requests are passed on to a backend; None where what holds for all does.
+    """How requests are passed on to a backend; None if what holds for all does.
 
     Attributes:
         connect_timeout_s, send_timeout_s, read_timeout_s: For a connection, between two writes, between two reads.
@@ -324,7 +324,7 @@ class Location(NamedTuple):
 
     Attributes:
         path: What is compared; for REGEX, which ignores case, and REGEX_CASED an expression.
-        ingress: The Ingress that it comes from; None where nobody asked for it (a 404 in between).
+        ingress: The Ingress that it comes from; None if nobody asked for it (a 404 in between).
         rule: Where in the Ingress, as `spec.rules[0].http.paths[1]`.
         source: The path as written in the Ingress.
     """
@@ -355,7 +355,7 @@ class ClientAuth:
     """Clients show a certificate (mTLS).
 
     Attributes:
-        ca: Path of the CA's file in the configuration; empty where there is none that can be used: then all is refused.
+        ca: Path of the CA's file in the configuration; empty if there is none that can be used: then all is rejected.
         certificate: Whether one must be shown.
         match: Regular expression for the subject; empty for any.
     """
@@ -377,7 +377,7 @@ class Server:
         aliases: Other names.
         locations: In the order in which they are tried, where they are expressions.
         certificate: Path of certificate and key in the configuration; empty for the default one.
-        has_tls: Whether an Ingress asks for TLS for this host, though its certificate may be missing.
+        has_tls: Whether an Ingress requests TLS for this host, though its certificate may be missing.
         rejects_tls: Whether no TLS is spoken, since its certificate could not be read yet.
         responder_port: The port of the OCSP responder that the engine asks about its certificate; 0 for none.
         redirects_from: Another name whose requests are sent to this one.

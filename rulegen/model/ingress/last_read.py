@@ -54,7 +54,7 @@ def completed(
         world: The objects that were read.
         options: Which others are named, and whose Ingresses are served.
         before: What is known from before.
-        unread: Returns why nobody can say whether an object is there; empty where the server has answered.
+        unread: Returns why nobody can say whether an object is there; empty if the server has answered.
         may_be_gone: Whether what the options or the settings name holds on when it is gone; else that is an error.
     """
     world = _with_classes(world, options, before)

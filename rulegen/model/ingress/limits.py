@@ -42,7 +42,7 @@ class NamespaceLimits:
     """What each namespace has by now; Ingresses are asked about one after the other, the oldest first."""
 
     def __init__(self, hosts: int, prefix: str, secrets: Mapping[ObjectName, Secret]) -> None:
-        """Begin with none.
+        """Start with none.
 
         Args:
             hosts: How many hosts the Ingresses of one namespace have at most; the other limits are a multiple of it.
@@ -54,7 +54,7 @@ class NamespaceLimits:
         self._used: defaultdict[str, _Usage] = defaultdict(_Usage)
 
     def refusal(self, ingress: Ingress) -> str:
-        """Return why an Ingress is not served; empty where it is, and then it counts."""
+        """Return why an Ingress is not served; empty if it is, and then it counts."""
         namespace, spec, used = ingress.metadata.namespace, ingress.spec, self._used[ingress.metadata.namespace]
         hosts = {rule.host for rule in spec.rules}
         text = 0
@@ -79,7 +79,7 @@ class NamespaceLimits:
             ("bytes of certificates and keys", secret_bytes, self._most * SECRETS_PER_HOST),
         ):
             if has > most:
-                return f"with it, namespace {namespace} has {has} {what}, and {most} are served ({OPTION})"
+                return f"with this Ingress, namespace {namespace} has {has} {what}; the limit is {most} ({OPTION})"
         used.hosts |= hosts
         used.paths += paths
         used.text += text

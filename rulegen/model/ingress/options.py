@@ -33,7 +33,7 @@ class IngressOptions:
         default_certificate: Secret of the certificate for hosts that have none; None for one that is made up.
         made_up_certificate: Path and content of that one.
         default_backend: Service and port that answers what nobody asked for; None for 404.
-        refuses_names: Whether ExternalName Services are refused.
+        refuses_names: Whether ExternalName Services are rejected.
         resolvers: Name servers.
         families: Which endpoints can be reached.
         node: The name of this node.

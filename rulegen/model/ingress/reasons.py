@@ -47,10 +47,10 @@ class Verdict(enum.StrEnum):
 @total_ordering
 @dataclass(frozen=True, slots=True)
 class Reason:
-    """Why an object that asks for routes is not served as it was written; sorted by the object's name.
+    """Why an object that requests routes is not served as it was written; sorted by the object's name.
 
     Attributes:
-        about: The object; None where the reason is about all of them, or about what they refer to.
+        about: The object; None if the reason is about all of them, or about what they refer to.
         path: The field, as `spec.rules[0].host`; empty for the object as a whole.
     """
 

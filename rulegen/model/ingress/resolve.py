@@ -285,7 +285,7 @@ def _whole(
 def _with_other_names(
     servers: dict[str, Server], groups: Iterable[GroupDecisions], reasons: set[Reason]
 ) -> dict[str, Server]:
-    """Return the servers with their other names; adds why an Ingress does not get the name that it asks for."""
+    """Return the servers with their other names; adds why an Ingress does not get the name that it requests."""
     owners: dict[str, list[ResolvedIngress]] = {}
     for group in groups:
         for host, seeker in group.seekers:

@@ -61,7 +61,7 @@ class Conflict(NamedTuple):
 
     Attributes:
         service: The Service whose claim comes second.
-        owner: The older Service; None where it is the node itself.
+        owner: The older Service; None if it is the node itself.
         text: What it is about, for people: it names both.
     """
 
@@ -76,7 +76,7 @@ class Claims:
     def __init__(
         self, *, oldest_wins: bool = True, guards_node: bool = False, ground: PortsInUse | None = None
     ) -> None:
-        """Begin with none.
+        """Start with none.
 
         Args:
             oldest_wins: Else both keep what they claim, as with kube-proxy; the warning is the same.
@@ -108,7 +108,7 @@ class Claims:
 
         Args:
             name: Its name.
-            service: What it claims; None where it is gone.
+            service: What it claims; None if it is gone.
             age: creationTimestamp (RFC 3339, so text order is time order); a Service without one is the youngest.
         """
         left, taken = _claims_of(self._services.get(name)), _claims_of(service)

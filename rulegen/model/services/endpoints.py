@@ -96,8 +96,8 @@ def candidates(
         slices: The slices.
         node: This node.
         warn: Told of endpoints that are skipped.
-        weigh: How endpoints are weighed; None where all are alike.
-        refused: Addresses that this node's kernel would refuse to send to.
+        weigh: How endpoints are weighed; None if all are alike.
+        refused: Addresses that this node's kernel would reject to send to.
         origin: What the slices were made of, as `ServiceInput.endpoints_from` has it.
         most: The ports that matter, and how many candidates each may have at most, None for all of them; see `_first`
             for which. Without it, all of all ports.

@@ -134,7 +134,7 @@ class ExternalAddresses:
         return (f"{address} is the ClusterIP of Service {holder}", holder) if holder is not None else ("", None)
 
     def unknown(self, families: Collection[Family], *, knows_programs: bool) -> Iterator[str]:
-        """Yield what strict semantics refuse by, and what nobody knows here, if a Service names external addresses.
+        """Yield what strict semantics reject by, and what nobody knows here, if a Service names external addresses.
 
         A cluster of one family has no Pod network in the other, which its nodes may speak all the same.
         """

@@ -28,7 +28,7 @@ class Delivery(enum.Enum):
     LOCAL = "local"
     """An endpoint of the local pool gets it."""
     REJECT = "reject"
-    """It is refused at once: the Service has no endpoints anywhere."""
+    """It is rejected at once: the Service has no endpoints anywhere."""
     DROP = "drop"
     """It is dropped: the Service has endpoints, but its policy allows none that this node has."""
 
@@ -103,7 +103,7 @@ class ResolvedPort:
 
     Attributes:
         service: Namespace and name of the Service.
-        name: The port's name; empty where it has none.
+        name: The port's name; empty if it has none.
         cluster_ip: None where an older Service has claimed address and port.
         internal: Delivery of connections to the ClusterIP.
         external: Delivery of connections from outside to an external frontend. Those from this node and its pods go to
@@ -122,7 +122,7 @@ class ResolvedPort:
         node_in_source_ranges: Whether the node itself may, so that its packets to the VIP, which loop back with the
             VIP as source, are let in too.
         affinity_s: Seconds a client stays with its endpoint after its last connection; None for no affinity.
-        health_check_node_port: TCP port that a load balancer asks for health; 0 for none.
+        health_check_node_port: TCP port that a load balancer requests health; 0 for none.
         scheduler: How IPVS spreads connections; empty for as the node has it.
         ready_here: Addresses of endpoints on this node that are ready, where there is such a port: those that terminate
             are still sent what comes, but a load balancer is to go elsewhere.
@@ -241,9 +241,9 @@ class ResolvedNode:
     """What holds for all Services on this node, in one family.
 
     Attributes:
-        masquerade_mark: The packet mark, one bit, that asks for masquerading.
+        masquerade_mark: The packet mark, one bit, that requests masquerading.
         masquerade_cluster_ip: Which connections to ClusterIPs are masqueraded.
-        pods: How traffic of this node's pods is told; None where it cannot be.
+        pods: How traffic of this node's pods is told; None if it cannot be.
         node_port_addresses: Addresses that node ports listen on; None for every local address.
         localhost_node_ports: Whether node ports answer on the loopback prefix; never in ipvs mode.
         drop_invalid: Whether forwarded packets that conntrack calls INVALID are dropped (else a reset out of the
@@ -293,7 +293,7 @@ class Model:
         services: In order of name.
         sysctls: Kernel parameters that must have these values.
         timeouts: How long IPVS remembers connections: TCP, TCP after a FIN, UDP, in seconds; 0 leaves one alone.
-        warnings: What a user must be told although work goes on.
+        warnings: What a user must be told although work continues.
     """
 
     node_name: str

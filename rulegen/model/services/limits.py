@@ -122,7 +122,7 @@ def _first_ports(ports: Sequence[ServicePort], most: int) -> Sequence[ServicePor
 
 
 def share_of_each(sizes: Collection[tuple[int, int]], most: int) -> int | None:
-    """Return how many endpoints each port may have for all to fit; None where all fit as they are.
+    """Return how many endpoints each port may have for all to fit; None if all fit as they are.
 
     Args:
         sizes: Of each port, its endpoints and how often each of them is written.
@@ -144,8 +144,8 @@ def is_large(given: ServiceInput | None, service: ResolvedService | None) -> boo
     """Whether a Service costs so much, as it is now or as it was served, that others are written before it.
 
     Args:
-        given: Its objects; None where it is gone.
-        service: How it was served; None where it was not.
+        given: Its objects; None if it is gone.
+        service: How it was served; None if it was not.
     """
     size = 0
     if service is not None:

@@ -44,7 +44,7 @@ class Options:
         needs_of_mode: What decisions depend on, of a mode that `NEEDS` does not have; None for one that it has.
         node_name: The node's name; empty for the host's name.
         bind_address: The node's address, where one was given; else the Node object tells.
-        masquerade_bit: Which bit of the packet mark asks for masquerading (0–31).
+        masquerade_bit: Which bit of the packet mark requests masquerading (0–31).
         node_port_primary: Node ports listen on the node's primary addresses only; on all in a family without one.
         node_port_networks: Node ports listen on the addresses in these; empty for all.
         external_ips: Whether spec.externalIPs is honoured (gate AllowServiceExternalIPs).
@@ -107,7 +107,7 @@ class Options:
         modes: Mapping[str, ModeSections] = MODES,
         needs_of_mode: ModeNeeds | None = None,
     ) -> Options:
-        """Return the options that a configuration (already checked by `read_config`) asks for, defaults filled in.
+        """Return the options that a configuration (already checked by `read_config`) requests, defaults filled in.
 
         Args:
             config: The configuration.
@@ -153,7 +153,7 @@ class Options:
 
 
 def _networks(cidrs: Iterable[str]) -> tuple[Network, ...]:
-    """Return the prefixes that are some: others were refused before, unless nobody reads them in this mode."""
+    """Return the prefixes that are some: others were rejected before, unless nobody reads them in this mode."""
     networks = []
     for cidr in cidrs:
         with suppress(ValueError):
@@ -162,7 +162,7 @@ def _networks(cidrs: Iterable[str]) -> tuple[Network, ...]:
 
 
 def _bind_address(text: str) -> Address | None:
-    """Return the address that was asked for; 0.0.0.0 and :: ask for none."""
+    """Return the address that was requested; 0.0.0.0 and :: ask for none."""
     if not text:
         return None
     address = parse_address(text)

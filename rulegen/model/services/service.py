@@ -64,7 +64,7 @@ def resolve_service(
         given: The Service and its endpoints.
         site: Where and what the node is.
         families: The families to serve.
-        warn: Receives what its owner must know although work goes on.
+        warn: Receives what its owner must know although work continues.
         allows: Tells whether it is served at an external address, by its use and the Service's port.
     """
     ports: list[ResolvedPort] = []

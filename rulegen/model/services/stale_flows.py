@@ -1,6 +1,6 @@
 """Connections that the kernel remembers, and which of them keep a client on an endpoint that is none.
 
-UDP knows no end of a connection: a client that goes on sending from one port stays with the endpoint that its first
+UDP knows no end of a connection: a client that continues sending from one port stays with the endpoint that its first
 packet met, or with none, as long as conntrack remembers that. So such entries must go when endpoints do. TCP ends
 by itself, and an endpoint that terminates gracefully may finish what it has; TCP and SCTP are never touched.
 """

@@ -40,7 +40,7 @@ class ServiceTable:
         oldest_wins: bool = True,
         ground: PortsInUse | None = None,
     ) -> None:
-        """Begin with none.
+        """Start with none.
 
         Args:
             site: Where and what the node is.
@@ -99,7 +99,7 @@ class ServiceTable:
         return self._claims.put(name, service, given.service.metadata.creation_timestamp or "") | {name}
 
     def service(self, name: ObjectName) -> ResolvedService | None:
-        """Return a Service as it is served now; None where it is not there."""
+        """Return a Service as it is served now; None if it is not there."""
         return self._claims.settled(name, _ignore) if name in self._told else None
 
     def services(self) -> dict[ObjectName, ResolvedService]:
@@ -116,7 +116,7 @@ class ServiceTable:
         yield from self._externals.unknown(self._families, knows_programs=self._ground.knows_programs)
 
     def conflicts(self) -> tuple[Conflict, ...]:
-        """Return what two Services claim, or a Service and the node, or somebody else."""
+        """Return what two Services claim, or a Service and the node, or another program."""
         return self._all().conflicts
 
     def _all(self) -> _Settled:
@@ -127,7 +127,7 @@ class ServiceTable:
         return self._settled
 
     def _ignored(self) -> Iterator[str]:
-        """Yield of how many Services external IPs are ignored because it was asked for."""
+        """Yield of how many Services external IPs are ignored because it was requested."""
         if not self._site.external_ips:
             count = sum(1 for given in self._inputs.values() if given.service.spec.external_ips)
             if count:

@@ -86,7 +86,7 @@ def _pass(auth: ExternalAuth, defaults: HttpDefaults) -> Iterator[Node]:
             yield Directive("proxy_ssl_name", (url.host,))
         yield Directive("proxy_pass", (template("%s://%s%s", url.scheme, auth.target, rest),))
         return
-    # A variable makes nginx resolve the name when it is asked for, and start although the name is not there.
+    # A variable makes nginx resolve the name when it is requested, and start although the name is not there.
     port = url.port or (443 if url.scheme == "https" else 80)
     yield Directive("set", ("$auth_server", interpolated(f"{url.host}:{port}")))
     yield from resolver_of(defaults, port)

@@ -51,10 +51,10 @@ CORS_HEADERS: Final = tuple(dict.fromkeys(name for name, _ in _ANSWER if name.st
 
 
 def hop_maps() -> list[Node]:
-    """Return the maps that count the nginx of ours that a request has passed: a mark for each, in a header.
+    """Return the maps that count how many rulegen nginx instances a request has passed, by their marks in a header.
 
-    A client that sends marks of its own has its own request refused, and no other. It cannot hide any: what it sends is
-    added to, and its header is replaced by the longer one.
+    A client that sends marks only gets its own requests rejected. It cannot hide marks, because each nginx appends to
+    the header.
     """
     passed = variable(f"http_{HOPS_HEADER.lower().replace('-', '_')}")
     entries = (Entry("default", template("%s 1", passed), KeyKind.FIXED), Entry("", "1"))

@@ -20,7 +20,7 @@ ZONE_SIZE = "5m"
 def limit_zones(name: str, limits: Limits) -> Iterator[Node]:
     """Yield the zones of a location, which `name` stands for, and who is exempt from them.
 
-    The name holds a hash of all that defines the zone: nginx refuses to change a zone's key while it runs.
+    The name holds a hash of all that defines the zone: nginx rejects to change a zone's key while it runs.
     """
     key = variable("binary_remote_addr")
     if limits.exempt:

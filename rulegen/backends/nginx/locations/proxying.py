@@ -92,7 +92,7 @@ def _directives(proxying: Proxying, settings: Settings) -> Iterator[tuple[str, t
 
 
 def buffers_of(proxying: Proxying, settings: Settings) -> dict[str, str]:
-    """Return the directives for the sizes of buffers, by name without module; nginx refuses some that do not fit."""
+    """Return the directives for the sizes of buffers, by name without module; nginx rejects some that do not fit."""
     if proxying.buffer_size is None and proxying.buffers_number is None and proxying.busy_buffers_size is None:
         return {}
     size, number, busy = fitted_buffers(

@@ -1,1 +1,1 @@
-"""What an Ingress asks for beside its routes: authentication, proxying, limits, redirects."""
+"""What an Ingress requests beside its routes: authentication, proxying, limits, redirects."""

@@ -42,7 +42,7 @@ def client_auth_of(namespace: str, annotations: Annotations, referred: Referred)
         except UnreadError as error:
             annotations.close(tls.AUTH_TLS_SECRET, error)
         except ValueError as error:
-            annotations.close(tls.AUTH_TLS_SECRET, f"{error}: all requests are refused")
+            annotations.close(tls.AUTH_TLS_SECRET, f"{error}: all requests are rejected")
     return ClientAuth(
         ca=ca,
         certificate=_CERTIFICATES[values[tls.AUTH_TLS_VERIFY_CLIENT]],
@@ -54,7 +54,7 @@ def client_auth_of(namespace: str, annotations: Annotations, referred: Referred)
 
 
 def basic_auth(namespace: str, annotations: Annotations, referred: Referred) -> BasicAuth | None:
-    """Return whether a password is asked for; without the file that it needs, nobody may."""
+    """Return whether a password is requested; without the file that it needs, nobody may."""
     values = annotations.values
     if values[access.AUTH_TYPE] is None:
         return None
@@ -131,7 +131,7 @@ def global_auth(settings: Settings, targets: Targets) -> ExternalAuth | None:
 
 
 def auth_target(url: Url, targets: Targets) -> str:
-    """Return the upstream of the Service that a URL names; empty where nginx must resolve the name.
+    """Return the upstream of the Service that a URL names; empty if nginx must resolve the name.
 
     Raises:
         ValueError: No Ingress may name the host, or nothing can resolve it.

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 def with_other_names(
     servers: Mapping[str, Server], owners: Mapping[str, Iterable[ResolvedIngress]]
 ) -> dict[str, Server]:
-    """Return the servers with their other names, given to the oldest Ingress that asks for one.
+    """Return the servers with their other names, given to the oldest Ingress that requests one.
 
     Args:
         servers: By host.
@@ -45,7 +45,7 @@ def with_other_names(
         if not owner.annotations.values[FROM_TO_WWW_REDIRECT]:
             continue
         if host.startswith("*"):
-            message = f"{host} is no single name, with or without www."
+            message = f"{host} is not a single name, with or without www."
             owner.annotations.report(Verdict.IGNORED, FROM_TO_WWW_REDIRECT, message)
             continue
         other = host.removeprefix("www.") if host.startswith("www.") else f"www.{host}"
@@ -58,7 +58,7 @@ def with_other_names(
 
 
 def _tell_nameless(owner: ResolvedIngress) -> None:
-    """Tell what an Ingress asks for in vain, as it has no host."""
+    """Tell what an Ingress requests in vain, as it has no host."""
     if SERVER_ALIAS in owner.annotations.values:
         owner.annotations.report(Verdict.IGNORED, SERVER_ALIAS, "a rule without a host matches all names already")
     if owner.annotations.values[FROM_TO_WWW_REDIRECT]:

@@ -28,9 +28,9 @@ class HostTLS(NamedTuple):
 
     Attributes:
         certificate: Path of certificate and key; empty for the default ones.
-        is_wanted: Whether an Ingress asks for TLS for it.
+        is_wanted: Whether an Ingress requests TLS for it.
         is_unread: Whether nobody can say yet with which certificate, so that it is spoken with none.
-        responder_port: The port of the OCSP responder that its certificate names; 0 where none is asked.
+        responder_port: The port of the OCSP responder that its certificate names; 0 if none is asked.
     """
 
     certificate: str = ""
@@ -47,9 +47,9 @@ class Certificates:
     """The certificates of Secrets, each read once.
 
     Attributes:
-        now: When they are judged; None where their times are not looked at.
+        now: When they are judged; None if their times are not looked at.
         parsed: Certificates of Secrets, or why there is none, each with the Secret that it was read of; may be shared.
-        reasons: What is to be told of those that cannot be used, or that clients will refuse.
+        reasons: What is to be told of those that cannot be used, or that clients will reject.
     """
 
     referred: Referred
@@ -173,7 +173,7 @@ class Certificates:
         return known
 
     def lapses(self) -> tuple[tuple[Certificate, str], ...]:
-        """Return the certificates that were looked at, each with why clients refuse it now; empty where they do not."""
+        """Return the certificates that were looked at, each with why clients reject it now; empty if they do not."""
         if self.now is None:
             return ()
         looked_at = (known for known in self._known.values() if isinstance(known, Certificate))

@@ -65,7 +65,7 @@ class ResolvedIngress:
 
     @property
     def routes(self) -> tuple[Route, ...]:
-        """The routes that it asks for."""
+        """The routes that it requests."""
         return tuple(routes_of(self.ingress, self.annotations.about, self.policy))
 
     def reason(self, verdict: Verdict, path: str, message: str) -> Reason:

@@ -32,7 +32,7 @@ class HostPath(NamedTuple):
         path: As written; `/` where none was.
         is_exact: Whether the whole path is compared.
         is_regex: Whether the path is an expression.
-        source: The object that asks for it.
+        source: The object that requests it.
         field: Where in the source.
     """
 
@@ -156,7 +156,7 @@ class Paths:
     def _in_order(self, patterns: list[Pattern]) -> list[Pattern]:
         """Return patterns, oldest first, in the order in which they are tried: the longest first.
 
-        But none comes before what an older Ingress of another namespace names and it would match: else whoever may
+        But none comes before what an older Ingress of another namespace names and it would match: else anyone who may
         write a long expression would have all requests of a host.
         """
         ages: dict[str, int] = {}
@@ -197,7 +197,7 @@ def _pattern(route: HostPath, *, ignores_case: bool) -> Pattern:
     """Return a path as an expression.
 
     With `ignores_case`, as ingress-nginx has it: a beginning, in any case. Where only other namespaces use expressions,
-    a path goes on meaning what it says.
+    a path continues meaning what it says.
     """
     path = route.path if route.is_regex else regex.escape(route.path)
     begun = path if path.startswith("^") else f"^{path}"

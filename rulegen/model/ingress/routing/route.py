@@ -68,8 +68,8 @@ class WeightedBackend(NamedTuple):
     """A Service that requests are passed to.
 
     Attributes:
-        service: Its name; None where the backend is of another kind.
-        port: Its port; None where the backend is of another kind.
+        service: Its name; None if the backend is of another kind.
+        port: Its port; None if the backend is of another kind.
         field: Where in the source the backend stands.
         weight: Its share of the requests, in proportion to the other backends of the route.
         kind: The other kind.
@@ -90,7 +90,7 @@ class Route(NamedTuple):
         matches: A request must be one of these; none at all: what no other route of the host takes.
         filters: What is done with requests and answers on the way.
         backends: None where the source only claims the hosts.
-        source: The object that asks for it.
+        source: The object that requests it.
         field: Where in the source, as `spec.rules[0].http.paths[1]`.
     """
 

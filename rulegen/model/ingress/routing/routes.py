@@ -108,7 +108,7 @@ class Routing:
         )
 
     def _shares(self, owner: ResolvedIngress, route: Route, main: Target, policy: LocationPolicy) -> Iterator[Canary]:
-        """Yield the shares of the backends behind the first; each is asked for its part of what those before left."""
+        """Yield the shares of the backends behind the first; each is requested its part of what those before left."""
         left = sum(backend.weight for backend in route.backends)
         for backend in route.backends[1:]:
             target: Target = UNAVAILABLE
@@ -121,7 +121,7 @@ class Routing:
                     yield Canary(target=target.upstream, ingress=owner.name, share=100.0 * backend.weight / left)
                 left -= backend.weight
             else:
-                message = f"{why or 'it is no Service with endpoints'}: the other backends have its requests"
+                message = f"{why or 'it is no Service with endpoints'}: the other backends get its requests"
                 self.reasons.append(owner.reason(Verdict.UNAVAILABLE, backend.field, message))
 
     def _fallback(self, owner: ResolvedIngress, wish: UpstreamOptions, route: Route, host: str) -> Location:
@@ -145,7 +145,7 @@ class Routing:
             return UNAVAILABLE, policy
         if owner.client_auth is not None and self.is_guest(owner, host):
             message = (
-                f"clients are asked for certificates of a whole host: {host or 'every other'} is not this namespace's"
+                f"client certificates apply to a whole host, and {host or 'every other host'} has another namespace"
             )
             owner.annotations.report(Verdict.CLOSED, tls.AUTH_TLS_SECRET, message)
             return UNAVAILABLE, LocationPolicy(is_closed=True)
@@ -206,9 +206,9 @@ class Routing:
         paths = self.paths.get(host)
         main = paths.find(path.value, is_exact=path.kind.is_exact) if paths else None
         if paths is None or main is None:
-            return "a canary of no other Ingress: none has this host, path and type"
+            return "no main Ingress has this host, path and type"
         if main.namespace != owner.name.namespace:
-            return f"the main {main.source} is of another namespace: its requests are not to be had"
+            return f"the main {main.source} belongs to another namespace, whose requests a canary cannot get"
         if owner.is_closed or backend.service is None or backend.port is None:
             return "the canary cannot be served"
         # The main location speaks to the canary as it does to its own backend.

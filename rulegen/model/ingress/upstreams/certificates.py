@@ -1,6 +1,6 @@
-"""Certificates, keys and password files out of Secrets: read with a library, checked, written anew.
+"""Certificates, keys and password files out of Secrets: read with a library, checked, written again.
 
-nginx refuses a whole configuration for one key that does not fit its certificate. So nothing of a Secret reaches it but
+nginx rejects a whole configuration for one key that does not fit its certificate. So nothing of a Secret reaches it but
 what was parsed here and encoded again. No message holds a byte of a Secret.
 """
 
@@ -40,8 +40,8 @@ _HASH: Final = re.compile(
     r"|\$y\$j[./0-9A-C][./0-9A-T]\$"
     r"|[./0-9A-Za-z]{13}(?::|\Z)"
 )
-"""How a hash begins that nginx or crypt(3) knows, and that takes no more than some 0.2 s: nginx computes it in the
-worker, for whoever sends a password, and meanwhile nobody else is answered (bcrypt of cost 31 takes days)."""
+"""How a hash starts that nginx or crypt(3) knows, and that takes no more than some 0.2 s: nginx computes it in the
+worker, for anyone who sends a password, and meanwhile nobody else is answered (bcrypt of cost 31 takes days)."""
 MAX_ROUNDS: Final = 700_000
 _USER: Final = re.compile(r"[\x21-\x39\x3b-\x7e]{1,255}\Z")
 
@@ -58,7 +58,7 @@ class Certificate:
         path: Where the file lies in a configuration: named by the hash of its content.
         content: Certificate, chain and key in PEM.
         names: DNS names that it is for, in lower case, wildcards too.
-        not_before, not_after: When it begins and ends.
+        not_before, not_after: When it starts and ends.
         responder: The URL of the first OCSP responder that it names; empty for none.
     """
 
@@ -70,10 +70,10 @@ class Certificate:
     responder: str = ""
 
     def lapse(self, now: dt.datetime) -> str:
-        """Return why clients will reject it at a time; empty where they will not."""
+        """Return why clients will reject it at a time; empty if they will not."""
         if now > self.not_after:
-            return f"ended on {self.not_after:%Y-%m-%d}"
-        return f"begins on {self.not_before:%Y-%m-%d}" if now < self.not_before else ""
+            return f"expired on {self.not_after:%Y-%m-%d}"
+        return f"is valid from {self.not_before:%Y-%m-%d}" if now < self.not_before else ""
 
     def covers(self, host: str) -> bool:
         """Whether it is for a host: by its name, or by a wildcard for one label."""
@@ -121,7 +121,7 @@ def certificate_of(chain: bytes, key: bytes) -> Certificate:
         # The library would search factors for being prime, for seconds with a long key; see _fits.
         private = serialization.load_pem_private_key(key, password=None, unsafe_skip_rsa_key_validation=True)
     except (ValueError, TypeError, UnsupportedAlgorithm):
-        raise UnusableSecretError("tls.key is no private key in PEM without a password") from None
+        raise UnusableSecretError("tls.key is not an unencrypted private key in PEM") from None
     encoding = serialization.Encoding.PEM
     try:
         fits = _fits(private, leaf)
@@ -259,7 +259,7 @@ def read_passwords(secret: Secret, kind: str) -> tuple[str, bytes]:
         try:
             lines = values["auth"].decode("ascii").replace("\r\n", "\n").split("\n")
         except UnicodeDecodeError:
-            raise UnusableSecretError('its key "auth" is no password file') from None
+            raise UnusableSecretError('its key "auth" is not a password file') from None
         lines = [line for line in lines if line.strip() and not line.startswith("#")]
     if not lines or not all(_PASSWORD.match(line) for line in lines):
         raise UnusableSecretError("it must have only lines of the form user:hash")
@@ -299,7 +299,7 @@ def _chain(pem: bytes, key: str, most: tuple[int, int] = MAX_CHAIN) -> list[x509
 
 
 def _check_strength(certificate: x509.Certificate, what: str) -> None:
-    """Refuse what OpenSSL's security level 2, Debian's default, would refuse when nginx loads it."""
+    """Reject what OpenSSL's security level 2, Debian's default, would reject when nginx loads it."""
     from cryptography.exceptions import UnsupportedAlgorithm  # noqa: PLC0415
     from cryptography.hazmat.primitives.asymmetric import ec, rsa  # noqa: PLC0415
 

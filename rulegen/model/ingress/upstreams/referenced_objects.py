@@ -26,7 +26,7 @@ class Referred:
 
     Attributes:
         unread: Objects of which nobody can say whether they are there, each with the reason.
-        files: Secret files by path, as far as they were asked for.
+        files: Secret files by path, as far as they were requested.
     """
 
     secrets: Mapping[ObjectName, Secret]

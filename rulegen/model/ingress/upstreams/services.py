@@ -42,9 +42,9 @@ class UpstreamOptions(NamedTuple):
     """How an Ingress wants a Service's servers to be picked.
 
     Attributes:
-        host: The host that asks, where a cookie makes the upstream its own; None where none does.
+        host: The host that asks, where a cookie makes the upstream its own; None if none does.
         transport: What is spoken, of `transport_of`: engines keep connections by address alone, and one that was made
-            without TLS, or to a server that nobody verified, must not serve where that is asked for.
+            without TLS, or to a server that nobody verified, must not serve where that is requested.
     """
 
     balance: str = ""
@@ -80,13 +80,13 @@ class Targets:
     """Makes upstreams out of Services, each once.
 
     Attributes:
-        upstreams: Those that were asked for, by name.
-        refuses_names: Whether ExternalName Services are refused.
+        upstreams: Those that were requested, by name.
+        refuses_names: Whether ExternalName Services are rejected.
         resolves: Whether there is a name server to resolve names with.
         forbidden: What the engine connects to for no Ingress.
         refused: Fields with addresses that nothing is passed on to, each with the reason.
         addresses: Which Services have which addresses; follows from `services` where it is not given.
-        endpoints: Of each Service that was asked for; may be shared with others that decide by the same.
+        endpoints: Of each Service that was requested; may be shared with others that decide by the same.
     """
 
     services: Mapping[ObjectName, ServiceInput]
@@ -104,7 +104,7 @@ class Targets:
     def of_service(
         self, name: ObjectName, port: ServiceBackendPort, wish: UpstreamOptions = PLAIN
     ) -> tuple[Target, str]:
-        """Return where requests to a Service's port go, and why there is nothing behind it; empty where there is."""
+        """Return where requests to a Service's port go, and why there is nothing behind it; empty if there is."""
         key = (name, port.name, port.number, wish)
         known = self._known.get(key)
         if known is None:
@@ -132,7 +132,7 @@ class Targets:
         return self.forbidden.refusal(address, AddressUse.UPSTREAM, port)
 
     def refused_endpoints(self, name: ObjectName, port: ServiceBackendPort) -> str:
-        """Return which endpoints of a Service's port are not used, and why; empty where all are."""
+        """Return which endpoints of a Service's port are not used, and why; empty if all are."""
         known = self.endpoints.get(name)
         if known is not None and not known.refused and not known.notes:
             return ""  # the usual case, for each path
@@ -216,7 +216,7 @@ class Targets:
         return self._keep(self._picking(upstream, wish)), ""
 
     def _own(self, name: ObjectName, cluster_ip: str, port: int) -> str:
-        """Return the Service's own address and port; empty where it has none, or one that only this node can mean."""
+        """Return the Service's own address and port; empty if it has none, or one that only this node can mean."""
         if cluster_ip in ("", "None"):
             return ""
         address = parse_address(cluster_ip)
@@ -338,7 +338,7 @@ class UsableEndpoints(NamedTuple):
 
 
 def _private(asked: ServiceInput) -> Iterator[tuple[str, str]]:
-    """Yield addresses that only this node can mean: whoever writes endpoints must not reach what listens there."""
+    """Yield addresses that only this node can mean: anyone who writes endpoints must not reach what listens there."""
     for known in asked.slices:
         where = f"{asked.endpoints_from or 'EndpointSlice'} {known.metadata.namespace}/{known.metadata.name}"
         for index, endpoint in enumerate(known.endpoints):
@@ -349,7 +349,7 @@ def _private(asked: ServiceInput) -> Iterator[tuple[str, str]]:
 
 
 def _not_used(refused: Mapping[str, str]) -> str:
-    """Return endpoints with their reasons in words, the first few of many; empty where there are none."""
+    """Return endpoints with their reasons in words, the first few of many; empty if there are none."""
     if not refused:
         return ""
     shown = [f"{endpoint} is not used: {why}" for endpoint, why in sorted(refused.items())[:_SHOWN]]

@@ -1,1 +1,1 @@
-"""Annotations and ConfigMap keys: each read into a type, or refused with the reason."""
+"""Annotations and ConfigMap keys: each read into a type, or rejected with the reason."""

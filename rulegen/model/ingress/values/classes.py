@@ -40,7 +40,7 @@ class Selection:
     namespace_selector: Selector | None = None
 
     def refusal(self, ingress: Ingress, world: ClusterSnapshot) -> str:
-        """Return why an Ingress is not ours; empty where it is. The field goes before the annotation."""
+        """Return why an Ingress is not ours; empty if it is. The field goes before the annotation."""
         namespace, classes = ingress.metadata.namespace, world.ingress_classes
         if self.namespaces and namespace not in self.namespaces:
             return f"namespace {namespace} is not watched"

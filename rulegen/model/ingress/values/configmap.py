@@ -67,7 +67,7 @@ def _field(key: str) -> str:
 
 
 def _meant(key: str) -> str:
-    """Return the question whether the nearest key was meant; empty where none is near."""
+    """Return the question whether the nearest key was meant; empty if none is near."""
     near = get_close_matches(key[:100].lower().replace("_", "-"), [*SETTINGS, *OTHER_NAMES], 1)
     return f'; did you mean "{near[0]}"?' if near else ""
 

@@ -1,4 +1,4 @@
-"""Values of annotations and settings, typed: whoever has one of these has no untrusted text any more.
+"""Values of annotations and settings, typed: anyone who has one of these has no untrusted text any more.
 
 Each function takes the text of an annotation or of a ConfigMap key and returns a value, or raises ValueError with what
 is wrong and what was expected. A text is matched as a whole, never up to a newline. The words are those of
@@ -45,7 +45,7 @@ _COOKIE_NAME: Final = re.compile(r"[A-Za-z0-9!#&'*+.^_`|~-]{1,100}\Z")
 _COOKIE_PATH: Final = re.compile(r"/[A-Za-z0-9._~!&'()*+,=:@%/-]{0,500}\Z")
 _PATH: Final = re.compile(r"/[A-Za-z0-9._~!&'()*+,;=:@%/-]{0,1000}\Z")
 _URL_TEXT: Final = re.compile(r"[A-Za-z0-9._~:/?#\[\]@!&'()*+,;=%$-]{1,2000}\Z")
-# $request_uri begins with a slash, always: it may stand right behind the host, as many write it.
+# $request_uri starts with a slash, always: it may stand right behind the host, as many write it.
 _URL: Final = re.compile(
     r"(https?)://((?:\$(?:http_)?host(?![A-Za-z0-9_]))?[^/?#$]*)((?:[/?#]|\$request_uri(?![A-Za-z0-9_])).*)?\Z"
 )
@@ -328,7 +328,7 @@ def _url(variables: frozenset[str], text: str) -> Url:
 
 
 def check_variables(text: str, allowed: Collection[str]) -> None:
-    """Check that every dollar sign begins a variable that is allowed; a name ending in `_` allows all that begin so."""
+    """Check that every dollar sign starts a variable that is allowed; a name ending in `_` allows all that start so."""
     rest = _VARIABLE.sub("", text)
     names = [match[1] or match[2] for match in _VARIABLE.finditer(text)]
     families = tuple(name for name in allowed if name.endswith("_"))

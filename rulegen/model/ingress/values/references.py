@@ -1,4 +1,4 @@
-"""Which Secrets and ConfigMaps Ingresses name, so that these and no others are asked for."""
+"""Which Secrets and ConfigMaps Ingresses name, so that these and no others are requested."""
 
 from __future__ import annotations
 

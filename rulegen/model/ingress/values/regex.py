@@ -2,7 +2,7 @@
 
 What is accepted compiles in PCRE2 and cannot run away: literals, classes, groups, alternatives, quantifiers, anchors,
 a leading `(?i)`, and lookahead. A repeated group whose inside can match in more than one way (`(a+)+`, `(aa?)+`) is
-refused, as the time it takes grows exponentially with the request; so is all that few need (lookbehind, back
+rejected, as the time it takes grows exponentially with the request; so is all that few need (lookbehind, back
 references, verbs, recursion, named groups, atomic groups, callouts, escapes beyond the common ones).
 """
 
@@ -63,7 +63,7 @@ class Outline(NamedTuple):
     """What is known of the texts that an expression matches, without matching any.
 
     Attributes:
-        heads: Each of them begins with one of these, which are in lower case, in any case.
+        heads: Each of them starts with one of these, which are in lower case, in any case.
         least: Each of them has at least so many bytes.
     """
 
@@ -86,7 +86,7 @@ def outline(pattern: str) -> Outline:
 
 
 def outline_of_text(text: str) -> Outline:
-    """Return the outline of the expression that matches this text and what goes on behind it."""
+    """Return the outline of the expression that matches this text and what continues behind it."""
     return Outline((text.lower(),), len(text))
 
 
@@ -103,7 +103,7 @@ class _Part(NamedTuple):
         ways: In how many ways it can match one text, at most; infinite where it repeats without bound.
         size: What it takes when it is compiled.
         least: How many characters it matches at least.
-        heads: Texts, with one of which everything begins that it matches, ignoring case.
+        heads: Texts, with one of which everything starts that it matches, ignoring case.
         is_whole: Whether it matches nothing but these texts.
     """
 
@@ -123,7 +123,7 @@ class _Reader:
     unbounded: int = 0
 
     def fail(self, what: str) -> NoReturn:
-        """Refuse the expression."""
+        """Reject the expression."""
         raise ValueError(f"{quoted(self.pattern)} cannot be used: {what}, at character {self.at + 1}")
 
     def alternatives(self, depth: int) -> _Part:
@@ -199,7 +199,7 @@ class _Reader:
         if most < least:
             self.fail("a repetition with its bounds in the wrong order")
         if not most:
-            self.fail("something that is repeated zero times")  # it would hide how an alternative begins
+            self.fail("something that is repeated zero times")  # it would hide how an alternative starts
         self.at = quantifier.end()
         if _QUANTIFIER.match(self.pattern, self.at):
             self.fail("a quantifier that repeats nothing")
@@ -255,7 +255,7 @@ class _Reader:
             last = self._member(last)
 
     def _member(self, last: str) -> str:
-        """Read one member of a class; `last` is the character that a range could begin with."""
+        """Read one member of a class; `last` is the character that a range could start with."""
         if match := _POSIX.match(self.pattern, self.at):
             self.at = match.end()
             self._no_range()
@@ -283,7 +283,7 @@ class _Reader:
         return character
 
     def _no_range(self) -> None:
-        r"""Refuse a range that begins with a class, as `[\d-z]`."""
+        r"""Reject a range that starts with a class, as `[\d-z]`."""
         if self.pattern.startswith("-", self.at) and self.pattern[self.at + 1 : self.at + 2] != "]":
             self.fail("a range without a start")
 

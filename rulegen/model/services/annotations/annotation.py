@@ -17,14 +17,14 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 PREFIX: Final = "rulegen.io/"
-"""What the names of our annotations begin with. Those of other prefixes are others', and never looked at."""
+"""What the names of our annotations start with. Those of other prefixes are others', and never looked at."""
 
 
 class InvalidAnnotationError(ValueError):
     """The value of an annotation cannot be used.
 
     Attributes:
-        faults: What is wrong; their paths begin behind the annotation's name.
+        faults: What is wrong; their paths start behind the annotation's name.
     """
 
     def __init__(self, faults: Sequence[Fault]) -> None:

@@ -28,11 +28,11 @@ SCHEDULER: Final = ServiceAnnotation[str | None](
 
 
 def scheduler_of(service: Service, known: Collection[str] | None, where: str, warn: Callable[[str], None]) -> str:
-    """Return the scheduler that a Service asks for; empty for none, or for one that cannot be used.
+    """Return the scheduler that a Service requests; empty for none, or for one that cannot be used.
 
     Args:
         service: The Service.
-        known: What this node's kernel offers; None where nobody knows: then any of Linux will do.
+        known: What this node's kernel offers; None if nobody knows: then any of Linux will do.
         where: The Service, for messages.
         warn: Receives a warning about a name that the kernel does not offer.
     """
@@ -42,14 +42,14 @@ def scheduler_of(service: Service, known: Collection[str] | None, where: str, wa
         return name or ""
     expected = ", ".join(sorted(offered)) or "none here"
     warn(
-        f"{where}: {SCHEDULER.path}: {quoted(name)} is no scheduler that this kernel offers"
+        f"{where}: {SCHEDULER.path}: {quoted(name)} is not a scheduler that this kernel offers"
         f" (expected one of {expected}); {SCHEDULER.otherwise}"
     )
     return ""
 
 
 def warn_of_ignored_weights(service: Service, scheduler: str, where: str, warn: Callable[[str], None]) -> None:
-    """Warn where a Service asks for weights that its scheduler ignores; an empty one is not that of IPVS."""
+    """Warn where a Service requests weights that its scheduler ignores; an empty one is not that of IPVS."""
     if scheduler in _WEIGHTED and service.metadata.annotations.get(WEIGHTS.name):
         other = f'{SCHEDULER.name}: "{_WEIGHTED[scheduler]}"'
         warn(f"{where}: {WEIGHTS.path}: the scheduler {scheduler} ignores weights; use one that does not: {other}")

@@ -52,7 +52,7 @@ class EndpointWeights:
 
 
 def read_weights(text: str) -> EndpointWeights | None:
-    """Return the weights of a text; None where it names nobody.
+    """Return the weights of a text; None if it names nobody.
 
     Raises:
         InvalidAnnotationError: With every fault; an annotation with one has no effect at all.
@@ -71,7 +71,7 @@ def read_weights(text: str) -> EndpointWeights | None:
     for who, weight in entries.items():
         label, equals, value = who.removeprefix(_NODE).partition("=")
         if isinstance(weight, bool) or not isinstance(weight, int) or not 1 <= weight <= WEIGHT_MAX:
-            problem = f"{described(weight)} is no weight (1–{WEIGHT_MAX})"
+            problem = f"{described(weight)}is not a weight (1–{WEIGHT_MAX})"
         elif not who.startswith(_NODE):
             problem = "" if is_subdomain(who) else "expected the name of a Pod, or node:LABEL=VALUE"
             pods[who] = weight
@@ -79,7 +79,7 @@ def read_weights(text: str) -> EndpointWeights | None:
             problem = f"expected node:{_ZONE_LABEL}=VALUE or node:{_HOST_LABEL}=VALUE"
         else:
             has_value = equals and value and (is_label_value(value) or is_subdomain(value))
-            problem = "" if has_value else "expected the value of a label behind ="
+            problem = "" if has_value else "expected the value of a label after ="
             nodes.append((label, value, weight))
         if problem:
             faults.append(Fault(f'["{printable(who)}"]', problem))

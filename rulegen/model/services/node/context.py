@@ -46,9 +46,9 @@ class NodeContext:
         place: Name and zone.
         addresses: The node's primary address of each family; loopback where nobody knows one.
         external_ips: Whether spec.externalIPs is honoured.
-        schedulers: Those that IPVS can use here; None where nobody knows.
-        scheduler: How IPVS spreads connections where a Service says nothing; empty where it spreads none.
-        broadcasts: Addresses of this node's networks that mean all of them: IPVS refuses to send there.
+        schedulers: Those that IPVS can use here; None if nobody knows.
+        scheduler: How IPVS spreads connections where a Service says nothing; empty if it spreads none.
+        broadcasts: Addresses of this node's networks that mean all of them: IPVS rejects to send there.
         others: Addresses of the cluster's other Nodes that are known, each with that Node's name.
         binds_others: Whether such an address is bound all the same, as kube-proxy does it.
         binds: Whether external addresses of Services are bound to this node, as in ipvs mode.
@@ -125,7 +125,7 @@ def _others(nodes: Iterable[structs.Node], name: str) -> dict[Address, str]:
 
 
 def primary_addresses(node: structs.Node | None, options: Options) -> dict[Family, Address | None]:
-    """Return the node's own address of each family, from bindAddress or its Node object; None where neither has one."""
+    """Return the node's own address of each family, from bindAddress or its Node object; None if neither has one."""
     known = {family: _node_address(node, family) for family in Family}
     if options.bind_address is not None:
         known[family_of(options.bind_address)] = options.bind_address

@@ -1,6 +1,6 @@
 """What is known of this node while its Node object is gone, or says less than it did.
 
-A Node is deleted and made anew, and a new one has no addresses before the kubelet has registered them and no pod CIDRs
+A Node is deleted and made again, and a new one has no addresses before the kubelet has registered them and no pod CIDRs
 before the controller has assigned them. Rules that restrict node ports to the Node's addresses, or masquerade all but
 its pods' traffic, must not open meanwhile (kubernetes/kubernetes#111344).
 """
@@ -23,7 +23,7 @@ class KnownNode(NamedTuple):
     """The Node that decisions are made with.
 
     Attributes:
-        node: The object, completed with what an earlier one said; None where there never was one.
+        node: The object, completed with what an earlier one said; None if there never was one.
         kept: What is kept of an earlier one, in sentences for people.
     """
 
@@ -37,7 +37,7 @@ def known_node(name: str, before: Node | None, now: Node | None) -> KnownNode:
     Args:
         name: The node's name.
         before: The Node that held until now.
-        now: The object as it is; None where it is not there.
+        now: The object as it is; None if it is not there.
     """
     if before is None:
         return KnownNode(now)

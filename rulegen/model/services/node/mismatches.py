@@ -1,4 +1,4 @@
-"""Where a configuration, the Node and the host do not fit together: what kube-proxy 1.36 refuses, and warns about."""
+"""Where a configuration, the Node and the host do not fit together: what kube-proxy 1.36 rejects, and warns about."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
 """Warnings about a node's configuration that need the Node object, or the node's addresses, to be seen.
 
-None of them changes a rule: kube-proxy goes on in all of these cases, and so does rulegen. Where kube-proxy does not
-start, `rulegen.model.services.node.mismatches` refuses.
+None of them changes a rule: kube-proxy continues in all of these cases, and so does rulegen. Where kube-proxy does not
+start, `rulegen.model.services.node.mismatches` rejects.
 """
 
 from __future__ import annotations

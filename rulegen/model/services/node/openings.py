@@ -1,7 +1,7 @@
 """What a changed configuration opens that the one before it kept closed.
 
 A configuration that can be read is obeyed, also where a field is missing that was there before. Most fields restrict
-something, so a line that got lost opens it: whoever reads the log must see what.
+something, so a line that got lost opens it: anyone who reads the log must see what.
 """
 
 from __future__ import annotations
@@ -99,7 +99,7 @@ def _ipvs(before: Options, after: Options) -> Iterator[str]:
     ]
     if lost:
         networks = ", ".join(map(str, lost))
-        yield f"ipvs.excludeCIDRs no longer names {networks}: virtual servers of others in there may be removed"
+        yield f"ipvs.excludeCIDRs no longer names {networks}: other programs' virtual servers there may be removed"
     if before.ipvs_strict_arp and not after.ipvs_strict_arp:
         yield "ipvs.strictARP is off: other interfaces answer ARP for the addresses of Services"
 

@@ -26,7 +26,7 @@ HASH_VARIABLES: Final = (
 
 
 def _own_path(text: str) -> str:
-    """Return the path of a cookie of our own; a semicolon in it would begin another attribute (RFC 6265)."""
+    """Return the path of a cookie of our own; a semicolon in it would start another attribute (RFC 6265)."""
     if ";" in text:
         raise ValueError(f"{quoted(text)} is not a path such as /app")
     return readers.cookie_path(text)
