@@ -1,1 +1,1 @@
-"""The command line: arguments, exit codes, and what is printed."""
+"""The command line: arguments, exit codes, and output."""

@@ -26,8 +26,8 @@ class CommandTables:
     """What a command works with.
 
     Attributes:
-        tables: The languages and backends that there are.
-        drivers: Who reads and writes each language on this host.
+        tables: The known languages and backends.
+        drivers: The driver of each language on this host.
     """
 
     tables: Tables = TABLES
@@ -35,7 +35,7 @@ class CommandTables:
 
 
 def command_tables() -> CommandTables:
-    """Return the tables of the command that runs now; rulegen's own outside of one."""
+    """Return the tables of the current command; rulegen's own if no command runs."""
     context = click.get_current_context(silent=True)
     passed = context.find_object(CommandTables) if context is not None else None
     return passed or CommandTables()

@@ -1,7 +1,7 @@
-"""The entry point: arguments, exit codes, errors as one line. The work is done in the layers below.
+"""The entry point: arguments, exit codes, errors as one line. Lower layers do the work.
 
-Exit codes: 0 done (and, with --detailed-exitcode, nothing to change); 1 an error, of usage too; 2 changes, with
---detailed-exitcode only; 130 interrupted. Where nobody reads the output any more, SIGPIPE ends it (141 in a shell).
+Exit codes: 0 success (with --detailed-exitcode: no changes); 1 an error, including wrong usage; 2 changes, only with
+--detailed-exitcode; 130 interrupted. If the reader of the output ends, SIGPIPE ends the command (141 in a shell).
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ _COMMANDS = {
 
 
 class _Commands(click.Group):
-    """The commands by name; the module of one is loaded when it is called, so that help is quick."""
+    """The commands by name; the module of a command is loaded when it is called, so that help is fast."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002 - click's signature
         return list(_COMMANDS)
@@ -49,7 +49,7 @@ class _Commands(click.Group):
         return command
 
     def make_context(self, *given: Any, **settings: Any) -> click.Context:
-        """Read the arguments; --help and --version print here."""
+        """Read the arguments; --help and --version are printed here."""
         with ends_with_its_reader():
             return super().make_context(*given, **settings)
 
@@ -79,11 +79,11 @@ def main(arguments: list[str] | None = None, tables: CommandTables | None = None
     """Run one command and exit; every error is one clear line and a next step.
 
     Args:
-        arguments: Of the command line; None for those of the process.
-        tables: The languages, modes and drivers to work with; None for rulegen's own.
+        arguments: Command-line arguments; None for those of the process.
+        tables: The languages, modes and drivers to use; None for rulegen's own.
     """
     open_streams()
-    os.umask(os.umask(0o077) | 0o022)  # nobody else writes to what a command makes, anyone who started it
+    os.umask(os.umask(0o077) | 0o022)  # files of a command are not writable for others, whatever the umask is
     gc.disable()  # a command ends soon, and its hundred thousands of frozen objects have no cycles
     try:
         code = cli.main(args=arguments, prog_name="rulegen", standalone_mode=False, obj=tables)

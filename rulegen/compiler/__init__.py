@@ -1,1 +1,1 @@
-"""From objects to a plan. `plan`, `apply`, `export` and the agent share it; nothing here does I/O."""
+"""From objects to a plan, for `plan`, `apply`, `export` and the agent; nothing here does I/O."""

@@ -1,4 +1,4 @@
-"""The languages and backends that there are: passed to whatever compiles, plans, writes or shows."""
+"""The known languages and backends, which are passed to all functions that need them."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ LANGUAGES: Mapping[str, Language] = MappingProxyType(
         )
     }
 )
-"""One row for each language, by name, in the order in which people read what changes."""
+"""One row for each language, by name, in display order."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -44,7 +44,7 @@ class Tables:
     """The languages and backends that there are.
 
     Attributes:
-        languages: By name, in the order in which people read what changes.
+        languages: By name, in display order.
         backends: By mode.
     """
 
@@ -53,7 +53,7 @@ class Tables:
 
     @property
     def modes(self) -> Mapping[str, ModeSections]:
-        """Which sections of a configuration each mode reads."""
+        """The sections of a configuration that each mode uses."""
         return {mode: backend.sections for mode, backend in self.backends.items()}
 
     def backend(self, mode: str) -> Backend:
@@ -71,4 +71,4 @@ class Tables:
 
 
 TABLES = Tables()
-"""Those of rulegen itself."""
+"""The tables of rulegen itself."""

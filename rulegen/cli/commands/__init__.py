@@ -1,1 +1,1 @@
-"""One file for each command; `rulegen.cli.main` loads the one that is called."""
+"""One file for each command; `rulegen.cli.main` loads the called one."""

@@ -1,4 +1,4 @@
-"""`rulegen apply`: make a node's rules so."""
+"""`rulegen apply`: write the rules that this node needs."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ from rulegen.plan.plan import Plan
 
 
 class ServicesRefusedError(RulegenError):
-    """What was requested would do harm."""
+    """The requested change would do harm."""
 
 
 @click.command("apply")
@@ -122,7 +122,7 @@ def _refuse_unknown_node(inputs: Inputs) -> None:
 
 
 def _refuse_empty(inputs: Inputs, plan: Plan, *, allow_empty: bool) -> None:
-    """Reject to take all Services away because none was told of."""
+    """Reject input without any Service if the node serves some."""
     if inputs.model.services or allow_empty:
         return
     gone = (item for item in plan.items if item.is_leftover and item.action is Action.DELETE)
@@ -134,7 +134,7 @@ def _refuse_empty(inputs: Inputs, plan: Plan, *, allow_empty: bool) -> None:
 
 
 def _refuse_no_host(ingress: IngressInputs, *, allow_empty: bool) -> None:
-    """Reject to take all hosts away because no Ingress was told of."""
+    """Reject input without any Ingress if nginx serves some."""
     if allow_empty or selected(ingress.completed.world, ingress.options) or ingress.observed is None:
         return
     if ingress.engine.hosts(ingress.observed):
@@ -145,7 +145,7 @@ def _refuse_no_host(ingress: IngressInputs, *, allow_empty: bool) -> None:
 
 
 def _refuse_taken_ports(ingress: IngressInputs) -> None:
-    """Reject to write anything where the engine could not listen afterwards."""
+    """Reject a configuration if the engine could not listen on its ports."""
     if ingress.taken_ports:
         raise ServicesRefusedError(
             "; ".join(ingress.taken_ports),
@@ -154,7 +154,7 @@ def _refuse_taken_ports(ingress: IngressInputs) -> None:
 
 
 def _refuse_unread(inputs: Inputs) -> None:
-    """Reject input of which a part could not be read: it may hold Services that this node serves now."""
+    """Reject input that could not be read completely: it may contain Services that this node serves."""
     unread = [line for r in inputs.world.rejected if r.object.startswith(r.source) for line in r.lines()]
     if unread:
         raise ServicesRefusedError(
@@ -164,7 +164,7 @@ def _refuse_unread(inputs: Inputs) -> None:
 
 
 def _refuse_previews(inputs: Inputs) -> None:
-    """Reject what only a preview may have: addresses that no API server has assigned."""
+    """Reject values that were assigned for a preview."""
     assigned = [f"Service {name}: {', '.join(s.assigned)}" for name, s in inputs.model.services.items() if s.assigned]
     if assigned:
         raise InputError(

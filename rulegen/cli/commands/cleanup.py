@@ -1,4 +1,4 @@
-"""`rulegen cleanup`: remove what is ours."""
+"""`rulegen cleanup`: remove the state of rulegen and kube-proxy."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from rulegen.plan.ingress import IngressPlan
 
 DRAIN_S = 300.0
-"""Longer than nginx itself gives old connections by default (worker_shutdown_timeout, 240 s)."""
+"""Longer than nginx's own limit for old connections (worker_shutdown_timeout, 240 s)."""
 
 
 SWITCH = click.option(
@@ -76,7 +76,7 @@ def command(output: str, wait_s: int, *, yes: bool, no_services: bool, **chosen:
 
 
 def _planned_rules(inputs: Inputs) -> tuple[Plan, Report, KernelDataplane]:
-    """Return what must go of rules and what belongs to them, in both variants of iptables unless one is demanded."""
+    """Return the plan that removes rules and related objects, in both iptables variants unless one was given."""
     dataplane, observed = observe_live(inputs, flows=False)
     choice = dataplane.choice
     other = choice.variant.other
@@ -103,5 +103,5 @@ def _planned_rules(inputs: Inputs) -> tuple[Plan, Report, KernelDataplane]:
 
 
 def _end(removal: EngineRemoval, site: IngressPlan) -> list[str]:
-    """Remove an ingress engine; return what was done, in lines."""
+    """Remove an ingress engine; return the completed actions, one line each."""
     return list(removal.remove(site, DRAIN_S))

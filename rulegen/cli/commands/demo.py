@@ -1,4 +1,4 @@
-"""`rulegen demo`: all of it at work, on a node that exists for that only."""
+"""`rulegen demo`: all commands at work, on a node in network namespaces."""
 
 from __future__ import annotations
 
@@ -40,6 +40,6 @@ def command(mode: str) -> None:
         raise HostError("network namespaces need root", hint="run it as root: sudo rulegen demo")
     if NEEDS[mode].has_virtual_servers:
         servers.load(run, ("rr",))
-    # Whoever ends it, by Ctrl-C or otherwise, nothing may be left behind.
+    # Whatever ends the demo, such as Ctrl-C, everything must be removed.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     play(lambda line: print_lines([line], colour=has_colour()), Paint(colour=has_colour()), mode)

@@ -1,4 +1,4 @@
-"""`rulegen doctor`: what this host offers, and what is wrong with it."""
+"""`rulegen doctor`: checks this host."""
 
 from __future__ import annotations
 

@@ -85,9 +85,9 @@ def _export_rules(inputs: Inputs, folder: str) -> None:
 
 
 def _parameters(model: Model) -> str:
-    """Return the kernel parameters as sysctl.conf(5), with what must be known of their order.
+    """Return the kernel parameters in the format of sysctl.conf(5), with comments about the order.
 
-    Where the rules leave INVALID packets alone since the host was said to be liberal, that parameter is among them.
+    If the rules do not drop INVALID packets because conntrack is liberal, that parameter is included.
     """
     values = dict(model.sysctls)
     if not all(node.drop_invalid for node in model.nodes.values()):
@@ -103,7 +103,7 @@ def _parameters(model: Model) -> str:
 
 
 def _counters_script(names: Iterable[str]) -> str:
-    """Return a script that makes the counters; those that are there keep their counts."""
+    """Return a script that creates the counters; existing ones keep their values."""
     lines = [f"nfacct get {name} >/dev/null 2>&1 || nfacct add {name}" for name in names]
     return "\n".join(
         ["#!/bin/sh", "# Creates the counters that the rules use: run it before iptables-restore.", *lines, ""]

@@ -16,7 +16,7 @@ from rulegen.plan import show
 from rulegen.plan.plan import Plan
 
 CHANGES = 2
-"""Exit code of `--detailed-exitcode` where something would change."""
+"""Exit code of `--detailed-exitcode` if something would change."""
 
 
 @click.command("plan")

@@ -176,12 +176,12 @@ def command(
 
 @dataclass(frozen=True, slots=True)
 class _Runs:
-    """One agent after the other, each with the configuration as it is when it starts.
+    """Runs agents one after the other, each with the current configuration.
 
     Attributes:
-        settings: What the command line says.
-        ingress: What it says of Ingresses.
-        fixed: What it says of the agent alone.
+        settings: Options about Services.
+        ingress: Options about Ingresses.
+        fixed: Options of the agent itself.
     """
 
     settings: CliOptions
@@ -190,10 +190,10 @@ class _Runs:
     fixed: dict[str, Any]
 
     def run(self) -> None:
-        """Run agents until a signal ends one, or it has written all once.
+        """Run agents until a signal ends one, or `--once` is complete.
 
         Raises:
-            RulegenError: The first one cannot start, or one has given up.
+            RulegenError: The first agent cannot start, or an agent has failed.
         """
         from rulegen.agent.runtime.signals import Signals  # noqa: PLC0415 - loads the client and netlink
         from rulegen.host.files.watch import FileChanges  # noqa: PLC0415 - the same
@@ -244,12 +244,12 @@ class _Runs:
         )
 
     def _reloaded(self, inputs: Inputs, site: AnyEngine | None) -> tuple[Inputs, AnyEngine | None]:
-        """Return the configuration as it is now; as before where it cannot be used."""
+        """Return the current configuration; the previous one if it is invalid."""
         try:
             fresh = _read(self.settings, self.ingress)
             opened = openings(inputs.options, fresh[0].options)
         except RulegenError as error:
-            # A node that works is not given up for a slip in a file.
+            # An agent that works must not end because of an error in a file.
             self.log.error(NOT_RELOADED, error=error.message)
             return inputs, site
         self.log.info("configuration reloaded")
@@ -258,7 +258,7 @@ class _Runs:
         return fresh
 
     def _look(self, agent: Agent, inputs: Inputs) -> None:
-        """Reload if a changed file comes to other options."""
+        """Reload if a changed file leads to other options."""
         try:
             fresh, _ = _read(self.settings, self.ingress)
         except RulegenError as error:
@@ -270,7 +270,7 @@ class _Runs:
             agent.wake_up("reload")
 
     def _can_reload(self) -> bool:
-        """Return whether another agent could start now; if not, log what it lacks, and the present one continues."""
+        """Return whether a new agent could start now; if not, log the reason, and the current agent continues."""
         from rulegen.apiserver.transport.client import ApiServer  # noqa: PLC0415 - loads the client
 
         settings = self.settings
@@ -284,10 +284,10 @@ class _Runs:
 
 
 def _read(settings: CliOptions, ingress: ChosenIngress) -> tuple[Inputs, AnyEngine | None]:
-    """Read options and configuration now, and return them with the engine that serves Ingresses, if one does.
+    """Read options and configuration now, and return them with the ingress engine, if there is one.
 
     Raises:
-        RulegenError: The configuration cannot be used.
+        RulegenError: The configuration is invalid.
     """
     inputs = Inputs(settings, ingress=ingress if ingress.ingress else None)
     inputs.options  # noqa: B018 - a fault is to be known now
@@ -300,7 +300,7 @@ def _read(settings: CliOptions, ingress: ChosenIngress) -> tuple[Inputs, AnyEngi
 
 
 def _refuse_shared_ports(inputs: Inputs, ingress: ChosenIngress) -> None:
-    """Reject a port of the ingress engine on which the agent itself is to answer.
+    """Reject a port of the ingress engine that the agent itself uses.
 
     Raises:
         ConfigError: There is such a port.
@@ -317,10 +317,10 @@ def _refuse_shared_ports(inputs: Inputs, ingress: ChosenIngress) -> None:
 
 
 def _publishing(chosen: dict[str, Any], ingress: ChosenIngress) -> Publishing:
-    """Return what of a command's options is about publishing; it is taken out of them.
+    """Return the options about publishing; they are removed from `given`.
 
     Raises:
-        ConfigError: An address is none, or a namespace.
+        ConfigError: An address or a namespace is invalid.
     """
     from rulegen.agent.status.setup import Publishing  # noqa: PLC0415 - loads the client and netlink
 
@@ -345,10 +345,10 @@ def _publishing(chosen: dict[str, Any], ingress: ChosenIngress) -> Publishing:
 
 
 def _seconds(text: str) -> float:
-    """Return what --timeout says, in seconds.
+    """Return the value of --timeout in seconds.
 
     Raises:
-        ConfigError: It is no duration, or none that can be waited for.
+        ConfigError: It is not a valid duration.
     """
     try:
         seconds = parse_duration(f"{text}s" if text.isascii() and text.isdigit() else text)
@@ -368,6 +368,6 @@ def _is_address(text: str) -> bool:
 
 
 def _files(settings: CliOptions, ingress: ChosenIngress) -> list[str]:
-    """Return the files and folders that the options name, and a change of which is obeyed."""
+    """Return the files and folders of the options whose changes take effect while the agent runs."""
     own = ingress.engine.files if ingress.ingress else ()
     return [path for path in (settings.config, settings.host, *own) if path]

@@ -1,1 +1,1 @@
-"""The ingress engines that the command line knows: a table with one row for each."""
+"""The table of ingress engines, with one row each."""

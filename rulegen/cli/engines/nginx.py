@@ -1,4 +1,4 @@
-"""nginx as a row of the table of ingress engines: its options, and what they make."""
+"""nginx as a row of the table of ingress engines: its options, and what they create."""
 
 from __future__ import annotations
 
@@ -32,16 +32,16 @@ if TYPE_CHECKING:
 NGINX_DIR: Final = "/var/lib/rulegen/nginx"
 NAMES_PORT: Final = 10353
 HTTP2_DIRECTIVE: Final = (1, 25, 1)
-"""The nginx since which HTTP/2 is switched on by a directive of its own."""
+"""First version of nginx with a directive for HTTP/2."""
 SHARED_USER: Final = "nobody"
-"""The user of programs that have none of their own."""
+"""User of programs without a user of their own."""
 PLACEHOLDER_NGINX: Final = NginxFacts(version=(1, 22, 1), user="www-data", group="www-data")
-"""What is assumed of a nginx that is not on this host."""
+"""Assumed facts of an nginx that is not on this host."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ChosenNginx:
-    """nginx, with what a command line says about it; see `ChosenEngine` and the options' help texts."""
+    """nginx with its command-line options; see `ChosenEngine` and the help texts of the options."""
 
     nginx_dir: str = NGINX_DIR
     nginx_binary: str = "nginx"
@@ -50,7 +50,7 @@ class ChosenNginx:
     nginx_user: str = ""
 
     def __post_init__(self) -> None:
-        """Reject what cannot be.
+        """Reject invalid options.
 
         Raises:
             ConfigError: The folder has no name.
@@ -60,7 +60,7 @@ class ChosenNginx:
 
     @property
     def files(self) -> tuple[str, ...]:
-        """The folder of templates, where the user has named one."""
+        """The folder of templates, if the user has given one."""
         return (self.nginx_templates,) if self.nginx_templates else ()
 
     @property
@@ -69,7 +69,7 @@ class ChosenNginx:
         return Path(self.nginx_dir)
 
     def compiler(self, options: IngressOptions, notes: list[str]) -> NginxCompiler:
-        """Return what compiles for an nginx of Debian 12."""
+        """Return a compiler for the nginx of Debian 12."""
         options = self._completed(options, PLACEHOLDER_NGINX, names_port=0)
         made_up = SecretFile(content=default_certificate.make())
         templates = read_templates(self.nginx_templates)
@@ -83,7 +83,7 @@ class ChosenNginx:
         look: Callable[[IngressOptions], IngressOptions],
         tries_aside: bool,
     ) -> NginxEngine:
-        """Return the nginx of this host."""
+        """Return the engine for the nginx of this host."""
         templates = read_templates(self.nginx_templates)
         facts = self.facts(notes)
         known = default_certificate.load(self.folder)
@@ -107,14 +107,14 @@ class ChosenNginx:
         )
 
     def removal(self) -> NginxRemoval:
-        """Return what removes the nginx of this host."""
+        """Return the removal of the nginx of this host."""
         return NginxRemoval(NginxService(self.folder, run, binary=self.nginx_binary))
 
     def facts(self, notes: list[str]) -> NginxFacts:
-        """Return what the nginx of this host is, and note where other programs run as its workers' user.
+        """Return the facts of this host's nginx; add a note if other programs run as the user of its workers.
 
         Raises:
-            HostError: It is not installed, or its workers have no user.
+            HostError: It is not installed, or the user of its workers does not exist.
         """
         facts = gather_nginx(run, self.nginx_binary, user=self.nginx_user)
         if facts.user == SHARED_USER:
@@ -125,7 +125,7 @@ class ChosenNginx:
         return facts
 
     def _completed(self, options: IngressOptions, facts: NginxFacts, *, names_port: int) -> IngressOptions:
-        """Return options with what only nginx needs."""
+        """Return options with those that only nginx needs."""
         user = self.nginx_user or facts.user
         host = replace(
             options.host,
@@ -136,7 +136,7 @@ class ChosenNginx:
         return replace(options, host=host)
 
     def _asking_us(self, options: IngressOptions) -> IngressOptions:
-        """Return options without name servers where nginx would ask another user of the host instead of rulegen."""
+        """Return options without name servers if another user's program has the port of rulegen's resolver."""
         return options if control.stranger(self.names_port) is None else replace(options, resolvers=())
 
 
@@ -144,7 +144,7 @@ def _group(facts: NginxFacts) -> int | None:
     """Return the id of the workers' group.
 
     Raises:
-        HostError: There is no such group.
+        HostError: The group does not exist.
     """
     try:
         return grp.getgrnam(facts.group).gr_gid if facts.group else None

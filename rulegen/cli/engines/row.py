@@ -1,4 +1,4 @@
-"""What a row of the table of ingress engines says: the engine's options, its tools, and how it is made."""
+"""A row of the table of ingress engines: the engine's options, its tools, and its constructor."""
 
 from __future__ import annotations
 
@@ -13,22 +13,22 @@ if TYPE_CHECKING:
     from rulegen.model.ingress.options import IngressOptions
 
     Option = Callable[[Any], Any]
-    """What `click.option` returns."""
+    """Return type of `click.option`."""
 
 
 class ChosenEngine(Protocol):
-    """An engine, with what a command line says about it."""
+    """An engine with its command-line options."""
 
     @property
     def files(self) -> tuple[str, ...]:
-        """Files and folders that the options name; the agent follows their changes."""
+        """Files and folders of the options; the agent watches them for changes."""
 
     def compiler(self, options: IngressOptions, notes: list[str]) -> AnyCompiler:
-        """Return what compiles for a host that may be another one.
+        """Return a compiler that does not depend on this host.
 
         Args:
-            options: What is wanted of every engine.
-            notes: What a user should know is added to it.
+            options: Options that every engine has.
+            notes: Receives notes for the user.
         """
 
     def engine(
@@ -42,17 +42,17 @@ class ChosenEngine(Protocol):
         """Return the engine of this host.
 
         Args:
-            options: What is wanted of every engine.
-            notes: What a user should know is added to it.
-            look: Returns options of every engine with the present state of the host.
-            tries_aside: Whether nothing may be written where the engine runs until its plan is applied.
+            options: Options that every engine has.
+            notes: Receives notes for the user.
+            look: Returns these options with the current state of the host.
+            tries_aside: Whether nothing may be written to the engine's folder until its plan is applied.
 
         Raises:
-            HostError: The program is not installed, or cannot be used.
+            HostError: The program is not installed or not usable.
         """
 
     def removal(self) -> EngineRemoval:
-        """Return what removes the engine from this host."""
+        """Return the removal of the engine from this host."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -60,13 +60,13 @@ class EngineRow:
     """One ingress engine.
 
     Attributes:
-        name: As in the option --ingress-engine, and in `export --NAME DIR`.
-        choice: Makes a `ChosenEngine`; a dataclass, whose fields are the options below.
-        place: Options that say where the program runs: of all commands that start, ask or end it.
-        live: Options of the commands that start or ask it.
-        form: Options that say what its configuration looks like: of these commands, and of `export`.
-        export_help: What `export --NAME DIR` does.
-        tools: What `doctor` looks for.
+        name: Name in the option --ingress-engine, and in `export --NAME DIR`.
+        choice: Creates a `ChosenEngine`; a dataclass whose fields are the options below.
+        place: Options about where the program runs: for all commands that start, query or stop it.
+        live: Options for the commands that start or query it.
+        form: Options about its configuration: for these commands, and for `export`.
+        export_help: Help text of `export --NAME DIR`.
+        tools: Tools that `doctor` checks.
     """
 
     name: str
@@ -78,10 +78,10 @@ class EngineRow:
     tools: tuple[Tool, ...] = ()
 
     def take(self, given: dict[str, Any]) -> ChosenEngine:
-        """Return the engine with those of a command's options that are its own; they are removed from `given`.
+        """Return the engine with its own options of a command; they are removed from `given`.
 
         Raises:
-            ConfigError: One of them cannot be used.
+            ConfigError: One of them is invalid.
         """
         names = [field.name for field in fields(self.choice)]  # type: ignore[arg-type]
         return self.choice(**{name: given.pop(name) for name in names if name in given})

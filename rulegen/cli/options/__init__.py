@@ -1,1 +1,1 @@
-"""Options that commands share, and the values that they become."""
+"""Options that several commands have, and their values."""

@@ -1,4 +1,4 @@
-"""Options that commands share, and what they come to."""
+"""Options that several commands have, and their values."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ class _PortRangeType(click.ParamType[tuple[int, int]]):
 
 
 def _is_number(text: str) -> bool:
-    """Whether a text is a number of at most five digits: others than 0 to 9 are none of a port."""
+    """Whether a text is a number of at most five digits; a port has only the digits 0 to 9."""
     return text.isascii() and text.isdigit() and len(text) <= 5
 
 
@@ -64,21 +64,21 @@ class _NodeNameType(click.ParamType[str]):
 
 
 class Mode(click.Choice[str]):
-    """The name of a mode that the command has."""
+    """Name of a mode of the command."""
 
     def __init__(self) -> None:
-        """Take rulegen's own modes, for help texts."""
+        """Use rulegen's own modes, for help texts."""
         super().__init__(tuple(MODES))
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
-        """Return the mode; one that a program has passed with its tables is a mode, too."""
+        """Return the mode; modes of tables that a program has passed are accepted too."""
         modes = command_tables().tables.modes
         return str(value) if value in modes else super().convert(value, param, ctx)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CliOptions:
-    """What the command line says, checked one by one; see the options' help texts for the meaning of each."""
+    """Values of the options, each checked; see the help texts for their meaning."""
 
     files: tuple[str, ...] = ()
     config: str | None = None
@@ -121,16 +121,16 @@ class CliOptions:
 
     @property
     def api_terms(self) -> ApiTerms:
-        """What the API server's answers may cost, and the kubeconfig may do."""
+        """Limits for answers of the API server and for the kubeconfig."""
         return ApiTerms(self.api_limit, exec_plugins=not self.no_exec)
 
     @property
     def forced_variant(self) -> Variant | None:
-        """The variant that was demanded; None leaves it to detection."""
+        """The given variant; None to detect it."""
         return None if self.variant == "auto" else Variant(self.variant)
 
     def over(self, document: dict[str, Any]) -> dict[str, Any]:
-        """Return a configuration document with the flags that were given put over what a file said."""
+        """Return a configuration document in which the given flags override the fields of a file."""
         merged = {**document}
         for section, name, value in (
             ("", "mode", self.mode),
@@ -157,13 +157,13 @@ class CliOptions:
                 continue
             if not section:
                 merged[name] = value
-            elif isinstance(there := merged.get(section) or {}, dict):  # else it is rejected as a whole
+            elif isinstance(there := merged.get(section) or {}, dict):  # otherwise it is rejected as a whole
                 merged[section] = {**there, name: value}
         return merged
 
 
 def _listed(text: str | None) -> list[str] | None:
-    """Return the parts of a list with commas; none for an empty one."""
+    """Return the parts of a list separated by commas; nothing for an empty one."""
     return text.split(",") if text else None if text is None else []
 
 
@@ -388,14 +388,14 @@ ALLOW_UNKNOWN_NODE = click.option(
 
 
 def input_options(function: F) -> F:
-    """Add the options that say what to compile, and for which node; the command gets them as `CliOptions` fields."""
+    """Add the options about what to compile, and for which node; the command receives them as `CliOptions` fields."""
     for option in reversed((*_OBJECTS, *_NODE)):
         function = option(function)
     return function
 
 
 def local_traffic_options(function: F) -> F:
-    """Add --config, and the options that say how traffic of this node's pods is told from other traffic."""
+    """Add --config, and the options about recognising traffic from this node's Pods."""
     for option in reversed((_CONFIG, *_LOCAL_TRAFFIC)):
         function = option(function)
     return function

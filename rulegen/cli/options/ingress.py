@@ -1,4 +1,4 @@
-"""Options about Ingresses that commands share, and what they come to."""
+"""Options about Ingresses that several commands have, and their values."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ class _ObjectNameType(click.ParamType[ObjectName]):
 
 
 class _NameType(click.ParamType[str]):
-    """A text that `holds` accepts; one that no object can have selects nothing, or leaves every annotation unread."""
+    """A text that `holds` accepts; another text could never match an object."""
 
     def __init__(self, name: str, holds: Callable[[str], bool], what: str) -> None:
         self.name, self.holds, self.what = name, holds, what
@@ -54,7 +54,7 @@ class _NameType(click.ParamType[str]):
 
 
 class _EndpointNetworkType(click.ParamType[Network]):
-    """A prefix; an address alone is the prefix of that address."""
+    """A prefix; an address alone is a prefix of full length."""
 
     name = "CIDR"
 
@@ -85,7 +85,7 @@ class _SelectorType(click.ParamType[Selector]):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ChosenIngress:
-    """What the command line says about Ingresses; see the options' help texts for the meaning of each.
+    """Values of the options about Ingresses; see the help texts for their meaning.
 
     Attributes:
         engines: Every engine with its own options, by name.
@@ -114,10 +114,10 @@ class ChosenIngress:
 
     @classmethod
     def of(cls, chosen: dict[str, Any]) -> ChosenIngress:
-        """Return what of a command's options is about Ingresses; it is taken out of them.
+        """Return the options about Ingresses; they are removed from `given`.
 
         Raises:
-            ConfigError: Two of them do not go together.
+            ConfigError: Two of them exclude each other.
         """
         engines = {row.name: row.take(chosen) for row in ENGINES.values()}
         own = {field.name: chosen.pop(field.name) for field in fields(cls) if field.name in chosen}
@@ -129,7 +129,7 @@ class ChosenIngress:
         return asked
 
     def refuse_nothing(self, *, no_services: bool, verb: str) -> None:
-        """Reject a command that leaves Services and Ingresses alone: it would have nothing to do.
+        """Reject a command with neither Services nor Ingresses.
 
         Raises:
             ConfigError: It is one.
@@ -142,12 +142,12 @@ class ChosenIngress:
 
     @property
     def engine(self) -> ChosenEngine:
-        """The engine that serves them, with its options."""
+        """The engine that serves Ingresses, with its options."""
         return self.engines[self.ingress_engine]
 
     @property
     def selection(self) -> Selection:
-        """Whose Ingresses are served."""
+        """Which Ingresses are served."""
         return Selection(
             controller=self.controller_class,
             class_name=self.ingress_class,
@@ -253,10 +253,10 @@ _OPTIONS = (
 
 
 def ingress_options(*, switch: bool = True) -> Callable[[F], F]:
-    """Return what adds the options about Ingresses; the command gets them as `ChosenIngress` fields.
+    """Return a decorator that adds the options about Ingresses; the command receives them as `ChosenIngress` fields.
 
     Args:
-        switch: Whether there is --ingress, and options that say where an engine runs.
+        switch: Whether there is --ingress, and options about where an engine runs.
     """
     rows = ENGINES.values()
     form = [option for row in rows for option in row.form]
@@ -266,12 +266,12 @@ def ingress_options(*, switch: bool = True) -> Callable[[F], F]:
 
 
 def removal_options(switch: Callable[[Any], Any]) -> Callable[[F], F]:
-    """Return what adds the options of a command that removes an engine, its --ingress among them."""
+    """Return a decorator that adds the options of a command that removes an engine, including --ingress."""
     return _added((switch, ENGINE, *(option for row in ENGINES.values() for option in row.place)))
 
 
 def export_options() -> Callable[[F], F]:
-    """Return what adds, for each engine, the option that names the folder for its configuration: `export_NAME`."""
+    """Return a decorator that adds, for each engine, the option for the folder of its configuration: `export_NAME`."""
     return _added(
         tuple(
             click.option(f"--{row.name}", f"export_{row.name}", metavar="DIR", help=row.export_help)

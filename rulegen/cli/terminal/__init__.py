@@ -1,1 +1,1 @@
-"""What a user sees and types: colours, questions, standard streams."""
+"""Output and input on the terminal: colours, questions, standard streams."""

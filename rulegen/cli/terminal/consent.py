@@ -1,4 +1,4 @@
-"""Consent: nothing is written to a host without `--yes`, or a yes that somebody typed on a terminal."""
+"""Confirmation: nothing is written to a host without `--yes`, or a yes typed on a terminal."""
 
 from __future__ import annotations
 
@@ -19,25 +19,25 @@ if TYPE_CHECKING:
 QUESTION = "Apply these changes?"
 _CONTROLLING = "/dev/tty"
 _LONGEST_ANSWER = 4096
-"""A terminal hands over one line of at most so many bytes (N_TTY_BUF_SIZE, tty_ioctl(4))."""
+"""Maximum length of a line from a terminal in bytes (N_TTY_BUF_SIZE, tty_ioctl(4))."""
 
 
 class NoConsentError(RulegenError):
-    """There is something to write, no `--yes`, and nobody who could be asked."""
+    """There are changes to write, but neither `--yes` nor a terminal for the question."""
 
 
 def require_consent(*, yes: bool, stdin_is_input: bool = False) -> None:
-    """Return where the changes may be written; else this ends the command with exit code 1.
+    """Return if the changes may be written; otherwise end the command with exit code 1.
 
-    The question and its answer go through the terminal itself, so it does not matter where standard output and standard
-    error lead. What is piped into standard input is never an answer, and neither is an environment variable.
+    The question and the answer use the terminal itself, so redirected standard output and standard error do not matter.
+    Piped input and environment variables never count as an answer.
 
     Args:
         yes: Whether `--yes` was given.
-        stdin_is_input: Whether objects were read from standard input (`-f -`): then the controlling terminal is asked.
+        stdin_is_input: Whether objects were read from standard input (`-f -`): then the controlling terminal is used.
 
     Raises:
-        NoConsentError: There is no terminal to ask on.
+        NoConsentError: There is no terminal.
         click.exceptions.Exit: The answer is not yes.
     """
     if yes:
@@ -46,7 +46,7 @@ def require_consent(*, yes: bool, stdin_is_input: bool = False) -> None:
         try:
             os.write(descriptor, f"{QUESTION} [y/N]: ".encode())
             answer = os.read(descriptor, _LONGEST_ANSWER)
-        except OSError as error:  # it hung up, or belongs to another session
+        except OSError as error:  # it was disconnected, or belongs to another session
             raise _no_consent(f"the terminal cannot be read: {error.strerror}") from None
         if not answer.endswith(b"\n"):
             os.write(descriptor, b"\n")
@@ -57,7 +57,7 @@ def require_consent(*, yes: bool, stdin_is_input: bool = False) -> None:
 
 @contextmanager
 def _terminal(*, stdin_is_input: bool) -> Iterator[int]:
-    """Yield the descriptor of the terminal that somebody types on: standard input's, or the controlling one.
+    """Yield the descriptor of the terminal for the answer: standard input, or the controlling terminal.
 
     Raises:
         NoConsentError: There is none.
@@ -78,7 +78,7 @@ def _terminal(*, stdin_is_input: bool) -> Iterator[int]:
 
 
 def _opened_for_both(number: int) -> int:
-    """Return a new descriptor of a terminal, to write and to read."""
+    """Return a new descriptor of a terminal, for writing and reading."""
     if fcntl.fcntl(number, fcntl.F_GETFL) & os.O_ACCMODE == os.O_RDWR:
         return os.dup(number)
     return os.open(os.ttyname(number), os.O_RDWR | os.O_NOCTTY | os.O_CLOEXEC)

@@ -1,4 +1,4 @@
-"""What people see: colour on a terminal only, JSON for machines, progress on long work."""
+"""Output for people: colours only on a terminal, JSON for machines, progress of long work."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _COLOUR: Final = re.compile(r"(\033\[[0-9]{1,2}m)")
 
 
 def has_colour() -> bool:
-    """Whether standard output is a terminal that wants colour (https://no-color.org)."""
+    """Whether standard output is a terminal with colours (https://no-color.org)."""
     return sys.stdout.isatty() and not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
 
 
@@ -29,8 +29,9 @@ def print_lines(lines: Iterable[str], *, colour: bool = False) -> None:
     """Print lines to standard output, with control and format characters in them escaped.
 
     Args:
-        lines: Each without its end.
-        colour: Whether colours in them are ours, and kept; text of others in such lines is printable already.
+        lines: Lines without line ends.
+        colour: Whether the lines contain colours of rulegen, which are kept; external text in such lines is already
+            escaped.
     """
     shown = _with_our_colours if colour else harmless
     rest = iter(lines)
@@ -44,7 +45,7 @@ def print_json(document: Any) -> None:
     """Print a document to standard output, with all control and format characters in its texts escaped."""
     try:
         encoded = msgspec.json.encode(document)
-    except UnicodeEncodeError:  # a file's name that is no UTF-8
+    except UnicodeEncodeError:  # a file name that is not UTF-8
         encoded = msgspec.json.encode(_spelled(document))
     text = msgspec.json.format(encoded, indent=2).decode()
     sys.stdout.write(f"{harmless_json(text)}\n")
@@ -52,7 +53,7 @@ def print_json(document: Any) -> None:
 
 
 def _spelled(value: Any) -> Any:
-    """Return a document with the bytes of names that are no UTF-8 spelled out, as `\\udcff`."""
+    """Return a document in which bytes of names that are not UTF-8 are escaped, as `\\udcff`."""
     match value:
         case str():
             return value.encode("utf-8", "backslashreplace").decode()
@@ -70,7 +71,7 @@ def complain(text: str) -> None:
 
 
 def note(line: str) -> None:
-    """Print one line to standard error. Where nobody reads that any more, the work continues: it may be half done."""
+    """Print one line to standard error. If nothing reads it any more, the work continues: it may be incomplete."""
     try:
         sys.stderr.write(f"{harmless(line)}\n")
         sys.stderr.flush()
@@ -79,23 +80,23 @@ def note(line: str) -> None:
 
 
 def _with_our_colours(text: str) -> str:
-    """Return what `harmless` does, but for the colours that plans and findings are shown in."""
+    """Return the text as `harmless` does, but keep the colours of plans and findings."""
     parts = _COLOUR.split(text)
     parts[::2] = (harmless(part) for part in parts[::2])
     return "".join(parts)
 
 
 class Progress:
-    """A line on standard error that is written over as work continues; nothing if that is no terminal.
+    """A progress line on standard error that is overwritten; nothing is printed if it is not a terminal.
 
-    As a context, it takes the line away at the end.
+    As a context manager, it removes the line at the end.
     """
 
     def __init__(self) -> None:
         self._shows = sys.stderr.isatty()
 
     def __call__(self, line: str) -> None:
-        """Show the line in place of the one before."""
+        """Replace the previous line."""
         if self._shows:
             sys.stderr.write(f"\r\033[K{printable(line, 200)}")
             sys.stderr.flush()

@@ -1,4 +1,4 @@
-"""Standard streams as a command needs them, however anyone who started us has left them."""
+"""Standard streams in a usable state, whatever the parent process has set."""
 
 from __future__ import annotations
 
@@ -17,16 +17,16 @@ _HANDLER = "rulegen.plain"
 
 
 def open_streams() -> None:
-    """Have streams where anyone who started us closed them, and have them take any text.
+    """Open closed standard streams, and make them accept any text.
 
-    Without the first, a socket takes the number of a closed stream. Without the second, a locale without UTF-8, or a
-    file's name that is no UTF-8, ends the command in the middle of its output.
+    Otherwise a socket would get the number of a closed stream, and a locale without UTF-8 or a file name that is not
+    UTF-8 would end the command during its output.
     """
     for number, (name, mode) in enumerate((("stdin", "r"), ("stdout", "w"), ("stderr", "w"))):
         try:
             os.fstat(number)
         except OSError:
-            os.open(os.devnull, os.O_RDWR)  # takes the lowest number that is free: this one
+            os.open(os.devnull, os.O_RDWR)  # takes the lowest free number, which is this one
             os.set_inheritable(number, True)  # noqa: FBT003 - by position only
         if getattr(sys, name) is None:
             setattr(sys, name, open(os.devnull, mode, encoding="utf-8"))  # noqa: PTH123, SIM115 - open to the end
@@ -39,26 +39,26 @@ def open_streams() -> None:
 
 @contextmanager
 def ends_with_its_reader() -> Iterator[None]:
-    """End as a tool in a pipe does, by SIGPIPE, where nobody reads standard output any more: `rulegen plan | head`.
+    """End by SIGPIPE, like other tools, if nothing reads standard output any more: `rulegen plan | head`.
 
-    Python ignores that signal, so that a peer that goes away is an error of one connection only. Whoever prints finds a
-    BrokenPipeError instead, of which click would make exit code 1.
+    Python ignores that signal, so that a disconnected peer is an error of one connection only. A print then raises
+    BrokenPipeError, which click would turn into exit code 1.
     """
     try:
         yield
     except BrokenPipeError:
         signal.signal(signal.SIGPIPE, signal.SIG_DFL)
         os.kill(os.getpid(), signal.SIGPIPE)
-        raise  # where the signal is blocked
+        raise  # if the signal is blocked
 
 
 def drop_stderr() -> None:
-    """Have what is still written to standard error go nowhere, as nobody reads it: the work itself continues."""
+    """Discard further output on standard error, because nothing reads it; the work itself continues."""
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stderr.fileno())
 
 
 def _spell_out(error: UnicodeError) -> tuple[str, int]:
-    r"""Replace what an encoding does not have: signs of ours by plain ones, all else by `\uXXXX`, as JSON has it."""
+    r"""Replace characters that an encoding does not have: symbols of rulegen by ASCII, all others by `\uXXXX`."""
     if not isinstance(error, UnicodeEncodeError):
         raise error
     text = error.object[error.start : error.end]

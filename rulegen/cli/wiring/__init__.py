@@ -1,1 +1,1 @@
-"""From options to what the layers below need, for all commands that share it."""
+"""Turns options into the input of the layers below, for all commands."""

@@ -1,4 +1,4 @@
-"""`apply` where the kernel rejects a Service: the others are written, it is left out, and the command ends with 1."""
+"""`apply` if the kernel rejects a Service: all others are written, it is left out, and the exit code is 1."""
 
 from __future__ import annotations
 
@@ -28,11 +28,11 @@ if TYPE_CHECKING:
     from rulegen.plan.plan import Plan
 
 MOST_ROUNDS: Final = 5
-"""So often Services that are rejected are searched for."""
+"""Maximum number of searches for rejected Services."""
 
 
 class LeftOutError(RulegenError):
-    """Services were left out, as the kernel rejects them; the rest was written."""
+    """The kernel rejects some Services, which were left out; all others were written."""
 
     def __init__(self, left_out: Mapping[str, str]) -> None:
         lines = [f"Service {owner}: {reason}" for owner, reason in sorted(left_out.items())]
@@ -45,12 +45,12 @@ class LeftOutError(RulegenError):
 
 @dataclass(slots=True)
 class ApartWriter:
-    """Writes what was planned, without the Services that are rejected.
+    """Writes a plan without the rejected Services.
 
     Attributes:
-        inputs: What is wanted.
-        live: What was planned, and what the kernel had then.
-        titles: What was written, for people.
+        inputs: The desired state.
+        live: The plan, and the state of the kernel before it.
+        titles: Completed steps, as text.
     """
 
     inputs: Inputs
@@ -58,13 +58,13 @@ class ApartWriter:
     titles: list[str] = field(default_factory=list)
 
     def write(self, error: HostError) -> dict[str, str]:
-        """Write all but the Services that are rejected; return these with the reasons.
+        """Write everything except the rejected Services; return these with the reasons.
 
         Args:
-            error: Why the whole was rejected.
+            error: Why the whole plan was rejected.
 
         Raises:
-            HostError: It is not by a Service, or cannot be found.
+            HostError: No Service is the cause, or it cannot be found.
         """
         if isinstance(error.__cause__, SchedulerError):
             return self._write_with_fewer(error.__cause__)
@@ -95,7 +95,7 @@ class ApartWriter:
         raise error
 
     def _write_with_fewer(self, error: SchedulerError) -> dict[str, str]:
-        """Write it for a kernel that has not a scheduler that some Services would be given: they get another."""
+        """Write the plan for a kernel without a scheduler that some Services request: they get another one."""
         inputs, counts = self.inputs, self.live.compiled.counts
         known = SCHEDULERS if inputs.facts.schedulers is None else inputs.facts.schedulers
         facts = replace(inputs.facts, schedulers=frozenset(known) - {error.scheduler})
@@ -105,7 +105,7 @@ class ApartWriter:
         return {}
 
     def _without(self, left_out: Mapping[str, str]) -> Compiled:
-        """Return what is wanted without some Services, and what the kernel had of them."""
+        """Return the desired state without some Services, with their current state in the kernel."""
         inputs, live = self.inputs, self.live
         services = {name: service for name, service in inputs.world.services.items() if str(name) not in left_out}
         model = resolve(replace(inputs.world, services=services), inputs.options, inputs.facts, inputs.facts.families)

@@ -1,4 +1,4 @@
-"""From options to an engine, what it is to serve and what it serves now: the wiring for Ingresses."""
+"""From options to an ingress engine, its desired and its current configuration."""
 
 from __future__ import annotations
 
@@ -33,11 +33,11 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class IngressInputs:
-    """What a command line asks of Ingresses, each part read when it is first needed.
+    """The input about Ingresses of a command; each part is read when it is first needed.
 
     Attributes:
-        is_live: Whether this host's engine serves it.
-        tries_aside: Whether nothing may be written where the engine runs until the plan is applied.
+        is_live: Whether the engine of this host serves Ingresses.
+        tries_aside: Whether nothing may be written to the engine's folder until the plan is applied.
     """
 
     chosen: ChosenIngress
@@ -48,7 +48,7 @@ class IngressInputs:
 
     @cached_property
     def options(self) -> IngressOptions:
-        """What is wanted of every engine."""
+        """Options that every engine has."""
         chosen = self.chosen
         host = HttpHost(
             http_port=chosen.http_port,
@@ -76,13 +76,13 @@ class IngressInputs:
         """The engine of this host.
 
         Raises:
-            HostError: Its program is not installed, or cannot be used.
+            HostError: Its program is not installed or not usable.
         """
         return self.chosen.engine.engine(self.options, self.notes, look=self._refreshed, tries_aside=self.tries_aside)
 
     @cached_property
     def compiler(self) -> AnyCompiler:
-        """What compiles where it is not this host's engine that serves."""
+        """The compiler, if no engine of this host is involved."""
         return self.chosen.engine.compiler(self.options, self.notes)
 
     @property
@@ -91,15 +91,15 @@ class IngressInputs:
         return self.engine.name if self.is_live else self.compiler.name
 
     def _forbidden(self, facts: HostFacts) -> Forbidden:
-        """Return what of a host no Ingress may have requests passed on to."""
+        """Return the addresses of this host to which requests must not be forwarded."""
         chosen = self.chosen
         ports = (chosen.http_port, chosen.https_port)
         return replace(of_host(facts), allowed=chosen.ingress_allow_endpoint, ports=ports)
 
     def _refreshed(self, options: IngressOptions) -> IngressOptions:
-        """Return options with the host's present name servers, addresses, gateways, and whether it speaks IPv6.
+        """Return options with the host's current name servers, addresses, gateways and IPv6 support.
 
-        Name servers that are gone stay: resolv.conf(5) is empty for a moment whenever another one is written.
+        If resolv.conf(5) names no server, the previous ones stay: the file is empty for a moment when it is replaced.
         """
         speaks, facts = speaks_ipv6(), self.inputs.facts
         if not self.inputs.chosen.host:
@@ -114,19 +114,19 @@ class IngressInputs:
 
     @cached_property
     def observed(self) -> Any:
-        """What the engine serves; None if it serves nothing, or it cannot be read."""
+        """The served configuration; None if the engine serves nothing, or it cannot be read."""
         return self.engine.observe() if self.is_live else None
 
     @cached_property
     def known(self) -> KnownObjects:
-        """What objects said when they were last read for the engine of this host."""
+        """Last known contents of objects, saved for the engine of this host."""
         return self.engine.known_objects()
 
     @cached_property
     def completed(self) -> CompletedSnapshot:
-        """The objects; with what is known from before of those that an API server does not let be read, or of classes.
+        """The objects, with last known contents for objects that the API server denies, and for classes.
 
-        Files are all there is to be known.
+        With files as input, there are no last known contents.
         """
         world, known = self.inputs.world, {}
         if self.is_live and not self.inputs.chosen.files:
@@ -143,26 +143,26 @@ class IngressInputs:
 
     @cached_property
     def plan(self) -> IngressPlan:
-        """What changes for the engine."""
+        """The changes for the engine."""
         return self.engine.plan(self.site, self.observed) if self.is_live else self.compiler.plan_all(self.site)
 
     @cached_property
     def taken_ports(self) -> tuple[str, ...]:
-        """One line for each port that the plan needs and another program listens on."""
+        """One line for each needed port on which another program listens."""
         return tuple(self.engine.taken_ports(self.site)) if self.is_live and self.plan.changes_program else ()
 
     @property
     def compared_with(self) -> str:
-        """What the plan is made against."""
+        """What the plan is compared with."""
         if not self.is_live:
             return show.NO_SITE
         return f"{self.engine.location}, {'which serves nothing yet' if self.observed is None else 'as it is served'}"
 
     def apply(self) -> list[str]:
-        """Have the engine serve it; return what was done, in lines.
+        """Deploy the configuration; return the completed actions, one line each.
 
         Raises:
-            HostError: It cannot be done; says what is served.
+            HostError: This failed; the message says what is served.
         """
         outcome = self.engine.deploy(self.site)
         try:
@@ -175,7 +175,7 @@ class IngressInputs:
 
 
 def plan_ingress(ingress: IngressInputs, plan: Plan, report: Report) -> tuple[Plan, Report]:
-    """Return a plan and its report with what Ingresses add to them."""
+    """Return a plan and its report with the part about Ingresses."""
     site_plan = ingress.plan
     model = ingress.site.model
     taken = (f"{line}: {ingress.name} cannot listen there, so apply fails" for line in ingress.taken_ports)
@@ -186,7 +186,7 @@ def plan_ingress(ingress: IngressInputs, plan: Plan, report: Report) -> tuple[Pl
 
 
 def export_site(ingress: IngressInputs, folder: str, *, with_secrets: bool) -> None:
-    """Write a configuration for reading, which the engine's program takes without rulegen."""
+    """Write a configuration to a folder, which the engine's program can load without rulegen."""
     site = ingress.site
     ingress.inputs.progress("")
     lines = ingress.compiler.export(site, folder, with_secrets=with_secrets)

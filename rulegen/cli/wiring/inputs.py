@@ -1,4 +1,4 @@
-"""From options to a model and to what the node has, for all commands."""
+"""From options to a model and to the state of the node, for all commands."""
 
 from __future__ import annotations
 
@@ -44,23 +44,23 @@ if TYPE_CHECKING:
 COMMAND_LINE = "command line"
 NOTHING = "none"
 MAX_CONFIGURATION: Final = 1 << 20
-"""The most that a configuration may hold, in bytes: as much as a ConfigMap."""
-"""What --observed says for a node that has no rules at all."""
+"""Maximum size of a configuration in bytes: that of a ConfigMap."""
+"""Value of --observed for a node without any rules."""
 
 
 class StrictError(RulegenError):
-    """--strict: an object has faults."""
+    """An object has faults, with --strict."""
 
 
 @dataclass(frozen=True)
 class Inputs:
-    """What a command line requests, each part read when it is first needed.
+    """The input of a command; each part is read when it is first needed.
 
     Attributes:
-        is_of_this_host: Whether it is this host's state that a plan is made against; kernel parameters of this host say
-            nothing about the one that a dump is of.
-        ingress: What is wanted of Ingresses; None if they are left alone.
-        ingress_flag: The option of this command by which they are not.
+        is_of_this_host: Whether the plan is compared with this host. For a dump of another host, the kernel parameters
+            of this host do not matter.
+        ingress: The input about Ingresses; None if they are not included.
+        ingress_flag: The option of this command that includes Ingresses.
     """
 
     chosen: CliOptions
@@ -73,15 +73,15 @@ class Inputs:
 
     @property
     def tables(self) -> Tables:
-        """The languages and backends that there are."""
+        """The known languages and backends."""
         return self.command_tables.tables
 
     @cached_property
     def configuration(self) -> tuple[Options, tuple[str, ...]]:
-        """The options of the compile, and warnings about the configuration.
+        """The options for the compiler, and warnings about the configuration.
 
         Raises:
-            ConfigError: kube-proxy would reject it, or rulegen does.
+            ConfigError: kube-proxy or rulegen rejects the configuration.
         """
         config, unknown = self._configuration
         modes, tables = self.tables.modes, self.tables
@@ -103,7 +103,7 @@ class Inputs:
 
     @property
     def cautions(self) -> tuple[str, ...]:
-        """What kube-proxy would warn of in the configuration; none of it matters where Services are left alone."""
+        """Warnings that kube-proxy would print about the configuration; nothing if Services are not managed."""
         return tuple(f"{self._source}: {caution}" for caution in cautions(self._configuration[0], self.tables.modes))
 
     @property
@@ -112,9 +112,9 @@ class Inputs:
 
     @cached_property
     def _configuration(self) -> tuple[KubeProxyConfiguration, tuple[str, ...]]:
-        """The configuration, flags over the file, and the paths of unknown fields."""
+        """The configuration, with flags over the file, and the paths of unknown fields."""
         bare = {"apiVersion": API_VERSION, "kind": KIND}
-        # The flags alone come first: a fault of theirs is none of the file's, and no file need be read to see it.
+        # The flags alone are checked first: their faults are not those of the file, which need not be read for that.
         alone = self._read(self.chosen.over(bare), COMMAND_LINE, is_whole=not self.chosen.config)
         return self._configured(self.chosen.config) if self.chosen.config else alone
 
@@ -124,21 +124,21 @@ class Inputs:
         return read_config(document, source, is_whole=is_whole, modes=self.tables.modes)
 
     def _configured(self, source: str) -> tuple[KubeProxyConfiguration, tuple[str, ...]]:
-        """Return the configuration of a file with the flags over it, and its unknown fields."""
+        """Return the configuration of a file with flags over its fields, and its unknown fields."""
         document = _document(source)
         if not isinstance(document, dict):
             return self._read(document, source)
         try:
             return self._read(self.chosen.over(document), source)
         except ConfigError:
-            self._read(document, source)  # where the file alone has no fault, the flags do not go with it
+            self._read(document, source)  # if the file alone has no fault, a flag contradicts it
             return self._read(self.chosen.over(document), f"{COMMAND_LINE}, over {source}")
 
     def _check_scheduler(self, options: Options) -> None:
-        """Reject a scheduler that neither Linux nor this host has: one of an option always, else in ipvs mode.
+        """Reject an unknown scheduler: always if it is an option, otherwise in ipvs mode.
 
         Raises:
-            ConfigError: There is no such scheduler; the message lists those of Linux.
+            ConfigError: The scheduler is unknown; the message lists those of Linux.
         """
         is_option = self.chosen.ipvs_scheduler is not None
         if options.ipvs_scheduler in SCHEDULERS or not (options.needs.has_virtual_servers or is_option):
@@ -153,12 +153,12 @@ class Inputs:
 
     @property
     def options(self) -> Options:
-        """The options of the compile."""
+        """The options for the compiler."""
         return self.configuration[0]
 
     @property
     def node_name(self) -> str:
-        """The name of the node: as it was given, else the host's.
+        """The name of the node: the given one, else the host name.
 
         Raises:
             ConfigError: No Node can have this name.
@@ -175,7 +175,7 @@ class Inputs:
 
     @cached_property
     def facts(self) -> HostFacts:
-        """What the host is: from --host, else from the host."""
+        """The facts of the host: from --host, else from this host."""
         if self.chosen.host:
             return facts_from_document(_document(self.chosen.host), self.chosen.host)
         from rulegen.host.node.facts import gather  # noqa: PLC0415 - loads netlink, which not every call needs
@@ -190,7 +190,7 @@ class Inputs:
         """The objects: from files, else from the API server.
 
         Raises:
-            StrictError: With --strict, an object has faults; all are told.
+            StrictError: An object has faults, with --strict; all faults are reported.
         """
         chosen = self.chosen
         self.options  # noqa: B018 - a fault of the options is told before anything is read
@@ -225,20 +225,20 @@ class Inputs:
 
     @cached_property
     def _budget(self) -> Budget:
-        """What all lists of the API server together may cost."""
+        """Limits for all lists of the API server together."""
         from rulegen.apiserver.budget import Budget  # noqa: PLC0415 - beside the client
 
         return Budget(self.chosen.api_terms)
 
     def _warn_of_ingresses(self, world: ClusterSnapshot) -> None:
-        """Warn where files hold Ingresses and nobody has asked for them."""
+        """Warn if files contain Ingresses and Ingresses are not included."""
         if self.ingress is None and world.ingresses:
             names = [str(name) for name in world.ingresses]
             count = f"{len(names)} Ingress is" if len(names) == 1 else f"{len(names)} Ingresses are"
             self.warn(f"{count} ignored: {listed(names)}; add {self.ingress_flag} to include Ingresses")
 
     def _with_referred(self, cluster: list[Decoded | Rejected]) -> tuple[list[Decoded | Rejected], set[ObjectKey]]:
-        """Return objects and the Secrets and ConfigMaps that Ingresses name, and the names of what may not be read."""
+        """Return objects with the Secrets and ConfigMaps that Ingresses name, and the names of denied ones."""
         refused: set[ObjectKey] = set()
         if self.ingress is None:
             return cluster, refused
@@ -268,23 +268,23 @@ class Inputs:
             cluster = cluster + answer
             if not new:
                 return cluster, refused
-            # The settings may name others.
+            # The settings may name further ones.
             world = replace(world, config_maps={**world.config_maps, **build_world(answer).config_maps})
             asked |= new
 
     def warn(self, text: str) -> None:
-        """Have the report tell what went wrong although work continues; an empty text says nothing."""
+        """Add a warning to the report; an empty text adds nothing."""
         if text:
             self._warnings.add(text)
 
     @property
     def warnings(self) -> tuple[str, ...]:
-        """What went wrong so far although work continues."""
+        """All warnings so far."""
         return self._warnings.texts()
 
     @cached_property
     def model(self) -> Model:
-        """Every decision taken."""
+        """All decisions."""
         self.tables.backend(self.options.mode)
         self.node_name  # noqa: B018 - a fault of it comes before those of objects
         world = self.world
@@ -292,11 +292,11 @@ class Inputs:
         return resolve(world, self.options, self.facts, self.facts.families)
 
     def compiled(self, observed: Observed | None, *, is_live: bool) -> Compiled:
-        """Return the model in its backend's words.
+        """Return the model compiled for its backend.
 
         Args:
-            observed: What is there; None for nothing at all.
-            is_live: Whether that is the kernel's, and not a dump.
+            observed: The observed state; None for an empty node.
+            is_live: Whether it is that of the kernel, not of a dump.
         """
         match self.chosen.nfacct:
             case "on" | "off":
@@ -313,14 +313,14 @@ class Inputs:
         return compile_model(model, self.options.mode, counts=counts, tables=self.tables)
 
     def exported(self) -> Compiled:
-        """Return the model in its backend's words, for files that load anywhere: rules count only if asked to.
+        """Return the model compiled for export: rules have counters only if requested.
 
-        A rule that counts loads only where its counter exists, and few hosts have the tool that makes counters.
+        The kernel rejects a rule whose counter does not exist, and few hosts have the tool that creates counters.
         """
         return self._compiled(counts=self.chosen.nfacct == "on")
 
     def report(self, observed: str, *warnings: str) -> Report:
-        """Return what goes with a plan made against what `observed` names."""
+        """Return the report for a plan that was compared with `observed`."""
         world, model = self.world, self.model
         return Report(
             node=model.node_name,
@@ -341,11 +341,11 @@ class Inputs:
 
 
 def _document(path: str) -> Any:
-    """Return the one document in a file of YAML or JSON: a configuration, or facts of a host.
+    """Return the only document in a YAML or JSON file: a configuration, or facts of a host.
 
     Raises:
-        InputError: There is none, it is broken or larger than `MAX_CONFIGURATION`, or there is a second one, which
-            nobody would obey.
+        InputError: There is no document, it is malformed or larger than `MAX_CONFIGURATION`, or there is a second one,
+            which would be ignored.
     """
     values = []
     for document in read_yaml(read_text(path, max_bytes=MAX_CONFIGURATION).encode()):
@@ -365,7 +365,7 @@ def _document(path: str) -> Any:
 
 
 def can_count() -> bool:
-    """Whether this host's kernel counts with nfacct, whatever a file says of it."""
+    """Whether this host's kernel supports nfacct, whatever a file says."""
     from rulegen.host.netfilter import nfacct  # noqa: PLC0415 - only a live plan needs it
 
     return bool(nfacct.supported())

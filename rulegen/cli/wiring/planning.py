@@ -1,4 +1,4 @@
-"""From options to a plan: against this host's kernel, saved dumps, or nothing."""
+"""From options to a plan: compared with this host's kernel, with dumps, or with an empty node."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
 
 def report_without_services(inputs: Inputs) -> Report:
-    """Return what goes with a plan that leaves the rules for Services alone."""
+    """Return the report for a plan without rules of Services."""
     world = inputs.world
     return Report(
         node=inputs.node_name,
@@ -45,11 +45,11 @@ def report_without_services(inputs: Inputs) -> Report:
 
 
 def observe_live(inputs: Inputs, *, flows: bool = True) -> tuple[KernelDataplane, Observed]:
-    """Return this host's dataplane, and what it has now.
+    """Return this host's dataplane and its current state.
 
     Args:
-        inputs: Tell which variant, if one was demanded.
-        flows: Whether to look at conntrack too.
+        inputs: Contain the iptables variant, if one was given.
+        flows: Whether to read conntrack too.
     """
     from rulegen.host.dataplane.kernel import KernelDataplane  # noqa: PLC0415 - only a live plan needs them
     from rulegen.host.dataplane.observe import observed, read_kernel, rules_beside  # noqa: PLC0415 - the same
@@ -85,7 +85,7 @@ def observe_live(inputs: Inputs, *, flows: bool = True) -> tuple[KernelDataplane
 
 
 class LivePlan(NamedTuple):
-    """A plan against the kernel, and what it was made of."""
+    """A plan compared with the kernel, and its input."""
 
     plan: Plan
     report: Report
@@ -95,7 +95,7 @@ class LivePlan(NamedTuple):
 
 
 def plan_live(inputs: Inputs) -> LivePlan:
-    """Return the plan against the kernel."""
+    """Return the plan compared with the kernel."""
     inputs.tables.backend(inputs.options.mode)  # an unknown mode is reported before anything is read
     dataplane, observed = observe_live(inputs)
     choice = dataplane.choice
@@ -109,7 +109,7 @@ def plan_live(inputs: Inputs) -> LivePlan:
 
 
 def plan_saved(inputs: Inputs, paths: tuple[str, ...]) -> tuple[Plan, Report]:
-    """Return the plan against saved dumps, or against nothing."""
+    """Return the plan compared with dumps, or with an empty node."""
     from rulegen.host.files.dumps import read_dumps  # noqa: PLC0415 - only a plan against dumps needs it
 
     facts = inputs.facts
@@ -151,7 +151,7 @@ def plan_saved(inputs: Inputs, paths: tuple[str, ...]) -> tuple[Plan, Report]:
 
 
 def unreadable(rulesets: Mapping[Family, Ruleset]) -> Iterator[str]:
-    """Yield a warning for each family with rules of which the tool could not print every option."""
+    """Yield a warning for each family with rules whose options the tool could not print completely."""
     for family, ruleset in rulesets.items():
         count = unreadable_rules(ruleset)
         if count:
@@ -163,14 +163,14 @@ def unreadable(rulesets: Mapping[Family, Ruleset]) -> Iterator[str]:
 
 
 def _has_state_by_family(inputs: Inputs) -> bool:
-    """Whether the mode writes a language of which each family has a dump of its own, as iptables."""
+    """Whether the mode uses a language with a dump for each family, such as iptables."""
     tables, families = inputs.tables, inputs.facts.families
     written = (tables.languages[name] for name in tables.backend(inputs.options.mode).languages)
     return any(family is not None for language in written for _, family in language.empty(families))
 
 
 def _unseen(inputs: Inputs, dumps: Dumps) -> Iterator[str]:
-    """Yield what a backend needs and no dump tells."""
+    """Yield the state that a backend needs and that no dump contains."""
     for name in inputs.tables.backend(inputs.options.mode).languages:
         unseen = inputs.tables.languages[name].unseen(dumps.states.get((name, None)))
         if unseen:
@@ -178,7 +178,7 @@ def _unseen(inputs: Inputs, dumps: Dumps) -> Iterator[str]:
 
 
 def _udp_flows(inputs: Inputs) -> list[Flow]:
-    """Return what conntrack remembers; rules can be planned without, so a host that cannot tell is only warned of."""
+    """Return the UDP entries of conntrack; if they cannot be read, add a warning and plan without them."""
     from rulegen.host.netfilter import conntrack  # noqa: PLC0415 - only a live plan needs it
 
     try:

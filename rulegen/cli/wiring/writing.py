@@ -1,4 +1,4 @@
-"""What `apply` and `cleanup` share: show the plan, ask, write, say what was written."""
+"""Common part of `apply` and `cleanup`: show the plan, ask, write, report what was written."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from rulegen.plan.show import Report
 
     EngineWork = Callable[[], list[str]]
-    """Does what a plan says of the ingress engine; returns what was done, in lines."""
+    """Executes the ingress engine's part of a plan; returns the completed actions, one line each."""
 
 
 def write(
@@ -36,23 +36,23 @@ def write(
     engine_after: EngineWork | None = None,
     apart: ApartWriter | None = None,
 ) -> None:
-    """Show a plan, ask whether to write it, and write it. Where it is empty, nobody is asked and nothing is written.
+    """Show a plan, ask whether to write it, and write it. An empty plan causes no question and no write.
 
     Args:
-        plan: What changes.
-        report: What goes with it.
-        dataplane: What it is written to; None if nothing of Services is planned.
+        plan: The changes.
+        report: The report for the plan.
+        dataplane: Writes the changes; None if no rules of Services are planned.
         output: `text` or `json`.
-        yes: Whether not to ask.
+        yes: Whether to skip the question.
         stdin_is_input: Whether objects were read from standard input.
-        engine_before: What is done to the ingress engine before the rules for Services are written, as ending it.
-        engine_after: What is done behind them, as starting it: it then finds the addresses of Services working.
-        apart: What writes the rest where the kernel rejects some Services; None if the whole then fails.
+        engine_before: Action on the ingress engine before the rules are written, such as stopping it.
+        engine_after: Action after the rules are written, such as starting it: addresses of Services then work.
+        apart: Writes the rest if the kernel rejects some Services; None to fail as a whole.
 
     Raises:
-        NoConsentError: There is something to write, and nobody to ask.
-        ApplyError: A write failed; says what was written and what was not.
-        LeftOutError: Some Services are rejected; all others were written.
+        NoConsentError: There are changes, and no terminal for the question.
+        ApplyError: A write failed; the message says what was written and what was not.
+        LeftOutError: Some Services were rejected; all others were written.
     """
     _show(plan, report, output=output, yes=yes)
     work = dataplane.steps(plan) if dataplane is not None else ()
@@ -83,7 +83,7 @@ def write(
 
 
 def _summary(plan: Plan, titles: Sequence[str], left_out: Mapping[str, str]) -> list[str]:
-    """Return in one line what was applied; none for an empty plan."""
+    """Return what was applied, in one line; nothing for an empty plan."""
     if plan.is_empty:
         return []
     writes_engine = plan.site is not None and plan.site.changes_program
@@ -94,7 +94,7 @@ def _summary(plan: Plan, titles: Sequence[str], left_out: Mapping[str, str]) -> 
 
 
 def _show(plan: Plan, report: Report, *, output: str, yes: bool) -> None:
-    """Show the plan as text; beside JSON only where somebody is asked: nobody can agree to what was not shown."""
+    """Show the plan as text; with JSON output only before a question, because the user must see what to confirm."""
     if output == "text":
         print_lines(show.text(plan, report, colour=has_colour()), colour=has_colour())
     elif not (plan.is_empty or yes):
@@ -105,7 +105,7 @@ def _show(plan: Plan, report: Report, *, output: str, yes: bool) -> None:
 def _engine(
     work: EngineWork | None, name: str, written: Sequence[str], pending: Sequence[str], progress: Progress
 ) -> list[str]:
-    """Change the ingress engine; an error says what of the rules was written and what was not."""
+    """Change the ingress engine; an error also says which rules were written."""
     if work is None:
         return []
     progress(f"{name} …")

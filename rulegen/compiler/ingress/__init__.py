@@ -1,1 +1,1 @@
-"""Ingresses to a configuration of nginx, and which Ingress nginx rejects."""
+"""Compiles Ingresses to a configuration of nginx, and finds the Ingress that nginx rejects."""

@@ -1,4 +1,4 @@
-"""Compiling a site with and without some of its Ingresses, to find those that an engine's program rejects."""
+"""Compiles a site with and without some of its Ingresses, to find those that an engine's program rejects."""
 
 from __future__ import annotations
 
@@ -17,18 +17,18 @@ if TYPE_CHECKING:
 
 
 class NotCompiledError(RulegenError):
-    """A configuration cannot be made of these Ingresses; without one of them, it may."""
+    """No configuration can be compiled from these Ingresses; without one of them, it may be possible."""
 
 
 @dataclass(frozen=True, slots=True)
 class _NotCompiled:
-    """A candidate that could not be compiled, and why."""
+    """A candidate that could not be compiled, and the reason."""
 
     reason: str
 
 
 class Candidates(Generic[SiteT]):
-    """The sites of one cluster, each without some Ingresses; every one is compiled once."""
+    """The sites of one cluster, each without some Ingresses; each site is compiled once."""
 
     def __init__(
         self,
@@ -38,13 +38,13 @@ class Candidates(Generic[SiteT]):
         *,
         before: SiteT | None = None,
     ) -> None:
-        """Take what compiles.
+        """Take the compile function.
 
         Args:
             program: Name of the engine's program.
-            compile_site: Compiles with some options; it is given a site of which it may take what is decided alike.
-                Raises NotCompiledError where an Ingress is the reason.
-            options: Leave no Ingress out.
+            compile_site: Compiles with some options; it receives a site whose equal decisions it may reuse.
+                It raises NotCompiledError if an Ingress is the reason.
+            options: Options without left-out Ingresses.
             before: The site of the last decision.
         """
         self._program, self._compile, self._options, self._before = program, compile_site, options, before
@@ -56,12 +56,12 @@ class Candidates(Generic[SiteT]):
         test: Callable[[SiteT], str | None],
         suspects: Callable[[SiteT, str], Sequence[ObjectName]],
     ) -> SiteT:
-        """Return the site without the Ingresses that are rejected, each of them reported with the reason.
+        """Return the site without the rejected Ingresses, each of them reported with the reason.
 
         Args:
             names: The Ingresses that may be left out, oldest first.
             test: Returns why the program rejects a site; None if it does not.
-            suspects: Returns the Ingresses of a site that a message of the program points to.
+            suspects: Returns the Ingresses of a site that a message of the program names.
 
         Raises:
             HostError: The program rejects the site even without all of them.

@@ -1,7 +1,7 @@
-"""What an ingress engine is: the program that serves Ingresses on a node, and how rulegen compiles for it and runs it.
+"""Protocols of an ingress engine: the program that serves Ingresses on a node, its compiler and its operation.
 
-The commands and the agent know these protocols alone. An engine is one row of `rulegen.cli.engines.table`; its
-directives are in `backends`, its language in `languages`, and what touches the host in `host`.
+The commands and the agent know only these protocols. An engine is one row of `rulegen.cli.engines.table`; its
+directives are in `backends`, its language in `languages`, and its access to the host in `host`.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 
 class DeployAction(enum.Enum):
-    """What a deployment did to the engine's program."""
+    """What a deployment did with the engine's program."""
 
     NOTHING = "nothing"
     STARTED = "started"
@@ -34,13 +34,13 @@ class DeployAction(enum.Enum):
 
 @dataclass(frozen=True, slots=True)
 class DeployOutcome:
-    """How a deployment ended: the engine serves `digest`.
+    """Result of a deployment: the engine serves `digest`.
 
     Attributes:
-        digest: What is served now.
-        action: What was done for it.
-        seconds: From the start, the reload or the first change, until the program has confirmed it.
-        notes: What a user should know.
+        digest: Digest of the served configuration.
+        action: What was done with the program.
+        seconds: Time from the start, the reload or the first change to the confirmation by the program.
+        notes: Notes for the user.
     """
 
     digest: str
@@ -50,35 +50,35 @@ class DeployOutcome:
 
 
 class IngressSite(Protocol):
-    """All that an engine is to serve, compiled."""
+    """The compiled configuration of an engine."""
 
     @property
     def model(self) -> IngressModel:
-        """What it was compiled from."""
+        """The model that it was compiled from."""
 
     @property
     def digest(self) -> str:
-        """Names it: equal for equal configurations."""
+        """Its identity: equal for equal configurations."""
 
     @property
     def reads(self) -> ServiceReads | None:
-        """The Services and addresses by which another site may follow; None if any may matter."""
+        """Services and addresses that may change the configuration; None if any may."""
 
 
 class KnownObjects(Protocol):
-    """What objects said when they were last read, kept for the next time and the next process."""
+    """Last known contents of objects, stored for the next decision and the next process."""
 
     notes: list[str]
 
     @property
     def objects(self) -> Mapping[ObjectKey, KnownObject]:
-        """The objects that are known from before."""
+        """The stored objects."""
 
     def keep(self, objects: Mapping[ObjectKey, KnownObject]) -> None:
-        """Know these from now on, and nothing else.
+        """Store these objects and drop all others.
 
         Raises:
-            HostError: They cannot be written; this process knows them all the same.
+            HostError: They cannot be saved; this process still knows them.
         """
 
 
@@ -90,8 +90,8 @@ class IngressCompiler(Protocol[SiteT]):
     """Compiles for an engine that need not be on this host.
 
     Attributes:
-        options: What is wanted; an engine adds to it what only it knows.
-        notes: What a user should know although work continues.
+        options: Options of every engine; an engine adds its own.
+        notes: Notes for the user.
     """
 
     options: IngressOptions
@@ -99,20 +99,20 @@ class IngressCompiler(Protocol[SiteT]):
 
     @property
     def name(self) -> str:
-        """The engine's name: it is the language of its plan's items, and stands in logs and output."""
+        """Name of the engine: the language of its plan's items, also used in logs and output."""
 
     def compile(self, world: ClusterSnapshot) -> SiteT:
-        """Return the configuration for the Ingresses of a cluster, as plain files that need nothing of rulegen.
+        """Return the configuration for the Ingresses of a cluster, as files that work without rulegen.
 
         Raises:
-            ConfigError: A setting or a template cannot be used.
+            ConfigError: A setting or a template is invalid.
         """
 
     def plan_all(self, site: SiteT) -> IngressPlan:
         """Return the plan for a host where the engine serves nothing."""
 
     def export(self, site: SiteT, folder: str, *, with_secrets: bool) -> Sequence[str]:
-        """Write a configuration to files that the engine's program loads; return lines about it for the user.
+        """Write a configuration to files that the engine's program can load; return lines about it for the user.
 
         Raises:
             HostError: It cannot be written.
@@ -120,13 +120,13 @@ class IngressCompiler(Protocol[SiteT]):
 
 
 class IngressEngine(Protocol[SiteT, ObservedT]):
-    """Compiles for the engine of this host, and has it serve the result.
+    """Compiles for the engine of this host, and deploys the result.
 
-    A caller observes, checks, plans and deploys, in this order, and passes on what it was given.
+    A caller observes, checks, plans and deploys, in this order, and passes on each result.
 
     Attributes:
-        options: As `IngressCompiler` has it.
-        notes: As `IngressCompiler` has it.
+        options: As for `IngressCompiler`.
+        notes: As for `IngressCompiler`.
     """
 
     options: IngressOptions
@@ -134,66 +134,66 @@ class IngressEngine(Protocol[SiteT, ObservedT]):
 
     @property
     def name(self) -> str:
-        """As `IngressCompiler` has it."""
+        """As for `IngressCompiler`."""
 
     @property
     def location(self) -> str:
-        """Where on this host the engine keeps its state, as users know it: a folder, say."""
+        """Where the engine keeps its state on this host, for users: for example a folder."""
 
     @property
     def is_serving(self) -> bool:
-        """Whether the program runs, and confirms what it serves.
+        """Whether the program runs and confirms what it serves.
 
         Raises:
-            HostError: It cannot be asked.
+            HostError: It does not answer.
         """
 
     def with_notes(self, notes: list[str]) -> Self:
         """Return the same engine with another list for notes."""
 
     def known_objects(self, *, writes: bool = True) -> KnownObjects:
-        """Return the objects that are known from before; without `writes`, new ones are for this process alone."""
+        """Return the last known objects; without `writes`, new ones are kept in this process only."""
 
     def refresh(self) -> bool:
-        """Update the options to the present state of the host; return whether another configuration may follow."""
+        """Update the options to the current state of the host; return whether the configuration may change."""
 
     def observe(self) -> ObservedT | None:
-        """Return what is served, files and runtime state; None if nothing is, or it cannot be read."""
+        """Return the served files and runtime state; None if nothing is served, or it cannot be read."""
 
     def hosts(self, observed: ObservedT) -> int:
-        """Return how many hosts are served, the default server not counted."""
+        """Return the number of served hosts, without the default server."""
 
     def check(self, world: ClusterSnapshot, observed: ObservedT | None, before: SiteT | None = None) -> SiteT:
         """Return the configuration without the Ingresses that the program rejects, each reported with its reason.
 
         Args:
             world: The objects.
-            observed: What is served; it need not be tried again. None where nothing is, or what `deploy` served last.
-            before: The site of the last decision: what is decided alike need not be compiled again.
+            observed: What is served, which need not be tested again. None for nothing, or what `deploy` served last.
+            before: The site of the last decision, whose equal decisions need not be compiled again.
 
         Raises:
-            HostError: The program rejects the configuration even without any Ingress, or cannot be asked.
-            ConfigError: A setting or a template cannot be used.
+            HostError: The program rejects the configuration even without any Ingress, or does not answer.
+            ConfigError: A setting or a template is invalid.
         """
 
     def plan(self, site: SiteT, observed: ObservedT | None) -> IngressPlan:
-        """Return what must change on this host for a site to be served."""
+        """Return the changes on this host that a site needs."""
 
     def taken_ports(self, site: SiteT) -> Sequence[str]:
-        """Return one line for each port of a site that another program listens on."""
+        """Return one line for each port of a site on which another program listens."""
 
     def deploy(self, site: SiteT) -> DeployOutcome:
-        """Serve a site that `check` has returned; return when all new connections are served with it.
+        """Serve a site that `check` has returned; return when it serves all new connections.
 
         Raises:
-            HostError: It cannot be done; says what is served.
+            HostError: This failed; the message says what is served.
         """
 
     def drain(self, timeout_s: float) -> bool:
-        """End the program when its requests are answered; return whether all were within `timeout_s`.
+        """Stop the program after its current requests; return whether all ended within `timeout_s`.
 
         Raises:
-            HostError: It does not end.
+            HostError: It does not stop.
         """
 
 
@@ -202,20 +202,22 @@ class EngineRemoval(Protocol):
 
     @property
     def location(self) -> str:
-        """As `IngressEngine` has it."""
+        """As for `IngressEngine`."""
 
     def plan(self) -> IngressPlan:
-        """Return what must go; changes nothing.
+        """Return what will be removed; changes nothing.
 
         Raises:
-            HostError: It cannot be read, or is not of this engine.
+            HostError: The state cannot be read, or does not belong to this engine.
         """
 
     def remove(self, plan: IngressPlan, timeout_s: float) -> Sequence[str]:
-        """End the program as `IngressEngine.drain` does and delete its files; return what was done, in lines.
+        """Stop the program as `IngressEngine.drain` does and delete its files.
+
+        Return the completed actions, one line each.
 
         Raises:
-            HostError: It cannot be done.
+            HostError: This failed.
         """
 
 

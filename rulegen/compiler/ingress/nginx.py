@@ -28,11 +28,11 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class NginxSite:
-    """All that nginx is to serve, as a model, as directives and as files.
+    """The complete configuration of nginx: as a model, as directives and as files.
 
     Attributes:
-        decisions: With them the next model is decided; None if they are not known.
-        reads: The Services and addresses by which another site may follow; None if any may matter.
+        decisions: Input for the next model; None if they are not known.
+        reads: Services and addresses that may change the configuration; None if any may.
     """
 
     model: IngressModel
@@ -43,7 +43,7 @@ class NginxSite:
 
     @property
     def provenance(self) -> list[dict[str, Any]]:
-        """Where each location comes from."""
+        """Source of each location."""
         return nginx.provenance(self.model)
 
     @property
@@ -53,14 +53,14 @@ class NginxSite:
 
     @property
     def names(self) -> dict[str, tuple[str, str]]:
-        """What each file is for: kind and name."""
+        """Purpose of each file: kind and name."""
         return {
             fragment.path: ("host" if fragment.path.startswith("hosts/") else "upstream", fragment.owner)
             for fragment in self.fragments
         }
 
     def still_right(self, defaults: HttpDefaults) -> Mapping[str, ConfigFragment]:
-        """Return the fragments, by path, that need no second look where the same is decided for their owners."""
+        """Return the fragments by path that need no new verification if the decisions for their owners are equal."""
         return {fragment.path: fragment for fragment in self.fragments} if self.model.defaults == defaults else {}
 
 
@@ -73,20 +73,20 @@ def compile_ingress(
     live: Mapping[str, str] | None = None,
     before: NginxSite | None = None,
 ) -> NginxSite:
-    """Return the configuration for the Ingresses of a World, checked by the parser.
+    """Return the configuration for the Ingresses of a snapshot, verified by the parser.
 
     Args:
         world: The objects.
-        options: What is wanted.
-        templates: With the main file's template.
-        served: Whether it is for a nginx that rulegen runs, and not for reading.
-        live: Files that are served already: what is among them, byte for byte, needs no second look.
-        before: The site as it was: what still holds of its decisions is taken from it, and so are files of hosts and
-            Services for which the same is decided.
+        options: The options.
+        templates: Templates, including that of the main file.
+        served: Whether it is for an nginx that rulegen runs, not only for reading.
+        live: Files that are already served: an identical file needs no new verification.
+        before: The previous site: valid decisions are reused, and so are files of hosts and Services with equal
+            decisions.
 
     Raises:
-        ConfigError: A setting or a template cannot be used.
-        MismatchError, UnquotableError: What was written is not what was meant; nothing of it may be served.
+        ConfigError: A setting or a template is invalid.
+        MismatchError, UnquotableError: The text differs from the intended directives; it must not be served.
     """
     decisions = decide_ingress(world, options, before.decisions if before is not None else None)
     model = decisions.model
@@ -103,13 +103,13 @@ def compile_ingress(
 
 
 def suspects(site: NginxSite, message: str) -> list[ObjectName]:
-    """Return the Ingresses that a message of nginx points to, by the file that it names."""
+    """Return the Ingresses that a message of nginx refers to, by the file that it names."""
     files = nginx.ingresses_by_file(site.model)
     return list(dict.fromkeys(name for path, names in files.items() if path in message for name in names))
 
 
 def all_reads(sites: Iterable[NginxSite]) -> ServiceReads | None:
-    """Return the Services and addresses that any of these sites was decided from; None if one may need any."""
+    """Return the Services and addresses used for the decisions of any of these sites; None if any may matter."""
     reads = ServiceReads()
     for site in sites:
         if site.reads is None:

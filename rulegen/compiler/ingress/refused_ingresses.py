@@ -1,9 +1,9 @@
-"""Finding the Ingress that makes an engine's program reject a configuration, so that all others are served.
+"""Finds the Ingress that makes an engine's program reject a configuration, so that all others are served.
 
-The parts are sorted, oldest first. The program accepts a configuration of no part and rejects that of all parts, so one
-part turns an accepted configuration into a rejected one: a binary search finds it. Of two parts that are rejected only
-together it finds the younger, whatever the program's message says: nobody can push out an older part by colliding with
-it. The parts that the message names are tried first, which mostly saves the search.
+The parts are sorted, oldest first. The program accepts a configuration without parts and rejects that of all parts, so
+one part turns an accepted configuration into a rejected one: a binary search finds it. Of two parts that are rejected
+only together, it finds the younger one, whatever the message says, so no part can displace an older one by a conflict.
+The parts that the message names are tried first, which usually avoids the search.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ NameT = TypeVar("NameT", bound="Hashable")
 ConfigurationT = TypeVar("ConfigurationT")
 
 MOST_TESTS: Final = 400
-"""After so many tests the search ends: parts that no accepted configuration contained are left out."""
+"""After this many tests, the search ends: parts that no accepted configuration contained are left out."""
 
 _HINTS: Final = 2
 _NOT_TRIED: Final = "not tested: too many others were rejected"
@@ -32,8 +32,8 @@ class Settled(Generic[NameT, ConfigurationT]):
     """The configuration to serve.
 
     Attributes:
-        configuration: The one that the program accepts.
-        quarantined: What was left out of it, name to reason, in the order in which it was rejected.
+        configuration: The accepted configuration.
+        quarantined: The left-out parts, name to reason, in the order of rejection.
     """
 
     configuration: ConfigurationT
@@ -41,7 +41,7 @@ class Settled(Generic[NameT, ConfigurationT]):
 
 
 class _Search(Generic[NameT, ConfigurationT]):
-    """The parts that are left, and how many of them, from the oldest on, are known to be accepted together."""
+    """The remaining parts, and how many of the oldest ones are known to be accepted together."""
 
     def __init__(
         self,
@@ -61,12 +61,12 @@ class _Search(Generic[NameT, ConfigurationT]):
         return self._compile(self._names - frozenset(self.left[:length]))
 
     def refusal(self, length: int) -> str | None:
-        """Return why the first parts that are left are rejected together; None if they are accepted."""
+        """Return why the first remaining parts are rejected together; None if they are accepted."""
         self.tests += 1
         return self._test(self.compiled(length))
 
     def drop_next(self, reason: str) -> None:
-        """Leave out the part behind those that are accepted."""
+        """Leave out the part after the accepted ones."""
         self.dropped[self.left.pop(self.passing)] = reason
 
 
@@ -81,18 +81,18 @@ def settle(
 ) -> Settled[NameT, ConfigurationT]:
     """Return the largest configuration that is accepted when parts are added oldest first.
 
-    Takes 1 test where all is well, and at most 1 + c * (log2 n + 6) for c culprits among n parts.
+    This takes 1 test if all are accepted, and at most 1 + c * (log2 n + 6) for c culprits among n parts.
 
     Args:
         names: The parts that may be left out, oldest first.
         compile_without: Returns the configuration without some of them.
         test: Returns why the program rejects a configuration, or None.
-        suspects: Returns the parts to which a message of the program points.
-        program: Its name.
-        most_tests: After so many tests what was not seen to pass is left out.
+        suspects: Returns the parts that a message of the program names.
+        program: Name of the program.
+        most_tests: After this many tests, parts that were not accepted are left out.
 
     Raises:
-        HostError: It is rejected even without all of them.
+        HostError: The program rejects the configuration even without all of them.
     """
     search = _Search(names, compile_without, test)
     message = search.refusal(len(search.left))
@@ -112,7 +112,7 @@ def settle(
 def _narrow(
     search: _Search[NameT, ConfigurationT], message: str, suspects: Callable[[str], Sequence[NameT]], most_tests: int
 ) -> str:
-    """Search until the next part is the one that is rejected; return why it is."""
+    """Search until the next part is the rejected one; return the reason."""
     failing, reason = len(search.left), message
     hints = _places(search, suspects(message))
     while failing - search.passing > 1 and search.tests < most_tests:

@@ -1,1 +1,1 @@
-"""Services to rules, sets, virtual servers and addresses, and to the difference from what a node has."""
+"""Compiles Services to rules, sets, virtual servers and addresses, and to the difference from a node's state."""

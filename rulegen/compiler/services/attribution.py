@@ -1,4 +1,4 @@
-"""Whose a line of a script or an object is, and what it needs of the kernel: to find the Service that is rejected."""
+"""Finds the Service of a script line or object, and the kernel features that it needs."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ if TYPE_CHECKING:
 
 
 class Belongings:
-    """Which Service each rule and object of some fragments exists for."""
+    """The Service of each rule and object of some fragments."""
 
     def __init__(self, fragments: Iterable[OwnedObjects], languages: Mapping[str, Language]) -> None:
-        """Take the fragments; those of the node belong to nobody."""
+        """Take the fragments; those of the node have no Service."""
         self._languages = languages
         self._chains: dict[tuple[Family, ChainName], str] = {}
         self._rules: dict[tuple[Family, ChainName, str], str] = {}
@@ -52,11 +52,11 @@ class Belongings:
 
     @property
     def owners(self) -> list[str]:
-        """The Services, `namespace/name`, that any of the fragments is of."""
+        """The Services (`namespace/name`) of all fragments."""
         return sorted(self._fragments)
 
     def of_line(self, family: Family, table: str, line: str) -> str:
-        """Return the Service that a line of a script for `iptables-restore` is written for; empty for none."""
+        """Return the Service of a line of a script for `iptables-restore`; empty if there is none."""
         word, _, rest = line.partition(" ")
         chain, _, rule = rest.partition(" ")
         name = ChainName(table, word[1:] if word.startswith(":") else chain)
@@ -66,11 +66,11 @@ class Belongings:
         return self._rules.get((family, name, read_rule(rule).spec), "")
 
     def of_object(self, language: str, key: Any) -> str:
-        """Return the Service that an object exists for, the first by name of several; empty for none."""
+        """Return the Service of an object, the first by name of several; empty if there is none."""
         return self._objects.get((language, key), "")
 
     def shapes(self, owner: str) -> frozenset[Shape]:
-        """Return all that a Service needs of the kernel."""
+        """Return all kernel features that a Service needs."""
         if owner not in self._shapes:
             self._shapes[owner] = frozenset(
                 shape
@@ -82,16 +82,16 @@ class Belongings:
 
 
 def shape_of_line(line: str) -> Shape | None:
-    """Return what a line of a script that puts a rule into a chain needs of the kernel; None for another line."""
+    """Return the kernel features that a script line needs if it adds a rule; None for other lines."""
     word, _, rest = line.partition(" ")
     return shape_of(read_rule(rest.partition(" ")[2]).spec) if word in {"-A", "-I"} else None
 
 
 class ServiceParts:
-    """A plan, cut by Service. To take a part costs what the part holds."""
+    """A plan, split by Service. The cost of a part depends only on its size."""
 
     def __init__(self, plan: Plan) -> None:
-        """Cut a plan."""
+        """Split a plan."""
         self._plan = plan
         owners = {(item.language, item.family, item.key): item.owner for item in plan.items if not item.is_leftover}
         self._owners: dict[PartKey, dict[Any, str]] = {}
@@ -106,13 +106,13 @@ class ServiceParts:
 
     @property
     def owners(self) -> list[str]:
-        """The Services, `namespace/name`, for which anything changes."""
+        """The Services (`namespace/name`) with changes."""
         return self._names
 
     def of(self, owners: Collection[str], *, with_node: bool) -> Plan:
-        """Return what changes for some Services, and for the node with what nobody owns if that is requested.
+        """Return the changes for some Services, and for the node and unowned objects if requested.
 
-        Connections are not deleted by it: that comes last, once all is written.
+        Conntrack entries are not included: they are deleted last, after everything is written.
         """
         names = [*([""] if with_node else []), *sorted(owners)]
         parts = {
@@ -137,5 +137,5 @@ class ServiceParts:
 
 
 def _without_removals(changes: Changes) -> Changes:
-    """Return what is added or changed: what belongs to no family goes when all else is written."""
+    """Return the additions and changes: objects without a family are deleted after everything else."""
     return tuple(change for change in changes if change.after is not None)

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from rulegen.plan.fragments import OwnedObjects
 
 Unions = dict[str, "Union"]
-"""What all owners want in one family, by language."""
+"""Desired objects of all owners in one family, by language."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -31,9 +31,9 @@ class Compiled:
 
     Attributes:
         fragments: By family, the node's first, then one for each Service in order of name.
-        unions: By family and language, what the fragments come to.
-        counts: Whether rules count with nfacct.
-        tables: The languages and backends that there are.
+        unions: By family and language, the merged objects.
+        counts: Whether rules have nfacct counters.
+        tables: The known languages and backends.
     """
 
     model: Model
@@ -44,12 +44,12 @@ class Compiled:
     tables: Tables = TABLES
 
     def contents(self, language: str, family: Family) -> list[Any]:
-        """Return what the fragments want of one language; those that want nothing of it are left out."""
+        """Return the fragments' objects of one language; fragments without any are omitted."""
         wanted = (fragment.objects.get(language) for fragment in self.fragments[family])
         return [content for content in wanted if content is not None]
 
     def rules(self, family: Family) -> list[RulesFragment]:
-        """Return the fragments that are rules in chains."""
+        """Return the fragments that are rules."""
         return [
             content
             for fragment in self.fragments[family]
@@ -58,7 +58,7 @@ class Compiled:
         ]
 
     def objects(self, language: str) -> Objects:
-        """Return all objects of one language, of all families and of none."""
+        """Return all objects of one language, with and without a family."""
         objects = dict(self.backend.compile_host(self.model).get(language, {}))
         for unions in self.unions.values():
             if language in unions:
@@ -67,7 +67,7 @@ class Compiled:
 
 
 def printed(compiled: Compiled) -> Iterator[Print]:
-    """Yield what is wanted as the standard tools load it, language by language."""
+    """Yield the desired state in the format of the standard tools, language by language."""
     for name, language in compiled.tables.languages.items():
         if name in compiled.backend.languages:
             contents = {family: compiled.contents(name, family) for family in compiled.fragments}
@@ -77,7 +77,7 @@ def printed(compiled: Compiled) -> Iterator[Print]:
 
 
 def merge(fragments: Iterable[OwnedObjects], tables: Tables) -> Unions:
-    """Return what fragments of one family come to, by language."""
+    """Return the merged objects of the fragments of one family, by language."""
     unions: Unions = {name: language.union() for name, language in tables.languages.items()}
     for fragment in fragments:
         put(unions, None, fragment)
@@ -85,7 +85,7 @@ def merge(fragments: Iterable[OwnedObjects], tables: Tables) -> Unions:
 
 
 def put(unions: Unions, before: OwnedObjects | None, after: OwnedObjects | None) -> None:
-    """Put one owner's fragment in place of another; None for none. It costs what the two hold."""
+    """Replace one owner's fragment by another; None for no fragment. The cost depends on the size of both."""
     owner = (before or after).owner if before or after else ""  # type: ignore[union-attr]
     had, has = (fragment.objects if fragment is not None else {} for fragment in (before, after))
     for language in {**had, **has}:
@@ -96,7 +96,7 @@ def compile_model(model: Model, mode: str, *, counts: bool, tables: Tables = TAB
     """Return the fragments of every family that the model has.
 
     Raises:
-        ConfigError: There is no backend for the mode.
+        ConfigError: The mode has no backend.
     """
     backend = tables.backend(mode)
     fragments, unions = {}, {}
@@ -110,7 +110,7 @@ def compile_model(model: Model, mode: str, *, counts: bool, tables: Tables = TAB
 
 
 def with_held(compiled: Compiled, fragments: Iterable[OwnedObjects]) -> Compiled:
-    """Return what is wanted, and what the node has of Services that are left out, see `pinned`."""
+    """Return the desired state, with the observed state of Services that are left out, see `pinned`."""
     by_family: dict[Family, list[OwnedObjects]] = {family: [] for family in compiled.fragments}
     for fragment in fragments:
         by_family[fragment.family].append(fragment)

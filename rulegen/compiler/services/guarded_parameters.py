@@ -20,12 +20,12 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class LoopbackDecision:
-    """What happens to the loopback prefix and its guard where a plan would take the guard away.
+    """Result for the loopback prefix and its protecting rule if a plan would remove that rule.
 
     Attributes:
-        closing: The change of the parameter, to be made before the rules; None if it stays as it is.
-        keeps_guard: Whether the guard must stay.
-        note: What stays, and why, for people; empty if nothing stays that is open.
+        closing: The change of the parameter, before the rules; None if it stays.
+        keeps_guard: Whether the rule must stay.
+        note: What stays, and why, for people; empty if nothing stays open.
     """
 
     closing: Change[str, str] | None = None
@@ -34,14 +34,14 @@ class LoopbackDecision:
 
 
 def decide(facts: HostFacts, *, is_wanted: bool, goes: bool, stays: bool, guarded_beside: bool) -> LoopbackDecision:
-    """Return what becomes of an open loopback prefix.
+    """Return what happens to an open loopback prefix.
 
     Args:
-        facts: The parameters as they are, and which of them cannot be set here.
-        is_wanted: Whether node ports are to answer on 127.0.0.1: then nothing is to be closed.
-        goes: Whether the plan takes our guard away.
-        stays: Whether a kubelet has put a guard there that the plan leaves alone.
-        guarded_beside: Whether a guard is in the other variant of iptables and stays there.
+        facts: The current parameters, and which of them cannot be set here.
+        is_wanted: Whether node ports must answer on 127.0.0.1: then nothing is closed.
+        goes: Whether the plan removes rulegen's protecting rule.
+        stays: Whether a kubelet has added a protecting rule that the plan keeps.
+        guarded_beside: Whether the other iptables variant has a protecting rule that stays.
     """
     value = facts.sysctls.get(ROUTE_LOCALNET, "0")
     if is_wanted or value == "0" or not (goes or stays):

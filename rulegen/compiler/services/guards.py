@@ -1,4 +1,4 @@
-"""Rules that protect, and that a plan removes though nothing wants them gone but an option that was left out."""
+"""Protecting rules that a plan removes only because an option is missing."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ if TYPE_CHECKING:
     from rulegen.plan.plan import Plan
 
 _SERVICE_CHAINS = ("KUBE-SVC-", "KUBE-SVL-")
-"""In these, nothing else marks for masquerading."""
+"""In these chains, nothing else marks packets for masquerading."""
 
 
 def lost_masquerade(compiled: Compiled, plan: Plan) -> Iterator[str]:
-    """Yield, for each family in which a plan removes the rules that masquerade connections to ClusterIPs, a sentence.
+    """Yield a warning for each family in which a plan removes the rules that masquerade connections to ClusterIPs.
 
-    They go where traffic of pods cannot be recognised any more. Where no Service has a ClusterIP left, nothing is lost.
+    They are removed if traffic of Pods cannot be recognised any more. Without any ClusterIP, nothing is lost.
     """
     for family in compiled.model.nodes:
         ports = (port for service in compiled.model.services.values() for port in service.ports)

@@ -1,6 +1,6 @@
-"""One change: a Service is decided and compiled again, and the difference is what must be written.
+"""Incremental changes: a Service is resolved and compiled again, and the difference is written.
 
-The same functions as for the whole, and the same fragments; only what a change touches is looked at.
+It uses the same functions and fragments as a complete plan, but only for what a change affects.
 """
 
 from __future__ import annotations
@@ -34,14 +34,14 @@ if TYPE_CHECKING:
     from rulegen.plan.plan import Parts
 
 NODE = None
-"""What the node's own fragment is kept under."""
+"""Key of the node's own fragment."""
 
 
 class ServiceRules:
-    """What all Services want of this node, as it was last compiled.
+    """The rules of all Services of this node, as last compiled.
 
     Attributes:
-        model: Every decision.
+        model: All decisions.
     """
 
     def __init__(
@@ -57,15 +57,15 @@ class ServiceRules:
         """Decide about all Services of a cluster.
 
         Args:
-            cluster: Has them, and the Node.
-            options: What is wanted of the node.
-            facts: What the host is.
-            counts: Whether rules count with nfacct.
-            known: The Node object that held until now; see `rulegen.model.services.node.known_node`.
-            tables: The languages and backends that there are.
+            cluster: Contains them, and the Node.
+            options: Options for the node.
+            facts: Facts of the host.
+            counts: Whether rules have nfacct counters.
+            known: The Node object used before; see `rulegen.model.services.node.known_node`.
+            tables: The known languages and backends.
 
         Raises:
-            ConfigError: There is no backend for the mode.
+            ConfigError: The mode has no backend.
         """
         self._cluster = cluster
         self._options = options
@@ -98,7 +98,7 @@ class ServiceRules:
             self._compile_family(family)
 
     def _compile_family(self, family: Family) -> None:
-        """Compile what all Services and the node want in a family."""
+        """Compile all Services and the node in a family."""
         node, unions = self._node.nodes[family], merge((), self._tables)
         self._unions[family] = unions
         for service, resolved in self._services.items():
@@ -110,20 +110,20 @@ class ServiceRules:
 
     @property
     def has_outgrown(self) -> bool:
-        """Whether a plan of the whole would now write the same objects otherwise, as with other comments."""
+        """Whether a complete plan would now write the same objects in another form, for example with other comments."""
         return any(memory.is_outdated for memories in self._memories.values() for memory in memories.values())
 
     def settle_comments(self) -> None:
-        """Write from now on as a plan of the whole would, and keep in mind what is there.
+        """Use the form of a complete plan from now on, and store the state of the kernel.
 
-        Not while an update is being written: what it writes is as before.
+        This must not be called while an update is being written.
         """
         for family, memories in self._memories.items():
             for name, memory in memories.items():
                 self._adopt(family, name, memory.renew(self._contents(family, name)))
 
     def _contents(self, family: Family, language: str) -> dict[tuple[Family, ObjectName | None], Any]:
-        """Return what each owner wants of one language in one family."""
+        """Return the objects of each owner in one language and family."""
         return {
             key: fragment.objects[language]
             for key, fragment in self._fragments.items()
@@ -131,17 +131,17 @@ class ServiceRules:
         }
 
     def _adopt(self, family: Family, language: str, contents: Mapping[tuple[Family, ObjectName | None], Any]) -> None:
-        """Have fragments hold objects as the kernel has them."""
+        """Make fragments contain objects as they are in the kernel."""
         for key, content in contents.items():
             fragment = self._fragments[key]
             self._fragments[key] = replace(fragment, objects={**fragment.objects, language: content})
             self._unions[family][language].replace(fragment.owner, fragment.objects[language], content)
 
     def follow(self, facts: HostFacts) -> frozenset[ObjectName] | None:
-        """Take the host and the Node as they are now; where only addresses differ, the next update writes what follows.
+        """Apply new facts of the host and the Node; if only addresses differ, the next update writes the changes.
 
         Returns:
-            The Services that must be part of that update; None if all must be decided again.
+            The Services that this update must contain; None if all must be decided again.
         """
         before, binds = self._node, self._options.needs.has_virtual_servers
         decided = decide_node(self._cluster, self._options, facts, before.known)
@@ -161,12 +161,12 @@ class ServiceRules:
 
     @property
     def is_behind(self) -> bool:
-        """Whether the node's addresses have changed since the last update that was committed."""
+        """Whether the node's addresses have changed since the last committed update."""
         return self._is_behind
 
     @property
     def model(self) -> Model:
-        """Every decision, as of now."""
+        """All current decisions."""
         return Model(
             node_name=self._node.name,
             nodes=self._node.nodes,
@@ -177,7 +177,7 @@ class ServiceRules:
         )
 
     def compiled(self) -> Compiled:
-        """Return all of it, as a plan of the whole wants it."""
+        """Return everything as in a complete plan."""
         names = sorted(self._services.keys() | self._left_out)
         fragments = {
             family: [
@@ -199,20 +199,20 @@ class ServiceRules:
         )
 
     def update(self, names: Iterable[ObjectName]) -> Update:
-        """Decide again about Services that something happened to, and about those that they share a claim with.
+        """Decide again about changed Services, and about those that share a frontend with them.
 
-        Nothing is kept of it but the decision: the fragments are those that are in the kernel until `commit`. An update
-        that was not committed is part of the next one: who shared a claim then may share none any more.
+        Only the decisions are stored: fragments stay as in the kernel until `commit`. An update that was not committed
+        becomes part of the next one, because Services that shared a frontend then may no longer do so.
         """
         self._put(names)
         return self._updated(self._unwritten)
 
     def update_beside(self, names: Iterable[ObjectName], other: Update) -> Update | None:
-        """Decide about Services while an update of others is being written; both may then be committed in any order.
+        """Decide about Services while another update is being written; both may then be committed in any order.
 
         Returns:
-            None where one needs the other to be written first: they share a claim, or an object of the kernel. It is
-            part of the next update then.
+            None if one depends on the other, because they share a frontend or a kernel object. It then becomes part of
+            the next update.
         """
         touched = self._put(names) & other.services.keys()
         self._again |= touched
@@ -224,7 +224,7 @@ class ServiceRules:
         return None if shares or meets(update, other) or meets(other, update) else update
 
     def _put(self, names: Iterable[ObjectName]) -> set[ObjectName]:
-        """Take Services as the cluster has them now; return all that may be served otherwise then."""
+        """Read Services from the cluster; return all whose decisions may change."""
         touched: set[ObjectName] = set()
         for name in sorted(names):
             self._left_out.discard(name)
@@ -233,7 +233,7 @@ class ServiceRules:
         return touched
 
     def _updated(self, names: Collection[ObjectName]) -> Update:
-        """Return what Services come to that may be served otherwise now."""
+        """Return the update for Services whose decisions may have changed."""
         services = {name: self._table.service(name) for name in sorted(set(names) - self._left_out)}
         fragments: dict[tuple[Family, ObjectName | None], OwnedObjects | None] = {}
         parts: Parts = {}
@@ -251,12 +251,12 @@ class ServiceRules:
 
     @property
     def left_out(self) -> frozenset[ObjectName]:
-        """The Services that are left out: what the kernel has of them stays, until they are part of an update again."""
+        """The left-out Services: their state in the kernel stays until they are part of an update again."""
         return frozenset(self._left_out)
 
     @property
     def leaving(self) -> Collection[tuple[str, str, Any]]:
-        """The real servers on their way out, as far as it is known: language, family and key of each."""
+        """The draining real servers, as far as known: language, family and key of each."""
         return [
             (name, family.value, key)
             for family, memories in self._memories.items()
@@ -266,17 +266,17 @@ class ServiceRules:
 
     @property
     def held(self) -> tuple[OwnedObjects, ...]:
-        """What the kernel has of the Services that are left out, for anyone who decides all again."""
+        """The kernel state of the left-out Services, for another complete decision."""
         keys = ((family, name) for name in sorted(self._left_out) for family in self._families)
         return tuple(self._fragments[key] for key in keys if key in self._fragments)
 
     def leave_out(self, names: Iterable[ObjectName], there: Iterable[OwnedObjects] | None = None) -> None:
-        """Leave Services out. Their claims to addresses and ports go to those that share them: with the next update.
+        """Leave Services out. With the next update, Services that share their addresses and ports get these.
 
         Args:
-            names: Which.
-            there: What the kernel has of them, see `pinned`, where it is not known what was written last: of
-                several for one Service and family the last counts. None for what was committed last.
+            names: Their names.
+            there: Their state in the kernel, see `pinned`, if it is not known what was written last; of several entries
+                for one Service and family, the last one counts. None for the last committed state.
         """
         left = sorted(names)
         for name in left:
@@ -295,7 +295,7 @@ class ServiceRules:
             self._replace(family, NODE, self._backend.compile_node(node, counts=self._counts, filled=filled))
 
     def _replace(self, family: Family, name: ObjectName | None, after: OwnedObjects | None) -> None:
-        """Have an owner want something else, as what the kernel has."""
+        """Set the objects of an owner, for example to those in the kernel."""
         before = self._fragments.pop((family, name), None)
         put(self._unions[family], before, after)
         for language, memory in self._memories[family].items():
@@ -304,7 +304,7 @@ class ServiceRules:
             self._fragments[family, name] = after
 
     def _carried(self, before: OwnedObjects | None, after: OwnedObjects) -> OwnedObjects:
-        """Return what an owner wants now, with what stays as its fragment of before has it."""
+        """Return the desired objects of an owner, with the objects of its previous fragment that stay."""
         if before is None:
             return after
         memories = self._memories[after.family]
@@ -316,7 +316,7 @@ class ServiceRules:
     def _family_update(
         self, family: Family, pairs: Sequence[tuple[OwnedObjects | None, OwnedObjects | None]]
     ) -> tuple[Parts, OwnedObjects | None]:
-        """Return what fragments in place of others come to, and the node's own fragment where it changes with them."""
+        """Return the changes between fragments, and the node's own fragment if it changes too."""
         unions, memories = self._unions[family], self._memories[family]
         wants = {name: list(contents_of(name, pairs)) for name in self._backend.languages}
         changes = {name: unions[name].changes(wants[name]) for name in self._backend.depends_on}
@@ -343,10 +343,10 @@ class ServiceRules:
         return parts, first
 
     def remember_kernel_state(self, plan: Plan) -> None:
-        """Keep in mind what a plan of the whole shows of the kernel, and nothing that was kept before.
+        """Store the state of the kernel from a complete plan, and drop what was stored before.
 
-        Which real servers are on their way out; and which rules have other comments than ours, as those of kube-proxy
-        do: a rule is deleted by its whole text.
+        This is the list of draining real servers, and of rules with other comments, such as kube-proxy's: a rule is
+        deleted by its complete text.
         """
         self._former.clear()
         for family, memories in self._memories.items():
@@ -356,13 +356,13 @@ class ServiceRules:
         self._note_written(plan)
 
     def _note_written(self, plan: Plan) -> None:
-        """Keep in mind what a plan that was written leaves in the kernel."""
+        """Store the state of the kernel after a plan was written."""
         for key, part in plan.parts.items():
             if key.family is not None and key.family in self._memories and not key.variant:
                 self._memories[key.family][key.language].written(part, self._unions[key.family][key.language])
 
     def commit(self, update: Update, *, is_written: bool = True) -> None:
-        """Take an update for written; one that is not keeps what was there before, until `remember_kernel_state`."""
+        """Record an update as written; otherwise the previous state stays, until `remember_kernel_state`."""
         if not is_written:
             self._former = {**{key: self._fragments.get(key) for key in update.fragments}, **self._former}
         for (family, name), fragment in update.fragments.items():
@@ -384,27 +384,27 @@ class ServiceRules:
 
     @property
     def known(self) -> structs.Node | None:
-        """The Node object that all was decided with; None if there never was one."""
+        """The Node object used for all decisions; None if there never was one."""
         return self._node.known
 
     @property
     def kept(self) -> tuple[str, ...]:
-        """What is kept of an earlier Node object though the one that there is does not say it, for people."""
+        """Parts of an earlier Node object that stay in use, as text for people."""
         return self._node.kept
 
     @property
     def nodes(self) -> Mapping[Family, ResolvedNode]:
-        """What holds for all Services, by family."""
+        """Node-wide settings, by family."""
         return self._node.nodes
 
     @property
     def warnings(self) -> tuple[str, ...]:
-        """What a user must be told although work continues."""
+        """Warnings for the user."""
         return (*self._node.warnings, *self._node.kept, *self._cluster.warnings, *self._table.warnings())
 
     @property
     def conflicts(self) -> tuple[Conflict, ...]:
-        """What two Services have, or a Service and another program; `warnings` has it too."""
+        """Conflicts between two Services, or a Service and a program; `warnings` has them too."""
         return self._table.conflicts()
 
     @property

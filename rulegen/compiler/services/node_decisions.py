@@ -1,4 +1,4 @@
-"""What is decided once for all Services of a node: from its Node object, the facts of its host and the options."""
+"""Decisions for all Services of a node: from its Node object, the facts of its host and the options."""
 
 from __future__ import annotations
 
@@ -26,16 +26,16 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class NodeDecisions:
-    """What holds for all Services of a node.
+    """Decisions that apply to all Services of a node.
 
     Attributes:
         name: The node's name.
-        known: The Node object that it was decided with.
-        kept: What is kept of an earlier Node object, for people.
-        ground: What the node itself has at its addresses; nothing but claims of Services depends on it.
-        nodes: By family; a family that the host does not speak is not there.
+        known: The Node object used.
+        kept: Parts of an earlier Node object that stay in use, as text for people.
+        ground: Addresses and ports of the node itself; only conflicts with Services depend on it.
+        nodes: By family; a family that the host does not have is missing.
         sysctls: Kernel parameters that must have these values.
-        warnings: What a user must be told although work continues; without `kept`.
+        warnings: Warnings for the user, without `kept`.
     """
 
     name: str
@@ -48,11 +48,11 @@ class NodeDecisions:
     warnings: tuple[str, ...]
 
     def decides_as(self, other: NodeDecisions, *, binds: bool) -> bool:
-        """Tell whether the same rules follow from both, but for Services that have external addresses.
+        """Return whether both lead to the same rules, except for Services with external addresses.
 
         Args:
-            other: What is compared with.
-            binds: Whether the mode has objects for each address of the node; else only chosen addresses count.
+            other: The other decisions.
+            binds: Whether the mode has objects for each address of the node; otherwise only selected addresses count.
         """
         mine, others = (
             {family: node if binds else _without_own(node) for family, node in each.nodes.items()}
@@ -62,7 +62,7 @@ class NodeDecisions:
         return (self.name, site, self.sysctls, mine) == (other.name, other.site, other.sysctls, others)
 
     def differs_in_addresses_only(self, other: NodeDecisions) -> bool:
-        """Tell whether all that differs are the node's addresses: its own, and those that node ports listen on."""
+        """Return whether only the node's addresses differ: its own, and those of node ports."""
         mine, others = (
             {family: replace(_without_own(node), node_port_addresses=None) for family, node in each.nodes.items()}
             for each in (self, other)
@@ -75,13 +75,13 @@ class NodeDecisions:
 def decide_node(
     cluster: Cluster, options: Options, facts: HostFacts, before: structs.Node | None = None
 ) -> NodeDecisions:
-    """Return what holds for all Services of a node.
+    """Return the decisions that apply to all Services of a node.
 
     Args:
-        cluster: Has the Node, or has it not.
-        options: What is wanted of the node.
-        facts: What the host is.
-        before: The Node object that held until now: what it said stays where a newer one says nothing.
+        cluster: Contains the Node, if it exists.
+        options: Options for the node.
+        facts: Facts of the host.
+        before: The previous Node object: its values stay in use if a newer one has none.
     """
     warnings = Warnings()
     name = options.node_name or facts.hostname

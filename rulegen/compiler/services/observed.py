@@ -1,4 +1,4 @@
-"""What a node has now, read from its kernel or from dumps of it."""
+"""The observed state of a node, from its kernel or from dumps."""
 
 from __future__ import annotations
 
@@ -18,21 +18,21 @@ if TYPE_CHECKING:
 
 
 def counts_in(observed: Observed) -> bool:
-    """Whether any rule that is there counts with nfacct."""
+    """Whether any observed rule has an nfacct counter."""
     rulesets = (state for state in observed.states.values() if isinstance(state, Ruleset))
     return any(is_counted(rule) for ruleset in rulesets for _, rule in ruleset.rules())
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Observed:
-    """What the node has now; what is None or missing was not looked at, and is not planned.
+    """The observed state of a node; parts that are None or missing are unknown and not planned.
 
     Attributes:
-        families: A family that is not in here is not planned.
-        states: All that the kernel has, ours and others', by language.
-        flows: What conntrack remembers of UDP.
-        counters: Names of the nfacct objects that are there.
-        beside: By family, the rules of the other variant of iptables, where chains of Kubernetes are among them.
+        families: A missing family is not planned.
+        states: Complete state of the kernel by language, including objects of other programs.
+        flows: UDP entries of conntrack.
+        counters: Names of the existing nfacct objects.
+        beside: By family, the rules of the other iptables variant, if it has chains of Kubernetes.
     """
 
     families: tuple[Family, ...]
@@ -42,7 +42,7 @@ class Observed:
     beside: Mapping[Family, Any] = field(default_factory=lambda: MappingProxyType({}))
 
     def state(self, language: str, family: Family | None) -> Any:
-        """Return what the kernel has in one language and family; None if nobody looked."""
+        """Return the state of one language and family; None if it was not observed."""
         state = self.states.get((language, family))
         return self.states.get((language, None)) if state is None else state
 

@@ -1,13 +1,13 @@
-"""The order of a write: a plan cut into tasks, each one call of a tool or one exchange with the kernel.
+"""The order of a write: a plan split into tasks, each one call of a tool or one exchange with the kernel.
 
-Make before break, over all languages: each language says in which phase a piece of its work is done, see
-`rulegen.languages.language.Phase`; here they are sorted.
+New objects are added before old ones are removed, over all languages: each language assigns its work to phases
+(`rulegen.languages.language.Phase`), and this module sorts them.
 
-Addresses of Services are this node's own in ipvs mode, and KUBE-IPVS-FILTER keeps their clients from what else listens
-here. So it is there before the first address is bound, and goes when the last is unbound.
+In ipvs mode, Service addresses are local addresses of the node, and KUBE-IPVS-FILTER blocks access to other programs at
+them. This chain is created before the first address is bound, and removed after the last one is unbound.
 
-Where another mode has ruled, its dispatch keeps on until all that answers is ready; only then the rules change, and
-what it left goes behind that. Both ways, connections that start meanwhile end somewhere.
+After another mode, its dispatch rules stay until the new objects are ready. Then the rules change, and afterwards the
+state of the other mode is removed. New connections work all the time.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ class Parameter:
 
     @property
     def is_needed(self) -> bool:
-        """Whether the rules that are written behind it are only safe with it."""
+        """Whether the rules that are written after it are only safe with it."""
         return self.name == BE_LIBERAL or (self.name == ROUTE_LOCALNET and self.value == "0")
 
 
@@ -56,12 +56,12 @@ class DeleteConntrackEntries:
 
 
 def tasks(plan: Plan, *, chains_per_commit: int | None = None, tables: Tables = TABLES) -> tuple[Task, ...]:
-    """Return the writes that a plan needs, in order; none for an empty plan.
+    """Return the writes for a plan, in order; none for an empty plan.
 
     Args:
-        plan: What must change.
-        chains_per_commit: How many chains a commit of iptables holds; None for one commit, however large.
-        tables: The languages and backends that there are.
+        plan: The changes.
+        chains_per_commit: Number of chains in one commit of iptables; None for one commit of any size.
+        tables: The known languages and backends.
     """
     taken_over = frozenset(key.family for key, part in plan.parts.items() if key.family is not None and part.takes_over)
     terms = WorkTerms(chains_per_commit, taken_over)
@@ -80,7 +80,7 @@ def _counters(plan: Plan) -> Iterator[Task]:
 
 
 def _parameters(changes: Iterable[Change[str, str]]) -> Iterator[Task]:
-    """Yield the parameters; the loopback prefix is opened behind the rule that guards it, and closed before."""
+    """Yield the parameters; the loopback prefix is opened after its protecting rule is written, and closed before."""
     for name, _, value in changes:
         if value is not None:
             opens = name == ROUTE_LOCALNET and value != "0"

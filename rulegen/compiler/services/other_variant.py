@@ -1,4 +1,4 @@
-"""Rules of a Service proxy in the variant of iptables that is not used: the kernel obeys both."""
+"""Rules of a Service proxy in the iptables variant that is not used: the kernel applies both."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 def beside_warning(beside: Mapping[Family, Ruleset], variant: str) -> str:
-    """Return what a user must know where the other variant of iptables has rules of a proxy; empty if it has none.
+    """Return a warning if the other iptables variant has rules of a proxy; empty if it has none.
 
     Args:
         beside: The rules of the other variant.

@@ -1,4 +1,4 @@
-"""What the node has of a Service that is left out: its old objects stay as they are, and nothing new is written."""
+"""State of left-out Services on the node: their old objects stay, and no new ones are written."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ if TYPE_CHECKING:
 def held(
     compiled: Compiled, observed: Observed, owners: Collection[str], without: Compiled | None = None
 ) -> list[OwnedObjects]:
-    """Return what the node has of some Services, a fragment for each and each family; none if it has nothing.
+    """Return the state of some Services on the node, one fragment for each family; nothing if there is none.
 
     Args:
-        compiled: What is wanted, of these Services too.
-        observed: What the node had before anything was written.
+        compiled: The desired state, including these Services.
+        observed: The state of the node before the write.
         owners: The Services, `namespace/name`.
-        without: What is wanted without these Services: others then have the frontends that they claim too. None where
-            nobody else has got them yet.
+        without: The desired state without these Services, in which other Services have their shared frontends. None if
+            no other Service has them yet.
     """
     fragments: list[OwnedObjects] = []
     for family in observed.families:
@@ -40,7 +40,10 @@ def held(
 
 
 def _held(fragment: OwnedObjects, holders: dict[str, Holder], compiled: Compiled) -> dict[str, Any]:
-    """Return what is there of one Service, by language. Of what answers, the rest can be told: it comes first."""
+    """Return the observed objects of one Service, by language.
+
+    Frontends come first, because they identify the others.
+    """
     objects: dict[str, Any] = {}
     frontends: set[FrontendKey] = set()
     for name, holder in holders.items():
@@ -54,7 +57,10 @@ def _held(fragment: OwnedObjects, holders: dict[str, Holder], compiled: Compiled
 def _holders(
     compiled: Compiled, observed: Observed, family: Family, owners: Collection[str], without: Compiled
 ) -> dict[str, Holder]:
-    """Return by language what finds the objects of a Service; of languages that nobody looked at there is nothing."""
+    """Return functions that find the objects of a Service, by language.
+
+    Nothing for languages that were not observed.
+    """
     holders: dict[str, Holder] = {}
     ours: dict[str, Objects] = {}
     node, backend = compiled.model.nodes[family], compiled.backend

@@ -1,4 +1,4 @@
-"""From what is wanted and what is there to a plan, for `plan`, `apply` and the agent; nothing here touches the host."""
+"""From desired and observed state to a plan, for `plan`, `apply` and the agent; nothing here touches the host."""
 
 from __future__ import annotations
 
@@ -43,13 +43,13 @@ def plan_node(
     service_cidrs: Iterable[str] = (),
     forgetting: StaleUdpPolicy = StaleUdpPolicy.ALL,
 ) -> Plan:
-    """Return all that must change for the node to be as the model has it.
+    """Return all changes that the node needs for a model.
 
     Args:
-        compiled: What is wanted.
-        observed: What is there.
-        facts: What the host is: its addresses tell flows to node ports, its parameters are compared.
-        service_cidrs: Where ClusterIPs come from, if known.
+        compiled: The desired state.
+        observed: The observed state.
+        facts: Facts of the host: its addresses identify flows to node ports, its parameters are compared.
+        service_cidrs: Ranges of ClusterIPs, if known.
         forgetting: Which stale UDP flows are deleted from conntrack.
     """
     model, backend = compiled.model, compiled.backend
@@ -102,16 +102,16 @@ def plan_cleanup(
     beside: str = "",
     tables: Tables = TABLES,
 ) -> Plan:
-    """Return all that must go for nothing of ours to be left on the node, of any mode; what others share with us stays.
+    """Return the removal of all state of rulegen, in all modes; objects shared with other programs stay.
 
     Args:
-        mode: Whose ownership counts first; that of all other modes, for languages that it does not name.
-        observed: What is there.
+        mode: The mode whose ownership has priority; for other languages, that of all other modes is used.
+        observed: The observed state.
         addresses: The node's own.
-        excluded: Prefixes with virtual servers that are not ours.
-        facts: The kernel's parameters; None if nobody looked, and none is changed.
-        beside: The name of the other variant of iptables, whose rules go too; empty if they stay.
-        tables: The languages and backends that there are.
+        excluded: Prefixes whose virtual servers belong to other programs.
+        facts: The kernel's parameters; None if they were not read; then none is changed.
+        beside: Name of the other iptables variant if its rules are removed too; else empty.
+        tables: The known languages and backends.
     """
     planner = _Planner(
         tables=tables,
@@ -139,7 +139,7 @@ def plan_cleanup(
 
 
 def _all_that_is_ours(mode: str, tables: Tables) -> Backend:
-    """Return a backend that knows the objects of all modes."""
+    """Return a backend that recognises the objects of all modes."""
     backend = tables.backends.get(mode) or next(iter(tables.backends.values()))
     ownership = {name: of for other in tables.backends.values() for name, of in other.ownership.items()}
     return replace(backend, ownership={**ownership, **backend.ownership})
@@ -147,13 +147,13 @@ def _all_that_is_ours(mode: str, tables: Tables) -> Backend:
 
 @dataclass(kw_only=True)
 class _Planner:
-    """Compares what is wanted with what is there, family by family.
+    """Compares desired and observed state, family by family.
 
     Attributes:
-        nodes: What holds for all Services, by family; empty if all that is ours goes.
-        addresses: The node's own, now and before, by family.
-        beside: The name of the other variant of iptables, whose rules go too; empty if they stay.
-        keeps_guard: Whether the rule that guards the loopback prefix stays, anyone who wants it.
+        nodes: Node-wide settings by family; empty to remove everything.
+        addresses: Current and former addresses of the node, by family.
+        beside: Name of the other iptables variant if its rules are removed too; else empty.
+        keeps_guard: Whether the rule that protects the loopback prefix stays.
     """
 
     tables: Tables
@@ -170,7 +170,7 @@ class _Planner:
     keeps_guard: bool = False
 
     def plan(self) -> Planned:
-        """Return all parts, in the order in which people read them: by language, then by family."""
+        """Return all parts in display order: by language, then by family."""
         parts: Planned = {}
         for family in self.observed.families:
             parts.update(_OfFamily(self, family).plan())
@@ -183,7 +183,7 @@ class _Planner:
 
 @dataclass
 class _OfFamily:
-    """What is compared in one family, or of what belongs to none."""
+    """The comparison of one family, or of objects without a family."""
 
     all: _Planner
     family: Family | None
@@ -192,7 +192,7 @@ class _OfFamily:
     ownership: dict[str, Any] = field(default_factory=dict)
 
     def plan(self) -> Planned:
-        """Return the parts of the family, in no order that means anything."""
+        """Return the parts of the family, in any order."""
         self._observe()
         references = self._references()
         for name, objects in self.ours.items():
@@ -247,7 +247,7 @@ class _OfFamily:
         )
 
     def _observe(self) -> None:
-        """Find what is ours, and what is wanted, of all languages that somebody looked at."""
+        """Find the observed and desired objects of rulegen in all observed languages."""
         unions = self._unions
         names = [name for name in self.all.backend.ownership if name in self.all.tables.languages]
         self.desired = {
@@ -264,7 +264,7 @@ class _OfFamily:
                 self.ownership[name], self.ours[name] = ownership, ours
 
     def _references(self) -> References:
-        """Return what others' objects name, in both variants of iptables: it cannot go."""
+        """Return names that foreign objects refer to, in both variants: these cannot be deleted."""
         references = References()
         for name, ownership in self.ownership.items():
             language, state = self.all.tables.languages[name], self.all.observed.state(name, self.family)
@@ -276,13 +276,13 @@ class _OfFamily:
         return references
 
     def _state_beside(self, name: str) -> Any:
-        """Return the rules of the other variant, where they are of this language and all of ours goes."""
+        """Return the rules of the other variant, if they belong to this language and everything is to be removed."""
         if not self._is_cleanup or self.family is None or (name, self.family) not in self.all.observed.states:
             return None
         return self.all.observed.beside.get(self.family)
 
     def _between(self, name: str, changes: Mapping[str, Changes]) -> Objects | None:
-        """Return what is wanted of a language while those that were compared before it change."""
+        """Return the desired state of a language while the languages before it change."""
         compile_between, family = self.all.backend.compile_between, self.family
         if compile_between is None or family is None or family not in self.all.nodes or name != list(self.ours)[-1]:
             return None
@@ -295,7 +295,7 @@ class _OfFamily:
         return union.objects()
 
     def _beside(self, around: NodeSurroundings) -> Planned:
-        """Return what goes of the other variant of iptables."""
+        """Return what is removed from the other iptables variant."""
         parts: Planned = {}
         for name in self.ours if self.all.beside else ():
             state = self._state_beside(name)
@@ -359,7 +359,7 @@ class _Loopback:
 def _loopback_of(
     parts: Planned, observed: Observed, facts: HostFacts, tables: Tables, *, is_wanted: bool
 ) -> guarded_parameters.LoopbackDecision:
-    """Return what becomes of the loopback prefix where a mode that needs it open has left it so."""
+    """Return what happens to the loopback prefix after a mode that opened it."""
     if Family.IPV4 not in observed.families:
         return guarded_parameters.LoopbackDecision()
     guard = _Loopback.of(parts, observed, tables)
@@ -376,7 +376,7 @@ def _loopback_of(
 def _loopback_left(
     parts: Planned, observed: Observed, facts: HostFacts | None, tables: Tables
 ) -> guarded_parameters.LoopbackDecision:
-    """Return what becomes of the loopback prefix where nothing of ours is to be left."""
+    """Return what happens to the loopback prefix if everything is removed."""
     if facts is None or Family.IPV4 not in observed.families:
         return guarded_parameters.LoopbackDecision()
     guard = _Loopback.of(parts, observed, tables)
@@ -390,13 +390,13 @@ def _loopback_left(
 
 
 def _writes_forward(parts: Planned) -> bool:
-    """Whether the chain that may hold the rule for INVALID packets is written: then it matters what makes up for it."""
+    """Whether the chain for the rule about INVALID packets is written: then the parameter that replaces it matters."""
     key = ChainKey(chains.filter_(chains.FORWARD))
     return any(change.key == key for part, _ in parts.values() for change in part.changes)
 
 
 def _frontends_removed(parts: Planned, tables: Tables) -> Iterator[FlowFrontend]:
-    """Yield the UDP frontends that the plan removes without putting others in their place."""
+    """Yield the UDP frontends that the plan removes without a replacement."""
     for key, (part, _) in parts.items():
         for frontend in tables.languages[key.language].frontends_removed(part):
             if frontend.protocol is Protocol.UDP:

@@ -1,4 +1,4 @@
-"""What changes of some Services come to, and whether two such updates can be written side by side."""
+"""The changes for some Services, and whether two such updates can be written at the same time."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Update:
-    """What changes of some Services come to.
+    """The changes for some Services.
 
     Attributes:
-        plan: What must be written, without items for people.
-        fragments: What the Services want now, and the node where that changes with them; None if they are gone.
-        services: The Services as they are served now; None if they are gone.
-        nodes: What holds for all Services, by family.
+        plan: The changes to write, without items for people.
+        fragments: Desired objects of the Services, and of the node if they change too; None for deleted Services.
+        services: The Services as now served; None for deleted ones.
+        nodes: Node-wide settings, by family.
     """
 
     plan: Plan
@@ -34,21 +34,21 @@ class Update:
 
 
 def content_of(fragment: OwnedObjects | None, language: str) -> Any:
-    """Return what a fragment wants of one language; None for nothing."""
+    """Return the objects of a fragment in one language; None for nothing."""
     return fragment.objects.get(language) if fragment is not None else None
 
 
 def contents_of(
     language: str, pairs: Iterable[tuple[OwnedObjects | None, OwnedObjects | None]]
 ) -> Iterator[tuple[str, Any, Any]]:
-    """Yield what owners wanted and want of one language."""
+    """Yield the old and new objects of owners in one language."""
     for before, after in pairs:
         owner = after.owner if after is not None else before.owner if before is not None else ""
         yield owner, content_of(before, language), content_of(after, language)
 
 
 def meets(update: Update, other: Update) -> bool:
-    """Whether an object of the kernel goes by one update that the other wants; rules are counted, so they never do."""
+    """Whether one update deletes a kernel object that the other needs; rules are counted, so they never conflict."""
     goes = {
         (key.language, change.key)
         for key, part in update.plan.parts.items()
