@@ -382,5 +382,5 @@ def _named(server: ApiServer, kind: type[KubeObject], name: ObjectName, raw: byt
         raise HostError(f"{server.url}: got {head.kind[:40]!r}, expected a {kind.__name__}")
     decoded = decode_object(raw, kind, source=server.url)
     if not isinstance(decoded, Rejected) and _name(decoded) != tuple(name):
-        raise HostError(f"{server.url}: asked for {kind.__name__} {name}and got another object")
+        raise HostError(f"{server.url}: asked for {kind.__name__} {name} and got another object")
     return decoded

@@ -183,7 +183,7 @@ class TestClearText:
         [line] = self.said(
             api.kubeconfig(tmp_path, user={"client-certificate": str(certificate), "client-key": str(key)})
         )
-        assert line.startswith(f"{api.url}: the client certificate is shown to nobody")
+        assert line.startswith(f"{api.url}: the client certificate is not used")
 
     def test_without_credentials_there_is_nothing_to_warn_of(self, api, tmp_path):
         assert self.said(api.kubeconfig(tmp_path)) == []

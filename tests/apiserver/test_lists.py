@@ -342,7 +342,7 @@ class TestNamed:
             ([Fault.body(b"<html>")], "no Secret: JSON is malformed"),
             ([Fault.body(b"{}")], "got '', expected a Secret"),
             ([Fault.body(b'{"kind":"ConfigMap"}')], "got 'ConfigMap', expected a Secret"),
-            ([Fault.body(b'{"kind":"Secret","metadata":{"name":"x","namespace":"shop"}}')], "got another one"),
+            ([Fault.body(b'{"kind":"Secret","metadata":{"name":"x","namespace":"shop"}}')], "got another object"),
             ([Fault.hang_up()] * 4, "the connection was closed early"),
         ],
     )

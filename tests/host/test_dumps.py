@@ -219,7 +219,7 @@ EMPTY = [
     ({"a": None, "b": ""}, ["IPv6 rules"], ""),
     ({"ip6tables.save": ""}, [], "is empty"),
     ({"iptables.save": "", "ip6tables.save": ""}, [], "is empty"),
-    ({"iptables.save": None, "ip6tables.save": None, "more": ""}, [], "has no meaning"),
+    ({"iptables.save": None, "ip6tables.save": None, "more": ""}, [], "there are dumps of both families already"),
     ({"iptables.save": None, "ipset.save": "", "ipvsadm.save": "\n"}, ["ipsets", "virtual servers"], ""),
 ]
 

@@ -334,7 +334,7 @@ def test_ports_are_joined_by_name_and_protocol_defaults_filled_in_and_a_differen
 def test_two_ports_without_a_name_are_a_fault_as_for_the_api_server() -> None:
     snapshot = world(service(), {**slice_(), "ports": [{"port": 80}, {"port": 81}]})
     (rejected,) = snapshot.rejected
-    assert "stands twice" in rejected.lines()[0]
+    assert "appears twice" in rejected.lines()[0]
 
 
 def test_a_named_target_port_that_no_pod_has_is_named() -> None:

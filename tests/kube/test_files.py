@@ -94,8 +94,8 @@ BAD_PATHS = [
     ("sub/missing.yaml", "sub/missing.yaml: no such file or folder"),
     ("b.yaml/x", "b.yaml/x: no such file or folder"),
     ("*.toml", "*.toml: no file matches"),
-    ("", "'':is not a file name"),
-    ("a\0b", r"a\x00b:is not a file name"),
+    ("", "'': is not a file name"),
+    ("a\0b", r"a\x00b: is not a file name"),
     ("x\n\x1b]2J", r"x\n\x1b]2J: no such file or folder"),
     ("x" * 300, "x" * 300 + ": file name too long"),
     ("empty", "empty: no *.yaml, *.yml or *.json in this folder"),
@@ -173,7 +173,7 @@ def test_text(here: Path) -> None:
     for path, line in (
         ("nope", "nope: no such file or directory"),
         (".", r"\.: is a folder, not a file"),
-        ("a\0", "no file name"),
+        ("a\0", "not a file name"),
     ):
         with pytest.raises(InputError, match=line):
             read_text(path)

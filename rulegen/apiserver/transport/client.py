@@ -368,7 +368,7 @@ def _refuse_unsuitable(named: str) -> None:
         except OSError as error:
             raise HostError(f"kubeconfig {each}: {error.strerror or error}", hint=_ANOTHER) from None
         except ValueError:  # a NUL in the name
-            raise HostError(f"kubeconfig {one_line(each)}:is not a file name") from None
+            raise HostError(f"kubeconfig {one_line(each)}: is not a file name") from None
 
 
 def _default_kubeconfig() -> Path:

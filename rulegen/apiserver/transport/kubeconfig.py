@@ -106,7 +106,7 @@ def _check_file(kubeconfig: Path, field: str, path: Path) -> None:
     except OSError as error:
         raise HostError(f"{where}: {one_line(error.strerror or error)}") from error
     except ValueError:  # a NUL in the name
-        raise HostError(f"{where}:is not a file name") from None
+        raise HostError(f"{where}: is not a file name") from None
 
 
 def bound_plugins() -> None:

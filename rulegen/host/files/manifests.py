@@ -162,7 +162,7 @@ class _File(NamedTuple):
 def _files(path: str) -> Iterator[_File]:
     """Yield the files that one argument names."""
     if not path or "\0" in path:
-        raise InputError(_shown(path) or "''", "is no file name")
+        raise InputError(_shown(path) or "''", "is not a file name")
     if os.path.lexists(path):
         yield from _manifests(path) if os.path.isdir(path) else [_File(Path(path))]  # noqa: PTH112 - pathlib raises
         return
@@ -233,7 +233,7 @@ def _read(file: Path, max_bytes: int, folder: str | None = None) -> bytes:
     except OSError as error:
         raise InputError(name, _reason(error), hint=hint_of(error)) from None
     except ValueError:  # a NUL in the name
-        raise InputError(name, "is no file name") from None
+        raise InputError(name, "is not a file name") from None
     return _unpacked(content, name, max_bytes)
 
 

@@ -206,7 +206,7 @@ def refusal(context: str, name: str, args: Sequence[str], *, block: bool) -> str
         block: Whether it has a block.
     """
     if context == "types":
-        return "" if _MEDIA_TYPE.match(name) and not block else f"{name[:40]!r}is not a media type"
+        return "" if _MEDIA_TYPE.match(name) and not block else f"{name[:40]!r} is not a media type"
     if (context, name) not in ALLOWED:
         return f"{name[:40]!r} is not allowed in {context}"
     if block is not ((context, name) in BLOCKS):

@@ -72,7 +72,7 @@ def variable(name: str) -> Interpolated:
         ValueError: Not a name that a variable can have.
     """
     if not _NAME.match(name):
-        raise ValueError(f"{name!r}is not a variable")
+        raise ValueError(f"{name!r} is not a variable")
     return Interpolated((Variable(name),))
 
 

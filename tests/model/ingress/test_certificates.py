@@ -252,7 +252,7 @@ def test_an_entry_without_hosts_is_for_all_hosts():
     assert reported(used) == []
 
 
-@pytest.mark.parametrize(("year", "message"), [(2019, "begins on"), (2026, ""), (2028, "ended on")])
+@pytest.mark.parametrize(("year", "message"), [(2019, "is valid from"), (2026, ""), (2028, "expired on")])
 def test_a_certificate_that_clients_refuse_is_served_and_told(year, message):
     made = compiled(
         *WEB,

@@ -63,7 +63,7 @@ def test_the_oldest_ingresses_with_as_many_hosts_are_served():
         ingress("d-04", "z.test", namespace="other"),
     )
     assert list(over(decisions)) == ["tenant/b-02"]
-    assert "tenant has 4 hosts, and 3 are served (--max-namespace-hosts)" in over(decisions)["tenant/b-02"]
+    assert "tenant has 4 hosts; the limit is 3 (--max-namespace-hosts)" in over(decisions)["tenant/b-02"]
     assert set(decisions.servers) == {"", "a.test", "b.test", "e.test", "z.test"}
 
 

@@ -71,7 +71,7 @@ def read_weights(text: str) -> EndpointWeights | None:
     for who, weight in entries.items():
         label, equals, value = who.removeprefix(_NODE).partition("=")
         if isinstance(weight, bool) or not isinstance(weight, int) or not 1 <= weight <= WEIGHT_MAX:
-            problem = f"{described(weight)}is not a weight (1–{WEIGHT_MAX})"
+            problem = f"{described(weight)} is not a weight (1–{WEIGHT_MAX})"
         elif not who.startswith(_NODE):
             problem = "" if is_subdomain(who) else "expected the name of a Pod, or node:LABEL=VALUE"
             pods[who] = weight
