@@ -1,1 +1,1 @@
-"""Programs that are run: started, bounded in time and output, in a network namespace where asked."""
+"""Runs programs, with limits for time and output, in a network namespace if requested."""

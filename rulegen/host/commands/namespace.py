@@ -1,4 +1,4 @@
-"""A network namespace that lasts for one job: a place to try what must not be tried in the host's own."""
+"""A temporary network namespace, for tests that must not run in the host's namespace."""
 
 from __future__ import annotations
 
@@ -22,10 +22,10 @@ class NamespaceError(HostError):
 
 
 def in_throwaway_namespace(job: Callable[[], T]) -> T:
-    """Do a job in a fresh network namespace, which is gone afterwards, and return what it returns.
+    """Run a function in a new network namespace, which is deleted afterwards, and return its result.
 
-    The job runs in a thread of its own, for a thread can leave its namespace without taking the others along. Tools
-    that it starts are in the namespace too.
+    The function runs in its own thread, because a thread can change its namespace without the other threads. Tools that
+    it starts are in the namespace too.
 
     Raises:
         NamespaceError: There can be none. Errors of the job are raised as they are.
@@ -49,7 +49,7 @@ def in_throwaway_namespace(job: Callable[[], T]) -> T:
 
 
 def _leave() -> None:
-    """Put this thread into a fresh network namespace (unshare(2))."""
+    """Move this thread into a new network namespace (unshare(2))."""
     libc = ctypes.CDLL(None, use_errno=True)
     if libc.unshare(_CLONE_NEWNET) != 0:
         raise NamespaceError(

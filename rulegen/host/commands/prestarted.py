@@ -1,7 +1,7 @@
-"""Tools that are started before there is work for them, so that a change does not wait for their start.
+"""Tools that are started in advance, so that a change does not wait for their start.
 
-Starting `iptables-nft-restore` from a program of 200 MB takes some milliseconds, most of them for loading it. It then
-waits for its script; what the kernel has it asks when it has read that, so it may have waited for months.
+Starting `iptables-nft-restore` from a program of 200 MB takes some milliseconds, mostly for loading it. It then waits
+for its script and reads the state of the kernel only afterwards, so it can wait for months.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class _Tool:
-    """A program file as it is now: another one after an update."""
+    """Identity of a program file; it changes with an update."""
 
     path: str
     device: int
@@ -37,17 +37,17 @@ class _Tool:
 
 
 class Standby:
-    """Runs commands, and has the tool of those that will come again started already.
+    """Runs commands, and keeps the tool of recurring ones started.
 
-    One process waits for each way of calling such a tool. It has read nothing, so it ends without having done anything
-    when we do, however that comes.
+    One process waits for each form of such a command. It has read nothing, so it ends without any effect when this
+    process ends, even if it is killed.
     """
 
     def __init__(self, recurs: Callable[[Command], bool]) -> None:
         """Start with none.
 
         Args:
-            recurs: Whether a command will come again with the same arguments and another input.
+            recurs: Returns whether a command will come again with the same arguments and another input.
         """
         self._recurs = recurs
         self._waiting: dict[tuple[str, ...], tuple[_Tool, subprocess.Popen[bytes]]] = {}
@@ -67,7 +67,7 @@ class Standby:
         return ended
 
     def stop(self) -> None:
-        """End those that wait; none starts to any more."""
+        """End the waiting processes; no further ones are started."""
         with self._lock:
             self._is_over = True
             waiting, self._waiting = self._waiting, {}
@@ -75,7 +75,7 @@ class Standby:
             _end(process)
 
     def _take(self, argv: tuple[str, ...], path: str) -> subprocess.Popen[bytes] | None:
-        """Return the process that waits to be called so; None if there is none, or none that can still be used."""
+        """Return the waiting process for a command; None if there is none that can be used."""
         with self._lock:
             tool, process = self._waiting.pop(argv, (None, None))
         if process is None:
@@ -84,12 +84,12 @@ class Standby:
             if process.poll() is None and tool == _Tool.of(path):
                 return process
         except OSError:
-            pass  # the program went just now; starting it tells
+            pass  # the program was deleted; starting it reports that
         _end(process)
         return None
 
     def _ready(self, command: Command, path: str) -> None:
-        """Have a process wait for the next such command; where none can be started, that command will tell."""
+        """Start a process for the next such command; if this fails, that command reports it."""
         try:
             tool, process = _Tool.of(path), start(command, path)
         except (OSError, HostError):

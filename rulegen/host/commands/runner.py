@@ -1,7 +1,7 @@
-"""Running tools: the one place where a process is started.
+"""Runs tools: the only module that starts processes.
 
-A command is a value, a runner is a callable. Everything that asks the host something through a tool takes a runner, so
-a test can hand in one that answers from memory, or one that enters a namespace first.
+A command is a value, a runner is a function. All code that uses a tool takes a runner, so a test can pass one that
+answers from memory, or one that enters a namespace first.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
 SYSTEM_FOLDERS = ("/usr/local/sbin", "/usr/sbin", "/sbin")
-"""Where Debian keeps the tools; a PATH of an ordinary user does not have them."""
+"""Where Debian installs the tools; the PATH of an ordinary user lacks these folders."""
 
 PACKAGES = MappingProxyType(
     {
@@ -36,15 +36,15 @@ PACKAGES = MappingProxyType(
         "nft": "nftables",
     }
 )
-"""Tool to the Debian package that brings it; all names that hold `tables` come from `iptables`."""
+"""Debian package of each tool; all tools with `tables` in their name come from `iptables`."""
 
 READ_TIMEOUT_S = 120.0
-"""No tool that only reads takes longer: a dump of 110,000 rules takes about 1 s."""
+"""No read takes longer: a dump of 110,000 rules takes about 1 s."""
 
 
 _LONGEST_COMPLAINT = 500
 _SIGNATURE = re.compile(r"^[\w.-]+ v[0-9.]+( \([\w-]+\))?: ")
-"""What tools of netfilter put before a complaint: `iptables-nft-save v1.8.9 (nf_tables): …`."""
+"""What netfilter tools print before a message: `iptables-nft-save v1.8.9 (nf_tables): …`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,9 +53,9 @@ class Command:
 
     Attributes:
         argv: The tool's name, looked up on PATH and in the system folders, and its arguments.
-        stdin: What it reads.
-        environment: Variables on top of our own and `LC_ALL=C`.
-        timeout_s: After so many seconds the tool is killed; None waits for ever.
+        stdin: Its input.
+        environment: Additional variables, beyond our own and `LC_ALL=C`.
+        timeout_s: After this time the tool is killed; None for no limit.
     """
 
     argv: tuple[str, ...]
@@ -69,13 +69,13 @@ class Command:
 
 @dataclass(frozen=True, slots=True)
 class Completed:
-    """How a tool ended.
+    """Result of a tool.
 
     Attributes:
-        code: Exit code; minus the signal's number where a signal ended it.
-        stdout: What it printed. Bytes that are not UTF-8 are kept as lone surrogates (PEP 383), so that text which
-            others wrote comes back byte for byte when it is written again.
-        stderr: The same of its complaints.
+        code: Exit code; the negative number of the signal if it was killed.
+        stdout: Its output. Invalid UTF-8 is kept as surrogates (PEP 383), so that foreign text is written back
+            unchanged.
+        stderr: Its error output, in the same form.
     """
 
     code: int
@@ -84,7 +84,7 @@ class Completed:
 
     @property
     def complaint(self) -> str:
-        """Its complaints in one line, for people; the exit code where it said nothing."""
+        """Its error output in one line, for people; the exit code if there is none."""
         lines = [_SIGNATURE.sub("", line.strip()) for line in self.stderr.splitlines()]
         said = "; ".join(line for line in lines if line and not line.startswith("Try `"))
         return printable(said, _LONGEST_COMPLAINT) or f"exit code {self.code} without a message"
@@ -94,10 +94,10 @@ class Runner(Protocol):
     """Runs one command to its end."""
 
     def __call__(self, command: Command) -> Completed:
-        """Return how it ended, whatever its exit code.
+        """Return its result, whatever its exit code.
 
         Raises:
-            MissingToolError: There is no such tool.
+            MissingToolError: The tool is not installed.
             HostError: It could not be started or took too long.
         """
 
@@ -115,7 +115,7 @@ class MissingToolError(HostError):
 
 
 def package_of(tool: str) -> str:
-    """Return the Debian package that brings `tool`; the tool's own name where that is not known.
+    """Return the Debian package of `tool`; the name of the tool if the package is unknown.
 
     >>> package_of("ip6tables-nft-save"), package_of("nft")
     ('iptables', 'nftables')
@@ -139,7 +139,7 @@ def run_noting(command: Command, note: Callable[[int], None]) -> Completed:
 
     Args:
         command: What to run.
-        note: Told the process's id as soon as it has one.
+        note: Called with the process id as soon as it is known.
     """
     return finish(start(command, located(command)), command, note)
 
@@ -158,7 +158,7 @@ def located(command: Command) -> str:
 
 
 def start(command: Command, path: str) -> subprocess.Popen[bytes]:
-    """Start a command's tool; it has read nothing yet. It is to be finished, or killed.
+    """Start the tool of a command; it has read nothing yet. The caller must finish or kill it.
 
     Raises:
         HostError: It could not be started.
@@ -172,7 +172,7 @@ def start(command: Command, path: str) -> subprocess.Popen[bytes]:
 
 
 def finish(process: subprocess.Popen[bytes], command: Command, note: Callable[[int], None]) -> Completed:
-    """Have a tool that was started read what it is to read, and return how it ended; `note` as in `run_noting`.
+    """Give a started tool its input, and return its result; `note` as in `run_noting`.
 
     Raises:
         HostError: It took too long.
@@ -184,14 +184,14 @@ def finish(process: subprocess.Popen[bytes], command: Command, note: Callable[[i
         except subprocess.TimeoutExpired:
             process.kill()
             raise HostError(f"{command} did not end within {command.timeout_s:g} s and was killed") from None
-        except BaseException:  # whatever ends us, the tool does not go on alone
+        except BaseException:  # if this process is interrupted, the tool must not continue alone
             process.kill()
             raise
     return Completed(process.returncode, _text(stdout), _text(stderr))
 
 
 def privilege_hint(complaint: str) -> str:
-    """Return what to do where a tool says that we may not; else nothing."""
+    """Return a hint if a tool reports missing rights; else nothing."""
     words = ("Permission denied", "you must be root", "Operation not permitted")
     return "run as root, or with CAP_NET_ADMIN" if any(word in complaint for word in words) else ""
 

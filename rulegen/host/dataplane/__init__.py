@@ -1,1 +1,1 @@
-"""Services in the kernel: what is there, and a plan written to it, also where the kernel rejects a part."""
+"""Services in the kernel: reads the state and writes plans, also if the kernel rejects a part."""

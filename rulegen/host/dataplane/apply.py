@@ -1,6 +1,6 @@
-"""Writing a plan, step by step, and saying at any failure what was written and what was not.
+"""Writes a plan step by step; an error says what was written and what was not.
 
-The order is that of `rulegen.compiler.services.ordering`; before all, each driver prepares what its work needs.
+The order is that of `rulegen.compiler.services.ordering`; first, each driver prepares its work.
 """
 
 from __future__ import annotations
@@ -50,12 +50,12 @@ def steps(
     """Return the writes of a plan, in order; none for an empty plan.
 
     Args:
-        plan: What must change.
-        context: With what it is written.
-        tables: The languages and backends that there are.
-        drivers: Who does the work of each language.
-        on_refused: Called with a kernel parameter that may not be written; raises where the rest must not be done
-            without it. None where each is an error.
+        plan: The changes.
+        context: What the writes need.
+        tables: The known languages and backends.
+        drivers: The driver of each language.
+        on_refused: Called with a kernel parameter that cannot be written; raises if the rest must not be written
+            without it. None to make each an error.
     """
     writes: dict[type, Callable[[Any, WriteContext], None]] = {
         ordering.EnsureCounters: lambda work, _: _ensure(work),
@@ -72,14 +72,14 @@ def steps(
 
 
 def perform(steps: tuple[Step, ...], on_step: Callable[[int, Step], None] | None = None) -> None:
-    """Do the writes one after the other.
+    """Execute the writes in order.
 
     Args:
-        steps: As `steps` returned them.
-        on_step: Told of each step before it starts, with its number from 0.
+        steps: The result of `steps`.
+        on_step: Called before each step, with its number from 0.
 
     Raises:
-        ApplyError: A write failed; the steps behind it were not done. Another apply continues from there.
+        ApplyError: A write failed; the following steps were not executed. Another apply continues from there.
     """
     for number, step in enumerate(steps):
         if on_step:
@@ -127,6 +127,6 @@ def _set(
 
 
 def load_conntrack(run: Runner) -> None:
-    """Load connection tracking, if the kernel has it as a module; whether it is there then, its parameters tell."""
+    """Load the conntrack module, if the kernel has it; its parameters show whether it is loaded."""
     with suppress(MissingToolError):
         run(Command(("modprobe", "nf_conntrack")))

@@ -1,4 +1,4 @@
-"""Writing in parts where the kernel rejects the whole: the Services that it rejects are found, the rest is written."""
+"""Writes in parts if the kernel rejects the whole: the rejected Services are found, the rest is written."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ if TYPE_CHECKING:
 
 @dataclass(slots=True)
 class Apart:
-    """What is wanted, written in parts.
+    """The desired state, written in parts.
 
     Attributes:
-        compiled: What is wanted.
-        plan: What must change for that.
+        compiled: The desired state.
+        plan: The changes.
         write: Writes a plan. Raises HostError.
-        look: Returns what must change now: asked again where a part was half written. Raises HostError.
-        drivers: By language, whose errors are read.
+        look: Returns the remaining changes; called again after a part was written incompletely. Raises HostError.
+        drivers: By language; they interpret its errors.
     """
 
     compiled: Compiled
@@ -39,15 +39,15 @@ class Apart:
     _parts: ServiceParts = field(init=False)
 
     def __post_init__(self) -> None:
-        """Know whose everything is."""
+        """Find the Service of each line and object."""
         fragments = (fragment for of_family in self.compiled.fragments.values() for fragment in of_family)
         self.belongings = Belongings(fragments, self.compiled.tables.languages)
 
     def search(self, error: HostError) -> RefusalVerdict:
-        """Write all that is taken, and return who is rejected.
+        """Write everything that is accepted, and return the rejected Services.
 
         Raises:
-            HostError: Nothing can be written, anyone who is left out.
+            HostError: Nothing can be written, whichever Services are left out.
         """
         self._parts = ServiceParts(self.plan)
         owners = self._parts.owners
@@ -61,7 +61,7 @@ class Apart:
         except HostError as error:
             if not is_refusal(error, self.drivers):
                 raise
-            if _wrote_some(error):  # rules are put in and taken out one by one: no part is written twice
+            if _wrote_some(error):  # rules are inserted and deleted one by one: no part is written twice
                 self._parts = ServiceParts(self.look())
             return error
         return None

@@ -1,4 +1,4 @@
-"""What a dataplane is to the rest of rulegen: what it has can be read, and a plan can be written to it."""
+"""The protocol of a dataplane: its state can be read, and a plan can be written."""
 
 from __future__ import annotations
 
@@ -22,12 +22,12 @@ if TYPE_CHECKING:
 
 
 class KernelRevision(NamedTuple):
-    """A moment in the kernel's life, by which is told later whether others have written since.
+    """A revision of the kernel's rules; a later comparison shows whether other programs have written since.
 
     Attributes:
-        generation: Of nf_tables, which grows by one with each commit; None if the rules are not there.
-        commits: How many we had made by then.
-        digest: Of the rules' text, where there is no generation.
+        generation: Of nf_tables, which increases by one with each commit; None if the rules are not there.
+        commits: Number of our commits until then.
+        digest: Digest of the rules' text, if there is no generation.
     """
 
     generation: int | None
@@ -36,13 +36,13 @@ class KernelRevision(NamedTuple):
 
 
 class KernelReadout(NamedTuple):
-    """What was read of the kernel.
+    """State read from the kernel.
 
     Attributes:
-        raw: By language, as it is read, of languages that take time to read.
-        flows: What conntrack remembers of UDP.
-        mark: A moment before anything was read; None if nothing can tell whether others write.
-        conntrack_error: Why no connections could be listed; None if they were.
+        raw: By language, the unparsed state of languages whose reading takes time.
+        flows: UDP entries of conntrack.
+        mark: Revision before the read; None if foreign writes cannot be detected.
+        conntrack_error: Why connections could not be listed; None if they were.
     """
 
     raw: Mapping[str, Any]
@@ -52,15 +52,17 @@ class KernelReadout(NamedTuple):
 
 
 class Dataplane(Protocol):
-    """Reads and writes what Services are made of. `read`, `plan` and `observed` change nothing: any thread may ask.
+    """Reads and writes the objects of Services.
+
+    `read`, `plan` and `observed` change nothing and may be called by any thread.
 
     Attributes:
-        choice: Which variant of iptables, and why.
-        facts: What the host is.
-        refused: Kernel parameters that may not be written here, each with the reason.
-        drivers: Who reads and writes each language, by language: they know what their errors mean.
-        without_ipv6: Which tool is missing for IPv6, whose rules are then left alone; None where all are there.
-        beside: What users must know of a proxy's rules in the other variant of iptables, when this began; else empty.
+        choice: The iptables variant, and the reason.
+        facts: Facts of the host.
+        refused: Kernel parameters that cannot be written here, each with the reason.
+        drivers: The driver of each language, which reads and writes it and interprets its errors.
+        without_ipv6: The missing tool for IPv6, whose rules are then not managed; None if no tool is missing.
+        beside: Warning about a proxy's rules in the other iptables variant at the start; else empty.
     """
 
     choice: VariantChoice
@@ -71,31 +73,31 @@ class Dataplane(Protocol):
     beside: str
 
     def read(self) -> KernelReadout:
-        """Read the kernel; another thread may decide meanwhile what is wanted.
+        """Read the kernel; another thread may compute the desired state meanwhile.
 
         Raises:
             HostError: It cannot be read.
         """
 
     def plan(self, compiled: Compiled, reading: KernelReadout | None = None) -> Plan:
-        """Return what must change for the kernel to be as compiled.
+        """Return the changes that the kernel needs.
 
         Raises:
             HostError: It cannot be read.
         """
 
     def observed(self, compiled: Compiled, reading: KernelReadout) -> Observed:
-        """Return what the kernel has, for a plan of what is compiled.
+        """Return the observed state for a plan.
 
         Raises:
             HostError: Counters cannot be read.
         """
 
     def write(self, plan: Plan) -> int:
-        """Write a plan; return how many writes it took.
+        """Write a plan; return the number of writes.
 
         Raises:
-            ApplyError: A write failed; says what was written.
+            ApplyError: A write failed; the message says what was written.
         """
 
     def write_update(
@@ -104,31 +106,31 @@ class Dataplane(Protocol):
         before: dict[ObjectName, ResolvedService | None],
         between: Callable[[], None] | None = None,
     ) -> int:
-        """Write what changes of some Services come to; return how many calls it took.
+        """Write the changes for some Services; return the number of calls.
 
         Raises:
-            HostError: A write failed: what is in the kernel must be read again.
+            HostError: A write failed: the kernel must be read again.
         """
 
     def refresh(self) -> frozenset[Address]:
-        """Take the facts of the host as they are now; return the addresses that the node has gained.
+        """Read the current facts of the host; return the new addresses of the node.
 
         Raises:
-            HostError: They cannot be read; those that were known stay.
+            HostError: They cannot be read; the previous ones stay in use.
         """
 
     def is_untouched(self, mark: KernelRevision) -> bool:
-        """Whether nobody but us has written rules since a moment.
+        """Whether no other program has written rules since a revision.
 
         Raises:
             HostError: They cannot be read.
         """
 
     def has_parameters(self, wanted: Mapping[str, str]) -> bool:
-        """Whether kernel parameters are as wanted, those apart that may not be written."""
+        """Whether kernel parameters have the required values, except those that cannot be written."""
 
     def reconcile(self, services: Iterable[ResolvedService], nodes: Mapping[Family, ResolvedNode]) -> int:
-        """Delete from conntrack the UDP flows that no Service serves; return how many calls it took.
+        """Delete UDP flows that no Service serves from conntrack; return the number of calls.
 
         Raises:
             HostError: They cannot be listed or deleted.

@@ -1,4 +1,4 @@
-"""What a language is to this host: how its objects are read from the kernel, and who does its work."""
+"""Protocol of a driver: how objects of a language are read from the kernel of this host and written to it."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ReadContext:
-    """What is read, and with what.
+    """What is read, and with which tools.
 
     Attributes:
-        run: What runs the tools.
-        variant: Which iptables.
-        families: Which families.
-        needed: The languages that the mode writes; others are looked at for leftovers.
+        run: Runs the tools.
+        variant: The iptables variant.
+        families: The IP families.
+        needed: Languages that the mode uses; others are read to find leftovers.
     """
 
     run: Runner
@@ -34,14 +34,14 @@ class ReadContext:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class WriteContext:
-    """With what work is done.
+    """What a write needs.
 
     Attributes:
-        run: What runs the tools.
-        variant: Where the rules live.
-        wait_s: How long to wait for the xtables lock, in seconds; 0 waits for ever.
-        on_wait: Called with who holds the lock, once we wait.
-        on_commits: Called with the number of commits that others who watch the kernel see of a piece of work.
+        run: Runs the tools.
+        variant: The iptables variant.
+        wait_s: Maximum wait for the xtables lock, in seconds; 0 for no limit.
+        on_wait: Called with the holder of the lock while we wait.
+        on_commits: Called with the number of commits in a piece of work, as other programs see them.
     """
 
     run: Runner
@@ -52,11 +52,11 @@ class WriteContext:
 
 
 class Culprit(NamedTuple):
-    """A Service that an error names.
+    """A Service that an error identifies.
 
     Attributes:
-        reason: What was rejected, and what was said of it.
-        needs: What the rejected rule or object needs of the kernel; None if that is not known.
+        reason: The rejected rule or object, and the error message.
+        needs: Kernel features that the rejected rule or object needs; None if unknown.
     """
 
     reason: str
@@ -64,14 +64,14 @@ class Culprit(NamedTuple):
 
 
 class Preparation(NamedTuple):
-    """What must be done before the first write of a plan, such as loading a module."""
+    """Preparation before the first write of a plan, such as loading a module."""
 
     title: str
     prepare: Callable[[], None]
 
 
 class Driver(Protocol):
-    """One row: a language on this host."""
+    """A driver: one language on this host."""
 
     @property
     def name(self) -> str:
@@ -79,33 +79,33 @@ class Driver(Protocol):
 
     @property
     def tells_of_writes(self) -> bool:
-        """Whether it can be told later if somebody else has written in this language.
+        """Whether foreign writes in this language can be detected later.
 
-        It is told by the generation of nf_tables where rules are there, else by the text of what `read` returns.
+        They are detected by the generation of nf_tables if rules are there, else by the text that `read` returns.
         """
 
     def read(self, context: ReadContext) -> Any:
-        """Return what the kernel has, as it is read; None where nobody can look, and the mode does not write it.
+        """Return the unparsed state of the kernel; None if it cannot be read and the mode does not use the language.
 
         Raises:
-            HostError: It cannot be read. Never less than all.
+            HostError: It cannot be read. The result is never incomplete.
         """
 
     def states(self, raw: Any, context: ReadContext) -> Mapping[StateKey, Any]:
-        """Return what was read, as the language has it.
+        """Return the parsed state.
 
         Raises:
-            InputError: A tool has printed what it never prints.
+            InputError: The output of a tool is malformed.
         """
 
     def writes(self) -> Mapping[type, Callable[[Any, WriteContext], None]]:
-        """Return what does each type of the language's work; each raises HostError where it is rejected."""
+        """Return the function for each type of task; each function raises HostError if the task is rejected."""
 
     def preparation(self, tasks: Sequence[Task], run: Runner) -> Preparation | None:
-        """Return what must be done before any of the tasks; None for nothing."""
+        """Return the preparation that these tasks need; None for nothing."""
 
     def is_refusal(self, cause: BaseException | None) -> bool:
-        """Whether a write failed by what was to be written, so that another part of it may well be taken."""
+        """Whether a write failed because of its content, so that another part may be accepted."""
 
     def culprits(self, cause: BaseException | None, belongings: Belongings) -> Mapping[str, Culprit]:
-        """Return the Services that an error of this language names; empty if it names none."""
+        """Return the Services that an error of this language identifies; empty if it identifies none."""

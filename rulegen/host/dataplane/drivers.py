@@ -41,7 +41,7 @@ if TYPE_CHECKING:
     from rulegen.languages.language import StateKey, Task
 
 DRAIN_S: Final = 10.0
-"""How long connections of virtual servers may continue that another mode takes over from."""
+"""Maximum time for connections of virtual servers to end when another mode takes over, in seconds."""
 LOOK_S: Final = 0.3
 _OUR_SETS: Final = frozenset({TEMPORARY, *(name for family in Family for name in ipsets.names(family))})
 _MOMENTARY: Final = {errno.EPERM, errno.EACCES, errno.ENOMEM, errno.ENOBUFS, errno.EAGAIN, errno.EINTR, errno.EBUSY}
@@ -55,7 +55,7 @@ class IptablesDriver:
     tells_of_writes = True
 
     def read(self, context: ReadContext) -> dict[Family, str]:
-        """Return all rules by family, as the tools print them."""
+        """Return the rules by family, as text."""
         return {family: iptables.observe(context.run, context.variant, family) for family in context.families}
 
     def states(self, raw: Mapping[Family, str], context: ReadContext) -> Mapping[StateKey, Any]:
@@ -64,7 +64,7 @@ class IptablesDriver:
         return {(IPTABLES, family): read(text, source, family) for family, text in raw.items()}
 
     def writes(self) -> Mapping[type, Callable[[Any, WriteContext], None]]:
-        """Return what feeds the tool."""
+        """Return the function that runs the tool."""
         return {RestoreRules: _restore}
 
     def preparation(self, tasks: Sequence[Task], run: Runner) -> Preparation | None:  # noqa: ARG002 - the tools load what they need
@@ -72,7 +72,7 @@ class IptablesDriver:
         return None
 
     def is_refusal(self, cause: BaseException | None) -> bool:
-        """Whether the tool or the kernel rejects a rule; a rule that could not be removed is none: look again."""
+        """Whether a rule was rejected; a failed deletion does not count: the state must be read again."""
         if not isinstance(cause, RestoreError):
             return False
         return not (cause.is_momentary or cause.text.startswith(("-D", "-X", "-F")))
@@ -102,20 +102,23 @@ class IpsetDriver:
     tells_of_writes = False
 
     def read(self, context: ReadContext) -> Any:
-        """Return all sets. Where the mode has none: none at all unless one is ours, as others' may be large."""
+        """Return all sets.
+
+        If the mode uses none, return nothing unless a set of rulegen exists, because foreign sets may be large.
+        """
         if IPSET in context.needed:
             return ipset.observe(context.run)
         try:
             return ipset.observe(context.run) if _OUR_SETS & set(ipset.names(context.run)) else {}
         except HostError:
-            return None  # as on a host without ipset, where nobody can have left any
+            return None  # as on a host without ipset, which cannot have any sets
 
     def states(self, raw: Any, context: ReadContext) -> Mapping[StateKey, Any]:  # noqa: ARG002 - nothing to parse
         """Return the sets."""
         return {} if raw is None else {(IPSET, None): raw}
 
     def writes(self) -> Mapping[type, Callable[[Any, WriteContext], None]]:
-        """Return what feeds the tool."""
+        """Return the function that runs the tool."""
         return {RestoreIpsets: lambda work, context: ipset.restore(context.run, work.text)}
 
     def preparation(self, tasks: Sequence[Task], run: Runner) -> Preparation | None:  # noqa: ARG002 - the tool loads what it needs
@@ -142,7 +145,7 @@ class IpvsDriver:
     tells_of_writes = False
 
     def read(self, context: ReadContext) -> IpvsState:
-        """Return all servers; timeouts where the mode needs them."""
+        """Return all servers; also the timeouts if the mode uses them."""
         return IpvsState(servers.observe(), servers.timeouts() if IPVS in context.needed else None)
 
     def states(self, raw: IpvsState, context: ReadContext) -> Mapping[StateKey, Any]:  # noqa: ARG002 - nothing to parse
@@ -150,7 +153,7 @@ class IpvsDriver:
         return {(IPVS, None): raw}
 
     def writes(self) -> Mapping[type, Callable[[Any, WriteContext], None]]:
-        """Return what sends the messages."""
+        """Return the function that sends the messages."""
         return {
             ChangeVirtualServers: lambda work, _: servers.write(work.commands),
             WaitForDrain: lambda work, _: _wait(work),
@@ -158,7 +161,7 @@ class IpvsDriver:
         }
 
     def preparation(self, tasks: Sequence[Task], run: Runner) -> Preparation | None:
-        """Return what loads IPVS and the schedulers, where any task needs it: a scheduler that is not there is seen."""
+        """Return the function that loads IPVS and schedulers, if a task needs it: missing schedulers are detected."""
         if not any(_needs_ipvs(task.work) for task in tasks):
             return None
         names = sorted({name for task in tasks for name in _schedulers(task.work)})
@@ -178,27 +181,27 @@ class IpvsDriver:
 
 
 def _needs_ipvs(work: Any) -> bool:
-    """Whether it can only be done where IPVS is loaded."""
+    """Whether the task needs IPVS."""
     return isinstance(work, ChangeVirtualServers | SetIpvsTimeouts) or (
         isinstance(work, Parameter) and work.name in servers.PARAMETERS
     )
 
 
 def _schedulers(work: Any) -> Iterator[str]:
-    """Yield the schedulers that it has virtual servers start to use."""
+    """Yield the schedulers that a task makes virtual servers use."""
     if isinstance(work, ChangeVirtualServers):
         yield from (c.value.scheduler for c in work.commands if isinstance(c.value, VirtualServer))
 
 
 def _wait(work: WaitForDrain) -> None:
-    """Wait until virtual servers have no established connection, for `DRAIN_S` at most.
+    """Wait until virtual servers have no established connection, at most for `DRAIN_S`.
 
     Raises:
         HostError: They cannot be read.
     """
     until = time.monotonic() + DRAIN_S
     while time.monotonic() < until:
-        time.sleep(LOOK_S)  # also before the first look: a handshake is no connection yet
+        time.sleep(LOOK_S)  # also before the first read: a handshake does not count as a connection yet
         there = servers.observe().items()
         if not any(
             key.frontend in work.frontends and isinstance(value, RealServer) and value.active for key, value in there
@@ -213,7 +216,7 @@ class LinksDriver:
     tells_of_writes = False
 
     def read(self, context: ReadContext) -> Any:  # noqa: ARG002 - the same for all
-        """Return the device and what is bound to it."""
+        """Return the device and its addresses, unparsed."""
         return addresses.observe(virtual_servers.DEVICE)
 
     def states(self, raw: Any, context: ReadContext) -> Mapping[StateKey, Any]:  # noqa: ARG002 - nothing to parse
@@ -221,7 +224,7 @@ class LinksDriver:
         return {(LINKS, None): raw}
 
     def writes(self) -> Mapping[type, Callable[[Any, WriteContext], None]]:
-        """Return what sends the messages."""
+        """Return the function that sends the messages."""
         return {ChangeAddresses: lambda work, _: addresses.write(work.commands)}
 
     def preparation(self, tasks: Sequence[Task], run: Runner) -> Preparation | None:  # noqa: ARG002 - the kernel loads what it needs

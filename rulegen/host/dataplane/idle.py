@@ -1,4 +1,4 @@
-"""The dataplane of a node whose rules for Services another user keeps: nothing is read, nothing is written."""
+"""The dataplane for `--no-services`: another program manages the rules; nothing is read or written."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 @dataclass(slots=True)
 class IdleDataplane:
-    """Leaves the rules of this host alone; see `rulegen.host.dataplane.dataplane.Dataplane`."""
+    """Does not touch the rules of this host; see `rulegen.host.dataplane.dataplane.Dataplane`."""
 
     facts: HostFacts
     choice: VariantChoice = VariantChoice(Variant.NFT, "rules for Services are not managed")  # noqa: RUF009 - frozen
@@ -39,11 +39,11 @@ class IdleDataplane:
         return KernelReadout({}, (), KernelRevision(0, 0))
 
     def plan(self, compiled: Compiled, reading: KernelReadout | None = None) -> Plan:  # noqa: ARG002 - as the protocol has it
-        """Return that nothing must change."""
+        """Return an empty plan."""
         return Plan()
 
     def observed(self, compiled: Compiled, reading: KernelReadout) -> Observed:  # noqa: ARG002 - as above
-        """Return that nothing was looked at."""
+        """Return an empty observation."""
         return Observed(families=(), states={})
 
     def write(self, plan: Plan) -> int:  # noqa: ARG002 - as above
@@ -60,15 +60,15 @@ class IdleDataplane:
         return 0
 
     def refresh(self) -> frozenset[Address]:
-        """Gain nothing: nothing depends on the host."""
+        """Return no new addresses: nothing depends on the host."""
         return frozenset()
 
     def is_untouched(self, mark: KernelRevision) -> bool:  # noqa: ARG002 - as above
-        """Return that nobody has written: nothing is looked at."""
+        """Return True: nothing is read."""
         return True
 
     def has_parameters(self, wanted: Mapping[str, str]) -> bool:  # noqa: ARG002 - as above
-        """Whether kernel parameters are as wanted: anyone who keeps the rules sees to that."""
+        """Return True: the program that manages the rules also manages kernel parameters."""
         return True
 
     def reconcile(self, services: Iterable[ResolvedService], nodes: Mapping[Family, ResolvedNode]) -> int:  # noqa: ARG002 - as above

@@ -1,4 +1,4 @@
-"""The dataplane that is this host's kernel: reading all of it, and writing the difference or one change."""
+"""The dataplane of this host's kernel: reads everything, and writes a complete plan or one update."""
 
 from __future__ import annotations
 
@@ -52,24 +52,24 @@ LOCK_WAIT_S = 10
 class KernelDataplane:
     """Reads and writes the rules of this host.
 
-    `read`, `plan` and `observed` change nothing here, so that any thread may call them.
+    `read`, `plan` and `observed` change nothing, so any thread may call them.
 
     Attributes:
-        run: What runs the tools.
-        choice: Which variant of iptables, and why.
-        facts: What the host is.
-        forgetting: Which stale UDP flows are forgotten.
-        refused: Kernel parameters that may not be written here, each with the reason.
-        commits: How many commits of rules we have made.
-        languages: The languages that the mode writes.
-        tables: The languages and backends that there are.
-        drivers: Who reads and writes each language.
-        lock_wait_s: How long to wait for the xtables lock, in seconds; 0 waits for ever.
-        on_wait: Called with who holds the lock, once we wait.
-        without_ipv6: Which tool is missing for IPv6, whose rules are then left alone; None if all are there.
-        beside: What users must know of a proxy's rules in the other variant of iptables, when this started; else empty.
-        on_forgotten: Is told of each look at connections: how long it took, and how many were forgotten.
-        look: Returns facts as they are now.
+        run: Runs the tools.
+        choice: The iptables variant, and the reason.
+        facts: Facts of the host.
+        forgetting: Which stale UDP flows are deleted from conntrack.
+        refused: Kernel parameters that cannot be written here, each with the reason.
+        commits: Number of our commits of rules.
+        languages: The languages that the mode uses.
+        tables: The known languages and backends.
+        drivers: The driver of each language.
+        lock_wait_s: Maximum wait for the xtables lock, in seconds; 0 for no limit.
+        on_wait: Called with the holder of the lock while we wait.
+        without_ipv6: The missing tool for IPv6, whose rules are then not managed; None if no tool is missing.
+        beside: Warning about a proxy's rules in the other iptables variant at the start; else empty.
+        on_forgotten: Called after each search for stale connections, with its duration and the number of deleted ones.
+        look: Returns the current facts.
     """
 
     run: Runner
@@ -102,12 +102,12 @@ class KernelDataplane:
         on_forgotten: Callable[[float, int], None] = lambda _seconds, _count: None,
         look: Callable[[HostFacts], HostFacts] = refreshed,
     ) -> KernelDataplane:
-        """Return the dataplane for this host's variant and what the options ask for.
+        """Return the dataplane for this host's iptables variant and the options.
 
-        Where there is no ip6tables at all, Services of IPv4 are kept all the same, as kube-proxy does.
+        Without ip6tables, Services are still served in IPv4, as by kube-proxy.
 
         Raises:
-            HostError: There is no iptables.
+            HostError: iptables is missing.
         """
         choice = variant.choose(run, forced)
         missing = variant.missing_tool(run, choice.variant, Family.IPV6) if facts.ipv6 else None
@@ -126,7 +126,7 @@ class KernelDataplane:
         )
 
     def read(self) -> KernelReadout:
-        """Read the kernel; another thread may decide meanwhile what is wanted.
+        """Read the kernel; another thread may compute the desired state meanwhile.
 
         Raises:
             HostError: It cannot be read.
@@ -142,35 +142,35 @@ class KernelDataplane:
         )
 
     def plan(self, compiled: Compiled, reading: KernelReadout | None = None) -> Plan:
-        """Return what must change for the kernel to be as compiled.
+        """Return the changes that the kernel needs.
 
         Args:
-            compiled: What is wanted.
-            reading: What the kernel has, if that was read already.
+            compiled: The desired state.
+            reading: State of the kernel, if it was already read.
 
         Raises:
             HostError: It cannot be read.
         """
         observed = self.observed(compiled, reading or self.read())
         wanted = compiled.model.sysctls
-        known = {*self.facts.sysctls, *(wanted.keys() & {BE_LIBERAL})}  # which appears with conntrack's module
+        known = {*self.facts.sysctls, *(wanted.keys() & {BE_LIBERAL})}  # the parameter appears with conntrack's module
         names = known - (self.refused.keys() & wanted.keys())
         facts = replace(self.facts, sysctls=sysctl.read_all(sorted(names)))
         return plan_node(compiled, observed, facts, (), self.forgetting)
 
     def read_context(self, families: tuple[Family, ...]) -> ReadContext:
-        """Return what is read, and with what."""
+        """Return what is read, and with which tools."""
         return ReadContext(
             run=self.run, variant=self.choice.variant, families=families, needed=frozenset(self.languages)
         )
 
     def observed(self, compiled: Compiled, reading: KernelReadout) -> Observed:
-        """Return what the kernel has, for a plan of what is compiled; what is quick to read is read now.
+        """Return the observed state for a plan; state that is fast to read is read now.
 
         Raises:
             HostError: Sets, servers or counters cannot be read.
         """
-        # What is asked for by another thread may have been compiled before IPv6 came or went.
+        # The state may have been compiled by another thread before IPv6 was enabled or disabled.
         families = tuple(family for family in self.facts.families if family in compiled.model.nodes)
         context = self.read_context(families)
         others = {name: driver for name, driver in self.drivers.items() if name not in reading.raw}
@@ -183,10 +183,10 @@ class KernelDataplane:
         )
 
     def refresh(self) -> frozenset[Address]:
-        """Take the facts of the host as they are now; return the addresses that the node has gained.
+        """Read the current facts of the host; return the new addresses of the node.
 
         Raises:
-            HostError: They cannot be read; those that were known stay.
+            HostError: They cannot be read; the previous ones stay in use.
         """
         before, now = self._addresses(), self.look(self.facts)
         if now.ipv6 and not self.facts.ipv6 and self.without_ipv6 is None:
@@ -196,7 +196,7 @@ class KernelDataplane:
         return self._addresses() - before
 
     def _addresses(self) -> frozenset[Address]:
-        """Return the node's addresses that make a difference: link-local ones come and go with every pod."""
+        """Return the relevant addresses of the node: link-local ones change with every Pod."""
         return frozenset(
             address
             for family in Family
@@ -205,9 +205,9 @@ class KernelDataplane:
         )
 
     def is_untouched(self, mark: KernelRevision) -> bool:
-        """Whether nobody but us has written rules since a moment.
+        """Whether no other program has written rules since a revision.
 
-        Where no generation tells, the rules are read, but not understood; and what we wrote ourselves counts, too.
+        Without a generation, the rules are read as text, and our own writes count too.
 
         Raises:
             HostError: They cannot be read.
@@ -218,7 +218,7 @@ class KernelDataplane:
         return mark.commits == self.commits and mark.digest == _digest(read_kernel(self._watched, context))
 
     def has_parameters(self, wanted: Mapping[str, str]) -> bool:
-        """Whether kernel parameters are as wanted, those apart that may not be written."""
+        """Whether kernel parameters have the required values, except those that cannot be written."""
         mine = {name: value for name, value in wanted.items() if name not in self.refused}
         return sysctl.read_all(mine) == mine
 
@@ -234,17 +234,17 @@ class KernelDataplane:
         return steps(plan, context, tables=self.tables, drivers=self.drivers, on_refused=on_refused)
 
     def write(self, plan: Plan) -> int:
-        """Make a plan so; return how many writes it took.
+        """Write a plan; return the number of writes.
 
         Raises:
-            ApplyError: A write failed; says what was written.
+            ApplyError: A write failed; the message says what was written.
         """
         work = self.steps(plan, on_refused=self._refuse)
         self._perform(work)
         return len(work)
 
     def _perform(self, work: tuple[Step, ...], between: Callable[[], None] | None = None) -> None:
-        """Do the writes; a scheduler that cannot be is known from then on, lest one Service stop all others.
+        """Execute the writes; a missing scheduler is remembered, so that one Service does not block all others.
 
         Raises:
             ApplyError: A write failed.
@@ -259,10 +259,10 @@ class KernelDataplane:
             raise
 
     def _refuse(self, parameter: Parameter, error: HostError) -> None:
-        """Go on without a parameter, as in a container, whose parameters are read-only: the rules matter more.
+        """Continue without a parameter, for example in a container with read-only parameters.
 
         Raises:
-            HostError: The rules behind it are only safe with it: they must be decided again, without it.
+            HostError: The rules after it are only safe with it: they must be compiled again without it.
         """
         if parameter.is_needed:
             self.facts = replace(self.facts, fixed_sysctls=self.facts.fixed_sysctls | {parameter.name})
@@ -275,22 +275,24 @@ class KernelDataplane:
         before: dict[ObjectName, ResolvedService | None],
         between: Callable[[], None] | None = None,
     ) -> int:
-        """Write what changes of some Services come to; return how many calls it took.
+        """Write the changes for some Services; return the number of calls.
 
         Args:
-            update: What they come to.
-            before: The Services as they were.
-            between: Called before each call, for what must not wait for all of them.
+            update: The changes.
+            before: The previous Services.
+            between: Called before each call, for work that must not wait for all of them.
 
         Raises:
-            HostError: A write failed: what is in the kernel must be read again.
+            HostError: A write failed: the kernel must be read again.
         """
         work = self.steps(update.plan)
         self._perform(work, between)
         calls = len(work)
         touched = [name for name, service in update.services.items() if _has_udp(service) or _has_udp(before.get(name))]
         had, has = [before.get(name) for name in touched], [update.services[name] for name in touched]
-        deletes, _ = self._delete_stale_flows(had, has, update.nodes)  # why none were listed: each check asks again
+        deletes, _ = self._delete_stale_flows(
+            had, has, update.nodes
+        )  # if they could not be listed: each check tries again
         return calls + deletes
 
     def _count(self, commits: int) -> None:
@@ -298,14 +300,17 @@ class KernelDataplane:
 
     @property
     def _watched(self) -> Mapping[str, Driver]:
-        """The languages of which it can be told whether another user has written."""
+        """Languages in which foreign writes can be detected."""
         return {name: driver for name, driver in self.drivers.items() if driver.tells_of_writes}
 
     def _generation(self) -> int | None:
         return nft_commits.generation() if self.choice.variant is variant.Variant.NFT else None
 
     def _flows(self) -> tuple[list[Flow], HostError | None]:
-        """Return the UDP flows of conntrack; none, and the reason, where they cannot be listed: no rule needs them."""
+        """Return the UDP flows of conntrack.
+
+        If they cannot be listed, nothing and the reason, because no rule needs them.
+        """
         try:
             return [flow for family in self.facts.families for flow in conntrack.list_flows(self.run, family)], None
         except HostError as error:
@@ -317,10 +322,10 @@ class KernelDataplane:
         after: Sequence[ResolvedService | None],
         nodes: Mapping[Family, ResolvedNode],
     ) -> tuple[int, HostError | None]:
-        """Delete from conntrack the UDP flows that changed Services leave behind.
+        """Delete from conntrack the UDP flows that changed Services leave.
 
         Returns:
-            How many calls it took, and why the flows could not be listed; None if they were.
+            The number of calls, and why the flows could not be listed; None if they were.
         """
         if not after:
             return 0, None
@@ -337,7 +342,7 @@ class KernelDataplane:
         return int(bool(stale)), error
 
     def reconcile(self, services: Iterable[ResolvedService], nodes: Mapping[Family, ResolvedNode]) -> int:
-        """Delete from conntrack the UDP flows that no Service serves; return how many calls it took.
+        """Delete UDP flows that no Service serves from conntrack; return the number of calls.
 
         Raises:
             HostError: They cannot be listed or deleted.
@@ -351,7 +356,7 @@ class KernelDataplane:
 
 
 def _beside(run: Runner, choice: variant.Variant, facts: HostFacts) -> str:
-    """Return what users must know of a proxy's rules in the other variant; empty if it has none."""
+    """Return a warning about a proxy's rules in the other iptables variant; empty if it has none."""
     try:
         beside = rules_beside(run, choice, facts.families)
     except HostError as error:
@@ -360,7 +365,7 @@ def _beside(run: Runner, choice: variant.Variant, facts: HostFacts) -> str:
 
 
 def _digest(raw: Mapping[str, Any]) -> str:
-    """Return a digest of rules; what the tools print of the time of day and of counters is no part of it."""
+    """Return a digest of rules, without times and counters in the output of the tools."""
     digest = hashlib.sha256()
     for of_language in raw.values():
         for text in of_language.values() if isinstance(of_language, Mapping) else (of_language,):

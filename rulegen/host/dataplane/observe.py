@@ -1,4 +1,4 @@
-"""What this node has now, of all that Services are made of, read from the kernel."""
+"""Reads the state of this node that Services need from the kernel."""
 
 from __future__ import annotations
 
@@ -23,10 +23,10 @@ if TYPE_CHECKING:
 
 
 def read_kernel(drivers: Mapping[str, Driver], context: ReadContext) -> dict[str, Any]:
-    """Return by language what the kernel has, as it is read: what costs time is not done yet.
+    """Return the unparsed state of the kernel by language; parsing, which takes time, is done later.
 
     Raises:
-        HostError: Anything cannot be read. Never less than all.
+        HostError: A part cannot be read. The result is never incomplete.
     """
     return {name: driver.read(context) for name, driver in drivers.items()}
 
@@ -39,17 +39,17 @@ def observed(
     flows: Sequence[Flow] = (),
     counters: Collection[str] | None = None,
 ) -> Observed:
-    """Return what the kernel has.
+    """Return the parsed state of the kernel.
 
     Args:
         drivers: By language.
-        raw: What `read_kernel` returned.
-        context: What was read. Families that are not in it are left out, also where they were read.
-        flows: What conntrack remembers, if that was read.
+        raw: The result of `read_kernel`.
+        context: What was read. Families that are not in it are omitted, even if they were read.
+        flows: UDP entries of conntrack, if they were read.
         counters: Names of nfacct objects, if they were read.
 
     Raises:
-        HostError: Nothing was read of a language that the mode writes.
+        HostError: A language that the mode uses was not read.
     """
     states = {
         key: state
@@ -65,10 +65,10 @@ def observed(
 
 
 def rules_beside(run: Runner, variant: Variant, families: Iterable[Family]) -> dict[Family, Ruleset]:
-    """Return by family the rules of the variant that is not this one, where Kubernetes' chains are among them.
+    """Return by family the rules of the other variant, if it has chains of Kubernetes.
 
     Raises:
-        HostError: They are there, and cannot be read.
+        HostError: They exist but cannot be read.
     """
     other = variant.other
     if not has_kubernetes_chains(run, other):
@@ -78,6 +78,6 @@ def rules_beside(run: Runner, variant: Variant, families: Iterable[Family]) -> d
         try:
             text = iptables.observe(run, other, family)
         except MissingToolError:
-            continue  # nobody wrote rules of this family there
+            continue  # no program has written rules of this family there
         rulesets[family] = read(text, f"iptables-{other} on this host", family)
     return rulesets

@@ -1,12 +1,12 @@
-"""Finding the Services that the kernel or a tool rejects, so that each harms only itself.
+"""Finds the Services that the kernel or a tool rejects, so that each affects only itself.
 
-What is tried is always a part of what is to be written: some Services, with all that they need. A part that is taken is
-written, and stays. Of a part that is rejected, the Services go that the error names; where it names none, the part is
-cut in two, Services that need the same of the kernel side by side. Where Services were rejected that need something
-which no Service was seen to get, one more of their kind is tried, and if that is rejected too, all others of the kind
-are left out without a try: a kernel without a match rejects thousands of them.
+Each try writes a part of the changes: some Services, with everything that they need. An accepted part stays written.
+From a rejected part, the Services that the error names are removed; if it names none, the part is split in two, with
+Services that need the same kernel features together. If Services with a requirement were rejected and none was
+accepted, one more of this kind is tried. If that is rejected too, all others of the kind are left out without a try,
+because a kernel without a match rejects thousands of them.
 
-What is not by a Service is never searched for: a lock that is held, a tool that is missing, want of memory, a signal.
+Errors without a responsible Service start no search: a held lock, a missing tool, lack of memory, a signal.
 """
 
 from __future__ import annotations
@@ -27,24 +27,24 @@ if TYPE_CHECKING:
     from rulegen.languages.language import Shape
 
 MOST_TRIES: Final = 60
-"""After so many tries no more culprits are searched for: what was not seen to pass is left as it is."""
+"""After this many tries the search ends: Services that were not accepted stay as they are."""
 MOST_S: Final = 45.0
-"""Nor after so many seconds. A try at 10,000 Services takes up to some seconds."""
+"""Time limit of a search in seconds. A try with 10,000 Services takes up to some seconds."""
 ENOUGH: Final = 2
-"""So many rejected Services that need the same make it worth a try whether all of their kind are rejected."""
+"""Number of rejected Services with the same requirement after which the requirement itself is tested."""
 
 _NOT_TRIED: Final = "not tested yet: too many others were rejected"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RefusalVerdict:
-    """What a search came to.
+    """Result of a search.
 
     Attributes:
-        refused: The Services that are left out, `namespace/name`, each with the reason.
-        untried: Those of them that were not tried, as there was no time: they may well be taken.
-        lacking: What the kernel was seen to reject to every Service that needs it; each set is needed together.
-        tries: How many tries it took.
+        refused: The left-out Services (`namespace/name`), each with the reason.
+        untried: Those that were not tried for lack of time: they may be valid.
+        lacking: Features that the kernel rejects for every Service; each set is needed together.
+        tries: Number of tries.
     """
 
     refused: Mapping[str, str]
@@ -54,13 +54,13 @@ class RefusalVerdict:
 
 
 def is_refusal(error: HostError, drivers: Mapping[str, Driver]) -> bool:
-    """Whether a write failed by what was to be written, so that another part of it may well be taken."""
+    """Whether a write failed because of its content, so that another part may be accepted."""
     cause = error.__cause__ if isinstance(error, ApplyError) else error
     return any(driver.is_refusal(cause) for driver in drivers.values())
 
 
 def culprits(error: HostError, belongings: Belongings, drivers: Mapping[str, Driver]) -> dict[str, Culprit]:
-    """Return the Services that an error names; empty where it names none."""
+    """Return the Services that an error identifies; empty if it identifies none."""
     cause = error.__cause__ if isinstance(error, ApplyError) else error
     named: dict[str, Culprit] = {}
     for driver in drivers.values():
@@ -73,24 +73,24 @@ class Attempt(Protocol):
     """Writes a part."""
 
     def __call__(self, owners: Collection[str], *, with_node: bool) -> HostError | None:
-        """Write what some Services come to, and what the node needs if that is requested.
+        """Write the changes of some Services, and those of the node if requested.
 
         Returns:
-            Why that was rejected; None if it was taken.
+            Why they were rejected; None if they were accepted.
 
         Raises:
-            HostError: It failed by what is not for a Service, see `is_refusal`.
+            HostError: The write failed for another reason, see `is_refusal`.
         """
 
 
 @dataclass(slots=True)
 class _Group:
-    """Services that are to be tried together.
+    """Services that are tried together.
 
     Attributes:
-        error: Why it is rejected, where that is known already.
-        is_half: Whether it is a half of Services that all need the same.
-        other: The other half, of two of which one at least is rejected, and why both together are.
+        error: Why they were rejected, if known.
+        is_half: Whether it is a half of Services with the same requirements.
+        other: The other half; at least one of both is rejected; and why both together are.
     """
 
     owners: list[str]
@@ -101,14 +101,14 @@ class _Group:
 
 @dataclass(slots=True)
 class Search:
-    """A search for the Services that are rejected.
+    """A search for the rejected Services.
 
     Attributes:
-        attempt: Writes what some Services come to.
-        belongings: Tells whose a line is, and what a Service needs.
-        drivers: By language, whose errors are read.
-        most_s: After so many seconds no more is searched for.
-        clock: Seconds that only grow.
+        attempt: Writes the changes of some Services.
+        belongings: Finds the Service of a line, and the requirements of a Service.
+        drivers: By language; they interpret its errors.
+        most_s: Time limit of the search in seconds.
+        clock: Monotonic time in seconds.
     """
 
     attempt: Attempt
@@ -128,14 +128,14 @@ class Search:
     _lacking: list[frozenset[Shape]] = field(default_factory=list)
 
     def run(self, owners: Sequence[str], error: HostError) -> RefusalVerdict:
-        """Return which Services are rejected; all others are written.
+        """Return the rejected Services; all others are written.
 
         Args:
-            owners: The Services that were to be written, `namespace/name`; all others are there already.
-            error: Why all of it together was rejected.
+            owners: The Services to write (`namespace/name`); all others are written already.
+            error: Why all of them together were rejected.
 
         Raises:
-            HostError: What the node itself needs is rejected, or a try failed by something else.
+            HostError: Node-wide objects are rejected, or a try failed for another reason.
         """
         self._until = self.clock() + self.most_s
         for owner in set(self.belongings.owners) - set(owners):
@@ -143,7 +143,7 @@ class Search:
         self._split(list(owners), error)
         while self._waiting:
             self._turn(self._waiting.popleft())
-        for needs, count in self._counts.items():  # all of a kind may have been named at once
+        for needs, count in self._counts.items():  # an error may name all of a kind at once
             if count > ENOUGH and needs and not needs & self._good and needs not in self._lacking:
                 self._lacking.append(needs)
         return RefusalVerdict(
@@ -178,7 +178,7 @@ class Search:
         return error
 
     def _split(self, group: list[str], error: HostError) -> None:
-        """Take out whom an error names, or cut a group that is rejected in two."""
+        """Remove the Services that an error names, or split a rejected group in two."""
         blamed = culprits(error, self.belongings, self.drivers)
         named = [owner for owner in group if owner in blamed]
         if not named and not self._has_node and (of_node := self._tried(())) is not None:
@@ -198,7 +198,7 @@ class Search:
             self._waiting.extendleft((later, _Group(first, is_half=is_half, other=(later, error))))
 
     def _join(self, owner: str) -> None:
-        """Put the halves that nothing is known of together again: mostly one was rejected, and all others are taken."""
+        """Join the untested halves again: usually one Service was rejected, and all others are valid."""
         shapes = self.belongings.shapes(owner)
         halves = [
             group
@@ -210,7 +210,7 @@ class Search:
             self._waiting.appendleft(_Group([member for half in halves for member in half.owners], is_half=True))
 
     def _take_out(self, group: list[str], named: dict[str, Culprit]) -> None:
-        """Leave those out that are named; the others of their kind are tried behind the rest."""
+        """Leave out the named Services; others of their kind are tried after the rest."""
         needs = {culprit.needs for culprit in named.values() if culprit.needs is not None} - self._good
         for owner, culprit in named.items():
             self._refuse(owner, culprit.reason, frozenset({culprit.needs} if culprit.needs in needs else ()))
@@ -225,7 +225,7 @@ class Search:
         self._counts[frozenset(shape for shape in needs if shape is not None)] += 1
 
     def _probe(self) -> None:
-        """Try one more of a kind of which some were rejected and none was taken."""
+        """Try one more Service of a kind of which some were rejected and none was accepted."""
         for needs, count in list(self._counts.items()):
             if count < ENOUGH or not needs or needs & self._good or needs in self._lacking:
                 continue
@@ -244,14 +244,14 @@ class Search:
                 self._lacking.append(needs)
 
     def _said(self, error: HostError, needs: frozenset[Shape]) -> str:
-        """Return why a Service is rejected that was tried alone, without numbers of lines, which change."""
+        """Return why a single Service was rejected, without line numbers, which change."""
         cause = error.__cause__ if isinstance(error, ApplyError) else error
         said = cause.complaint if isinstance(cause, RestoreError) else error.message.splitlines()[0]
         words = _words(needs) - _words(self._good)
         return f"{said}; it needs {', '.join(sorted(words))}" if words else said
 
     def _worth_a_try(self, group: list[str]) -> list[str]:
-        """Return a group without those that were rejected, or need what the kernel rejects to all."""
+        """Return a group without rejected Services, and without those that need a rejected feature."""
         left = []
         for owner in group:
             if owner in self._refused or owner in self._written:
@@ -264,7 +264,7 @@ class Search:
         return left
 
     def _halves(self, group: list[str], error: HostError) -> tuple[list[str], list[str]]:
-        """Cut a group in two: those that do not need what the tool misses first, else what most need, else by name."""
+        """Split a group: Services without the missing feature first, else by the most common requirement or by name."""
         cause = error.__cause__ if isinstance(error, ApplyError) else error
         if isinstance(cause, RestoreError) and cause.extension:
             words = {f"-m {cause.extension}", f"-j {cause.extension}"}
@@ -274,7 +274,7 @@ class Search:
         kinds: defaultdict[frozenset[Shape], list[str]] = defaultdict(list)
         for owner in group:
             kinds[self.belongings.shapes(owner)].append(owner)
-        if len(kinds) == 1 and self.belongings.shapes(group[0]) - self._good:  # may be all of the kind, or some
+        if len(kinds) == 1 and self.belongings.shapes(group[0]) - self._good:  # possibly all of the kind, or some
             return group[:1], group[1:]
         parts = sorted(kinds.values(), key=len, reverse=True) if len(kinds) > 1 else [[owner] for owner in group]
         middle = len(parts) // 2
@@ -282,12 +282,12 @@ class Search:
 
 
 def lacking_text(needs: frozenset[Shape]) -> str:
-    """Return for people why a Service is left out that needs what the kernel rejects to all."""
+    """Return as text why a Service is left out that needs a feature that the kernel rejects for every Service."""
     return f"the kernel rejects all rules of this kind: {', '.join(sorted(_words(needs))) or 'as others were rejected'}"
 
 
 def _words(shapes: Collection[Shape]) -> set[str]:
-    """Return matches, targets and protocols, as rules have them."""
+    """Return matches, targets and protocols, as in rules."""
     return {word for shape in shapes for word in shape if word.startswith(("-m", "-j", "-p"))}
 
 

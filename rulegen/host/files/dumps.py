@@ -319,7 +319,7 @@ def _take_empty(dumps: Dumps, empty: dict[str, bool], families: dict[Family, str
         elif is_named and not has_rules:
             continue
         elif is_named:
-            raise InputError(file, "is empty, but there are dumps of both families already")
+            raise InputError(file, "is empty, but there are dumps of both families already", hint="leave this file out")
         else:
             yield f"{file} is empty and was ignored"
             continue
