@@ -76,7 +76,7 @@ def check_names(configuration: Configuration, names: Iterable[str]) -> None:
     if wrong is None:
         wrong = next((name for name in configuration.secrets if not name.startswith(SECRETS)), None)
     if wrong is not None:
-        raise HostError(f"{printable(wrong)!r} is no file of a release")
+        raise HostError(f"{printable(wrong)!r} is not a file of a release")
 
 
 def listed(configuration: Configuration) -> bytes:

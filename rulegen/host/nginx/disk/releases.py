@@ -231,7 +231,7 @@ class Releases:
         except OSError as error:
             raise HostError(f"release {digest} of nginx cannot be read: {reason(error)}", hint=hint(error)) from None
         except (ValueError, KeyError, AttributeError, TypeError, RecursionError):
-            raise HostError(f"release {digest} of nginx is damaged: {place / MANIFEST} is no list") from None
+            raise HostError(f"release {digest} of nginx is damaged: {place / MANIFEST} is not a list") from None
         return Configuration(files=files, secrets=secrets, digest=digest)
 
     @contextmanager
