@@ -137,7 +137,7 @@ def test_digests_that_name_no_release_are_refused(releases, digest):
 
 
 def test_a_text_cannot_stand_among_secrets(releases):
-    with pytest.raises(HostError, match="no file of a release"):
+    with pytest.raises(HostError, match="not a file of a release"):
         releases.write(Configuration(files={KEY: "text"}, digest="0" * 32))
 
 
