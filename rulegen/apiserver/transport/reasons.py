@@ -34,3 +34,8 @@ class ApiReason(enum.StrEnum):
     """A defect of rulegen."""
     STATUS = "status"
     """An HTTP status, which `ApiError.status` has."""
+
+    @property
+    def needs_list(self) -> bool:
+        """Whether a watch cannot go on: all is listed anew."""
+        return self in {ApiReason.EXPIRED, ApiReason.GARBAGE, ApiReason.TOO_LARGE}

@@ -170,11 +170,7 @@ class Reflector:
         is_own = not is_of_server(error)
         if not is_own or error.status == 403 or error.reason is ApiReason.INTERNAL or self._pace.failures > 1:
             self._tally.trouble(self, self._kind, error.message, hint=error.hint, is_own=is_own)
-        if (
-            error.reason in {ApiReason.EXPIRED, ApiReason.GARBAGE, ApiReason.TOO_LARGE}
-            or error.status == 400
-            or self._pace.is_outage(error)
-        ):
+        if error.reason.needs_list or error.status == 400 or self._pace.is_outage(error):
             self._version = ""
         self._timing.sleep(self._stir, self._pace.pause(error, is_slow=self._is_kept_out(error)))
         if self._stir.is_set():
@@ -208,9 +204,7 @@ class Reflector:
                 if era is None:
                     raise ApiError(f"{self._link.url}: the API server went back to an older state", ApiReason.SET_BACK)  # noqa: TRY301
             except ApiError as error:
-                if (
-                    error.reason is ApiReason.EXPIRED
-                ):  # it took longer than the server remembers: in fewer pages it takes less
+                if error.reason is ApiReason.EXPIRED:  # the server forgot it meanwhile: fewer pages take less time
                     self._page_size = min(self._page_size * 4, MAX_PAGE_SIZE)
                 elif error.reason is ApiReason.TOO_LARGE:
                     self._page_size = max(1, self._page_size // 8)
@@ -258,8 +252,7 @@ class Reflector:
                 words = f"{self._link.url}: {self.collection.noun}: not listed in {self._timing.list_whole:g} s"
                 raise ApiError(words, ApiReason.TIMEOUT)
             page = self._page(token, keep=keep)
-            listed += page.objects
-            listed += page.rejected
+            listed += (*page.objects, *page.rejected)
             version = version or page.resource_version
             if not page.continue_token:
                 break
@@ -271,9 +264,8 @@ class Reflector:
         else:
             raise ApiError(f"{self._link.url}: {self.collection.noun}: more than {MAX_PAGES} pages", ApiReason.GARBAGE)
         if not version:
-            raise ApiError(
-                f"{self._link.url}: {self.collection.noun}: a list without resourceVersion", ApiReason.GARBAGE
-            )
+            words = f"{self._link.url}: {self.collection.noun}: a list without resourceVersion"
+            raise ApiError(words, ApiReason.GARBAGE)
         return listed, version, weights
 
     def _settle_weight(self) -> None:
