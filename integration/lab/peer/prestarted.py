@@ -126,7 +126,7 @@ class Template:
 
 if __name__ == "__main__":
     program = sys.argv[2]
-    sys.path.pop(0)  # the folder of this file
+    sys.path[0] = os.getcwd()  # noqa: PTH109 - as `python -m` has it, in the place of the folder of this file
     template = Template(int(sys.argv[1]), program)
     arguments = template.serve()
     if arguments is not None:
