@@ -45,9 +45,9 @@ class Tools:
         return Completed(0)
 
 
-def wants(services: int):
+def wants(count: int):
     services = {}
-    for number in range(services):
+    for number in range(count):
         spec = k.ServiceSpec(cluster_ip=f"10.96.0.{number + 1}", ports=(k.ServicePort(name="http", port=80),))
         name = f"s{number}"
         service = k.Service(metadata=k.ObjectMeta(name=name, namespace="shop"), spec=spec)
