@@ -15,6 +15,7 @@ from typing import Final
 Address = IPv4Address | IPv6Address
 Network = IPv4Network | IPv6Network
 
+_OF_IPV4 = (IPv4Address, IPv4Network)
 _LEADING_ZEROS = re.compile(r"(?<![0-9a-fA-F:])0+(?=[0-9])")
 _IPV4_SHAPE = re.compile(r"[0-9]{1,}(\.[0-9]{1,}){3}\Z")
 
@@ -44,6 +45,8 @@ class Protocol(enum.StrEnum):
     TCP = "TCP"
     UDP = "UDP"
     SCTP = "SCTP"
+
+    __hash__ = str.__hash__  # as of Family
 
 
 def parse_address(text: str) -> Address:
@@ -97,7 +100,7 @@ def parse_network(text: str) -> Network:
 
 def family_of(value: Address | Network) -> Family:
     """Return the family of an address or prefix."""
-    return Family.IPV4 if value.version == 4 else Family.IPV6
+    return Family.IPV4 if isinstance(value, _OF_IPV4) else Family.IPV6
 
 
 class AddressKind(enum.StrEnum):
@@ -215,9 +218,13 @@ def join_host_port(address: Address, port: int) -> str:
     >>> join_host_port(IPv6Address("fd00::1"), 80)
     '[fd00::1]:80'
     """
-    if isinstance(address, IPv4Address):
-        return f"{inet_ntoa(address.packed)}:{port}"  # takes half the time of `str` of the address
-    return f"[{address!s}]:{port}"
+    text = address_text(address)
+    return f"{text}:{port}" if isinstance(address, IPv4Address) else f"[{text}]:{port}"
+
+
+def address_text(address: Address) -> str:
+    """Return the text of an address, as `str` does; of IPv4 in half the time."""
+    return inet_ntoa(address.packed) if isinstance(address, IPv4Address) else str(address)
 
 
 def _decimal(text: str) -> str:

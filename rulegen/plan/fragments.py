@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
+
+import msgspec
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -11,8 +12,7 @@ if TYPE_CHECKING:
     from rulegen.net import Family
 
 
-@dataclass(frozen=True, slots=True)
-class OwnedObjects:
+class OwnedObjects(msgspec.Struct, frozen=True):
     """What one owner (a Service, or the node itself) needs in one family.
 
     Attributes:

@@ -54,13 +54,15 @@ class _PortChains:
 
     def __init__(self, port: ResolvedPort, node: ResolvedNode, *, counts: bool) -> None:
         self._port, self._node, self._counts = port, node, counts
+        self._label, self._bits = port.label, node.family.bits
+        self._to_port = (r.protocol(port.protocol), r.destination_port(port.protocol, port.port))
         hashed = names.service_hash(port)
         self._cluster = f"KUBE-SVC-{hashed}"
         self._local = f"KUBE-SVL-{hashed}"
         self._external = f"KUBE-EXT-{hashed}"
         self._allowed = f"KUBE-FW-{hashed}"
         self._chains_of = {Delivery.CLUSTER: self._cluster, Delivery.LOCAL: self._local}
-        self._endpoints = {e.text: f"KUBE-SEP-{names.endpoint_hash(port, e)}" for e in port.endpoints}
+        self._endpoints = {text: f"KUBE-SEP-{ending}" for text, ending in names.endpoint_hashes(port).items()}
         self._has_external = port.has_endpoints and port.is_external
         self._is_guarded = self._has_external and bool(port.load_balancer_ips and port.source_ranges)
 
@@ -74,8 +76,7 @@ class _PortChains:
             yield chains.nat(self._external), tuple(self._external_rules())
         if self._is_guarded:
             yield chains.nat(self._allowed), tuple(self._allowed_rules())
-        for endpoint in port.endpoints:
-            yield chains.nat(self._endpoints[endpoint.text]), self._endpoint_rules(endpoint)
+        yield from self._endpoint_rules()
 
     def blocks(self) -> Iterator[Block]:
         """Yield the port's rules in shared chains."""
@@ -87,23 +88,18 @@ class _PortChains:
                 "-p tcp -m tcp --dport",
                 str(port.health_check_node_port),
                 r.accept(),
-                comment=f"{port.label} health check",
+                comment=f"{self._label} health check",
             )
             yield Block(chains.filter_(chains.NODE_PORTS), (rule,))
 
     def _to(self, address: Address) -> tuple[str, ...]:
         """Match packets to the port on an address."""
-        protocol = self._port.protocol
-        return (
-            r.destination_address(address),
-            r.protocol(protocol),
-            r.destination_port(protocol, self._port.port),
-        )
+        return (r.destination_address(address), *self._to_port)
 
     def _refusal(self, delivery: Delivery) -> tuple[str, str]:
         """Return the verdict for a frontend without endpoints, and its reason."""
         if delivery is Delivery.REJECT:
-            return r.reject(self._node.family.bits), "has no endpoints"
+            return r.reject(self._bits), "has no endpoints"
         return r.drop(), "has no local endpoints"
 
     def _cluster_ip_blocks(self) -> Iterator[Block]:
@@ -112,11 +108,11 @@ class _PortChains:
             return
         if port.internal.has_pool:
             jump = r.jump(self._chains_of[port.internal])
-            rule = r.rule(*self._to(port.cluster_ip), jump, comment=f"{port.label} cluster IP")
+            rule = r.rule(*self._to(port.cluster_ip), jump, comment=f"{self._label} cluster IP")
             yield Block(chains.nat(chains.SERVICES), (rule,))
         else:
             verdict, reason = self._refusal(port.internal)
-            rule = r.rule(*self._to(port.cluster_ip), verdict, comment=f"{port.label} {reason}")
+            rule = r.rule(*self._to(port.cluster_ip), verdict, comment=f"{self._label} {reason}")
             yield Block(chains.filter_(chains.SERVICES), (rule,))
 
     def _external_blocks(self) -> Iterator[Block]:
@@ -126,14 +122,14 @@ class _PortChains:
         frontends += ((address, "load balancer IP", vip_chain) for address in port.load_balancer_ips)
         if port.has_endpoints:
             for address, what, chain in frontends:
-                rule = r.rule(*self._to(address), r.jump(chain), comment=f"{port.label} {what}")
+                rule = r.rule(*self._to(address), r.jump(chain), comment=f"{self._label} {what}")
                 yield Block(chains.nat(chains.SERVICES), (rule,))
             if port.node_port:
                 yield Block(chains.nat(chains.NODE_PORTS), tuple(self._node_port_rules()))
         if not port.external.has_pool:
             verdict, reason = self._refusal(port.external)
             for address, _, _ in frontends:
-                rule = r.rule(*self._to(address), verdict, comment=f"{port.label} {reason}")
+                rule = r.rule(*self._to(address), verdict, comment=f"{self._label} {reason}")
                 yield Block(chains.filter_(chains.EXTERNAL_SERVICES), (rule,))
             if port.node_port:
                 words = (
@@ -141,17 +137,17 @@ class _PortChains:
                     r.destination_is_local(),
                     r.destination_port(port.protocol, port.node_port),
                 )
-                rule = r.rule(*words, verdict, comment=f"{port.label} {reason}")
+                rule = r.rule(*words, verdict, comment=f"{self._label} {reason}")
                 yield Block(chains.filter_(chains.EXTERNAL_SERVICES), (rule,))
         if self._is_guarded:
             for address in port.load_balancer_ips:
-                rule = r.rule(*self._to(address), r.drop(), comment=f"{port.label} rejected by its source ranges")
+                rule = r.rule(*self._to(address), r.drop(), comment=f"{self._label} rejected by its source ranges")
                 yield Block(chains.filter_(chains.PROXY_FIREWALL), (rule,))
 
     def _node_port_rules(self) -> Iterator[Rule]:
         port = self._port
         words = (r.protocol(port.protocol), r.destination_port(port.protocol, port.node_port))
-        comment = f"{port.label} node port"
+        comment = f"{self._label} node port"
         if self._counts and self._node.localhost_node_ports:
             loopback = r.destination(self._node.family.loopback)
             yield r.rule(loopback, *words, r.counted(LOCALHOST_COUNTER), r.jump(self._external), comment=comment)
@@ -168,19 +164,19 @@ class _PortChains:
         if port.affinity_s is not None:
             for endpoint in pool:
                 chain = self._endpoints[endpoint.text]
-                seen = r.seen_within(port.affinity_s, chain, self._node.family.bits)
-                yield r.rule(seen, r.jump(chain), comment=f"{port.label} session affinity to {endpoint.text}")
+                seen = r.seen_within(port.affinity_s, chain, self._bits)
+                yield r.rule(seen, r.jump(chain), comment=f"{self._label} session affinity to {endpoint.text}")
         left = sum(endpoint.weight for endpoint in pool)
         for endpoint in pool:
             odds = [r.at_odds(left, endpoint.weight)] if left > endpoint.weight else []
             left -= endpoint.weight
             jump = r.jump(self._endpoints[endpoint.text])
-            yield r.rule(*odds, jump, comment=f"{port.label} to {endpoint.text}")
+            yield r.rule(*odds, jump, comment=f"{self._label} to {endpoint.text}")
 
     def _masquerade_cluster_ip(self, address: Address) -> Iterator[Rule]:
         node = self._node
         mark = r.jump(chains.MARK_MASQ)
-        comment = f"{self._port.label} cluster IP"
+        comment = f"{self._label} cluster IP"
         match node.masquerade_cluster_ip:
             case Masquerade.ALWAYS:
                 yield r.rule(*self._to(address), mark, comment=comment)
@@ -197,31 +193,32 @@ class _PortChains:
         port, node = self._port, self._node
         mark, cluster = r.jump(chains.MARK_MASQ), r.jump(self._cluster)
         if port.external_policy is TrafficPolicy.CLUSTER:
-            yield r.rule(mark, comment=f"{port.label} from outside, to any node")
+            yield r.rule(mark, comment=f"{self._label} from outside, to any node")
         else:
             if node.pods is not None:
-                yield r.rule(chains.from_pods(node.pods), cluster, comment=f"{port.label} from a pod of this node")
-            yield r.rule(r.source_is_local(), mark, comment=f"{port.label} from this node")
-            yield r.rule(r.source_is_local(), cluster, comment=f"{port.label} from this node")
+                yield r.rule(chains.from_pods(node.pods), cluster, comment=f"{self._label} from a pod of this node")
+            yield r.rule(r.source_is_local(), mark, comment=f"{self._label} from this node")
+            yield r.rule(r.source_is_local(), cluster, comment=f"{self._label} from this node")
         if port.external.has_pool:
-            yield r.rule(r.jump(self._chains_of[port.external]), comment=f"{port.label} from outside")
+            yield r.rule(r.jump(self._chains_of[port.external]), comment=f"{self._label} from outside")
 
     def _allowed_rules(self) -> Iterator[Rule]:
         port = self._port
         jump = r.jump(self._external)
         for network in port.source_ranges:
-            yield r.rule(r.source(network), jump, comment=f"{port.label} allowed source")
+            yield r.rule(r.source(network), jump, comment=f"{self._label} allowed source")
         if port.node_in_source_ranges:
             for address in port.load_balancer_ips:
-                yield r.rule(r.source_address(address), jump, comment=f"{port.label} from this node")
-        yield r.rule(comment=f"{port.label} other sources are dropped in KUBE-PROXY-FIREWALL")
+                yield r.rule(r.source_address(address), jump, comment=f"{self._label} from this node")
+        yield r.rule(comment=f"{self._label} other sources are dropped in KUBE-PROXY-FIREWALL")
 
-    def _endpoint_rules(self, endpoint: Endpoint) -> tuple[Rule, Rule]:
-        port = self._port
-        chain = self._endpoints[endpoint.text]
-        hairpin = r.rule(
-            r.source_address(endpoint.address), r.jump(chains.MARK_MASQ), comment=f"{port.label} to itself"
-        )
-        affinity = [] if port.affinity_s is None else [r.remember(chain, self._node.family.bits)]
-        words = (r.protocol(port.protocol), *affinity, r.ports_of(port.protocol), r.dnat(endpoint.text))
-        return hairpin, r.rule(*words, comment=port.label)
+    def _endpoint_rules(self) -> Iterator[tuple[ChainName, tuple[Rule, Rule]]]:
+        """Yield the chain of each endpoint: mark what it sends to itself, and rewrite the destination of all."""
+        port, mark, comment = self._port, r.jump(chains.MARK_MASQ), f"{self._label} to itself"
+        protocol, ports = r.protocol(port.protocol), r.ports_of(port.protocol)
+        for endpoint in port.endpoints:
+            chain = self._endpoints[endpoint.text]
+            affinity = [] if port.affinity_s is None else [r.remember(chain, self._bits)]
+            hairpin = r.rule(r.source_address(endpoint.address), mark, comment=comment)
+            sent = r.rule(protocol, *affinity, ports, r.dnat(endpoint.text), comment=self._label)
+            yield chains.nat(chain), (hairpin, sent)

@@ -10,8 +10,9 @@ A rule that looks into a set is left out while the set is empty, so the rules fo
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import TYPE_CHECKING, Any
+
+from msgspec.structs import replace
 
 from rulegen.languages.addresses.language import NAME as LINKS
 from rulegen.languages.addresses.state import DeviceKey

@@ -5,8 +5,9 @@ It uses the same functions and fragments as a complete plan, but only for what a
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import TYPE_CHECKING, Any
+
+from msgspec.structs import replace
 
 from rulegen.compiler.services.compile import Compiled, merge, put
 from rulegen.compiler.services.node_decisions import decide_node

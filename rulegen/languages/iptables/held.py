@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from dataclasses import replace
 from typing import TYPE_CHECKING, Any
+
+from msgspec.structs import replace
 
 from rulegen.languages.iptables.frontends import frontend_of
 from rulegen.languages.iptables.ruleset import ChainName, target

@@ -7,8 +7,9 @@ comment it was. So the fragments that the agent keeps hold the rules of shared c
 from __future__ import annotations
 
 from collections import defaultdict
-from dataclasses import replace
 from typing import TYPE_CHECKING
+
+from msgspec.structs import replace
 
 from rulegen.languages.iptables.script import settled
 from rulegen.languages.iptables.state import Block, BlockKey

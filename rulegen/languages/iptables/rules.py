@@ -7,8 +7,12 @@ protocol, matches, target. Source: iptables(8), iptables-extensions(8).
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from ipaddress import IPv4Address
 from typing import TYPE_CHECKING
+
+import msgspec
+
+from rulegen.net import address_text
 
 if TYPE_CHECKING:
     from rulegen.net import Address, Network, Protocol
@@ -19,8 +23,7 @@ COMMENT_MAX = 255
 """Longest comment that the kernel keeps (XT_MAX_COMMENT_LEN less the NUL)."""
 
 
-@dataclass(frozen=True, slots=True)
-class Rule:
+class Rule(msgspec.Struct, frozen=True, eq=False, gc=False):
     """One rule of a chain.
 
     Attributes:
@@ -31,8 +34,15 @@ class Rule:
     """
 
     spec: str
-    comment: str = field(default="", compare=False)
-    printed: str = field(default="", compare=False)
+    comment: str = ""
+    printed: str = ""
+
+    def __eq__(self, other: object) -> bool:
+        """Return whether both are written alike, comments aside."""
+        return isinstance(other, Rule) and self.spec == other.spec
+
+    def __hash__(self) -> int:
+        return hash(self.spec)
 
     @property
     def line(self) -> str:
@@ -70,7 +80,7 @@ def not_source(network: Network) -> str:
 
 def source_address(address: Address) -> str:
     """Match packets from one address."""
-    return f"-s {address}/{address.max_prefixlen}"
+    return f"-s {address_text(address)}/{32 if isinstance(address, IPv4Address) else 128}"
 
 
 def destination(network: Network) -> str:
@@ -85,7 +95,7 @@ def not_destination(network: Network) -> str:
 
 def destination_address(address: Address) -> str:
     """Match packets to one address."""
-    return f"-d {address}/{address.max_prefixlen}"
+    return f"-d {address_text(address)}/{32 if isinstance(address, IPv4Address) else 128}"
 
 
 def in_interface(name: str) -> str:

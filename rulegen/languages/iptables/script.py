@@ -11,8 +11,10 @@ from __future__ import annotations
 
 import enum
 from collections import defaultdict
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, NamedTuple
+
+from msgspec.structs import replace
 
 from rulegen.languages.iptables.ruleset import ChainName, is_unreadable, target
 from rulegen.languages.iptables.state import BlockKey, BlockValue, ChainKey, ChainPosition, ChainValue, Kind

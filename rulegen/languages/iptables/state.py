@@ -16,6 +16,8 @@ from collections import Counter, defaultdict
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, NamedTuple
 
+import msgspec
+
 from rulegen.languages.iptables.rules import Rule
 from rulegen.languages.iptables.ruleset import Chain, ChainName, Ruleset, is_unreadable, may_be, target
 
@@ -62,16 +64,14 @@ class BlockKey(NamedTuple):
 Key = ChainKey | BlockKey
 
 
-@dataclass(frozen=True, slots=True)
-class ChainValue:
+class ChainValue(msgspec.Struct, frozen=True):
     """A chain of ours: its rules where it is exact, none where it is a dispatch chain."""
 
     rules: tuple[Rule, ...]
     kind: Kind
 
 
-@dataclass(frozen=True, slots=True)
-class BlockValue:
+class BlockValue(msgspec.Struct, frozen=True):
     """A block of rules, how often it stands there, and where.
 
     Attributes:
@@ -86,8 +86,7 @@ Value = ChainValue | BlockValue
 Objects = dict[Key, Value]
 
 
-@dataclass(frozen=True, slots=True)
-class Block:
+class Block(msgspec.Struct, frozen=True):
     """Rules that stand together in a dispatch or built-in chain."""
 
     name: ChainName
@@ -95,8 +94,7 @@ class Block:
     place: ChainPosition = ChainPosition.BODY
 
 
-@dataclass(frozen=True, slots=True)
-class RulesFragment:
+class RulesFragment(msgspec.Struct, frozen=True):
     """What one owner wants in one family: a Service, or the node itself.
 
     Attributes:
@@ -108,7 +106,7 @@ class RulesFragment:
 
     owner: str
     family: Family
-    exact: Mapping[ChainName, tuple[Rule, ...]] = field(default_factory=dict)
+    exact: Mapping[ChainName, tuple[Rule, ...]] = msgspec.field(default_factory=dict)
     dispatch: tuple[ChainName, ...] = ()
     blocks: tuple[Block, ...] = ()
 

@@ -10,11 +10,12 @@ external addresses have strict semantics: then the older Service keeps them, and
 from __future__ import annotations
 
 from bisect import bisect_left, insort
-from dataclasses import replace
 from typing import TYPE_CHECKING, Final, NamedTuple
 
+from msgspec.structs import replace
+
 from rulegen.model.services.node.ports_in_use import KUBELET, PortsInUse
-from rulegen.net import Protocol, parse_address
+from rulegen.net import Protocol, address_text, parse_address
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -295,14 +296,14 @@ def _externals_of(service: ResolvedService | None) -> set[Claim]:
     return {
         Claim(str(address), port.port, port.protocol, port.family)
         for port in (service.ports if service else ())
-        for address in (*port.external_ips, *port.load_balancer_ips)
+        for address in port.external_ips + port.load_balancer_ips
     }
 
 
 def _claims(port: ResolvedPort) -> Iterator[tuple[Claim, str]]:
     for address in (port.cluster_ip, *port.external_ips, *port.load_balancer_ips):
         if address is not None:
-            text = str(address)
+            text = address_text(address)
             yield Claim(text, port.port, port.protocol, port.family), f"{text} port"
     if port.node_port:
         yield Claim("", port.node_port, port.protocol, port.family), NODE_PORT

@@ -15,6 +15,8 @@ from dataclasses import dataclass
 from operator import itemgetter
 from typing import TYPE_CHECKING, Final, NamedTuple
 
+import msgspec
+
 from rulegen.kube.snapshot.endpoints import SERVICE_NAME_LABEL
 from rulegen.model.services.ir import Endpoint
 from rulegen.net import Address, AddressUse, Family, family_of, parse_address, refusal
@@ -25,7 +27,7 @@ if TYPE_CHECKING:
     from rulegen.kube.objects.structs import EndpointSlice, SliceEndpoint
 
 
-class Candidate(NamedTuple):
+class Candidate(msgspec.Struct, frozen=True, gc=False):
     """An endpoint of a port with the conditions that decide about it; unknown conditions resolved."""
 
     endpoint: Endpoint
@@ -49,8 +51,7 @@ class Topology:
     zone: str
 
 
-@dataclass(frozen=True, slots=True)
-class Pools:
+class Pools(msgspec.Struct, frozen=True):
     """The endpoints of one port, by use; each sorted by text. See `ResolvedPort`."""
 
     cluster: tuple[Endpoint, ...] = ()
@@ -272,7 +273,7 @@ def _address(endpoint: SliceEndpoint, family: Family, refused: Collection[Addres
         return None, str(error)
     if family_of(address) is not family:
         return None, f"{address} is not {family}"
-    if address in refused:
+    if refused and address in refused:
         return None, f"{address} is the broadcast address of a network of this node"
     fault = refusal(address, AddressUse.ENDPOINT)
     return (None, fault) if fault else (address, "")

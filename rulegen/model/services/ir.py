@@ -12,6 +12,8 @@ from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import TYPE_CHECKING
 
+import msgspec
+
 from rulegen.net import Address, AddressKind, Family, Network, Protocol, join_host_port, kind_of_address
 
 if TYPE_CHECKING:
@@ -35,7 +37,7 @@ class Delivery(enum.Enum):
     @property
     def has_pool(self) -> bool:
         """Whether some endpoint gets the connection."""
-        return self in {Delivery.CLUSTER, Delivery.LOCAL}
+        return self is Delivery.CLUSTER or self is Delivery.LOCAL
 
 
 class TrafficPolicy(enum.Enum):
@@ -72,8 +74,7 @@ class PodInterface:
 PodTraffic = PodNetwork | PodInterface
 
 
-@dataclass(frozen=True, slots=True)
-class Endpoint:
+class Endpoint(msgspec.Struct, frozen=True, gc=False):
     """Where a connection can end.
 
     Attributes:
@@ -97,8 +98,7 @@ class Endpoint:
         return self.text.rpartition(":")[0].strip("[]")
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ResolvedPort:
+class ResolvedPort(msgspec.Struct, frozen=True, kw_only=True):
     """One port of a Service in one family, decided for this node.
 
     Attributes:
@@ -193,8 +193,7 @@ class OverLimit:
     text: str
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ResolvedService:
+class ResolvedService(msgspec.Struct, frozen=True, kw_only=True):
     """A Service as this node serves it.
 
     Attributes:

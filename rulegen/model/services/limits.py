@@ -10,6 +10,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
+import msgspec
+
 from rulegen.model.services.ir import LimitKind, OverLimit
 
 if TYPE_CHECKING:
@@ -45,8 +47,7 @@ class ServiceLimits:
     frontends: int = FRONTENDS
 
 
-@dataclass(frozen=True, slots=True)
-class Frontends:
+class Frontends(msgspec.Struct, frozen=True):
     """The part of a Service's ports and addresses that is served.
 
     Attributes:
