@@ -104,7 +104,7 @@ class TestRoles:
         """Few threads and connections, over TLS, for hundreds of Secrets and of ConfigMaps in 40 namespaces."""
         monkeypatch.setattr(follower, "POLLS_PER_S", 200.0)
         tls_place.role = role
-        names = names_of(sized(quick=80, usual=600, full=600), 40)
+        names = names_of(sized(quick=80, usual=300, full=600), 40)
         tls_place.put(names)
         tls_place.put(names, noun="configmaps")
         tls_place.watch.refer_to(secrets=names, config_maps=names)
