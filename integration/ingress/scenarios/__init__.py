@@ -3,13 +3,26 @@
 from __future__ import annotations
 
 from integration.ingress.features import Scenario
-from integration.ingress.scenarios import access, balancing, headers, protocols, routing, worlds
+from integration.ingress.scenarios import (
+    access,
+    balancing,
+    canaries,
+    external_auth,
+    forwarded,
+    headers,
+    protocols,
+    routing,
+    worlds,
+)
 
 ALL: tuple[Scenario, ...] = (
     *access.SCENARIOS,
+    *external_auth.SCENARIOS,
     *routing.SCENARIOS,
+    *canaries.SCENARIOS,
     *balancing.SCENARIOS,
     *headers.SCENARIOS,
+    *forwarded.SCENARIOS,
     *protocols.SCENARIOS,
     *worlds.SCENARIOS,
 )

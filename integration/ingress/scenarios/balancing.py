@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from functools import partial
 
-from integration.ingress.features import SECOND_CLIENT, Ask, Scenario, Stage, World, cluster_ip, site
+from integration.ingress.cast import cluster_ip, site
+from integration.ingress.clients import Ask
+from integration.ingress.features import SECOND_CLIENT, Scenario, Stage, World
 from integration.ingress.scenarios.plain import plain
 
 _COOKIE = r"~^INGRESSCOOKIE=[0-9a-f]{32}; Path=/; HttpOnly$"

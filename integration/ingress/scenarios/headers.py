@@ -1,17 +1,11 @@
-"""Headers: cross-origin requests, what backends are told of the client, what clients get; sizes of what is sent."""
+"""Headers: cross-origin requests, what backends are told of the client, and the sizes of what is sent."""
 
 from __future__ import annotations
 
-import json
-from collections.abc import Callable
-
-from integration.ingress import objects
-from integration.ingress.features import Ask, Scenario, Stage, World, site, site_secret
-from integration.ingress.scenarios.plain import plain
-
-
-def _answering(headers: dict[str, str]) -> dict[str, str]:
-    return {"X-Lab-Respond": json.dumps(headers)}
+from integration.ingress.cast import site
+from integration.ingress.clients import Ask
+from integration.ingress.identities import site_secret
+from integration.ingress.scenarios.plain import answering, plain
 
 
 def _from(origin: str, want: dict[str, object], host: str = "cors.test", method: str = "GET") -> Ask:
@@ -104,12 +98,12 @@ _CORS = [
         [site("cors-own.test", {"enable-cors": "true"}), site("cors-off.test")],
         Ask(
             host="cors-own.test",
-            headers={"Origin": "https://a.test", **_answering({"Access-Control-Allow-Origin": "https://own.test"})},
+            headers={"Origin": "https://a.test", **answering({"Access-Control-Allow-Origin": "https://own.test"})},
             want={"headers": {"Access-Control-Allow-Origin": "*"}, "header_count": {"Access-Control-Allow-Origin": 1}},
         ),
         Ask(
             host="cors-off.test",
-            headers=_answering({"Access-Control-Allow-Origin": "https://own.test"}),
+            headers=answering({"Access-Control-Allow-Origin": "https://own.test"}),
             want={"headers": {"Access-Control-Allow-Origin": "https://own.test"}},
         ),
     ),
@@ -203,7 +197,7 @@ _TOLD = [
         ],
         Ask(
             host="cookies.test",
-            headers=_answering(
+            headers=answering(
                 {"Set-Cookie": "a=b; Domain=inside.test; Path=/inside/x", "Location": "http://inside.test/y"}
             ),
             want={
@@ -265,14 +259,14 @@ _SIZES = [
             ),
             site("buffers-odd.test", {"proxy-buffer-size": "64k", "proxy-busy-buffers-size": "1k"}),
         ],
-        Ask(host="buffers.test", headers=_answering({"X-Big": "b" * 6000}), want={"status": 502}),
+        Ask(host="buffers.test", headers=answering({"X-Big": "b" * 6000}), want={"status": 502}),
         Ask(
             host="buffers-big.test",
-            headers=_answering({"X-Big": "b" * 6000}),
+            headers=answering({"X-Big": "b" * 6000}),
             want={"status": 200, "headers": {"X-Big": "b" * 6000}},
         ),
         Ask(host="buffers-on.test", method="POST", body=bytes(500_000), want={"status": 200, "size": 500_000}),
-        Ask(host="buffers-odd.test", headers=_answering({"X-Big": "b" * 6000}), want={"status": 200}),
+        Ask(host="buffers-odd.test", headers=answering({"X-Big": "b" * 6000}), want={"status": 200}),
     ),
     plain(
         "hsts-only-where-it-means-something",
@@ -298,206 +292,4 @@ _SIZES = [
     ),
 ]
 
-_TRUSTING = World(
-    name="trusting",
-    config={
-        "use-forwarded-headers": "true",
-        "proxy-real-ip-cidr": "192.168.50.100/32, 10.9.0.0/16",
-        "compute-full-forwarded-for": "true",
-        "proxy-add-original-uri-header": "true",
-        "generate-request-id": "false",
-        "add-headers": "default/more-answers",
-        "proxy-set-headers": "default/more-requests",
-        "hide-headers": "X-Secret, X-Version",
-        "global-allowed-response-headers": "X-Custom,X-Own",
-        "http-redirect-code": "301",
-        "no-tls-redirect-locations": "/plain,/.well-known/acme-challenge",
-        "use-gzip": "true",
-        "gzip-min-length": "100",
-        "limit-req-status-code": "429",
-        "limit-conn-status-code": "430",
-        "load-balance": "least_conn",
-        "retry-non-idempotent": "true",
-        "allow-backend-server-header": "true",
-        "enable-underscores-in-headers": "true",
-        "hsts": "false",
-        "skip-access-log-urls": "/quiet,/status/",
-        "log-format-upstream": (
-            "$host|$request_method|$request_uri|$status|$namespace|$ingress_name|$service_name|$service_port"
-            "|$proxy_upstream_name|$remote_addr|$upstream_addr|$upstream_status|$req_id"
-        ),
-        "proxy-body-size": "2k",
-    },
-    documents=(
-        objects.config_map("more-answers", {"X-Frame-Options": "DENY", "X-Team": "blue; v=1"}),
-        objects.config_map("more-requests", {"X-Through": "rulegen", "X-Scheme": "gopher"}),
-        objects.config_map("own-answers", {"X-Custom": "mine", "X-Own": 'say "hi" for $5'}),
-        objects.config_map("forbidden-answers", {"X-Forbidden": "mine"}),
-    ),
-)
-
-
-def trusting(
-    name: str, documents: list[objects.Document], *asks: Ask, then: Callable[[Stage], object] | None = None
-) -> Scenario:
-    """Return a scenario of the world where a load balancer's word is taken."""
-    return Scenario(name=name, world=_TRUSTING, documents=tuple(documents), asks=asks, then=then)
-
-
-_FORWARDED = [
-    trusting(
-        "forwarded-headers-of-who-is-trusted",
-        [site("lb.test"), site("lb-forced.test", {"force-ssl-redirect": "true"})],
-        Ask(
-            host="lb.test",
-            path="/a?b",
-            headers={
-                "X-Forwarded-For": "203.0.113.9, 10.9.1.1",
-                "X-Forwarded-Proto": "https",
-                "X-Forwarded-Host": "front.test",
-                "X-Forwarded-Port": "8443",
-            },
-            want={
-                "backend_sees": {
-                    "host": "front.test",
-                    "headers": {
-                        "X-Real-IP": "203.0.113.9",
-                        "X-Forwarded-For": "203.0.113.9, 10.9.1.1, 192.168.50.100",
-                        "X-Forwarded-Proto": "https",
-                        "X-Forwarded-Host": "front.test",
-                        "X-Forwarded-Port": "8443",
-                        "X-Original-URI": "/a?b",
-                        "X-Through": "rulegen",
-                        "X-Scheme": "gopher",
-                    },
-                },
-                "backend_headers_absent": ["X-Request-ID"],
-            },
-        ),
-        Ask(
-            host="lb.test",
-            source="192.168.50.101",
-            headers={"X-Forwarded-For": "203.0.113.9"},
-            want={"backend_sees": {"headers": {"X-Real-IP": "192.168.50.101"}}},
-        ),
-        Ask(host="lb-forced.test", headers={"X-Forwarded-Proto": "https"}, want={"status": 200}),
-        Ask(host="lb-forced.test", headers={"X-Forwarded-Proto": "http"}, want={"status": 301}),
-        Ask(
-            host="lb-forced.test",
-            path="/x",
-            headers={"X-Forwarded-Host": "front.test"},
-            want={"status": 301, "location": "https://front.test/x"},
-        ),
-        # What several have written is a list, whose first is what the client asked for.
-        Ask(
-            host="lb-forced.test",
-            path="/x",
-            headers={"X-Forwarded-Host": "front.test:8080, middle.test"},
-            want={"status": 301, "location": "https://front.test/x"},
-        ),
-        Ask(
-            host="lb.test",
-            headers={"X-Forwarded-Host": "front.test:8080, middle.test", "X-Forwarded-Proto": "https"},
-            want={"backend_sees": {"host": "front.test:8080", "headers": {"X-Forwarded-Host": "front.test:8080"}}},
-        ),
-        Ask(host="lb.test", headers={"x_under_score": "1"}, want={"backend_sees": {"headers": {"x_under_score": "1"}}}),
-    ),
-    trusting(
-        "headers-of-answers",
-        [
-            site("answers.test"),
-            site("own-answers.test", {"custom-headers": "default/own-answers"}),
-            site("forbidden-answers.test", {"custom-headers": "default/forbidden-answers"}),
-        ],
-        Ask(
-            host="answers.test",
-            headers=_answering({"X-Secret": "1", "X-Version": "2", "X-Frame-Options": "ALLOW", "Server": "own"}),
-            want={
-                "headers": {"X-Frame-Options": "DENY", "X-Team": "blue; v=1", "Server": "own"},
-                "header_count": {"X-Frame-Options": 1},
-                "headers_absent": ["X-Secret", "X-Version"],
-            },
-        ),
-        Ask(
-            host="own-answers.test",
-            path="/status/500",
-            headers=_answering({"X-Custom": "theirs"}),
-            want={
-                "headers": {"X-Custom": "mine", "X-Own": 'say "hi" for $5', "X-Team": "blue; v=1"},
-                "header_count": {"X-Custom": 1, "X-Team": 1},
-            },
-        ),
-        Ask(host="own-answers.test", headers=_answering({"X-Secret": "1"}), want={"headers_absent": ["X-Secret"]}),
-        Ask(host="forbidden-answers.test", want={"status": 200, "headers_absent": ["X-Forbidden"]}),
-    ),
-    trusting(
-        "redirects-as-set",
-        [
-            site("set-redirect.test", secret="set-redirect.test"),
-            site("set-redirect.test", path="/plain", name="set-redirect-plain"),
-            site_secret("set-redirect.test"),
-        ],
-        Ask(host="set-redirect.test", want={"status": 301}),
-        Ask(host="set-redirect.test", path="/plain", want={"status": 200}),
-        Ask(host="set-redirect.test", tls=True, want={"headers_absent": ["Strict-Transport-Security"]}),
-    ),
-    trusting(
-        "gzip",
-        [site("gzip.test"), site("gzip-text.test", service="mirror")],
-        Ask(
-            host="gzip.test",
-            headers={"Accept-Encoding": "gzip"},
-            want={"status": 200, "headers": {"Content-Encoding": "gzip", "Vary": "Accept-Encoding"}},
-        ),
-        Ask(host="gzip.test", want={"status": 200, "headers_absent": ["Content-Encoding"]}),
-    ),
-    trusting(
-        "limits-as-set",
-        [
-            site("set-limit.test", {"limit-rps": "1", "limit-burst-multiplier": "1"}),
-            site("set-body.test"),
-            site("set-connections.test", {"limit-connections": "1"}),
-        ],
-        Ask(host="set-limit.test", times=8, at_once=True, want={"statuses": [200, 429]}),
-        Ask(host="set-connections.test", path="/sleep/0.5", times=4, at_once=True, want={"statuses": [200, 430]}),
-        Ask(host="set-body.test", method="POST", body=bytes(2049), want={"status": 413}),
-    ),
-    trusting(
-        "sent-again-as-set",
-        [site("again.test", service="hangs-up")],
-        Ask(host="again.test", method="POST", body=b"x", times=10, want={"status": 200}),
-    ),
-]
-
-
-def _logged(stage: Stage) -> object:
-    """Each request has a line with what it was part of, but for those that are not to have one."""
-    for path in ("/quiet/x", "/loud/x", "/status/404"):
-        stage.client.ask_one(Ask(host="log.test", path=path))
-    stage.client.ask_one(Ask(host="log-off.test", path="/off"))
-    stage.client.ask_one(Ask(host="log-none.test", path="/none"))
-    stage.client.ask_one(Ask(host="log.test", path="/end"))
-    lines = [line.split("|") for line in stage.log("|/end|") if "log" in line.split("|")[0]]
-    paths = [line[2] for line in lines]
-    if paths[-3:] != ["/loud/x", "/none", "/end"]:
-        return f"logged: {lines}"
-    loud, none = lines[-3], lines[-2]
-    wanted = ["log.test", "GET", "/loud/x", "200", "default", "log-ingress", "echo", "80", "default.echo.80"]
-    if [*loud[:8], loud[8][: len("default.echo.80")]] != wanted or loud[9] != "192.168.50.100":
-        return f"logged: {loud}"
-    return (none[3:6] != ["503", "default", "log-none.test"]) and f"logged: {none}"
-
-
-_LOGS = [
-    trusting(
-        "access-log",
-        [
-            site("log.test", name="log-ingress"),
-            site("log-off.test", {"enable-access-log": "false"}),
-            site("log-none.test", service="empty"),
-        ],
-        then=_logged,
-    ),
-]
-
-SCENARIOS = (*_CORS, *_TOLD, *_SIZES, *_FORWARDED, *_LOGS)
+SCENARIOS = (*_CORS, *_TOLD, *_SIZES)

@@ -8,18 +8,10 @@ import ssl
 
 from integration.ingress import objects
 from integration.ingress.asking import basic_auth
-from integration.ingress.features import (
-    CLIENT_V6,
-    NODE_V6,
-    Ask,
-    Scenario,
-    Stage,
-    authority_secret,
-    pair,
-    site,
-    site_secret,
-    tls_secret,
-)
+from integration.ingress.cast import site
+from integration.ingress.clients import Ask
+from integration.ingress.features import CLIENT_V6, NODE_V6, Scenario, Stage
+from integration.ingress.identities import authority_secret, pair, site_secret, tls_secret
 from integration.ingress.objects import Document
 from integration.ingress.scenarios.plain import plain
 

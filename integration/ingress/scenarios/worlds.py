@@ -5,19 +5,10 @@ from __future__ import annotations
 import json
 
 from integration.ingress import objects, spaces
-from integration.ingress.features import (
-    CLIENT_V6,
-    NODE_V6,
-    SECOND_CLIENT,
-    Ask,
-    Scenario,
-    Stage,
-    World,
-    pair,
-    site,
-    site_secret,
-    tls_secret,
-)
+from integration.ingress.cast import site
+from integration.ingress.clients import Ask
+from integration.ingress.features import CLIENT_V6, NODE_V6, SECOND_CLIENT, Scenario, Stage, World
+from integration.ingress.identities import pair, site_secret, tls_secret
 from integration.ingress.objects import Document
 
 
