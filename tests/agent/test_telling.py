@@ -255,7 +255,7 @@ class TestServiceHealth:
     def test_a_change_of_one_service_leaves_the_others_as_they_are(self, health):
         ports = free_port(), free_port()
         (web,) = services(1, ports[0])
-        other = replace(services(1, ports[1])[0], name=ObjectName("demo", "other"))
+        other = structs.replace(services(1, ports[1])[0], name=ObjectName("demo", "other"))
         health.serve([web, other])
         health.change({web.name: services(2, ports[0])[0]}, lambda _: "")
         assert [json.loads(ask(port)[1])["localEndpoints"] for port in ports] == [2, 1]

@@ -221,7 +221,7 @@ def pieces(response: Any) -> Iterator[bytes]:
     """
     encoding = str(response.headers.get("Content-Encoding", "")).strip().lower()
     if encoding not in _IDENTITY:
-        words = f"the answer is encoded as {encoding[:40]!r}, which was not asked for"
+        words = f"the answer is encoded as {encoding[:40]!r}, which was not requested"
         raise WireError(ApiReason.ENCODED, words, "check for a proxy in between that compresses answers")
     if response.chunked and response.supports_chunked_reads():
         yield from response.read_chunked(CHUNK, decode_content=False)

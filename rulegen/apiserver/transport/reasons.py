@@ -22,7 +22,7 @@ class ApiReason(enum.StrEnum):
     GARBAGE = "garbage"
     """The answer is not what an API server says."""
     ENCODED = "encoded"
-    """The answer is compressed, which was not asked for."""
+    """The answer is compressed, which was not requested."""
     EXPIRED = "expired"
     """The server no longer knows the resourceVersion: list again."""
     ERROR_EVENT = "error event"
