@@ -15,7 +15,7 @@ from rulegen.kube.reading import json_text, yaml_text
 from rulegen.kube.snapshot import build
 from tests.project.places import ROOT
 
-COLUMNS = ["what is read", "size", "time", "number", "what happens beyond", "test"]
+COLUMNS = ["what is read", "size", "time", "number", "what happens above the limit", "test"]
 TEST = re.compile(r"`((?:\w+/)*test_\w+\.py)(?:::(\w+))?`")
 
 

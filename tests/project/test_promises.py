@@ -20,8 +20,8 @@ def rows(page: Path) -> list[tuple[str, str, str]]:
     for line in page.read_text(encoding="utf-8").splitlines():
         if line.startswith("## "):
             heading = line[3:]
-        inside = line.startswith("|") and (inside or line.rstrip().endswith("| held by |"))
-        if inside and not line.startswith("|---") and not line.rstrip().endswith("| held by |"):
+        inside = line.startswith("|") and (inside or line.rstrip().endswith("| tests |"))
+        if inside and not line.startswith("|---") and not line.rstrip().endswith("| tests |"):
             promise, _, tests = line.strip("| ").rpartition(" | ")
             results.append((heading, promise, tests))
     return results
@@ -78,7 +78,7 @@ def test_every_kind_of_attacker_has_promises_and_limits() -> None:
     text = SECURITY.read_text(encoding="utf-8")
 
     assert len({heading for _, heading, *_ in ALL if heading.startswith("Promises ")}) >= 5
-    for word in ("a tenant", "a local user", "a neighbour", "an API server", "a file"):
+    for word in ("a tenant", "a local user", "a neighbour", "an API server", "the author of a file"):
         assert f"| {word}" in text
     assert len(re.findall(r"^- \*\*", text.partition("## Not promised")[2], re.MULTILINE)) >= 8
     assert not re.search(r"[\w.]+@[\w.]+", text)  # nobody reads a mailbox that does not exist

@@ -107,7 +107,7 @@ class Metrics:
             "rulegen_desired_generation", "Number of changes that have arrived.", lambda: progress.desired
         )
         self.applied = GaugeMetric(
-            "rulegen_applied_generation", "Number of changes that the kernel has.", lambda: progress.applied
+            "rulegen_applied_generation", "Number of changes that are in the kernel.", lambda: progress.applied
         )
         self.oldest_unapplied = GaugeMetric(
             "rulegen_oldest_unapplied_seconds",
@@ -120,7 +120,7 @@ class Metrics:
         self.restore_failures = CounterMetric(f"{_SYNC}_iptables_restore_failures_total", "Failed writes of rules.")
         self.partial_restore_failures = CounterMetric(
             f"{_SYNC}_iptables_partial_restore_failures_total",
-            "Failed writes of changes only. All rules are read and compared after one.",
+            "Failed partial writes. After each one, all rules are read and compared.",
         )
         self.service_changes = CounterMetric(f"{_SYNC}_service_changes_total", "Changes of Services.")
         self.endpoint_changes = CounterMetric(f"{_SYNC}_endpoint_changes_total", "Changes of endpoints.")
@@ -129,12 +129,12 @@ class Metrics:
         self.clients_cut = LabelledCounterMetric(
             "rulegen_http_clients_cut_total",
             "reason",
-            "HTTP clients of the agent that were disconnected: crowded (for another client), late, outdated (they still"
-            " read a page of which two newer ones were made).",
+            "HTTP clients of the agent that were disconnected: crowded (to accept another client), late (over the time"
+            " limit), outdated (still reading a page after two newer versions of it).",
         )
         self.deleted_flows = CounterMetric(
             "kubeproxy_conntrack_reconciler_deleted_entries_total",
-            "UDP connections deleted from conntrack, since no Service serves them.",
+            "UDP connections deleted from conntrack, because no Service serves them.",
         )
         self.sync_failures = CounterMetric(
             "rulegen_sync_failures_total", "Failed syncs, by reading or writing. Each is tried again."

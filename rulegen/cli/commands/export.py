@@ -48,7 +48,7 @@ def command(folder: str | None, *, with_secrets: bool, **chosen: Any) -> None:
     model.json                      the decisions behind the rules, Service by Service
 
     \b
-    nginx.conf, hosts/, upstreams/  --nginx: the site; test it with nginx -t -p DIR -c nginx.conf
+    nginx.conf, hosts/, upstreams/  --nginx: the configuration; test it with nginx -t -p DIR -c nginx.conf
     provenance.json                 --nginx: the Ingress and rule behind each location
 
     \b

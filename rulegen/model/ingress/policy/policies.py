@@ -124,7 +124,7 @@ def _report_idle(annotations: Annotations) -> None:
             message = f"without {needed} it has no effect and protects nothing"
             annotations.report(Verdict.IGNORED, annotation, message)
     if access.AUTH_CACHE_KEY in values:
-        message = "answers of the auth server are not cached: each request asks it"
+        message = "answers of the auth server are not cached: each request causes a request to it"
         annotations.report(Verdict.UNSUPPORTED, access.AUTH_CACHE_KEY, message)
 
 

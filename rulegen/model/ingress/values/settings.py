@@ -170,13 +170,15 @@ class Settings:
     gzip_level: int = setting(integer(1, 9), "1")
     gzip_min_length: int = setting(integer(0, 1 << 30), "256")
     gzip_types: tuple[str, ...] = setting(mime_types, " ".join(GZIP_TYPES))
-    hide_headers: tuple[str, ...] = setting_of(readers.header_names, (), "of backends")
+    hide_headers: tuple[str, ...] = setting_of(readers.header_names, (), "headers of backends that clients do not get")
     add_headers: tuple[tuple[str, str], ...] = headers_of_map(_HEADERS)
     proxy_set_headers: tuple[tuple[str, str], ...] = headers_of_map(_HEADERS)
-    global_allowed_response_headers: tuple[str, ...] = setting_of(readers.header_names, (), "for `custom-headers`")
+    global_allowed_response_headers: tuple[str, ...] = setting_of(
+        readers.header_names, (), "headers that `custom-headers` may set"
+    )
     custom_http_errors: tuple[int, ...] = setting_of(readers.error_codes, (), "needs a default backend")
     limit_rate: int = setting(integer(0, 1 << 21), "0", "KiB a second for each answer; needs `proxy-buffering: on`")
-    limit_rate_after: int = setting(integer(0, 1 << 21), "0", "KiB before that begins")
+    limit_rate_after: int = setting(integer(0, 1 << 21), "0", "KiB sent before `limit-rate` applies")
     limit_req_status_code: int = setting(_STATUS, "503")
     limit_conn_status_code: int = setting(_STATUS, "503")
     # who may
@@ -193,7 +195,7 @@ class Settings:
     )
     block_user_agents: tuple[str, ...] = setting_of(patterns, (), "texts, or expressions after `~`, `~*`", closes=True)
     block_referers: tuple[str, ...] = setting_of(patterns, (), "the same", closes=True)
-    global_auth_url: str = setting_of(str.strip, "", "**an invalid value is an error**, also of the next four")
+    global_auth_url: str = setting_of(str.strip, "", "**an invalid value is an error**, also for the next four keys")
     global_auth_signin: str = setting_of(str.strip, "", _AS_ANNOTATION)
     global_auth_signin_redirect_param: str = setting(str.strip, "rd", _AS_ANNOTATION)
     global_auth_response_headers: str = setting_of(str.strip, "", _AS_ANNOTATION)
@@ -205,10 +207,12 @@ class Settings:
     )
     # logs
     disable_access_log: bool = setting(boolean, "false")
-    log_format_upstream: str = setting(log_format, LOG_FORMAT, "ingress-nginx's; one line, with variables from a list")
+    log_format_upstream: str = setting(
+        log_format, LOG_FORMAT, "that of ingress-nginx; one line, with allowed variables only"
+    )
     log_format_escape_json: bool = setting(boolean, "false", "the log has JSON's escapes")
     log_format_escape_none: bool = setting(boolean, "false", "the log has no escapes; has priority over the other")
-    skip_access_log_urls: tuple[str, ...] = setting_of(paths, (), "beginnings of paths")
+    skip_access_log_urls: tuple[str, ...] = setting_of(paths, (), "prefixes of paths")
     error_log_level: str = setting(_LEVEL, "notice")
 
     @property

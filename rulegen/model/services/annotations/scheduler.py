@@ -21,8 +21,8 @@ SCHEDULER: Final = ServiceAnnotation[str | None](
     "ipvs-scheduler",
     str,
     None,
-    "the scheduler of this Service; for a name that the kernel does not offer, the node's own is used",
-    otherwise="the node's own is used",
+    "the scheduler of this Service; for a name that the kernel does not offer, the node's own scheduler is used",
+    otherwise="the node's own scheduler is used",
     modes=("ipvs",),
 )
 

@@ -30,7 +30,9 @@ def _realm(text: str) -> str:
     return readers.header_text(text)
 
 
-AUTH_TYPE: Final = Annotation("auth-type", choice("basic"), "`basic`; digest needs a module", CLOSE)
+AUTH_TYPE: Final = Annotation(
+    "auth-type", choice("basic"), "`basic`; `digest` is not supported, because it needs a module", CLOSE
+)
 AUTH_SECRET: Final = Annotation(
     "auth-secret",
     readers.reference,
@@ -56,7 +58,9 @@ AUTH_URL: Final = Annotation(
     CLOSE,
 )
 AUTH_METHOD: Final = Annotation("auth-method", _METHOD, "HTTP method", CLOSE, default="")
-AUTH_SIGNIN: Final = Annotation("auth-signin", auth_url, "URL that a 401 is sent to", CLOSE, needs=(AUTH_URL,))
+AUTH_SIGNIN: Final = Annotation(
+    "auth-signin", auth_url, "URL of a redirect that replaces a 401", CLOSE, needs=(AUTH_URL,)
+)
 AUTH_SIGNIN_REDIRECT_PARAM: Final = Annotation(
     "auth-signin-redirect-param", readers.header_name, "default `rd`", CLOSE, default="rd"
 )
@@ -100,11 +104,13 @@ SATISFY: Final = Annotation(
 )
 LIMIT_RPS: Final = Annotation("limit-rps", _LIMIT, "requests a second", default=0)
 LIMIT_RPM: Final = Annotation("limit-rpm", _LIMIT, "requests a minute", default=0)
-LIMIT_CONNECTIONS: Final = Annotation("limit-connections", integer(1, 65535), "at a time", default=0)
+LIMIT_CONNECTIONS: Final = Annotation("limit-connections", integer(1, 65535), "connections at a time", default=0)
 LIMIT_BURST_MULTIPLIER: Final = Annotation("limit-burst-multiplier", integer(1, 1000), "default 5", default=5)
 LIMIT_RATE: Final = Annotation(
     "limit-rate", integer(0, 1 << 21), "KiB a second for each answer; needs `proxy-buffering: on`", default=0
 )
-LIMIT_RATE_AFTER: Final = Annotation("limit-rate-after", integer(0, 1 << 21), "KiB before that begins", default=0)
+LIMIT_RATE_AFTER: Final = Annotation(
+    "limit-rate-after", integer(0, 1 << 21), "KiB sent before `limit-rate` applies", default=0
+)
 LIMIT_WHITELIST: Final = Annotation("limit-whitelist", readers.networks, "networks")
 LIMIT_ALLOWLIST: Final = Annotation("limit-allowlist", readers.networks, "networks; has priority over the other name")

@@ -54,7 +54,7 @@ PROXY_BUSY_BUFFERS_SIZE: Final = Annotation(
     "proxy-busy-buffers-size", size(64 << 20), "size up to 64m; adjusted to the other two sizes"
 )
 PROXY_MAX_TEMP_FILE_SIZE: Final = Annotation("proxy-max-temp-file-size", size(), "size")
-PROXY_NEXT_UPSTREAM: Final = Annotation("proxy-next-upstream", readers.next_upstream, "nginx's words")
+PROXY_NEXT_UPSTREAM: Final = Annotation("proxy-next-upstream", readers.next_upstream, "nginx's values")
 PROXY_NEXT_UPSTREAM_TRIES: Final = Annotation("proxy-next-upstream-tries", integer(0, 100), "0–100")
 PROXY_NEXT_UPSTREAM_TIMEOUT: Final = Annotation(
     "proxy-next-upstream-timeout", seconds, "seconds, or with `s`, `m`, `h`; 0: the read timeout"

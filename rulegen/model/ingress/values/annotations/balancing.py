@@ -42,7 +42,7 @@ def _hash_key(text: str) -> str:
 LOAD_BALANCE: Final = Annotation(
     "load-balance",
     choice("round_robin", "ewma", "least_conn", "ip_hash"),
-    "`round_robin`, `ewma` (served as the better of two at random), `least_conn`, `ip_hash`",
+    "`round_robin`, `ewma` (of two random endpoints, the one with fewer connections), `least_conn`, `ip_hash`",
     default="",
 )
 UPSTREAM_HASH_BY: Final = Annotation(
@@ -73,7 +73,10 @@ SESSION_COOKIE_SAMESITE: Final = Annotation(
     "session-cookie-samesite", choice("None", "Lax", "Strict"), "`None`, `Lax`, `Strict`", default=""
 )
 SESSION_COOKIE_CHANGE_ON_FAILURE: Final = Annotation(
-    "session-cookie-change-on-failure", boolean, "`true`, `false`; the cookie stays, with a note", default=False
+    "session-cookie-change-on-failure",
+    boolean,
+    "`true`, `false`; the cookie never changes, and a note reports this",
+    default=False,
 )
 SESSION_COOKIE_SECURE: Final = Annotation(
     "session-cookie-secure", boolean, "`true`, `false`; default: `true` if set over HTTPS"

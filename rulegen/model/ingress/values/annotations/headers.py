@@ -58,10 +58,10 @@ CUSTOM_HEADERS: Final = Annotation(
     refers_to="ConfigMap",
 )
 UPSTREAM_VHOST: Final = Annotation(
-    "upstream-vhost", readers.host_and_port, "the Host that the backend gets", default=""
+    "upstream-vhost", readers.host_and_port, "the header Host for the backend", default=""
 )
 X_FORWARDED_PREFIX: Final = Annotation(
-    "x-forwarded-prefix", readers.path, "path; beside `rewrite-target` only", default=""
+    "x-forwarded-prefix", readers.path, "path; only together with `rewrite-target`", default=""
 )
 CONNECTION_PROXY_HEADER: Final = Annotation(
     "connection-proxy-header",

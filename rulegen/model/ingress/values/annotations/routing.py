@@ -62,7 +62,7 @@ FROM_TO_WWW_REDIRECT: Final = Annotation("from-to-www-redirect", boolean, "`true
 DEFAULT_BACKEND: Final = Annotation(
     "default-backend",
     readers.name,
-    "a Service of the namespace; used without endpoints, and for the error codes below",
+    "a Service of the namespace; used if there are no endpoints, and for `custom-http-errors`",
     default="",
 )
 CUSTOM_HTTP_ERRORS: Final = Annotation(

@@ -22,7 +22,7 @@ _SNIPPET: Final = "raw configuration is never accepted from an Ingress: use othe
 _MODULE: Final = "needs a module that standard nginx packages do not have"
 _MIRROR: Final = "requests are not mirrored"
 _KEEPALIVE: Final = "each request to the auth server uses a new connection"
-_SUBSET: Final = "the hash goes over all servers"
+_SUBSET: Final = "the hash selects among all servers"
 
 _ROWS: Final = (
     Unsupported("configuration-snippet", _SNIPPET),
@@ -41,7 +41,9 @@ _ROWS: Final = (
     Unsupported("mirror-target", _MIRROR),
     Unsupported("mirror-host", _MIRROR),
     Unsupported("mirror-request-body", _MIRROR),
-    Unsupported("auth-cache-duration", "answers of the auth server are not cached: each request asks it"),
+    Unsupported(
+        "auth-cache-duration", "answers of the auth server are not cached: each request causes a request to it"
+    ),
     Unsupported("auth-keepalive", _KEEPALIVE),
     Unsupported("auth-keepalive-share-vars", _KEEPALIVE),
     Unsupported("auth-keepalive-requests", _KEEPALIVE),
@@ -51,7 +53,9 @@ _ROWS: Final = (
     Unsupported("http2-push-preload", "browsers do not support HTTP/2 push any more"),
     Unsupported("auth-tls-crl", "revocation lists are not read", protects=True),
     Unsupported("influxdb", _MODULE),
-    Unsupported("affinity-canary-behavior", "a client with a balanced cookie stays with the canary, or without it"),
+    Unsupported(
+        "affinity-canary-behavior", "a client with a balanced cookie keeps its side: the canary or the main path"
+    ),
     Unsupported("session-cookie-conditional-samesite-none", "current browsers do not need it"),
 )
 
