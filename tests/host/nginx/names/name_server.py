@@ -10,6 +10,8 @@ from ipaddress import ip_address
 
 from rulegen.host.nginx.resolver import dns
 
+PORT = 10353
+
 
 def name(text: str) -> bytes:
     return b"".join(bytes([len(label)]) + label.encode() for label in text.split(".")) + b"\0"

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from rulegen.host.nginx.resolver import dns
-from tests.host.nginx.name_server import question
+from tests.host.nginx.names.name_server import question
 
 
 @given(st.binary(max_size=600))

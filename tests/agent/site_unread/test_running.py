@@ -1,0 +1,197 @@
+"""The running agent's ingress, where the API server is slow, silent or refuses: unknown is not absent or open."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from rulegen.agent.ingress.references import FIRST_S, SILENCE_S, Memory
+from rulegen.host.nginx.disk.last_read import NginxKnownObjects
+from rulegen.kube.objects import structs as k
+from rulegen.kube.objects.names import ObjectKey, ObjectName
+from rulegen.kube.selector import parse_selector
+from rulegen.model.ingress.values.classes import Selection
+from tests.agent.site_unread.stage import (
+    CERT,
+    CERTIFICATE,
+    CLASS,
+    PASSWORDS,
+    PLAIN,
+    RESTRICTED,
+    SHUT,
+    USERS,
+    WITH_TLS,
+    Stage,
+    secrets,
+)
+from tests.ingress_strategies import (
+    SETTINGS,
+    config_map,
+    ingress,
+    path,
+    rule,
+    secret,
+    settings_map,
+    site,
+    tls_secret,
+)
+
+
+class TestRunning:
+    def begun(self, *more, **changes) -> Stage:
+        return Stage(WITH_TLS, SHUT, PLAIN, CERTIFICATE, PASSWORDS, *more, **changes).turn()
+
+    def test_an_agent_that_begins_anew_changes_nothing_for_what_is_not_answered(self):
+        stage = self.begun()
+        again = stage.again(silent=secrets(CERT, USERS))
+        again.loop.touch()
+        assert not again.loop.serve()
+        assert again.site.live == stage.site.live
+        assert again.clock.now < SILENCE_S
+        assert again.log.getvalue().count("not answered") == 1 + 1  # one line, two objects
+        again.server.put(site("new.test"))
+        again.turn()
+        assert again.is_open("new.test")
+        assert again.text("tls.test") == stage.text("tls.test")
+
+    def test_beside_an_nginx_of_which_nothing_is_known_it_waits_for_all_answers(self):
+        stage = self.begun()
+        again = stage.again(silent=secrets(CERT, USERS))
+        again.loop.objects.known = Memory()
+        again.server.looks = 8000
+        again.loop.touch()
+        assert not again.loop.serve()
+        assert again.clock.now > FIRST_S
+        assert again.site.live == stage.site.live
+
+    def test_the_same_from_disk(self, tmp_path: Path):
+        stage = self.begun(RESTRICTED, config_map=SETTINGS, known=NginxKnownObjects(tmp_path))
+        assert "allow 10.0.0.0/8;" in stage.text("plain.test")
+        again = stage.again(silent=[*secrets(CERT, USERS), ObjectKey("ConfigMap", SETTINGS)])
+        again.loop.objects.known = NginxKnownObjects(tmp_path)
+        again.loop.touch()
+        assert not again.loop.serve()
+        assert again.site.live == stage.site.live
+        assert oct((tmp_path / "known").stat().st_mode & 0o777) == "0o700"
+        assert {oct(path.stat().st_mode & 0o777) for path in (tmp_path / "known").iterdir()} == {"0o600"}
+
+    def test_what_is_spoilt_on_disk_is_unknown_and_told(self, tmp_path: Path):
+        stage = self.begun(known=NginxKnownObjects(tmp_path))
+        spoilt = next(path for path in (tmp_path / "known").iterdir() if b'"users"' in path.read_bytes())
+        spoilt.write_bytes(spoilt.read_bytes()[:20])
+        again = stage.again(silent=secrets(USERS))
+        again.loop.objects.known = NginxKnownObjects(tmp_path)
+        again.turn()
+        assert not again.is_open("shut.test")
+        assert "it contains no object" in again.log.getvalue()
+
+    def test_an_ingress_that_names_something_new_is_as_it_was_until_that_is_answered(self):
+        stage = self.begun()
+        other = ObjectName("default", "other")
+        stage.server.silent = set(secrets(other))
+        before = stage.text("shut.test"), stage.text("plain.test")
+        stage.server.put(site("shut.test", auth_type="basic", auth_secret="other"))
+        stage.server.put(site("plain.test", auth_type="basic", auth_secret="other"))
+        stage.server.put(site("new.test", auth_type="basic", auth_secret="other"))
+        for _ in range(2):
+            stage.turn()
+            assert (stage.text("shut.test"), stage.text("plain.test")) == before
+            assert not stage.text("new.test")
+        assert ObjectKey("Secret", USERS) in stage.server.asked
+        stage.server.silent.clear()
+        stage.server.put(secret("other", auth=b"o:{PLAIN}p\n"))
+        stage.turn()
+        assert stage.text("shut.test") != before[0]
+        assert all("auth_basic_user_file" in stage.text(host) for host in ("shut.test", "plain.test", "new.test"))
+        stage.turn()
+        assert ObjectKey("Secret", USERS) not in stage.server.asked
+
+    def test_a_secret_that_is_deleted_closes(self):
+        stage = self.begun()
+        stage.server.delete(PASSWORDS)
+        stage.turn()
+        assert not stage.is_open("shut.test")
+        again = stage.again(silent=secrets(USERS))  # it is not known from before any more
+        again.turn()
+        assert not again.is_open("shut.test")
+
+    def test_one_that_is_named_again_is_asked_for_anew(self):
+        stage = self.begun()
+        stage.server.delete(SHUT)
+        stage.turn()
+        stage.server.delete(PASSWORDS)
+        stage.server.silent = set(secrets(USERS))
+        stage.server.put(SHUT)
+        stage.turn()
+        assert not stage.is_open("shut.test")
+
+    def test_so_is_one_that_was_named_before_the_agent_began_anew_with_what_it_knew(self):
+        stage = self.begun()
+        stage.server.delete(SHUT)
+        stage.loop = stage.begin()
+        stage.turn()
+        stage.server.delete(PASSWORDS)
+        stage.server.silent = set(secrets(USERS))
+        stage.server.put(SHUT)
+        stage.turn()
+        assert not stage.is_open("shut.test")
+
+
+GUARDS = {
+    "settings": (RESTRICTED, {"config_map": SETTINGS}, "allow 10.0.0.0/8;"),
+    "headers": (config_map("guard", {"X-Frame-Options": "DENY"}), {"config_map": SETTINGS}, "X-Frame-Options"),
+    "class": (CLASS, {}, "allow 10.1.0.0/16;"),
+    "namespace": (
+        k.Namespace(metadata=k.ObjectMeta(name="default", labels={"team": "shop"})),
+        {"selection": Selection(namespace_selector=parse_selector("team=shop"))},
+        "allow 10.1.0.0/16;",
+    ),
+    "default certificate": (
+        tls_secret("default", "x.test"),
+        {"default_certificate": ObjectName("default", "default")},
+        "",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", GUARDS)
+def test_what_restricts_others_and_is_taken_away_restricts_them_still(name, tmp_path):
+    guard, changes, sign = GUARDS[name]
+    class_name = "mine" if name == "class" else "rulegen"
+    shut = ingress(
+        "shut",
+        rule("shut.test", path()),
+        class_name=class_name,
+        annotations={"whitelist-source-range": "10.1.0.0/16"} if name in {"class", "namespace"} else {},
+    )
+    more = [settings_map(add_headers="default/guard")] if name == "headers" else []
+    stage = Stage(shut, guard, *more, known=NginxKnownObjects(tmp_path), **changes).turn()
+    before = stage.site.live
+    everything = "".join(before.files.values())
+    assert sign in everything
+    stage.server.delete(guard)
+    stage.turn()
+    assert stage.site.live == before
+    key = f"{type(guard).__name__} {guard.metadata.name}"
+    events = [event for event in stage.events if event.reason == "ServedAsBefore"]
+    assert len(events) == 1
+    assert guard.metadata.name in events[0].note, key
+    assert "it was deleted: its last known content stays in use" in stage.log.getvalue()
+    again = stage.again()
+    again.loop.objects.known = NginxKnownObjects(tmp_path)
+    again.turn()
+    assert again.site.live == before
+    stage.server.put(guard)
+    stage.turn()
+    assert stage.site.live == before
+    assert "no longer: " in stage.log.getvalue()
+
+
+def test_an_ingress_of_another_controller_is_not_ours_when_its_class_is_gone():
+    other = k.IngressClass(metadata=k.ObjectMeta(name="rulegen"), spec=k.IngressClassSpec(controller="example.com/x"))
+    stage = Stage(other, PLAIN).turn()
+    assert not stage.text("plain.test")
+    stage.server.delete(other)
+    stage.turn()
+    assert not stage.text("plain.test")
