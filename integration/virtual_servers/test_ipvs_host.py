@@ -166,7 +166,7 @@ class TestServers:
             ipvs.write(commands)
         assert refused.value.message == (
             "IPVS rejected `-a -t 10.96.0.9:80 -r 10.244.0.1:8080 -m -w 1`: there is no such virtual server; "
-            "2 of 3 were done"
+            "2 of 3 were executed"
         )
         assert set(ipvs.observe()) == {server_key(1), server_key(2)}
 
@@ -284,7 +284,7 @@ class TestLinks:
 
     def test_a_device_of_another_kind_is_not_taken(self) -> None:
         run(Call(("ip", "link", "add", self.DEVICE, "type", "bridge")))
-        with pytest.raises(HostError, match="kube-ipvs0 is a device of the kind bridge, no dummy of ours"):
+        with pytest.raises(HostError, match="kube-ipvs0 is a device of the kind bridge, not dummy"):
             links.write([links_script.AddressCommand(links_script.AddressVerb.CREATE, self.DEVICE)])
 
     def test_an_address_without_its_device(self) -> None:

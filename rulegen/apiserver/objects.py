@@ -139,7 +139,7 @@ def _decoded(raw: bytearray) -> dict[str, Any]:
     try:
         document = msgspec.json.decode(raw)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-        raise ApiError(f"the API server's answer is no JSON: {error}", ApiReason.GARBAGE) from error
+        raise ApiError(f"the API server's answer is not JSON: {error}", ApiReason.GARBAGE) from error
     if not isinstance(document, dict):
-        raise ApiError("the API server's answer is no object", ApiReason.GARBAGE)
+        raise ApiError("the API server's answer is not an object", ApiReason.GARBAGE)
     return document

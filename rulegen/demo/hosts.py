@@ -153,7 +153,7 @@ class Host:
             return answer
         self._process.kill()
         said = self._process.communicate(timeout=_END_S)[1].strip().splitlines()
-        raise HostError(f"host {self.name} of the demo has ended: {said[-1] if said else 'without a word'}")
+        raise HostError(f"host {self.name} of the demo has ended: {said[-1] if said else 'without a message'}")
 
 
 def _tally(answer: Mapping[str, Any]) -> CallTally:

@@ -85,7 +85,7 @@ def _process(served: str) -> Item:
         kind="process",
         name="nginx",
         drift=Drift.MISSING,
-        lines=(Line("-", state), Line("+", "serves what its files say")),
+        lines=(Line("-", state), Line("+", "serves the configuration in its folder")),
     )
 
 

@@ -135,7 +135,7 @@ def test_passing_trouble_is_sat_out(api, tmp_path, fault):
         ([Fault.body(b"<html>log in</html>")], "no ServiceList: JSON is malformed: invalid character (byte 0)"),
         ([Fault.body(b"{}")], "got '', expected a ServiceList"),
         ([Fault.body(b'{"kind":"Status"}')], "got 'Status', expected a ServiceList"),
-        ([Fault.body(b'{"kind":"ServiceList","items":{}}')], "no list of Service objects"),
+        ([Fault.body(b'{"kind":"ServiceList","items":{}}')], "not a list of Service objects"),
         ([Fault.body(b"\xff\xfe")], "no ServiceList"),
         ([Fault.body(b"[" * 100_000)], "no ServiceList"),
         ([Fault.body(b"{", length=9)] * 4, "list services: the connection was closed early"),

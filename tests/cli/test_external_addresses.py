@@ -94,7 +94,7 @@ def test_with_strict_semantics_what_is_anothers_is_not_served(plan, mode):
     assert (
         "Service demo/new: spec.externalIPs: 192.168.50.1 is the gateway of this node; the entry is ignored" in warnings
     )
-    assert [w for w in warnings if "demo/old" in w and w.endswith("the older keeps it")]
+    assert [w for w in warnings if "demo/old" in w and w.endswith("the older Service keeps it")]
     assert [w for w in warnings if "the kubelet of this node listens there: it is not served" in w]
     assert [w for w in warnings if "these are unknown" in w and "the API servers" in w]
     assert not [w for w in warnings if HINT in w]

@@ -74,7 +74,7 @@ def test_so_does_an_export(run):
     [
         (("--cluster-cidr", "10.244.0.0/16"), ""),
         (("--detect-local-mode", "BridgeInterface", "--pod-bridge-interface", "cbr0"), ""),
-        (("--detect-local-mode", "NodeCIDR", "--node", "other"), "because there is no Node object that holds podCIDRs"),
+        (("--detect-local-mode", "NodeCIDR", "--node", "other"), "because there is no Node object with podCIDRs"),
         (
             ("--masquerade-all",),
             "because there is no clusterCIDR: for externalTrafficPolicy Local, Pods count as outside clients",

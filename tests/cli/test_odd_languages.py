@@ -141,7 +141,7 @@ def test_run_leaves_out_the_service_that_a_language_refuses(host, kind):
 
 
 @pytest.mark.parametrize(
-    ("kind", "words"), [(Blind, "gates: could not be read on this host"), (Failing, "gatectl: exit code 1")]
+    ("kind", "words"), [(Blind, "gates: cannot be read on this host"), (Failing, "gatectl: exit code 1")]
 )
 @pytest.mark.parametrize("command", [("plan", *FILES, *MODE), ("apply", *FILES, *MODE, "--yes")])
 def test_a_language_that_cannot_be_read_is_never_one_without_objects(host, kind, words, command):

@@ -139,7 +139,7 @@ def test_one_bad_object_harms_only_itself() -> None:
     "raw", [b"", b"[]", b"no", b'{"items": {}}', b'{"items": [}', b"[" * 9999, b'{"metadata": 7}', b"\xff"]
 )
 def test_no_page_at_all(raw: bytes) -> None:
-    with pytest.raises(InputError, match="no list of EndpointSlice objects"):
+    with pytest.raises(InputError, match="not a list of EndpointSlice objects"):
         decode_list(raw, EndpointSlice)
 
 

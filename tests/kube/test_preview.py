@@ -96,7 +96,7 @@ def test_families(families: list[str], policy: str | None, cidrs: list[str], exp
 def test_a_family_that_nobody_offers(families: list[str], policy: str | None) -> None:
     snapshot = assigned(service(ipFamilies=families, ipFamilyPolicy=policy), cidrs=DUAL[:1])
     assert snapshot.rejected[0].lines() == (
-        "Service shop/web: spec.ipFamilies: asks for IPv6, and no service CIDR of that family is known",
+        "Service shop/web: spec.ipFamilies: contains IPv6, but no service CIDR of that family is known",
     )
 
 

@@ -244,7 +244,7 @@ def test_an_older_node_port_keeps_the_nodes_addresses_if_strict(mode, protocol, 
     strict, like = (decided(old, new, mode=mode, semantics=each) for each in ("strict", "kube-proxy"))
     assert external(strict, "new") == {"203.0.113.1"}
     assert external(like, "new") == {"203.0.113.1", NODE, NODE6}
-    for decisions, then in ((strict, "the older keeps it"), (like, "shop/new may get its connections")):
+    for decisions, then in ((strict, "the older Service keeps it"), (like, "shop/new may get its connections")):
         for address in (NODE, NODE6):
             (warning,) = naming(decisions, "shop/old", "shop/new", f"{address} port {port}/{protocol}")
             assert then in warning

@@ -201,7 +201,7 @@ class KernelCheck:
                 "the host name has changed; the node name stays the same",
                 name=name,
                 node=self.reports.node.name,
-                hint="restart it to have it keep the rules of a Node of that name, or name the node with --node",
+                hint="to use the Node of the new name, restart rulegen; to keep the current name, give it with --node",
             )
         gained = self.writer.refresh()
         self.desired.follow_host(self.writer.facts)

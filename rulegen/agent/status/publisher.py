@@ -194,7 +194,7 @@ class Publisher:
                 if until is None and (self._ended or not self.members.lead()):
                     return refusal
                 if until is not None and self.clock() > until:
-                    raise ApiError("there was no time to remove all addresses", ApiReason.TIMEOUT)
+                    raise ApiError("the time limit ended before all addresses were removed", ApiReason.TIMEOUT)
                 try:
                     if self._wrote(change):
                         written[change.resource.noun] += 1

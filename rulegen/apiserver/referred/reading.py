@@ -169,7 +169,7 @@ class ObjectReader:
             parameters = {**parameters, "continue": token}
         era = self._revisions.listed(version, mark)
         if era is None:
-            raise ApiError(f"{self._link.url}: the API server was set back", ApiReason.SET_BACK)
+            raise ApiError(f"{self._link.url}: the API server went back to an older state", ApiReason.SET_BACK)
         return items, not token, (version, era)
 
     def _endless(self, kind: type[KubeObject]) -> ApiError:

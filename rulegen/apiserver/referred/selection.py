@@ -174,7 +174,7 @@ def read_changed(url: str, kind: type[KubeObject], line: bytes | bytearray) -> C
         event = msgspec.json.decode(line, type=_Event)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise ApiError(
-            f"{url}: no event of a {kind.__name__}: {printable(str(error).lower())}", ApiReason.GARBAGE
+            f"{url}: not an event of a {kind.__name__}: {printable(str(error).lower())}", ApiReason.GARBAGE
         ) from None
     content, metadata = event.object, event.object.metadata
     if event.type not in _TYPES:
@@ -185,7 +185,7 @@ def read_changed(url: str, kind: type[KubeObject], line: bytes | bytearray) -> C
     if event.type == _BOOKMARK:
         return ChangedHead(_version(metadata), None, is_gone=False)
     if content.kind not in {"", kind.__name__, "PartialObjectMetadata"} or not metadata.name:
-        raise ApiError(f"{url}: an event of no {kind.__name__}", ApiReason.GARBAGE)
+        raise ApiError(f"{url}: not an event of a {kind.__name__}", ApiReason.GARBAGE)
     name = scoped(kind, metadata.namespace, metadata.name)
     return ChangedHead(_version(metadata), name, is_gone=event.type == "DELETED")
 
@@ -203,10 +203,10 @@ def _page(url: str, kind: type[KubeObject], raw: bytes | bytearray, form: type[_
         page = msgspec.json.decode(raw, type=form)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         words = f"{url}: no {kind.__name__}List: {printable(str(error).lower(), 300)}"
-        raise ApiError(words, ApiReason.GARBAGE, hint="is that the address of an API server?") from None
+        raise ApiError(words, ApiReason.GARBAGE, hint="check that this is the address of an API server") from None
     if page.kind not in expected or not _version(page.metadata):
         words = f"{url}: got {printable(page.kind, 40)!r}, expected a {kind.__name__}List with a resourceVersion"
-        raise ApiError(words, ApiReason.GARBAGE, hint="is that the address of an API server?")
+        raise ApiError(words, ApiReason.GARBAGE, hint="check that this is the address of an API server")
     return page
 
 

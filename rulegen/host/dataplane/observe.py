@@ -60,7 +60,7 @@ def observed(
     seen = {name for name, _ in states}
     unseen = sorted(name for name in context.needed & drivers.keys() if name not in seen)
     if unseen and context.families:
-        raise HostError(f"{', '.join(unseen)}: could not be read on this host, and the mode writes it")
+        raise HostError(f"{', '.join(unseen)}: cannot be read on this host, but this mode changes it")
     return Observed(families=context.families, states=states, flows=flows, counters=counters)
 
 

@@ -328,7 +328,7 @@ def _take_empty(dumps: Dumps, empty: dict[str, bool], families: dict[Family, str
 
 def _only(known: T | None, new: T, file: str) -> T:
     if known is not None:
-        raise InputError(file, "a second dump of its kind", hint="give one of each")
+        raise InputError(file, "is a second dump of the same kind", hint="give one dump of each kind")
     return new
 
 

@@ -9,18 +9,18 @@ from rulegen.errors import InputError
 from rulegen.ownership.virtual_servers import DEVICE
 
 ADDRESSES: Final = re.compile(r"\S+\s+(?:DOWN|UP|UNKNOWN|DORMANT|LOWERLAYERDOWN|NOTPRESENT|TESTING)\b")
-"""How a print of `ip -br addr` starts."""
+"""How the output of `ip -br addr` starts."""
 
 _SAVE: Final = "save it with iptables-save or ip6tables-save"
 _LOOKALIKES: Final = (
-    (re.compile(r"-[PN] \S+"), "a print of `iptables -S`, which is one table without its name", _SAVE),
-    (re.compile(r"Chain \S+ \("), "a print of `iptables -L`, which omits parts of the rules", _SAVE),
-    (re.compile(r"(?:table (?:ip|ip6|inet|arp|bridge|netdev) \S+|add table) ?"), "a print of `nft list`", _SAVE),
-    (re.compile(r'\{"nftables"'), "a print of `nft -j list`", _SAVE),
-    (re.compile(r"IP Virtual Server version"), "a print of `ipvsadm -L`", "save it with ipvsadm -Sn"),
-    (re.compile(r"Name: \S+\s+Type: "), "a print of `ipset list`", "save it with ipset save"),
-    (re.compile(r"\d+: \S+: <"), "a print of `ip addr`", f"save it with ip -br addr show {DEVICE}"),
-    (ADDRESSES, f"a print of `ip -br addr` without {DEVICE}", f"save it with ip -br addr show {DEVICE}"),
+    (re.compile(r"-[PN] \S+"), "the output of `iptables -S`, which is one table without its name", _SAVE),
+    (re.compile(r"Chain \S+ \("), "the output of `iptables -L`, which omits parts of the rules", _SAVE),
+    (re.compile(r"(?:table (?:ip|ip6|inet|arp|bridge|netdev) \S+|add table) ?"), "the output of `nft list`", _SAVE),
+    (re.compile(r'\{"nftables"'), "the output of `nft -j list`", _SAVE),
+    (re.compile(r"IP Virtual Server version"), "the output of `ipvsadm -L`", "save it with ipvsadm -Sn"),
+    (re.compile(r"Name: \S+\s+Type: "), "the output of `ipset list`", "save it with ipset save"),
+    (re.compile(r"\d+: \S+: <"), "the output of `ip addr`", f"save it with ip -br addr show {DEVICE}"),
+    (ADDRESSES, f"the output of `ip -br addr` without {DEVICE}", f"save it with ip -br addr show {DEVICE}"),
     (re.compile(r"apiVersion:|kind:|\{\s*\"(?:apiVersion|kind|items)\""), "objects", "objects are named with -f"),
 )
 """What people save instead of a dump: how it starts, what it is, what to do."""

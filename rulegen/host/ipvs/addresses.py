@@ -42,7 +42,7 @@ class AddressesError(HostError):
         self.refused = tuple(refused)
         command, number = self.refused[0]
         super().__init__(
-            f"`ip {command}`: {os.strerror(number)}; {done} of {count} were done",
+            f"`ip {command}`: {os.strerror(number)}; {done} of {count} were executed",
             hint=privilege_hint(os.strerror(number)),
         )
 
@@ -108,7 +108,7 @@ def _perform_device(command: AddressCommand) -> None:
             elif command.verb is AddressVerb.CREATE:
                 kind = _kind(route.get_links(index)[0])
                 if kind != _KIND:
-                    raise HostError(f"{name} is a device of the kind {kind or 'none'}, no {_KIND} of ours")
+                    raise HostError(f"{name} is a device of the kind {kind or 'none'}, not {_KIND}")
             elif index is not None:
                 route.link("del", index=index)
     except (OSError, NetlinkError) as error:
@@ -137,7 +137,7 @@ def _perform_addresses(commands: Sequence[AddressCommand], start: int, end: int)
             errnos = netlink.acknowledged(link, messages)
     except OSError as error:
         raise HostError(
-            f"`ip {commands[start]}`: {error.strerror or error}; {start} of {len(commands)} were done",
+            f"`ip {commands[start]}`: {error.strerror or error}; {start} of {len(commands)} were executed",
             hint=privilege_hint(str(error)),
         ) from error
     refused = [

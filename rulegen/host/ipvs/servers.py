@@ -98,7 +98,7 @@ class ServersError(HostError):
         more = f", and {len(self.refused) - 1} more" if len(self.refused) > 1 else ""
         super().__init__(
             f"IPVS rejected `{command}`{more}: {reason(command, number)}; "
-            f"{count - len(self.refused)} of {count} were done",
+            f"{count - len(self.refused)} of {count} were executed",
             hint=privilege_hint(os.strerror(number)),
         )
 

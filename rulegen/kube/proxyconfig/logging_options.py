@@ -51,7 +51,7 @@ def _pattern(path: str, entry: object) -> Iterator[Fault]:
         yield Fault(path, "expected a filePattern that is not empty, and a verbosity")
         return
     if "=" in pattern or "," in pattern:
-        yield Fault(f"{path}.filePattern", f"{described(pattern)} holds '=' or ','")
+        yield Fault(f"{path}.filePattern", f"{described(pattern)} contains '=' or ','")
     yield from _verbosity(f"{path}.verbosity", entry.get("verbosity", 0))
 
 

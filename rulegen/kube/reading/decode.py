@@ -152,7 +152,7 @@ def decode_list(
     try:
         content = msgspec.json.decode(raw, type=_Page)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-        raise InputError(source, f"no list of {kind.__name__} objects: {str(error).lower()}") from None
+        raise InputError(source, f"not a list of {kind.__name__} objects: {str(error).lower()}") from None
     page = ListPage([], [], content.metadata.continue_token, content.metadata.resource_version)
     items = content.items or ()
     for start in range(0, len(items), BATCH):

@@ -95,7 +95,7 @@ def read_line(raw: bytes | bytearray, kind: type[KubeObject], *, source: str = "
             return _refusal(msgspec.json.decode(envelope.object, type=_Status))
         head = msgspec.json.decode(envelope.object, type=_EventHead)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-        raise InputError(source, f"no event of a {kind.__name__}: {printable(str(error).lower())}") from None
+        raise InputError(source, f"not an event of a {kind.__name__}: {printable(str(error).lower())}") from None
     version = head.metadata.resource_version
     if envelope.type == "BOOKMARK":
         return Bookmark(version)

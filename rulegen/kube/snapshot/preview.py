@@ -108,7 +108,7 @@ class Preview:
         kept = [family for family in named if family in offered]
         if len(kept) < len(named) and (policy != "PreferDualStack" or not kept):
             missing = next(family for family in named if family not in offered)
-            raise _ExhaustedError("spec.ipFamilies", f"asks for {missing}, and no service CIDR of that family is known")
+            raise _ExhaustedError("spec.ipFamilies", f"contains {missing}, but no service CIDR of that family is known")
         return tuple(kept)
 
     def _address(self, service: Service, family: Family) -> Address:

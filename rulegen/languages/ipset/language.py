@@ -164,8 +164,8 @@ class Ipsets(KeyedLanguage):
             is_late = family in terms.taken_over
             yield from _restore(Phase.SETS_FILLED, f"{family} sets, filled", texts.grow)
             replaced = Phase.SETS_REPLACED_LATE if is_late else Phase.SETS_REPLACED_EARLY
-            yield from _restore(replaced, f"{family} sets, made anew", texts.anew)
-            yield from _restore(Phase.SETS_LATE, f"{family} sets, of those whose source is kept", texts.late)
+            yield from _restore(replaced, f"{family} sets, replaced", texts.anew)
+            yield from _restore(Phase.SETS_LATE, f"{family} sets that exempt from masquerading, filled", texts.late)
             yield from _restore(Phase.SETS_EMPTIED, f"{family} sets, emptied", texts.shrink)
 
     def unseen(self, state: Any) -> str:

@@ -181,7 +181,7 @@ def _word(directive: Directive, position: int) -> Token:
         match word.parts:
             case (Variable(name),):
                 return quote(f"${name}", takes_variables=False)
-        raise UnquotableError("an if asks for one variable")
+        raise UnquotableError("an if tests one variable")
     return quote(word, takes_variables=_takes_variables(directive, position))
 
 

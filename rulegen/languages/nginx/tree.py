@@ -105,5 +105,5 @@ def _parts(text: str) -> Iterable[str | Variable]:
 
 def _literal(text: str) -> str:
     if "$" in text:
-        raise ValueError(f"a dollar sign in {text!r} begins no variable")
+        raise ValueError(f"a dollar sign in {text!r} is not followed by the name of a variable")
     return text

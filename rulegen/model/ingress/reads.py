@@ -50,7 +50,7 @@ class RecordedMapping(Mapping[Key, Value]):
         return self.get(key) is not None  # type: ignore[arg-type] # what is no key is not there
 
     def __iter__(self) -> Iterator[Key]:
-        raise TypeError("what is looked up one by one is noted, and nothing else")
+        raise TypeError("only lookups of single keys are recorded")
 
     def __len__(self) -> int:
         return len(self._known)

@@ -198,7 +198,7 @@ class Claims:
                 return False
             owner = holders[0].name
             theirs = _claims_of(self._services[owner])[claim.on_node][0]
-            then = "the older keeps it" if self._guards_node else f"{name} may get its connections"
+            then = "the older Service keeps it" if self._guards_node else f"{name} may get its connections"
             text = f"Service {name}: {what} is the {theirs} of the older Service {owner} on this node: {then}"
             tell(Conflict(name, owner, text))
             return True

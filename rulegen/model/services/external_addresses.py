@@ -148,7 +148,7 @@ class ExternalAddresses:
                 ("this node's addresses", any(not address.is_loopback for address in known.own)),
                 ("the gateway of this node", bool(known.gateways)),
                 ("the API servers", bool(known.api_servers)),
-                ("the ports that programs of this node listen on, beside the kubelet's", knows_programs),
+                ("the ports that programs of this node listen on, except the kubelet's", knows_programs),
                 *(
                     (
                         f"the Pod network in {family}",

@@ -93,7 +93,7 @@ class NginxKnownObjects:
                     path.unlink()
             self._has_failed = False
         except OSError as error:
-            raise HostError(f"what is known cannot be written: {reason(error)}", hint=hint(error)) from None
+            raise HostError(f"the last known objects cannot be saved: {reason(error)}", hint=hint(error)) from None
 
     def _files(self) -> list[Path]:
         folder = self.nginx / FOLDER
@@ -136,5 +136,5 @@ def _read(path: Path) -> tuple[ObjectKey, KnownObject]:
         kind.__name__, ObjectName("" if kind in {IngressClass, Namespace} else metadata.namespace, metadata.name)
     )
     if path.name != _name(key):
-        raise HostError(f"it holds {key}, whose file has another name")
+        raise HostError(f"it contains {key}, but its name is not that of the file for this object")
     return key, known

@@ -106,7 +106,9 @@ def _drop(user: int, kept: list[int]) -> None:
         os.setresgid(user, user, user)
         os.setresuid(user, user, user)
     except OSError as error:
-        raise OSError(error.errno, f"becoming user {user}, which takes SETUID and SETGID: {error.strerror}") from None
+        raise OSError(
+            error.errno, f"becoming user {user}, which requires SETUID and SETGID: {error.strerror}"
+        ) from None
     only = sum(1 << number for number in kept)
     header = struct.pack("=Ii", _CAPABILITY_VERSION, 0)
     wanted = struct.pack("=6I", *[only & 0xFFFFFFFF] * 3, *[only >> 32] * 3)

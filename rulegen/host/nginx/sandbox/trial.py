@@ -38,7 +38,7 @@ _LONGEST: Final = 600
 _SERIOUS: Final = re.compile(r"\[(?:emerg|alert|crit|error)\]")
 _PREFIX: Final = re.compile(r"^(?:nginx: |\d{4}/\d\d/\d\d \d\d:\d\d:\d\d )(?:\[\w+\] )?(?:\d+#\d+: )?")
 _GRACE_S: Final = 10.0
-_MISSING: Final = "in a container without CAP_SYS_ADMIN it takes CHOWN, SETUID and SETGID"
+_MISSING: Final = "in a container without CAP_SYS_ADMIN, add the capabilities CHOWN, SETUID and SETGID"
 _NAMESPACES: Final = ("--mount", "--net", "--pid", "--ipc", "--uts", "--fork", "--kill-child")
 
 

@@ -141,7 +141,7 @@ def certificate_of(chain: bytes, key: bytes) -> Certificate:
     except (x509.DuplicateExtension, x509.UnsupportedGeneralNameType, UnsupportedAlgorithm, *_UNREADABLE) as error:
         if isinstance(error, UnusableSecretError):
             raise
-        raise UnusableSecretError("tls.crt holds a certificate whose fields cannot be read") from None
+        raise UnusableSecretError("tls.crt contains a certificate with unreadable fields") from None
     content = b"".join(certificate.public_bytes(encoding) for certificate in certificates) + encoded_key
     return Certificate(path_of(content, "pem"), content, names, not_before, not_after, responder)
 
@@ -262,7 +262,7 @@ def read_passwords(secret: Secret, kind: str) -> tuple[str, bytes]:
             raise UnusableSecretError('its key "auth" is not a password file') from None
         lines = [line for line in lines if line.strip() and not line.startswith("#")]
     if not lines or not all(_PASSWORD.match(line) for line in lines):
-        raise UnusableSecretError("it must have only lines of the form user:hash")
+        raise UnusableSecretError("all its lines must have the form user:hash")
     if not all(_is_quick(line.partition(":")[2]) for line in lines):
         raise UnusableSecretError("it has a hash of an unknown kind, or one that takes too long to compute")
     content = "".join(f"{line}\n" for line in lines).encode()
@@ -288,13 +288,13 @@ def _chain(pem: bytes, key: str, most: tuple[int, int] = MAX_CHAIN) -> list[x509
     from cryptography import x509  # noqa: PLC0415
 
     if len(pem) > most[1]:
-        raise UnusableSecretError(f"{key} holds more than {most[1] >> 10} KiB")
+        raise UnusableSecretError(f"{key} contains more than {most[1] >> 10} KiB")
     try:
         certificates = x509.load_pem_x509_certificates(pem)
     except (x509.InvalidVersion, *_UNREADABLE):
-        raise UnusableSecretError(f"{key} holds no certificate in PEM that can be read") from None
+        raise UnusableSecretError(f"{key} contains no readable PEM certificate") from None
     if len(certificates) > most[0]:
-        raise UnusableSecretError(f"{key} holds more than {most[0]} certificates")
+        raise UnusableSecretError(f"{key} contains more than {most[0]} certificates")
     return certificates
 
 

@@ -84,7 +84,7 @@ class Referred:
         """
         config_map = self.config_map(name)
         if len(config_map.data) > MAX_HEADERS:
-            raise ValueError(f"ConfigMap {name} holds more than {MAX_HEADERS} headers")
+            raise ValueError(f"ConfigMap {name} contains more than {MAX_HEADERS} headers")
         try:
             return tuple(
                 (readers.settable_header(key), readers.header_text(text))

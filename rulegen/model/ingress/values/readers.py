@@ -386,7 +386,7 @@ def error_codes(text: str) -> tuple[int, ...]:
     read = integer(400, 599)
     codes = tuple(dict.fromkeys(read(part) for part in items(text)))
     if 499 in codes:
-        raise ValueError(f"{quoted(text)}: 499 means that the client has gone, so there is nobody to answer")
+        raise ValueError(f"{quoted(text)}: 499 means that the client has closed the connection, so it gets no answer")
     return codes
 
 
@@ -396,7 +396,7 @@ def words(*known: str) -> Callable[[str], tuple[str, ...]]:
     def read(text: str) -> tuple[str, ...]:
         unique = tuple(dict.fromkeys(text.split()))
         if not unique:
-            raise ValueError("empty: expected some of " + ", ".join(known))
+            raise ValueError("empty: expected one or more of " + ", ".join(known))
         return tuple(_choice(known, word) for word in unique)
 
     return read

@@ -72,7 +72,7 @@ def local_traffic_warnings(
         return
     match options.detect_local_mode:
         case DetectLocalMode.NODE_CIDR if node is None:
-            why, remedy = "there is no Node object that holds podCIDRs", "Give the Node object too"
+            why, remedy = "there is no Node object with podCIDRs", "Give the Node object too"
         case DetectLocalMode.CLUSTER_CIDR if not options.cluster_cidrs:
             why = "there is no clusterCIDR"
             remedy = "Give kube-proxy's configuration (--config) or the Pod network (--cluster-cidr)"
