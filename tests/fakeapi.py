@@ -19,138 +19,36 @@ Open watches can be disturbed, the server can go away and come back at the same 
     api.go_away(); api.delete("services", "shop", "web"); api.come_back()
 
 And it can be written to: objects are created, updated and patched, the status apart, each with a new resourceVersion;
-what a real server would refuse is refused (see `tests.fakewrites`), and so is what `allows` does not allow.
+what a real server would refuse is refused (see `tests.fakes.writes`), and so is what `allows` does not allow.
 """
 
 from __future__ import annotations
 
-import gzip
 import json
-import re
 import socket
 import ssl
-import subprocess
 import threading
 import time
-from bisect import bisect_right
 from collections import defaultdict, deque
 from contextlib import suppress
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import TYPE_CHECKING, Any, ClassVar, Self
-from urllib.parse import parse_qs, unquote, urlsplit
+from urllib.parse import parse_qs, urlsplit
 
-from tests.fakewatch import Change, Disturbance, Stream, StreamEndError, error_event
-from tests.fakewrites import WITH_STATUS, RefusalError, body_of, changed, check, patched
+from tests.fakes.faults import Fault
+from tests.fakes.objects import Backup, KeptObjects
+from tests.fakes.requests import COLLECTIONS, anything, asked_for, reply, selector, verb_of
+from tests.fakes.watches import Disturbance, Stream, StreamEndError, error_event
+from tests.fakes.writes import WITH_STATUS, RefusalError, body_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
     from pathlib import Path
 
-COLLECTIONS = {
-    "services": ("/api/v1/services", "v1", "Service"),
-    "nodes": ("/api/v1/nodes", "v1", "Node"),
-    "endpointslices": ("/apis/discovery.k8s.io/v1/endpointslices", "discovery.k8s.io/v1", "EndpointSlice"),
-    "ingresses": ("/apis/networking.k8s.io/v1/ingresses", "networking.k8s.io/v1", "Ingress"),
-    "ingressclasses": ("/apis/networking.k8s.io/v1/ingressclasses", "networking.k8s.io/v1", "IngressClass"),
-    "secrets": ("/api/v1/secrets", "v1", "Secret"),
-    "configmaps": ("/api/v1/configmaps", "v1", "ConfigMap"),
-    "events": ("/apis/events.k8s.io/v1/events", "events.k8s.io/v1", "Event"),
-    "leases": ("/apis/coordination.k8s.io/v1/leases", "coordination.k8s.io/v1", "Lease"),
-    # Last: what is in a namespace has its path below these.
-    "namespaces": ("/api/v1/namespaces", "v1", "Namespace"),
-}
-
-
-@dataclass(frozen=True)
-class Fault:
-    """One answer that is not what was asked for; `answer` writes it."""
-
-    answer: Callable[[BaseHTTPRequestHandler], None]
-
-    @classmethod
-    def status(cls, code: int, message: str = "", *, retry_after: int | None = None) -> Self:
-        """Answer with a status and a v1 Status that carries a message."""
-
-        def answer(handler: BaseHTTPRequestHandler) -> None:
-            headers = {} if retry_after is None else {"Retry-After": str(retry_after)}
-            reply(handler, code, {"kind": "Status", "apiVersion": "v1", "code": code, "message": message}, headers)
-
-        return cls(answer)
-
-    @classmethod
-    def body(cls, content: bytes, *, length: int | None = None) -> Self:
-        """Answer 200 with these bytes; a greater length than they have is a body cut short."""
-
-        def answer(handler: BaseHTTPRequestHandler) -> None:
-            handler.send_response(200)
-            handler.send_header("Content-Length", str(len(content) if length is None else length))
-            handler.end_headers()
-            handler.wfile.write(content)
-            handler.close_connection = True
-
-        return cls(answer)
-
-    @classmethod
-    def packed(cls, document: object) -> Self:
-        """Answer 200 with a document, in chunks, and by gzip though nobody asked for that: some proxies do."""
-
-        def answer(handler: BaseHTTPRequestHandler) -> None:
-            content = gzip.compress(json.dumps(document).encode())
-            handler.send_response(200)
-            handler.send_header("Content-Encoding", "gzip")
-            handler.send_header("Transfer-Encoding", "chunked")
-            handler.end_headers()
-            for start in range(0, len(content), 40):
-                piece = content[start : start + 40]
-                handler.wfile.write(b"%x\r\n%s\r\n" % (len(piece), piece))
-            handler.wfile.write(b"0\r\n\r\n")
-
-        return cls(answer)
-
-    @classmethod
-    def stall(cls, released: threading.Event) -> Self:
-        """Answer the head, and then nothing until the event (or the end of the test)."""
-
-        def answer(handler: BaseHTTPRequestHandler) -> None:
-            handler.send_response(200)
-            handler.send_header("Content-Length", "100")
-            handler.end_headers()
-            released.wait(30)
-            handler.close_connection = True
-
-        return cls(answer)
-
-    @classmethod
-    def mute(cls, released: threading.Event) -> Self:
-        """Say nothing at all until the event (or the end of the test)."""
-
-        def answer(handler: BaseHTTPRequestHandler) -> None:
-            released.wait(30)
-            handler.close_connection = True
-
-        return cls(answer)
-
-    @classmethod
-    def hang_up(cls) -> Self:
-        """Close the connection without a word."""
-
-        def answer(handler: BaseHTTPRequestHandler) -> None:
-            handler.close_connection = True
-
-        return cls(answer)
-
-
-@dataclass(frozen=True)
-class Backup:
-    """What a server kept at a version: all objects by collection and name."""
-
-    version: int
-    objects: dict[str, dict[tuple[str, str], dict[str, Any]]]
-
 
 @dataclass
-class FakeApi:
+class FakeApi(KeptObjects):
     """The server. A context manager; serves from its start to its end.
 
     Attributes:
@@ -184,19 +82,14 @@ class FakeApi:
     ahead_s: float = 0.0
     requests: list[tuple[str, dict[str, str]]] = field(default_factory=list)
     done: list[tuple[str, str, str]] = field(default_factory=list)
-    _objects: dict[str, dict[tuple[str, str], dict[str, Any]]] = field(default_factory=lambda: defaultdict(dict))
     _hushed: set[tuple[str, str]] = field(default_factory=set)
     _faults: dict[str, deque[Fault]] = field(default_factory=lambda: defaultdict(deque))
     _disturbances: dict[str, deque[Disturbance]] = field(default_factory=lambda: defaultdict(deque))
     _lists: dict[str, tuple[list[dict[str, Any]], int]] = field(default_factory=dict)
-    _changes: list[Change] = field(default_factory=list)
     _connections: set[socket.socket] = field(default_factory=set)
-    _version: int = 100
-    _oldest: int = 0
     _port: int = 0
 
     def __enter__(self) -> Self:
-        self._changed = threading.Condition(threading.RLock())
         self.come_back()
         return self
 
@@ -298,53 +191,6 @@ class FakeApi:
         path.write_text(json.dumps(document))
         return str(path)
 
-    def put(self, collection: str, *objects: dict[str, Any]) -> None:
-        """Keep objects; one of the same name replaces the older."""
-        _, api_version, kind = COLLECTIONS[collection]
-        for each in objects:
-            with self._changed:
-                self._version += 1
-                metadata = {**each.get("metadata", {}), "resourceVersion": str(self._version)}
-                kept = {"apiVersion": api_version, "kind": kind, **each, "metadata": metadata}
-                key = metadata.get("namespace", ""), metadata["name"]
-                self._change(collection, self._objects[collection].get(key), kept)
-                self._objects[collection][key] = kept
-
-    def delete(self, collection: str, namespace: str, name: str) -> None:
-        """Let go of an object, if it is there."""
-        with self._changed:
-            old = self._objects[collection].pop((namespace, name), None)
-            if old is not None:
-                self._version += 1
-                self._change(collection, old, None)
-
-    def kept(self, collection: str) -> dict[tuple[str, str], dict[str, Any]]:
-        """Return all objects of a collection, by namespace and name."""
-        with self._changed:
-            return dict(self._objects[collection])
-
-    def _change(self, collection: str, old: dict[str, Any] | None, new: dict[str, Any] | None) -> None:
-        self._changes.append(Change(self._version, collection, old, new))
-        self._changed.notify_all()
-
-    def compact(self) -> None:
-        """Forget all changes up to now: a watch cannot go on from before. Open ones are not harmed."""
-        with self._changed:
-            self._oldest = self._version
-
-    def set_back(self) -> None:
-        """Put the server to a backup that is exactly as it is now, but for its version, which is that of long ago."""
-        with self._changed:
-            self._version = self._version // 2
-            self._changes.clear()
-            self._oldest = self._version
-
-    def backup(self) -> Backup:
-        """Return all that is kept now, and its version."""
-        with self._changed:
-            objects = {collection: dict(kept) for collection, kept in self._objects.items()}
-            return Backup(self._version, objects)
-
     def restore(self, backup: Backup) -> None:
         """Put the server back to a backup: what happened since never did, and its versions are given once more.
 
@@ -421,7 +267,7 @@ class FakeApi:
             return
         verb = verb_of(handler)
         asked = {key: values[0] for key, values in query.items()}
-        if (self.allows is not None and not self.allows(verb)) or not (self.allows_at or _anything)(path, asked):
+        if (self.allows is not None and not self.allows(verb)) or not (self.allows_at or anything)(path, asked):
             Fault.status(403, f"cannot {verb[0]} resource {verb[2]}").answer(handler)
             return
         if handler.command != "GET":
@@ -452,36 +298,6 @@ class FakeApi:
             Fault.status(error.code, error.message).answer(handler)
             return
         reply(handler, 201 if handler.command == "POST" else 200, kept)
-
-    def _written(
-        self, method: str, kind: str, path: str, collection: str, name: tuple[str, str] | None, sub: str, document: Any
-    ) -> dict[str, Any]:
-        if method == "POST":
-            inside = re.search(r"/namespaces/([^/]+)/[^/]+$", path)
-            metadata = {**document["metadata"], **({"namespace": unquote(inside[1])} if inside else {})}
-            if document["metadata"].get("namespace", metadata.get("namespace")) != metadata.get("namespace"):
-                raise RefusalError(400, "the namespace of the object does not match that of the request")
-            key = metadata.get("namespace", ""), metadata.get("name", "")
-            if key in self._objects[collection]:
-                raise RefusalError(409, f'{collection} "{key[1]}" already exists')
-            if "resourceVersion" in metadata:
-                raise RefusalError(400, "resourceVersion should not be set on objects to be created")
-            new = {**document, "metadata": {**metadata, "uid": f"uid-{self._version + 1}"}}
-            check(collection, new)
-        else:
-            old = self._objects[collection].get(name) if name else None
-            if old is None:
-                raise RefusalError(404, f"{collection} {name} not found")
-            wanted = patched(old, document, kind) if method == "PATCH" else document
-            new = changed(old, wanted, sub)
-            check(collection, new, old)
-            if {**new, "metadata": {**new["metadata"], "resourceVersion": ""}} == {
-                **old,
-                "metadata": {**old["metadata"], "resourceVersion": ""},
-            }:
-                return old
-        self.put(collection, new)
-        return self._objects[collection][new["metadata"].get("namespace", ""), new["metadata"]["name"]]
 
     def _serve_collection(self, handler: BaseHTTPRequestHandler, collection: str, query: dict[str, str]) -> None:
         if "fieldSelector" in query and not self.knows_field_selectors:
@@ -518,20 +334,6 @@ class FakeApi:
             kind, api_version = "PartialObjectMetadata", "meta.k8s.io/v1"
             items = [{"kind": kind, "apiVersion": api_version, "metadata": each["metadata"]} for each in items]
         reply(handler, 200, {"kind": f"{kind}List", "apiVersion": api_version, "metadata": metadata, "items": items})
-
-    def _candidates(self, collection: str, path: str) -> list[tuple[tuple[str, str], dict[str, Any]]]:
-        """Return the objects that a path and a selector of a name leave, in order; quick for one name of many."""
-        url = urlsplit(path)
-        inside = re.search(r"/namespaces/([^/]+)/[^/]+$", url.path)
-        named = re.fullmatch("metadata.name=(.+)", parse_qs(url.query).get("fieldSelector", [""])[0])
-        objects = self._objects[collection]
-        if inside and named:
-            key = inside[1], named[1]
-            return [(key, objects[key])] if key in objects else []
-        return sorted(
-            ((key, each) for key, each in objects.items() if not inside or key[0] == inside[1]),
-            key=lambda each: each[0],
-        )
 
     def _wants_metadata(self, handler: BaseHTTPRequestHandler) -> bool:
         return self.knows_metadata and "as=PartialObjectMetadata" in handler.headers.get("Accept", "")
@@ -579,98 +381,3 @@ class FakeApi:
                 metadata = {"resourceVersion": str(self._settled(collection, version))}
                 stream.event("BOOKMARK", {"kind": kind, "apiVersion": api_version, "metadata": metadata})
         stream.finish()
-
-    def _settled(self, collection: str, version: int) -> int:
-        """Return the latest version up to which a watch that is at `version` has told all."""
-        with self._changed:
-            if any(each.collection == collection for each in self._since(version)):
-                return version
-            return self._version
-
-    def _since(self, version: int) -> list[Change]:
-        return self._changes[bisect_right(self._changes, version, key=lambda each: each.version) :]
-
-
-def _anything(_path: str, _query: Mapping[str, str]) -> bool:
-    return True
-
-
-def selector(path: str) -> Callable[[dict[str, Any]], bool]:
-    """Return what a request selects of its collection: a namespace, and by `labelSelector` and `fieldSelector`."""
-    url = urlsplit(path)
-    query = {key: values[0] for key, values in parse_qs(url.query).items()}
-    terms = query.get("labelSelector", "").split(",")
-    absent = [term[1:] for term in terms if term.startswith("!")]
-    equal = [term.partition("=")[::2] for term in terms if "=" in term and not term.startswith("!")]
-    fields = query.get("fieldSelector", "")
-    inside = re.search(r"/namespaces/([^/]+)/[^/]+$", url.path)
-
-    def selects(each: dict[str, Any]) -> bool:
-        metadata = each["metadata"]
-        return (
-            not any(label in metadata.get("labels", {}) for label in absent)
-            and all(metadata.get("labels", {}).get(label) == value for label, value in equal)
-            and not ("spec.clusterIP!=None" in fields and each["spec"].get("clusterIP") == "None")
-            and (not fields.startswith("metadata.name=") or metadata["name"] == fields.partition("=")[2])
-            and (not inside or metadata.get("namespace") == inside[1])
-        )
-
-    return selects
-
-
-def asked_for(path: str) -> tuple[str, tuple[str, str] | None]:
-    """Return the collection that a path asks for, and the namespace and name of the one object of it, if it is one.
-
-    >>> asked_for("/api/v1/namespaces/shop/secrets/tls"), asked_for("/api/v1/nodes/a"), asked_for("/api/v1/services")
-    (('secrets', ('shop', 'tls')), ('nodes', ('', 'a')), ('services', None))
-    """
-    for collection, (root, *_) in COLLECTIONS.items():
-        if path == root:
-            return collection, None
-        if path.startswith(f"{root}/"):
-            return collection, ("", unquote(path.removeprefix(f"{root}/")))
-        group, _, noun = root.rpartition("/")
-        if re.fullmatch(rf"{re.escape(group)}/namespaces/[^/]+/{noun}", path):
-            return collection, None
-        inside = re.fullmatch(rf"{re.escape(group)}/namespaces/([^/]+)/{noun}/([^/]+)", path)
-        if inside:
-            return collection, (unquote(inside[1]), unquote(inside[2]))
-    return "", None
-
-
-def verb_of(handler: BaseHTTPRequestHandler) -> tuple[str, str, str]:
-    """Return what a request does, as a role names it: verb, API group, resource with its subresource."""
-    url = urlsplit(handler.path)
-    is_status = url.path.endswith("/status")
-    collection, name = asked_for(url.path.removesuffix("/status"))
-    if not collection:
-        return handler.command, "", url.path
-    is_watch = parse_qs(url.query).get("watch", [""])[0] in {"1", "true"}
-    reading = "get" if name else "watch" if is_watch else "list"
-    verb = {"GET": reading, "POST": "create", "PUT": "update", "PATCH": "patch"}[handler.command]
-    version = COLLECTIONS[collection][1]
-    return verb, version.rpartition("/")[0], f"{collection}/status" if is_status else collection
-
-
-def reply(handler: BaseHTTPRequestHandler, code: int, body: Any, headers: dict[str, str] | None = None) -> None:
-    """Answer with JSON."""
-    content = json.dumps(body).encode()
-    handler.send_response(code)
-    for name, value in {
-        "Content-Type": "application/json",
-        "Content-Length": str(len(content)),
-        **(headers or {}),
-    }.items():
-        handler.send_header(name, value)
-    handler.end_headers()
-    handler.wfile.write(content)
-
-
-def make_certificate(folder: Path, name: str = "IP:127.0.0.1") -> tuple[Path, Path]:
-    """Make a certificate for a name that vouches for itself, and return the files of it and of its key."""
-    certificate, key = folder / "tls.crt", folder / "tls.key"
-    subject = ("-subj", "/CN=fake", "-addext", f"subjectAltName={name}")
-    kind = ("-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes")
-    files = ("-keyout", str(key), "-out", str(certificate))
-    subprocess.run(("openssl", "req", "-x509", "-days", "2", *kind, *subject, *files), check=True, capture_output=True)
-    return certificate, key

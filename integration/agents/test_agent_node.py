@@ -25,7 +25,8 @@ from integration.lab import topology
 from integration.manifests import App
 from rulegen.host.netfilter.nft_commits import generation
 from rulegen.kube.reading.yaml_text import read_yaml
-from tests.fakeapi import FakeApi, make_certificate
+from tests.fakeapi import FakeApi
+from tests.fakes.certificates import make_certificate
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -29,7 +29,8 @@ from integration.bench import worlds
 from integration.bench.agent import PAGE_MB, TICKS
 from integration.ingress import certificates
 from integration.ingress.objects import secret
-from tests.fakeapi import FakeApi, make_certificate
+from tests.fakeapi import FakeApi
+from tests.fakes.certificates import make_certificate
 
 COLLECTIONS = {
     "Service": "services",

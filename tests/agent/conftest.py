@@ -9,7 +9,8 @@ import pytest
 
 from tests.agent.hosts import listening_ports
 from tests.agent.talking import Place
-from tests.fakeapi import FakeApi, make_certificate
+from tests.fakeapi import FakeApi
+from tests.fakes.certificates import make_certificate
 
 
 @pytest.fixture(autouse=True)

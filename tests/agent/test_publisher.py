@@ -16,7 +16,7 @@ from rulegen.apiserver.watching.outage import OutageNotice
 from rulegen.kube.objects.names import ObjectName
 from tests.agent.talking import NAMESPACE, Place, ingress
 from tests.apiserver.watching import fast, soon
-from tests.fakeapi import Fault
+from tests.fakes.faults import Fault
 from tests.sizes import sized
 
 A, B, C = "203.0.113.1", "203.0.113.2", "2001:db8::3"

@@ -12,7 +12,7 @@ from rulegen.agent.telemetry import events as module
 from rulegen.agent.telemetry.events import EventRequest, ObjectReference, Recorder
 from tests.agent.talking import Place
 from tests.apiserver.watching import soon
-from tests.fakeapi import Fault
+from tests.fakes.faults import Fault
 
 WEB = ObjectReference("v1", "Service", "shop", "web", "uid-1")
 NODE = ObjectReference("v1", "Node", "", "node1", "uid-2")

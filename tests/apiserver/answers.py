@@ -2,11 +2,6 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
-if TYPE_CHECKING:
-    pass
-
 
 def service(name: str, *, labels: dict[str, str] | None = None, cluster_ip: str = "10.96.0.10", port: int = 80) -> dict:
     return {

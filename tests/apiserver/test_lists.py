@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import threading
-from typing import TYPE_CHECKING
 
 import pytest
 
@@ -14,10 +13,7 @@ from rulegen.kube.objects.names import ObjectName
 from rulegen.kube.objects.structs import Secret
 from rulegen.kube.validation.secret import secret_values
 from tests.apiserver.answers import endpoint_slice, names, service
-from tests.fakeapi import Fault
-
-if TYPE_CHECKING:
-    pass
+from tests.fakes.faults import Fault
 
 pytestmark = pytest.mark.usefixtures("alone")
 

@@ -22,8 +22,11 @@ from rulegen.kube.objects.events import Gone
 from rulegen.kube.objects.names import ObjectName
 from rulegen.kube.objects.structs import Secret
 from tests.apiserver.watching import ALL, ROLES, Consumer, allowed_to, fast, soon
-from tests.fakeapi import FakeApi, Fault, make_certificate, selector
-from tests.fakewatch import (
+from tests.fakeapi import FakeApi
+from tests.fakes.certificates import make_certificate
+from tests.fakes.faults import Fault
+from tests.fakes.requests import selector
+from tests.fakes.watches import (
     DROP,
     END_WITHIN_LINE,
     FINISH,

@@ -29,7 +29,8 @@ from rulegen.kube.snapshot.build import build_world
 from rulegen.kube.validation.validate import check
 from rulegen.model.host.facts import HostFacts, Interface
 from rulegen.net import Family, parse_address
-from tests.fakeapi import FakeApi, Fault
+from tests.fakeapi import FakeApi
+from tests.fakes.faults import Fault
 from tests.rights import SANDBOX, needs_nginx, needs_sandbox
 
 PREFIX = "nginx.ingress.kubernetes.io"

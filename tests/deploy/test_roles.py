@@ -19,7 +19,8 @@ from tests.agent.talking import Place, balanced, ingress
 from tests.deploy.kustomize import Manifest, build, read
 from tests.deploy.places import KUSTOMIZE, OVERLAYS
 from tests.deploy.test_manifests import agents, with_component
-from tests.fakeapi import FakeApi, make_certificate
+from tests.fakeapi import FakeApi
+from tests.fakes.certificates import make_certificate
 
 Right = tuple[str, str, str]
 """Group, resource, verb."""

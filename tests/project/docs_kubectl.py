@@ -12,7 +12,7 @@ from typing import Any
 import yaml
 
 from tests.deploy import kustomize
-from tests.fakeapi import COLLECTIONS
+from tests.fakes.requests import COLLECTIONS
 
 SHORT = {"cm": "configmaps", "configmap": "configmaps", "svc": "services", "node": "nodes", "ingress": "ingresses"}
 

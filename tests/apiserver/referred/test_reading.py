@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from typing import TYPE_CHECKING
 
 import pytest
 
@@ -14,9 +13,6 @@ from rulegen.apiserver.transport.reasons import ApiReason
 from rulegen.kube.objects.events import Changed
 from rulegen.kube.objects.names import ObjectName
 from rulegen.kube.objects.structs import Secret
-
-if TYPE_CHECKING:
-    pass
 
 
 class TestOrder:

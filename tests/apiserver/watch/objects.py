@@ -2,15 +2,10 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from rulegen.apiserver.watch import Watch
 from rulegen.kube.objects.names import ObjectName
 from tests.apiserver.watching import soon
 from tests.fakeapi import FakeApi
-
-if TYPE_CHECKING:
-    pass
 
 TLS = ObjectName("shop", "tls")
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import gc
 import json
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pytest
 
@@ -15,8 +15,8 @@ from rulegen.kube.objects.events import Changed, Gone, Listed
 from rulegen.kube.objects.names import Decoded
 from tests.apiserver.watch.objects import asked, is_watching, service
 from tests.apiserver.watching import fast, soon
-from tests.fakeapi import Fault
-from tests.fakewatch import (
+from tests.fakes.faults import Fault
+from tests.fakes.watches import (
     DROP,
     END_WITHIN_LINE,
     FINISH,
@@ -28,9 +28,6 @@ from tests.fakewatch import (
     error_event,
     line,
 )
-
-if TYPE_CHECKING:
-    pass
 
 
 class TestEvents:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import time
-from typing import TYPE_CHECKING
 
 import pytest
 
@@ -16,14 +15,11 @@ from rulegen.kube.objects.structs import ConfigMap, Secret
 from rulegen.kube.snapshot.cluster import Cluster
 from tests.apiserver.watch.objects import TLS, asked, is_watching, secret, service
 from tests.apiserver.watching import soon
-from tests.fakeapi import Fault
-from tests.fakewatch import (
+from tests.fakes.faults import Fault
+from tests.fakes.watches import (
     DROP,
     line,
 )
-
-if TYPE_CHECKING:
-    pass
 
 
 class TestRestore:

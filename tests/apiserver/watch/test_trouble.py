@@ -6,7 +6,7 @@ import datetime as dt
 import re
 import threading
 import time
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import Any, ClassVar
 
 import pytest
 
@@ -17,15 +17,12 @@ from rulegen.kube.objects.events import Listed
 from rulegen.kube.objects.names import ObjectName
 from tests.apiserver.watch.objects import TLS, asked, is_watching, service
 from tests.apiserver.watching import fast, soon
-from tests.fakeapi import Fault
-from tests.fakewatch import (
+from tests.fakes.faults import Fault
+from tests.fakes.watches import (
     DROP,
     FINISH,
     error_event,
 )
-
-if TYPE_CHECKING:
-    pass
 
 
 class TestTrouble:
