@@ -205,9 +205,11 @@ class Node:
         return [line for line in self.log.read_text().splitlines() if word in line]
 
     def check_converged(self) -> None:
-        """Fail unless a plan against the same API server is empty."""
-        done = forks.run(self.argv("plan", "--detailed-exitcode"))
-        assert done.returncode == 0, done.stdout + done.stderr
+        """Fail unless a plan against the same API server is empty, as soon as damage is repaired: in some seconds."""
+        until_s = time.monotonic() + 10
+        while (done := forks.run(self.argv("plan", "--detailed-exitcode"))).returncode != 0:
+            assert time.monotonic() < until_s, done.stdout + done.stderr
+            time.sleep(0.1)
 
 
 @contextmanager
