@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from integration.blackbox import Rulegen
     from integration.lab.lab import Lab
 
-HELD_S = 6
+HELD_S = 4
 FIRST = world([App(name="web", number=901, ready=("pod-a",))])
 SECOND = world([App(name="web", number=901, ready=("pod-b",))])
 
