@@ -162,6 +162,7 @@ def test_a_restart_beside_a_silent_server_changes_nothing(site: Site) -> None:
         until(lambda: any("more.test" in text for text in site.files().values()), 30, "a new host")
         assert site.node.lines("waiting for objects that could not be read")
         assert site.node.health()[0] == 200
+        until(lambda: asking.certificates.get(HOSTS[0]), 10, "its certificate is seen")
         renewed, fingerprint = tls_secret(HOSTS[0])
         api.put("secrets", renewed)
         api.speak()
