@@ -1,1 +1,1 @@
-"""How a model becomes rules, sets, virtual servers, or a configuration of nginx: one package for each."""
+"""Backends: each package turns a model into the objects of its mode or engine (rules, sets, virtual servers, nginx)."""

@@ -1,4 +1,4 @@
-"""What a backend is to the rest of rulegen: one row for each mode, that says all of it."""
+"""The protocol of a backend. A mode is one row of this type; the rest of rulegen knows nothing else about a mode."""
 
 from __future__ import annotations
 
@@ -17,21 +17,24 @@ if TYPE_CHECKING:
 
 
 class CompileNode(Protocol):
-    """Returns what the node wants, whatever the Services."""
+    """Compiles the objects that the node needs independently of its Services."""
 
     def __call__(self, node: ResolvedNode, *, counts: bool, filled: Collection[str]) -> OwnedObjects:
-        """`counts` says whether rules count with nfacct, `filled` which sets the Services have put entries in."""
+        """Return the objects. With `counts`, rules count with nfacct; `filled` names the sets that have entries."""
 
 
 class CompileService(Protocol):
-    """Returns what one Service wants in the node's family; a change of the Service changes only this."""
+    """Compiles the objects of one Service in the family of the node; they depend on no other Service."""
 
     def __call__(self, service: ResolvedService, node: ResolvedNode, *, counts: bool) -> OwnedObjects:
-        """`counts` says whether rules count with nfacct."""
+        """Return the objects. With `counts`, rules count with nfacct."""
 
 
 class CompileBetween(Protocol):
-    """Returns what the node wants while objects of other languages change; None if it wants the same all along."""
+    """Compiles the node's objects for the time in which objects of other languages change.
+
+    Returns None if the final objects are also correct during the change.
+    """
 
     def __call__(
         self,
@@ -42,7 +45,7 @@ class CompileBetween(Protocol):
         ours: Mapping[str, Mapping[Any, Any]],
         changes: Mapping[str, Changes],
     ) -> OwnedObjects | None:
-        """By language: `unions` what is wanted, `ours` what is there, `changes` what changes."""
+        """Return the objects. By language: `unions` are wanted, `ours` are in the kernel, `changes` are planned."""
 
 
 def _nothing_filled(_unions: Mapping[str, Union], _changes: Mapping[str, Changes]) -> frozenset[str]:
@@ -55,21 +58,21 @@ def _nothing_of_the_host(_model: Model) -> Mapping[str, Mapping[Any, Any]]:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Backend:
-    """What a mode is; all functions are pure.
+    """A proxy mode: how it compiles, and which objects it owns. All functions are pure.
 
     Attributes:
-        mode: The name of the mode, as the configuration has it.
-        languages: The languages that it writes, by name.
-        needs: What the model must know of the mode.
-        sections: Which sections of a configuration the mode reads.
-        compile_node, compile_service: Model to fragments.
-        ownership: Which objects are ours, by language, in the order in which that is found. Languages that it does not
-            write are in here too: what another mode left is removed.
-        compile_host: By language, what is wanted that belongs to no family.
-        depends_on: The languages on whose objects the node's own rules depend.
-        filled: The names of the sets that have entries once changes of these are made.
-        compile_between: What the node wants while sets change; None if its rules never depend on sets.
-        counters: Names of the nfacct objects that counting rules need.
+        mode: The name of the mode in the configuration.
+        languages: The names of the languages that it writes.
+        needs: The differences between modes that the model must know.
+        sections: The sections of a configuration that the mode reads.
+        compile_node, compile_service: Compile the node's part and one Service into fragments.
+        ownership: By language, which objects belong to rulegen, in the order in which this is determined. It includes
+            languages that the mode does not write, so that objects of another mode are removed.
+        compile_host: By language, the wanted objects that belong to no address family.
+        depends_on: The languages whose objects the node's own rules refer to.
+        filled: Returns the names of the sets that have entries after the changes.
+        compile_between: See `CompileBetween`; None if the node's rules never depend on sets.
+        counters: The names of the nfacct objects that counting rules refer to.
     """
 
     mode: str

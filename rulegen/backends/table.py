@@ -1,4 +1,4 @@
-"""Backends: how a model becomes objects of languages. One row for each mode; nothing else in rulegen names a mode."""
+"""The table of backends: one row for each mode. No other code of rulegen compares the name of a mode."""
 
 from __future__ import annotations
 
@@ -47,4 +47,4 @@ BACKENDS: Mapping[str, Backend] = MappingProxyType(
         )
     }
 )
-"""By `mode` of the configuration."""
+"""By the `mode` field of the configuration."""

@@ -1,1 +1,1 @@
-"""Services as iptables rules, the same as kube-proxy 1.36 writes in its iptables mode, comments aside."""
+"""The iptables mode: the rules that kube-proxy 1.36 writes in its iptables mode, except for comments."""

@@ -1,4 +1,4 @@
-"""What the names of kube-proxy's chains of one Service end with."""
+"""The hashes at the end of the chain names that kube-proxy gives to one Service."""
 
 from __future__ import annotations
 
@@ -11,22 +11,22 @@ if TYPE_CHECKING:
 
 _BASE32: Final = "ABCDEFGHIJKLMNOPQRSTUVWXYZ234567"
 _PAIRS: Final = tuple(first + second for first in _BASE32 for second in _BASE32)
-"""Two characters of base32 (RFC 4648) for each ten bits."""
+"""The two base32 characters (RFC 4648) of each ten-bit number."""
 
 
 def service_hash(port: ResolvedPort) -> str:
-    """Return what the names of a port's chains end with: 16 characters of base32 of a SHA-256."""
+    """Return the hash in the names of a port's chains: the first 16 base32 characters of a SHA-256."""
     return _hash(port.label + port.protocol.lower())
 
 
 def endpoint_hashes(port: ResolvedPort) -> dict[str, str]:
-    """Return what the names of a port's endpoints' chains end with, by the text of the endpoint."""
+    """Return the hash in the name of each endpoint's chain, by the text of the endpoint."""
     start = port.label + port.protocol.lower()
     return {endpoint.text: _hash(start + endpoint.text) for endpoint in port.endpoints}
 
 
 def _hash(text: str) -> str:
-    """Return the first 80 bits of a digest in base32: in half the time of base64.b32encode, which takes any length."""
+    """Return the first 80 bits of a digest in base32. It takes half the time of base64.b32encode."""
     bits, p = int.from_bytes(sha256(text.encode()).digest()[:10]), _PAIRS
     return (
         f"{p[bits >> 70]}{p[bits >> 60 & 1023]}{p[bits >> 50 & 1023]}{p[bits >> 40 & 1023]}"

@@ -4,8 +4,8 @@
     packet          ├─ nat KUBE-SERVICES ─ DNAT ┤                                     ├─ POSTROUTING ─ KUBE-POSTROUTING
         OUTPUT ─────┘                          └─ INPUT ─ KUBE-NODEPORTS, REJECT ────┘      (masquerades what is marked)
 
-A reply must pass this node again, so that its addresses are translated back. A packet whose reply might not is
-therefore marked in nat, and masqueraded at the end.
+A reply must pass this node again, because only this node can translate its addresses back. Packets whose replies could
+take another way are marked in nat, and POSTROUTING masquerades marked packets.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 INVALID_COUNTER = "ct_state_invalid_dropped_pkts"
 LOCALHOST_COUNTER = "localhost_nps_accepted_pkts"
 COUNTERS = (INVALID_COUNTER, LOCALHOST_COUNTER)
-"""Names of the nfacct objects that the rules count with."""
+"""The names of the nfacct objects that rules refer to."""
 
 _NEW = ("NEW",)
 _JUMPS: tuple[tuple[str, str, str, tuple[str, ...]], ...] = (
@@ -80,24 +80,24 @@ _EXACT = (
 
 
 def layout(node: ResolvedNode, ruleset: Ruleset) -> Layout:  # noqa: ARG001 - other modes look at it
-    """Return how our chains are told from others'.
+    """Return which chains and rules belong to rulegen in iptables mode.
 
-    KUBE-FIREWALL is shared with the kubelet, whose own rules in it are nobody's drift.
+    The kubelet writes to KUBE-FIREWALL too; its rules there are tolerated and never count as drift.
     """
     kubelets = chains.kubelets_rules(node.family) - {rule.spec for rule in _firewall(node)}
     return _layout({chains.filter_(chains.FIREWALL): kubelets})
 
 
 def ownership(context: OwnershipContext) -> Layout:
-    """Return how our chains are told from others' in one family, where the mode rules or where all of ours goes."""
+    """Return which chains and rules belong to rulegen in one family, for a sync or (without a node) for a cleanup."""
     whole = cleanup_layout(context.state) if context.node is None else layout(context.node, context.state)
     return whole.without(chains.filter_(chains.FIREWALL)) if context.keeps_guard else whole
 
 
 def cleanup_layout(ruleset: Ruleset) -> Layout:
-    """Return how our chains are told where all of them go.
+    """Return which chains and rules a cleanup removes.
 
-    Where a kubelet is at work, KUBE-FIREWALL and the jumps to it are left out: it has put them there too.
+    If a kubelet runs on the node, KUBE-FIREWALL and the jumps to it stay: they are the kubelet's too.
     """
     return _layout({}).without(chains.filter_(chains.FIREWALL)) if chains.has_kubelet(ruleset) else _layout({})
 
@@ -112,12 +112,12 @@ def _layout(tolerated: Mapping[ChainName, frozenset[str]]) -> Layout:
 
 
 def compile_node(node: ResolvedNode, *, counts: bool, filled: Collection[str]) -> OwnedObjects:  # noqa: ARG001 - no sets here
-    """Return the node's fragment.
+    """Return the fragment of the node itself.
 
     Args:
-        node: What holds for all Services.
+        node: The decisions for all Services in this family.
         counts: Whether rules count with nfacct.
-        filled: Names of sets that have entries; none is looked into in this mode.
+        filled: Names of the sets that have entries; rules of this mode match no sets.
     """
     rules = iptables.RulesFragment(
         owner="",
@@ -156,7 +156,7 @@ def _firewall(node: ResolvedNode) -> Iterator[Rule]:
 
 
 def _to_node_ports(node: ResolvedNode) -> Iterator[Rule]:
-    """Node ports come last: a Service's own addresses go before them, also where they are local."""
+    """Yield the jump to node ports. It is the last rule, so that Service addresses match first, local ones included."""
     comment = "node ports; must be the last rule"
     jump = r.jump(chains.NODE_PORTS)
     if node.node_port_addresses is None:

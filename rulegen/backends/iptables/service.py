@@ -30,11 +30,11 @@ if TYPE_CHECKING:
 
 
 def compile_service(service: ResolvedService, node: ResolvedNode, *, counts: bool) -> OwnedObjects:
-    """Return what one Service wants in the family of `node`.
+    """Return the chains and rules of one Service in the family of `node`.
 
     Args:
-        service: The Service, decided.
-        node: What holds for all Services.
+        service: The Service with all decisions taken.
+        node: The decisions for all Services in this family.
         counts: Whether rules count with nfacct.
     """
     exact: dict[ChainName, tuple[Rule, ...]] = {}
@@ -50,7 +50,7 @@ def compile_service(service: ResolvedService, node: ResolvedNode, *, counts: boo
 
 
 class _PortChains:
-    """The chains and shared rules of one port."""
+    """The chains of one Service port, and its rules in shared chains."""
 
     def __init__(self, port: ResolvedPort, node: ResolvedNode, *, counts: bool) -> None:
         self._port, self._node, self._counts = port, node, counts
@@ -93,7 +93,7 @@ class _PortChains:
             yield Block(chains.filter_(chains.NODE_PORTS), (rule,))
 
     def _to(self, address: Address) -> tuple[str, ...]:
-        """Match packets to the port on an address."""
+        """Return the matches for packets to the Service port on an address."""
         return (r.destination_address(address), *self._to_port)
 
     def _refusal(self, delivery: Delivery) -> tuple[str, str]:
@@ -154,9 +154,10 @@ class _PortChains:
         yield r.rule(*words, r.jump(self._external), comment=comment)
 
     def _balance(self, delivery: Delivery, pool: Sequence[Endpoint]) -> Iterator[Rule]:
-        """Spread new connections over a pool: known clients to where they were, others at random, by weight.
+        """Yield the rules that choose an endpoint: by session affinity first, then at random by weight.
 
-        A rule sees only what the rules before it passed over, so it takes its share of the weight that is left.
+        A rule matches only the connections that the rules before it left over. Its probability is therefore its
+        endpoint's part of the remaining weight.
         """
         port = self._port
         if delivery is port.internal and port.cluster_ip is not None:
@@ -189,7 +190,7 @@ class _PortChains:
                 return
 
     def _external_rules(self) -> Iterator[Rule]:
-        """Tell what comes from outside to an external frontend from what this node and its pods send there."""
+        """Yield the rules for external frontends: connections of this node and its Pods, then those from outside."""
         port, node = self._port, self._node
         mark, cluster = r.jump(chains.MARK_MASQ), r.jump(self._cluster)
         if port.external_policy is TrafficPolicy.CLUSTER:
@@ -213,7 +214,7 @@ class _PortChains:
         yield r.rule(comment=f"{self._label} other sources are dropped in KUBE-PROXY-FIREWALL")
 
     def _endpoint_rules(self) -> Iterator[tuple[ChainName, tuple[Rule, Rule]]]:
-        """Yield the chain of each endpoint: mark what it sends to itself, and rewrite the destination of all."""
+        """Yield the chain of each endpoint: mark its connections to itself (hairpin), then DNAT to the endpoint."""
         port, mark, comment = self._port, r.jump(chains.MARK_MASQ), f"{self._label} to itself"
         protocol, ports = r.protocol(port.protocol), r.ports_of(port.protocol)
         for endpoint in port.endpoints:

@@ -1,1 +1,1 @@
-"""Services as IPVS virtual servers, with ipsets and a few rules: the same as kube-proxy 1.36 in its ipvs mode."""
+"""The ipvs mode: the IPVS virtual servers, ipsets and rules that kube-proxy 1.36 writes in its ipvs mode."""

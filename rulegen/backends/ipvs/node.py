@@ -1,11 +1,11 @@
-"""The node's own part: all sets, and the rules that look into them.
+"""The part of the node itself: all ipsets, and the rules that match them.
 
            ┌─ nat KUBE-SERVICES: mark what must be masqueraded, by set ─┐
     packet ┤                                                            ├─ INPUT ─ IPVS ─ real server
            └─ filter: source ranges, ports without a Service ───────────┘      └─ POSTROUTING ─ KUBE-POSTROUTING
 
-The address of a Service is one of this node's (on kube-ipvs0), so packets to it come to INPUT, where IPVS takes them.
-A rule that looks into a set is left out while the set is empty, so the rules follow from which sets are filled.
+The addresses of Services are bound to kube-ipvs0, so packets to them arrive in INPUT, where IPVS takes them. A rule
+that matches a set exists only while the set has entries; so the rules depend on the names of the filled sets.
 """
 
 from __future__ import annotations
@@ -69,7 +69,7 @@ _PURPOSE = {
 }
 
 _NODE_PORT_SETS = (
-    # protocol, set, set of those whose source is kept, which part of a packet is looked up
+    # protocol, set, set of the ports that keep the client's source address, fields of the packet to match
     (Protocol.TCP, ipsets.NODE_PORT_TCP, ipsets.NODE_PORT_LOCAL_TCP, "dst"),
     (Protocol.UDP, ipsets.NODE_PORT_UDP, ipsets.NODE_PORT_LOCAL_UDP, "dst"),
     (Protocol.SCTP, ipsets.NODE_PORT_SCTP, ipsets.NODE_PORT_LOCAL_SCTP, "dst,dst"),
@@ -82,19 +82,19 @@ _KINDS = {
 
 
 def layout(node: ResolvedNode, ruleset: Ruleset) -> Layout:
-    """Return how our chains are told from others'; the kubelet's KUBE-FIREWALL is its own where it is at work."""
+    """Return which chains belong to rulegen in ipvs mode; KUBE-FIREWALL is the kubelet's if a kubelet runs here."""
     is_strict = node.ipvs.semantics is Semantics.STRICT
     return _without_kubelets(chains.own_layout(_strict_kinds() if is_strict else _KINDS), ruleset)
 
 
 def ownership(context: OwnershipContext) -> Layout:
-    """Return how our chains are told from others' in one family, where the mode rules or where all of ours goes."""
+    """Return which chains and rules belong to rulegen in one family, for a sync or (without a node) for a cleanup."""
     whole = cleanup_layout(context.state) if context.node is None else layout(context.node, context.state)
     return whole.without(chains.filter_(chains.FIREWALL)) if context.keeps_guard else whole
 
 
 def cleanup_layout(ruleset: Ruleset) -> Layout:
-    """Return how our chains are told where all of them go."""
+    """Return which chains and rules a cleanup removes."""
     return _without_kubelets(chains.own_layout(_KINDS), ruleset)
 
 
@@ -107,11 +107,11 @@ def _without_kubelets(whole: Layout, ruleset: Ruleset) -> Layout:
 
 
 def compile_node(node: ResolvedNode, *, counts: bool, filled: Collection[str]) -> OwnedObjects:  # noqa: ARG001 - counts nothing
-    """Return the node's fragment: all sets, empty, and the rules for those that are filled.
+    """Return the fragment of the node itself: all sets without entries, and the rules that match filled sets.
 
     Args:
-        node: What holds for all Services.
-        counts: Whether rules count with nfacct; none does in this mode.
+        node: The decisions for all Services in this family.
+        counts: Whether rules count with nfacct; no rule of this mode does.
         filled: Names of the sets that have entries.
     """
     rules = _Rules(node, filled)
@@ -145,7 +145,7 @@ def compile_node(node: ResolvedNode, *, counts: bool, filled: Collection[str]) -
 
 
 def compile_host(model: Model) -> Mapping[str, Mapping[Any, Any]]:
-    """Return what belongs to no family: the device, and the timeouts of connections where any is requested."""
+    """Return the objects of no address family: the device, and IPVS timeouts if the configuration sets any."""
     timeouts = Timeouts(*model.timeouts)
     return {
         LINKS: {DeviceKey(virtual_servers.DEVICE): _KIND_OF_DEVICE},
@@ -154,7 +154,7 @@ def compile_host(model: Model) -> Mapping[str, Mapping[Any, Any]]:
 
 
 def filled_sets(unions: Mapping[str, Union], changes: Mapping[str, Changes]) -> frozenset[str]:
-    """Return the names of the sets that have entries once changes are made: rules look into these alone."""
+    """Return the names of the sets that have entries after the changes; rules match only these."""
     union = unions[IPSET]
     return union.filled_after(changes.get(IPSET, ())) if isinstance(union, SetsUnion) else frozenset()
 
@@ -167,9 +167,9 @@ def compile_between(
     ours: Mapping[str, Mapping[Any, Any]],
     changes: Mapping[str, Changes],
 ) -> OwnedObjects | None:
-    """Return the node's rules that are right while sets change; None if its rules are right all along.
+    """Return node rules that are correct while sets change; None if the final rules are.
 
-    They look into sets that are filled before or after, and into none that is made again.
+    They match the sets that have entries before or after the change, except for sets that must be created again.
     """
     if IPSET not in ours:
         return None
@@ -183,7 +183,7 @@ def compile_between(
 
 
 def _without_sets(fragment: iptables.RulesFragment, names: Collection[str]) -> iptables.RulesFragment:
-    """Return a fragment without the rules that look into one of the sets named."""
+    """Return a fragment without the rules that match one of these sets."""
     looks = [f"--match-set {name} " for name in names]
 
     def keeps(spec: str) -> bool:
@@ -194,7 +194,7 @@ def _without_sets(fragment: iptables.RulesFragment, names: Collection[str]) -> i
 
 
 class _Rules:
-    """The rules of one family, for the sets that are filled."""
+    """The node's rules of one family, for the sets that have entries."""
 
     def __init__(self, node: ResolvedNode, filled: Collection[str]) -> None:
         self._node, self._filled = node, filled
@@ -206,7 +206,7 @@ class _Rules:
         return r.in_set(ipsets.name_of(kind, self._node.family), what)
 
     def services(self) -> Iterator[Rule]:
-        """Yield KUBE-SERVICES: what is masqueraded, and what ends there lest others' rules rewrite it."""
+        """Yield KUBE-SERVICES: mark for masquerading, and accept, so that no later rule rewrites the destination."""
         mark = r.jump(chains.MARK_MASQ)
         yield r.rule(r.source(self._node.family.loopback), r.return_(), comment="from the node to itself")
         if self._has(ipsets.LOAD_BALANCER):
@@ -236,7 +236,7 @@ class _Rules:
             case Masquerade.OFF_CLUSTER if node.pods is not None:
                 yield chains.not_from_pods(node.pods)
                 yield self._in(ipsets.CLUSTER_IP)
-            case _:  # a process of the node talks to a ClusterIP from that very address
+            case _:  # a process of this node connects to a ClusterIP, and the kernel chooses that ClusterIP as source
                 yield self._in(ipsets.CLUSTER_IP, "src,dst")
 
     def _accepted(self, kind: str) -> Iterator[Rule]:
@@ -246,13 +246,13 @@ class _Rules:
         yield r.rule(to, r.destination_is_local(), r.accept(), comment="accepted: IPVS forwards it")
 
     def load_balancer(self) -> Iterator[Rule]:
-        """Yield KUBE-LOAD-BALANCER: whose source is kept passes, all else is masqueraded."""
+        """Yield KUBE-LOAD-BALANCER: masquerade all but the Services that keep the client's source address."""
         if self._has(ipsets.LOAD_BALANCER_LOCAL):
             yield r.rule(self._in(ipsets.LOAD_BALANCER_LOCAL), r.return_(), comment="not masqueraded")
         yield r.rule(r.jump(chains.MARK_MASQ), comment="load balancer IPs, to any node")
 
     def node_port(self) -> Iterator[Rule]:
-        """Yield KUBE-NODE-PORT of nat: whose source is kept passes, all else is masqueraded."""
+        """Yield KUBE-NODE-PORT of nat: masquerade all but the Services that keep the client's source address."""
         for protocol, kind, local, what in _NODE_PORT_SETS:
             if self._has(local):
                 yield r.rule(r.protocol(protocol), self._in(local, what), r.return_(), comment="not masqueraded")
@@ -286,7 +286,7 @@ class _Rules:
         yield r.rule(r.drop(), comment="rejected by source ranges")
 
     def ipvs_filter(self) -> Iterator[Rule]:
-        """Yield KUBE-IPVS-FILTER: an address of a Service is this node's, but its other ports are not."""
+        """Yield KUBE-IPVS-FILTER: reject connections to Service addresses on ports that no Service has."""
         for kind in (ipsets.LOAD_BALANCER, ipsets.CLUSTER_IP, ipsets.EXTERNAL_IP, ipsets.EXTERNAL_IP_LOCAL):
             yield r.rule(self._in(kind), r.return_(), comment="a port that is served")
         yield r.rule(self._in(ipsets.HEALTH_CHECK_NODE_PORT, "dst"), r.return_(), comment="health check node ports")

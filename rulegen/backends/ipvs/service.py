@@ -1,4 +1,4 @@
-"""One Service's virtual servers, set entries and addresses, and its few rules in shared chains."""
+"""The virtual servers, set entries and addresses of one Service, and its rules in shared chains."""
 
 from __future__ import annotations
 
@@ -33,12 +33,12 @@ _NODE_PORTS = {
 
 
 def compile_service(service: ResolvedService, node: ResolvedNode, *, counts: bool) -> OwnedObjects:  # noqa: ARG001 - counts nothing
-    """Return what one Service wants in the family of `node`.
+    """Return the objects of one Service in the family of `node`.
 
     Args:
-        service: The Service, decided.
-        node: What holds for all Services.
-        counts: Whether rules count with nfacct; none does in this mode.
+        service: The Service with all decisions taken.
+        node: The decisions for all Services in this family.
+        counts: Whether rules count with nfacct; no rule of this mode does.
     """
     work = _Service(node)
     for port in service.ports:
@@ -58,7 +58,7 @@ def compile_service(service: ResolvedService, node: ResolvedNode, *, counts: boo
 
 
 class _Service:
-    """Collects what the ports of a Service want."""
+    """Collects the objects of all ports of a Service."""
 
     def __init__(self, node: ResolvedNode) -> None:
         self._node = node
@@ -69,7 +69,7 @@ class _Service:
         self.blocks: list[Block] = []
 
     def take(self, port: ResolvedPort) -> None:
-        """Take one port."""
+        """Add the objects of one port."""
         for endpoint in port.here:
             self._enter(
                 ipsets.LOOP_BACK, ipset.ip_port_ip(endpoint.address, port.protocol, endpoint.port, endpoint.address)
@@ -102,10 +102,11 @@ class _Service:
         return port.local if port.internal is Delivery.LOCAL else port.cluster
 
     def _external_pool(self, port: ResolvedPort) -> tuple[Sequence[Endpoint], bool]:
-        """Return the real servers of external frontends, and whether clients' addresses are kept.
+        """Return the real servers of external frontends, and whether they see the client's source address.
 
-        Without local endpoints the cluster pool serves: with strict semantics this node and its pods only, and
-        masqueraded; with kube-proxy's anybody, whose reply then goes astray.
+        With externalTrafficPolicy Local and no local endpoint, the real servers are those of the whole cluster. With
+        strict semantics, only this node and its Pods get there, masqueraded. With kube-proxy's semantics, every client
+        gets there with its own address, and the reply does not return through this node.
         """
         is_local = port.external_policy is TrafficPolicy.LOCAL
         if port.external is Delivery.LOCAL:
@@ -139,7 +140,7 @@ class _Service:
         self._serve_external(port, address, pool)
 
     def _node_port(self, port: ResolvedPort, pool: Sequence[Endpoint], *, keeps_source: bool) -> bool:
-        """Serve the node port; return False where it has one, but no address to listen on."""
+        """Serve the node port. Return False if the Service has a node port and the node has no address for it."""
         if not port.node_port:
             return True
         whole, local = _NODE_PORTS[port.protocol]
@@ -170,7 +171,7 @@ class _Service:
         return self._is_strict and port.external is Delivery.DROP
 
     def _serve(self, port: ResolvedPort, address: Address, number: int, pool: Sequence[Endpoint]) -> None:
-        """Have a virtual server answer."""
+        """Add a virtual server and its real servers."""
         frontend = ipvs.Frontend.of(port.protocol, address, number)
         scheduler = port.scheduler or self._node.ipvs.scheduler
         self.servers[ipvs.VirtualServerKey(frontend)] = ipvs.VirtualServer(
@@ -190,7 +191,7 @@ class _Service:
         self.entries[ipset.EntryKey(ipsets.name_of(kind, self._node.family), entry)] = ipset.PLAIN
 
     def _refuse(self, port: ResolvedPort, address: Address, number: int = 0, *, from_outside: bool = False) -> None:
-        """Drop connections that a policy gives to nobody here."""
+        """Drop connections that a Local traffic policy keeps on this node, which has no endpoint for them."""
         words = []
         if from_outside and self._node.pods is not None:
             words.append(chains.not_from_pods(self._node.pods))
