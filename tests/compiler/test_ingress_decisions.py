@@ -35,6 +35,7 @@ from tests.ingress_strategies import (
     rule,
     secret,
     service,
+    settings_map,
     site,
     text_of,
     verdicts,
@@ -156,6 +157,31 @@ def test_only_the_first_namespace_of_a_host_decides_for_it_all(annotations):
     server = foreign.model.servers["site.test"]
     assert (server.app_root, server.ciphers) == ("", "")
     assert verdicts(foreign, "other/guest") == {Verdict.LOST}
+
+
+@pytest.mark.parametrize(
+    ("annotations", "settings", "says"),
+    [
+        ({}, {}, "requests over HTTP need no client certificate"),
+        ({"ssl-redirect": "false", "force-ssl-redirect": "true"}, {}, ""),
+        ({"force-ssl-redirect": "true"}, {}, ""),
+        (
+            {"force-ssl-redirect": "true"},
+            {"use_forwarded_headers": "true", "proxy_real_ip_cidr": "10.0.0.0/8"},
+            "requests over HTTP with the header X-Forwarded-Proto: https need no client certificate",
+        ),
+        ({"auth-tls-verify-client": "optional"}, {}, ""),
+    ],
+)
+def test_what_needs_no_client_certificate_is_reported(annotations, settings, says):
+    """As in ingress-nginx, requests over HTTP are served where they are not redirected."""
+    texts = {key.replace("-", "_"): text for key, text in {"auth-tls-secret": "ca", **annotations}.items()}
+    made = compiled(*WEB, *NAMED, site(**texts), settings_map(**settings))
+    assert [reason.message for reason in reported(made) if says and says in reason.message] == [
+        reason.message for reason in reported(made)
+    ]
+    assert bool(reported(made)) is bool(says)
+    assert "return 403" not in text_of(made)
 
 
 @pytest.mark.parametrize("secret_name", ["gone", "ca"])

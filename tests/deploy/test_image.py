@@ -132,7 +132,15 @@ def test_a_base_of_which_not_all_can_be_pinned_ends_the_build(line: str, tmp_pat
 
 def test_the_tools_that_rulegen_runs_are_in_it() -> None:
     installed = set(" ".join(arguments("RUN")).split())
-    needed = {"iptables", "conntrack", "nginx-light", "kmod", "util-linux", "python3"}
+    needed = {
+        "libnginx-mod-http-headers-more-filter",
+        "iptables",
+        "conntrack",
+        "nginx-light",
+        "kmod",
+        "util-linux",
+        "python3",
+    }
 
     assert needed <= installed
     assert {tool.name for tool in (*TOOLS, *(tool for row in ENGINES.values() for tool in row.tools))} >= {

@@ -21,9 +21,10 @@ CONTEXTS = {
     "limit_except": oracle.NGX_HTTP_LMT_CONF,
 }
 NEWER = {"http2", "keepalive_time", "proxy_cookie_flags", "ssl_reject_handshake"}
-"""Directives of nginx that the oracle does not know yet."""
+NEWER |= {"more_clear_headers", "more_set_headers"}
+"""Directives that the oracle does not know: of a newer nginx, or of the module headers-more."""
 NEVER = (
-    "alias root autoindex dav_methods dav_access load_module ssl_engine env working_directory perl perl_set",
+    "alias root autoindex dav_methods dav_access ssl_engine env working_directory perl perl_set",
     "perl_modules content_by_lua_block access_by_lua_file js_include js_content secure_link ssl_password_file",
     "try_files index random_index ssi xslt_stylesheet memcached_pass scgi_pass uwsgi_pass proxy_store",
     "proxy_cache_path create_full_put_path disable_symlinks mail stream lock_file google_perftools_profiles",
@@ -70,6 +71,17 @@ def test_blocks_are_allowed_in_place_and_lead_to_known_contexts():
         ("", "return", ("200",), False, "not allowed"),
         ("location", "auth_basic", ("off",), False, "would switch authentication off"),
         ("location", "auth_basic", ("Off",), False, ""),
+        ("http", "proxy_ignore_headers", ("X-Accel-Redirect",), False, ""),
+        ("location", "proxy_ignore_headers", ("Set-Cookie", "X-Accel-Redirect"), False, ""),
+        ("location", "proxy_ignore_headers", ("Set-Cookie",), False, "reach internal locations"),
+        ("location", "grpc_ignore_headers", ("X-Accel-Buffering",), False, "reach internal locations"),
+        ("location", "fastcgi_ignore_headers", ("Vary",), False, "reach internal locations"),
+        ("main", "load_module", ("/usr/lib/nginx/modules/ngx_http_headers_more_filter_module.so",), False, ""),
+        ("main", "load_module", ("/usr/lib/nginx/modules/ngx_http_lua_module.so",), False, "no module that"),
+        ("main", "load_module", ("modules/ngx_http_headers_more_filter_module.so",), False, "no module that"),
+        ("main", "load_module", ("/usr/../tmp/ngx_http_headers_more_filter_module.so",), False, "no module that"),
+        ("main", "load_module", (), False, "no module that"),
+        ("http", "load_module", ("/x/ngx_http_headers_more_filter_module.so",), False, "not allowed in http"),
         ("main", "include", ("hosts/*.conf",), False, ""),
         ("http", "include", ("/etc/passwd",), False, "not part of this configuration"),
         ("http", "include", ("hosts/../../x",), False, "not part of this configuration"),

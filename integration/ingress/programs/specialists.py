@@ -2,8 +2,9 @@
 
 Run as `python specialists.py AUTHORITY SERVER_PEM`:
 
-    9100  a server that is asked who may pass: /status/N says N, /large/N much, all else 200; X-Seen tells what it saw
-    9101  FastCGI: tells its parameters, as JSON
+    9100  a server that is asked who may pass: /status/N says N, /large/N much, all else 200; X-Seen tells what it saw;
+          ?to=PATH would have nginx answer from there
+    9101  FastCGI: tells its parameters, as JSON; X-Lab-Respond as in `pods.py`
     9102  gRPC without TLS: sends back the message, and how it went as a trailer
     9103  the same with TLS
     9104  HTTP over TLS for clients that show a certificate of AUTHORITY
@@ -65,6 +66,8 @@ async def judge(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> N
         "Set-Cookie": f"verdict={status}; Path=/",
         "WWW-Authenticate": "Bearer",
     }
+    if "?to=" in question.path:
+        headers["X-Accel-Redirect"] = question.path.partition("?to=")[2]
     if question.path.startswith("/large/"):
         headers["X-Large"] = "l" * int(question.path.split("/")[2])
     writer.write(answer(status, headers))
@@ -82,8 +85,10 @@ async def script(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> 
             parameters += content
         if kind == 5 and not size:
             break
-    body = json.dumps(read_parameters(parameters)).encode()
-    out = b"Content-Type: application/json\r\n\r\n" + body
+    given = read_parameters(parameters)
+    headers = {"Content-Type": "application/json", **json.loads(given.get("HTTP_X_LAB_RESPOND") or "{}")}
+    head = "".join(f"{key}: {value}\r\n" for key, value in headers.items()) + "\r\n"
+    out = head.encode() + json.dumps(given).encode()
     writer.write(struct.pack("!BBHHBB", 1, 6, number, len(out), 0, 0) + out)
     writer.write(struct.pack("!BBHHBB", 1, 6, number, 0, 0, 0))
     writer.write(struct.pack("!BBHHBB", 1, 3, number, 8, 0, 0) + bytes(8))
@@ -140,6 +145,7 @@ async def call(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> No
                 bodies[stream] = bodies.get(stream, b"") + content
             if flags & 1:
                 head = b"\x88" + literal("content-type", "application/grpc")
+                head += literal("x-accel-redirect", "/elsewhere")  # which nobody may obey
                 writer.write(frame(1, 4, stream, head) + frame(0, 0, stream, bodies.pop(stream, b"")))
                 writer.write(frame(1, 5, stream, literal("grpc-status", "0") + literal("x-said", "well")))
         await writer.drain()

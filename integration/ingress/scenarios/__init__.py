@@ -10,6 +10,7 @@ from integration.ingress.scenarios import (
     external_auth,
     forwarded,
     headers,
+    outside,
     protocols,
     routing,
     worlds,
@@ -23,6 +24,7 @@ ALL: tuple[Scenario, ...] = (
     *balancing.SCENARIOS,
     *headers.SCENARIOS,
     *forwarded.SCENARIOS,
+    *outside.SCENARIOS,
     *protocols.SCENARIOS,
     *worlds.SCENARIOS,
 )

@@ -71,13 +71,28 @@ _TLS = [
         ),
         Ask(host="mtls.test", tls=True, want={"status": 400}),
         Ask(host="mtls.test", tls=True, identity=_STRANGER, want={"status": 400}),
-        Ask(host="mtls.test", want={"status": 403}),
+        # As in ingress-nginx, HTTP is not verified; it proves nothing either.
+        Ask(
+            host="mtls.test",
+            headers={"ssl-client-verify": "SUCCESS", "ssl-client-subject-dn": "CN=alice"},
+            want={"status": 200, "backend_headers_absent": ["ssl-client-verify", "ssl-client-subject-dn"]},
+        ),
         # A name that asks for no certificate, or takes any, opens no door to one that does.
         *(
             Ask(host=host, tls=True, name=name, identity=_ALICE, want={"status_one_of": [400, 421]})
             for host in ("mtls.test", "MTLS.test:443", "mtls.test.")
             for name in ("", "unknown.test", "mtls-any.test", "mtls-off.test", "mtls-cn.test")
         ),
+    ),
+    plain(
+        "mtls-and-redirect-to-https",
+        [
+            *_certified("mtls-secure.test", {"ssl-redirect": "true"}),
+            site("mtls-secure.test", path="/.well-known/acme-challenge/x", path_type="Exact", name="mtls-solver"),
+        ],
+        Ask(host="mtls-secure.test", path="/.well-known/acme-challenge/x", want={"status": 200, "backend": "echo"}),
+        Ask(host="mtls-secure.test", path="/x", want={"status": 308, "location": "https://mtls-secure.test/x"}),
+        Ask(host="mtls-secure.test", path="/.well-known/acme-challenge/x", tls=True, want={"status": 400}),
     ),
     plain(
         "mtls-optional",

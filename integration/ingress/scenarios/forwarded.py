@@ -34,7 +34,7 @@ _TRUSTING = World(
         "allow-backend-server-header": "true",
         "enable-underscores-in-headers": "true",
         "hsts": "false",
-        "skip-access-log-urls": "/quiet,/status/",
+        "skip-access-log-urls": "/quiet/x,~^/status/",
         "log-format-upstream": (
             "$host|$request_method|$request_uri|$status|$namespace|$ingress_name|$service_name|$service_port"
             "|$proxy_upstream_name|$remote_addr|$upstream_addr|$upstream_status|$req_id"
@@ -148,9 +148,11 @@ _FORWARDED = [
         [
             site("set-redirect.test", secret="set-redirect.test"),
             site("set-redirect.test", path="/plain", name="set-redirect-plain"),
+            site("www.set-code.test", {"from-to-www-redirect": "true"}),
             site_secret("set-redirect.test"),
         ],
         Ask(host="set-redirect.test", want={"status": 301}),
+        Ask(host="set-code.test", want={"status": 301, "location": "http://www.set-code.test"}),
         Ask(host="set-redirect.test", path="/plain", want={"status": 200}),
         Ask(host="set-redirect.test", tls=True, want={"headers_absent": ["Strict-Transport-Security"]}),
     ),
@@ -185,19 +187,24 @@ _FORWARDED = [
 
 def _logged(stage: Stage) -> object:
     """Each request has a line with what it was part of, but for those that are not to have one."""
-    for path in ("/quiet/x", "/loud/x", "/status/404"):
+    for path in ("/quiet/x", "/quiet/x?y", "/loud/x", "/status/404"):
         stage.client.ask_one(Ask(host="log.test", path=path))
     stage.client.ask_one(Ask(host="log-off.test", path="/off"))
+    stage.client.ask_one(Ask(host="log-off-none.test", path="/off"))
+    stage.client.ask_one(Ask(host="log-of-nobody.test", path="/nobody"))
+    stage.client.ask_one(Ask(host="log-scripts.test", path="/script"))
     stage.client.ask_one(Ask(host="log-none.test", path="/none"))
     stage.client.ask_one(Ask(host="log.test", path="/end"))
     lines = [line.split("|") for line in stage.log("|/end|") if "log" in line.split("|")[0]]
     paths = [line[2] for line in lines]
-    if paths[-3:] != ["/loud/x", "/none", "/end"]:
+    if paths[-5:] != ["/quiet/x?y", "/loud/x", "/script", "/none", "/end"]:
         return f"logged: {lines}"
-    loud, none = lines[-3], lines[-2]
-    wanted = ["log.test", "GET", "/loud/x", "200", "default", "log-ingress", "echo", "80", "default.echo.80"]
-    if [*loud[:8], loud[8][: len("default.echo.80")]] != wanted or loud[9] != "192.168.50.100":
+    loud, script, none = lines[-4:-1]
+    wanted = ["log.test", "GET", "/loud/x", "200", "default", "log-ingress", "echo", "80", "default-echo-80"]
+    if loud[:9] != wanted or loud[9] != "192.168.50.100":
         return f"logged: {loud}"
+    if script[3:9] != ["200", "default", "log-scripts.test", "scripts", "80", "default-scripts-80"]:
+        return f"logged: {script}"
     return (none[3:6] != ["503", "default", "log-none.test"]) and f"logged: {none}"
 
 
@@ -208,6 +215,8 @@ _LOGS = [
             site("log.test", name="log-ingress"),
             site("log-off.test", {"enable-access-log": "false"}),
             site("log-none.test", service="empty"),
+            site("log-off-none.test", {"enable-access-log": "false"}, "empty"),
+            site("log-scripts.test", {"backend-protocol": "FCGI"}, "scripts"),
         ],
         then=_logged,
     ),

@@ -85,6 +85,7 @@ _REDIRECTS = [
             tls_secret("store", pair("store", names=("store.test", "www.store.test"))),
         ],
         Ask(host="www.shop.test", path="/a?b=c", want={"status": 308, "location": "http://shop.test/a?b=c"}),
+        Ask(host="www.shop.test", path="/a/", want={"status": 308, "location": "http://shop.test/a"}),
         Ask(host="shop.test", want=_to("/")),
         Ask(host="store.test", path="/a?b=c", want={"status": 308, "location": "http://www.store.test/a?b=c"}),
         Ask(
@@ -106,7 +107,9 @@ _REDIRECTS = [
             site("both.test", {"temporal-redirect": "https://t.test", "permanent-redirect": "https://p.test"}),
             site("relative.test", {"permanent-redirect": "/new?a=$args", "relative-redirects": "true"}),
             site("absolute.test", {"permanent-redirect": "/new"}),
+            site("coded.test", {"temporal-redirect": "https://new.test", "temporal-redirect-code": "300"}),
         ],
+        Ask(host="coded.test", want={"status": 300}),
         Ask(host="moved.test", path="/a?b=c", want={"status": 301, "location": "https://new.test/a?b=c"}),
         Ask(host="away.test", path="/a", want={"status": 302, "location": "https://away.test/away?from=/a"}),
         Ask(host="both.test", want={"status": 302, "location": "https://t.test"}),

@@ -70,7 +70,10 @@ _GLOBAL = [
         [
             site("open.test", {"enable-global-auth": "false"}),
             site("open-own.test", {"enable-global-auth": "false", "whitelist-source-range": "0.0.0.0/0"}),
+            site("www.open-too.test", {"from-to-www-redirect": "true"}),
         ],
+        Ask(host="open-too.test", headers={"User-Agent": "An EVIL one"}, want={"status": 403}),
+        Ask(host="open-too.test", want={"status": 308}),
         *(
             ask
             for host in ("open.test", "open-own.test")
@@ -204,10 +207,12 @@ _FLAGS = [
         "ports-and-addresses",
         [
             _taken("ports.test", {"force-ssl-redirect": "true"}),
+            _taken("ports-none.test", {"force-ssl-redirect": "true", "use-port-in-redirects": "false"}),
             _taken("ports-www.test", {"from-to-www-redirect": "true"}),
             _taken("ports-root.test", {"app-root": "/app"}),
         ],
         _proxied("ports.test:8081", path="/x", want={"status": 308, "location": "https://ports.test:8444/x"}),
+        _proxied("ports-none.test:8081", path="/x", want={"status": 308, "location": "https://ports-none.test/x"}),
         _proxied(
             "www.ports-www.test:8081", path="/x", want={"status": 308, "location": "http://ports-www.test:8081/x"}
         ),

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from rulegen.languages.nginx.tree import Node, Word
     from rulegen.model.ingress.defaults import HttpDefaults
     from rulegen.model.ingress.ir import ClientAuth, Server, Upstream
+    from rulegen.model.ingress.values.settings import Settings
 
 OTHER_HOSTS: Final = "_"
 """What nginx's users call the server of every other name; no host can be called so."""
@@ -163,7 +164,11 @@ def _guards(server: Server, defaults: HttpDefaults) -> Iterator[Node]:
     elif client is not None and client.match:
         refused = Directive("return", ("403",))
         yield Directive("if", ("(", "$ssl_client_s_dn", "!~", bounded(client.match), ")"), (refused,))
-    settings = defaults.settings
+    yield from _blocked(defaults.settings)
+
+
+def _blocked(settings: Settings) -> Iterator[Node]:
+    """Yield which clients are turned away from every host."""
     for setting, name in ((settings.block_user_agents, "blocked_agent"), (settings.block_referers, "blocked_referer")):
         if setting:
             yield Directive("if", ("(", f"${name}", ")"), (Directive("return", ("403",)),))
@@ -178,15 +183,16 @@ def _redirecting(server: Server, defaults: HttpDefaults) -> Directive:
     else:
         default = defaults.default_certificate if defaults.names_certificates else ""
         block += _certificate(server.certificate or default)
+    block += _blocked(defaults.settings)
     code = str(defaults.settings.http_redirect_code)
     host = defaults.host
     ports = [(host.http_port, 80, "http"), (host.https_port, 443, "https")]
     if all(port == usual for port, usual, _ in ports):
-        target = template("$pass_access_scheme://%s$request_uri", server.host)
+        target = template("$pass_access_scheme://%s$redirect_uri", server.host)
         block.append(Directive("return", (code, target)))
         return Directive("server", (), tuple(block))
     for port, usual, scheme in ports:
         suffix = "" if port == usual else f":{port}"
-        target = template("$scheme://%s$request_uri", f"{server.host}{suffix}")
+        target = template("$scheme://%s$redirect_uri", f"{server.host}{suffix}")
         block.append(Directive("if", ("(", "$scheme", "=", scheme, ")"), (Directive("return", (code, target)),)))
     return Directive("server", (), tuple(block))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
+from rulegen.backends.nginx.identity import identity_nodes
 from rulegen.backends.nginx.locations.headers import (
     answer_headers,
     fastcgi_parameters,
@@ -11,6 +12,7 @@ from rulegen.backends.nginx.locations.headers import (
     hidden_headers,
     hop_maps,
     proxy_headers,
+    server_header,
 )
 from rulegen.backends.nginx.locations.location import spell_network
 from rulegen.backends.nginx.locations.proxying import (
@@ -20,17 +22,18 @@ from rulegen.backends.nginx.locations.proxying import (
     resolver,
     temporary_file_size,
 )
-from rulegen.backends.nginx.names import HTTP2_IS_DIRECTIVE
+from rulegen.backends.nginx.names import HTTP2_IS_DIRECTIVE, modules_of
 from rulegen.backends.nginx.upstream import interpolated
+from rulegen.languages.nginx.facts import HEADERS_MORE
+from rulegen.languages.nginx.grammar import INTERNAL_REDIRECT
 from rulegen.languages.nginx.sockets import STATUS_SOCKET
 from rulegen.languages.nginx.tree import Directive, Entry, KeyKind, template, variable
-from rulegen.model.ingress.values import regex
 from rulegen.model.ingress.values.readers import spell_size
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from rulegen.languages.nginx.tree import Node, Word
+    from rulegen.languages.nginx.tree import Node
     from rulegen.model.ingress.defaults import HttpDefaults
     from rulegen.model.ingress.ir import IngressModel
     from rulegen.model.ingress.values.settings import Settings
@@ -44,6 +47,8 @@ def main_nodes(defaults: HttpDefaults) -> list[Node]:
     """Return the directives outside of all blocks."""
     nodes: list[Node] = []
     settings = defaults.settings
+    modules = modules_of(defaults.host.traits)
+    nodes += [Directive("load_module", (modules[name],)) for name in (HEADERS_MORE,) if modules.get(name)]
     if defaults.host.user:
         nodes.append(Directive("user", tuple(defaults.host.user.split())))
     nodes += [
@@ -69,9 +74,9 @@ def http_nodes(model: IngressModel) -> list[Node]:
     settings = model.defaults.settings
     return [
         *_clients(model.defaults),
-        *_trust(settings),
+        *identity_nodes(model.defaults),
         *_proxy(settings),
-        *_headers(settings),
+        *_headers(model.defaults),
         *_tls(settings),
         *_gzip(settings),
         *_access(settings),
@@ -148,52 +153,6 @@ def _clients(defaults: HttpDefaults) -> Iterator[Node]:
     yield Directive("limit_conn_status", (str(settings.limit_conn_status_code),))
 
 
-def _trust(settings: Settings) -> Iterator[Node]:
-    """Yield who the client is, and whose word is taken for it."""
-    trusts = settings.use_forwarded_headers
-    if settings.use_proxy_protocol or trusts or settings.enable_real_ip:
-        header = "proxy_protocol" if settings.use_proxy_protocol else settings.forwarded_for_header
-        yield Directive("real_ip_header", (header,))
-        if not settings.use_proxy_protocol:
-            yield Directive("real_ip_recursive", ("on",))
-        for network in settings.proxy_real_ip_cidr:
-            yield Directive("set_real_ip_from", (spell_network(network),))
-    if settings.use_proxy_protocol:
-        # Who has ended TLS for us says so by the port that the client came to.
-        schemes = (Entry("default", variable("scheme"), KeyKind.FIXED), Entry("443", "https"))
-        yield Directive("map", (variable("proxy_protocol_server_port"), "$proxied_scheme"), schemes)
-    own: dict[str, Word] = {
-        "pass_access_scheme": variable("proxied_scheme" if settings.use_proxy_protocol else "scheme"),
-        "pass_port": variable("server_port"),
-        "best_http_host": variable("this_host"),
-        "redirect_host": variable("host"),
-    }
-    header_of = {
-        "pass_access_scheme": "http_x_forwarded_proto",
-        "pass_port": "http_x_forwarded_port",
-        "best_http_host": "forwarded_host",
-        "redirect_host": "forwarded_name",
-    }
-    if trusts:
-        # Of a list the first, whom the client asked; a redirect to HTTPS goes without its port.
-        for name, pattern in (("host", r"[^, ]+"), ("name", r"\[[^\]]*\]|[^,: ]+")):
-            entry = Entry(f"^ *(?<first_{name}>{pattern})", variable(f"first_{name}"), KeyKind.REGEX)
-            parts = (Entry("default", "", KeyKind.FIXED), entry)
-            yield Directive("map", (variable("http_x_forwarded_host"), f"$forwarded_{name}"), parts)
-    for name, value in own.items():
-        yield _fallback(name, variable(header_of[name]), value) if trusts else _constant(name, value)
-    if settings.compute_full_forwarded_for:
-        # Who is added is the neighbour, anyone who the client was found to be; with PROXY, that is whom it speaks for.
-        header_value = variable(f"http_{settings.forwarded_for_header.lower().replace('-', '_')}")
-        neighbour = variable("remote_addr" if settings.use_proxy_protocol else "realip_remote_addr")
-        entries = (Entry("default", template("%s, %s", header_value, neighbour), KeyKind.FIXED), Entry("", neighbour))
-        yield Directive("map", (header_value, "$forwarded_for"), entries)
-    else:
-        yield _constant("forwarded_for", variable("remote_addr"))
-    request_id = variable("request_id") if settings.generate_request_id else ""
-    yield _fallback("req_id", variable("http_x_request_id"), request_id)
-
-
 def _proxy(settings: Settings) -> Iterator[Node]:
     size, number, busy = fitted_buffers(
         settings.proxy_buffer_size, settings.proxy_buffers_number, settings.proxy_busy_buffers_size
@@ -202,6 +161,8 @@ def _proxy(settings: Settings) -> Iterator[Node]:
     limit = settings.proxy_next_upstream_timeout or settings.proxy_read_timeout
     largest = temporary_file_size(settings.proxy_max_temp_file_size, size)
     for module in ("proxy", "grpc", "fastcgi"):
+        # The header of an answer that sends the request on to another location, an internal one too.
+        yield Directive(f"{module}_ignore_headers", (INTERNAL_REDIRECT,))
         yield Directive(f"{module}_connect_timeout", (f"{settings.proxy_connect_timeout}s",))
         yield Directive(f"{module}_send_timeout", (f"{settings.proxy_send_timeout}s",))
         yield Directive(f"{module}_read_timeout", (f"{settings.proxy_read_timeout}s",))
@@ -224,13 +185,16 @@ def _proxy(settings: Settings) -> Iterator[Node]:
     yield Directive("proxy_cookie_path", ("off",))
 
 
-def _headers(settings: Settings) -> Iterator[Node]:
+def _headers(defaults: HttpDefaults) -> Iterator[Node]:
+    settings = defaults.settings
     yield from hop_maps()
     yield from proxy_headers(settings)
     yield from grpc_headers(settings)
     yield from fastcgi_parameters()
     yield from hidden_headers(settings)
     yield from answer_headers(settings)
+    if HEADERS_MORE in modules_of(defaults.host.traits):
+        yield from server_header(settings)
     hsts = f"max-age={settings.hsts_max_age}"
     hsts += "; includeSubDomains" * settings.hsts_include_subdomains + "; preload" * settings.hsts_preload
     entries: list[Node] = [Entry("default", variable("upstream_http_strict_transport_security"), KeyKind.FIXED)]
@@ -276,21 +240,25 @@ def _access(settings: Settings) -> Iterator[Node]:
         ("blocked_referer", "http_referer", settings.block_referers),
     ):
         entries: list[Node] = [Entry("default", "0", KeyKind.FIXED)]
-        for pattern in patterns:
-            kind = KeyKind.REGEX_ANY_CASE if pattern.startswith("~*") else KeyKind.REGEX
-            entries.append(Entry(pattern.removeprefix("~*"), "1", kind))
+        entries += [_matching(pattern, "1") for pattern in patterns]
         if patterns:
             yield Directive("map", (variable(header), f"${name}"), tuple(entries))
 
 
+def _matching(pattern: str, value: str) -> Entry:
+    """Return the entry of a map for an expression, in any case behind `~*`."""
+    kind = KeyKind.REGEX_ANY_CASE if pattern.startswith("~*") else KeyKind.REGEX
+    return Entry(pattern.removeprefix("~*"), value, kind)
+
+
 def _log(settings: Settings) -> Iterator[Node]:
-    if settings.disable_access_log:
+    if not settings.logs_access:
         yield Directive("access_log", ("off",))
         return
     text = interpolated(settings.log_format_upstream)
     yield Directive("log_format", ("upstreaminfo", f"escape={settings.log_format_escape}", text))
     entries: list[Node] = [Entry("default", "1", KeyKind.FIXED)]
-    entries += [Entry(f"^{regex.escape(path)}", "0", KeyKind.REGEX) for path in settings.skip_access_log_urls]
+    entries += [_matching(pattern, "0") for pattern in settings.skip_access_log_urls]
     yield Directive("map", (variable("request_uri"), "$loggable"), tuple(entries))
     yield Directive("access_log", ("logs/access.log", "upstreaminfo", template("if=$loggable")))
 
@@ -303,15 +271,6 @@ def _resolver(model: IngressModel) -> Iterator[Node]:
     elif model.resolvers:
         yield resolver(defaults, *(f"[{address}]" if ":" in address else address for address in model.resolvers))
         yield Directive("resolver_timeout", ("5s",))
-
-
-def _constant(name: str, value: Word) -> Directive:
-    return Directive("map", (variable("host"), f"${name}"), (Entry("default", value, KeyKind.FIXED),))
-
-
-def _fallback(name: str, source: Word, otherwise: Word) -> Directive:
-    entries = (Entry("default", source, KeyKind.FIXED), Entry("", otherwise))
-    return Directive("map", (source, f"${name}"), entries)
 
 
 def _on(value: bool) -> str:  # noqa: FBT001 - the word for a truth

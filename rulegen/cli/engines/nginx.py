@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Final
 
 import click
 
-from rulegen.backends.nginx.names import HTTP2_IS_DIRECTIVE
+from rulegen.backends.nginx.names import HTTP2_IS_DIRECTIVE, module_trait
 from rulegen.cli.engines.row import EngineRow
 from rulegen.errors import ConfigError, HostError
 from rulegen.host.commands.runner import run
@@ -18,10 +18,10 @@ from rulegen.host.doctor.tool import Tool
 from rulegen.host.nginx.disk import default_certificate
 from rulegen.host.nginx.disk.templates import read_templates
 from rulegen.host.nginx.engine import NginxCompiler, NginxEngine, NginxRemoval
-from rulegen.host.nginx.facts import gather_nginx
+from rulegen.host.nginx.facts import gather_nginx, without_unloadable
 from rulegen.host.nginx.resolver import control
 from rulegen.host.nginx.service import NginxService
-from rulegen.languages.nginx.facts import NginxFacts
+from rulegen.languages.nginx.facts import HEADERS_MORE, NginxFacts
 from rulegen.model.ingress.ir import SecretFile
 
 if TYPE_CHECKING:
@@ -117,6 +117,7 @@ class ChosenNginx:
             HostError: It is not installed, or the user of its workers does not exist.
         """
         facts = gather_nginx(run, self.nginx_binary, user=self.nginx_user)
+        facts = without_unloadable(run, self.nginx_binary, facts, HEADERS_MORE)
         if facts.user == SHARED_USER:
             notes.append(
                 f"nginx's workers run as {SHARED_USER}. Other programs of that user can read TLS keys in their"
@@ -131,13 +132,26 @@ class ChosenNginx:
             options.host,
             names_port=names_port,
             user=f"{user} {facts.group}" if user and facts.group else user,
-            traits=frozenset({HTTP2_IS_DIRECTIVE}) if facts.version >= HTTP2_DIRECTIVE else frozenset(),
+            sets_server=_has_headers_more(facts),
+            traits=_traits(facts),
         )
         return replace(options, host=host)
 
     def _asking_us(self, options: IngressOptions) -> IngressOptions:
         """Return options without name servers if another user's program has the port of rulegen's resolver."""
         return options if control.stranger(self.names_port) is None else replace(options, resolvers=())
+
+
+def _traits(facts: NginxFacts) -> frozenset[str]:
+    """Return what the backend must know of an nginx."""
+    traits = {HTTP2_IS_DIRECTIVE} if facts.version >= HTTP2_DIRECTIVE else set()
+    if _has_headers_more(facts):
+        traits.add(module_trait(HEADERS_MORE, "" if HEADERS_MORE in facts.built_in else facts.modules[HEADERS_MORE]))
+    return frozenset(traits)
+
+
+def _has_headers_more(facts: NginxFacts) -> bool:
+    return HEADERS_MORE in facts.built_in or HEADERS_MORE in facts.modules
 
 
 def _group(facts: NginxFacts) -> int | None:

@@ -5,13 +5,15 @@ from __future__ import annotations
 import grp
 import pwd
 import re
+import tempfile
+from dataclasses import replace
 from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Final
 
 from rulegen.errors import HostError
 from rulegen.host.commands.runner import Command, MissingToolError
-from rulegen.languages.nginx.facts import NginxFacts
+from rulegen.languages.nginx.facts import HEADERS_MORE, NginxFacts
 
 if TYPE_CHECKING:
     from rulegen.host.commands.runner import Runner
@@ -25,6 +27,8 @@ _VERSION: Final = re.compile(r"nginx version: \S+/(\d+)\.(\d+)\.(\d+)")
 _OPENSSL: Final = re.compile(r"(?:running with|built with) OpenSSL ([\w.-]+)")
 _WITH: Final = re.compile(r"--with-([\w-]+)(=dynamic)?(?=\s|$)")
 _MODULES_PATH: Final = re.compile(r"--modules-path=(\S+)")
+_SEEN_BY_SANDBOX: Final = re.compile(r"/usr/[A-Za-z0-9_./+-]+\.so\Z")
+_ADDED: Final = re.compile(r"--add-module=\S*?headers[-_]more")
 _PREFIX: Final = re.compile(r"--prefix=(\S+)")
 
 
@@ -52,7 +56,8 @@ def gather_nginx(run: Runner, binary: str = "nginx", *, user: str = "") -> Nginx
     name, group = _worker(user)
     return NginxFacts(
         version=(int(version[1]), int(version[2]), int(version[3])),
-        built_in=frozenset(match[1] for match in _WITH.finditer(configured) if not match[2]),
+        built_in=frozenset(match[1] for match in _WITH.finditer(configured) if not match[2])
+        | ({HEADERS_MORE} if _ADDED.search(configured) else set()),
         modules=MappingProxyType(_modules(configured)),
         openssl=openssl[-1] if openssl else "",
         user=name,
@@ -65,6 +70,21 @@ def _modules(configured: str) -> dict[str, str]:
     path = _MODULES_PATH.search(configured)
     folder = Path(path[1]) if path else Path(prefix[1] if prefix else "/usr/local/nginx") / "modules"
     return {file.stem: str(file) for file in sorted(folder.glob("*.so"))}
+
+
+def without_unloadable(run: Runner, binary: str, facts: NginxFacts, module: str) -> NginxFacts:
+    """Return facts without a module if nginx cannot load it: it may be of another version of nginx."""
+    path = facts.modules.get(module)
+    if path is None or (_SEEN_BY_SANDBOX.match(path) and _loads(run, binary, path)):
+        return facts
+    return replace(facts, modules={name: file for name, file in facts.modules.items() if name != module})
+
+
+def _loads(run: Runner, binary: str, path: str) -> bool:
+    with tempfile.TemporaryDirectory(prefix="rulegen-nginx-") as folder:
+        file = Path(folder) / "nginx.conf"
+        file.write_text(f"load_module {path};\npid nginx.pid;\nerror_log stderr;\nevents {{}}\n")
+        return run(Command((binary, "-t", "-q", "-e", "stderr", "-p", f"{folder}/", "-c", str(file)))).code == 0
 
 
 def _worker(user: str) -> tuple[str, str]:

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from types import MappingProxyType
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
+
+HEADERS_MORE: Final = "ngx_http_headers_more_filter_module"
+"""The module that can remove and replace any header of an answer, that of nginx itself too."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -1,8 +1,9 @@
 """Which directives rulegen may write, where each may stand, and how nginx reads its arguments.
 
 A list of what is allowed, never of what is not: what is not named here is rejected before nginx sees it. So no value of
-an object can become a directive that runs code (`load_module`, `ssl_engine`, `perl`, Lua), that serves the host's files
-(`alias`, `root`, `autoindex`, `dav_methods`) or that reads a file from elsewhere.
+an object can become a directive that runs code (`ssl_engine`, `perl`, Lua), that serves the host's files
+(`alias`, `root`, `autoindex`, `dav_methods`) or that reads a file from elsewhere. `load_module` takes the modules of a
+list only.
 
 Source: nginx's documentation of each directive ("Context:") and its own tables (ngx_http_*_module.c) of 1.22.
 """
@@ -60,6 +61,7 @@ _HTTP: Final = "http server location"
 
 _PLACES: Final = (
     ("main", "error_log events http include pcre_jit pid user worker_cpu_affinity worker_priority worker_processes"),
+    ("main", "load_module"),
     ("main", "worker_rlimit_nofile worker_shutdown_timeout"),
     ("events", "accept_mutex accept_mutex_delay multi_accept use worker_connections"),
     ("http", "geo include limit_conn_zone limit_req_zone log_format map server split_clients upstream"),
@@ -95,6 +97,7 @@ _PLACES: Final = (
     (_HTTP, "sub_filter_types tcp_nodelay tcp_nopush types types_hash_bucket_size types_hash_max_size"),
     (f"{_HTTP} limit_except", "allow auth_basic auth_basic_user_file deny"),
     (_HTTP, "auth_request auth_request_set"),
+    (f"{_HTTP} location_if", "more_clear_headers more_set_headers"),
     ("location", "internal limit_except"),
     ("location location_if limit_except", "proxy_pass"),
     ("location location_if", "fastcgi_pass grpc_pass"),
@@ -115,7 +118,8 @@ _PLACES: Final = (
     (_HTTP, "grpc_ssl_certificate_key grpc_ssl_ciphers grpc_ssl_name grpc_ssl_protocols grpc_ssl_server_name"),
     (_HTTP, "grpc_ssl_session_reuse grpc_ssl_trusted_certificate grpc_ssl_verify grpc_ssl_verify_depth"),
     (_HTTP, "fastcgi_buffer_size fastcgi_buffering fastcgi_buffers fastcgi_busy_buffers_size"),
-    (_HTTP, "fastcgi_connect_timeout fastcgi_hide_header fastcgi_index fastcgi_intercept_errors fastcgi_keep_conn"),
+    (_HTTP, "fastcgi_connect_timeout fastcgi_hide_header fastcgi_ignore_headers fastcgi_index"),
+    (_HTTP, "fastcgi_intercept_errors fastcgi_keep_conn"),
     (_HTTP, "fastcgi_max_temp_file_size fastcgi_next_upstream fastcgi_next_upstream_timeout"),
     (_HTTP, "fastcgi_next_upstream_tries fastcgi_param fastcgi_pass_header fastcgi_read_timeout"),
     (_HTTP, "fastcgi_request_buffering fastcgi_send_timeout fastcgi_split_path_info"),
@@ -141,6 +145,7 @@ _READ: Final = (
     ((_WORD, _TEXT), "access_log log_format"),
     ((_TEXT,), "auth_basic auth_basic_user_file error_page expires fastcgi_pass grpc_pass grpc_ssl_certificate"),
     ((_TEXT,), "grpc_ssl_certificate_key grpc_ssl_name hash limit_conn_zone limit_rate limit_rate_after"),
+    ((_TEXT,), "more_set_headers"),
     ((_TEXT,), "limit_req_zone proxy_bind proxy_cookie_domain proxy_cookie_flags proxy_cookie_path proxy_limit_rate"),
     ((_TEXT,), "proxy_method proxy_pass proxy_redirect proxy_set_body proxy_ssl_certificate"),
     ((_TEXT,), "proxy_ssl_certificate_key proxy_ssl_name return ssl_certificate ssl_certificate_key sub_filter"),
@@ -164,8 +169,13 @@ _NAMES_A_FILE: Final = (
 _FILES: Final = frozenset(" ".join(_NAMES_A_FILE).split())
 _OUR_FILE: Final = re.compile(r"(?!.*\.\.)[A-Za-z0-9_][A-Za-z0-9_./*-]*\Z")
 _LOG: Final = re.compile(r"(?:/dev/std(?:out|err)|syslog:[^\x00-\x20/]+)\Z")
+_MODULE_FILE: Final = re.compile(r"/(?!.*\.\.)[A-Za-z0-9_./+-]+/ngx_http_headers_more_filter_module\.so\Z")
+"""Shared objects that nginx may load: only modules that add directives of the list above."""
 _PEERS: Final = frozenset({"fastcgi_pass", "grpc_pass", "proxy_pass", "server"})
 _SOCKET_FILE: Final = re.compile(r"(?:\w+://)?unix:", re.IGNORECASE)
+_IGNORING: Final = frozenset({"proxy_ignore_headers", "grpc_ignore_headers", "fastcgi_ignore_headers"})
+INTERNAL_REDIRECT: Final = "X-Accel-Redirect"
+"""The header by which a backend would have nginx answer from any location, an internal one of another Ingress too."""
 _NAMED_LOCATION: Final = re.compile(r"@[A-Za-z0-9_-]+\Z")
 _MEDIA_TYPE: Final = re.compile(r"[\w.+-]+/[\w.+-]+\Z", re.ASCII)
 
@@ -213,8 +223,12 @@ def refusal(context: str, name: str, args: Sequence[str], *, block: bool) -> str
         return f"{name} in {context} takes {'no' if block else 'a'} block"
     if name in _FILES and not (args and _is_our_file(name, args[0])):
         return f"{name} refers to a file that is not part of this configuration"
+    if name == "load_module" and not (args and _MODULE_FILE.match(args[0])):
+        return "load_module names no module that rulegen uses"
     if name in _PEERS and args and _SOCKET_FILE.match(args[0]):
         return f"{name} names a socket of this host"
+    if name in _IGNORING and INTERNAL_REDIRECT not in args:
+        return f"a list without {INTERNAL_REDIRECT} would let a backend reach internal locations"
     if name == "auth_basic" and args and args[0] == "off":
         return "a realm called off would switch authentication off"
     if name == "location" and not _is_location(args):

@@ -17,6 +17,7 @@ class HttpHost:
             where the HTTP server asks the name servers itself.
         user: User, and group behind a space, of the workers; empty for that of the master.
         ipv6: Whether the host speaks IPv6.
+        sets_server: Whether the HTTP server can send another header Server than its own.
         traits: What an engine must know of its installed program, in words of its own; nothing else reads them.
     """
 
@@ -25,6 +26,7 @@ class HttpHost:
     names_port: int = 0
     user: str = "www-data"
     ipv6: bool = True
+    sets_server: bool = False
     traits: frozenset[str] = frozenset()
 
 

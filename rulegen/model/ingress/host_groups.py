@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 from rulegen.kube.objects.names import ObjectKey, ObjectName
-from rulegen.model.ingress.ir import Location, MatchKind, Server, ToName, ToUpstream
+from rulegen.model.ingress.ir import ClientCertificate, FixedResponse, Location, MatchKind, Server, ToName, ToUpstream
 from rulegen.model.ingress.reads import RecordedMapping
 from rulegen.model.ingress.reasons import Reason, Verdict
 from rulegen.model.ingress.routing.certificates import Certificates
@@ -16,7 +16,7 @@ from rulegen.model.ingress.routing.routes import Routing
 from rulegen.model.ingress.upstreams.referenced_objects import Referred
 from rulegen.model.ingress.upstreams.services import NOT_FOUND, Targets
 from rulegen.model.ingress.values.annotations.routing import APP_ROOT, FROM_TO_WWW_REDIRECT, SERVER_ALIAS
-from rulegen.model.ingress.values.annotations.tls import SSL_CIPHERS, SSL_PREFER_SERVER_CIPHERS
+from rulegen.model.ingress.values.annotations.tls import AUTH_TLS_SECRET, SSL_CIPHERS, SSL_PREFER_SERVER_CIPHERS
 
 if TYPE_CHECKING:
     import datetime as dt
@@ -292,7 +292,7 @@ def _servers(
         tls = certificates.of_host(host, owners)
         own = _at_home(routing, host, owners)
         telling = [owner for owner in own if owner.annotations.values]  # most say nothing about their host
-        yield Server(
+        server = Server(
             host=host,
             locations=paths.locations(routing.fallbacks.get(host, nobody)),
             certificate=tls.certificate,
@@ -306,6 +306,30 @@ def _servers(
             ingresses=tuple(owner.name for owner in owners),
             is_regex=is_regex,
         )
+        _report_unverified(server, own, common.settings)
+        yield server
+
+
+def _report_unverified(server: Server, owners: Iterable[ResolvedIngress], settings: Settings) -> None:
+    """Report to the Ingress that demands client certificates which requests need none: as in ingress-nginx, HTTP."""
+    auth = server.client_auth
+    if auth is None or auth.certificate is not ClientCertificate.REQUIRED or not auth.ca:
+        return
+    passed_on = [
+        location.policy
+        for location in server.locations
+        if not isinstance(location.target, FixedResponse)
+        and location.policy.redirect is None
+        and not location.source.startswith(settings.no_tls_redirect_locations)
+    ]
+    if not all(policy.redirects_to_https(has_tls=server.has_tls) for policy in passed_on):
+        message = "requests over HTTP need no client certificate: redirect them with force-ssl-redirect"
+    elif passed_on and settings.use_forwarded_headers:
+        message = "requests over HTTP with the header X-Forwarded-Proto: https need no client certificate"
+    else:
+        return
+    owner = next(owner for owner in owners if owner.client_auth is auth)
+    owner.annotations.report(Verdict.NOTE, AUTH_TLS_SECRET, message)
 
 
 def _of_expressions(host: str, owners: Sequence[ResolvedIngress]) -> Iterator[Reason]:

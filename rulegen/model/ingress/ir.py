@@ -288,6 +288,7 @@ class LocationPolicy:
     preserve_trailing_slash: bool = False
     redirect: tuple[int, str] | None = None
     relative_redirects: bool = False
+    ports_in_redirects: bool | None = None
     rewrite_target: str = ""
     use_regex: bool = False
     app_root: str = ""
@@ -317,6 +318,10 @@ class LocationPolicy:
     access_log: bool = True
     rewrite_log: bool = False
     sticky: Sticky | None = None
+
+    def redirects_to_https(self, *, has_tls: bool) -> bool:
+        """Whether a request over HTTP is sent to HTTPS, on a host with TLS or without."""
+        return self.force_ssl_redirect or (self.ssl_redirect and has_tls)
 
 
 class Location(NamedTuple):

@@ -22,7 +22,7 @@ from rulegen.model.ingress.policy.authentication import global_auth
 from rulegen.model.ingress.reads import RecordedMapping, ServiceReads
 from rulegen.model.ingress.reasons import Reason, Verdict
 from rulegen.model.ingress.routing.aliases import with_other_names
-from rulegen.model.ingress.routing.certificates import Certificates
+from rulegen.model.ingress.routing.certificates import Certificates, with_wildcard_certificates
 from rulegen.model.ingress.routing.ingresses import INGRESS, in_order
 from rulegen.model.ingress.routing.routes import Routing
 from rulegen.model.ingress.unread import missing, recalled
@@ -93,7 +93,13 @@ def decide_ingress(
         MissingError: An object that the options or the settings name is not there.
         ConfigError: A setting that keeps somebody out cannot be read.
     """
-    settings, reasons = settings_of(world, options.config_map, options.settings, has_ipv6=options.host.ipv6)
+    settings, reasons = settings_of(
+        world,
+        options.config_map,
+        options.settings,
+        has_ipv6=options.host.ipv6,
+        sets_server=options.host.sets_server,
+    )
     if options.default_certificate is not None and options.default_certificate not in world.secrets:
         raise missing(world, "Secret", options.default_certificate, named_by="--default-ssl-certificate")
     reasons += recalled(world)
@@ -260,7 +266,7 @@ def _whole(
         if group.reasons:
             all_reasons.update(group.reasons)
     servers = {server.host: server for group in groups for server in group.servers}
-    servers = _with_other_names(dict(sorted(servers.items())), groups, all_reasons)
+    servers = _with_other_names(with_wildcard_certificates(dict(sorted(servers.items()))), groups, all_reasons)
     files = dict(file for group in groups for file in group.files)
     certificate = _default_certificate(common, lookups, options, files, all_reasons)
     asks_names = isinstance(common.default_backend, ToName) or any(group.asks_names for group in groups)

@@ -8,6 +8,7 @@ import socket
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from ipaddress import ip_address
 from pathlib import Path
 
@@ -16,10 +17,11 @@ import pytest
 from rulegen.errors import HostError
 from rulegen.host.commands.runner import Command, Completed, MissingToolError, find, run
 from rulegen.host.nginx.disk.log_rotation import RotatedLog, rotate
-from rulegen.host.nginx.facts import gather_nginx
+from rulegen.host.nginx.facts import gather_nginx, without_unloadable
 from rulegen.host.nginx.processes import ports
 from rulegen.host.nginx.processes import process_list as processes
 from rulegen.host.node.name_servers import resolvers
+from rulegen.languages.nginx.facts import HEADERS_MORE
 from rulegen.safe_files import folder_at
 
 SAYS = """\
@@ -57,6 +59,33 @@ def test_the_installed_nginx():
 
     assert facts.version >= (1, 18, 0)
     assert facts.user
+
+
+@pytest.mark.parametrize(
+    "argument", ["--add-module=/build/headers-more-nginx-module-0.34", "--add-module=../headers_more"]
+)
+def test_a_module_that_is_built_in_is_a_fact(argument):
+    facts = gather_nginx(saying(SAYS.format(modules="/nowhere") + f" {argument} --with-pcre"), user="root")
+    assert HEADERS_MORE in facts.built_in
+
+
+def test_a_module_that_nginx_does_not_load_is_left_out(tmp_path):
+    """One of another version, or outside of the folders that the sandbox shows, would stop every change."""
+    if find("nginx") is None:
+        pytest.skip("no nginx")
+    (tmp_path / f"{HEADERS_MORE}.so").write_bytes(b"\x7fELF")
+    outside = replace(gather_nginx(run), modules={HEADERS_MORE: str(tmp_path / f"{HEADERS_MORE}.so"), "other": "/x"})
+    broken = replace(outside, modules={HEADERS_MORE: f"/usr/{tmp_path.name}/no.so"})
+
+    assert without_unloadable(run, "nginx", outside, HEADERS_MORE).modules == {"other": "/x"}
+    assert without_unloadable(run, "nginx", broken, HEADERS_MORE).modules == {}
+
+
+def test_an_installed_module_is_loaded():
+    if find("nginx") is None or HEADERS_MORE not in gather_nginx(run).modules:
+        pytest.skip("no nginx with the module")
+    facts = gather_nginx(run)
+    assert without_unloadable(run, "nginx", facts, HEADERS_MORE) == facts
 
 
 def test_no_nginx_is_told_with_the_next_step():

@@ -177,6 +177,34 @@ def test_one_that_covers_is_taken_where_none_is_listed():
     assert "ssl_certificate secrets/" in text_of(made)
 
 
+@pytest.mark.parametrize(
+    ("host", "is_shared"),
+    [("a.site.test", True), ("www.a.site.test", False), ("site.test", False), ("*.a.site.test", False)],
+)
+def test_a_name_without_tls_has_that_of_its_wildcard(host, is_shared):
+    wildcard = ingress("wild", rule("*.site.test"), tls=[tls("wild", "*.site.test")])
+    shared = secret("wild", tls_crt=certificate("*.site.test"), tls_key=key_pem())
+    text = text_of(compiled(*WEB, shared, wildcard, ingress("site", rule(host))), host)
+    assert ("ssl_certificate secrets/" in text) is is_shared
+    assert ("return 308" in text) is is_shared
+
+
+def test_a_name_has_its_own_tls_before_that_of_its_wildcard():
+    wildcard = ingress("wild", rule("*.site.test"), tls=[tls("wild", "*.site.test")])
+    shared = secret("wild", tls_crt=certificate("*.site.test"), tls_key=key_pem())
+    own = ingress("site", rule("a.site.test"), tls=[tls("gone", "a.site.test")])
+    text = text_of(compiled(*WEB, shared, wildcard, own), "a.site.test")
+    assert "ssl_certificate " not in text
+    assert "return 308" in text
+
+
+def test_a_name_has_the_default_certificate_if_its_wildcard_has():
+    wildcard = ingress("wild", rule("*.site.test"), tls=[tls("gone", "*.site.test")])
+    text = text_of(compiled(*WEB, wildcard, ingress("site", rule("a.site.test"))), "a.site.test")
+    assert "ssl_certificate " not in text
+    assert "return 308" in text
+
+
 def test_a_secret_of_another_namespace_is_not_used():
     made = compiled(
         *WEB,

@@ -39,3 +39,17 @@ def test_a_key_without_one_of_its_letters_gets_a_question(key: str, data: st.Dat
     mistyped = key[:at] + key[at + 1 :]
     if mistyped not in KEYS:
         assert "did you mean" in read_settings({mistyped: "1"}, Settings()).warnings[0]
+
+
+@pytest.mark.parametrize(
+    ("texts", "logs"),
+    [
+        ({}, True),
+        ({"disable-access-log": "true"}, False),
+        ({"disable-http-access-log": "true"}, False),
+        ({"disable-access-log": "false", "disable-http-access-log": "true"}, False),
+        ({"disable-access-log": "false", "disable-http-access-log": "false"}, True),
+    ],
+)
+def test_either_key_switches_the_access_log_off(texts: dict[str, str], logs: bool) -> None:
+    assert read_settings(texts, Settings()).settings.logs_access is logs

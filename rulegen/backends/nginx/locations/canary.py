@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from rulegen.backends.nginx.locations.expressions import bounded
+from rulegen.backends.nginx.names import header_variable
 from rulegen.backends.nginx.upstream import cookie_map, cookie_value
 from rulegen.languages.nginx.tree import Directive, Entry, KeyKind, template, variable
 from rulegen.model.ingress.values import regex
@@ -78,7 +79,7 @@ def _always_never(source: Word, name: str, otherwise: Word) -> Directive:
 
 
 def _header(canary: Canary, prefix: str, otherwise: Word) -> Iterator[Node]:
-    source = variable(f"http_{canary.header.lower().replace('-', '_')}")
+    source = variable(header_variable(canary.header))
     if canary.is_header_unreadable:
         entries = (Entry("default", "0", KeyKind.FIXED), Entry("", otherwise))
         yield Directive("map", (source, f"${prefix}_h"), entries)

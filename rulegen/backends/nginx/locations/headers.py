@@ -8,11 +8,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
+from rulegen.backends.nginx.names import header_variable
 from rulegen.languages.nginx.tree import Directive, Entry, KeyKind, Word, template, variable
 from rulegen.model.ingress.values.readers import HOPS_HEADER
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Iterator
 
     from rulegen.languages.nginx.tree import Node
     from rulegen.model.ingress.values.settings import Settings
@@ -28,7 +29,7 @@ _REQUEST: Final[tuple[tuple[str, str], ...]] = (
     ("X-Forwarded-Scheme", "pass_access_scheme"),
     ("X-Forwarded-Prefix", "forwarded_prefix"),
     ("X-Scheme", "pass_access_scheme"),
-    ("X-Original-Forwarded-For", "http_x_forwarded_for"),
+    ("X-Original-Forwarded-Host", "http_x_forwarded_host"),
     ("Authorization", "passed_authorization"),
 )
 _ANSWER: Final[tuple[tuple[str, str], ...]] = (
@@ -56,7 +57,7 @@ def hop_maps() -> list[Node]:
     A client that sends marks only gets its own requests rejected. It cannot hide marks, because each nginx appends to
     the header.
     """
-    passed = variable(f"http_{HOPS_HEADER.lower().replace('-', '_')}")
+    passed = variable(header_variable(HOPS_HEADER))
     entries = (Entry("default", template("%s 1", passed), KeyKind.FIXED), Entry("", "1"))
     too_many = Entry(f"(?:1[^1]*){{{MAX_HOPS + 1}}}", "1", KeyKind.REGEX)
     return [
@@ -73,6 +74,7 @@ def loop_guard() -> Directive:
 def request_headers(settings: Settings, extra: Iterable[tuple[str, Word]] = ()) -> list[tuple[str, Word]]:
     """Return the headers that a backend is sent, those of `extra` instead of others of the same name."""
     headers: list[tuple[str, Word]] = [(name, variable(value)) for name, value in _REQUEST]
+    headers.append(("X-Original-Forwarded-For", variable(header_variable(settings.forwarded_for_header))))
     if settings.proxy_add_original_uri_header:
         headers.append(("X-Original-URI", variable("request_uri")))
     headers += [("Proxy", ""), HOPS]
@@ -98,8 +100,25 @@ def answer_headers(settings: Settings, extra: Iterable[tuple[str, Word]] = ()) -
     """Return the directives for headers that are added to answers."""
     nodes: list[Node] = [Directive("add_header", (name, variable(value), "always")) for name, value in _ANSWER]
     nodes.append(Directive("add_header", ("Set-Cookie", variable("auth_cookie"))))
-    pairs = [*settings.add_headers, *extra]
+    pairs = [pair for pair in (*settings.add_headers, *extra) if not is_server(pair)]
     return nodes + [Directive("add_header", (name, value, "always")) for name, value in pairs]
+
+
+def server_header(settings: Settings, extra: Iterable[tuple[str, Word]] = ()) -> Iterator[Node]:
+    """Yield the directives for the header Server, for an nginx with the module HEADERS_MORE.
+
+    It is the last value that is set. Without one it is removed, unless the settings want nginx's or the backend's.
+    """
+    values = [value for name, value in (*settings.add_headers, *extra) if is_server((name, value))]
+    if values:
+        yield Directive("more_set_headers", (template("Server: %s", values[-1]),))
+    elif not settings.server_tokens and not settings.allow_backend_server_header:
+        yield Directive("more_clear_headers", ("Server",))
+
+
+def is_server(header: tuple[str, Word]) -> bool:
+    """Whether a header is Server: nginx writes its own beside one that is only added."""
+    return header[0].lower() == "server"
 
 
 def hidden_headers(

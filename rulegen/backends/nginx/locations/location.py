@@ -23,14 +23,17 @@ from rulegen.backends.nginx.locations.headers import (
     fastcgi_parameters,
     grpc_headers,
     hidden_headers,
+    is_server,
     proxy_headers,
+    server_header,
 )
 from rulegen.backends.nginx.locations.limits import limit_directives, limit_zones
 from rulegen.backends.nginx.locations.proxying import SCHEMES, backend_tls, module_of, resolver_of, tuning
-from rulegen.backends.nginx.names import mark
+from rulegen.backends.nginx.names import mark, modules_of
 from rulegen.backends.nginx.upstream import interpolated, sticky_key, sticky_name, sticky_set
+from rulegen.languages.nginx.facts import HEADERS_MORE
 from rulegen.languages.nginx.tree import Directive, template, variable
-from rulegen.model.ingress.ir import ClientCertificate, FixedResponse, MatchKind, ToName, ToUpstream
+from rulegen.model.ingress.ir import FixedResponse, MatchKind, ToName, ToUpstream
 from rulegen.model.ingress.values.readers import spell_size
 
 if TYPE_CHECKING:
@@ -93,12 +96,18 @@ class LocationText:
         location, policy = self._location, self._policy
         if self._settings.logs_ingress and location.ingress is not None and len(self._server.ingresses) > 1:
             yield Directive("set", ("$ingress", str(location.ingress)))
+        if not (policy.access_log and self._is_logged):
+            yield Directive("access_log", ("off",))
+        if self._names_ports != self._settings.use_port_in_redirects:
+            yield Directive("port_in_redirect", ("on" if self._names_ports else "off",))
         if isinstance(location.target, FixedResponse) and policy.redirect is None:
             yield from self._error_pages()
             yield Directive("return", (str(location.target.status),))
             return
         if policy.redirect is not None:
             # Where to is known already: as with ingress-nginx, nobody is sent to HTTPS first.
+            if policy.cors is not None:
+                yield from cors_directives(f"origin_{self._cors_mark()}", policy.cors)
             if policy.relative_redirects:
                 yield Directive("absolute_redirect", ("off",))
             yield Directive("return", (str(policy.redirect[0]), interpolated(policy.redirect[1])))
@@ -112,19 +121,30 @@ class LocationText:
         yield from self._headers()
         yield from self._backend()
 
+    @property
+    def _is_logged(self) -> bool:
+        """Whether requests are logged that no Ingress has anything to do with."""
+        is_nobodys = self._location.ingress is None and not self._server.host
+        return not is_nobodys or self._settings.enable_access_log_for_default_backend
+
     def _to_https(self) -> Iterator[Node]:
-        """Yield the redirect to HTTPS, and, where clients must show a certificate, the end of the road over HTTP."""
-        policy, server, settings = self._policy, self._server, self._settings
-        redirects = policy.force_ssl_redirect or (policy.ssl_redirect and server.has_tls)
+        """Yield the redirect to HTTPS."""
+        policy, settings = self._policy, self._settings
         exempt = self._location.source.startswith(settings.no_tls_redirect_locations)
-        if redirects and not exempt:
+        # As in ingress-nginx, a rule without host has no TLS that a request could be sent to.
+        has_tls = self._server.has_tls and bool(self._server.host)
+        if policy.redirects_to_https(has_tls=has_tls) and not exempt:
             path = "request_uri" if policy.preserve_trailing_slash else "redirect_uri"
-            port = f":{self._defaults.host.https_port}" if settings.use_port_in_redirects else ""
+            port = f":{self._defaults.host.https_port}" if self._names_ports else ""
             target = template(f"https://$redirect_host{port}${path}")
             answer = Directive("return", (str(settings.http_redirect_code), target))
             yield _if(("$pass_access_scheme", "=", "http"), answer)
-        if server.client_auth is not None and server.client_auth.certificate is ClientCertificate.REQUIRED:
-            yield _if(("$scheme", "=", "http"), Directive("return", ("403",)))
+
+    @property
+    def _names_ports(self) -> bool:
+        """Whether redirects name the port of nginx."""
+        own = self._policy.ports_in_redirects
+        return self._settings.use_port_in_redirects if own is None else own
 
     def _variables(self) -> Iterator[Node]:
         """Yield what differs here from what holds for all, and what is done before anybody is asked who they are."""
@@ -184,8 +204,6 @@ class LocationText:
             yield Directive("client_body_buffer_size", (spell_size(policy.body_buffer_size),))
         if policy.rewrite_log:
             yield Directive("rewrite_log", ("on",))
-        if not policy.access_log:
-            yield Directive("access_log", ("off",))
 
     def _proofs(self) -> list[tuple[str, Word]]:
         """Return the headers that tell a backend who the client has proved to be: it must not say so itself."""
@@ -215,6 +233,8 @@ class LocationText:
             added.append(("Set-Cookie", variable(f"{sticky_name(self._sticky)}_set")))
         if added:
             yield from answer_headers(settings, added)
+            if HEADERS_MORE in modules_of(self._defaults.host.traits) and any(map(is_server, policy.headers)):
+                yield from server_header(settings, policy.headers)
         hidden = [name for name, _ in policy.headers]
         if policy.cors is not None:
             hidden += CORS_HEADERS
@@ -235,6 +255,9 @@ class LocationText:
             yield from resolver_of(self._defaults, target.port)
             if module != "fastcgi" and policy.protocol in {"HTTPS", "GRPCS", "AUTO_HTTP"} and policy.proxy_ssl is None:
                 yield Directive(f"{module}_ssl_server_name", ("on",))
+        if self._settings.logs_access and (module != "proxy" or isinstance(target, ToName)):
+            # The log names whom a request was passed to; nginx knows it of upstreams over HTTP only.
+            yield _set("passed_to", target.key if isinstance(target, ToName) else self._address(target))
         if module == "fastcgi":
             if policy.script_index:
                 yield Directive("fastcgi_index", (policy.script_index,))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 from rulegen.kube.objects.names import ObjectKey, ObjectName
@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from rulegen.kube.objects.structs import IngressTLS, Secret
+    from rulegen.model.ingress.ir import Server
     from rulegen.model.ingress.options import IngressOptions
     from rulegen.model.ingress.routing.ingresses import ResolvedIngress
     from rulegen.model.ingress.upstreams.referenced_objects import Referred
@@ -40,6 +41,22 @@ class HostTLS(NamedTuple):
 
 
 _NO_TLS: Final = HostTLS()
+
+
+def with_wildcard_certificates(servers: Mapping[str, Server]) -> dict[str, Server]:
+    """Return the servers by host; a name without TLS of its own has that of the wildcard that it is a name of."""
+    completed = dict(servers)
+    for host, server in servers.items():
+        wildcard = servers.get(f"*.{host.partition('.')[2]}")
+        if wildcard is not None and wildcard.has_tls and not server.has_tls and not host.startswith("*."):
+            completed[host] = replace(
+                server,
+                certificate=wildcard.certificate,
+                has_tls=True,
+                rejects_tls=wildcard.rejects_tls,
+                responder_port=wildcard.responder_port,
+            )
+    return completed
 
 
 @dataclass(slots=True)

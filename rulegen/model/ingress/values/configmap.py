@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
 from difflib import get_close_matches
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from rulegen.errors import ConfigError
 from rulegen.kube.objects.names import ObjectName
@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
     from rulegen.kube.snapshot.world import ClusterSnapshot
+
+NO_SERVER_HEADER: Final = "the HTTP server of this node cannot set the header Server: it is ignored"
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,7 +75,7 @@ def _meant(key: str) -> str:
 
 
 def settings_of(
-    world: ClusterSnapshot, name: ObjectName | None, base: Settings, *, has_ipv6: bool = True
+    world: ClusterSnapshot, name: ObjectName | None, base: Settings, *, has_ipv6: bool, sets_server: bool
 ) -> tuple[Settings, list[Reason]]:
     """Return the settings that a ConfigMap makes of `base`, and what of it has no effect.
 
@@ -82,6 +84,7 @@ def settings_of(
         name: The one with the settings; None for none.
         base: What holds where it says nothing.
         has_ipv6: Whether the host speaks IPv6.
+        sets_server: Whether the HTTP server can send another header Server than its own.
 
     Raises:
         MissingError: It is not there, or a ConfigMap that it names.
@@ -111,6 +114,10 @@ def settings_of(
     }
     settings = replace(read.settings, **headers)
     _check_addresses(settings, where, has_ipv6=has_ipv6)
+    if not sets_server:
+        settings = _without_server(settings, warn)
+    if settings.compute_full_forwarded_for and not settings.use_forwarded_headers:
+        warn("data.compute-full-forwarded-for: it has no effect without use-forwarded-headers")
     trusts = settings.use_forwarded_headers or settings.enable_real_ip or settings.use_proxy_protocol
     if trusts and any(network.prefixlen == 0 for network in settings.proxy_real_ip_cidr):
         warn("data.proxy-real-ip-cidr: any client can fake its address; give the networks of your load balancers")
@@ -125,6 +132,19 @@ def _check_addresses(settings: Settings, where: str, *, has_ipv6: bool) -> None:
         raise ConfigError(f"{message}, and data.disable-ipv6 is true")
     if not has_ipv6:
         raise ConfigError(f"{message}, and this host has no IPv6")
+
+
+def _without_server(settings: Settings, warn: Callable[[str], None]) -> Settings:
+    """Return settings without the header Server among those that are set: an answer would have it twice."""
+    added = tuple(pair for pair in settings.add_headers if pair[0].lower() != "server")
+    allowed = tuple(name for name in settings.global_allowed_response_headers if name.lower() != "server")
+    for key, kept, given in (
+        ("add-headers", added, settings.add_headers),
+        ("global-allowed-response-headers", allowed, settings.global_allowed_response_headers),
+    ):
+        if len(kept) != len(given):
+            warn(f"data.{key}: {NO_SERVER_HEADER}")
+    return replace(settings, add_headers=added, global_allowed_response_headers=allowed)
 
 
 def _headers(

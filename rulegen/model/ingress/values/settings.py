@@ -98,10 +98,13 @@ class Settings:
     use_forwarded_headers: bool = setting(boolean, "false")
     enable_real_ip: bool = setting(boolean, "false")
     proxy_real_ip_cidr: tuple[Network, ...] = setting(
-        readers.networks, "0.0.0.0/0, ::/0", "networks of proxies that may set the client's address", closes=True
+        readers.networks,
+        "0.0.0.0/0",
+        "networks of proxies that may set the client's address; the default has no IPv6",
+        closes=True,
     )
     forwarded_for_header: str = setting(readers.header_name, "X-Forwarded-For")
-    compute_full_forwarded_for: bool = setting(boolean, "false")
+    compute_full_forwarded_for: bool = setting(boolean, "false", "needs `use-forwarded-headers`")
     generate_request_id: bool = setting(boolean, "true")
     proxy_add_original_uri_header: bool = setting(boolean, "false")
     # backends
@@ -144,6 +147,7 @@ class Settings:
     use_port_in_redirects: bool = setting(
         boolean, "false", "add nginx's port to redirects to HTTPS and to redirects to a path only"
     )
+    relative_redirects: bool = setting(boolean, "false", "as the annotation")
     preserve_trailing_slash: bool = setting(boolean, "false")
     hsts: bool = setting(boolean, "true")
     hsts_max_age: int = setting(integer(0, 2_147_483_647), "31536000")
@@ -207,12 +211,18 @@ class Settings:
     )
     # logs
     disable_access_log: bool = setting(boolean, "false")
+    disable_http_access_log: bool = setting(boolean, "false", "the same, as only HTTP is served")
+    enable_access_log_for_default_backend: bool = setting(
+        boolean, "false", "of requests for other hosts that no Ingress has"
+    )
     log_format_upstream: str = setting(
         log_format, LOG_FORMAT, "that of ingress-nginx; one line, with allowed variables only"
     )
     log_format_escape_json: bool = setting(boolean, "false", "the log has JSON's escapes")
     log_format_escape_none: bool = setting(boolean, "false", "the log has no escapes; has priority over the other")
-    skip_access_log_urls: tuple[str, ...] = setting_of(paths, (), "prefixes of paths")
+    skip_access_log_urls: tuple[str, ...] = setting_of(
+        patterns, (), "whole URIs with their query, or expressions after `~`, `~*`"
+    )
     error_log_level: str = setting(_LEVEL, "notice")
 
     @property
@@ -223,9 +233,14 @@ class Settings:
         return "json" if self.log_format_escape_json else "default"
 
     @property
+    def logs_access(self) -> bool:
+        """Whether there is an access log."""
+        return not (self.disable_access_log or self.disable_http_access_log)
+
+    @property
     def logs_ingress(self) -> bool:
         """Whether a line of the log names the Ingress, so that each server must say which it is."""
-        return not self.disable_access_log and _names_ingress(self.log_format_upstream)
+        return self.logs_access and _names_ingress(self.log_format_upstream)
 
 
 @cache

@@ -37,21 +37,15 @@ PERMANENT_REDIRECT: Final = Annotation(
     "permanent-redirect", redirect, "path or URL; variables of the request's URL", REJECT
 )
 PERMANENT_REDIRECT_CODE: Final = Annotation(
-    "permanent-redirect-code",
-    readers.choice_number(301, 302, 303, 307, 308),
-    "301 (default), 302, 303, 307, 308",
-    default=301,
+    "permanent-redirect-code", integer(300, 308), "300–308, default 301", default=301
 )
 TEMPORAL_REDIRECT: Final = Annotation(
     "temporal-redirect", redirect, "path or URL; variables of the request's URL", REJECT
 )
 TEMPORAL_REDIRECT_CODE: Final = Annotation(
-    "temporal-redirect-code",
-    readers.choice_number(301, 302, 303, 307, 308),
-    "302 (default), 301, 303, 307, 308",
-    default=302,
+    "temporal-redirect-code", integer(300, 308), "300–308, default 302", default=302
 )
-RELATIVE_REDIRECTS: Final = Annotation("relative-redirects", boolean, "`true`, `false`", default=False)
+RELATIVE_REDIRECTS: Final = Annotation("relative-redirects", boolean, "`true`, `false`")
 SERVER_ALIAS: Final = Annotation(
     "server-alias",
     readers.hosts,

@@ -24,6 +24,9 @@ def _client_subject(text: str) -> str:
 SSL_REDIRECT: Final = Annotation("ssl-redirect", boolean, "`true`, `false`; applies if there is a `tls` section")
 FORCE_SSL_REDIRECT: Final = Annotation("force-ssl-redirect", boolean, "`true`, `false`")
 PRESERVE_TRAILING_SLASH: Final = Annotation("preserve-trailing-slash", boolean, "`true`, `false`")
+USE_PORT_IN_REDIRECTS: Final = Annotation(
+    "use-port-in-redirects", boolean, "`true`, `false`; nginx's port in redirects to HTTPS and to a path only"
+)
 SSL_CIPHERS: Final = Annotation("ssl-ciphers", readers.ciphers, "list as for OpenSSL; for the whole host")
 SSL_PREFER_SERVER_CIPHERS: Final = Annotation(
     "ssl-prefer-server-ciphers", boolean, "`true`, `false`; for the whole host"

@@ -1,0 +1,104 @@
+"""Who a client is, and what it has asked for, as seen from outside: address, protocol, port, host and request ID."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
+
+from rulegen.backends.nginx.locations.location import spell_network
+from rulegen.backends.nginx.names import header_variable
+from rulegen.languages.nginx.tree import Directive, Entry, KeyKind, template, variable
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from rulegen.languages.nginx.tree import Node, Word
+    from rulegen.model.ingress.defaults import HttpDefaults
+    from rulegen.model.ingress.values.settings import Settings
+
+_HTTPS_OUTSIDE: Final = "443"
+"""The port of HTTPS as clients see it, whatever port nginx itself listens on."""
+
+
+def identity_nodes(defaults: HttpDefaults) -> Iterator[Node]:
+    """Yield the directives that find this out, and put it into variables."""
+    settings = defaults.settings
+    yield from _address(settings)
+    yield from _scheme(settings)
+    yield from _port(settings, defaults.host.https_port)
+    yield from _host(settings)
+    yield from _forwarded_for(settings)
+    request_id = variable("request_id") if settings.generate_request_id else ""
+    yield _fallback("req_id", variable("http_x_request_id"), request_id)
+
+
+def _address(settings: Settings) -> Iterator[Node]:
+    """Yield who may name the address of a client."""
+    if not (settings.use_proxy_protocol or settings.use_forwarded_headers or settings.enable_real_ip):
+        return
+    header = "proxy_protocol" if settings.use_proxy_protocol else settings.forwarded_for_header
+    yield Directive("real_ip_header", (header,))
+    if not settings.use_proxy_protocol:
+        yield Directive("real_ip_recursive", ("on",))
+    for network in settings.proxy_real_ip_cidr:
+        yield Directive("set_real_ip_from", (spell_network(network),))
+
+
+def _scheme(settings: Settings) -> Iterator[Node]:
+    """Yield the protocol: of the connection, else of X-Forwarded-Proto; a PROXY header with port 443 means HTTPS."""
+    scheme: Word = variable("scheme")
+    if settings.use_forwarded_headers:
+        yield _fallback("received_scheme", variable("http_x_forwarded_proto"), scheme)
+        scheme = variable("received_scheme")
+    if settings.use_proxy_protocol:
+        entries = (Entry("default", scheme, KeyKind.FIXED), Entry(_HTTPS_OUTSIDE, "https"))
+        yield Directive("map", (variable("proxy_protocol_server_port"), "$pass_access_scheme"), entries)
+    else:
+        yield _constant("pass_access_scheme", scheme)
+
+
+def _port(settings: Settings, https_port: int) -> Iterator[Node]:
+    """Yield the port: of the connection, the PROXY header or X-Forwarded-Port; nginx's port of HTTPS is 443 outside."""
+    port = variable("proxy_protocol_server_port" if settings.use_proxy_protocol else "server_port")
+    if settings.use_forwarded_headers:
+        yield _fallback("received_port", variable("http_x_forwarded_port"), port)
+        port = variable("received_port")
+    entries = [Entry("default", port, KeyKind.FIXED)]
+    if str(https_port) != _HTTPS_OUTSIDE:
+        entries.append(Entry(str(https_port), _HTTPS_OUTSIDE))
+    yield Directive("map", (port, "$pass_port"), tuple(entries))
+
+
+def _host(settings: Settings) -> Iterator[Node]:
+    """Yield the host: of the header Host, else of X-Forwarded-Host."""
+    if not settings.use_forwarded_headers:
+        yield _constant("best_http_host", variable("this_host"))
+        yield _constant("redirect_host", variable("host"))
+        return
+    # Of a list the first, whom the client asked; a redirect to HTTPS goes without its port.
+    for name, pattern in (("host", r"[^, ]+"), ("name", r"\[[^\]]*\]|[^,: ]+")):
+        entry = Entry(f"^ *(?<first_{name}>{pattern})", variable(f"first_{name}"), KeyKind.REGEX)
+        parts = (Entry("default", "", KeyKind.FIXED), entry)
+        yield Directive("map", (variable("http_x_forwarded_host"), f"$forwarded_{name}"), parts)
+    yield _fallback("best_http_host", variable("forwarded_host"), variable("this_host"))
+    yield _fallback("redirect_host", variable("forwarded_name"), variable("host"))
+
+
+def _forwarded_for(settings: Settings) -> Iterator[Node]:
+    """Yield X-Forwarded-For for backends: the client's address, behind what was received if that is believed."""
+    if not (settings.use_forwarded_headers and settings.compute_full_forwarded_for):
+        yield _constant("forwarded_for", variable("remote_addr"))
+        return
+    # Who is added is the neighbour, anyone who the client was found to be; with PROXY, that is whom it speaks for.
+    received = variable(header_variable(settings.forwarded_for_header))
+    neighbour = variable("remote_addr" if settings.use_proxy_protocol else "realip_remote_addr")
+    entries = (Entry("default", template("%s, %s", received, neighbour), KeyKind.FIXED), Entry("", neighbour))
+    yield Directive("map", (received, "$forwarded_for"), entries)
+
+
+def _constant(name: str, value: Word) -> Directive:
+    return Directive("map", (variable("host"), f"${name}"), (Entry("default", value, KeyKind.FIXED),))
+
+
+def _fallback(name: str, source: Word, otherwise: Word) -> Directive:
+    entries = (Entry("default", source, KeyKind.FIXED), Entry("", otherwise))
+    return Directive("map", (source, f"${name}"), entries)
