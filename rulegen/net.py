@@ -26,7 +26,7 @@ class Family(enum.StrEnum):
     IPV4 = "IPv4"
     IPV6 = "IPv6"
 
-    __hash__ = str.__hash__  # the hash of Enum is Python code, and a family is looked up for each endpoint
+    __hash__ = str.__hash__  # faster than Enum's, which is Python code: families are looked up per endpoint
 
     @property
     def bits(self) -> int:
@@ -46,7 +46,7 @@ class Protocol(enum.StrEnum):
     UDP = "UDP"
     SCTP = "SCTP"
 
-    __hash__ = str.__hash__  # as of Family
+    __hash__ = str.__hash__  # see Family
 
 
 def parse_address(text: str) -> Address:
@@ -59,7 +59,7 @@ def parse_address(text: str) -> Address:
     (IPv4Address('10.0.0.1'), IPv4Address('10.0.0.1'), IPv6Address('fd00::1'))
     """
     try:
-        return IPv4Address(inet_pton(AF_INET, text))  # fast path for most addresses: a third of the time
+        return IPv4Address(inet_pton(AF_INET, text))  # fast path for most addresses: takes a third of the time
     except (OSError, ValueError):
         pass
     try:
@@ -68,7 +68,7 @@ def parse_address(text: str) -> Address:
         head, _, last = text.rpartition(":")
         address = IPv6Address(f"{head}:{_decimal(last)}" if "." in last else text)
         if address.scope_id is not None:
-            raise ValueError  # noqa: TRY301 - one message for all that is no address
+            raise ValueError  # noqa: TRY301 - one message for all invalid texts
     except ValueError:
         raise ValueError(f"{text!r} is not an IP address") from None
     return address.ipv4_mapped or address
@@ -86,12 +86,12 @@ def parse_network(text: str) -> Network:
     body, slash, length = text.partition("/")
     try:
         if not slash or not (length.isascii() and length.isdigit()):
-            raise ValueError  # noqa: TRY301 - one message for all that is no CIDR
+            raise ValueError  # noqa: TRY301 - one message for all invalid texts
         address = parse_address(body)
         bits = int(length)
         if isinstance(address, IPv6Address):
             return IPv6Network((address, bits), strict=False)
-        if ":" in body:  # an IPv4-mapped prefix counts its bits from the IPv6 end
+        if ":" in body:  # the length of an IPv4-mapped prefix counts the 96 bits of ::ffff:0:0/96
             bits -= 96
         return IPv4Network((address, bits), strict=False)
     except ValueError:
@@ -104,7 +104,7 @@ def family_of(value: Address | Network) -> Family:
 
 
 class AddressKind(enum.StrEnum):
-    """Kind of an address, by the range that contains it. The value is the name for people."""
+    """Kind of an address, by the range that contains it. The value is the text for messages."""
 
     UNICAST = "a unicast address"
     UNSPECIFIED = "the unspecified address"
@@ -115,7 +115,7 @@ class AddressKind(enum.StrEnum):
     MULTICAST = "a multicast address"
     BROADCAST = "the broadcast address"
 
-    __hash__ = str.__hash__  # as of Family
+    __hash__ = str.__hash__  # see Family
 
 
 class AddressUse(enum.Enum):
@@ -128,11 +128,11 @@ class AddressUse(enum.Enum):
     LOAD_BALANCER_IP = "load balancer IP"
     """status.loadBalancer.ingress of a Service."""
     CLUSTER_IP = "ClusterIP"
-    """spec.clusterIPs of a Service; the API server takes it from a ServiceCIDR, which may be link-local."""
+    """spec.clusterIPs of a Service; the API server assigns it from a ServiceCIDR, which may be link-local."""
     UPSTREAM = "upstream of an Ingress"
-    """nginx connects to it: an endpoint, auth-url, ExternalName, or an address to which one of their names resolves."""
+    """nginx connects to it: endpoint, auth-url or ExternalName, or an address to which the name of one resolves."""
 
-    __hash__ = object.__hash__  # as of Family; members are single objects
+    __hash__ = object.__hash__  # see Family; each member is one object
 
 
 _NOT_BINDABLE: Final = frozenset(
@@ -144,9 +144,9 @@ _NOT_BINDABLE: Final = frozenset(
         AddressKind.BROADCAST,
     }
 )
-"""No host can have such an address: the kernel does not bind it, and IPVS does not send to it."""
+"""No host can have such an address: the kernel does not bind it, and IPVS rejects it as a real server."""
 _NEVER_SHARED: Final = frozenset({AddressKind.LOOPBACK, AddressKind.LINK_LOCAL})
-"""Such an address means the host itself, or another host on each link."""
+"""Such an address means the host itself, or a different host on each link."""
 _REFUSED: Final = {
     AddressUse.ENDPOINT: _NOT_BINDABLE | _NEVER_SHARED,
     AddressUse.EXTERNAL_IP: _NOT_BINDABLE | _NEVER_SHARED,
@@ -198,7 +198,7 @@ def _kind_of_ipv6(number: int) -> AddressKind:
 
 
 def refusal(address: Address, use: AddressUse) -> str:
-    """Return why an address may not be used in this way, such as `127.0.0.1 is a loopback address`; empty if it may.
+    """Return why an address may not be used, such as `127.0.0.1 is a loopback address`; empty if it may.
 
     The same ranges are rejected in both families. For endpoints and external IPs, these are the ranges that the API
     server rejects (ValidateNonSpecialIP) and those that no host can have: other multicast, broadcast, 0.0.0.0/8. The
@@ -213,7 +213,7 @@ def refusal(address: Address, use: AddressUse) -> str:
 
 
 def join_host_port(address: Address, port: int) -> str:
-    """Return `address:port`, an IPv6 address in brackets (RFC 3986, 3.2.2).
+    """Return `address:port`, with an IPv6 address in brackets (RFC 3986, section 3.2.2).
 
     >>> join_host_port(IPv6Address("fd00::1"), 80)
     '[fd00::1]:80'
@@ -223,7 +223,7 @@ def join_host_port(address: Address, port: int) -> str:
 
 
 def address_text(address: Address) -> str:
-    """Return the text of an address, as `str` does; of IPv4 in half the time."""
+    """Return the text of an address, as `str` does; for IPv4 in half the time."""
     return inet_ntoa(address.packed) if isinstance(address, IPv4Address) else str(address)
 
 

@@ -1,1 +1,1 @@
-"""Kubernetes objects: texts and lists to typed objects, and objects to a World. Pure; nothing here does I/O."""
+"""Kubernetes objects: reads texts into typed objects, validates them, and builds cluster snapshots. No I/O."""

@@ -1,4 +1,4 @@
-"""Names of Nodes: which can be, and what to tell anyone who names a Node that the cluster does not know."""
+"""Names of Nodes: validation, and the message for a name that the cluster does not have."""
 
 from __future__ import annotations
 
@@ -12,16 +12,16 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
 SHOWN: Final = 10
-"""Of many Nodes, so many are listed."""
+"""Maximum number of Nodes that a message lists."""
 ALIKE: Final = 0.6
-"""From this likeness on a name is offered as what may have been meant; 1 is the same name."""
+"""Minimum similarity of a suggested name; 1 is the same name."""
 
 
 def read_node_name(text: str) -> str:
-    """Return the name of a Node as kube-proxy reads it: without blanks around it, in lower case.
+    """Return the name of a Node as kube-proxy reads it: stripped of surrounding whitespace, in lower case.
 
     Raises:
-        ValueError: No Node can have this name (RFC 1123).
+        ValueError: The text is not a valid name of a Node (RFC 1123).
 
     >>> read_node_name(" Web-1 ")
     'web-1'
@@ -33,7 +33,7 @@ def read_node_name(text: str) -> str:
 
 
 def unknown_node(name: str, others: Iterable[str]) -> str:
-    """Return the sentence that the cluster has no Node of this name, and which it has, the most similar first.
+    """Return the message that the cluster has no Node of this name; it lists existing Nodes, the most similar first.
 
     >>> unknown_node("wbe-1", ["db-1", "web-1"])
     'there is no Node wbe-1; did you mean web-1? The Nodes are web-1, db-1'

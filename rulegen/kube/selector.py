@@ -1,4 +1,4 @@
-"""Label selectors as kubectl writes them: `team=shop`, `tier!=test`, `env in (a,b)`, `env notin (a)`, `team`, `!a`."""
+"""Label selectors in kubectl's syntax: `team=shop`, `tier!=test`, `env in (a,b)`, `env notin (a)`, `team`, `!a`."""
 
 from __future__ import annotations
 
@@ -19,35 +19,35 @@ _TERM: Final = re.compile(
 
 
 class Requirement(NamedTuple):
-    """What one term asks of the label `key`: to be one of `values` (any where None), or, `negated`, not to be."""
+    """One term of a selector: the label `key` exists with one of `values` (None: any value); `negated` inverts it."""
 
     key: str
     values: frozenset[str] | None
     negated: bool
 
     def holds(self, labels: Mapping[str, str]) -> bool:
-        """Whether labels are as it asks; who lacks the label is none of its values."""
+        """Whether labels satisfy the term; a missing label has none of the values."""
         value = labels.get(self.key)
         is_there = value is not None and (self.values is None or value in self.values)
         return is_there is not self.negated
 
 
 class Selector(NamedTuple):
-    """All terms of a selector; none selects everything."""
+    """All terms of a selector; without terms, it selects everything."""
 
     requirements: tuple[Requirement, ...] = ()
     text: str = ""
 
     def selects(self, labels: Mapping[str, str]) -> bool:
-        """Whether all terms hold."""
+        """Whether labels satisfy all terms."""
         return all(requirement.holds(labels) for requirement in self.requirements)
 
 
 def parse_selector(text: str) -> Selector:
-    """Return the selector that a text spells.
+    """Return the selector in a text.
 
     Raises:
-        ValueError: It spells none.
+        ValueError: The text is not a label selector.
 
     >>> parse_selector("team in (shop, blog), !legacy").selects({"team": "blog"})
     True

@@ -1,4 +1,4 @@
-"""The syntax of what Kubernetes names: labels, subdomains, port names (RFC 1035, 1123, 6335; the API conventions)."""
+"""The syntax of names in Kubernetes: labels, subdomains, port names (RFC 1035, 1123, 6335; the API conventions)."""
 
 from __future__ import annotations
 
@@ -18,25 +18,25 @@ _LABEL_VALUE: Final = re.compile(r"(?:[A-Za-z0-9](?:[-A-Za-z0-9_.]{0,61}[A-Za-z0
 
 
 def is_label(text: str) -> bool:
-    """Tell whether `text` is a DNS label (RFC 1123): at most 63 of `a-z0-9-`, no `-` at its ends."""
+    """Return whether `text` is a DNS label (RFC 1123): at most 63 of `a-z0-9-`, no `-` at its ends."""
     return _LABEL.match(text) is not None
 
 
 def is_subdomain(text: str) -> bool:
-    """Tell whether `text` is a DNS subdomain (RFC 1123): labels joined by dots, at most 253 characters."""
+    """Return whether `text` is a DNS subdomain (RFC 1123): labels joined by dots, at most 253 characters."""
     return _SUBDOMAIN.match(text) is not None
 
 
 def is_port_name(text: str) -> bool:
-    """Tell whether `text` names a container's port (RFC 6335): at most 15 of `a-z0-9-`, a letter among them."""
+    """Return whether `text` is a port name (RFC 6335): at most 15 of `a-z0-9-`, including a letter."""
     return _PORT_NAME.match(text) is not None
 
 
 def is_label_value(text: str) -> bool:
-    """Tell whether `text` can be the value of a label: empty, or at most 63 of `A-Za-z0-9-_.`."""
+    """Return whether `text` is a label value: empty, or at most 63 of `A-Za-z0-9-_.`."""
     return _LABEL_VALUE.match(text) is not None
 
 
 def is_qualified_name(text: str) -> bool:
-    """Tell whether `text` can be the key of an annotation: a name of at most 63, perhaps behind a DNS name and `/`."""
+    """Return whether `text` is the key of a label or annotation: at most 63 characters, optionally after a domain."""
     return _QUALIFIED.match(text) is not None

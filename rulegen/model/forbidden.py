@@ -1,7 +1,7 @@
-"""Which addresses an object of a tenant may not name, and why: one list for Services and Ingresses.
+"""The addresses that objects of a tenant may not use, for Services and Ingresses.
 
-`rulegen.net.refusal` judges by range alone: no host of a cluster has such an address. The list here adds what belongs
-to this node, to the cluster and to the cloud below it. It is a value, made once of facts and objects.
+`rulegen.net.refusal` rejects ranges in which no host of a cluster has an address. This module adds addresses of this
+node, of the cluster and of the cloud. They are a value, made from facts of the host and from objects.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from rulegen.model.host.facts import HostFacts
 
 KUBERNETES: Final = ObjectName("default", "kubernetes")
-"""The Service whose endpoints are the API servers; they write it themselves."""
+"""The Service whose endpoints are the API servers. The API servers write these endpoints."""
 
 METADATA: Final[Mapping[Address, str]] = MappingProxyType(
     {
@@ -40,10 +40,10 @@ METADATA: Final[Mapping[Address, str]] = MappingProxyType(
         }.items()
     }
 )
-"""Addresses at which clouds tell a machine its credentials, as far as they are not link-local ones."""
+"""Addresses of clouds' metadata servers, which return credentials of the machine; without link-local addresses."""
 
 _TRANSLATED: Final = (IPv6Network("64:ff9b::/96"), IPv6Network("2002::/16"))
-"""NAT64 (RFC 6052, 2.1) and 6to4 (RFC 3056): the IPv4 address in such an address is where packets arrive."""
+"""Prefixes of NAT64 (RFC 6052, section 2.1) and 6to4 (RFC 3056): packets are sent to the embedded IPv4 address."""
 _RANGES_ALONE: Final = frozenset({AddressUse.ENDPOINT, AddressUse.CLUSTER_IP})
 _NODE_IS_REFUSED: Final = frozenset({AddressUse.UPSTREAM, AddressUse.EXTERNAL_IP})
 _NETWORK_IS_REFUSED: Final = frozenset({AddressUse.EXTERNAL_IP, AddressUse.LOAD_BALANCER_IP})
@@ -51,16 +51,16 @@ _NETWORK_IS_REFUSED: Final = frozenset({AddressUse.EXTERNAL_IP, AddressUse.LOAD_
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Forbidden:
-    """What of the node, the cluster and the cloud no tenant may name.
+    """Addresses of the node, the cluster and the cloud that tenants may not use.
 
     Attributes:
-        own: The node's own addresses, of its interfaces and its Node object; none of `kube-ipvs0`.
-        gateways: The node's next hops to everywhere else.
+        own: The node's own addresses, from its interfaces and its Node object; without those of `kube-ipvs0`.
+        gateways: The next hops of the node's default routes.
         api_servers: Address and port of each API server.
-        pod_networks: What Pods get their addresses from, as far as it is known.
-        allowed: Prefixes that upstreams of Ingresses may have all the same; addresses of ranges that no host has, and
-            nginx's own ports, stay rejected.
-        ports: Those that nginx of this node listens on.
+        pod_networks: The known prefixes of Pod addresses.
+        allowed: Prefixes that upstreams of Ingresses may use nevertheless. Ranges of `rulegen.net.refusal` and nginx's
+            own ports stay rejected.
+        ports: The ports on which nginx of this node listens.
     """
 
     own: frozenset[Address] = frozenset()
@@ -72,24 +72,25 @@ class Forbidden:
     _single: frozenset[Address] = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
-        """Collect all single addresses: nearly every address that is judged is none of them."""
+        """Collect all single addresses in one set, for a fast check: nearly all addresses are not in it."""
         servers = (address for address, _ in self.api_servers)
         object.__setattr__(self, "_single", self.own.union(self.gateways, servers, METADATA))
 
     def refusal(self, address: Address, use: AddressUse, port: int = 0) -> str:
-        """Return why an address may not be used so, as `192.0.2.1 is an address of this node`; empty if it may.
+        """Return why an address may not be used, such as `192.0.2.1 is an address of this node`; empty if it may.
 
-        | use | rejected beside the ranges of `rulegen.net.refusal` |
+        | use | rejected in addition to the ranges of `rulegen.net.refusal` |
         |---|---|
-        | upstream of an Ingress | the node's own, gateways, API servers, metadata |
+        | upstream of an Ingress | addresses of the node, gateways, API servers, metadata servers |
         | external IP | the same, and addresses of Pods |
-        | load balancer IP | gateways, API servers, metadata, addresses of Pods: load balancers that run on the nodes publish a node's address |
-        | endpoint, ClusterIP | nothing: Pods of the host's network are endpoints, and the API server assigns ClusterIPs |
+        | load balancer IP | gateways, API servers, metadata servers, addresses of Pods; not addresses of the node: load balancers that run on nodes publish them |
+        | endpoint, ClusterIP | nothing: Pods in the host's network are endpoints, and the API server assigns ClusterIPs |
 
         Args:
-            address: The address; of an IPv4-mapped one, the IPv4 address is judged.
-            use: What for.
-            port: The port that goes with it; 0 for any. With a port, an API server is rejected at its port alone.
+            address: The address. For an IPv4-mapped IPv6 address, the IPv4 address is checked.
+            use: What the address is used for.
+            port: The port that is used with the address; 0 for all ports. If it is not 0, the address of an API server
+                is rejected only with the API server's port.
         """  # noqa: E501 - a table has long lines
         address = getattr(address, "ipv4_mapped", None) or address
         fault = refusal(address, use)
@@ -126,12 +127,12 @@ class Forbidden:
         *,
         pod_networks: tuple[Network, ...] = (),
     ) -> Forbidden:
-        """Return the same with what objects say.
+        """Return a copy with the addresses that objects contain.
 
         Args:
-            node: The Node object, if there is one: its addresses, and the CIDRs of its Pods.
-            kubernetes: The Service `KUBERNETES` with its endpoints, if it is known.
-            pod_networks: Further networks of Pods, as clusterCIDR of the configuration.
+            node: The Node object, for its addresses and Pod CIDRs; None if there is none.
+            kubernetes: The Service `KUBERNETES` with its endpoints; None if unknown.
+            pod_networks: Other Pod networks, such as clusterCIDR of the configuration.
         """
         return replace(
             self,
@@ -142,11 +143,11 @@ class Forbidden:
 
 
 NOTHING: Final = Forbidden()
-"""Where nobody knows what the node is: ranges and metadata servers alone."""
+"""For an unknown node: rejects only the ranges of `rulegen.net.refusal` and metadata servers."""
 
 
 def of_host(facts: HostFacts) -> Forbidden:
-    """Return what belongs to a host: the addresses of its interfaces, but for the IPVS mode's, and its gateways."""
+    """Return the addresses of the host's interfaces, without those of `kube-ipvs0`, and its gateways."""
     own = (address for family in Family for address in facts.addresses(family))
     return Forbidden(own=frozenset(own), gateways=facts.gateways)
 
@@ -158,12 +159,12 @@ def forbidden(
     *,
     pod_networks: tuple[Network, ...] = (),
 ) -> Forbidden:
-    """Return what no tenant of a cluster may name on one node; see `of_host` and `Forbidden.with_objects`."""
+    """Return the addresses that tenants may not use on one node; see `of_host` and `Forbidden.with_objects`."""
     return of_host(facts).with_objects(node, kubernetes, pod_networks=pod_networks)
 
 
 def _addresses_of(node: structs.Node | None) -> Iterator[Address]:
-    """Yield InternalIPs and ExternalIPs; the decoder has warned of a text that is no address."""
+    """Yield InternalIPs and ExternalIPs; skip invalid texts, which the decoder has already reported."""
     for known in node.status.addresses if node is not None else ():
         if known.type in {"InternalIP", "ExternalIP"}:
             with suppress(ValueError):
@@ -173,22 +174,22 @@ def _addresses_of(node: structs.Node | None) -> Iterator[Address]:
 def _pod_networks(node: structs.Node | None) -> Iterator[Network]:
     if node is not None:
         for text in node.spec.pod_cidrs or ((node.spec.pod_cidr,) if node.spec.pod_cidr else ()):
-            with suppress(ValueError):  # the decoder has warned of it
+            with suppress(ValueError):  # the decoder has already reported the invalid text
                 yield parse_network(text)
 
 
 def api_servers(kubernetes: ServiceInput | None) -> Iterator[tuple[Address, int]]:
-    """Yield address and port of each API server, as the Service `KUBERNETES` tells them."""
+    """Yield address and port of each API server, from the endpoints of the Service `KUBERNETES`."""
     for endpoint_slice in kubernetes.slices if kubernetes is not None else ():
         for endpoint in endpoint_slice.endpoints:
             for text in endpoint.addresses[:1]:
-                with suppress(ValueError):  # it is no endpoint then, and anyone who reads endpoints warns of it
+                with suppress(ValueError):  # invalid endpoints are reported where endpoints are resolved
                     address = parse_address(text)
                     yield from ((address, port.port) for port in endpoint_slice.ports if port.port)
 
 
 def _translated(address: Address) -> IPv4Address | None:
-    """Return the IPv4 address that a translator would send to, if the address is of such a kind."""
+    """Return the IPv4 address embedded in a NAT64 or 6to4 address; None for other addresses."""
     if not isinstance(address, IPv6Address):
         return None
     nat64, six_to_four = _TRANSLATED

@@ -1,8 +1,8 @@
-"""What a watcher tells of a cluster: complete lists, and single changes after them.
+"""The events of a watch: complete lists, and changes of single objects after them.
 
-Events of one kind come in order. Whoever keeps, for each kind, the objects by name and takes each event as it says,
-has what the server had at that moment, whatever came before. Objects that cannot be used are told too, since a change
-may turn a good object into a bad one, which must then be let go of.
+The events of one kind are in order. If a consumer applies each event to its objects by kind and name, it has the state
+of the server at that moment. Invalid objects are reported too, because a change can make a valid object invalid. Its
+earlier state must then be removed.
 """
 
 from __future__ import annotations
@@ -22,11 +22,11 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Listed:
-    """All objects of a kind, at one moment: replaces all that is known of the kind.
+    """All objects of a kind at one moment: replaces all known objects of the kind.
 
     Attributes:
         kind: The struct of the objects.
-        objects: Usable ones and others, in no order that means anything.
+        objects: Valid and rejected objects, in any order.
     """
 
     kind: type[KubeObject]
@@ -35,12 +35,12 @@ class Listed:
 
 @dataclass(frozen=True, slots=True)
 class Changed:
-    """One object came to be, or is another now.
+    """One object was added or changed.
 
     Attributes:
         kind: The struct of the object.
-        state: As it is now; if it cannot be used now, an older state of it is not to be used any longer either.
-        name: Its name, which a rejected object cannot tell.
+        state: The new state. If it is rejected, an older valid state must not be used either.
+        name: Its name, which `Rejected` does not contain.
     """
 
     kind: type[KubeObject]
@@ -50,10 +50,10 @@ class Changed:
 
 @dataclass(frozen=True, slots=True)
 class Gone:
-    """One object is no longer there, or never was (which is told only of those that are asked for by name).
+    """One object was deleted or, if it is watched by name, does not exist.
 
     Attributes:
-        kind: The struct that the object had.
+        kind: The struct of the object.
         name: Its name.
     """
 
@@ -63,7 +63,7 @@ class Gone:
 
 @dataclass(frozen=True, slots=True)
 class Unfollowed:
-    """One object is not asked for any more: whether it is there, and what it says, is not known from now on.
+    """One object is not watched any more: whether it exists, and its content, are unknown from now on.
 
     Attributes:
         kind: The struct of the object.
@@ -78,7 +78,7 @@ Event: TypeAlias = Listed | Changed | Gone | Unfollowed
 
 
 def scoped(kind: type[KubeObject], namespace: str, name: str) -> ObjectName:
-    """Return the name of an object as a decoded one has it: with a namespace, or without where the kind has none.
+    """Return the name of an object as in `Decoded`: with the default namespace, or without one if cluster-scoped.
 
     >>> from rulegen.kube.objects.structs import Node, Service
     >>> scoped(Node, "", "a"), scoped(Service, "", "a")
@@ -88,14 +88,14 @@ def scoped(kind: type[KubeObject], namespace: str, name: str) -> ObjectName:
 
 
 def called(kind: type[KubeObject], name: ObjectName) -> str:
-    """Return what `Rejected.object` says of an object of this name, as `Service shop/web`.
+    """Return the text that `Rejected.object` contains for this name, such as `Service shop/web`.
 
-    By it a consumer finds, among the rejected objects of an earlier list, the one that a later event is about.
+    With it, a consumer finds the rejected object of an earlier list that a later event changes.
     """
     return title(kind.__name__, printable(name.namespace), printable(name.name))
 
 
 def name_of(decoded: Decoded) -> ObjectName:
-    """Return the name of a usable object, as events have it."""
+    """Return the name of a valid object, as in events."""
     metadata = decoded.object.metadata
     return ObjectName(metadata.namespace, metadata.name)

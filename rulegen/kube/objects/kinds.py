@@ -1,4 +1,4 @@
-"""The kinds that mean something here: apiVersion and kind, to the struct that reads them."""
+"""The kinds that rulegen reads, with the struct for each apiVersion and kind."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ KubeObject = (
     | Secret
     | ConfigMap
 )
-"""An object of a kind that means something here."""
+"""An object of a kind that rulegen reads."""
 
 KINDS: Final[Mapping[tuple[str, str], type[KubeObject | LegacyIngress]]] = {
     ("v1", "Service"): Service,
@@ -55,20 +55,20 @@ KINDS: Final[Mapping[tuple[str, str], type[KubeObject | LegacyIngress]]] = {
 
 CLUSTER_SCOPED: Final = frozenset({Node, Namespace, ServiceCIDR, IngressClass})
 CONFIDENTIAL: Final = frozenset({Secret, ConfigMap})
-"""Kinds of which no message may show a value; passwords are kept in ConfigMaps too."""
+"""Kinds whose values no message may show; some ConfigMaps contain passwords too."""
 
 
 def kind_of(kube_object: KubeObject) -> str:
-    """Return the kind as people know it: `Service`, `EndpointSlice`."""
+    """Return the kind of an object, such as `Service` or `EndpointSlice`."""
     return type(kube_object).__name__
 
 
 def title(kind: str, namespace: str, name: str) -> str:
-    """Return how an object is called in messages: `Service shop/web`, `Node node1`."""
+    """Return the title of an object for messages, such as `Service shop/web` or `Node node1`."""
     return f"{kind} {namespace}/{name}" if namespace else f"{kind} {name}"
 
 
 def title_of(kube_object: KubeObject) -> str:
-    """Return how a decoded object is called in messages."""
+    """Return the title of an object for messages."""
     metadata = kube_object.metadata
     return title(kind_of(kube_object), metadata.namespace, metadata.name)

@@ -1,8 +1,8 @@
-"""Ingress of networking.k8s.io/v1beta1 and extensions/v1beta1, as old manifests have it, told as v1.
+"""Converts Ingresses of networking.k8s.io/v1beta1 and extensions/v1beta1 to v1.
 
-No API server since 1.22 serves them, but charts and repositories still hold them. What differs: a backend has
-`serviceName` and `servicePort` (a number, or the name of a port) in itself, `spec.backend` is the default backend, and
-a path without a type is ImplementationSpecific.
+API servers since 1.22 do not serve these versions, but charts and repositories still contain them. The differences: a
+backend has the fields `serviceName` and `servicePort` (a number or the name of a port), `spec.backend` is the default
+backend, and a path without a type is ImplementationSpecific.
 """
 
 from __future__ import annotations
@@ -83,7 +83,7 @@ class LegacyIngress(Object, frozen=True):
 
 
 def modern(ingress: LegacyIngress) -> Ingress:
-    """Return the same Ingress as v1. Nothing is checked here: what is wrong with it stays wrong with it."""
+    """Return the Ingress as v1, without validating it."""
     spec = ingress.spec
     return Ingress(
         metadata=ingress.metadata,
@@ -97,7 +97,7 @@ def modern(ingress: LegacyIngress) -> Ingress:
 
 
 def in_old_words(rejected: Rejected) -> Rejected:
-    """Return a rejection of a converted Ingress with the paths that its manifest has."""
+    """Return a rejection of a converted Ingress with the paths of the old version."""
     return replace(rejected, faults=tuple(Fault(_old_path(fault.path), fault.message) for fault in rejected.faults))
 
 

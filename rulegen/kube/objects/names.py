@@ -1,4 +1,4 @@
-"""Names of objects, and objects that passed all checks."""
+"""Names of objects, and validated objects."""
 
 from __future__ import annotations
 
@@ -31,12 +31,12 @@ class ObjectKey(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Decoded:
-    """A typed object that passed all checks.
+    """A typed object that is valid.
 
     Attributes:
-        object: The object, with its namespace and the defaults of the API filled in.
-        source: Where it came from.
-        warnings: Entries that were passed over, one line each.
+        object: The object, with its namespace and the defaults of the API.
+        source: Its file and position, or the API server.
+        warnings: Warnings about ignored entries, one line each.
     """
 
     object: KubeObject

@@ -1,9 +1,8 @@
-"""Kubernetes objects, typed: only the fields that decide something on a node.
+"""Kubernetes objects as structs, with only the fields that rulegen uses.
 
-The structs are the schema: `msgspec` decodes into them, and `rulegen.kube.reading.decode` walks the same structs to
-name every fault of an object that does not fit. Unknown fields are ignored, as clients of the API do. A JSON null is an
-absent field (Go's JSON), except inside lists. Optional means what it means in the API; a default here is the default
-there.
+The structs are the schema: `msgspec` decodes into them, and `rulegen.kube.reading.shape_faults` uses them to find all
+type faults of an object. Unknown fields are ignored, as by clients of the API. A JSON null is a missing field (as in
+Go), except in lists. Optional fields and defaults are those of the API.
 """
 
 from __future__ import annotations
@@ -17,7 +16,7 @@ Labels = dict[str, str]
 
 
 class Object(Struct, frozen=True, gc=False, rename="camel", kw_only=True):
-    """Base of all structs that come from JSON or YAML: camelCase outside, snake_case here."""
+    """Base of all structs that are decoded from JSON or YAML; field names are camelCase there."""
 
 
 class ObjectMeta(Object, frozen=True):
@@ -36,7 +35,7 @@ class ObjectMeta(Object, frozen=True):
 
 
 class ServicePort(Object, frozen=True):
-    """spec.ports[] of a Service. `target_port` is used only where endpoints are derived from Pods."""
+    """spec.ports[] of a Service. `target_port` is used only to derive endpoints from Pods."""
 
     name: str = ""
     protocol: str = "TCP"
@@ -58,7 +57,7 @@ class SessionAffinityConfig(Object, frozen=True):
 
 
 class ServiceSpec(Object, frozen=True):
-    """spec of a Service. `traffic_distribution` is used only where endpoints are derived from Pods."""
+    """spec of a Service. `traffic_distribution` is used only to derive endpoints from Pods."""
 
     type: str = "ClusterIP"
     cluster_ip: str = field(default="", name="clusterIP")
@@ -122,7 +121,7 @@ class Service(Object, frozen=True):
 
 
 class EndpointConditions(Object, frozen=True):
-    """conditions of an endpoint; None is unknown: ready and serving count as true, terminating as false."""
+    """conditions of an endpoint. None is unknown: ready and serving then count as true, terminating as false."""
 
     ready: bool | None = None
     serving: bool | None = None
@@ -130,7 +129,7 @@ class EndpointConditions(Object, frozen=True):
 
 
 class ForZone(Object, frozen=True):
-    """hints.forZones[] and hints.forNodes[]: a zone's or node's name."""
+    """hints.forZones[] and hints.forNodes[]: the name of a zone or node."""
 
     name: str = ""
 
@@ -143,14 +142,14 @@ class EndpointHints(Object, frozen=True):
 
 
 class TargetReference(Object, frozen=True):
-    """targetRef of an endpoint: the Pod that it is."""
+    """targetRef of an endpoint: its Pod."""
 
     kind: str = ""
     name: str = ""
 
 
 class SliceEndpoint(Object, frozen=True):
-    """endpoints[] of an EndpointSlice. Only the first address counts (all are fungible, KEP-752)."""
+    """endpoints[] of an EndpointSlice. Only the first address is used (all are equivalent, KEP-752)."""
 
     addresses: tuple[str, ...] = ()
     conditions: EndpointConditions = EndpointConditions()
@@ -161,7 +160,7 @@ class SliceEndpoint(Object, frozen=True):
 
 
 class SlicePort(Object, frozen=True):
-    """ports[] of an EndpointSlice; no name is the empty one, a port without number is no port for a proxy."""
+    """ports[] of an EndpointSlice. A missing name is the empty name. Proxies ignore a port without a number."""
 
     name: str | None = None
     port: int | None = None
@@ -301,7 +300,7 @@ class Node(Object, frozen=True):
 
 
 class Namespace(Object, frozen=True):
-    """v1 Namespace; only its labels mean anything here."""
+    """v1 Namespace; only its labels are used."""
 
     metadata: ObjectMeta
 
@@ -313,7 +312,7 @@ class ServiceCIDRSpec(Object, frozen=True):
 
 
 class ServiceCIDR(Object, frozen=True):
-    """networking.k8s.io/v1 ServiceCIDR: where ClusterIPs come from."""
+    """networking.k8s.io/v1 ServiceCIDR: the prefixes of ClusterIPs."""
 
     metadata: ObjectMeta
     spec: ServiceCIDRSpec = ServiceCIDRSpec()
@@ -323,7 +322,7 @@ class ServiceCIDR(Object, frozen=True):
 
 
 class ServiceBackendPort(Object, frozen=True):
-    """port of a Service that a backend names: by name, or by number where the name is empty."""
+    """port of the Service of a backend: a name, or a number if the name is empty."""
 
     name: str = ""
     number: int = 0
@@ -337,7 +336,7 @@ class IngressServiceBackend(Object, frozen=True):
 
 
 class TypedReference(Object, frozen=True):
-    """resource of a backend: an object of any kind; nothing here serves one."""
+    """resource of a backend: an object of any kind; rulegen serves none."""
 
     kind: str = ""
     name: str = ""
@@ -366,7 +365,7 @@ class HTTPIngressRuleValue(Object, frozen=True):
 
 
 class IngressRule(Object, frozen=True):
-    """spec.rules[]; no host means every host."""
+    """spec.rules[]; a rule without a host applies to all hosts."""
 
     host: str = ""
     http: HTTPIngressRuleValue | None = None
@@ -395,7 +394,7 @@ class IngressStatus(Object, frozen=True):
 
 
 class Ingress(Object, frozen=True):
-    """networking.k8s.io/v1 Ingress. What its status says decides nothing; anyone who publishes addresses reads it."""
+    """networking.k8s.io/v1 Ingress. Its status is used only to publish addresses."""
 
     metadata: ObjectMeta
     spec: IngressSpec = IngressSpec()
@@ -416,7 +415,7 @@ class IngressClass(Object, frozen=True):
 
 
 class Secret(Object, frozen=True):
-    """v1 Secret: values of `data` in base64, of `string_data` as they are. Never shown, never logged."""
+    """v1 Secret: values in `data` are base64, values in `string_data` are plain. They are never shown or logged."""
 
     metadata: ObjectMeta
     type: str = ""
@@ -424,16 +423,16 @@ class Secret(Object, frozen=True):
     string_data: Labels = field(default_factory=dict)
 
     def __repr__(self) -> str:
-        """Return the name alone: a value must not get into a message or a log by way of a traceback."""
+        """Return only the name, so that no traceback can put a value into a message or a log."""
         return f"Secret({self.metadata.namespace}/{self.metadata.name})"
 
     def __rich_repr__(self) -> list[tuple[str, Any]]:
-        """Return the name alone to what prints structs field by field."""
+        """Return only the name, for libraries that print structs field by field."""
         return [("name", f"{self.metadata.namespace}/{self.metadata.name}")]
 
 
 class ConfigMap(Object, frozen=True):
-    """v1 ConfigMap: settings, headers, by key."""
+    """v1 ConfigMap: settings or headers by key."""
 
     metadata: ObjectMeta
     data: Labels = field(default_factory=dict)

@@ -1,1 +1,1 @@
-"""kube-proxy's configuration file, read and checked as kube-proxy does."""
+"""Reads and validates kube-proxy's configuration file, as kube-proxy does."""

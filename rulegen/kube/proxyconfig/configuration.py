@@ -16,7 +16,7 @@ KIND = "KubeProxyConfiguration"
 
 
 class IptablesSection(Object, frozen=True):
-    """iptables{}. An interval that is unset has kube-proxy's default."""
+    """iptables{}. An unset interval has kube-proxy's default."""
 
     masquerade_bit: int | None = None
     masquerade_all: bool = False
@@ -77,7 +77,7 @@ class ClientConnection(Object, frozen=True):
 
 
 class KubeProxyConfiguration(Object, frozen=True):
-    """A whole configuration; what kube-proxy has and rulegen needs not is accepted and left alone."""
+    """A complete configuration. Fields of kube-proxy that rulegen does not need are accepted and ignored."""
 
     api_version: str = API_VERSION
     kind: str = KIND
@@ -107,12 +107,12 @@ class KubeProxyConfiguration(Object, frozen=True):
     windows_run_as_service: bool = False
 
     def marks(self, section: str) -> IptablesSection | NftablesSection:
-        """Return the section that has a mode's packet mark."""
+        """Return the section with a mode's packet mark."""
         sections: dict[str, IptablesSection | NftablesSection] = {"iptables": self.iptables, "nftables": self.nftables}
         return sections[section]
 
     def periods(self, section: str) -> IptablesSection | IpvsSection | NftablesSection:
-        """Return the section that has a mode's sync periods."""
+        """Return the section with a mode's sync periods."""
         sections: dict[str, IptablesSection | IpvsSection | NftablesSection] = {
             "iptables": self.iptables,
             "ipvs": self.ipvs,

@@ -1,4 +1,4 @@
-"""Durations as Go writes them, which is how a KubeProxyConfiguration has them: `1m30s`, `250ms`, `-1s`.
+"""Durations in Go's syntax, as in a KubeProxyConfiguration: `1m30s`, `250ms`, `-1s`.
 
 Source: https://pkg.go.dev/time#ParseDuration
 """
@@ -14,16 +14,16 @@ _UNITS: Final = {"h": 3600.0, "m": 60.0, "s": 1.0, "ms": 1e-3, "us": 1e-6, "µs"
 _PART: Final = re.compile(r"([0-9]+\.?[0-9]*|\.[0-9]+)(h|ms|m|s|us|µs|μs|ns)")
 _WHOLE: Final = re.compile(rf"[-+]?(0|({_PART.pattern})+)\Z")
 MAX_CHARACTERS: Final = 256
-"""What is looked at: the expressions above take a square of it."""
+"""Maximum length of a duration: the time of the regular expressions above grows with its square."""
 LONGEST_S: Final = 2**63 / 1e9
-"""A duration is counted in nanoseconds, as a signed number of 64 bits."""
+"""Maximum of a duration in seconds: Go stores nanoseconds as a signed 64-bit integer."""
 
 
 def parse_duration(text: str) -> float:
     """Return a duration in seconds; it may be less than 0.
 
     Raises:
-        ValueError: It is none; the message names it.
+        ValueError: The text is not a duration; the message contains it.
 
     >>> parse_duration("1m30s"), parse_duration("-250ms"), parse_duration("0")
     (90.0, -0.25, 0.0)
@@ -36,7 +36,7 @@ def parse_duration(text: str) -> float:
 
 
 def seconds_of(text: str, default: float) -> float:
-    """Return a duration that was checked before, in seconds; the default for none.
+    """Return a validated duration in seconds; the default for an empty text.
 
     >>> seconds_of("1m30s", 5), seconds_of("", 5), seconds_of("250ms", 5)
     (90.0, 5, 0.25)

@@ -1,7 +1,7 @@
-"""Feature gates that kube-proxy 1.36 knows, and those that it locks.
+"""The feature gates of kube-proxy 1.36, and those that are locked to a value.
 
-A Kubernetes component knows the gates of all components, as they are registered in one place. What rulegen obeys is
-`AllowServiceExternalIPs` alone.
+Each Kubernetes component accepts the gates of all components, which are registered in one place. rulegen uses only
+`AllowServiceExternalIPs`.
 
 Source: https://kubernetes.io/docs/reference/command-line-tools-reference/feature-gates/
 """
@@ -95,7 +95,7 @@ _OTHERS: Final = """
 
 
 def gate_faults(gates: Mapping[str, bool]) -> Iterator[Fault]:
-    """Yield what kube-proxy would reject of the feature gates that a configuration sets."""
+    """Yield the faults for which kube-proxy rejects the feature gates of a configuration."""
     locked = {**dict.fromkeys(_LOCKED_ON.split(), True), **dict.fromkeys(_LOCKED_OFF.split(), False)}
     known = {*locked, *_OTHERS.split()}
     for name, is_on in gates.items():

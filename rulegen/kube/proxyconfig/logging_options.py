@@ -1,4 +1,4 @@
-"""What kube-proxy rejects of `logging`, as component-base's LoggingConfiguration is checked; rulegen obeys none of it.
+"""Validates `logging` as kube-proxy does (LoggingConfiguration of component-base). rulegen does not use these options.
 
 Source: https://pkg.go.dev/k8s.io/component-base/logs/api/v1#LoggingConfiguration
 """
@@ -18,11 +18,11 @@ _MOST: Final = 2**31 - 1
 
 
 def logging_faults(logging: Mapping[str, Any], gates: Mapping[str, bool]) -> Iterator[Fault]:
-    """Yield every value that cannot be.
+    """Yield a fault for each invalid value.
 
     Args:
-        logging: The field as it is written.
-        gates: The feature gates that the configuration sets: some options need one.
+        logging: The parsed field.
+        gates: The feature gates of the configuration: some options need one.
     """
     form = logging.get("format", "")
     if form not in ("", *FORMATS):

@@ -1,4 +1,4 @@
-"""Which sections of a configuration each mode reads: one row each. A backend's row names its own."""
+"""The sections of a configuration that each mode reads. Each row of `backends/table.py` refers to one."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ModeSections:
-    """What a mode reads of a configuration.
+    """The sections of a configuration that a mode reads.
 
     Attributes:
-        periods: The section that has its sync periods.
-        marks: The section that has its packet mark.
-        min_sync_s: The least time between two writes where the configuration says nothing, in seconds.
-        has_virtual_servers: Whether it reads what `ipvs` says of virtual servers.
-        caution: What a user should know of the mode; empty for nothing.
+        periods: The section with the mode's sync periods.
+        marks: The section with the mode's packet mark.
+        min_sync_s: Default of the minimum time between two writes, in seconds.
+        has_virtual_servers: Whether the mode reads the options of virtual servers in the section `ipvs`.
+        caution: A warning about the mode; empty for none.
     """
 
     periods: str = "iptables"
@@ -30,7 +30,7 @@ class ModeSections:
 
 
 DEFAULT_MODE: Final = "iptables"
-"""The mode where the configuration names none, as in kube-proxy."""
+"""The mode of a configuration without `mode`, as in kube-proxy."""
 
 MODES: Final[Mapping[str, ModeSections]] = MappingProxyType(
     {
@@ -43,9 +43,9 @@ MODES: Final[Mapping[str, ModeSections]] = MappingProxyType(
         ),
     }
 )
-"""By `mode` of the configuration, of the modes that rulegen has; kube-proxy's nftables mode is none of them."""
+"""Keyed by `mode` of the configuration. rulegen does not have kube-proxy's nftables mode."""
 
 
 def sections_of(mode: str, modes: Mapping[str, ModeSections]) -> ModeSections:
-    """Return what a mode reads; of an unknown mode, which is a fault of its own, what the default mode reads."""
+    """Return the sections of a mode; for an unknown mode, which is a separate fault, those of the default mode."""
     return modes.get(mode or DEFAULT_MODE, ModeSections())

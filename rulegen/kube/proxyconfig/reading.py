@@ -1,4 +1,4 @@
-"""A document read as KubeProxyConfiguration: unknown fields are warned of, what kube-proxy rejects is an error."""
+"""Reads a document as a KubeProxyConfiguration: returns unknown fields; errors are the same as in kube-proxy."""
 
 from __future__ import annotations
 
@@ -22,16 +22,17 @@ if TYPE_CHECKING:
 def read_config(
     document: object, source: str, *, is_whole: bool = True, modes: Mapping[str, ModeSections] = MODES
 ) -> tuple[KubeProxyConfiguration, tuple[str, ...]]:
-    """Return the configuration that a parsed document holds, and the paths of the fields that nobody knows.
+    """Return the configuration in a parsed document, and the paths of its unknown fields.
 
     Args:
         document: Mappings, lists and scalars.
         source: Its file, for messages.
-        is_whole: Whether nothing else is put over it: then fields must fit together, too.
-        modes: The modes that there are, and which sections each reads.
+        is_whole: Whether the configuration is complete, so that rules between fields are checked too. False if options
+            of the command line are merged into it later.
+        modes: All modes, each with the sections that it reads.
 
     Raises:
-        ConfigError: It is none, or kube-proxy would reject it; the message names all faults.
+        ConfigError: The document is not a configuration, or kube-proxy would reject it; the message names all faults.
     """
     if not isinstance(document, dict):
         raise ConfigError(
@@ -62,14 +63,14 @@ def _shown(value: object) -> str:
 
 
 def _told(error: Exception) -> str:
-    """Return what msgspec says with the path first, as all other faults have it."""
+    """Return the message of an error of msgspec with the path first, like all other faults."""
     message = printable(str(error).replace("`", ""), 300)
     words, at, path = message.rpartition(" - at $.")
     return f"{path}: {words[:1].lower()}{words[1:]}" if at else message
 
 
 def _without_nulls(value: Any) -> Any:
-    """A null is an absent field."""
+    """Return a value without null fields: they count as missing."""
     if isinstance(value, dict):
         return {key: _without_nulls(item) for key, item in value.items() if item is not None}
     return value

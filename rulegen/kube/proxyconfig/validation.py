@@ -1,4 +1,4 @@
-"""What kube-proxy 1.36 rejects of a configuration before it looks at a node, and what it warns about."""
+"""Validates a configuration as kube-proxy 1.36 does before it reads the node: faults and warnings."""
 
 from __future__ import annotations
 
@@ -28,19 +28,20 @@ SCHEDULERS: Final = (
 """The schedulers of Linux (net/netfilter/ipvs)."""
 PRIMARY: Final = "primary"
 _HIDDEN_METRICS: Final = "1.35"
-"""The minor version before 1.36: only what was hidden last can be shown again."""
+"""The only valid value of showHiddenMetricsForVersion: the minor version before 1.36."""
 LONGEST_TIMEOUT_S: Final = 2**31 // 1000
-"""INT_MAX / HZ: what IPVS takes at most."""
+"""Maximum of an IPVS timeout in seconds: INT_MAX / HZ."""
 _PORT: Final = re.compile(r"[0-9]{1,5}\Z")
 _HOST_PORT: Final = re.compile(r"(\[(?P<ipv6>[^\[\]]*)\]|(?P<host>[^\[\]:]*)):(?P<port>[^\[\]:]*)\Z")
 _INT32: Final = range(-(2**31), 2**31)
 
-# IFNAMSIZ less the final NUL, of what the kernel's dev_valid_name() takes, less what iptables reads as its own.
+# At most IFNAMSIZ - 1 characters. Only characters that dev_valid_name() of the kernel accepts and iptables does not
+# interpret.
 _INTERFACE: Final = re.compile(r"[A-Za-z0-9_.:@-]{1,15}\Z")
 
 
 def refusals(config: KubeProxyConfiguration, modes: Mapping[str, ModeSections] = MODES) -> Iterator[Fault]:
-    """Yield every value that cannot be, whatever stands in other fields."""
+    """Yield a fault for each value that is invalid by itself, regardless of other fields."""
     yield from gate_faults(config.feature_gates)
     yield from logging_faults(config.logging, config.feature_gates)
     yield from _names(config, modes)
@@ -54,7 +55,7 @@ def refusals(config: KubeProxyConfiguration, modes: Mapping[str, ModeSections] =
 
 
 def joint_refusals(config: KubeProxyConfiguration, modes: Mapping[str, ModeSections] = MODES) -> Iterator[Fault]:
-    """Yield what cannot be as other fields stand; values that are read in one mode only count in that mode."""
+    """Yield a fault for each value that is invalid together with others; values that the mode ignores are skipped."""
     mode = config.detect_local_mode or DETECT_LOCAL_MODES[0]
     named = (
         ("BridgeInterface", "bridgeInterface", config.detect_local.bridge_interface),
@@ -77,7 +78,7 @@ def joint_refusals(config: KubeProxyConfiguration, modes: Mapping[str, ModeSecti
 
 
 def cautions(config: KubeProxyConfiguration, modes: Mapping[str, ModeSections] = MODES) -> Iterator[str]:
-    """Yield what a user should know of a configuration that can be used."""
+    """Yield warnings about a valid configuration."""
     if not config.node_port_addresses:
         yield (
             "nodePortAddresses is unset: node ports are open on all local addresses;"
@@ -94,10 +95,10 @@ def cautions(config: KubeProxyConfiguration, modes: Mapping[str, ModeSections] =
 
 
 def host_and_port(text: str) -> tuple[str, int]:
-    """Return the parts of `IP:port`, as `10.0.0.1:80` or `[::1]:80`, with the address as it is written.
+    """Return address and port of `IP:port`, such as `10.0.0.1:80` or `[::1]:80`; the address as text.
 
     Raises:
-        ValueError: It is none; the message says what it should be.
+        ValueError: The text has another form; the message names the expected one.
     """
     parts = _HOST_PORT.match(text)
     if parts is None:
@@ -149,7 +150,7 @@ def _numbers(config: KubeProxyConfiguration, sections: ModeSections) -> Iterator
 
 
 def _durations(config: KubeProxyConfiguration, sections: ModeSections) -> Iterator[Fault]:
-    """Yield what is no duration, and what is less than 0 and is read whatever the mode is."""
+    """Yield faults of durations: invalid ones in all sections, and negative ones that are invalid in this mode."""
     is_ipvs = sections.has_virtual_servers
     conntrack = config.conntrack
     for path, text, may_be_negative in (
@@ -184,7 +185,7 @@ def _duration_fault(path: str, text: str, *, may_be_negative: bool) -> Iterator[
 
 
 def _ipvs(config: KubeProxyConfiguration) -> Iterator[Fault]:
-    """Yield what is read in ipvs mode only."""
+    """Yield faults of values that only ipvs mode reads."""
     for path, text in (
         ("ipvs.syncPeriod", config.ipvs.sync_period),
         ("ipvs.minSyncPeriod", config.ipvs.min_sync_period),
@@ -228,7 +229,7 @@ def _networks(config: KubeProxyConfiguration) -> Iterator[Fault]:
 
 
 def _cluster_cidr_faults(text: str) -> Iterator[Fault]:
-    """Yield what is wrong with clusterCIDR: it holds one prefix, or one of each family."""
+    """Yield the faults of clusterCIDR: it must contain one prefix, or one of each family."""
     cidrs: Sequence[str] = text.split(",") if text else ()
     faults = [fault for cidr in cidrs for fault in _cidr_fault("clusterCIDR", cidr)]
     yield from faults
@@ -246,7 +247,7 @@ def _cidr_fault(path: str, cidr: str) -> Iterator[Fault]:
 
 
 def _period(text: str) -> float | None:
-    """Return a duration in seconds; None for none, and for what is none."""
+    """Return a duration in seconds; None for an empty or invalid text."""
     try:
         return parse_duration(text)
     except ValueError:

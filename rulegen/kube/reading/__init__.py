@@ -1,1 +1,1 @@
-"""Text to objects: YAML, JSON and lines of a watch, with each fault by its path."""
+"""Reads objects from YAML, JSON and lines of a watch; each fault has its path."""

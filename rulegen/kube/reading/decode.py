@@ -1,4 +1,4 @@
-"""Documents to typed objects: fast where all is well, and with every fault named where it is not."""
+"""Decodes documents into typed objects: fast for valid ones, with all faults for invalid ones."""
 
 from __future__ import annotations
 
@@ -27,15 +27,15 @@ if TYPE_CHECKING:
 
 
 BATCH: Final = 128
-"""Objects of a page that are decoded before their memory is counted."""
+"""Number of objects of a page that are decoded between two calls of `keep`."""
 
 
 @dataclass(frozen=True, slots=True)
 class Unknown:
-    """An object of a kind that means nothing here, as `apps/v1 Deployment`.
+    """An object of a kind that rulegen does not read, such as `apps/v1 Deployment`.
 
     Attributes:
-        workload: Where it makes Pods: the labels of those.
+        workload: The workload with the labels of its Pods; None if the object is not one.
     """
 
     kind: str
@@ -44,7 +44,7 @@ class Unknown:
 
 
 def decode(document: Document) -> Decoded | Rejected | Unknown:
-    """Return the typed object that a document is, or all that is wrong with it."""
+    """Return the typed object in a document, or its rejection with all faults."""
     struct = KINDS.get((document.api_version, document.kind))
     if struct is None:
         return Unknown(f"{document.api_version} {document.kind}", document.source, read_workload(document))
@@ -60,7 +60,7 @@ def decode(document: Document) -> Decoded | Rejected | Unknown:
 
 
 def _checked(kube_object: KubeObject | LegacyIngress, source: str) -> Decoded | Rejected:
-    """Check an object; one of an older version of the API as what it is today."""
+    """Validate an object; an Ingress of an older API version is converted to v1 before."""
     if not isinstance(kube_object, LegacyIngress):
         return check(kube_object, source)
     verdict = check(modern(kube_object), source)
@@ -68,7 +68,7 @@ def _checked(kube_object: KubeObject | LegacyIngress, source: str) -> Decoded | 
 
 
 def _decode_slowly(document: Document, struct: type[KubeObject | LegacyIngress]) -> Decoded | Rejected:
-    """Drop nulls and try again; then say what is wrong, all of it."""
+    """Decode without null fields; if this fails too, return the rejection with all faults."""
     content = document.content
     try:
         value = plain_json(content) if isinstance(content, msgspec.Raw) else content
@@ -82,7 +82,7 @@ def _decode_slowly(document: Document, struct: type[KubeObject | LegacyIngress])
 
 
 def _title(kind: str, struct: type[KubeObject | LegacyIngress], value: Any) -> str:
-    """Return how an object is called that could not be typed: what its metadata says, made harmless."""
+    """Return the title of an object that could not be typed, from its metadata, with printable characters only."""
     metadata = value.get("metadata") if isinstance(value, dict) else None
     named = metadata if isinstance(metadata, dict) else {}
     name, namespace = named.get("name"), named.get("namespace")
@@ -92,7 +92,7 @@ def _title(kind: str, struct: type[KubeObject | LegacyIngress], value: Any) -> s
 
 
 def _uid(value: Any, struct: type[KubeObject | LegacyIngress]) -> str:
-    """Return the UID of an object that could not be typed; empty for none."""
+    """Return the UID of an object that could not be typed; empty if it has none or is confidential."""
     metadata = value.get("metadata") if isinstance(value, dict) and struct not in CONFIDENTIAL else None
     uid = metadata.get("uid") if isinstance(metadata, dict) else None
     return printable(uid) if isinstance(uid, str) else ""
@@ -105,10 +105,10 @@ class ListPage(NamedTuple):
     """One page of a list of an API server.
 
     Attributes:
-        objects: What can be used.
-        rejected: What cannot, with its faults.
-        continue_token: Asks for the next page; empty on the last one.
-        resource_version: Where a watch continues.
+        objects: The valid objects.
+        rejected: The invalid objects with their faults.
+        continue_token: Token to request the next page; empty on the last page.
+        resource_version: The resourceVersion at which a watch starts after the list.
     """
 
     objects: list[Decoded]
@@ -123,7 +123,7 @@ class _PageMetadata(msgspec.Struct):
 
 
 class _Page(msgspec.Struct):
-    """A page with the text of its items; Go prints an empty list as null now and then."""
+    """A page with the text of its items; Go may write an empty list as null."""
 
     metadata: _PageMetadata = msgspec.field(default_factory=_PageMetadata)
     items: tuple[msgspec.Raw, ...] | None = None
@@ -136,18 +136,18 @@ def decode_list(
     source: str = "API server",
     keep: Callable[[Sequence[Decoded | Rejected]], None] = lambda _: None,
 ) -> ListPage:
-    """Return the objects of one page, straight from the JSON bytes of an API server.
+    """Return the objects of one page of an API server.
 
-    Each item is decoded on its own: one bad object harms only itself.
+    Each item is decoded separately: an invalid object affects only itself.
 
     Args:
-        raw: The page.
-        kind: Of its items.
-        source: Of the page, for messages.
-        keep: Is given the objects, some at a time, and raises where there are too many of them.
+        raw: The JSON text of the page.
+        kind: The kind of its items.
+        source: The source of the page, for messages.
+        keep: Receives the objects in batches; raises if there are too many.
 
     Raises:
-        InputError: The page as a whole is no list.
+        InputError: The page is not a list.
     """
     try:
         content = msgspec.json.decode(raw, type=_Page)
@@ -169,7 +169,7 @@ def decode_list(
 def decode_object(
     raw: bytes | bytearray | msgspec.Raw, kind: type[KubeObject], *, source: str = "API server"
 ) -> Decoded | Rejected:
-    """Return one object of a known kind from its JSON text, or all that is wrong with it."""
+    """Return one object of a known kind from its JSON text, or its rejection with all faults."""
     if len(memoryview(raw)) > MAX_PLAIN_VALUES and value_count(memoryview(raw)) > MAX_PLAIN_VALUES:
         return _of_too_many_values(raw, kind, source)
     try:

@@ -1,7 +1,7 @@
-"""Text of files to Kubernetes documents: JSON or YAML, one or many, Lists unfolded. What they mean is `decode`'s part.
+"""Splits JSON and YAML texts into Kubernetes documents, and Lists into their items. `decode` gives them their types.
 
-A document that cannot be read harms only itself: it is told as `Rejected` and the rest of the file is read on. JSON is
-kept as text until it is decoded into a struct, so a large file never stands in memory as Python objects.
+An invalid document affects only itself: it is returned as `Rejected`, and the rest of the file is read. JSON stays text
+until it is decoded into a struct, so a large file is never in memory as plain Python objects.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ _TYPED_LISTS: Final = frozenset(f"{kind}List" for _, kind in KINDS)
 
 
 class Source(NamedTuple):
-    """A text from outside: its name for people, and its bytes."""
+    """An input text: its name for messages, and its bytes."""
 
     name: str
     content: bytes
@@ -54,13 +54,13 @@ class Source(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Document:
-    """One Kubernetes object, not typed yet.
+    """One Kubernetes object before typing.
 
     Attributes:
-        source: File and place, as `deploy/web.yaml:12` or `world.json: items[3]`.
-        api_version: Its apiVersion, from its typed list where it has none of its own.
-        kind: Its kind, likewise.
-        content: Its fields: JSON text, or a mapping without nulls. Not in its `repr`: it may be a Secret.
+        source: File and position, such as `deploy/web.yaml:12` or `world.json: items[3]`.
+        api_version: Its apiVersion, else that of the typed list that contains it.
+        kind: Its kind, else that of the typed list that contains it.
+        content: Its fields: JSON text, or a mapping without nulls. Not part of `repr`: it may be a Secret.
     """
 
     source: str
@@ -70,7 +70,7 @@ class Document:
 
 
 class _DocumentHead(msgspec.Struct, rename="camel"):
-    """What must be known of a JSON document before it is typed."""
+    """The fields of a JSON document that are read before typing."""
 
     api_version: str = ""
     kind: str = ""
@@ -78,7 +78,7 @@ class _DocumentHead(msgspec.Struct, rename="camel"):
 
 
 class _TextPosition(NamedTuple):
-    """Where a value stands and what it inherits from the typed list around it."""
+    """The position of a value, and the apiVersion and kind from the typed list that contains it."""
 
     source: str
     path: str = ""
@@ -90,15 +90,15 @@ class _TextPosition(NamedTuple):
         return f"{self.source}: {self.path}" if self.path else self.source
 
     def refuse(self, message: str, field: str = "") -> Rejected:
-        """Return the rejection of the document that stands here."""
+        """Return the rejection of the document at this position."""
         return Rejected(str(self), self.source, (Fault(field, message),))
 
 
 def read_documents(source: Source) -> Iterator[Document | Rejected]:
-    """Yield the documents of one text in order. What cannot be read is yielded as Rejected, with the line.
+    """Yield the documents of one text in order, and invalid ones as Rejected, with the line.
 
-    A text that starts with `{` or `[` is read as JSON first; every other text is YAML. Empty documents are passed over.
-    After `MAX_REFUSED` documents that are no Kubernetes objects the file is given up: it is something else.
+    A text that starts with `{` or `[` is read as JSON first, all others as YAML. Empty documents are skipped. After
+    `MAX_REFUSED` invalid documents, the rest of the text is skipped: it does not contain Kubernetes objects.
     """
     refused = 0
     for document in _read_all(source):
@@ -128,7 +128,7 @@ def _read_all(source: Source) -> Iterator[Document | Rejected]:
 
 
 def _not_utf8_at(content: bytes) -> int | None:
-    """Return the position of the first byte that is not UTF-8. Looks at a piece at a time: memory stays small."""
+    """Return the position of the first byte that is not UTF-8; decodes piece by piece to save memory."""
     if content.isascii():
         return None
     decoder = codecs.getincrementaldecoder("utf-8")()
@@ -161,7 +161,7 @@ def _read_yaml_text(place: _TextPosition, content: bytes) -> Iterator[Document |
 
 
 def _unfold(place: _TextPosition, value: Any, item_sources: Sequence[str] = ()) -> Iterator[Document | Rejected]:
-    """Yield the object that `value` is, or the objects that it is a list of."""
+    """Yield the object in `value`, or the objects of a list."""
     if not isinstance(value, dict):
         yield place.refuse(f"expected a Kubernetes object, got {described(value)}")
         return
@@ -186,7 +186,7 @@ def _unfold(place: _TextPosition, value: Any, item_sources: Sequence[str] = ()) 
 
 
 def _unnamed(kind: Any, api_version: Any) -> tuple[str, str] | None:
-    """Return what is wrong with kind and apiVersion, and the field, if anything is."""
+    """Return the fault of apiVersion or kind, and the field; None if both are valid."""
     for name, value in (("apiVersion", api_version), ("kind", kind)):
         if value == "":
             return "missing: this is not a Kubernetes object", name
@@ -198,12 +198,12 @@ def _unnamed(kind: Any, api_version: Any) -> tuple[str, str] | None:
 
 
 def _is_list(kind: str, *, has_items: bool) -> bool:
-    """Tell whether a kind is a list of objects: `List`, `ServiceList`; also a list whose items are null."""
+    """Return whether a kind is a list of objects, such as `List` or `ServiceList`, even if its items are null."""
     return kind == "List" or kind in _TYPED_LISTS or (kind.endswith("List") and has_items)
 
 
 def _inside(place: _TextPosition, kind: str, api_version: str, index: int) -> _TextPosition | None:
-    """Return the place of an item. Items of typed lists may leave out what the list says; items of a List may not."""
+    """Return the position of an item. Items of typed lists inherit apiVersion and kind; items of a List do not."""
     if place.nested >= MAX_NESTED_LISTS:
         return None
     path = f"{place.path}.items[{index}]" if place.path else f"items[{index}]"
@@ -216,7 +216,7 @@ def _inside(place: _TextPosition, kind: str, api_version: str, index: int) -> _T
 
 
 def _read_json_text(place: _TextPosition, content: bytes) -> Iterator[Document | Rejected]:
-    """Read one JSON value, several one after the other, or YAML that merely starts like JSON."""
+    """Yield the documents of one JSON value, of several consecutive ones, or of YAML that starts like JSON."""
     if content.count(b",") > MAX_JSON_COMMAS:
         yield place.refuse(f"more than {MAX_JSON_COMMAS} values in one file: not read")
         return
@@ -246,7 +246,7 @@ def _read_json_text(place: _TextPosition, content: bytes) -> Iterator[Document |
 
 
 def _unfold_raw(place: _TextPosition, raw: msgspec.Raw) -> Iterator[Document | Rejected]:
-    """As `_unfold`, for JSON text. Whatever is not plain goes the slower way, which finds the words for it."""
+    """Yield the same as `_unfold` for JSON text. Faulty values are read again as plain values, to name the fault."""
     try:
         head = msgspec.json.decode(raw, type=_DocumentHead)
     except (msgspec.DecodeError, RecursionError):
@@ -277,7 +277,7 @@ def _unfold_slowly(place: _TextPosition, raw: msgspec.Raw) -> Iterator[Document 
 
 
 def _read_json_stream(place: _TextPosition, content: bytes) -> Iterator[Document | Rejected]:
-    """Read JSON values that stand one after the other, as `kubectl` accepts them."""
+    """Yield the documents of consecutive JSON values, which `kubectl` accepts too."""
     text = content.decode("utf-8")
     decoder = json.JSONDecoder()
     start, line = 0, 1

@@ -1,4 +1,4 @@
-"""JSON text to plain values, where a struct will not do."""
+"""Reads JSON into plain values, for cases that a struct does not cover."""
 
 from __future__ import annotations
 
@@ -10,15 +10,15 @@ import msgspec
 MAX_JSON_DEPTH: Final = 100
 MAX_JSON_COMMAS: Final = 20_000_000
 MAX_PLAIN_VALUES: Final = 1_000_000
-"""The most values of one JSON document that become Python objects: some 200 MB at most."""
+"""Maximum number of values in a JSON document that is read into Python objects: about 200 MB at most."""
 _ESCAPE: Final = re.compile(
     rb"\\(?:u[dD][89abAB][0-9a-fA-F]{2}\\u[dD][c-fC-F][0-9a-fA-F]{2}|(u[dD][89a-fA-F][0-9a-fA-F]{2})|.)", re.DOTALL
 )
-"""An escape: both halves of a character, one half alone, any other."""
+"""An escape: a surrogate pair, half of a surrogate pair, or any other."""
 
 
 def value_count(raw: bytes | bytearray | memoryview) -> int:
-    """Return how many values JSON text has at most: what it takes as objects goes with them, not with its size.
+    """Return an upper limit of the number of values in JSON text: memory depends on it, not on the size of the text.
 
     >>> value_count(b'[{}, {"a": [1, 2]}]')
     6
@@ -28,11 +28,11 @@ def value_count(raw: bytes | bytearray | memoryview) -> int:
 
 
 def plain_json(raw: bytes | msgspec.Raw) -> Any:
-    """Return what JSON text says, nulls in objects dropped (a null is an absent field).
+    """Return the value in JSON text, without null fields of objects (they count as missing).
 
     Raises:
-        ValueError: It is not JSON, nested deeper than `MAX_JSON_DEPTH`, or holds more than `MAX_PLAIN_VALUES`; the
-            message says so in a few words.
+        ValueError: The text is not JSON, is nested deeper than `MAX_JSON_DEPTH`, or has more than `MAX_PLAIN_VALUES`
+            values; the message names the reason.
     """
     if value_count(memoryview(raw)) > MAX_PLAIN_VALUES:
         raise ValueError(f"more than {MAX_PLAIN_VALUES} values in one document: not read")
@@ -49,7 +49,7 @@ def without_nulls(value: Any, depth: int = 0) -> Any:
     """Return `value` without the null fields of its mappings.
 
     Raises:
-        ValueError: It is nested deeper than `MAX_JSON_DEPTH`.
+        ValueError: The value is nested deeper than `MAX_JSON_DEPTH`.
     """
     if depth > MAX_JSON_DEPTH:
         raise ValueError(f"more than {MAX_JSON_DEPTH} levels deep")
@@ -61,13 +61,13 @@ def without_nulls(value: Any, depth: int = 0) -> Any:
 
 
 def with_whole_characters(content: bytes) -> bytes:
-    """Return JSON text with U+FFFD for each escape that is half of a character, as Go's decoder reads it.
+    """Return JSON text with U+FFFD in place of each escape of half a surrogate pair, as in Go's decoder.
 
-    One such escape would else make a whole file unreadable, and harm all the objects in it.
+    Otherwise, one such escape would make a whole file with all its objects unreadable.
     """
     mended = bytearray()
     copied = 0
-    for match in _ESCAPE.finditer(content):  # a substitution would hold a piece for each escape at the same time
+    for match in _ESCAPE.finditer(content):  # re.sub would keep a piece for each escape in memory
         if match[1]:
             mended += content[copied : match.start()]
             mended += rb"\ufffd"
@@ -76,16 +76,16 @@ def with_whole_characters(content: bytes) -> bytes:
 
 
 def json_problem(problem: str) -> str:
-    """Return what msgspec says about broken JSON, in the tone of our messages."""
+    """Return msgspec's message about invalid JSON in the style of rulegen's messages."""
     return problem.removeprefix("JSON is malformed: ").partition(" - at ")[0].lower()
 
 
 def json_line(content: bytes, problem: str) -> int:
-    """Return the line that `… (byte 123)` is on, or the last one where the text ends too soon."""
+    """Return the line of the position in `… (byte 123)`; without a position, the last line."""
     return content.count(b"\n", 0, json_position(content, problem)) + 1
 
 
 def json_position(content: bytes, problem: str) -> int:
-    """Return where msgspec found a problem: `… (byte 123)`, or the end of the text."""
+    """Return the position in a message of msgspec such as `… (byte 123)`; without one, the end of the text."""
     digits = problem.rpartition("(byte ")[2].rstrip(")")
     return int(digits) if digits.isdigit() else len(content)

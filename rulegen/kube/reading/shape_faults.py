@@ -1,6 +1,6 @@
-"""The shape of a document against the struct that it should be: every field of a wrong type, by its path.
+"""Compares a document with the struct of its kind, and returns all fields of a wrong type with their paths.
 
-The structs of `rulegen.kube.objects.structs` are the only schema; nothing is said twice.
+The structs of `rulegen.kube.objects.structs` are the only schema.
 """
 
 from __future__ import annotations
@@ -36,12 +36,12 @@ def _shape_of(struct: type[Struct]) -> inspect.Type:
 
 
 def shape_faults(value: Any, struct: type[Struct], *, confidential: bool = False) -> tuple[Fault, ...]:
-    """Return every type fault of a document in the order of the struct's fields, at most `MAX_FAULTS`.
+    """Return all type faults of a document in the order of the struct's fields, at most `MAX_FAULTS`.
 
     Args:
-        value: Mappings, lists and scalars, null fields dropped.
-        struct: What it should be.
-        confidential: Whether its values must not be shown.
+        value: Mappings, lists and scalars, without null fields.
+        struct: The expected struct.
+        confidential: Whether messages must not contain values.
     """
     faults: list[Fault] = []
     for fault in _faults(value, _shape_of(struct), "", described_type if confidential else described):
@@ -75,7 +75,7 @@ def _faults(value: Any, shape: inspect.Type, path: str, say: Callable[[Any], str
 
 
 def _misfit(value: Any, shape: inspect.UnionType, path: str, say: Callable[[Any], str]) -> Iterator[Fault]:
-    """An optional field has the faults of what it optionally is; any other union has one fault."""
+    """Yield the faults of a union: for an optional field, those of its type; for any other union, one fault."""
     real = [member for member in shape.types if not isinstance(member, inspect.NoneType)]
     if len(real) == 1:
         yield from _faults(value, real[0], path, say)
@@ -84,7 +84,7 @@ def _misfit(value: Any, shape: inspect.UnionType, path: str, say: Callable[[Any]
 
 
 def _fits(value: Any, shape: inspect.Type) -> bool:
-    """Tell whether a value fits wholly; what has fields of its own never does, so that they are looked at."""
+    """Return whether a value has the type; False for collections, so that their fields and items are checked."""
     match shape:
         case inspect.IntType():
             return isinstance(value, int) and not isinstance(value, bool)

@@ -1,6 +1,6 @@
-"""The lines of a watch: each is one JSON document with a type and an object.
+"""Reads the lines of a watch: each is a JSON document with a type and an object.
 
-Source: the Kubernetes API concepts, "Efficient detection of changes". A resourceVersion is opaque: kept as it came.
+Source: the Kubernetes API concepts, "Efficient detection of changes". A resourceVersion is opaque and stays unchanged.
 """
 
 from __future__ import annotations
@@ -19,12 +19,12 @@ if TYPE_CHECKING:
     from rulegen.kube.objects.kinds import KubeObject
 
 GONE: Final = 410
-"""The HTTP status, also in an ERROR event: the resourceVersion is older than what the server remembers."""
+"""HTTP status, also in an ERROR event: the server does not have the history since this resourceVersion any more."""
 
 
 @dataclass(frozen=True, slots=True)
 class WatchLine:
-    """An event, and the resourceVersion from which a watch goes on after it; empty if the server did not say."""
+    """An event, and the resourceVersion at which a watch continues after it; empty if the server did not send one."""
 
     event: Changed | Gone
     version: str
@@ -32,19 +32,19 @@ class WatchLine:
 
 @dataclass(frozen=True, slots=True)
 class Bookmark:
-    """Nothing happened up to this resourceVersion."""
+    """The watch has reached this resourceVersion without further events."""
 
     version: str
 
 
 @dataclass(frozen=True, slots=True)
 class WatchRefusal:
-    """The server ends the watch with an error.
+    """An error with which the server ends the watch.
 
     Attributes:
-        code: As an HTTP status; 0 if it does not say.
-        message: For people, printable.
-        retry_after: Seconds for which the server wants to be left alone.
+        code: The HTTP status; 0 if the server did not send one.
+        message: The server's message, printable.
+        retry_after: Seconds to wait before the next request.
     """
 
     code: int
@@ -82,12 +82,12 @@ class _Status(msgspec.Struct):
 
 
 def read_line(raw: bytes | bytearray, kind: type[KubeObject], *, source: str = "API server") -> Line:
-    """Return what a line of a watch for objects of a kind says.
+    """Return the content of a line of a watch for objects of a kind.
 
-    An object that cannot be used is an event like any other, with its faults, as long as it has a name.
+    An invalid object with a name is an event with its faults.
 
     Raises:
-        InputError: It is no such line: no JSON, of no known type, an object of another kind or without a name.
+        InputError: The line is not JSON, its type is unknown, or its object has another kind or no name.
     """
     try:
         envelope = msgspec.json.decode(raw, type=_Envelope)

@@ -1,6 +1,6 @@
-"""Workloads: objects that a controller makes Pods of. They have no addresses, so no endpoint comes from one.
+"""Workloads: objects such as Deployments, from which controllers create Pods. No endpoints are derived from them.
 
-Only the labels of their Pods are read, to say whose Pods a Service lacks.
+Only the labels of their Pods are read, for a warning about Services whose Pods are missing.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ GROUPS: Final = frozenset({"apps", "batch", "extensions", "apps.openshift.io", "
 MAX_LABELS: Final = 64
 MAX_WORKLOADS: Final = 100_000
 MAX_LOOKED_AT: Final = 1_000
-"""Workloads that one selector is compared with, at most."""
+"""Maximum number of workloads that one selector is compared with."""
 
 
 class _PodTemplate(Object, frozen=True):
@@ -58,7 +58,7 @@ class _JobTemplate(Object, frozen=True):
 
 
 class _WorkloadSpec(Object, frozen=True):
-    """spec of a workload; a CronJob has its template further in."""
+    """spec of a workload; the template of a CronJob is below `job_template`."""
 
     template: _PodTemplate | None = None
     job_template: _JobTemplate | None = None
@@ -72,7 +72,7 @@ class _Workload(Object, frozen=True):
 
 
 class Workload(NamedTuple):
-    """A workload, and the labels that its Pods have."""
+    """A workload, and the labels of its Pods."""
 
     kind: str
     namespace: str
@@ -84,7 +84,7 @@ class Workload(NamedTuple):
 
 
 def read_workload(document: Document) -> Workload | None:
-    """Return the workload that a document is; None for any other object, and for one that cannot be read."""
+    """Return the workload in a document; None if it is another kind or invalid."""
     group, _, _ = document.api_version.rpartition("/")
     if document.kind not in KINDS or group not in GROUPS:
         return None
@@ -94,7 +94,7 @@ def read_workload(document: Document) -> Workload | None:
             decoded = msgspec.json.decode(content, type=_Workload)
         else:
             decoded = msgspec.convert(content, _Workload)
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):  # it is counted as an unknown kind all the same
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):  # it still counts as an unknown kind
         return None
     spec = decoded.spec
     template = spec.template or (spec.job_template.spec.template if spec.job_template else None)
@@ -110,19 +110,19 @@ class Workloads:
     """Workloads by namespace and label of their Pods."""
 
     def __init__(self) -> None:
-        """Start with none."""
+        """Start without workloads."""
         self._count = 0
         self._by_label: defaultdict[tuple[str, str, str], list[Workload]] = defaultdict(list)
 
     def add(self, workload: Workload) -> None:
-        """Take one in; of a flood of them no more than memory allows."""
+        """Add a workload; after `MAX_WORKLOADS`, ignore it, to limit memory."""
         if self._count < MAX_WORKLOADS:
             self._count += 1
             for key, value in workload.labels:
                 self._by_label[workload.namespace, key, value].append(workload)
 
     def selected(self, namespace: str, selector: Mapping[str, str]) -> list[Workload]:
-        """Return the workloads whose Pods a selector selects, in order of kind and name."""
+        """Return the workloads whose Pods a selector matches, sorted by kind and name."""
         if not selector or not self._count:
             return []
         narrowest = min((self._by_label.get((namespace, *pair), []) for pair in selector.items()), key=len)
@@ -130,7 +130,7 @@ class Workloads:
         return sorted(workload for workload in narrowest[:MAX_LOOKED_AT] if wanted <= dict(workload.labels).items())
 
     def missing_pods(self, service: Service) -> str:
-        """Return the warning that a Service has no endpoints since the Pods of its workloads are absent; else empty."""
+        """Return the warning that the Pods of a Service's workloads are missing; empty if it has no workloads."""
         namespace, name = service.metadata.namespace, service.metadata.name
         selected = self.selected(namespace, service.spec.selector)
         if not selected:

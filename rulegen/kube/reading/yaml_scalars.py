@@ -1,8 +1,8 @@
-"""What a scalar of YAML means.
+"""Resolves YAML scalars.
 
-YAML 1.1 as kubectl reads it: `yes` and `on` are booleans, `0x50` and `0120` are integers, but timestamps and
-sexagesimals (`1:30`) are text. What most writers of YAML leave bare though it is text stays text here too, where
-kubectl would see a boolean or a number: `y`, `n`, `1e3` (a Service may be called n, and a version 12e4).
+The rules are those of YAML 1.1 as in kubectl: `yes` and `on` are booleans, `0x50` and `0120` are integers, but
+timestamps and sexagesimals (`1:30`) are text. `y`, `n` and `1e3` are text too, although kubectl reads booleans and a
+number: many programs write such text without quotes (a Service may be named n, a version may be 12e4).
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ _BASES: Final = {"hex": 16, "binary": 2, "octal": 8, "decimal": 10}
 
 
 def resolve(text: str) -> Any:
-    """Return what a plain scalar means.
+    """Return the value of a plain scalar.
 
     >>> [resolve(t) for t in ("80", "0x50", "0120", "1_000", "yes", "~", "1:30", "2026-11-23", "1e3", "n")]
     [80, 80, 80, 1000, True, None, '1:30', '2026-11-23', '1e3', 'n']
@@ -48,17 +48,17 @@ def resolve(text: str) -> Any:
     plain = text.replace("_", "") if first != "." else text
     if (integer := _INTEGER.match(plain)) and (base := integer.lastgroup):
         digits = integer[base]
-        if len(digits) > 64:  # no 64-bit number in any base, and Python rejects to read thousands of digits
+        if len(digits) > 64:  # exceeds 64 bits in any base, and Python does not parse thousands of digits
             return float("-inf" if integer["sign"] == "-" else "inf")
         return int(integer["sign"] + digits, _BASES[base])
     return float(plain) if _FLOAT.match(plain) else text
 
 
 def tagged(text: str, tag: str) -> Any:
-    """Return what a scalar means that has a tag, as `!!str 80`.
+    """Return the value of a scalar with a tag, such as `!!str 80`.
 
     Raises:
-        ValueError: The tag is not one of the core of YAML, or the text is not what it says.
+        ValueError: The tag is not a core tag of YAML, or the text does not have its type.
     """
     if tag not in _SCALAR_TAGS:
         raise ValueError(f"the tag {quoted(tag)} is not allowed in a manifest")

@@ -1,11 +1,10 @@
-"""YAML text to plain values, one document after the other, at the speed of libyaml's event parser.
+"""Reads YAML into plain values, document by document, with libyaml's event parser.
 
-A null value in a mapping is dropped: it is an absent field. What scalars mean: `yaml_scalars`.
+Null values in mappings are omitted: they count as missing. `yaml_scalars` resolves scalars.
 
-The reader is strict, because every byte may be hostile: a key that stands twice, a tag of one's own, an
-alias to itself, more than `MAX_DEPTH` levels or `MAX_DOCUMENT_VALUES` values, or aliases that unfold to more than
-`MAX_ALIASED` values are faults.
-Aliases share their value, so a bomb costs no memory before it is found.
+The reader is strict, because every byte may come from an attacker. Faults are: a duplicate key, a custom tag, an alias
+that contains itself, more than `MAX_DEPTH` levels or `MAX_DOCUMENT_VALUES` values, or aliases that expand to more than
+`MAX_ALIASED` values. Aliases share their value, so an alias bomb uses no memory before it is detected.
 """
 
 from __future__ import annotations
@@ -28,9 +27,9 @@ if TYPE_CHECKING:
 MAX_DEPTH: Final = 100
 MAX_ALIASED: Final = 100_000
 MAX_VALUES: Final = 40_000_000
-"""The most values of one file, which bounds the time: some 60 s."""
+"""Maximum number of values in one file; limits the time to about 60 s."""
 MAX_DOCUMENT_VALUES: Final = 6_000_000
-"""The most values of one document, which are in memory at the same time: a List of 30,000 Services has 5.8 million."""
+"""Maximum number of values in one document, which are all in memory; a List of 30,000 Services has 5.8 million."""
 MAX_FAULTS: Final = 20
 MAX_DIRECTIVES: Final = 16
 COST_OF_DOCUMENT: Final = 20
@@ -39,13 +38,13 @@ MAX_WORDS: Final = 50_000
 MAX_REMEMBERED: Final = 64
 
 _CONFIDENTIAL_KEYS: Final = frozenset({"data", "stringData"})
-"""Where a Secret has its values. One may look like a tag (`!x`) or an alias (`*x`), and messages name those."""
+"""Keys of a Secret's values. Messages must not show tags (`!x`) or aliases (`*x`) there, which may be values."""
 _DOCUMENT_START: Final = re.compile(rb"^---(?=[ \t\r\n]|\Z)", re.MULTILINE)
 _DIRECTIVE: Final = re.compile(rb"^%", re.MULTILINE)
 
 
 class _Marker:
-    """A value that no document can hold."""
+    """A value that cannot occur in a document."""
 
 
 _NO_KEY: Final = _Marker()
@@ -59,9 +58,9 @@ class YamlDocument:
     """One document.
 
     Attributes:
-        line: Where it starts, counted from 1.
+        line: The line at which it starts, counted from 1.
         value: Mappings, lists, text, numbers, booleans, None.
-        item_lines: Where each mapping in the list under the top level's `items` starts.
+        item_lines: The line at which each mapping in the top-level list `items` starts.
     """
 
     line: int
@@ -71,14 +70,14 @@ class YamlDocument:
 
 @dataclass(frozen=True, slots=True)
 class YamlFault:
-    """A document that is no YAML, or more than a manifest may be."""
+    """A document that is not YAML, or that contains something not allowed in a manifest."""
 
     line: int
     message: str
 
 
 class _Broken(Exception):  # noqa: N818 - it never leaves this module
-    """The document at hand has a fault."""
+    """The current document has a fault."""
 
     def __init__(self, line: int, message: str) -> None:
         super().__init__(message)
@@ -86,10 +85,10 @@ class _Broken(Exception):  # noqa: N818 - it never leaves this module
 
 
 def read_yaml(content: bytes) -> Iterator[YamlDocument | YamlFault]:
-    """Yield the documents of a YAML text in order; a fault stands for the one document that has it.
+    """Yield the documents of a YAML text in order, with a fault in place of each invalid document.
 
-    After a fault the reader continues with the next `---`. A text with more than `MAX_FAULTS` faults, with more than
-    `MAX_VALUES` values, or with a heap of directives is given up, which is the last fault that it yields.
+    After a fault, the reader continues with the next `---`. It stops, with a last fault, after `MAX_FAULTS` faults or
+    `MAX_VALUES` values, or if there are more than `MAX_DIRECTIVES` directives.
 
     Args:
         content: UTF-8 without a byte order mark.
@@ -120,7 +119,7 @@ def read_yaml(content: bytes) -> Iterator[YamlDocument | YamlFault]:
 
 
 def _next_document(content: bytes, offset: int, index: int) -> int | None:
-    """Return where the first `---` line after character `index`, counted from byte `offset`, starts."""
+    """Return the byte position of the first `---` line at or after character `index`, counted from byte `offset`."""
     if content.isascii():
         start = offset + index
     else:
@@ -131,7 +130,7 @@ def _next_document(content: bytes, offset: int, index: int) -> int | None:
 
 @dataclass(slots=True)
 class _Builder:
-    """Builds documents out of events. It holds no recursion, so depth is only what `MAX_DEPTH` allows."""
+    """Builds documents from events without recursion; only `MAX_DEPTH` limits the nesting."""
 
     content: bytes
     offset: int
@@ -153,7 +152,7 @@ class _Builder:
         """Yield the documents from `offset` on.
 
         Raises:
-            _Broken: A document has a fault; `restart_index` says where to look for the next one.
+            _Broken: A document has a fault; the search for the next document starts at `restart_index`.
         """
         stream = io.BytesIO(self.content)
         stream.seek(self.offset)
@@ -182,7 +181,7 @@ class _Builder:
 
     @property
     def _hidden(self) -> bool:
-        """Whether what stands here may be the value of a Secret."""
+        """Whether the current value may be a value of a Secret."""
         return self._key in _CONFIDENTIAL_KEYS or any(frame[1] in _CONFIDENTIAL_KEYS for frame in self._frames)
 
     def _line(self, event: Any) -> int:
@@ -233,9 +232,9 @@ class _Builder:
         self._add(value, event)
 
     def _learn(self, text: str) -> Any:
-        """Resolve a plain scalar, and remember short ones: the same few words stand in a file again and again."""
+        """Resolve a plain scalar, and cache short ones: a file repeats the same few words."""
         value = resolve(text)
-        self._most -= 1  # a text of its own takes more memory than one that is known
+        self._most -= 1  # a new text takes more memory than a cached one
         if len(text) <= MAX_REMEMBERED:
             if len(self._known) >= MAX_WORDS:
                 self._known.clear()
@@ -243,7 +242,7 @@ class _Builder:
         return value
 
     def _add(self, value: Any, event: Any) -> None:
-        """Put a finished value where it belongs: into the list, or as key or value into the mapping at hand."""
+        """Add a complete value to the current list, or as key or value to the current mapping."""
         container, key = self._container, self._key
         self.values += 1
         if self.values > self._most:
@@ -264,7 +263,7 @@ class _Builder:
             self._key = _NO_KEY
 
     def _key_text(self, value: Any, event: Any) -> str:
-        """Return the text of a key that is no text: `80:` and `yes:` are "80" and "true", as kubectl has it."""
+        """Return the text of a key that is not text: `80:` and `yes:` are "80" and "true", as in kubectl."""
         if isinstance(value, bool):
             return "true" if value else "false"
         if isinstance(value, int | float):
@@ -293,7 +292,11 @@ class _Builder:
         self._container, self._key = container, _NO_KEY
 
     def _count(self, event: Any, cost: int) -> None:
-        """Count what costs more than a scalar, and look at what has come together."""
+        """Add the cost of a document or collection, and check the limits.
+
+        Raises:
+            _Broken: The file or the document has too many values.
+        """
         self.values += cost
         if self.values > MAX_VALUES:
             raise _Broken(self._line(event), f"more than {MAX_VALUES} values in one file: the rest was not read")
@@ -323,7 +326,7 @@ class _Builder:
         self._add(value, event)
 
     def _merge(self, mapping: dict[Any, Any], event: Any) -> None:
-        """Take over what `<<` names, one mapping or a list of them; the mapping's own keys win, then the first."""
+        """Merge the mapping or mappings that `<<` names; the mapping's own keys win, then the first mapping."""
         merged = mapping.pop(_MERGE)
         for other in merged if type(merged) is list else [merged]:
             if type(other) is not dict:

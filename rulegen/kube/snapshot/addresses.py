@@ -1,4 +1,4 @@
-"""Which Services have which virtual addresses, as an index that follows single changes."""
+"""An index of Services by ClusterIP and external IP, updated with single changes."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _LEADING_ZERO: Final = re.compile(r"(?:^|\.)0[0-9]")
 
 
 class _Holder(NamedTuple):
-    """A Service that has an external IP, and its ports."""
+    """A Service with an external IP, and its ports."""
 
     service: ObjectName
     ports: frozenset[int]
@@ -28,10 +28,10 @@ class _Holder(NamedTuple):
 
 @dataclass(slots=True)
 class ServiceAddresses:
-    """Services by ClusterIP, which counts everywhere, and by external IP, which counts in its own namespace.
+    """Services by ClusterIP, for endpoints of all namespaces, and by external IP, for endpoints of its own namespace.
 
-    Addresses are texts as `parse_address` spells them. Of several Services with one address, the first in order of
-    name has it.
+    Addresses are texts in the spelling of `parse_address`. If several Services have an address, the first by name owns
+    it.
     """
 
     _by_cluster_ip: dict[str, tuple[ObjectName, ...]] = field(default_factory=dict)
@@ -39,14 +39,14 @@ class ServiceAddresses:
 
     @classmethod
     def of_services(cls, services: Iterable[tuple[ObjectName, Service]]) -> ServiceAddresses:
-        """Return the index of Services, each with its name."""
+        """Return the index of these Services."""
         addresses = cls()
         for name, service in services:
             addresses.change(name, None, service)
         return addresses
 
     def owner(self, namespace: str, address: str, port: int) -> ObjectName | None:
-        """Return the Service that an address and port belong to, for an endpoint of a namespace; None for none."""
+        """Return the Service that owns an address and port, for an endpoint in a namespace; None if there is none."""
         names = self._by_cluster_ip.get(address)
         if names is not None:
             return min(names)
@@ -56,16 +56,16 @@ class ServiceAddresses:
         return min((holder.service for holder in holders if port in holder.ports), default=None)
 
     def holders(self, namespace: str, address: str) -> tuple[object, object]:
-        """Return what `owner` decides by for an address in a namespace, to be compared with that of another index."""
+        """Return the values that `owner` uses for an address in a namespace, to compare with those of another index."""
         return self._by_cluster_ip.get(address), self._by_external_ip.get((namespace, address))
 
     def change(self, name: ObjectName, before: Service | None, after: Service | None) -> frozenset[str]:
-        """Take a change of one Service; return the addresses of which the owner, or its ports, may be another now.
+        """Apply a change of one Service; return the addresses whose owner, or its ports, may have changed.
 
         Args:
             name: Its name.
-            before: As it was taken last; None if it was not there.
-            after: As it is now; None if it is gone.
+            before: The previous state in this index; None if it was not present.
+            after: The new state; None if it was deleted.
         """
         gone, come = _held(before), _held(after)
         if gone == come:
@@ -77,7 +77,7 @@ class ServiceAddresses:
         return frozenset(address for address, _ in gone ^ come)
 
     def copy(self) -> ServiceAddresses:
-        """Return an index that does not follow further changes of this one."""
+        """Return a copy that is independent of later changes."""
         return ServiceAddresses(self._by_cluster_ip.copy(), self._by_external_ip.copy())
 
     def _add(self, name: ObjectName, service: Service) -> None:
@@ -102,7 +102,7 @@ class ServiceAddresses:
 
 
 def _held(service: Service | None) -> frozenset[tuple[str, frozenset[int] | None]]:
-    """Return the addresses of a Service: a ClusterIP with None, an external IP with the ports that it goes with."""
+    """Return the addresses of a Service: ClusterIPs with None, external IPs with the Service's ports."""
     if service is None:
         return frozenset()
     held: set[tuple[str, frozenset[int] | None]] = {(address, None) for address in _cluster_ips(service)}
@@ -126,7 +126,7 @@ def _ports(service: Service) -> frozenset[int]:
 
 
 def _parsed(texts: Iterable[str]) -> Iterator[str]:
-    """Yield addresses as `parse_address` spells them; a text that is none, or that nobody serves, is ignored."""
+    """Yield addresses in the spelling of `parse_address`; skip empty and invalid texts, and `None` (headless)."""
     for text in texts:
         if ":" in text or _LEADING_ZERO.search(text):
             with suppress(ValueError):

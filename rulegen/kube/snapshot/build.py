@@ -1,4 +1,4 @@
-"""World out of objects: each once, slices joined to their Services, gaps filled from Endpoints, Pods and previews."""
+"""Builds a ClusterSnapshot: joins slices to Services, and derives missing parts from Endpoints, Pods and previews."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ if TYPE_CHECKING:
     from rulegen.net import Network
 
 MAX_OBJECTS: Final = 200_000
-"""The most objects that texts may hold together: a cluster has at most 10,000 Services and 150,000 Pods."""
+"""Maximum number of objects in all sources: a cluster has at most 10,000 Services and 150,000 Pods."""
 MAX_REJECTED: Final = 10_000
 MAX_UNKNOWN: Final = 1_000
 DEFAULT_SERVICE_CIDR: Final = "kubernetes"
@@ -58,13 +58,15 @@ def build_world(
     node_port_range: tuple[int, int] = NODE_PORTS,
     sources: Sequence[str] = (),
 ) -> ClusterSnapshot:
-    """Return the World that objects make. Their order means nothing, but that of two that differ the first is kept.
+    """Return the ClusterSnapshot of these objects. Of two different objects with the same name, the first is kept.
+
+    Otherwise, their order does not matter.
 
     Args:
-        inputs: What `decode` yields; or typed objects, which are checked here.
-        service_cidrs: Where a preview takes ClusterIPs from, where no ServiceCIDR object says so.
+        inputs: Results of `decode`, or typed objects, which are validated here.
+        service_cidrs: Prefixes of ClusterIPs for a preview, if there is no ServiceCIDR object.
         node_port_range: First and last node port of a preview.
-        sources: Where the objects came from, for people.
+        sources: Names of the objects' sources, for messages.
     """
     gathered = _Gathered()
     for entry in inputs:
@@ -78,11 +80,11 @@ def read_world(
     service_cidrs: Sequence[Network] = (),
     node_port_range: tuple[int, int] = NODE_PORTS,
 ) -> ClusterSnapshot:
-    """Return the World that texts make; arguments as of `build_world`.
+    """Return the ClusterSnapshot of the objects in texts; for the arguments, see `build_world`.
 
     Raises:
-        InputError: They hold more than `MAX_OBJECTS`, or no object that means something here. An empty World would
-            empty a node, so there is none. Secrets and ConfigMaps mean something only to other objects.
+        InputError: There are more than `MAX_OBJECTS` objects, or no usable one. An empty snapshot would empty a node,
+            so none is returned. Secrets and ConfigMaps alone are not usable.
     """
     names: list[str] = []
     gathered = _Gathered()
@@ -100,7 +102,7 @@ def read_world(
 
 @contextmanager
 def without_gc() -> Iterator[None]:
-    """Keep the cycle collector out of bulk work: it would look at all objects again and again, and find nothing."""
+    """Disable the cyclic garbage collector during bulk work: it would scan all objects repeatedly without effect."""
     enabled = gc.isenabled()
     gc.disable()
     try:
@@ -112,7 +114,7 @@ def without_gc() -> Iterator[None]:
 
 @dataclass(slots=True)
 class _Gathered:
-    """Objects by kind and name, and all that is no object."""
+    """Objects by kind and name, and all inputs that were not usable."""
 
     objects: dict[tuple[str, str, str], Decoded] = field(default_factory=dict)
     rejected: list[Rejected] = field(default_factory=list)
@@ -122,7 +124,7 @@ class _Gathered:
     warnings: Warnings = field(default_factory=Warnings)
 
     def take(self, entry: Decoded | Rejected | Unknown | KubeObject) -> None:
-        """Sort one input in. The same object twice is one object; two that differ are a fault of the later one."""
+        """Add one input. Equal objects count once; a different object with the same name is rejected."""
         match entry:
             case Decoded():
                 self._keep(entry)
@@ -145,14 +147,14 @@ class _Gathered:
             self._reject(Rejected(title_of(entry.object), entry.source, (Fault("", message),)))
 
     def _reject(self, entry: Rejected) -> None:
-        """Keep a rejection; of a flood of them only as many as leave memory for the rest."""
+        """Store a rejection; after `MAX_REJECTED`, only count it, to limit memory."""
         if len(self.rejected) < MAX_REJECTED:
             self.rejected.append(entry)
         else:
             self.more_rejected += 1
 
     def _refuse(self, service: Service, faults: tuple[Fault, ...]) -> None:
-        """Reject a Service that passed all checks of its own."""
+        """Reject a Service that is valid by itself."""
         source = self.objects["Service", service.metadata.namespace, service.metadata.name].source
         self._reject(Rejected(title_of(service), source, faults))
 
@@ -164,11 +166,11 @@ class _Gathered:
 
     @property
     def is_usable(self) -> bool:
-        """Whether there is any object that means something on its own."""
+        """Whether there is an object of a kind that has an effect alone."""
         return any(kind not in _MEANINGLESS_ALONE for kind, _, _ in self.objects)
 
     def nothing(self, names: Sequence[str]) -> InputError:
-        """Return the error that tells why there is nothing to build a World of."""
+        """Return the error for inputs without a usable object, with the reasons."""
         lines = [line for rejected in self.rejected for line in rejected.lines()]
         lines += [f"{count} of the unknown kind {kind}" for kind, count in sorted(self.unknown.items())]
         alone = Counter(kind for kind, _, _ in self.objects)
@@ -176,7 +178,7 @@ class _Gathered:
         return InputError(listed(names) or "input", "no usable Kubernetes object in it", hint=listed(lines, "; "))
 
     def world(self, given: Sequence[Network], node_ports: tuple[int, int], sources: tuple[str, ...]) -> ClusterSnapshot:
-        """Join what was gathered."""
+        """Return the ClusterSnapshot of all inputs."""
         for decoded in self.objects.values():
             for warning in decoded.warnings:
                 self.warnings.add(warning)
@@ -216,14 +218,14 @@ class _Gathered:
         )
 
     def _warn_of_gaps(self, service: Service) -> None:
-        """Warn of numbers that an API server would have assigned, of a Service that it seems to have seen."""
+        """Warn about missing node ports of a Service that has a ClusterIP: the API server would have assigned them."""
         if wants_node_ports(service) and any(not port.node_port for port in service.spec.ports):
             self.warnings.add(f"{title_of(service)}: has a clusterIP but not all node ports: none is assigned")
         if wants_health_check(service):
             self.warnings.add(f"{title_of(service)}: has a clusterIP but no healthCheckNodePort: none is assigned")
 
     def _tell_orphans(self, parts: _Parts) -> None:
-        """Tell of slices whose Service is not there, unless it was, and was rejected."""
+        """Warn about slices without a Service in the input, except if the Service was rejected."""
         refused = {entry.object for entry in self.rejected}
         orphans = [str(name) for name in sorted(parts.slices) if ("Service", *name) not in self.objects]
         orphans = [name for name in orphans if f"Service {name}" not in refused]
@@ -236,7 +238,7 @@ class _Gathered:
 
 @dataclass(slots=True)
 class _Parts:
-    """Objects of all kinds on their way into a World; they come in order of kind, namespace and name."""
+    """Objects sorted into the parts of a ClusterSnapshot; they are added in order of kind, namespace and name."""
 
     services: list[Service] = field(default_factory=list)
     slices: defaultdict[ObjectName, list[EndpointSlice]] = field(default_factory=lambda: defaultdict(list))
@@ -253,7 +255,7 @@ class _Parts:
     _index: PodIndex | None = None
 
     def add(self, entry: KubeObject) -> None:
-        """Put an object where it belongs."""
+        """Add an object to the part of its kind."""
         match entry:
             case Service():
                 self.services.append(entry)
@@ -269,7 +271,7 @@ class _Parts:
             case Node():
                 self.nodes[entry.metadata.name] = entry
             case ServiceCIDR():
-                # The first family of the cluster's own one is that of Services which name none.
+                # The default ServiceCIDR comes first: its first family is the default family of Services.
                 start = 0 if entry.metadata.name == DEFAULT_SERVICE_CIDR else len(self.cidrs)
                 self.cidrs[start:start] = entry.spec.cidrs
             case Ingress():
@@ -284,10 +286,10 @@ class _Parts:
                 self.config_maps[_name_of(entry)] = entry
 
     def slices_for(self, service: Service, name: ObjectName) -> tuple[tuple[EndpointSlice, ...], str]:
-        """Return the slices of a Service from the first source that knows it, and the kind of that source.
+        """Return the slices of a Service, and the kind that they come from: EndpointSlice, else Endpoints, else Pods.
 
         Raises:
-            TooManyPodsError: Of `derive_slices`.
+            TooManyPodsError: See `derive_slices`.
         """
         if name in self.slices:
             return tuple(self.slices[name]), "EndpointSlice"

@@ -1,6 +1,6 @@
-"""The cluster as a watch tells it, kept object by object; each change tells what it touches.
+"""The current state of the cluster, updated by events of watches. Each update returns what it affects.
 
-It is a World that moves: the parts that one Service is made of can be had by its name, and the whole at any time.
+The parts of one Service can be read by name, and a ClusterSnapshot of all objects can be made at any time.
 """
 
 from __future__ import annotations
@@ -39,14 +39,14 @@ if TYPE_CHECKING:
 
 @dataclass(slots=True)
 class Touched:
-    """What changes are about.
+    """What changes affect.
 
     Attributes:
-        services: Services of which an object, or an endpoint, came, changed or went.
-        addresses: Virtual addresses of Services that came or went; known once the cluster was requested its objects
-            by `for_ingresses`.
-        nodes: Whether a Node did.
-        site: Whether anything else did that Ingresses are made of: any object but a Service, EndpointSlice or Node.
+        services: Services of which the object or an EndpointSlice was added, changed or deleted.
+        addresses: ClusterIPs and external IPs that were added or removed; empty before the first call of
+            `for_ingresses`.
+        nodes: Whether a Node has changed.
+        site: Whether an object of another kind has changed; these kinds affect only Ingresses.
     """
 
     services: set[ObjectName] = field(default_factory=set)
@@ -55,7 +55,7 @@ class Touched:
     site: bool = False
 
     def add(self, other: Touched) -> None:
-        """Take what another is about, too, but for addresses: anyone who needs them looks at each change."""
+        """Add services, nodes and site of another value. `addresses` must be read from each change."""
         self.services |= other.services
         self.nodes |= other.nodes
         self.site |= other.site
@@ -65,22 +65,21 @@ class Touched:
 
 
 _BY_NAME: Final = (Secret, ConfigMap)
-"""Kinds whose objects are asked for one by one: of each it is told that it is there, or that it is not."""
+"""Kinds whose objects are watched by name: for each, an event reports that it exists or that it does not."""
 
 AnyObject = TypeVar("AnyObject", Service, Ingress, IngressClass, Namespace, Node, Secret, ConfigMap)
 
 
 @dataclass(slots=True)
 class _IngressView:
-    """What snapshots for Ingresses are made of, kept from one to the next, so that each costs what changed.
+    """Parts of snapshots for Ingresses, kept between snapshots, so that the cost of each is that of the changes.
 
     Attributes:
-        inputs: Services with their endpoints; those in `stale` are as they were.
-        addresses: Follows each change.
-        shared: The copy of `addresses` that was handed out last; None once they have changed.
-        kinds: All other objects, by kind and name. One that changed only in what nobody decides by stays the same
-            object.
-        copies: Of `kinds`, as handed out last; a kind that changed since is missing.
+        inputs: Services with their endpoints; those in `stale` are outdated.
+        addresses: The index of addresses, updated with each change.
+        shared: The copy of `addresses` that was returned last; None if they have changed since.
+        kinds: All other objects, by kind and name. An object stays the same if only fields without effect change.
+        copies: Copies of `kinds` that were returned last, without kinds that have changed since.
     """
 
     inputs: dict[ObjectName, ServiceInput] = field(default_factory=dict)
@@ -95,7 +94,7 @@ class Cluster:
     """All objects by kind and name."""
 
     def __init__(self) -> None:
-        """Start with none; nothing may be written for it before all lists have come."""
+        """Start without objects. Nothing may be written to the kernel before all lists were received."""
         self._objects: dict[type[KubeObject], dict[ObjectName, Decoded]] = defaultdict(dict)
         self._slices: dict[ObjectName, dict[str, EndpointSlice]] = defaultdict(dict)
         self._rejected: dict[tuple[type[KubeObject], str], Rejected] = {}
@@ -104,7 +103,7 @@ class Cluster:
         self._view: _IngressView | None = None
 
     def take(self, event: Event) -> Touched:
-        """Take an event, and return what it touches: nothing where it changes no field that anybody reads."""
+        """Apply an event; return what it affects: nothing if it changes only fields without effect."""
         touched = Touched()
         match event:
             case Listed(kind, objects):
@@ -122,7 +121,7 @@ class Cluster:
         return touched
 
     def service(self, name: ObjectName) -> ServiceInput | None:
-        """Return a Service with its endpoints; None if it is not there."""
+        """Return a Service with its endpoints; None if it does not exist."""
         decoded = self._objects[Service].get(name)
         if decoded is None or not isinstance(decoded.object, Service):
             return None
@@ -135,16 +134,16 @@ class Cluster:
 
     @property
     def gone(self) -> frozenset[ObjectKey]:
-        """Secrets and ConfigMaps of which it was told that they are not there."""
+        """Secrets and ConfigMaps that do not exist, as reported by events."""
         return frozenset(self._gone)
 
     def is_told(self, kind: type[KubeObject], name: ObjectName) -> bool:
-        """Return whether anything was told of a Secret or ConfigMap: that it is there, or that it is not."""
+        """Return whether an event has reported that a Secret or ConfigMap exists, or that it does not."""
         is_there = name in self._objects[kind] or (kind, called(kind, name)) in self._rejected
         return is_there or ObjectKey(kind.__name__, name) in self._gone
 
     def names(self) -> list[ObjectName]:
-        """Return the names of all Services, in order."""
+        """Return the sorted names of all Services."""
         return sorted(self._objects[Service])
 
     def of_kind(self, kind: type[AnyObject]) -> dict[ObjectName, AnyObject]:
@@ -152,33 +151,33 @@ class Cluster:
         return {name: entry.object for name, entry in self._objects[kind].items() if isinstance(entry.object, kind)}
 
     def node(self, name: str) -> Node | None:
-        """Return a Node."""
+        """Return the Node of this name; None if it does not exist."""
         decoded = self._objects[Node].get(ObjectName("", name))
         return decoded.object if decoded is not None and isinstance(decoded.object, Node) else None
 
     @property
     def warnings(self) -> list[str]:
-        """Entries of objects that are ignored, one line each; any thread may ask."""
+        """Warnings about ignored entries of objects, one line each. Thread-safe."""
         return [warning for warnings in [*self._warned.values()] for warning in warnings]
 
     @property
     def rejected(self) -> list[Rejected]:
-        """Objects that are skipped, each with its faults."""
+        """Invalid objects, which are skipped, each with its faults."""
         return [self._rejected[key] for key in sorted(self._rejected, key=lambda key: (key[0].__name__, key[1]))]
 
     def snapshot(self) -> list[Decoded | Rejected]:
-        """Return all objects, for another thread to build a World of."""
+        """Return all objects, so that another thread can build a ClusterSnapshot from them."""
         return [entry for kind in [*self._objects.values()] for entry in [*kind.values()]] + self.rejected
 
     def world(self) -> ClusterSnapshot:
-        """Return all of it as a World."""
+        """Return all objects as a ClusterSnapshot."""
         return build_world(self.snapshot())
 
     def for_ingresses(self) -> ClusterSnapshot:
-        """Return all that Ingresses are made of; what did not change since the last time is the same object.
+        """Return all objects that Ingresses depend on; unchanged parts are the same Python objects as in the last call.
 
-        The first call builds an index of all Services, and each change is followed from then on. Nothing is assigned
-        to a Service: the API server has assigned it.
+        The first call builds an index of all Services; later changes update it. No values are assigned to Services: the
+        API server has assigned them.
         """
         if self._view is None:
             self._view = _IngressView(stale=set(self._objects[Service]))
@@ -227,11 +226,11 @@ class Cluster:
                 self._put(kind, entry, name, touched)
         for name in gone:
             self._drop(kind, name, touched)
-        # Behind the drops: what was good before and is bad now is among both.
+        # After the drops: an object that was valid before and is invalid now is in both.
         self._rejected.update({(kind, entry.object): entry for entry in rejected})
 
     def _note_answer(self, kind: type[KubeObject], name: ObjectName, touched: Touched) -> None:
-        """Note that an object that is asked for by its name is told of: the first time that means something itself."""
+        """Record that an event has reported an object watched by name; the first report counts as a change."""
         if kind in _BY_NAME:
             touched.site |= not self.is_told(kind, name)
             self._gone.discard(ObjectKey(kind.__name__, name))
@@ -239,7 +238,7 @@ class Cluster:
     def _put(self, kind: type[KubeObject], entry: Decoded | Rejected, name: ObjectName, touched: Touched) -> None:
         self._note_answer(kind, name, touched)
         if isinstance(entry, Rejected):
-            # What was served for it before goes: an old version that nobody requests any more is never kept.
+            # An old valid version is not kept: it does not exist any more.
             self._drop(kind, name, touched)
             self._rejected[kind, called(kind, name)] = entry
             return
@@ -278,7 +277,7 @@ class Cluster:
         after: KubeObject | None,
         touched: Touched,
     ) -> None:
-        """Have the next snapshot for Ingresses hold a change."""
+        """Apply a change to the next snapshot for Ingresses."""
         view = self._view
         if view is None:
             return
@@ -321,10 +320,10 @@ class Cluster:
 
 
 def _are_served_alike(before: KubeObject, after: KubeObject) -> bool:
-    """Whether two states of an object come to the same rules and the same site.
+    """Whether two states of an object give the same rules and the same nginx configuration.
 
-    Addresses that are published change nothing for nginx, nor does for the rules what others note in a Node's
-    annotations, some of them every few seconds.
+    This holds if only the status of an Ingress differs, or only annotations of a Node, which some programs change every
+    few seconds.
     """
     match before, after:
         case Ingress(), Ingress():
@@ -340,7 +339,7 @@ def _name(entry: KubeObject) -> ObjectName:
 
 
 def _service_of(entry: KubeObject) -> ObjectName | None:
-    """Return the Service that an object is, or has endpoints of."""
+    """Return the name of a Service, or of the Service that an EndpointSlice belongs to; None for other kinds."""
     if isinstance(entry, EndpointSlice):
         return _owner(entry)
     return _name(entry) if isinstance(entry, Service) else None

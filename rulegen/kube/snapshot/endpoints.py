@@ -1,4 +1,4 @@
-"""Core Endpoints told as EndpointSlices, as the mirroring controller of Kubernetes tells them (KEP-752)."""
+"""Converts core Endpoints to EndpointSlices, as the EndpointSliceMirroring controller of Kubernetes does (KEP-752)."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _NOT_READY: Final = EndpointConditions(ready=False, serving=False, terminating=F
 
 
 def slices_of(endpoints: Endpoints) -> tuple[EndpointSlice, ...]:
-    """Return the slices that say what core Endpoints say: one for each subset and family that has addresses."""
+    """Return the slices for core Endpoints: one for each subset and family that has addresses."""
     slices: list[EndpointSlice] = []
     for index, subset in enumerate(endpoints.subsets):
         ports = tuple(SlicePort(name=port.name, port=port.port, protocol=port.protocol) for port in subset.ports)
@@ -34,7 +34,7 @@ def slices_of(endpoints: Endpoints) -> tuple[EndpointSlice, ...]:
 
 
 def slice_metadata(owner: ObjectMeta, labels: Mapping[str, str], family: Family, index: int) -> ObjectMeta:
-    """Return the metadata of a slice that is no object of the API but told as one."""
+    """Return the metadata of a derived slice, which does not exist in the API."""
     return ObjectMeta(
         name=f"{owner.name}-{family.value.lower()}-{index}",
         namespace=owner.namespace,

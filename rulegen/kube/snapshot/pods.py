@@ -1,8 +1,8 @@
-"""EndpointSlices derived from Pods, as the endpointslice controller of Kubernetes derives them.
+"""Derives EndpointSlices from Pods, as the EndpointSlice controller of Kubernetes does.
 
-A Pod that is finished or has no address is no endpoint. One that is being deleted still is: terminating, and serving as
-long as it is ready (KEP-1672). A named targetPort is looked up in each Pod, so two Pods may differ: each set of ports
-becomes a slice of its own.
+A Pod that has finished or has no address is not an endpoint. A Pod that is being deleted is a terminating endpoint, and
+serving as long as the Pod is ready (KEP-1672). A named targetPort is looked up in each Pod and can have different
+numbers, so there is one slice for each set of port numbers.
 """
 
 from __future__ import annotations
@@ -39,14 +39,14 @@ _FIELDS_OF_SLICES: Final = frozenset({"endpointslice.kubernetes.io/managed-by", 
 
 
 class TooManyPodsError(Exception):
-    """Selectors and Pods meet so often that it is an attack, or a mistake: work grows with their product."""
+    """The selectors match too many Pods. The work grows with the product of both, so this may be an attack."""
 
 
 class PodIndex:
-    """Pods by namespace and label, so that 10,000 selectors do not look at 10,000 Pods each.
+    """Index of Pods by namespace and label, so that each of 10,000 selectors does not read 10,000 Pods.
 
     Attributes:
-        work_left: How much more may be done: looking at a Pod, making an endpoint, looking for a port on a Pod.
+        work_left: The remaining budget, in units of work: reading a Pod, making an endpoint, looking up a port.
     """
 
     def __init__(self, pods: Iterable[Pod], work: int = MAX_WORK) -> None:
@@ -59,7 +59,7 @@ class PodIndex:
                 self._by_label[pod.metadata.namespace, key, value].append(pod)
 
     def selected(self, namespace: str, selector: Mapping[str, str]) -> Iterator[Pod]:
-        """Yield the Pods that can be endpoints and have all labels of a selector, in order of name; none if empty."""
+        """Yield the Pods that can be endpoints and match a selector, sorted by name; none for an empty selector."""
         if not selector:
             return
         narrowest = min((self._by_label.get((namespace, *pair), []) for pair in selector.items()), key=len)
@@ -70,10 +70,10 @@ class PodIndex:
                 yield pod
 
     def spend(self, work: int) -> None:
-        """Take work off what is left.
+        """Subtract work from the budget.
 
         Raises:
-            TooManyPodsError: There is not so much left.
+            TooManyPodsError: The budget is exhausted.
         """
         self.work_left -= work
         if self.work_left < 0:
@@ -81,15 +81,15 @@ class PodIndex:
 
 
 def derive_slices(service: Service, pods: PodIndex, nodes: Mapping[str, Node]) -> tuple[EndpointSlice, ...]:
-    """Return the slices of a Service: for each family, one for each set of ports that its Pods have.
+    """Return the slices of a Service: one for each family and set of port numbers.
 
     Args:
-        service: With a selector, and its families filled in.
-        pods: All Pods of the cluster that are known.
-        nodes: For the zones of the endpoints.
+        service: A Service with a selector and families.
+        pods: All known Pods of the cluster.
+        nodes: The Nodes, for the zones of endpoints.
 
     Raises:
-        TooManyPodsError: This and the Services before it have used up what `pods` allows.
+        TooManyPodsError: This Service and earlier ones have exhausted the budget of `pods`.
     """
     members: defaultdict[tuple[SlicePort, ...], list[Pod]] = defaultdict(list)
     for pod in pods.selected(service.metadata.namespace, service.spec.selector):
@@ -111,7 +111,7 @@ def derive_slices(service: Service, pods: PodIndex, nodes: Mapping[str, Node]) -
 
 
 def _labels(service: Service) -> dict[str, str]:
-    """A slice has the labels of its Service, but for those that only the controller sets."""
+    """Return the labels of the Service's slices: its own labels, without those that only the controller sets."""
     labels = {key: value for key, value in service.metadata.labels.items() if key not in _FIELDS_OF_SLICES}
     if service.spec.cluster_ip == "None" or HEADLESS_LABEL in service.metadata.labels:
         labels[HEADLESS_LABEL] = ""
@@ -123,7 +123,7 @@ def _port_order(ports: tuple[SlicePort, ...]) -> list[tuple[str, int]]:
 
 
 def _ports(service: Service, pod: Pod) -> tuple[SlicePort, ...]:
-    """Return the ports of a Service as one Pod serves them; a named port that the Pod lacks is left out."""
+    """Return the ports of a Service with their numbers in one Pod, without named ports that the Pod does not have."""
     return tuple(
         SlicePort(name=port.name, port=number, protocol=port.protocol)
         for port in service.spec.ports
@@ -132,7 +132,7 @@ def _ports(service: Service, pod: Pod) -> tuple[SlicePort, ...]:
 
 
 def _target(port: ServicePort, pod: Pod) -> int | None:
-    """Return the number that a Service's port has on a Pod."""
+    """Return the number of a Service's target port in a Pod; None if the Pod does not have it."""
     target = port.target_port
     if not target:
         return port.port
@@ -147,7 +147,7 @@ def _target(port: ServicePort, pod: Pod) -> int | None:
 
 
 def _size(pod: Pod) -> int:
-    """Return how much there is to look at in a Pod."""
+    """Return the number of entries to read in a Pod: containers, addresses and ports."""
     containers = (*pod.spec.containers, *pod.spec.init_containers)
     return len(containers) + len(pod.status.pod_ips) + sum(len(container.ports) for container in containers)
 

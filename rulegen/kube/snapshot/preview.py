@@ -1,8 +1,8 @@
-"""Addresses and node ports for Services that no API server has seen yet: a preview of what one would assign.
+"""Assigns ClusterIPs and node ports for a preview to Services that no API server has processed.
 
-Each number comes from a hash of the Service's namespace and name, so it is the same on every run and on every machine,
-and does not depend on the other Services unless two of them meet. Then the one whose name sorts first has its first
-choice and the other one its next; numbers that a manifest requests are never given to anyone else.
+Each value is derived from a hash of the Service's namespace and name. It is the same on every run and every machine,
+and does not depend on other Services unless two hashes collide. Then the Service whose name sorts first gets the value,
+and the other one gets its next choice. Values that a manifest requests are never assigned to another Service.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ CHOICES: Final = 16
 
 
 class Assigned(NamedTuple):
-    """A Service with all numbers filled in, and which of them were assigned: `clusterIP 10.96.12.7`."""
+    """A Service with all addresses and ports, and the assigned ones as text, such as `clusterIP 10.96.12.7`."""
 
     service: Service
     assigned: tuple[str, ...] = ()
@@ -36,21 +36,21 @@ class Assigned(NamedTuple):
 
 
 class _ExhaustedError(Exception):
-    """There is no free number left."""
+    """No address or port is free."""
 
 
 def needs_preview(service: Service) -> bool:
-    """Tell whether an API server would have to give this Service a ClusterIP: one that it knows has one."""
+    """Return whether the Service has no ClusterIP yet, so that an API server would assign one."""
     spec = service.spec
     return spec.type != "ExternalName" and not spec.cluster_ip and not spec.cluster_ips
 
 
 @dataclass(slots=True)
 class Preview:
-    """Assigns numbers; knows those that are taken.
+    """Assigns addresses and ports that are not in use.
 
     Attributes:
-        cidrs: Where ClusterIPs come from. The family of the first is that of Services which name none.
+        cidrs: Prefixes of ClusterIPs. The family of the first is the default family of Services.
         node_ports: First and last node port to assign.
     """
 
@@ -60,7 +60,7 @@ class Preview:
     _ports: set[tuple[str, int]] = field(default_factory=set)
 
     def assign(self, services: Iterable[Service]) -> Iterator[Assigned]:
-        """Yield all Services in order of namespace and name, those that need it with numbers assigned."""
+        """Yield all Services, sorted by namespace and name, with assigned values where they are missing."""
         ordered = sorted(services, key=lambda service: (service.metadata.namespace, service.metadata.name))
         for service in ordered:
             self._take(service)
@@ -68,7 +68,7 @@ class Preview:
             yield self._assigned(service) if needs_preview(service) else Assigned(service)
 
     def _take(self, service: Service) -> None:
-        """Note what a Service requests itself."""
+        """Reserve the addresses and ports that a Service requests."""
         spec = service.spec
         for text in {*spec.cluster_ips, spec.cluster_ip} - {"", HEADLESS}:
             self._addresses.add(parse_address(text))
@@ -96,7 +96,7 @@ class Preview:
         return Assigned(replace(service, spec=spec), tuple(notes))
 
     def _families(self, service: Service) -> tuple[Family, ...]:
-        """Return the families that a Service would have, the first one first (KEP-563)."""
+        """Return the families that an API server would give a Service, the primary one first (KEP-563)."""
         offered = list(dict.fromkeys(family_of(cidr) for cidr in self.cidrs))
         spec = service.spec
         named = [Family(family) for family in spec.ip_families] or offered[:1]
@@ -114,7 +114,7 @@ class Preview:
     def _address(self, service: Service, family: Family) -> Address:
         cidrs = [cidr for cidr in self.cidrs if family_of(cidr) is family]
         for cidr in cidrs:
-            # The first address of a service network is never given out; nor is the last of an IPv4 one.
+            # The first address of a service CIDR is never assigned, nor the last one of an IPv4 service CIDR.
             size = cidr.num_addresses - (2 if family is Family.IPV4 else 1)
             for offset in _offsets(f"{_identity(service)}/{family}", size, len(self._addresses)):
                 address = cidr[1 + offset]
@@ -127,7 +127,7 @@ class Preview:
     def _with_node_port(self, service: Service, port: ServicePort, notes: list[str]) -> ServicePort:
         if port.node_port:
             return port
-        # One number for one port of the Service, whatever the protocol: as DNS has it over UDP and TCP.
+        # Ports with the same number get the same node port, such as DNS over UDP and TCP.
         number = self._node_port(f"{_identity(service)}/{port.port}", port.protocol)
         notes.append(f"nodePort {number}" + (f" for {port.name}" if port.name else ""))
         return replace(port, node_port=number)
@@ -146,22 +146,22 @@ def _identity(service: Service) -> str:
 
 
 def wants_node_ports(service: Service) -> bool:
-    """Tell whether an API server gives each port of a Service a node port."""
+    """Return whether an API server assigns a node port to each port of a Service."""
     spec = service.spec
     return spec.type == "NodePort" or (spec.type == "LoadBalancer" and spec.allocate_load_balancer_node_ports)
 
 
 def wants_health_check(service: Service) -> bool:
-    """Tell whether an API server would have to give a Service a healthCheckNodePort: one that it knows has one."""
+    """Return whether the Service lacks a healthCheckNodePort that an API server would assign."""
     spec = service.spec
     local = spec.type == "LoadBalancer" and spec.external_traffic_policy == "Local"
     return local and not spec.health_check_node_port
 
 
 def _offsets(identity: str, size: int, taken: int) -> Iterator[int]:
-    """Yield offsets below `size` in the order in which `identity` would have them.
+    """Yield offsets below `size` in the order in which to try them for `identity`.
 
-    The first choices are scattered; then the row from the last one on, as long as it takes to pass what is taken.
+    The first `CHOICES` offsets are hashes. Then the offsets after the last hash follow, enough to find a free one.
     """
     offset = 0
     if size <= 0:
@@ -175,5 +175,5 @@ def _offsets(identity: str, size: int, taken: int) -> Iterator[int]:
 
 
 def service_networks(cidrs: Sequence[str], given: Sequence[Network]) -> tuple[Network, ...]:
-    """Return where ClusterIPs come from: ServiceCIDR objects, else what the user gave, else the usual ones."""
+    """Return the prefixes of ClusterIPs: from ServiceCIDR objects, else from the user, else the defaults."""
     return tuple(map(parse_network, cidrs)) or tuple(given) or DEFAULT_CIDRS

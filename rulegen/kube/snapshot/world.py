@@ -1,4 +1,4 @@
-"""World: a frozen snapshot of all objects that a compile looks at, indexed for it."""
+"""ClusterSnapshot: a frozen, indexed snapshot of all objects that a compilation reads."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ServiceInput:
-    """A Service with the slices that belong to it, and how both came to be.
+    """A Service with its EndpointSlices, and where both come from.
 
     Attributes:
-        service: The Service; its addresses and node ports are filled in.
-        slices: Its EndpointSlices, of both families, in order of name. Endpoints from other sources are told as slices.
-        endpoints_from: `EndpointSlice`, `Endpoints`, `Pods`, or empty where it has none.
-        assigned: What was assigned for a preview, as `clusterIP 10.96.12.7`; an apply rejects such a Service.
+        service: The Service, with addresses and node ports.
+        slices: Its EndpointSlices, of both families, sorted by name. Endpoints of other kinds are converted.
+        endpoints_from: `EndpointSlice`, `Endpoints` or `Pods`; empty if it has no endpoints.
+        assigned: Values that were assigned for a preview, such as `clusterIP 10.96.12.7`; `apply` rejects the Service.
     """
 
     service: Service
@@ -34,24 +34,24 @@ class ServiceInput:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ClusterSnapshot:
-    """All that was read, and all that was not taken.
+    """All objects that were read, and what was rejected.
 
     Attributes:
-        services: By name, in order of name.
-        addresses: Which Services have which virtual addresses, where that is known already; else it follows from them.
-        nodes: By name.
-        ingresses: By name, in order of name; those of older API versions as v1.
-        ingress_classes: By name.
-        namespaces: Their labels by name; those that are known.
-        secrets, config_maps: By name; those that Ingresses may refer to.
-        unread: Objects that are referred to, and of which nobody can say whether they are there; each with the reason.
-        recalled: Objects that are here as they were last read, since they cannot be read now, or are gone and others
-            lean on them; each with the reason.
+        services: The Services by name, sorted by name.
+        addresses: Index of Services by address, if it exists already; None to derive it from `services`.
+        nodes: The Nodes by name.
+        ingresses: The Ingresses by name, sorted by name; older API versions are converted to v1.
+        ingress_classes: The IngressClasses by name.
+        namespaces: The labels of known Namespaces, by name.
+        secrets, config_maps: The Secrets and ConfigMaps that Ingresses may refer to, by name.
+        unread: Referenced objects of which it is unknown whether they exist, each with the reason.
+        recalled: Objects in the state in which they were last read, because they cannot be read now, or were deleted
+            while others refer to them; each with the reason.
         service_cidrs: spec.cidrs of all ServiceCIDR objects, as written.
         rejected: Objects that were skipped, with their faults.
-        unknown_kinds: Kinds that mean nothing here (`apps/v1 Deployment`), with how many were seen.
-        warnings: What a user must be told although work continues.
-        sources: Where the objects came from, for people.
+        unknown_kinds: The number of objects of each ignored kind, such as `apps/v1 Deployment`.
+        warnings: Warnings for the user.
+        sources: Names of the objects' sources, for messages.
     """
 
     services: Mapping[ObjectName, ServiceInput] = field(default_factory=lambda: MappingProxyType({}))

@@ -1,1 +1,1 @@
-"""What an object must be, as the API server checks it: one file for each kind."""
+"""Validates objects as the API server does: one module for each group of kinds."""

@@ -1,4 +1,4 @@
-"""What a Pod, a Node and a ServiceCIDR must be."""
+"""Validates Pods, Nodes and ServiceCIDRs."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _IP_ADDRESSES: Final = frozenset({"InternalIP", "ExternalIP"})
 
 
 def check_pod(pod: Pod, findings: Findings) -> Pod:
-    """Return the Pod without the addresses that cannot be read; note all faults."""
+    """Return the Pod without invalid addresses; record all faults."""
     spec, status = pod.spec, pod.status
     if spec.node_name and not is_subdomain(spec.node_name):
         findings.subdomain("spec.nodeName", spec.node_name)
@@ -50,7 +50,7 @@ def _check_containers(containers: tuple[Container, ...], path: str, findings: Fi
 
 
 def check_node(node: Node, findings: Findings) -> Node:
-    """Return the Node without the addresses that cannot be read; note all faults."""
+    """Return the Node without invalid addresses; record all faults."""
     spec = node.spec
     if spec.pod_cidr:
         _check_cidrs([("spec.podCIDR", spec.pod_cidr)], findings)
@@ -66,7 +66,7 @@ def check_node(node: Node, findings: Findings) -> Node:
 
 
 def check_service_cidr(service_cidr: ServiceCIDR, findings: Findings) -> ServiceCIDR:
-    """Return the ServiceCIDR; note all faults."""
+    """Return the ServiceCIDR; record all faults."""
     _check_cidrs(((f"spec.cidrs[{i}]", cidr) for i, cidr in enumerate(service_cidr.spec.cidrs)), findings)
     return service_cidr
 

@@ -1,4 +1,4 @@
-"""What an EndpointSlice and core Endpoints must be."""
+"""Validates EndpointSlices and core Endpoints."""
 
 from __future__ import annotations
 
@@ -27,10 +27,10 @@ _FAMILIES: Final = {family.value: family for family in Family}
 
 
 def check_slice(endpoint_slice: EndpointSlice, findings: Findings) -> EndpointSlice:
-    """Return the slice without the endpoints whose address cannot be read; note all faults.
+    """Return the slice without endpoints whose address is invalid; record all faults.
 
-    A port without a name has the empty one, and one without a protocol TCP, as the API server fills it in. A port
-    without a number is left as it is: it is no port for a proxy, and no fault either.
+    As in the API server, the default name of a port is empty, and the default protocol is TCP. A port without a number
+    is valid and stays unchanged: proxies ignore it.
     """
     findings.choice("addressType", endpoint_slice.address_type, ADDRESS_TYPES)
     ports = _checked_ports(endpoint_slice.ports, findings)
@@ -73,7 +73,7 @@ def _checked_ports(ports: tuple[SlicePort, ...], findings: Findings) -> tuple[Sl
 
 
 def _check_place(endpoint: SliceEndpoint, index: int, findings: Findings) -> None:
-    """Check the names of nodes and zones, which are compared, and shown."""
+    """Check the names of nodes and zones, which are compared and shown in messages."""
     if endpoint.node_name and not is_subdomain(endpoint.node_name):
         findings.subdomain(f"endpoints[{index}].nodeName", endpoint.node_name)
     if endpoint.zone and not is_label_value(endpoint.zone):
@@ -89,7 +89,7 @@ def _check_place(endpoint: SliceEndpoint, index: int, findings: Findings) -> Non
 
 
 def check_endpoints(endpoints: Endpoints, findings: Findings) -> Endpoints:
-    """Return the Endpoints without the addresses that cannot be read; note all faults."""
+    """Return the Endpoints without invalid addresses; record all faults."""
     subsets = tuple(_checked_subset(subset, f"subsets[{i}]", findings) for i, subset in enumerate(endpoints.subsets))
     return replace(endpoints, subsets=subsets)
 

@@ -1,4 +1,4 @@
-"""What was found while an object was checked, and the checks that every kind shares."""
+"""The faults of an object, and checks that all kinds share."""
 
 from __future__ import annotations
 
@@ -24,21 +24,21 @@ _PLAIN_IPV4: Final = re.compile(rf"{_OCTET}(?:\.{_OCTET}){{3}}\Z")
 
 @dataclass(slots=True)
 class Findings:
-    """Faults, for which an object is skipped, and entries that alone are passed over."""
+    """Faults that make an object invalid, and invalid entries that are ignored with a warning."""
 
     faults: list[Fault] = field(default_factory=list)
     passed_over: list[Fault] = field(default_factory=list)
 
     def fault(self, path: str, message: str) -> None:
-        """Note that the object cannot be used."""
+        """Record a fault that makes the object invalid."""
         self.faults.append(Fault(path, message))
 
     def pass_over(self, path: str, message: str) -> None:
-        """Note that one entry cannot be used; the object can without it."""
+        """Record an invalid entry; the object stays valid without it."""
         self.passed_over.append(Fault(path, message))
 
     def port(self, path: str, value: int, *, least: int = 1) -> None:
-        """Check a port number; `least` is 0 where 0 means none."""
+        """Check a port number; `least` is 0 if 0 means no port."""
         if not least <= value <= 65535:
             missing = "missing or 0: " if value == 0 else ""
             self.fault(path, f"{missing}a port is {PORTS}" if missing else f"{number(value)} is not a port ({PORTS})")
@@ -61,10 +61,10 @@ class Findings:
             )
 
     def text(self, path: str, value: str, most: int) -> None:
-        """Check that a text can be written down at all, in at most so many bytes of UTF-8."""
+        """Check that a text can be encoded in at most `most` bytes of UTF-8."""
         try:
             size = len(value) if value.isascii() else len(value.encode())
-        except UnicodeEncodeError:  # half of a surrogate pair, which JSON can spell
+        except UnicodeEncodeError:  # half of a surrogate pair, which JSON permits
             self.fault(path, f"{quoted(value)} is not Unicode text")
             return
         if size > most:
@@ -72,7 +72,7 @@ class Findings:
 
 
 def family_of_text(text: str) -> Family | None:
-    """Return the family of the address that `text` spells, sloppily as kube-proxy reads it; None if it spells none."""
+    """Return the family of an address, parsed as leniently as in kube-proxy; None if the text is not an address."""
     if _PLAIN_IPV4.match(text):
         return Family.IPV4
     return _family_of_any(text) if len(text) <= MAX_ADDRESS else None

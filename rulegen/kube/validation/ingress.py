@@ -1,6 +1,6 @@
-"""What an Ingress and an IngressClass must be, as the API server checks them; and no byte that no web server takes.
+"""Validates Ingresses and IngressClasses as the API server does; also rejects bytes that no web server accepts.
 
-Sources: the Ingress concept page of Kubernetes, KEP-1453 (types of paths), the API conventions for names.
+Sources: the Ingress concept page of Kubernetes, KEP-1453 (path types), the API conventions for names.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ PATH_TYPES: Final = ("Exact", "Prefix", "ImplementationSpecific")
 FREE_PATH: Final = "ImplementationSpecific"
 MAX_HOST: Final = 253
 MAX_PATH_BYTES: Final = 2000
-"""A word of nginx has at most 4,096 bytes, each of which may need a backslash."""
+"""Maximum length of a path: a word of nginx has at most 4,096 bytes, and each byte of the path may need a backslash."""
 MAX_CONTROLLER: Final = 250
 
 _UNCLEAR: Final = re.compile(r"//|/\.{1,2}/|%2[fF]|/\.{1,2}\Z")
@@ -41,7 +41,7 @@ _CONTROLLER_PATH: Final = re.compile(r"[A-Za-z0-9/\-._~%!$&'()*+,;=:]+\Z")
 
 
 def check_ingress(ingress: Ingress, findings: Findings) -> Ingress:
-    """Return the Ingress with its empty paths as `/`; note all faults."""
+    """Return the Ingress with `/` for empty paths; record all faults."""
     spec = ingress.spec
     if spec.ingress_class_name is not None:
         findings.subdomain("spec.ingressClassName", spec.ingress_class_name)
@@ -58,7 +58,7 @@ def check_ingress(ingress: Ingress, findings: Findings) -> Ingress:
 
 
 def check_ingress_class(ingress_class: IngressClass, findings: Findings) -> IngressClass:
-    """Return the IngressClass; note all faults."""
+    """Return the IngressClass; record all faults."""
     controller = ingress_class.spec.controller
     domain, slash, path = controller.partition("/")
     if len(controller) > MAX_CONTROLLER:
@@ -69,7 +69,7 @@ def check_ingress_class(ingress_class: IngressClass, findings: Findings) -> Ingr
 
 
 def is_host(text: str) -> bool:
-    """Tell whether `text` is a host of a rule: a DNS name in lower case, or one behind `*.`; not an IP address."""
+    """Return whether `text` is a host of a rule: a DNS name in lower case, optionally after `*.`; not an IP address."""
     return _is_name(text) and (not text[-1].isdigit() or family_of_text(text) is None)
 
 
@@ -79,7 +79,7 @@ def _is_name(text: str) -> bool:
 
 def _check_tls(tls: IngressTLS, path: str, findings: Findings) -> None:
     for index, host in enumerate(tls.hosts):
-        if not _is_name(host):  # an IPv4 address passes here, as it does in the API: no rule has it for a host
+        if not _is_name(host):  # IPv4 addresses are accepted here, as in the API: no rule can have such a host
             _check_host(f"{path}.hosts[{index}]", host, findings)
     if tls.secret_name and not is_subdomain(tls.secret_name):
         findings.subdomain(f"{path}.secretName", tls.secret_name)

@@ -1,4 +1,4 @@
-"""What a Secret and a ConfigMap must be; and the bytes of a Secret. No message here ever holds a value."""
+"""Validates Secrets and ConfigMaps, and decodes the values of Secrets. No message contains a value."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ if TYPE_CHECKING:
     from rulegen.kube.validation.findings import Findings
 
 MAX_BYTES: Final = 1 << 20
-"""All values of one object together."""
+"""Maximum size of all values of one object."""
 
 _KEY: Final = re.compile(r"(?!\.\.|\.\Z)[-._a-zA-Z0-9]{1,253}\Z")
 
 
 def check_secret(secret: Secret, findings: Findings) -> Secret:
-    """Return the Secret with `stringData` put over `data`, as an API server does; note all faults."""
+    """Return the Secret with `stringData` merged into `data`, as in the API server; record all faults."""
     _check_keys("data", secret.data, findings)
     size = 0
     for key, text in secret.data.items():
@@ -49,17 +49,17 @@ def check_secret(secret: Secret, findings: Findings) -> Secret:
 
 
 def secret_values(secret: Secret) -> dict[str, bytes]:
-    """Return the values of a Secret by key, decoded.
+    """Return the decoded values of a Secret by key.
 
     Raises:
-        ValueError: One is not base64; of a Secret in a World each is.
+        ValueError: A value is not base64. This cannot happen for a validated Secret.
     """
     values = {key: _decoded(text) for key, text in secret.data.items()}
     return values | {key: text.encode() for key, text in secret.string_data.items()}
 
 
 def check_config_map(config_map: ConfigMap, findings: Findings) -> ConfigMap:
-    """Return the ConfigMap; note all faults."""
+    """Return the ConfigMap; record all faults."""
     _check_keys("data", config_map.data, findings)
     size = 0
     for key, text in config_map.data.items():
@@ -72,10 +72,10 @@ def check_config_map(config_map: ConfigMap, findings: Findings) -> ConfigMap:
 
 
 def _decoded(text: str) -> bytes:
-    """Return what base64 says (RFC 4648, 4). Line ends in it mean nothing, as for Go.
+    """Return the bytes in a base64 text (RFC 4648, section 4). Line ends are ignored, as in Go.
 
     Raises:
-        ValueError: It is none.
+        ValueError: The text is not base64.
     """
     if "\n" in text or "\r" in text:
         text = text.replace("\r", "").replace("\n", "")

@@ -1,4 +1,4 @@
-"""What a Service must be, as the API server checks and completes it."""
+"""Validates Services and sets defaults, as the API server does."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ _FAMILIES: Final = tuple(family.value for family in Family)
 
 
 def check_service(service: Service, findings: Findings) -> Service:
-    """Return the Service with empty words defaulted and unreadable entries left out; note all faults."""
+    """Return the Service with defaults and without invalid entries; record all faults."""
     spec = service.spec
     if not spec.type or not spec.session_affinity:
         spec = replace(spec, type=spec.type or "ClusterIP", session_affinity=spec.session_affinity or "None")
@@ -64,7 +64,7 @@ def _check_words(spec: ServiceSpec, findings: Findings) -> None:
 
 
 def _with_external_name(spec: ServiceSpec, findings: Findings) -> ServiceSpec:
-    """Return the spec with its external name as it is looked up: without the dot that may end it."""
+    """Return the spec with the external name without its trailing dot."""
     name = spec.external_name.removesuffix(".")
     if name:
         findings.subdomain("spec.externalName", name)
@@ -109,7 +109,7 @@ def _check_port(port: ServicePort, path: str, findings: Findings) -> None:
 def _check_port_among_others(
     port: ServicePort, index: int, seen: dict[tuple[str, str | int, str], int], findings: Findings
 ) -> None:
-    """Check what must differ between the ports of a Service; `seen` holds what the ports before this one have."""
+    """Check that names, ports and node ports are unique; `seen` has those of earlier ports, each with its index."""
     path = f"spec.ports[{index}]"
     if not port.name:
         findings.fault(f"{path}.name", "missing: with several ports, each needs a name")
@@ -128,7 +128,7 @@ def _check_port_among_others(
 
 
 def _with_addresses(spec: ServiceSpec, findings: Findings) -> ServiceSpec:
-    """Check ClusterIPs and families against each other, and let each tell what the other leaves out."""
+    """Check that ClusterIPs and families agree; derive missing ones from each other."""
     single = spec.cluster_ip
     addresses = spec.cluster_ips or ((single,) if single else ())
     path = "spec.clusterIPs" if spec.cluster_ips else "spec.clusterIP"
@@ -160,7 +160,7 @@ def _with_addresses(spec: ServiceSpec, findings: Findings) -> ServiceSpec:
 
 
 def _same_address(address: str, other: str) -> bool:
-    """Tell whether two texts spell one address; texts that spell none are told about elsewhere."""
+    """Return whether two texts are the same address; invalid texts count as equal, as another check reports them."""
     if address == other or family_of_text(address) is None or family_of_text(other) is None:
         return address == other or HEADLESS not in (address, other)
     return parse_address(address) == parse_address(other)
@@ -174,7 +174,7 @@ def _check_families(families: tuple[str, ...], findings: Findings) -> None:
             return
 
 
-# -- entries that are passed over where they cannot be read ------------------------------------------------------------
+# -- invalid entries, which are ignored --------------------------------------------------------------------------------
 
 
 def _with_readable_entries(spec: ServiceSpec, findings: Findings) -> ServiceSpec:

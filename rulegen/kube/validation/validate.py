@@ -1,7 +1,7 @@
-"""What a typed object must also be: names, ranges, words. All faults at once, as the API server would find them.
+"""Validates typed objects as the API server does: names, ranges, enumerations. All faults are reported at once.
 
-An entry that kube-proxy logs and passes over (an address that is none, in lists that the API never checked well) is
-passed over here too, with a warning: the object stays.
+If kube-proxy logs and ignores an invalid entry (such as an address in a list that the API server does not check), it is
+ignored here too, with a warning, and the object stays valid.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ if TYPE_CHECKING:
 
 MAX_FAULTS: Final = 50
 MAX_ANNOTATIONS_BYTES: Final = 256 << 10
-"""All keys and values of one object together."""
+"""Maximum size of all keys and values of one object."""
 MAX_ANNOTATION_KEY: Final = 253 + 1 + 63
 
 _TIME: Final = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}[Tt][0-9]{2}:[0-9]{2}:[0-9]{2}(?:\.[0-9]{1,9})?[Zz]\Z")
@@ -63,11 +63,11 @@ _RULES: Final[Mapping[type[KubeObject], Callable[[Any, Findings], KubeObject]]] 
 }
 _NAMED_BY_LABEL: Final = frozenset({Service, Namespace})
 _ANNOTATED: Final = frozenset({Ingress, IngressClass, Secret, ConfigMap})
-"""Kinds whose annotations decide something, or go with what does."""
+"""Kinds whose annotations are validated here."""
 
 
 def check(kube_object: KubeObject, source: str) -> Decoded | Rejected:
-    """Return the object with its defaults filled in, or all that is wrong with it."""
+    """Return the object with defaults, or its rejection with all faults."""
     findings = Findings()
     kind = type(kube_object)
     metadata = _check_metadata(kube_object.metadata, kind, findings)
@@ -86,7 +86,7 @@ def check(kube_object: KubeObject, source: str) -> Decoded | Rejected:
 
 
 def bounded(faults: list[Fault]) -> tuple[Fault, ...]:
-    """Return the faults, no more than a person would read."""
+    """Return at most `MAX_FAULTS` faults, and the number of the others."""
     if len(faults) <= MAX_FAULTS:
         return tuple(faults)
     return (*faults[:MAX_FAULTS], Fault("", f"and {len(faults) - MAX_FAULTS} more faults of this kind"))
@@ -98,7 +98,7 @@ def _called(kube_object: KubeObject) -> str:
 
 
 def _check_metadata(metadata: ObjectMeta, kind: type[KubeObject], findings: Findings) -> ObjectMeta:
-    """Check names and times; the namespace is `default` where a manifest leaves it to kubectl."""
+    """Check names and times; set the namespace to `default` if the manifest has none."""
     if not metadata.name:
         findings.fault("metadata.name", "missing")
     elif kind in _NAMED_BY_LABEL:
@@ -122,7 +122,7 @@ def _check_metadata(metadata: ObjectMeta, kind: type[KubeObject], findings: Find
 
 
 def _check_annotations(annotations: Mapping[str, str], findings: Findings) -> None:
-    """Check the keys, and that each text can be written down; what the values mean is not decided here."""
+    """Check the keys, the encoding of the values, and the total size; values are not interpreted here."""
     size = 0
     for key, value in annotations.items():
         if len(key) > MAX_ANNOTATION_KEY or not _is_annotation(key):
@@ -137,4 +137,4 @@ def _check_annotations(annotations: Mapping[str, str], findings: Findings) -> No
 
 
 _is_annotation = functools.lru_cache(maxsize=4096)(is_qualified_name)
-"""The same few keys stand on all Ingresses."""
+"""Cached, because all Ingresses have the same few keys."""

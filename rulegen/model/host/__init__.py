@@ -1,1 +1,1 @@
-"""What a host is, as values: facts, and limits of its connection tracking."""
+"""Values about the host: its facts, and the limits of its conntrack."""

@@ -1,4 +1,4 @@
-"""Connection tracking, as wide and as patient as Services need it: the parameters that kube-proxy sets, too."""
+"""The size and timeouts of conntrack: the same kernel parameters that kube-proxy sets."""
 
 from __future__ import annotations
 
@@ -12,20 +12,20 @@ if TYPE_CHECKING:
 
 CONNTRACK_MAX: Final = "net.netfilter.nf_conntrack_max"
 HASH_SIZE: Final = "nf_conntrack/hashsize"
-"""Parameter of the module, not of the namespace: how many buckets the table has; a fourth of its entries will do."""
+"""Number of hash buckets; a quarter of the entries is enough. A module parameter, not a sysctl of the namespace."""
 MOST: Final = 1_048_576
-"""Entries that are asked for at most, however many CPUs there are."""
+"""Maximum of the entries computed from the number of CPUs."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ConntrackLimits:
-    """What a configuration says of connection tracking; 0 leaves a parameter as it is.
+    """The configuration of conntrack; 0 leaves a parameter unchanged.
 
     Attributes:
         per_core: Entries for each CPU.
-        least: Entries at least.
+        least: Minimum number of entries.
         established_s, close_wait_s, udp_s, udp_stream_s: Timeouts, in seconds.
-        be_liberal: Whether packets out of the window are valid.
+        be_liberal: Whether packets out of the TCP window are valid (tcpBeLiberal).
     """
 
     per_core: int = 32_768
@@ -38,7 +38,7 @@ class ConntrackLimits:
 
     @classmethod
     def of(cls, config: Conntrack) -> ConntrackLimits:
-        """Return what a checked configuration says, with kube-proxy's defaults."""
+        """Return the limits of a validated configuration, with kube-proxy's defaults."""
         established, close_wait = config.tcp_established_timeout, config.tcp_close_wait_timeout
         return cls(
             per_core=32_768 if config.max_per_core is None else config.max_per_core,
@@ -52,7 +52,7 @@ class ConntrackLimits:
 
 
 def conntrack_parameters(limits: ConntrackLimits, cpus: int) -> dict[str, str]:
-    """Return the parameters that are to be set, each with its value.
+    """Return the kernel parameters to set, each with its value.
 
     >>> conntrack_parameters(ConntrackLimits(close_wait_s=0), 8)  # doctest: +NORMALIZE_WHITESPACE
     {'net.netfilter.nf_conntrack_max': '262144',

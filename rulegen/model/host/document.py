@@ -1,7 +1,7 @@
-"""Facts of a host from a document, for work without that host: `--host FILE`.
+"""Reads the facts of a host from a document, for plans without that host: `--host FILE`.
 
-The document is YAML or JSON, parsed already. Either it has the facts below a key `host` (other keys beside it mean
-nothing here), or it is the facts themselves:
+The document is parsed YAML or JSON. The facts are either below the key `host` (other keys are ignored), or they are the
+document itself:
 
     hostname: worker1                        # optional, as all the rest
     interfaces:
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
 LOOPBACK = Interface("lo", ((IPv4Address("127.0.0.1"), 8), (IPv6Address("::1"), 128)))
-"""The interface that every host has, listed or not."""
+"""The loopback interface, which every host has even if it is not listed."""
 
 _KNOWN = ("hostname", "interfaces", "sysctls", "iptables", "nfacct", "ipv6", "kernel", "gateways", "root_ports")
 _RANDOM_FULLY_SINCE = (1, 6, 2)
@@ -42,14 +42,14 @@ _PORT = re.compile(r"(?P<protocol>TCP|UDP|SCTP)/(?P<port>[0-9]{1,5})")
 
 
 def facts_from_document(document: object, source: str) -> HostFacts:
-    """Return the facts that a document tells.
+    """Return the facts in a document.
 
     Args:
         document: The parsed document.
         source: Its file, for messages.
 
     Raises:
-        InputError: It is no such document; all faults are named, each with its path.
+        InputError: The document is invalid; the error names all faults, each with its path.
     """
     faults: list[Fault] = []
     prefix = ""
@@ -62,7 +62,7 @@ def facts_from_document(document: object, source: str) -> HostFacts:
 
 
 def knows_random_fully(version: str) -> bool | None:
-    """Return whether an iptables of this version knows `--random-fully`; None if `version` tells none.
+    """Return whether this version of iptables supports `--random-fully`; None if the text contains no version.
 
     >>> knows_random_fully("iptables v1.8.9 (nf_tables)"), knows_random_fully("1.6.1"), knows_random_fully("new")
     (True, False, None)
@@ -99,7 +99,7 @@ def _facts(document: object, path: str, faults: list[Fault]) -> HostFacts:
 
 
 def _one(document: Mapping[str, Any], dot: str, key: str, kind: type, faults: list[Fault]) -> Any:
-    """Return the value of an optional key; None if it is absent or of another type, which is a fault."""
+    """Return the value of an optional key; None if it is missing or has another type (the latter is a fault)."""
     value = document.get(key)
     if value is None or isinstance(value, kind):
         return value
@@ -109,7 +109,7 @@ def _one(document: Mapping[str, Any], dot: str, key: str, kind: type, faults: li
 
 
 def _interfaces(value: object, path: str, faults: list[Fault]) -> Iterator[Interface]:
-    """Yield the loopback, then those that are listed; a listed `lo` adds its addresses."""
+    """Yield the loopback interface, then the listed ones; a listed `lo` adds its addresses."""
     listed: dict[str, Interface] = {"lo": LOOPBACK}
     for index, entry in enumerate(_list(value, path, faults)):
         here = f"{path}[{index}]"
@@ -147,7 +147,7 @@ def _gateways(value: object, path: str, faults: list[Fault]) -> Iterator[Address
 
 
 def _root_ports(value: object, path: str, faults: list[Fault]) -> frozenset[tuple[str, int]] | None:
-    """Return ports with their protocols; None if none are listed, as then they are not known."""
+    """Return protocol and port of each entry; None if there is no list: the ports are unknown."""
     if value is None:
         return None
     ports = set()
@@ -161,10 +161,10 @@ def _root_ports(value: object, path: str, faults: list[Fault]) -> frozenset[tupl
 
 
 def _address(text: object) -> tuple[Address, int]:
-    """Return an address and its prefix length, which is all bits where it is left out.
+    """Return an address and its prefix length; without a length, all bits.
 
     Raises:
-        ValueError: It is none.
+        ValueError: The text is not an address with an optional prefix length.
     """
     if not isinstance(text, str):
         raise ValueError  # noqa: TRY004 - the caller words both faults alike

@@ -1,4 +1,4 @@
-"""Facts of the host: what a node is, apart from Kubernetes objects. Plain data; `rulegen.host` gathers it."""
+"""Facts of the host, without Kubernetes objects. `rulegen.host` collects them."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ if TYPE_CHECKING:
 
 
 SERVICE_DEVICE = "kube-ipvs0"
-"""The device that ipvs mode binds addresses of Services to; none of them is the node's own."""
+"""The device to which ipvs mode binds addresses of Services. They do not count as the node's own addresses."""
 
 
 @dataclass(frozen=True, slots=True)
 class Interface:
-    """A network interface and its addresses with their prefix length, as (10.0.0.1, 24)."""
+    """A network interface and its addresses with their prefix lengths, such as (10.0.0.1, 24)."""
 
     name: str
     addresses: tuple[tuple[Address, int], ...] = ()
@@ -26,23 +26,22 @@ class Interface:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class HostFacts:
-    """What this host is.
+    """The facts of the host.
 
     Attributes:
-        hostname: The default name of the node, lower case.
-        interfaces: All interfaces, loopback included.
-        sysctls: Dotted name to value, only those that were read.
-        fixed_sysctls: Names of settings that cannot be set here, as where /proc/sys is mounted read-only.
-        random_fully: Whether iptables knows `--random-fully` (1.6.2 and newer).
-        nfacct: Whether the kernel counts with nfacct; None if nobody could look.
-        ipv6: Whether the kernel speaks IPv6.
-        kernel: Its release, as `6.1.0-18-amd64`; empty if nobody looked.
-        schedulers: Those that IPVS has or could load; None if nobody looked.
-        gateways: Where packets go to that no other route is for, from the main table; of both families.
-        root_ports: Protocol and number of each port that a program of root listens on, beyond the loopback; None if
-            nobody looked.
-        former: Addresses that the node has had since it is looked at, and may have no more: what stands there is ours
-            as it was.
+        hostname: The default name of the node, in lower case.
+        interfaces: All interfaces, including loopback.
+        sysctls: Values by dotted name; only parameters that were read.
+        fixed_sysctls: Names of parameters that cannot be set, for example because /proc/sys is mounted read-only.
+        random_fully: Whether iptables supports `--random-fully` (1.6.2 and newer).
+        nfacct: Whether the kernel supports nfacct; None if unknown.
+        ipv6: Whether the kernel supports IPv6.
+        kernel: The kernel release, such as `6.1.0-18-amd64`; empty if unknown.
+        schedulers: IPVS schedulers that the kernel has or can load; None if unknown.
+        gateways: Next hops of the default routes in the main table, of both families.
+        root_ports: Protocol and port on which programs of root listen, except on loopback addresses; None if unknown.
+        former: Addresses that the node has had since observation started, and may have lost. Virtual servers on them
+            still count as ours.
     """
 
     hostname: str = ""
@@ -60,11 +59,11 @@ class HostFacts:
 
     @property
     def families(self) -> tuple[Family, ...]:
-        """The families that this host speaks."""
+        """The families that this host supports."""
         return tuple(Family) if self.ipv6 else (Family.IPV4,)
 
     def addresses(self, family: Family) -> Iterator[Address]:
-        """Yield the node's own addresses of one family in the order of the interfaces, each once."""
+        """Yield the node's own addresses of one family, in the order of the interfaces, without duplicates."""
         seen: set[Address] = set()
         for interface in self.interfaces:
             if interface.name == SERVICE_DEVICE:

@@ -1,11 +1,12 @@
-"""External addresses of Services that are an endpoint's, too: what this node sends to that endpoint is taken.
+"""Warns about external addresses of Services that are also addresses of endpoints.
 
-In ipvs mode the address is bound to this node, whose kernel takes all that goes there for its own: another node, an API
-server, a Pod of its host's network cannot be reached any more (kubernetes/kubernetes#127410). In other modes it is the
-port alone. Other Nodes' addresses that are known from their objects are the concern of
-`rulegen.model.services.service`; endpoints are known live too.
+In ipvs mode, the address is bound to this node. The kernel then delivers all packets to it locally, so this node can no
+longer reach the endpoint, such as an API server or a Pod in the host's network (kubernetes/kubernetes#127410). In other
+modes, only connections to the Service's ports are affected. `rulegen.model.services.service` handles addresses of other
+Nodes.
 
-It is a warning and nothing else: an EndpointSlice may hold anybody's address, and would take a Service its own.
+Only a warning is given: an EndpointSlice may contain any address, so its author could take an address away from a
+Service.
 """
 
 from __future__ import annotations
@@ -25,12 +26,12 @@ if TYPE_CHECKING:
 def bound_endpoints(
     services: Iterable[ResolvedService], inputs: Mapping[ObjectName, ServiceInput], site: NodeContext
 ) -> Iterator[str]:
-    """Yield a warning for each external address of a Service that is an endpoint's, too.
+    """Yield a warning for each external address of a Service that is also the address of an endpoint.
 
     Args:
-        services: As this node serves them.
-        inputs: The same with their EndpointSlices.
-        site: Whose own addresses, and in ipvs mode endpoints on it, do not count.
+        services: The resolved Services.
+        inputs: All Services with their EndpointSlices.
+        site: The node. Its own addresses, and in ipvs mode its own endpoints, are ignored.
     """
     own = {*site.addresses.values(), *site.others, *site.forbidden.own}
     binders: dict[str, dict[tuple[str, int], ObjectName]] = {}
@@ -63,6 +64,6 @@ def bound_endpoints(
 
 
 def _taker(takers: Mapping[tuple[str, int], ObjectName], slice_: EndpointSlice) -> ObjectName | None:
-    """Return the Service that has the port of an endpoint as one of its own."""
+    """Return the first Service that uses protocol and port of an endpoint at this address; None if there is none."""
     owners = (takers.get((port.protocol, port.port)) for port in slice_.ports if port.port)
     return next((taker for taker in owners if taker is not None), None)

@@ -1,10 +1,11 @@
-"""Who owns an address and port: where two Services claim one, the older keeps it, and a warning names both.
+"""Decides which Service gets a frontend that several claim: the older one keeps it, and a warning names both.
 
-kube-proxy does not look: which of the two gets the packets is then left to chance.
+kube-proxy does not check this; which Service gets the packets is then random.
 
-An external address that is one of the node's own meets more there: node ports, health checks, programs that listen.
-kube-proxy gives its Service the connections of all of them (CVE-2020-8554). So does rulegen, with a warning, unless
-external addresses have strict semantics: then the older Service keeps them, and a program of the node always does.
+An external address of a Service may also be one of the node's own addresses. It then conflicts with node ports, health
+checks and listening programs, and kube-proxy gives their connections to the Service (CVE-2020-8554). rulegen does the
+same, with a warning. With strict semantics of external addresses, an older Service keeps its node port or health check,
+and a program always keeps its port.
 """
 
 from __future__ import annotations
@@ -29,13 +30,13 @@ HEALTH_PORT: Final = "healthCheckNodePort"
 
 
 class Claim(NamedTuple):
-    """What one Service alone can have.
+    """An address and port that only one Service can have.
 
     Attributes:
-        address: As text; empty for a port of the node, on any of its addresses.
-        port: The number.
-        protocol: A health check is TCP.
-        family: Of the address, or in which the node's port is served.
+        address: As text; empty for a node port or a health check port, on all addresses of the node.
+        port: The port number.
+        protocol: The protocol; TCP for a health check.
+        family: The family of the address, or the family in which the node's port is served.
     """
 
     address: str
@@ -45,12 +46,12 @@ class Claim(NamedTuple):
 
     @property
     def on_node(self) -> Claim:
-        """The same port as a node port has it."""
+        """The claim to the same port on all addresses of the node."""
         return self._replace(address="")
 
 
 class _Rank(NamedTuple):
-    """A claimant, in the order in which they come: by age, those without one last, then by name."""
+    """The priority of a Service: older first, then those without a creation time, then by name."""
 
     is_ageless: bool
     age: str
@@ -58,12 +59,12 @@ class _Rank(NamedTuple):
 
 
 class Conflict(NamedTuple):
-    """A claim that something else has, too.
+    """A claim of a Service that something else has first.
 
     Attributes:
-        service: The Service whose claim comes second.
-        owner: The older Service; None if it is the node itself.
-        text: What it is about, for people: it names both.
+        service: The younger Service.
+        owner: The older Service; None if the owner is the node itself.
+        text: The warning; it names both.
     """
 
     service: ObjectName
@@ -72,18 +73,20 @@ class Conflict(NamedTuple):
 
 
 class Claims:
-    """The claims of all Services, kept as Services come, change and go."""
+    """The claims of all Services; Services can be added, changed and removed."""
 
     def __init__(
         self, *, oldest_wins: bool = True, guards_node: bool = False, ground: PortsInUse | None = None
     ) -> None:
-        """Start with none.
+        """Start without Services.
 
         Args:
-            oldest_wins: Else both keep what they claim, as with kube-proxy; the warning is the same.
-            guards_node: Whether external addresses on the node leave what is there to older Services and to programs;
-                else they take it, as with kube-proxy; the warning is the same.
-            ground: What the node itself has.
+            oldest_wins: Whether only the oldest Service gets a claim. Otherwise all of them get it, as in kube-proxy,
+                with the same warnings.
+            guards_node: Whether an external address that is one of the node's own loses against node ports and health
+                checks of older Services and against programs. Otherwise it wins, as in kube-proxy, with the same
+                warnings.
+            ground: The node's addresses and ports in use.
         """
         self._oldest_wins, self._guards_node = oldest_wins, guards_node
         self._services: dict[ObjectName, ResolvedService] = {}
@@ -93,7 +96,7 @@ class Claims:
         self._take_ground(ground or PortsInUse())
 
     def move(self, ground: PortsInUse) -> set[ObjectName]:
-        """Decide with another ground from now on; return the Services that may be served otherwise there."""
+        """Replace the node's addresses and ports in use; return the Services whose result may have changed."""
         before = self._around()
         self._take_ground(ground)
         self._here = {}
@@ -105,11 +108,11 @@ class Claims:
         return {rank.name for claim in moved for rank in self._claimants.get(claim, ())} if self._guards_node else set()
 
     def put(self, name: ObjectName, service: ResolvedService | None, age: str = "") -> set[ObjectName]:
-        """Take a Service in place of the one of this name, and return the others that may be served otherwise for it.
+        """Add, replace or remove a Service; return the other Services whose result may have changed.
 
         Args:
             name: Its name.
-            service: What it claims; None if it is gone.
+            service: The resolved Service; None if it was deleted.
             age: creationTimestamp (RFC 3339, so text order is time order); a Service without one is the youngest.
         """
         left, taken = _claims_of(self._services.get(name)), _claims_of(service)
@@ -145,13 +148,13 @@ class Claims:
             self._forget(claim)
 
     def settled(self, name: ObjectName, tell: Callable[[Conflict], None]) -> ResolvedService:
-        """Return a Service without what an older one, or the node, has at its frontends and its health check port.
+        """Return a Service without the frontends and health check ports that belong to an older Service or the node.
 
-        A Service whose health check has the number of one of its own node ports keeps the node port.
+        If the health check port of a Service is also one of its node ports, it keeps the node port.
 
         Args:
-            name: Of one that was put.
-            tell: Receives each conflict, with the names of both claimants.
+            name: The name of a Service that was added.
+            tell: Receives each conflict.
         """
         service = self._services[name]
         uses = _claims_of(service)
@@ -170,7 +173,7 @@ class Claims:
             tell(Conflict(name, None, text))
         given_up: set[Claim] = set()
         excepted: set[Claim] = set()
-        # Few Services have an address of the node: only they are asked what of theirs is external.
+        # Few Services claim an address of the node; external addresses are collected only for them.
         externals = _externals_of(service) if any(claim.address in self._addresses for claim in uses) else set()
         for claim, own in uses.items():
             if self._oldest_wins and claim in lost:
@@ -188,9 +191,9 @@ class Claims:
         return _without(service, lost | given_up, lost | doubled, excepted)
 
     def _is_the_nodes(self, name: ObjectName, claim: Claim, tell: Callable[[Conflict], None]) -> bool:
-        """Whether an external address and port is an older Service's node port, or that of a program of the node.
+        """Whether an external address and port is a node port or health check of an older Service, or of a program.
 
-        Where Services have a node port or health check of that number, age decides: then it is no program that has it.
+        If Services have a node port or health check with this number, only age decides: no program has the port then.
         """
         what = f"{claim.address} port {claim.port}/{claim.protocol}"
         if claim in self._here.get(claim.on_node, ()) and (holders := self._claimants.get(claim.on_node)):
@@ -212,7 +215,7 @@ class Claims:
     def _taken_addresses(
         self, name: ObjectName, claim: Claim, use: str, tell: Callable[[Conflict], None]
     ) -> Iterator[Claim]:
-        """Yield the addresses on which an older Service has the number of a node port or health check."""
+        """Yield the claims of older Services to this port on single addresses of the node."""
         for external in sorted(self._here.get(claim, ())):
             first = self._claimants[external][0]
             if first >= self._ranks[name]:
@@ -224,7 +227,7 @@ class Claims:
             yield external
 
     def _first(self, claim: Claim) -> _Rank | None:
-        """Return the oldest of those that have a claim."""
+        """Return the rank of the oldest Service with this claim; None if there is none."""
         claimants = self._claimants.get(claim)
         return claimants[0] if claimants else None
 
@@ -234,12 +237,12 @@ class Claims:
         self._programs = ground.programs
 
     def _note(self, claim: Claim) -> None:
-        """Note a claim to an address on which node ports answer, so that both are found from each other."""
+        """Index a claim by its port if node ports answer on its address."""
         if claim.address in self._answering:
             self._here.setdefault(claim.on_node, set()).add(claim)
 
     def _forget(self, claim: Claim) -> None:
-        """Note that a Service has a claim no more, which another may have."""
+        """Remove a claim from the index by port, unless another Service has the same claim."""
         left = (self._services[rank.name] for rank in self._claimants.get(claim, ()))
         if (there := self._here.get(claim.on_node)) and not any(claim in _externals_of(other) for other in left):
             there.discard(claim)
@@ -247,9 +250,10 @@ class Claims:
                 del self._here[claim.on_node]
 
     def _near(self, claims: Iterable[Claim]) -> set[ObjectName]:
-        """Return the Services of which something depends on claims to the node's ports, or to one of its addresses.
+        """Return the Services that conflict with these claims at the same port of the node.
 
-        Where the oldest wins, it is the oldest alone: the others have lost what depends on it.
+        A claim to a port of the node conflicts with claims to single addresses of the node, and the reverse. If the
+        oldest Service wins, only the oldest is returned: the others have already lost the claim.
         """
         near: set[Claim] = set()
         for claim in claims if self._guards_node else ():
@@ -261,7 +265,7 @@ class Claims:
         return {rank.name for claim in near for rank in self._claimants.get(claim, ())[:most]}
 
     def _around(self) -> dict[Claim, tuple[object, ...]]:
-        """Return of each claim that the ground decides about what it is decided by."""
+        """Return, for each claim that depends on the node's ports in use, the values that it depends on."""
         around: dict[Claim, tuple[object, ...]] = {
             claim: (claim.address in self._answering, (claim.protocol, claim.port) in self._programs)
             for claim in self._claimants
@@ -279,7 +283,7 @@ def _conflict(name: ObjectName, claim: Claim, use: str, owner: ObjectName, their
 
 
 def _claims_of(service: ResolvedService | None) -> Mapping[Claim, tuple[str, ...]]:
-    """Return what a Service claims, each with what for: a node port stands before a health check."""
+    """Return the claims of a Service, each with its uses for messages; a node port precedes a health check."""
     claims: dict[Claim, tuple[str, ...]] = {}
     for port in service.ports if service else ():
         for claim, use in _claims(port):
@@ -292,7 +296,7 @@ def _claims_of(service: ResolvedService | None) -> Mapping[Claim, tuple[str, ...
 
 
 def _externals_of(service: ResolvedService | None) -> set[Claim]:
-    """Return the claims of a Service to its external addresses."""
+    """Return the claims of a Service to its external IPs and load balancer IPs."""
     return {
         Claim(str(address), port.port, port.protocol, port.family)
         for port in (service.ports if service else ())
@@ -316,7 +320,7 @@ def _without(
 ) -> ResolvedService:
     """Return a Service without the frontends in `lost` and the health check ports in `lost_health`.
 
-    Node ports with the number, protocol and family of a claim in `excepted` go without its address.
+    A node port with the number, protocol and family of a claim in `excepted` is not served on the claim's address.
     """
 
     def keeps(port: ResolvedPort, address: Address | None, number: int) -> bool:

@@ -1,4 +1,4 @@
-"""The model as a plain document, for reading and comparing."""
+"""The model as a document (`model.json`)."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ SCHEMA_VERSION = 1
 
 
 def model_document(model: Model) -> dict[str, Any]:
-    """Return the model as mappings, lists and text; the same model gives the same document."""
+    """Return the model as mappings, lists and text, in deterministic order."""
     return {
         "schemaVersion": SCHEMA_VERSION,
         "kind": "Model",

@@ -1,8 +1,7 @@
-"""Which endpoints of a port can be used from this node.
+"""Selects the endpoints of a port that this node uses.
 
-*Usable* is ready, or, where nothing is ready, serving though terminating (KEP-1669). The cluster pool obeys topology
-hints (KEP-2433, KEP-4444) as long as something is ready; the local pool and the fall-back to terminating endpoints
-ignore them.
+The usable endpoints are the ready ones. If none is ready, they are the serving and terminating ones (KEP-1669).
+Topology hints (KEP-2433, KEP-4444) apply only to ready endpoints of the cluster pool.
 """
 
 from __future__ import annotations
@@ -28,7 +27,7 @@ if TYPE_CHECKING:
 
 
 class Candidate(msgspec.Struct, frozen=True, gc=False):
-    """An endpoint of a port with the conditions that decide about it; unknown conditions resolved."""
+    """An endpoint of a port with its conditions and hints; unset conditions have their default."""
 
     endpoint: Endpoint
     ready: bool
@@ -40,19 +39,19 @@ class Candidate(msgspec.Struct, frozen=True, gc=False):
 
 
 Weigh = Callable[["SliceEndpoint"], int]
-"""Returns the weight of an endpoint, 1 where nobody gave it another."""
+"""Returns the weight of an endpoint; 1 by default."""
 
 
 @dataclass(frozen=True, slots=True)
 class Topology:
-    """Where a node is, for topology hints."""
+    """Name and zone of a node, for topology hints."""
 
     node: str
     zone: str
 
 
 class Pools(msgspec.Struct, frozen=True):
-    """The endpoints of one port, by use; each sorted by text. See `ResolvedPort`."""
+    """The pools of one port, each sorted by text; see `ResolvedPort`."""
 
     cluster: tuple[Endpoint, ...] = ()
     local: tuple[Endpoint, ...] = ()
@@ -64,11 +63,11 @@ _NONE: Final[frozenset[str]] = frozenset()
 _FAMILIES: Final[dict[str, Family]] = {family.value: family for family in Family}
 
 PortKey = tuple[Family, str, str]
-"""Family, name and protocol: what joins a port of a slice to a port of a Service."""
+"""Family, name and protocol: the key that joins ports of Services and of EndpointSlices."""
 
 
 def counts(slices: Iterable[EndpointSlice]) -> Counter[PortKey]:
-    """Return how many endpoints slices have of each port, those that stand in several slices counted in each."""
+    """Return the number of endpoints of each port; an endpoint in several slices counts once for each slice."""
     numbers: Counter[PortKey] = Counter()
     for slice_ in slices:
         if (family := _family(slice_)) is not None:
@@ -88,21 +87,21 @@ def candidates(
     most: Mapping[PortKey, int | None] | None = None,
     zone: str = "",
 ) -> dict[PortKey, list[Candidate]]:
-    """Return the candidates of every port that the slices tell of, sorted by text, each address and port once.
+    """Return the candidates of each port in the slices, sorted by text, each address and port once.
 
-    Where slices disagree about one address and port, one that is not terminating wins over one that is (pod addresses
-    are reused), then a ready one over one that is not; kube-proxy leaves that last choice to chance.
+    If several slices contain an address and port, an endpoint that is not terminating wins over a terminating one
+    (addresses of Pods are reused), then a ready one over one that is not. In kube-proxy, the latter choice is random.
 
     Args:
-        slices: The slices.
-        node: This node.
-        warn: Told of endpoints that are skipped.
-        weigh: How endpoints are weighed; None if all are alike.
-        refused: Addresses that this node's kernel would reject to send to.
-        origin: What the slices were made of, as `ServiceInput.endpoints_from` has it.
-        most: The ports that matter, and how many candidates each may have at most, None for all of them; see `_first`
-            for which. Without it, all of all ports.
-        zone: Where this node is.
+        slices: The EndpointSlices of a Service.
+        node: Name of this node.
+        warn: Receives a warning for each invalid endpoint.
+        weigh: Returns the weight of an endpoint; None if all weights are 1.
+        refused: Addresses that this node's kernel does not accept as destinations.
+        origin: The kind of object that the slices were derived from, see `ServiceInput.endpoints_from`.
+        most: The ports to return, each with the maximum number of its candidates, None for no maximum; `_first` selects
+            them. Without `most`, all candidates of all ports are returned.
+        zone: Zone of this node.
     """
     by_port: dict[PortKey, dict[str, Candidate]] = {}
     limited: dict[PortKey, list[tuple[list[_Ordered], int]]] = {}
@@ -131,13 +130,13 @@ def candidates(
             for endpoint, address, weight in usable:
                 _take(chosen, _candidate(endpoint, Endpoint.of(address, number, weight), node))
     for key, parts in limited.items():
-        assert most is not None  # noqa: S101 - for the type checker: only then is anything limited
+        assert most is not None  # noqa: S101 - for the type checker: `limited` is empty otherwise
         by_port[key] = _first(parts, most[key] or 1, node)
     return {key: [chosen[text] for text in sorted(chosen)] for key, chosen in by_port.items()}
 
 
 class _Ordered(NamedTuple):
-    """An endpoint of a slice and its place among all of a port, where not all are served."""
+    """An endpoint of a slice with its sort key, for ports of which not all endpoints are served."""
 
     order: tuple[int, bool, bool, bytes]
     source: SliceEndpoint
@@ -149,10 +148,10 @@ _BY_ORDER = itemgetter(0)
 
 
 def _order(endpoint: SliceEndpoint, address: Address, node: str, zone: str) -> tuple[int, bool, bool, bytes]:
-    """Return what endpoints are ordered by where not all are served: those that can be used, are here, are near.
+    """Return the sort key of an endpoint, if not all are served: usable, then on this node, then hinted here.
 
-    Behind that, a digest of the address decides: it spreads the choice over the nodes and zones, all nodes make the
-    same one, and when an endpoint comes or goes at most one other goes or comes.
+    The last criterion is a digest of the address. It spreads the selection over nodes and zones, and all nodes select
+    the same endpoints. If an endpoint is added or removed, at most one other changes.
     """
     conditions = endpoint.conditions
     serving, terminating = conditions.serving is not False, conditions.terminating is True
@@ -165,9 +164,9 @@ def _order(endpoint: SliceEndpoint, address: Address, node: str, zone: str) -> t
 
 
 def _first(parts: Sequence[tuple[list[_Ordered], int]], most: int, node: str) -> dict[str, Candidate]:
-    """Return the first endpoints of a port, by `_order`, without looking at all of them for each port.
+    """Return the first `most` endpoints of a port, in the order of `_order`, without reading all of them.
 
-    An address that stands in several slices is that of the first: of two, the one that can be used.
+    If several slices contain an address, the first in this order is returned: a usable one precedes others.
     """
     chosen: dict[str, Candidate] = {}
 
@@ -185,7 +184,7 @@ def _first(parts: Sequence[tuple[list[_Ordered], int]], most: int, node: str) ->
 
 
 def _take(chosen: dict[str, Candidate], candidate: Candidate) -> None:
-    """Take a candidate, unless a better one of this address and port is there."""
+    """Add a candidate, unless a better one with the same address and port exists."""
     rival = chosen.get(candidate.endpoint.text)
     if rival is None or _rank(candidate) > _rank(rival):
         chosen[candidate.endpoint.text] = candidate
@@ -196,18 +195,18 @@ def _family(slice_: EndpointSlice) -> Family | None:
 
 
 def _ports(slice_: EndpointSlice) -> list[tuple[str, int, str]]:
-    """Return name, number and protocol of the ports of a slice that are some for a proxy."""
+    """Return name, number and protocol of the ports of a slice that have a name (it may be empty) and a number."""
     return [(p.name, p.port, p.protocol) for p in slice_.ports if p.name is not None and p.port]
 
 
 def pools(candidates: Sequence[Candidate], place: Topology, *, uses_cluster: bool, uses_local: bool) -> Pools:
-    """Sort the candidates of one port into pools.
+    """Return the pools of one port.
 
     Args:
-        candidates: All endpoints of the port, sorted by text.
-        place: Where this node is.
-        uses_cluster: Whether anything is delivered to the cluster pool.
-        uses_local: Whether anything is delivered to the local pool.
+        candidates: All candidates of the port, sorted by text.
+        place: Name and zone of this node.
+        uses_cluster: Whether a delivery uses the cluster pool.
+        uses_local: Whether a delivery uses the local pool.
     """
     ready: list[Candidate] = []
     cluster: list[Candidate] = []
@@ -238,7 +237,7 @@ def _terminating(candidates: Sequence[Candidate]) -> list[Candidate]:
 
 
 def _near(ready: list[Candidate], place: Topology) -> list[Candidate]:
-    """Return the ready endpoints whose hints name this node, else its zone; all unless every one has such hints."""
+    """Return the endpoints with hints for this node, else for its zone; all if one lacks hints or none match."""
     if all(c.nodes for c in ready) and (of_node := [c for c in ready if place.node in c.nodes]):
         return of_node
     if place.zone and all(c.zones for c in ready) and (of_zone := [c for c in ready if place.zone in c.zones]):
@@ -264,7 +263,7 @@ def _candidate(source: SliceEndpoint, endpoint: Endpoint, node: str) -> Candidat
 
 
 def _address(endpoint: SliceEndpoint, family: Family, refused: Collection[Address]) -> tuple[Address | None, str]:
-    """Return the address that counts, the first; or None, and why it is not used, where there is one."""
+    """Return the first address; None if there is none or it is invalid, with the reason."""
     if not endpoint.addresses:
         return None, ""
     try:
@@ -280,7 +279,7 @@ def _address(endpoint: SliceEndpoint, family: Family, refused: Collection[Addres
 
 
 def _source_of(endpoint: SliceEndpoint, slice_: EndpointSlice, origin: str) -> str:
-    """Return which object names an endpoint."""
+    """Return kind and name of the object that contains an endpoint, for messages."""
     namespace, name = slice_.metadata.namespace, slice_.metadata.name
     if origin == "Endpoints":
         return f"Endpoints {namespace}/{slice_.metadata.labels.get(SERVICE_NAME_LABEL, name)}"

@@ -1,11 +1,12 @@
-"""External addresses that are not a Service's to take: the node's, its network's, the cluster's, other Services'.
+"""Detects external addresses of Services that belong to the node, its network, the cluster or another Service.
 
-Whoever may write a Service may name any address in spec.externalIPs, and gets what this node sends there
-(CVE-2020-8554). kube-proxy asks nothing. With its semantics the address is served, and a warning says whose it is; with
-strict ones it is not served.
+A user who may create Services can put any address into spec.externalIPs and receives the connections of this node to it
+(CVE-2020-8554). kube-proxy does not check this. With kube-proxy's semantics, the address is served with a warning that
+names its owner. With strict semantics, it is not served.
 
-Only what tenants cannot write decides: the host, Node objects, what the API server assigns. Endpoints decide nothing:
-an EndpointSlice may hold anybody's address, and would take a Service its own.
+The decision uses only information that tenants cannot write: facts of the host, Node objects, and addresses that the
+API server assigns. It does not use endpoints: an EndpointSlice may contain any address, so its author could take an
+address away from a Service.
 """
 
 from __future__ import annotations
@@ -34,23 +35,23 @@ _PATHS: Final = {
 
 
 class ExternalAddresses:
-    """Judges the external addresses of Services, as Services come, change and go."""
+    """Decides about the external addresses of Services; Services can be added, changed and removed."""
 
     def __init__(self, site: NodeContext) -> None:
-        """Know no Service yet.
+        """Start without Services.
 
         Args:
-            site: What belongs to the node and to other Nodes, and whether it is served all the same.
+            site: The addresses of the node and of other Nodes, and whether Services may use them.
         """
         self._site = site
         self._forbidden = site.forbidden
         self._named: dict[ObjectName, frozenset[Address]] = {}
         self._namers: dict[Address, set[ObjectName]] = {}
         self._cluster_ips: dict[ObjectName, tuple[str, ...]] = {}
-        self._holders: dict[Address, set[ObjectName]] | None = None  # made when a Service names an external address
+        self._holders: dict[Address, set[ObjectName]] | None = None  # None while no Service has an external address
 
     def move(self, site: NodeContext) -> set[ObjectName]:
-        """Judge by another site from now on; return the Services of which an address is judged otherwise."""
+        """Replace the node context; return the Services whose external addresses must be decided again."""
         before, servers = self._site, self._forbidden.api_servers
         self._site, self._forbidden = site, replace(site.forbidden, api_servers=servers)
         if (before.forbidden, before.others, before.external_ips) == (site.forbidden, site.others, site.external_ips):
@@ -58,7 +59,7 @@ class ExternalAddresses:
         return set(self._named)
 
     def put(self, name: ObjectName, given: ServiceInput | None) -> set[ObjectName]:
-        """Take a Service, or that it is gone; return the others of which an address may be judged otherwise now."""
+        """Add, replace or remove (None) a Service; return the other Services that must be decided again."""
         service = given.service if given is not None else None
         before, named = self._named.pop(name, frozenset()), _addresses(_external_texts(service, self._site))
         if named:
@@ -72,7 +73,10 @@ class ExternalAddresses:
         return {namer for address in moved for namer in self._namers.get(address, ())} - {name}
 
     def _hold(self, name: ObjectName, service: structs.Service | None) -> set[Address]:
-        """Have a Service hold its ClusterIPs; return those that it has gained or lost, where any Service may ask."""
+        """Record the ClusterIPs of a Service; return those that were added or removed.
+
+        The index by address exists only while some Service has external addresses. Without it, the result is empty.
+        """
         texts = (service.spec.cluster_ip, *service.spec.cluster_ips) if service is not None else ()
         before: tuple[str, ...] = self._cluster_ips.pop(name, ())
         moved: set[Address] = set()
@@ -91,14 +95,14 @@ class ExternalAddresses:
     def allows(
         self, name: ObjectName, address: Address, use: AddressUse, port: int, tell: Callable[[Conflict], None]
     ) -> bool:
-        """Whether a Service is served at an external address; `tell` receives whose it is, also where it is served.
+        """Whether a Service is served at an external address.
 
         Args:
             name: The Service's name.
             address: The address.
-            use: For what the Service names it: as an external IP, or a load balancer's.
+            use: External IP or load balancer IP.
             port: The Service's port.
-            tell: Receives the conflict, if there is one.
+            tell: Receives the conflict if the address belongs to something else, even if the Service is served.
         """
         whose, owner = self._whose(name, address, use, port)
         if not whose:
@@ -116,10 +120,11 @@ class ExternalAddresses:
         return True
 
     def _whose(self, name: ObjectName, address: Address, use: AddressUse, port: int) -> tuple[str, ObjectName | None]:
-        """Return whose an address is, as `192.0.2.1 is the gateway of this node`, and which other Service's.
+        """Return what an address belongs to, such as `192.0.2.1 is the gateway of this node`; empty if to nothing.
 
-        The port counts where a load balancer that runs on the API server's node publishes that node's address: only
-        the API server's own port is not free then, unless the address would be bound here.
+        The second value is the name of the Service that has the address as its ClusterIP; None otherwise. A load
+        balancer that runs on the node of an API server publishes that node's address. For such an address, only the
+        port of the API server is rejected, unless the address would be bound to this node.
         """
         is_bound = self._site.binds and address not in self._forbidden.own
         is_shared = use is AddressUse.LOAD_BALANCER_IP and not is_bound
@@ -134,9 +139,10 @@ class ExternalAddresses:
         return (f"{address} is the ClusterIP of Service {holder}", holder) if holder is not None else ("", None)
 
     def unknown(self, families: Collection[Family], *, knows_programs: bool) -> Iterator[str]:
-        """Yield what strict semantics reject by, and what nobody knows here, if a Service names external addresses.
+        """Yield a warning that lists the unknown facts that strict semantics need, if a Service has external addresses.
 
-        A cluster of one family has no Pod network in the other, which its nodes may speak all the same.
+        A missing Pod network is listed only for families of such addresses: a cluster of one family has no Pod network
+        in the other, even if its nodes support both.
         """
         if not (self._site.guards and self._named):
             return
@@ -168,7 +174,7 @@ class ExternalAddresses:
 def _index(
     by_address: dict[Address, set[ObjectName]], name: ObjectName, before: frozenset[Address], after: frozenset[Address]
 ) -> set[Address]:
-    """Have an index by address know of a Service's addresses; return those that it has gained or lost."""
+    """Update the index for the changed addresses of a Service; return those that were added or removed."""
     moved = set(before ^ after)
     for address in moved:
         holders = by_address.setdefault(address, set())
@@ -185,7 +191,7 @@ def _external_texts(service: structs.Service | None, site: NodeContext) -> Itera
 
 
 def _addresses(texts: Iterable[str]) -> frozenset[Address]:
-    """Return the addresses among texts: None stands for no ClusterIP, and of others there is a warning elsewhere."""
+    """Return the valid addresses; skip `None` (headless) and invalid texts, which are reported elsewhere."""
     addresses = set()
     for text in texts:
         with suppress(ValueError):
@@ -194,7 +200,10 @@ def _addresses(texts: Iterable[str]) -> frozenset[Address]:
 
 
 def _api_servers(kubernetes: ServiceInput | None) -> Iterator[tuple[Address, int]]:
-    """Yield the API servers as the slice has them that they write themselves; anybody may label another one so."""
+    """Yield address and port of each API server, from the EndpointSlice that the API servers write.
+
+    Other slices are ignored: users may create slices with the label of this Service.
+    """
     if kubernetes is None:
         return
     is_sliced = kubernetes.endpoints_from == "EndpointSlice"

@@ -1,8 +1,8 @@
-"""The model (IR): every decision about a node's Services, taken; nothing left to ask.
+"""The model (IR): all decisions about the Services of a node.
 
-A backend reads it and expresses it. It never looks at a Kubernetes object, a condition of an endpoint or a traffic
-policy. The words: a *frontend* is an address and port that packets are sent to; a *pool* is a set of endpoints; a
-*delivery* says what happens to a new connection that reached a frontend.
+A backend translates the model. It never reads a Kubernetes object, a condition of an endpoint or a traffic policy.
+Terms: a *frontend* is an address and port that clients connect to; a *pool* is a set of endpoints; a *delivery* is the
+decision for new connections to a frontend.
 """
 
 from __future__ import annotations
@@ -23,20 +23,20 @@ if TYPE_CHECKING:
 
 
 class Delivery(enum.Enum):
-    """What happens to a new connection to a frontend."""
+    """The decision for new connections to a frontend."""
 
     CLUSTER = "cluster"
-    """An endpoint of the cluster pool gets it."""
+    """Sent to an endpoint of the cluster pool."""
     LOCAL = "local"
-    """An endpoint of the local pool gets it."""
+    """Sent to an endpoint of the local pool."""
     REJECT = "reject"
-    """It is rejected at once: the Service has no endpoints anywhere."""
+    """Rejected: the Service has no endpoints."""
     DROP = "drop"
-    """It is dropped: the Service has endpoints, but its policy allows none that this node has."""
+    """Dropped: the Service has endpoints, but its traffic policy is Local and none is on this node."""
 
     @property
     def has_pool(self) -> bool:
-        """Whether some endpoint gets the connection."""
+        """Whether connections are sent to endpoints."""
         return self is Delivery.CLUSTER or self is Delivery.LOCAL
 
 
@@ -48,24 +48,24 @@ class TrafficPolicy(enum.Enum):
 
 
 class Masquerade(enum.Enum):
-    """Which connections to a ClusterIP have their source rewritten to the node's."""
+    """Which connections to ClusterIPs are masqueraded."""
 
     NEVER = "never"
     OFF_CLUSTER = "off-cluster"
-    """Those that do not come from a pod of this node, see `ResolvedNode.pods`."""
+    """Connections that do not match `ResolvedNode.pods`."""
     ALWAYS = "always"
 
 
 @dataclass(frozen=True, slots=True)
 class PodNetwork:
-    """Traffic of this node's pods is told by its source address."""
+    """Traffic with a source address in this network comes from Pods."""
 
     network: Network
 
 
 @dataclass(frozen=True, slots=True)
 class PodInterface:
-    """Traffic of this node's pods is told by the interface it comes in on; `prefix` means any that starts so."""
+    """Traffic received on this interface comes from Pods; with `prefix`, on any interface whose name starts with it."""
 
     name: str
     prefix: bool = False
@@ -75,11 +75,11 @@ PodTraffic = PodNetwork | PodInterface
 
 
 class Endpoint(msgspec.Struct, frozen=True, gc=False):
-    """Where a connection can end.
+    """An endpoint of a port.
 
     Attributes:
-        text: Address and port, by which kube-proxy sorts and hashes.
-        weight: Its share of new connections, beside the weights of the others.
+        text: Address and port as text; kube-proxy sorts and hashes by this text.
+        weight: Its share of new connections, relative to the weights of the other endpoints.
     """
 
     address: Address
@@ -89,7 +89,7 @@ class Endpoint(msgspec.Struct, frozen=True, gc=False):
 
     @classmethod
     def of(cls, address: Address, port: int, weight: int = 1) -> Endpoint:
-        """Return the endpoint with its text, `10.0.0.1:80` or `[fd00::1]:80`."""
+        """Return the endpoint with its text, such as `10.0.0.1:80` or `[fd00::1]:80`."""
         return cls(address, port, join_host_port(address, port), weight)
 
     @property
@@ -99,33 +99,33 @@ class Endpoint(msgspec.Struct, frozen=True, gc=False):
 
 
 class ResolvedPort(msgspec.Struct, frozen=True, kw_only=True):
-    """One port of a Service in one family, decided for this node.
+    """One port of a Service in one family, resolved for this node.
 
     Attributes:
         service: Namespace and name of the Service.
         name: The port's name; empty if it has none.
-        cluster_ip: None where an older Service has claimed address and port.
+        cluster_ip: The ClusterIP; None if an older Service has claimed the address and port.
         internal: Delivery of connections to the ClusterIP.
-        external: Delivery of connections from outside to an external frontend. Those from this node and its pods go to
-            the cluster pool whenever there is an endpoint (KEP-3178), whatever the policy.
+        external: Delivery of connections from outside to an external frontend. Connections from this node and its Pods
+            go to the cluster pool if the port has endpoints, regardless of the traffic policy (KEP-3178).
         external_policy: CLUSTER: all external connections are masqueraded. LOCAL: the client's address is kept.
-        has_endpoints: Whether anything serves this port anywhere.
+        has_endpoints: Whether the port has a usable endpoint on any node.
         cluster, local: The pools, sorted by text.
-        endpoints: Both pools together, sorted by text, each once.
-        here: Every endpoint on this node, whatever its state and the policies: one may still talk to itself.
-        serving: Text of every endpoint of a UDP port that serves at all, here or elsewhere: a client that is with one
-            of them may stay, whatever the pools say now.
+        endpoints: The union of both pools, sorted by text.
+        here: All endpoints on this node, regardless of conditions and policies: an endpoint may connect to itself.
+        serving: Texts of all serving endpoints of a UDP port, on all nodes. Conntrack entries to these are kept,
+            regardless of the pools.
         external_ips, load_balancer_ips: External frontends on the Service's port.
         node_port: External frontend on the node's addresses; 0 for none.
-        node_port_except: Addresses of the node on which an older Service has that number as its own.
-        source_ranges: Who may use the load balancer's addresses; empty for everybody.
-        node_in_source_ranges: Whether the node itself may, so that its packets to the VIP, which loop back with the
-            VIP as source, are let in too.
-        affinity_s: Seconds a client stays with its endpoint after its last connection; None for no affinity.
-        health_check_node_port: TCP port that a load balancer requests health; 0 for none.
-        scheduler: How IPVS spreads connections; empty for as the node has it.
-        ready_here: Addresses of endpoints on this node that are ready, where there is such a port: those that terminate
-            are still sent what comes, but a load balancer is to go elsewhere.
+        node_port_except: Addresses of the node on which an older Service owns this port.
+        source_ranges: Clients that may connect to load balancer IPs; empty for all.
+        node_in_source_ranges: Whether the node's address is in `source_ranges`. Packets from the node to a load
+            balancer IP that loop back have this IP as source address, and are then allowed too.
+        affinity_s: Timeout of session affinity in seconds; None for no affinity.
+        health_check_node_port: TCP port for health checks of load balancers; 0 for none.
+        scheduler: The IPVS scheduler; empty for the node's default.
+        ready_here: Addresses of ready endpoints on this node; empty without `health_check_node_port`. Terminating
+            endpoints are not counted, so that load balancers choose other nodes.
     """
 
     service: ObjectName
@@ -156,17 +156,17 @@ class ResolvedPort(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def label(self) -> str:
-        """`namespace/name:port`, or `namespace/name` for a port without name, as kube-proxy prints and hashes it."""
+        """`namespace/name:port`, or `namespace/name` for a port without a name; kube-proxy hashes this text."""
         return f"{self.service.namespace}/{self.service.name}" + (f":{self.name}" if self.name else "")
 
     @property
     def is_external(self) -> bool:
-        """Whether it has a frontend beside the ClusterIP."""
+        """Whether the port has an external frontend."""
         return bool(self.node_port or self.external_ips or self.load_balancer_ips)
 
 
 class LimitKind(enum.StrEnum):
-    """What a Service has too many of; the option that raises the limit."""
+    """A limit of one Service."""
 
     ENDPOINTS = "endpoints"
     FRONTENDS = "frontends"
@@ -174,18 +174,18 @@ class LimitKind(enum.StrEnum):
 
     @property
     def option(self) -> str:
-        """The option of the command line that raises the limit."""
+        """The command line option that sets the limit."""
         return "--max-service-endpoints" if self is LimitKind.ENDPOINTS else "--max-service-frontends"
 
 
 @dataclass(frozen=True, slots=True)
 class OverLimit:
-    """That a Service is served in part.
+    """A limit that a Service exceeds, so that it is served in part.
 
     Attributes:
-        kind: What it has too many of.
-        family: In which family.
-        text: What it has, and which part is served.
+        kind: The limit.
+        family: The family in which it is exceeded.
+        text: The warning: what the Service has, and which part is served.
     """
 
     kind: LimitKind
@@ -197,10 +197,11 @@ class ResolvedService(msgspec.Struct, frozen=True, kw_only=True):
     """A Service as this node serves it.
 
     Attributes:
-        ports: Of both families, in the order of the Service's ports.
-        endpoints_from: Where its endpoints came from: `EndpointSlice`, `Endpoints`, `Pods`, or empty.
-        assigned: What was assigned for a preview only.
-        over: What of it is over a limit and not served.
+        ports: The ports, one entry for each family; sorted by family, then in the order of the Service.
+        endpoints_from: The kind of object that endpoints were read from: `EndpointSlice`, `Endpoints` or `Pods`; or
+            empty.
+        assigned: Values that were assigned for a preview only.
+        over: The limits that the Service exceeds.
     """
 
     name: ObjectName
@@ -212,22 +213,22 @@ class ResolvedService(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Semantics(enum.StrEnum):
-    """What is made of a Service where kube-proxy leaves something open, or is at odds with its own other modes."""
+    """Behaviour in cases where kube-proxy does not check for conflicts, or where its modes differ."""
 
     KUBE_PROXY = "kube-proxy"
     """The same as kube-proxy."""
     STRICT = "strict"
-    """What Kubernetes promises, as far as the mode can; nobody gets what is another's."""
+    """As Kubernetes documents it, as far as the mode can; no Service gets an address of another owner."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class IpvsOptions:
-    """What is wanted of IPVS as a whole.
+    """Node-wide options of ipvs mode.
 
     Attributes:
-        scheduler: How connections are spread where a Service says nothing.
-        excluded: Prefixes with virtual servers that are not ours.
-        semantics: Whose semantics.
+        scheduler: The default scheduler.
+        excluded: Prefixes of virtual servers that belong to other programs (`ipvs.excludeCIDRs`).
+        semantics: Behaviour where kube-proxy's ipvs mode differs from its other modes.
     """
 
     scheduler: str = "rr"
@@ -237,23 +238,23 @@ class IpvsOptions:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ResolvedNode:
-    """What holds for all Services on this node, in one family.
+    """The decisions for all Services on this node, in one family.
 
     Attributes:
-        masquerade_mark: The packet mark, one bit, that requests masquerading.
+        masquerade_mark: The bit of the packet mark that requests masquerading.
         masquerade_cluster_ip: Which connections to ClusterIPs are masqueraded.
-        pods: How traffic of this node's pods is told; None if it cannot be.
-        node_port_addresses: Addresses that node ports listen on; None for every local address.
+        pods: How to recognise traffic from Pods of this node; None if impossible.
+        node_port_addresses: Addresses on which node ports answer; None for all local addresses.
         localhost_node_ports: Whether node ports answer on the loopback prefix; never in ipvs mode.
-        drop_invalid: Whether forwarded packets that conntrack calls INVALID are dropped (else a reset out of the
-            window would reach a client behind the NAT and kill its connection).
-        random_fully: Whether masquerading picks source ports at random, which avoids races between CPUs.
-        addresses: All addresses of this node, those of Services and link-local ones of IPv6 apart.
-        listening: Those that node ports are reached on, one by one; loopback ones are not among them, and link-local
-            ones of IPv6 only where the configuration names them.
-        link_local_node_ports: Whether node ports answer on link-local addresses of IPv6: in ipvs mode only on those
-            that the configuration names.
-        ipvs: What holds in ipvs mode only.
+        drop_invalid: Whether forwarded packets in conntrack state INVALID are dropped. Otherwise a packet out of the
+            TCP window could reach the client untranslated, and the client would reset its connection.
+        random_fully: Whether masquerading chooses random source ports, which avoids races between CPUs.
+        addresses: All addresses of this node, without those of Services and without IPv6 link-local addresses.
+        listening: The addresses of node ports as a list, without loopback addresses; IPv6 link-local addresses only if
+            configured.
+        link_local_node_ports: Whether node ports answer on IPv6 link-local addresses; in ipvs mode only on configured
+            ones.
+        ipvs: Options of ipvs mode.
     """
 
     family: Family
@@ -270,7 +271,7 @@ class ResolvedNode:
     ipvs: IpvsOptions = IpvsOptions()
 
     def answers_node_ports(self, address: Address) -> bool:
-        """Whether a packet to one of the node's own addresses of this family gets to a node port there."""
+        """Whether node ports answer on this address of the node (of this family)."""
         if self.node_port_addresses is not None and address not in self.node_port_addresses:
             return False
         match kind_of_address(address):
@@ -289,10 +290,10 @@ class Model:
     Attributes:
         node_name: The node's name.
         nodes: Node-wide decisions, for each family that is served.
-        services: In order of name.
+        services: The Services, sorted by name.
         sysctls: Kernel parameters that must have these values.
-        timeouts: How long IPVS remembers connections: TCP, TCP after a FIN, UDP, in seconds; 0 leaves one alone.
-        warnings: What a user must be told although work continues.
+        timeouts: IPVS timeouts of TCP, TCP after FIN, and UDP, in seconds; 0 leaves a timeout unchanged.
+        warnings: Warnings for the user.
     """
 
     node_name: str

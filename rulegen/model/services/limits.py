@@ -1,8 +1,8 @@
-"""How much of one Service a node serves, so that the cost of one Service is bounded for all others.
+"""Limits of one Service, so that its cost cannot delay other Services.
 
-A Service over a limit stays served, by a part that is always the same for the same objects. Kubernetes itself limits an
-EndpointSlice to 1,000 endpoints, but neither the ports and addresses of a Service nor the number of its EndpointSlices;
-etcd limits an object to 1.5 MB.
+A Service over a limit is served in part. The same objects always give the same part. Kubernetes limits an EndpointSlice
+to 1,000 endpoints, but limits neither the ports and addresses of a Service nor the number of its EndpointSlices. etcd
+limits an object to 1.5 MB.
 """
 
 from __future__ import annotations
@@ -23,24 +23,24 @@ if TYPE_CHECKING:
     from rulegen.net import Address, Family, Network
 
 ENDPOINTS: Final = 50_000
-"""As many as a whole cluster has, by the scalability thresholds of Kubernetes."""
+"""Default limit of endpoints: the scalability threshold of Kubernetes for a whole cluster."""
 FRONTENDS: Final = 10_000
-"""As many as a whole cluster has Services, by the same thresholds."""
+"""Default limit of frontends: the scalability threshold of Kubernetes for Services of a whole cluster."""
 PORTS_OF_LIMIT: Final = 5
-"""One port has at most this part of the limit of endpoints: its rules are one chain, which the kernel takes at once."""
+"""The limit of endpoints divided by this is the limit of one port: its rules are one chain, committed at once."""
 REAL_SERVERS_PER_ENDPOINT: Final = 5
-"""In ipvs mode each frontend has real servers of its own: so many times the limit of endpoints in total."""
+"""The limit of endpoints times this is the limit of real servers: in ipvs mode, each frontend has its own."""
 LARGE: Final = 2_000
-"""A Service with more endpoints and frontends than this is written after all others."""
+"""A Service with more endpoints and frontends than this is written after smaller Services."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ServiceLimits:
-    """What one Service may have at most in each family.
+    """The limits of one Service in each family.
 
     Attributes:
-        endpoints: Endpoints of all its ports together: ports times endpoints; of one port a fifth of that.
-        frontends: Addresses with a port: ports times addresses; a node port counts once.
+        endpoints: Endpoints of all its ports together (ports times endpoints). The limit of one port is a fifth.
+        frontends: Pairs of address and port (ports times addresses). A node port counts once.
     """
 
     endpoints: int = ENDPOINTS
@@ -52,9 +52,9 @@ class Frontends(msgspec.Struct, frozen=True):
 
     Attributes:
         ports: The first ports.
-        vips, external_ips: The first addresses.
-        ranges: The first source ranges; never empty where there were some: an empty list would admit everyone.
-        over: What is left out.
+        vips, external_ips: The first load balancer IPs and external IPs.
+        ranges: The first source ranges. At least one is kept, because an empty list admits all clients.
+        over: The exceeded limits.
     """
 
     ports: Sequence[ServicePort]
@@ -65,16 +65,16 @@ class Frontends(msgspec.Struct, frozen=True):
 
 
 def limited_frontends(all_: Frontends, family: Family, limits: ServiceLimits) -> Frontends:
-    """Return the frontends of a Service that are served.
+    """Return the frontends of a Service that are within the limit.
 
-    Each port that is served has its ClusterIP and its node port. Then come addresses, each with all those ports: first
-    the load balancer's, then the external IPs, in the order of the object.
+    First, ports are selected, each with its ClusterIP and node port. Then addresses are added, each with all these
+    ports: load balancer IPs, then external IPs, in the order of the object.
     """
     most = limits.frontends
     ports = all_.ports
     had = len(all_.vips) + len(all_.external_ips)
     admitted = len(all_.ranges) * max(1, len(ports) * len(all_.vips))
-    if len(ports) * (2 + had) <= most and admitted <= most:  # nearly all Services, so nothing else is looked at
+    if len(ports) * (2 + had) <= most and admitted <= most:  # true for nearly all Services
         return all_
     base = _base(ports)
     if base > most:
@@ -108,12 +108,12 @@ def limited_frontends(all_: Frontends, family: Family, limits: ServiceLimits) ->
 
 
 def _base(ports: Collection[ServicePort]) -> int:
-    """Return how many frontends ports have without external addresses."""
+    """Return the number of frontends without external addresses: ClusterIPs and node ports."""
     return len(ports) + sum(1 for port in ports if port.node_port)
 
 
 def _first_ports(ports: Sequence[ServicePort], most: int) -> Sequence[ServicePort]:
-    """Return the ports whose ClusterIPs and node ports fit; one at least."""
+    """Return the first ports whose ClusterIPs and node ports are within the limit; at least one port."""
     left = most
     for index, port in enumerate(ports):
         left -= 2 if port.node_port else 1
@@ -123,11 +123,13 @@ def _first_ports(ports: Sequence[ServicePort], most: int) -> Sequence[ServicePor
 
 
 def share_of_each(sizes: Collection[tuple[int, int]], most: int) -> int | None:
-    """Return how many endpoints each port may have for all to fit; None if all fit as they are.
+    """Return the largest number of endpoints for each port that keeps the total within the limit; at least 1.
+
+    The result is None if all endpoints are within the limit.
 
     Args:
-        sizes: Of each port, its endpoints and how often each of them is written.
-        most: How many may be written in total. A port always keeps one.
+        sizes: For each port, the number of its endpoints, and how often each of them is written.
+        most: The limit of the total.
     """
     if sum(count * copies for count, copies in sizes) <= most:
         return None
@@ -142,11 +144,11 @@ def share_of_each(sizes: Collection[tuple[int, int]], most: int) -> int | None:
 
 
 def is_large(given: ServiceInput | None, service: ResolvedService | None) -> bool:
-    """Whether a Service costs so much, as it is now or as it was served, that others are written before it.
+    """Whether a Service is larger than `LARGE`, now or as it was served, so that others are written before it.
 
     Args:
-        given: Its objects; None if it is gone.
-        service: How it was served; None if it was not.
+        given: Its objects; None if it was deleted.
+        service: The Service as it was served; None if it was not.
     """
     size = 0
     if service is not None:

@@ -1,4 +1,4 @@
-"""What the model must know of each mode: one row each. A backend's row names its own."""
+"""The properties of each mode that the model needs. Each row of `backends/table.py` refers to one."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ModeNeeds:
-    """What decisions about Services depend on, of a mode.
+    """The properties of a mode that decisions about Services depend on.
 
     Attributes:
-        has_virtual_servers: Whether connections are spread by virtual servers of IPVS: they stand on addresses that are
-            bound to this node, have schedulers and timeouts, and kernel parameters of their own.
-        opens_loopback: Whether node ports on 127.0.0.1 work, for which the loopback prefix is opened.
+        has_virtual_servers: Whether Services are IPVS virtual servers. These need addresses bound to this node,
+            schedulers, timeouts and kernel parameters.
+        opens_loopback: Whether node ports answer on 127.0.0.1, which needs route_localnet.
     """
 
     has_virtual_servers: bool = False
@@ -30,4 +30,4 @@ NEEDS: Final[Mapping[str, ModeNeeds]] = MappingProxyType(
         "ipvs": ModeNeeds(has_virtual_servers=True),
     }
 )
-"""By `mode` of the configuration."""
+"""Keyed by `mode` of the configuration."""

@@ -1,4 +1,4 @@
-"""Options of a compile: what a KubeProxyConfiguration and the command line decided, as values."""
+"""The node's options, from a KubeProxyConfiguration and the command line."""
 
 from __future__ import annotations
 
@@ -23,11 +23,11 @@ if TYPE_CHECKING:
 
 
 LONGEST_WAIT_S = 31_536_000.0
-"""A year; a longer period makes no difference, and what waits for it could not count that far."""
+"""Maximum of a sync period, in seconds: a year. Longer periods would exceed the range of timers."""
 
 
 class DetectLocalMode(enum.StrEnum):
-    """How traffic of this node's pods is told from other traffic."""
+    """How to recognise traffic from this node's Pods."""
 
     CLUSTER_CIDR = "ClusterCIDR"
     NODE_CIDR = "NodeCIDR"
@@ -37,32 +37,36 @@ class DetectLocalMode(enum.StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Options:
-    """What is wanted of the node as a whole.
+    """The options of one node.
 
     Attributes:
-        mode: By which backend Services are served.
-        needs_of_mode: What decisions depend on, of a mode that `NEEDS` does not have; None for one that it has.
+        mode: The mode of Services: the name of a backend.
+        needs_of_mode: The properties of a mode that is not in `NEEDS`; None for a mode in `NEEDS`.
         node_name: The node's name; empty for the host's name.
-        bind_address: The node's address, where one was given; else the Node object tells.
-        masquerade_bit: Which bit of the packet mark requests masquerading (0–31).
-        node_port_primary: Node ports listen on the node's primary addresses only; on all in a family without one.
-        node_port_networks: Node ports listen on the addresses in these; empty for all.
-        external_ips: Whether spec.externalIPs is honoured (gate AllowServiceExternalIPs).
-        min_sync_s: The least time between two writes, in seconds.
-        sync_s: The most time between two looks at all rules.
-        healthz_address: Where health is told, as `0.0.0.0:10256`; empty for nowhere.
-        bind_hard_fail: Whether an address of these two that is taken is an error; else it is tried again.
-        metrics_address: Where metrics and views are told.
-        ipvs_scheduler: How IPVS spreads connections where a Service says nothing.
-        ipvs_excluded: Prefixes with virtual servers that are not ours.
-        ipvs_strict_arp: Whether the node answers ARP only for addresses of the interface that asks; kube-ipvs0 is none.
-        ipvs_timeouts: How long IPVS remembers connections: TCP, TCP after a FIN, UDP, in seconds; 0 leaves one alone.
-        ipvs_semantics: What ipvs mode makes of a Service where kube-proxy's differs from its other modes.
-        conntrack: How wide and patient connection tracking is to be.
-        external_ip_semantics: What is made of external addresses that are not a Service's to take; see
-            `rulegen.model.services.conflicts`.
-        oldest_claim_wins: Of two Services that claim one address and port, only the older gets it; else both do.
-        limits: How much of one Service is served.
+        bind_address: The node's address (bindAddress); None to use the addresses of the Node object.
+        masquerade_bit: The bit of the packet mark that requests masquerading (0–31).
+        node_port_primary: Whether node ports answer only on the node's primary addresses; in a family without one, on
+            all addresses.
+        node_port_networks: Node ports answer on the node's addresses in these networks; empty for all addresses.
+        external_ips: Whether spec.externalIPs is served (feature gate AllowServiceExternalIPs).
+        min_sync_s: Minimum time between two writes, in seconds.
+        sync_s: Maximum time between two reads of all rules, in seconds.
+        healthz_address: Address of /healthz, such as `0.0.0.0:10256`; empty for none.
+        bind_hard_fail: Whether it is an error if `healthz_address` or `metrics_address` is in use. Otherwise, binding
+            is retried.
+        metrics_address: Address of /metrics and the pages of the agent.
+        ipvs_scheduler: The default IPVS scheduler.
+        ipvs_excluded: Prefixes of virtual servers that belong to other programs (`ipvs.excludeCIDRs`).
+        ipvs_strict_arp: Whether the node answers ARP only for addresses of the receiving interface, so never for
+            addresses of kube-ipvs0.
+        ipvs_timeouts: IPVS timeouts of TCP, TCP after FIN, and UDP, in seconds; 0 leaves a timeout unchanged.
+        ipvs_semantics: Behaviour where kube-proxy's ipvs mode differs from its other modes.
+        conntrack: Limits and timeouts of conntrack.
+        external_ip_semantics: Behaviour for external addresses that are not a Service's to use; see
+            `rulegen.model.services.external_addresses` and `rulegen.model.services.conflicts`.
+        oldest_claim_wins: Whether only the oldest of several Services gets the same address and port; otherwise all of
+            them get it.
+        limits: Limits of one Service.
     """
 
     mode: str = DEFAULT_MODE
@@ -97,7 +101,7 @@ class Options:
 
     @property
     def needs(self) -> ModeNeeds:
-        """What decisions depend on, of the mode."""
+        """The properties of the mode."""
         return self.needs_of_mode or NEEDS.get(self.mode, ModeNeeds())
 
     @classmethod
@@ -107,12 +111,12 @@ class Options:
         modes: Mapping[str, ModeSections] = MODES,
         needs_of_mode: ModeNeeds | None = None,
     ) -> Options:
-        """Return the options that a configuration (already checked by `read_config`) requests, defaults filled in.
+        """Return the options of a configuration, with defaults.
 
         Args:
-            config: The configuration.
-            modes: Which sections each mode reads.
-            needs_of_mode: What decisions depend on, of a mode that `NEEDS` does not have.
+            config: The configuration, validated by `read_config`.
+            modes: The sections that each mode reads.
+            needs_of_mode: The properties of a mode that is not in `NEEDS`.
         """
         mode = config.mode or DEFAULT_MODE
         sections = sections_of(mode, modes)
@@ -153,7 +157,7 @@ class Options:
 
 
 def _networks(cidrs: Iterable[str]) -> tuple[Network, ...]:
-    """Return the prefixes that are some: others were rejected before, unless nobody reads them in this mode."""
+    """Return the valid prefixes. `read_config` has rejected invalid ones, except in sections that the mode ignores."""
     networks = []
     for cidr in cidrs:
         with suppress(ValueError):
@@ -162,7 +166,7 @@ def _networks(cidrs: Iterable[str]) -> tuple[Network, ...]:
 
 
 def _bind_address(text: str) -> Address | None:
-    """Return the address that was requested; 0.0.0.0 and :: ask for none."""
+    """Return the configured address; None for no address, 0.0.0.0 and ::."""
     if not text:
         return None
     address = parse_address(text)

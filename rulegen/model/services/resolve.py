@@ -1,4 +1,4 @@
-"""World to model: `resolve` takes every decision for one node."""
+"""Resolves a cluster snapshot to the model: `resolve` makes all decisions for one node."""
 
 from __future__ import annotations
 
@@ -27,9 +27,9 @@ def resolve(
     """Return the model of one node.
 
     Args:
-        world: The objects.
-        options: What is wanted of the node; its name, else the host's, says which node.
-        facts: What the host is.
+        world: The objects of the cluster.
+        options: The configuration. The node is its `node_name`, else the host's name.
+        facts: The facts of the host.
         families: The families to serve.
     """
     warnings = Warnings()

@@ -1,4 +1,4 @@
-"""One Service, decided: which of its frontends this node serves, and where their connections go."""
+"""Resolves one Service: which of its frontends this node serves, and which endpoints get their connections."""
 
 from __future__ import annotations
 
@@ -37,9 +37,10 @@ LOAD_BALANCER_TYPES = ("NodePort", "LoadBalancer")
 
 
 def is_served(service: structs.Service) -> bool:
-    """Whether a proxy has anything to do with the Service.
+    """Whether a proxy serves the Service.
 
-    Not for headless Services, ExternalNames, Services without a ClusterIP, and those of another proxy (KEP-2447).
+    It does not serve headless Services, ExternalName Services, Services without a ClusterIP, and Services with the
+    label of another proxy (KEP-2447).
     """
     spec = service.spec
     return (
@@ -57,15 +58,15 @@ def resolve_service(
     warn: Callable[[str], None],
     allows: Callable[[Address, AddressUse, int], bool],
 ) -> ResolvedService:
-    """Return the Service with every decision for this node taken; one that is not served has no ports.
+    """Return the Service with all decisions for this node; it has no ports if it is not served.
 
     Args:
         name: Its name.
-        given: The Service and its endpoints.
-        site: Where and what the node is.
+        given: The Service and its EndpointSlices.
+        site: The node.
         families: The families to serve.
-        warn: Receives what its owner must know although work continues.
-        allows: Tells whether it is served at an external address, by its use and the Service's port.
+        warn: Receives warnings.
+        allows: Returns whether the Service is served at an external address, for its use and the Service's port.
     """
     ports: list[ResolvedPort] = []
     over: list[OverLimit] = []
@@ -108,14 +109,14 @@ def resolve_service(
 def _limited_endpoints(
     served: Sequence[_Shared], slices: Sequence[structs.EndpointSlice], site: NodeContext
 ) -> tuple[dict[PortKey, int | None], list[OverLimit]]:
-    """Return how many endpoints of each port are served, None for all, and what is over the limit.
+    """Return how many endpoints of each port are served (None for all), and the exceeded limits.
 
-    A port has its endpoints once in iptables mode; in ipvs mode each of its frontends has them.
+    In iptables mode, a port has its endpoints once. In ipvs mode, each of its frontends has them.
     """
     copies = max((shared.frontends_of(port) for shared in served for port in shared.ports), default=1)
     all_ = sum(len(endpoint_slice.ports) * len(endpoint_slice.endpoints) for endpoint_slice in slices)
     if all_ * PORTS_OF_LIMIT <= site.limits.endpoints and all_ * copies <= site.limits.endpoints:
-        return {shared.key(port): None for shared in served for port in shared.ports}, []  # as with nearly all Services
+        return {shared.key(port): None for shared in served for port in shared.ports}, []  # nearly all Services
     known = counts(slices)
     most: dict[PortKey, int | None] = {}
     over = []
@@ -143,7 +144,7 @@ def _limited_endpoints(
 
 
 class _Shared:
-    """What all ports of a Service share in one family."""
+    """The values that all ports of a Service share in one family."""
 
     def __init__(
         self,
@@ -165,7 +166,7 @@ class _Shared:
             _vips(service), family, AddressUse.LOAD_BALANCER_IP, f"{where}: status.loadBalancer.ingress", warn
         )
         if site.others and site.binds:
-            if not site.guards:  # else they are judged by all that they may not be
+            if not site.guards:  # else `allows` rejects addresses of other Nodes
                 self._external_ips = self._without_others(self._external_ips, f"{where}: spec.externalIPs", warn)
             self._vips = self._without_others(self._vips, f"{where}: status.loadBalancer.ingress", warn)
         self._ranges = _source_ranges(spec.load_balancer_source_ranges, family, where, warn)
@@ -183,26 +184,26 @@ class _Shared:
         self._health_check_node_port = spec.health_check_node_port if needs_health_check else 0
 
     def _limit(self) -> None:
-        """Keep what of the ports and addresses is within the limits."""
+        """Keep only the ports and addresses that are within the limits."""
         all_ = Frontends(self._spec.ports, self._vips, self._external_ips, self._ranges)
         kept = limited_frontends(all_, self.family, self._site.limits)
         self.ports, self._vips, self._external_ips = kept.ports, kept.vips, kept.external_ips
         self._ranges, self.over = kept.ranges, kept.over
 
     def key(self, port: structs.ServicePort) -> PortKey:
-        """Return what joins a port to those of slices."""
+        """Return the key that identifies this port in EndpointSlices."""
         return self.family, port.name, port.protocol
 
     def frontends_of(self, port: structs.ServicePort) -> int:
-        """Return how many frontends a port has; a node port counts once."""
+        """Return the number of frontends of a port; a node port counts once."""
         return 1 + len(self._vips) + len(self._external_ips) + bool(port.node_port)
 
     def _without_others(
         self, addresses: tuple[Address, ...], where: str, warn: Callable[[str], None]
     ) -> tuple[Address, ...]:
-        """Return the addresses to bind to this node; warn of those that another Node has.
+        """Return the addresses to bind to this node; warn about addresses of other Nodes.
 
-        The kernel takes what goes to a bound address for its own, so that Node could not be reached from here
+        The kernel delivers packets to a bound address locally, so this node can no longer reach the other Node at it
         (kubernetes/kubernetes#127410).
         """
         kept = []
@@ -275,7 +276,7 @@ def _delivery(chosen: Pools, *, is_local: bool) -> Delivery:
 
 
 def _cluster_ip(spec: structs.ServiceSpec, family: Family) -> Address | None:
-    """Return the ClusterIP of one family; None makes the Service invisible in it."""
+    """Return the ClusterIP of one family; None if the Service does not have the family."""
     texts = spec.cluster_ips or (spec.cluster_ip,)
     if not spec.ip_families:
         address = parse_address(spec.cluster_ip)
@@ -297,7 +298,7 @@ def _affinity(spec: structs.ServiceSpec) -> int | None:
 def _addresses(
     texts: Iterable[str], family: Family, use: AddressUse, where: str, warn: Callable[[str], None]
 ) -> tuple[Address, ...]:
-    """Return the addresses of one family; an entry that cannot be used is ignored with a warning."""
+    """Return the addresses of one family; warn about invalid entries and ignore them."""
     addresses = []
     for text in texts:
         try:
@@ -313,10 +314,10 @@ def _addresses(
 
 
 def _warn_of_open(texts: Sequence[str], family: Family, where: str, warn: Callable[[str], None]) -> None:
-    """Warn where source ranges restrict only load balancer addresses of the other family."""
+    """Warn if all source ranges are of the other family, so that load balancer IPs of this family are open."""
     networks = []
     for text in texts:
-        with suppress(ValueError):  # `_source_ranges` has warned of it
+        with suppress(ValueError):  # `_source_ranges` has already reported the invalid text
             networks.append(parse_network(text.strip()))
     if networks and all(family_of(network) is not family for network in networks):
         warn(
@@ -328,7 +329,7 @@ def _warn_of_open(texts: Sequence[str], family: Family, where: str, warn: Callab
 def _warn_of_other_family(
     service: structs.Service, site: NodeContext, families: Collection[Family], where: str, warn: Callable[[str], None]
 ) -> None:
-    """Warn of external addresses in a family that the Service does not have: nothing serves them."""
+    """Warn about external addresses of a family that the Service does not have; they are not served."""
     externals = service.spec.external_ips if site.external_ips else ()
     for path, texts, use in (
         ("spec.externalIPs", externals, AddressUse.EXTERNAL_IP),
@@ -337,7 +338,7 @@ def _warn_of_other_family(
         for text in texts:
             family = family_of_text(text)
             if family is None or refusal(parse_address(text), use):
-                continue  # there is a warning of it already
+                continue  # already reported
             if family not in families:
                 warn(f"{where}: {path}: {printable(text)} is {family}, and the Service is not; the entry is ignored")
 
@@ -349,7 +350,7 @@ def _warn_of_port_names(
     where: str,
     warn: Callable[[str], None],
 ) -> None:
-    """Warn of each port that no slice has, though slices have others: name and protocol join the two."""
+    """Warn about each port that has no endpoints because no EndpointSlice has a port of its name and protocol."""
     offered = {
         (port.name or "", port.protocol)
         for endpoint_slice in slices
@@ -374,7 +375,7 @@ def _warn_of_port_names(
 
 
 def _vips(service: structs.Service) -> list[str]:
-    """Return the load balancer's addresses that nodes are to serve (KEP-1860: not those of mode Proxy)."""
+    """Return the load balancer IPs that this node serves, without those of ipMode Proxy (KEP-1860)."""
     ingresses = service.status.load_balancer.ingress
     return [ingress.ip for ingress in ingresses if ingress.ip and ingress.ip_mode in {None, "", "VIP"}]
 
@@ -382,7 +383,7 @@ def _vips(service: structs.Service) -> list[str]:
 def _source_ranges(
     texts: Iterable[str], family: Family, where: str, warn: Callable[[str], None]
 ) -> tuple[Network, ...]:
-    """Return the source ranges of one family; a range of everything makes all of them pointless."""
+    """Return the source ranges of one family; empty if one of them contains all addresses."""
     ranges = []
     for text in texts:
         try:

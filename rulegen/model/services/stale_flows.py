@@ -1,8 +1,8 @@
-"""Connections that the kernel remembers, and which of them keep a client on an endpoint that is none.
+"""Selects the conntrack entries that send UDP clients to an endpoint that does not serve them any more.
 
-UDP knows no end of a connection: a client that continues sending from one port stays with the endpoint that its first
-packet met, or with none, as long as conntrack remembers that. So such entries must go when endpoints do. TCP ends
-by itself, and an endpoint that terminates gracefully may finish what it has; TCP and SCTP are never touched.
+UDP connections have no end. While a client continues to send from one port, conntrack sends its packets to the endpoint
+of the first packet, or to none. When an endpoint is removed, such entries must be deleted. TCP and SCTP entries are
+never deleted: TCP connections end, and a terminating endpoint may finish its connections.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Flow:
-    """One entry of the connection table: the addresses of a packet as sent, and of its reply as it comes."""
+    """A conntrack entry: addresses and ports of the original direction and of the reply direction."""
 
     protocol: Protocol
     orig_src: Address
@@ -45,24 +45,24 @@ class Flow:
 
 
 class FlowFrontend(NamedTuple):
-    """Where flows are sent to; no address is a node port, on each address that node ports answer on."""
+    """The frontend of a flow; without address: a node port, on all addresses on which node ports answer."""
 
     address: Address | None
     port: int
 
 
 class StaleUdpPolicy(enum.StrEnum):
-    """Which flows are forgotten when they have become stale."""
+    """Which stale UDP flows are deleted from conntrack."""
 
     ALL = "all"
-    """All that keep a client on what does not serve it."""
+    """All stale flows."""
     KUBE_PROXY = "kube-proxy"
-    """Only those of Services that have endpoints, as kube-proxy has it."""
+    """Only stale flows of Services that have endpoints, as in kube-proxy."""
     NONE = "none"
 
 
 class Stale(NamedTuple):
-    """A flow to forget, whose it was (empty for nobody that is served), and why."""
+    """A flow to delete, the Service that owns it (empty if it is deleted), and the reason."""
 
     flow: Flow
     owner: str
@@ -78,26 +78,26 @@ def stale_flows(
     service_networks: Collection[Network] = (),
     forgetting: StaleUdpPolicy = StaleUdpPolicy.ALL,
 ) -> Iterator[Stale]:
-    """Yield the UDP flows that must be forgotten, in the order given.
+    """Yield the UDP flows that must be deleted, in the order of `flows`.
 
-    A flow to a frontend of a Service stays only while its reply comes from an endpoint that serves the port, whatever
-    policies say now. So the flows of a Service without endpoints go, which kube-proxy forgets to do
-    (kubernetes/kubernetes#139628), and those of a deleted Service (#141371).
+    A flow to a frontend of a Service is kept only if its reply source is an endpoint that serves the port, regardless
+    of traffic policies. Flows of Services without endpoints are therefore deleted, which kube-proxy does not do
+    (kubernetes/kubernetes#139628), and flows of deleted Services (kubernetes/kubernetes#141371).
 
     Args:
-        flows: What the kernel remembers.
-        services: Decided for this node.
-        node_addresses: Addresses of this node that node ports answer on, of `answering`. What a program of the node
-            serves on its other addresses is no flow of a node port, whatever its number.
+        flows: The entries of conntrack.
+        services: The resolved Services.
+        node_addresses: Addresses of this node on which node ports answer, see `answering`. A flow to another address is
+            not a flow of a node port, even if it has its number.
         gone: Frontends that this node served until now, and that no Service has any more.
-        service_networks: Where ClusterIPs come from, if known: a flow that was sent on from an address in there that no
-            Service has is one of a Service deleted long ago.
-        forgetting: Which of them.
+        service_networks: Prefixes of ClusterIPs, if known. A flow to an address in these that was translated, and that
+            no Service has, is a flow of a Service deleted earlier.
+        forgetting: Which stale flows to delete.
     """
     if forgetting is StaleUdpPolicy.NONE:
         return
     forgets_all = forgetting is StaleUdpPolicy.ALL
-    # A node port has no address, so both families of a Service share its frontend: keep them apart.
+    # The frontend of a node port has no address and is equal in both families, so the family is part of the key.
     frontends = {(port.family, frontend): port for port in _udp_ports(services) for frontend in frontends_of(port)}
     removed = set(gone)
     here = set(node_addresses)
@@ -123,11 +123,11 @@ def stale_flows(
 
 
 def answering(nodes: Mapping[Family, ResolvedNode], addresses: Iterable[Address]) -> set[Address]:
-    """Return those of a node's addresses that node ports answer on.
+    """Return the addresses on which node ports answer.
 
     Args:
         nodes: The node's decisions, for each family that is served.
-        addresses: All that the node has now.
+        addresses: The current addresses of the node.
     """
     return {
         address
@@ -137,7 +137,7 @@ def answering(nodes: Mapping[Family, ResolvedNode], addresses: Iterable[Address]
 
 
 def frontends_of(port: ResolvedPort) -> Iterator[FlowFrontend]:
-    """Yield all that a port is reached by."""
+    """Yield all frontends of a port."""
     for address in (port.cluster_ip, *port.external_ips, *port.load_balancer_ips):
         if address is not None:
             yield FlowFrontend(address, port.port)

@@ -1,4 +1,4 @@
-"""All Services of one node, decided one by one: what a change of one costs does not grow with their number."""
+"""The resolved Services of one node. The cost of a change to one Service does not depend on their number."""
 
 from __future__ import annotations
 
@@ -23,14 +23,14 @@ if TYPE_CHECKING:
 
 
 class _Settled(NamedTuple):
-    """All Services as they are served, in the order of their names, and what is in conflict."""
+    """All Services as they are served, sorted by name, and their conflicts."""
 
     services: dict[ObjectName, ResolvedService]
     conflicts: tuple[Conflict, ...]
 
 
 class ServiceTable:
-    """Services by name, each as this node serves it."""
+    """The Services by name, as this node serves them."""
 
     def __init__(
         self,
@@ -40,13 +40,13 @@ class ServiceTable:
         oldest_wins: bool = True,
         ground: PortsInUse | None = None,
     ) -> None:
-        """Start with none.
+        """Start without Services.
 
         Args:
-            site: Where and what the node is.
+            site: The node.
             families: The families to serve.
-            oldest_wins: As for `Claims`.
-            ground: As for `Claims`.
+            oldest_wins: See `Claims`.
+            ground: See `Claims`.
         """
         self._site, self._families, self._ground = site, families, ground or PortsInUse()
         self._claims = Claims(oldest_wins=oldest_wins, guards_node=site.guards, ground=self._ground)
@@ -57,11 +57,11 @@ class ServiceTable:
         self._settled: _Settled | None = None  # until something changes
 
     def move(self, site: NodeContext, ground: PortsInUse) -> set[ObjectName]:
-        """Decide with another site and ground from now on.
+        """Replace the node context, and the node's ports in use.
 
         Returns:
-            The Services of which external addresses may be served otherwise; they, and whatever else follows from the
-            site for others, must be put again.
+            The Services whose external addresses may be served differently. The caller must put these again, and also
+            Services that depend on other changed values of the node context.
         """
         if (site, ground) == (self._site, self._ground):
             return set()
@@ -70,7 +70,7 @@ class ServiceTable:
         return self._again(touched) | self._claims.move(ground)
 
     def put(self, name: ObjectName, given: ServiceInput | None) -> set[ObjectName]:
-        """Take a Service, or that it is gone; return the names of all Services that may be served otherwise now."""
+        """Add, replace or remove (None) a Service; return the names of all Services whose result may have changed."""
         self._settled = None
         touched = self._externals.put(name, given)
         if given is None:
@@ -82,9 +82,9 @@ class ServiceTable:
         return self._decide(name, given) | self._again(touched)
 
     def _again(self, names: Iterable[ObjectName]) -> set[ObjectName]:
-        """Decide again about Services of which only the surroundings changed; return who may be served otherwise.
+        """Decide again about unchanged Services, because what they depend on has changed; return the affected Services.
 
-        That is nobody where they are served all the same, and only warned of.
+        Without strict semantics, only warnings can change, and the result is empty.
         """
         touched: set[ObjectName] = set()
         for name in sorted(names):
@@ -99,15 +99,15 @@ class ServiceTable:
         return self._claims.put(name, service, given.service.metadata.creation_timestamp or "") | {name}
 
     def service(self, name: ObjectName) -> ResolvedService | None:
-        """Return a Service as it is served now; None if it is not there."""
+        """Return a Service as it is served; None if it does not exist."""
         return self._claims.settled(name, _ignore) if name in self._told else None
 
     def services(self) -> dict[ObjectName, ResolvedService]:
-        """Return all Services as they are served now, in the order of their names."""
+        """Return all Services as they are served, sorted by name."""
         return dict(self._all().services)
 
     def warnings(self) -> Iterator[str]:
-        """Yield what a user must be told: of each Service, then of their conflicts."""
+        """Yield all warnings: those of each Service, then those about conflicts."""
         for texts in self._told.values():
             yield from texts
         yield from self._ignored()
@@ -116,7 +116,7 @@ class ServiceTable:
         yield from self._externals.unknown(self._families, knows_programs=self._ground.knows_programs)
 
     def conflicts(self) -> tuple[Conflict, ...]:
-        """Return what two Services claim, or a Service and the node, or another program."""
+        """Return the conflicts between two Services, and between a Service and the node or its programs."""
         return self._all().conflicts
 
     def _all(self) -> _Settled:
@@ -127,7 +127,7 @@ class ServiceTable:
         return self._settled
 
     def _ignored(self) -> Iterator[str]:
-        """Yield of how many Services external IPs are ignored because it was requested."""
+        """Yield a warning with the number of Services whose external IPs are ignored by configuration."""
         if not self._site.external_ips:
             count = sum(1 for given in self._inputs.values() if given.service.spec.external_ips)
             if count:
@@ -136,4 +136,4 @@ class ServiceTable:
 
 
 def _ignore(_: object) -> None:
-    """Pass over what `warnings` tells."""
+    """Ignore a conflict; `warnings` yields it."""

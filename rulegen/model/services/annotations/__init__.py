@@ -1,1 +1,1 @@
-"""The annotations of a Service: one declaration for each, and their reading."""
+"""Declares and reads the annotations of Services."""

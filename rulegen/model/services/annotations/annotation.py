@@ -1,7 +1,7 @@
-"""What an annotation of a Service is: a name, a type, the modes where it has an effect, and its documentation.
+"""The declaration of an annotation of Services: name, type, modes in which it has an effect, and documentation.
 
-An invalid value is warned of, and the default applies. To add an annotation, declare it in a module beside this one and
-list it in `table`; warnings about unknown names and the table of docs/ipvs.md follow from that.
+If a value is invalid, a warning is given and the default applies. To add an annotation, declare it in a module beside
+this one and list it in `table`. Warnings about unknown names and the table in docs/ipvs.md are derived from the list.
 """
 
 from __future__ import annotations
@@ -17,18 +17,18 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 PREFIX: Final = "rulegen.io/"
-"""What the names of our annotations start with. Those of other prefixes are others', and never looked at."""
+"""Prefix of the names of rulegen's annotations. Annotations with other prefixes are ignored."""
 
 
 class InvalidAnnotationError(ValueError):
-    """The value of an annotation cannot be used.
+    """The value of an annotation is invalid.
 
     Attributes:
-        faults: What is wrong; their paths start behind the annotation's name.
+        faults: All faults of the value; their paths start after the annotation's name.
     """
 
     def __init__(self, faults: Sequence[Fault]) -> None:
-        """Take at least one fault."""
+        """Store the faults, at least one."""
         super().__init__("; ".join(map(str, faults)))
         self.faults = tuple(faults)
 
@@ -37,12 +37,12 @@ class ServiceAnnotation(Generic[T]):
     """One annotation of a Service; T is the type of its value.
 
     Attributes:
-        name: With the prefix.
-        read: Returns the value of a text; raises InvalidAnnotationError with every fault.
-        default: The value where a Service does not have it, or where it is invalid.
-        documentation: The cell of the table in docs/ipvs.md that says what may be written, and what it does.
-        otherwise: What follows from an invalid value, as the end of a warning.
-        modes: The modes where it has an effect; empty for all.
+        name: The name with the prefix.
+        read: Parses a text; raises InvalidAnnotationError with all faults.
+        default: The value of a Service that lacks the annotation or has an invalid value.
+        documentation: Valid values and their effect, for the table in docs/ipvs.md.
+        otherwise: The effect of an invalid value, as the end of a warning.
+        modes: The modes in which the annotation has an effect; empty for all.
     """
 
     __slots__ = ("default", "documentation", "modes", "name", "otherwise", "read")
@@ -57,17 +57,17 @@ class ServiceAnnotation(Generic[T]):
         otherwise: str,
         modes: tuple[str, ...] = (),
     ) -> None:
-        """Declare an annotation; the name is given without the prefix."""
+        """Declare an annotation; `name` is without the prefix."""
         self.name, self.read, self.default = PREFIX + name, read, default
         self.documentation, self.otherwise, self.modes = documentation, otherwise, modes
 
     @property
     def path(self) -> str:
-        """Where it stands in an object."""
+        """The path of the annotation in an object."""
         return f'metadata.annotations["{self.name}"]'
 
     def of(self, service: Service, where: str, warn: Callable[[str], None]) -> T:
-        """Return the value that a Service has; of an invalid one every fault is warned of, and the default returned."""
+        """Return the value of a Service. If it is invalid, warn about each fault and return the default."""
         text = service.metadata.annotations.get(self.name)
         if text is None:
             return self.default

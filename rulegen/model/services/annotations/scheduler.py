@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from rulegen.kube.objects.structs import Service
 
 _WEIGHTED: Final = {"rr": "wrr", "lc": "wlc", "dh": "sh"}
-"""Schedulers that ignore weights, each with its like that does not. Source: ipvsadm(8)."""
+"""Each scheduler that ignores weights, with the corresponding one that uses them. Source: ipvsadm(8)."""
 
 SCHEDULER: Final = ServiceAnnotation[str | None](
     "ipvs-scheduler",
@@ -28,11 +28,11 @@ SCHEDULER: Final = ServiceAnnotation[str | None](
 
 
 def scheduler_of(service: Service, known: Collection[str] | None, where: str, warn: Callable[[str], None]) -> str:
-    """Return the scheduler that a Service requests; empty for none, or for one that cannot be used.
+    """Return the scheduler that a Service requests; empty if it requests none, or one that the kernel does not offer.
 
     Args:
         service: The Service.
-        known: What this node's kernel offers; None if nobody knows: then any of Linux will do.
+        known: The schedulers that this node's kernel offers; None if unknown: all schedulers of Linux are accepted.
         where: The Service, for messages.
         warn: Receives a warning about a name that the kernel does not offer.
     """
@@ -49,7 +49,7 @@ def scheduler_of(service: Service, known: Collection[str] | None, where: str, wa
 
 
 def warn_of_ignored_weights(service: Service, scheduler: str, where: str, warn: Callable[[str], None]) -> None:
-    """Warn where a Service requests weights that its scheduler ignores; an empty one is not that of IPVS."""
+    """Warn if a Service has weights that its scheduler ignores."""
     if scheduler in _WEIGHTED and service.metadata.annotations.get(WEIGHTS.name):
         other = f'{SCHEDULER.name}: "{_WEIGHTED[scheduler]}"'
         warn(f"{where}: {WEIGHTS.path}: the scheduler {scheduler} ignores weights; use one that does not: {other}")

@@ -1,4 +1,4 @@
-"""All annotations of a Service, and the warnings about names under our prefix that are none of them."""
+"""The table of all annotations of Services, and warnings about unknown names with rulegen's prefix."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ _DECLARED: Final[tuple[ServiceAnnotation[Any], ...]] = (SCHEDULER, WEIGHTS)
 ANNOTATIONS: Final[Mapping[str, ServiceAnnotation[Any]]] = MappingProxyType(
     {annotation.name: annotation for annotation in _DECLARED}
 )
-"""By name, with the prefix."""
+"""Keyed by name, with the prefix."""
 
 _NAMES: Final = tuple(name.removeprefix(PREFIX) for name in ANNOTATIONS)
 _MOST_UNKNOWN: Final = 10
 
 
 def warn_of_unknown(service: Service, where: str, warn: Callable[[str], None]) -> None:
-    """Warn of each annotation under our prefix that is unknown, with the nearest one that is known."""
+    """Warn about each unknown annotation with rulegen's prefix; suggest the most similar known name."""
     keys = service.metadata.annotations
     unknown = [key for key in sorted(keys) if key not in ANNOTATIONS and _is_ours(key)]
     for key in unknown[:_MOST_UNKNOWN]:

@@ -1,9 +1,9 @@
 """`rulegen.io/weights`: the weights of the endpoints of a Service.
 
-The value is a JSON object: who, and the weight from 1 to 65535. Who is the name of a Pod, or `node:LABEL=VALUE` for all
-endpoints on nodes with that label, where LABEL is one of the two that EndpointSlices have:
-`topology.kubernetes.io/zone` and `kubernetes.io/hostname`. A Pod's name goes before a label, and of labels the first
-that fits counts. All other endpoints have weight 1.
+The value is a JSON object. Each key is the name of a Pod, or `node:LABEL=VALUE` for endpoints on nodes with this label.
+LABEL is `topology.kubernetes.io/zone` or `kubernetes.io/hostname`: EndpointSlices contain only these two. A value is a
+weight from 1 to 65535. The name of a Pod precedes labels, and the first matching label applies. All other endpoints
+have weight 1.
 """
 
 from __future__ import annotations
@@ -35,15 +35,15 @@ class EndpointWeights:
     """The weights of a Service's endpoints.
 
     Attributes:
-        pods: By the name of a Pod.
-        nodes: Label of a node, its value and the weight, in order.
+        pods: Weight by name of the Pod.
+        nodes: Label of a node, its value, and the weight, in the order of the annotation.
     """
 
     pods: Mapping[str, int]
     nodes: tuple[tuple[str, str, int], ...]
 
     def of(self, endpoint: SliceEndpoint) -> int:
-        """Return the weight of an endpoint; 1 where nothing names it."""
+        """Return the weight of an endpoint; 1 if no entry matches it."""
         target = endpoint.target_ref
         if target is not None and target.kind == "Pod" and target.name in self.pods:
             return self.pods[target.name]
@@ -52,10 +52,10 @@ class EndpointWeights:
 
 
 def read_weights(text: str) -> EndpointWeights | None:
-    """Return the weights of a text; None if it names nobody.
+    """Return the weights in a text; None if it is an empty object.
 
     Raises:
-        InvalidAnnotationError: With every fault; an annotation with one has no effect at all.
+        InvalidAnnotationError: The text is invalid; the error has all faults.
     """
     try:
         entries: Any = plain_json(text.encode())

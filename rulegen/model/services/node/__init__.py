@@ -1,1 +1,1 @@
-"""The node that Services are decided for: its addresses, ports in use, and what is known of it."""
+"""The node that Services are resolved for: its Node object, addresses and ports in use."""

@@ -1,4 +1,4 @@
-"""What holds for all Services of this node: masquerading, node port addresses, how pods' traffic is told."""
+"""Node-wide decisions: masquerading, addresses of node ports, recognition of Pod traffic, kernel parameters."""
 
 from __future__ import annotations
 
@@ -40,21 +40,22 @@ BE_LIBERAL = "net.netfilter.nf_conntrack_tcp_be_liberal"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class NodeContext:
-    """The node as the resolution of Services sees it.
+    """The node that Services are resolved for.
 
     Attributes:
-        place: Name and zone.
-        addresses: The node's primary address of each family; loopback where nobody knows one.
-        external_ips: Whether spec.externalIPs is honoured.
-        schedulers: Those that IPVS can use here; None if nobody knows.
-        scheduler: How IPVS spreads connections where a Service says nothing; empty if it spreads none.
-        broadcasts: Addresses of this node's networks that mean all of them: IPVS rejects to send there.
-        others: Addresses of the cluster's other Nodes that are known, each with that Node's name.
-        binds_others: Whether such an address is bound all the same, as kube-proxy does it.
+        place: Name and zone of the node.
+        addresses: The node's primary address of each family; the loopback address if unknown.
+        external_ips: Whether spec.externalIPs is served.
+        schedulers: IPVS schedulers that this kernel offers; None if unknown.
+        scheduler: Default IPVS scheduler of Services; empty in a mode without virtual servers.
+        broadcasts: Broadcast addresses of this node's networks. IPVS rejects them as real servers.
+        others: Known addresses of the cluster's other Nodes, each with the name of its Node.
+        binds_others: Whether a Service's external address is bound even if it is in `others`, as kube-proxy does.
         binds: Whether external addresses of Services are bound to this node, as in ipvs mode.
-        limits: How much of one Service is served.
-        forbidden: What belongs to the node and its network, API servers apart.
-        guards: Whether Services are not served at external addresses that are not theirs to take; else with a warning.
+        limits: Limits of one Service.
+        forbidden: Addresses of the node and its networks that a Service may not use; without those of API servers.
+        guards: Whether an external address that is not the Service's to use is ignored. Otherwise it is served, with
+            a warning.
     """
 
     place: Topology
@@ -78,7 +79,15 @@ def resolve_site(
     facts: HostFacts | None = None,
     nodes: Iterable[structs.Node] = (),
 ) -> NodeContext:
-    """Return where and what the node is, from its Node object, if there is one; `nodes` are all that are known."""
+    """Return the context of the node `name`.
+
+    Args:
+        node: Its Node object; None if there is none.
+        name: Its name.
+        options: The configuration.
+        facts: Facts of the host; None if unknown.
+        nodes: All known Node objects.
+    """
     zone = node.metadata.labels.get(ZONE_LABEL, "") if node else ""
     primary = primary_addresses(node, options)
     loopback = {Family.IPV4: parse_address("127.0.0.1"), Family.IPV6: parse_address("::1")}
@@ -102,11 +111,11 @@ def resolve_site(
 
 
 def _pod_networks(options: Options, nodes: Iterable[structs.Node]) -> tuple[Network, ...]:
-    """Return the prefixes from which Pods get their addresses, joined where they can be: there may be thousands."""
+    """Return the Pod networks of the configuration and of all Nodes; adjacent prefixes are merged."""
     networks = list(options.cluster_cidrs)
     for node in nodes:
         for cidr in node.spec.pod_cidrs or ((node.spec.pod_cidr,) if node.spec.pod_cidr else ()):
-            with suppress(ValueError):  # the decoder has already warned of it
+            with suppress(ValueError):  # the decoder has already reported the invalid text
                 networks.append(parse_network(cidr))
     v4 = [network for network in networks if isinstance(network, IPv4Network)]
     v6 = [network for network in networks if isinstance(network, IPv6Network)]
@@ -114,18 +123,18 @@ def _pod_networks(options: Options, nodes: Iterable[structs.Node]) -> tuple[Netw
 
 
 def _others(nodes: Iterable[structs.Node], name: str) -> dict[Address, str]:
-    """Return the addresses of all Nodes but one, each with the name of its Node."""
+    """Return the addresses of all Nodes except `name`, each with the name of its Node."""
     others: dict[Address, str] = {}
     for node in nodes:
         for known in node.status.addresses if node.metadata.name != name else ():
             if known.type in {"InternalIP", "ExternalIP"}:
-                with suppress(ValueError):  # the decoder has already warned of it
+                with suppress(ValueError):  # the decoder has already reported the invalid text
                     others.setdefault(parse_address(known.address), node.metadata.name)
     return others
 
 
 def primary_addresses(node: structs.Node | None, options: Options) -> dict[Family, Address | None]:
-    """Return the node's own address of each family, from bindAddress or its Node object; None if neither has one."""
+    """Return the node's primary address of each family, from bindAddress, else its Node object; None if neither."""
     known = {family: _node_address(node, family) for family in Family}
     if options.bind_address is not None:
         known[family_of(options.bind_address)] = options.bind_address
@@ -140,7 +149,7 @@ def resolve_node(
     facts: HostFacts,
     warn: Callable[[str], None],
 ) -> ResolvedNode:
-    """Return what holds for all Services in one family."""
+    """Return the decisions that apply to all Services in one family."""
     pods = _pod_traffic(family, node, options)
     networks = _node_port_networks(family, site, node, options)
     if networks == ():
@@ -180,7 +189,7 @@ def resolve_node(
 
 
 def resolve_sysctls(nodes: Iterable[ResolvedNode], options: Options, facts: HostFacts) -> dict[str, str]:
-    """Return the kernel parameters that must have a value for these decisions to work."""
+    """Return the kernel parameters that these decisions need, each with its value."""
     liberal = {BE_LIBERAL: "1"} if _sets_liberal(options, facts) else {}
     if options.needs.has_virtual_servers:
         return {**_ipvs_sysctls(options, facts), **liberal}
@@ -188,19 +197,20 @@ def resolve_sysctls(nodes: Iterable[ResolvedNode], options: Options, facts: Host
 
 
 def _sets_liberal(options: Options, facts: HostFacts) -> bool:
-    """Whether conntrack is to be told that packets out of the window are valid: asked for, and possible here.
+    """Whether nf_conntrack_tcp_be_liberal is set to 1: it is configured, and this host can set it.
 
-    The rule that drops INVALID packets is left out where the parameter is set, and only there: without both, such a
-    packet reaches a client with the endpoint's address and resets its connection (kubernetes/kubernetes#74839).
+    The rule that drops INVALID packets is omitted only if this parameter is set. Without both, a packet out of the TCP
+    window reaches the client with the endpoint's address and resets the connection (kubernetes/kubernetes#74839).
     """
     return options.conntrack_be_liberal and BE_LIBERAL not in facts.fixed_sysctls
 
 
 def _ipvs_sysctls(options: Options, facts: HostFacts) -> dict[str, str]:
-    """Return what IPVS needs: its connections seen by conntrack, so that they can be masqueraded; none to a dead end.
+    """Return the parameters of ipvs mode.
 
-    From 4.1 on a kernel put off a new connection from a port used before by a second where conn_reuse_mode was on; 5.9
-    mended that (kubernetes/kubernetes#81775), and before 4.1 there was no such parameter.
+    conntrack must track IPVS connections, so that they can be masqueraded. Connections to a removed real server must
+    expire. Kernels from 4.1 to before 5.9 delay a new connection from a reused port by a second unless conn_reuse_mode
+    is 0 (kubernetes/kubernetes#81775); kernels before 4.1 do not have this parameter.
     """
     wanted = {
         "net.ipv4.vs.conntrack": "1",
@@ -217,7 +227,7 @@ def _ipvs_sysctls(options: Options, facts: HostFacts) -> dict[str, str]:
 
 
 def _broadcasts(facts: HostFacts) -> frozenset[Address]:
-    """Return what broadcasts in the node's networks are sent to; before 5.14 their first address was one, too."""
+    """Return the IPv4 broadcast addresses of the node's networks; before Linux 5.14 also their first addresses."""
     version = _KERNEL.match(facts.kernel)
     is_old = version is not None and (int(version[1]), int(version[2])) < _FIRST_IS_UNICAST_SINCE
     networks = [
@@ -238,7 +248,7 @@ def _node_address(node: structs.Node | None, family: Family) -> Address | None:
                 try:
                     address = parse_address(entry.address)
                 except ValueError:
-                    continue  # the decoder has already warned of it
+                    continue  # the decoder has already reported the invalid text
                 if family_of(address) is family:
                     return address
     return None
@@ -268,8 +278,9 @@ def _node_port_networks(
 ) -> tuple[Network, ...] | None:
     """Return the networks of one family that node ports are restricted to; None for all addresses.
 
-    The node's primary addresses are such networks, too. A Node that has addresses, but none of this family, restricts
-    nothing in it, as kube-proxy has it. Where no address of the Node is known at all, node ports listen nowhere.
+    `nodePortAddresses: primary` gives the network of the primary address alone. If the Node has addresses, but none of
+    this family, node ports are not restricted in this family, as in kube-proxy. If no address of the Node is known, the
+    result is empty: node ports accept no connections.
     """
     if not options.node_port_primary:
         return tuple(network for network in options.node_port_networks if family_of(network) is family) or None
@@ -284,9 +295,9 @@ def _node_port_networks(
 def _node_port_addresses(
     family: Family, options: Options, networks: tuple[Network, ...] | None, facts: HostFacts
 ) -> tuple[Address, ...] | None:
-    """Return the addresses that node ports listen on, all of them the host's own; None for all local ones.
+    """Return the addresses of the host that accept connections to node ports; None for all local addresses.
 
-    CIDRs of the other family only mean all addresses of this one, as kube-proxy has it.
+    If all configured networks are of the other family, all addresses of this family accept them, as in kube-proxy.
     """
     if networks is None or any(network.prefixlen == 0 for network in networks):
         return None
@@ -299,12 +310,12 @@ def _node_port_addresses(
 
 
 def _is_passed_over(address: Address, *, chosen: tuple[Address, ...] | None) -> bool:
-    """Whether IPVS serves no node port on an address: loopback ones, and link-local ones of IPv6 unless chosen."""
+    """Whether ipvs mode serves no node ports on an address: loopback, or IPv6 link-local that is not configured."""
     return address.is_loopback or (address.version == 6 and address.is_link_local and chosen is None)
 
 
 def _localhost_node_ports(family: Family, options: Options, networks: tuple[Network, ...] | None) -> bool:
-    """Whether node ports answer on 127.0.0.0/8; never on ::1, which the kernel would not route."""
+    """Whether node ports answer on 127.0.0.0/8. They never answer on ::1: the kernel does not route from it."""
     if family is Family.IPV6 or not options.localhost_node_ports:
         return False
     return networks is None or any(network.overlaps(family.loopback) for network in networks)

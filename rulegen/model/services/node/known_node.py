@@ -1,8 +1,8 @@
-"""What is known of this node while its Node object is gone, or says less than it did.
+"""Keeps addresses and Pod CIDRs of this node while its Node object is missing or incomplete.
 
-A Node is deleted and made again, and a new one has no addresses before the kubelet has registered them and no pod CIDRs
-before the controller has assigned them. Rules that restrict node ports to the Node's addresses, or masquerade all but
-its pods' traffic, must not open meanwhile (kubernetes/kubernetes#111344).
+A Node can be deleted and created again. The new object has no addresses until the kubelet registers them, and no Pod
+CIDRs until the controller assigns them. Until then, rules that restrict node ports to the Node's addresses, or that
+masquerade traffic from outside its Pod CIDRs, must not change (kubernetes/kubernetes#111344).
 """
 
 from __future__ import annotations
@@ -20,11 +20,11 @@ if TYPE_CHECKING:
 
 
 class KnownNode(NamedTuple):
-    """The Node that decisions are made with.
+    """The Node object that decisions use.
 
     Attributes:
-        node: The object, completed with what an earlier one said; None if there never was one.
-        kept: What is kept of an earlier one, in sentences for people.
+        node: The object, completed with values of earlier versions; None if there never was one.
+        kept: Warnings, one for each value kept from an earlier version.
     """
 
     node: Node | None
@@ -32,12 +32,12 @@ class KnownNode(NamedTuple):
 
 
 def known_node(name: str, before: Node | None, now: Node | None) -> KnownNode:
-    """Return the Node that holds: what it says now, and what it said before in each family of which it says nothing.
+    """Return the current Node, completed with the earlier values of each family for which it has none.
 
     Args:
         name: The node's name.
-        before: The Node that held until now.
-        now: The object as it is; None if it is not there.
+        before: The Node that decisions used until now.
+        now: The current object; None if it does not exist.
     """
     if before is None:
         return KnownNode(now)
@@ -69,7 +69,7 @@ def _addresses(node: Node, family: Family) -> Iterator[NodeAddress]:
             try:
                 address = parse_address(entry.address)
             except ValueError:
-                continue  # the decoder has already warned of it
+                continue  # the decoder has already reported the invalid text
             if family_of(address) is family:
                 yield entry
 

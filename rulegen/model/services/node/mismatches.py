@@ -1,4 +1,4 @@
-"""Where a configuration, the Node and the host do not fit together: what kube-proxy 1.36 rejects, and warns about."""
+"""Contradictions between the configuration, the Node and the host that kube-proxy 1.36 rejects or warns about."""
 
 from __future__ import annotations
 
@@ -20,18 +20,18 @@ if TYPE_CHECKING:
 
 
 def family_warnings(nodes: Mapping[Family, ResolvedNode], node: structs.Node | None, options: Options) -> Iterator[str]:
-    """Yield what a user should know of prefixes and addresses of a family that the node does not have first.
+    """Yield warnings about configured prefixes and addresses that are not of the node's primary family.
 
-    What leaves pods unrecognised, or node ports open, in a family of which the node has an address is told by
-    `rulegen.model.services.node.node_warnings`.
+    `rulegen.model.services.node.node_warnings` warns if, in a family in which the node has an address, Pod traffic
+    cannot be recognised or node ports are not restricted.
 
     Args:
-        nodes: The node's decisions, for each family that the host speaks.
-        node: Its Node object, if there is one.
-        options: What is wanted.
+        nodes: The node's decisions, for each family that the host supports.
+        node: Its Node object; None if there is none.
+        options: The configuration.
 
     Raises:
-        ConfigError: The host speaks one family, and pods' traffic is told by prefixes of the other only.
+        ConfigError: The host supports one family, and the prefixes that identify Pod traffic are all of the other.
     """
     is_dual = len(nodes) > 1
     primary = primary_family(node, options) if is_dual or not nodes else next(iter(nodes))
@@ -67,7 +67,7 @@ def family_warnings(nodes: Mapping[Family, ResolvedNode], node: structs.Node | N
 def local_traffic_warnings(
     nodes: Mapping[Family, ResolvedNode], node: structs.Node | None, options: Options
 ) -> Iterator[str]:
-    """Yield, where traffic of pods cannot be recognised in any family, why that is so and what follows from it."""
+    """Yield a warning if Pod traffic cannot be recognised in any family: the reason, the effect and the remedy."""
     if any(decided.pods is not None for decided in nodes.values()):
         return
     match options.detect_local_mode:
@@ -77,7 +77,7 @@ def local_traffic_warnings(
             why = "there is no clusterCIDR"
             remedy = "Give kube-proxy's configuration (--config) or the Pod network (--cluster-cidr)"
         case _:
-            return  # told by family
+            return  # `node_warnings` warns for each family
     follows = ["for externalTrafficPolicy Local, Pods count as outside clients"]
     if not options.masquerade_all:
         follows.insert(
@@ -87,7 +87,7 @@ def local_traffic_warnings(
 
 
 def primary_family(node: structs.Node | None, options: Options) -> Family:
-    """Return the node's first family: that of its bind address, else of its first address, else IPv4."""
+    """Return the node's primary family: that of its bind address, else of its first address, else IPv4."""
     if options.bind_address is not None:
         return family_of(options.bind_address)
     known = {address for address in primary_addresses(node, options).values() if address is not None}
@@ -104,7 +104,7 @@ def _is_same(text: str, address: object) -> bool:
     try:
         return parse_address(text) == address
     except ValueError:
-        return False  # the decoder has warned of it
+        return False  # the decoder has already reported the invalid text
 
 
 def _single_stack_warnings(options: Options, primary: Family, other: Family) -> Iterator[str]:
@@ -127,5 +127,5 @@ def _pod_cidrs(node: structs.Node | None) -> Collection[Network]:
 
 
 def _all_of(networks: Iterable[Network], family: Family) -> bool:
-    """Whether there are prefixes, and all of one family."""
+    """Whether there is at least one prefix, and all prefixes are of this family."""
     return {family_of(network) for network in networks} == {family}

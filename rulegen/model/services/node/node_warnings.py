@@ -1,7 +1,7 @@
-"""Warnings about a node's configuration that need the Node object, or the node's addresses, to be seen.
+"""Warnings about a node's configuration that depend on the Node object or on the node's addresses.
 
-None of them changes a rule: kube-proxy continues in all of these cases, and so does rulegen. Where kube-proxy does not
-start, `rulegen.model.services.node.mismatches` rejects.
+No warning changes a rule: kube-proxy continues in these cases, and so does rulegen. Configurations with which
+kube-proxy does not start are rejected by `rulegen.model.services.node.mismatches`.
 """
 
 from __future__ import annotations
@@ -23,14 +23,14 @@ if TYPE_CHECKING:
 
 
 def node_warnings(nodes: Mapping[Family, ResolvedNode], node: structs.Node | None, options: Options) -> Iterator[str]:
-    """Yield what the configuration leaves open, or closes, on this node, for each family that the node has.
+    """Yield warnings about what the configuration leaves open, or closes, on this node in each family of the node.
 
-    A node has the families in which its Node object or bindAddress gives an address; IPv4 where neither gives one.
+    A node has the families of the addresses in its Node object and bindAddress; IPv4 if neither has an address.
 
     Args:
         nodes: The node's decisions, for each family that is served.
-        node: Its Node object, if there is one.
-        options: What is wanted.
+        node: Its Node object; None if there is none.
+        options: The configuration.
 
     Raises:
         ConfigError: kube-proxy would not start on this node with these options.
@@ -54,7 +54,7 @@ def node_warnings(nodes: Mapping[Family, ResolvedNode], node: structs.Node | Non
 
 
 def _pod_networks(families: Collection[Family], node: structs.Node | None, options: Options) -> Iterator[str]:
-    """Yield the families in which no network tells which traffic comes from this node's pods."""
+    """Yield a warning for each family in which no network identifies traffic of this node's Pods."""
     match options.detect_local_mode:
         case DetectLocalMode.CLUSTER_CIDR if options.cluster_cidrs:
             networks: Sequence[Network] = options.cluster_cidrs
@@ -79,7 +79,7 @@ def _pod_networks(families: Collection[Family], node: structs.Node | None, optio
 def _node_ports(
     families: Collection[Family], nodes: Mapping[Family, ResolvedNode], networks: Sequence[Network]
 ) -> Iterator[str]:
-    """Yield the families in which nodePortAddresses restricts nothing, or leaves no address."""
+    """Yield a warning for each family in which nodePortAddresses matches all addresses or none."""
     for family in families:
         ours = [str(network) for network in networks if family_of(network) is family]
         if not ours:

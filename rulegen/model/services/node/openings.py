@@ -1,7 +1,7 @@
-"""What a changed configuration opens that the one before it kept closed.
+"""Warnings about access that a changed configuration opens.
 
-A configuration that can be read is obeyed, also where a field is missing that was there before. Most fields restrict
-something, so a line that got lost opens it: anyone who reads the log must see what.
+A valid configuration is applied, even if a field has been removed. Most fields restrict access, so a line removed by
+mistake opens something. The log therefore names what each change opens.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 
 def openings(before: Options, after: Options) -> Iterator[str]:
-    """Yield a sentence for each thing that `after` opens and `before` kept closed; none for equal options."""
+    """Yield a warning for each access that `after` permits and `before` did not; none for equal options."""
     yield from _node_ports(before, after)
     yield from _masquerading(before, after)
     if after.external_ips and not before.external_ips:
@@ -74,7 +74,7 @@ def _masquerading(before: Options, after: Options) -> Iterator[str]:
 
 
 def _masquerades(options: Options, family: Family) -> bool:
-    """Whether connections to ClusterIPs from elsewhere are masqueraded, as far as the configuration says it."""
+    """Whether the configuration masquerades connections to ClusterIPs that do not come from Pods of this node."""
     if options.masquerade_all:
         return True
     match options.detect_local_mode:

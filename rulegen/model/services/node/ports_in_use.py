@@ -1,4 +1,4 @@
-"""What a node itself has at its addresses, where external addresses of Services meet it: node ports and programs."""
+"""The node's addresses, and the ports in use on them by node ports, health checks and programs."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ KUBELET: Final = (Protocol.TCP, 10250)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PortsInUse:
-    """The node's own addresses and what answers there, apart from Services' external addresses.
+    """The node's own addresses, and what answers on them except external addresses of Services.
 
     Attributes:
-        addresses: All addresses of this node, loopback ones apart.
-        answering: Those of them on which node ports and health checks answer.
-        programs: Ports on which programs of root listen on them. The kubelet's is always one.
-        knows_programs: Whether the host could be asked for these ports.
+        addresses: All addresses of this node except loopback.
+        answering: The addresses on which node ports and health checks answer.
+        programs: Ports on which programs of root listen; always includes the kubelet's port.
+        knows_programs: Whether these ports were read from the host.
     """
 
     addresses: frozenset[Address] = frozenset()
@@ -37,12 +37,12 @@ class PortsInUse:
 
 
 def node_ground(nodes: Mapping[Family, ResolvedNode], site: NodeContext, facts: HostFacts) -> PortsInUse:
-    """Return what the node itself has.
+    """Return the node's addresses and ports in use.
 
     Args:
         nodes: The node's decisions, for each family that is served.
-        site: Has its primary addresses, which count where the interfaces of the host are not known.
-        facts: Its interfaces, and the ports on which its programs listen.
+        site: The node; its primary addresses are included even if the host's interfaces are unknown.
+        facts: The host's interfaces, and the ports on which its programs listen.
     """
     addresses: set[Address] = set()
     answering: set[Address] = set()
