@@ -1,4 +1,4 @@
-"""Languages of keyed objects that several owners may want: an object is there while anybody wants it."""
+"""Base for languages whose objects several owners may share: an object stays until its last owner is gone."""
 
 from __future__ import annotations
 
@@ -30,18 +30,18 @@ if TYPE_CHECKING:
     from rulegen.net import Family
 
 Wants = tuple[tuple[str, Any], ...]
-"""Who wants an object, and how: by owner, sorted."""
+"""The owners of an object, sorted by name, each with the value that it wants."""
 
 
 class SharedUnion:
-    """The union of what owners want: where two want one object but not alike, it is as the first by name wants it."""
+    """The wanted objects of all owners. If owners want different values, the first owner by name decides."""
 
     def __init__(self, wants: Mapping[Any, Wants] | None = None) -> None:
-        """Start with what is wanted, by default with nothing."""
+        """Start with these objects, by default with none."""
         self._wants: dict[Any, Wants] = dict(wants or {})
 
     def copy(self) -> SharedUnion:
-        """Return the same as of now."""
+        """Return a copy that later replacements do not change."""
         return SharedUnion(self._wants)
 
     def objects(self) -> Objects:
@@ -49,15 +49,15 @@ class SharedUnion:
         return {key: wants[0][1] for key, wants in self._wants.items()}
 
     def owners(self) -> dict[Any, str]:
-        """Return of each object who wants it; the first of several."""
+        """Return the owner of each object; of several owners, the first by name."""
         return {key: wants[0][0] for key, wants in self._wants.items()}
 
     def wants(self, key: Any) -> bool:
-        """Return whether anybody wants an object."""
+        """Return whether any owner wants an object."""
         return key in self._wants
 
     def replace(self, owner: str, before: Mapping[Any, Any] | None, after: Mapping[Any, Any] | None) -> None:
-        """Put what an owner wants now in place of what it wanted."""
+        """Replace the objects of one owner."""
         for key, wants in self._replaced(((owner, before, after),)):
             if wants:
                 self._wants[key] = wants
@@ -65,7 +65,7 @@ class SharedUnion:
                 self._wants.pop(key, None)
 
     def changes(self, pairs: Iterable[tuple[str, Mapping[Any, Any] | None, Mapping[Any, Any] | None]]) -> Changes:
-        """Return what changes if owners want something else."""
+        """Return the changes that new objects of some owners would make."""
         changes: list[Change[Any, Any]] = []
         for key, wants in self._replaced(pairs):
             had = self._wants.get(key)
@@ -77,7 +77,7 @@ class SharedUnion:
     def _replaced(
         self, pairs: Iterable[tuple[str, Mapping[Any, Any] | None, Mapping[Any, Any] | None]]
     ) -> Iterator[tuple[Any, Wants]]:
-        """Yield the objects that the pairs hold, and who wants each once they are replaced."""
+        """Yield the keys of the pairs, each with its owners after the replacement."""
         touched: dict[Any, dict[str, Any]] = {}
         for owner, before, after in pairs:
             for objects, is_wanted in ((before, False), (after, True)):
@@ -96,61 +96,61 @@ class SharedUnion:
 
 
 class SharedMemory:
-    """Nothing is known but what was wanted."""
+    """Has no records: the kernel has the wanted objects, and their text does not vary."""
 
     @property
     def leaving(self) -> Collection[Any]:
-        """Nothing."""
+        """Return no keys."""
         return ()
 
     @property
     def is_outdated(self) -> bool:
-        """Whether a plan of the whole would now write the same objects otherwise: never."""
+        """Always false: the text of these objects does not vary."""
         return False
 
     def carried(self, before: Any, after: Any) -> Any:  # noqa: ARG002 - a keyed object is itself alone
-        """Return what an owner wants now."""
+        """Return the new objects of the owner."""
         return after
 
     def part(self, union: Union, pairs: Iterable[tuple[str, Any, Any]], steps: NodeSteps | None) -> Part:
-        """Return what changes if owners want something else, and the node with them."""
+        """Return the changes that new objects of some owners, and of the node, make."""
         of_node = [] if steps is None else [("", steps.before, steps.after)]
         return Part(changes=self.changes(union.changes([*pairs, *of_node])))
 
     def changes(self, changes: Changes) -> Changes:
-        """Return the changes as they are to be made, given what is known of the kernel."""
+        """Return the changes to write; a subclass adapts them to its records."""
         return changes
 
     def replaced(self, before: Any, after: Any) -> None:
-        """Take note of nothing."""
+        """Record nothing."""
 
     def written(self, part: Part, union: Union) -> None:
-        """Take note of nothing."""
+        """Record nothing."""
 
     def remember(self, part: Part | None, contents: Mapping[K, Any]) -> dict[K, Any]:  # noqa: ARG002 - as above
-        """Take note of nothing."""
+        """Record nothing."""
         return {}
 
     def renew(self, contents: Mapping[K, Any]) -> dict[K, Any]:  # noqa: ARG002 - as above
-        """Change nothing."""
+        """Return no contents: the text of these objects does not vary."""
         return {}
 
 
 class SharedHolder:
-    """Finds the objects that a Service wants and that are there, but for those of other programs."""
+    """Finds the objects of a Service in the kernel: those that it would want and that no other owner wants."""
 
     def __init__(self, ours: Objects, others: Mapping[Any, Any]) -> None:
-        """Take our objects as they are, and what others want."""
+        """Take our objects in the kernel, and the wanted objects of other owners."""
         self._ours, self._others = ours, others
 
     def held(self, content: Mapping[Any, Any], frontends: Collection[FrontendKey]) -> Objects | None:  # noqa: ARG002 - the keys tell
-        """Return what is there of a Service; None for nothing."""
+        """Return the objects of a Service in the kernel; None if there are none."""
         mine = {key: self._ours[key] for key in content if key in self._ours and key not in self._others}
         return mine or None
 
 
 class KeyedLanguage:
-    """What languages of keyed objects have in common; each says how its objects are named, compared and written."""
+    """The common part of languages with shared objects. A subclass names, compares and writes its objects."""
 
     name = ""
 
@@ -159,24 +159,24 @@ class KeyedLanguage:
         return SharedUnion()
 
     def memory(self) -> KernelMemory:
-        """Return what is known of a kernel about which nothing is known yet."""
+        """Return a memory without records."""
         return SharedMemory()
 
     def ours(self, state: Any, ownership: Any, desired: Objects) -> Objects | None:  # noqa: ARG002 - all can be read
-        """Return our objects as they are; None if nobody looked."""
+        """Return our objects in the kernel; None if the state was not read."""
         ours: Objects | None = ownership.ours(state)
         return ours
 
     def references(self, state: Any, ownership: Any) -> References:  # noqa: ARG002 - objects with keys name no others
-        """Return nothing."""
+        """Return no references."""
         return References()
 
     def pinned(self, desired: Objects, ours: Mapping[Any, Any], references: References) -> Objects:  # noqa: ARG002 - nothing refers to it
-        """Return what is wanted."""
+        """Return the wanted objects."""
         return desired
 
     def compare(self, scene: Scene) -> Part:
-        """Return the difference."""
+        """Return the changes from the kernel's objects to the wanted objects."""
         desired = scene.desired.get(self.name, {})
         return Part(changes=diff(scene.ours[self.name], desired), desired=desired)
 
@@ -201,60 +201,60 @@ class KeyedLanguage:
             )
 
     def lines(self, change: Change[Any, Any]) -> Iterator[Line]:
-        """Yield the lines of what changes, as the language spells it."""
+        """Yield the removed and the added line of a change, in the syntax of the language."""
         for sign, value in (("-", change.before), ("+", change.after)):
             if value is not None:
                 yield Line(sign, self.text(change.key, value))
 
     def empty(self, families: Iterable[Family]) -> Mapping[StateKey, Any]:  # noqa: ARG002 - one state for all
-        """Return the state of a kernel that has nothing."""
+        """Return the state of an empty kernel."""
         return {(self.name, None): {}}
 
     def unseen(self, state: Any) -> str:
-        """Return what was not looked at; empty for nothing."""
+        """Return which objects were not read; empty if they were."""
         return f"{self.name} objects" if state is None else ""
 
     def read_dump(self, text: str, source: str) -> Any:  # noqa: ARG002 - no tool prints them
-        """Return nothing."""
+        """Return None: no dump is of this language."""
         return None
 
     def printed(self, wanted: PrintScope) -> Iterator[Print]:
-        """Yield what is wanted as the standard tools load it."""
+        """Yield the wanted objects in the format that standard tools load."""
         raise NotImplementedError
 
     def named(self, key: Any) -> tuple[str, str]:
-        """Return what an object is in its language, and which one."""
+        """Return the kind of an object, and its name."""
         raise NotImplementedError
 
     def text(self, key: Any, value: Any) -> str:
-        """Return an object's content, as the language spells it."""
+        """Return the text of an object in the syntax of the language."""
         raise NotImplementedError
 
     def drift(self, change: Change[Any, Any], scene: Scene) -> Drift | None:
-        """Return what something else did to the node, as far as a change shows it; None if that is not certain."""
+        """Return the drift that a change repairs; None if it is not certain that it is drift."""
         raise NotImplementedError
 
     def holder(self, ours: Objects, ownership: Any, others: Mapping[Any, Any]) -> Holder:  # noqa: ARG002 - the keys tell
-        """Return what finds the objects of a Service among ours."""
+        """Return what finds the objects of a Service in `ours`."""
         return SharedHolder(ours, others)
 
     def frontends(self, content: Mapping[Any, Any]) -> Iterator[FrontendKey]:  # noqa: ARG002 - no object is a frontend
-        """Yield nothing."""
+        """Yield no frontend."""
         return iter(())
 
     def frontends_removed(self, part: Part) -> Iterator[FrontendKey]:  # noqa: ARG002 - no object is a frontend
-        """Yield nothing."""
+        """Yield no frontend."""
         return iter(())
 
     def shapes(self, content: Mapping[Any, Any]) -> Iterator[Shape]:
-        """Yield what each object needs of the kernel: its kind."""
+        """Yield the kernel feature that each object needs: its kind."""
         for key in content:
             yield frozenset((self.name, type(key).__name__))
 
     def guards_loopback(self, state: Any) -> bool:  # noqa: ARG002 - see `compare`
-        """Return whether a state keeps neighbours from the loopback addresses: only rules do."""
+        """Return false: only rules drop packets to loopback addresses."""
         return False
 
     def unguards_loopback(self, changes: Changes) -> bool:  # noqa: ARG002 - see `compare`
-        """Return whether changes take away what keeps neighbours from the loopback addresses: only rules do."""
+        """Return false: only rules drop packets to loopback addresses."""
         return False

@@ -1,9 +1,9 @@
-"""What a language is to the rest of rulegen: one row for each kind of kernel object that is compared and written.
+"""The protocol of a language: one row for each kind of kernel object that rulegen compares and writes.
 
-iptables rules, ipsets, IPVS servers, addresses of devices: each is a map of keyed objects, wanted by owners (the node,
-its Services), compared with what the kernel has, and written in order. A language says how its objects are merged,
-compared, described and spelled, and in which phase of a write each piece of its work belongs. Nothing above this
-package requests a language by name, except the backends that produce its objects.
+The languages are iptables rules, ipsets, IPVS servers, and addresses of devices. The objects of a language have keys.
+Each object is wanted by one or more owners: the node, or a Service. A language merges the objects of all owners,
+compares them with those in the kernel, describes and prints them, and names the phase of each write. Only the backends
+that produce objects of a language know its name.
 """
 
 from __future__ import annotations
@@ -23,24 +23,24 @@ if TYPE_CHECKING:
     from rulegen.net import Address, Family, Protocol
 
 Objects = dict[Any, Any]
-"""Objects of one language by key; which types they are, the language itself says."""
+"""Objects of one language by key; the language defines the types of both."""
 
 StateKey = tuple[str, "Family | None"]
-"""A language, and the family where the kernel has a state for each; None if it has one state for all."""
+"""A language and an address family; None if the kernel keeps one state for both families."""
 
 Changes = tuple[Change[Any, Any], ...]
 
 K = TypeVar("K")
 
 Shape = frozenset[str]
-"""What one object needs of the kernel, without any value: for rules their matches, their target, their options."""
+"""The kernel features that one object needs; for a rule, the names of its matches, target and options."""
 
 
 class Phase(enum.IntEnum):
-    """When a piece of work is done in a write: make before break, over all languages.
+    """The order of writes over all languages: make before break.
 
-    What a rule names exists before the rule. What answers is ready before packets are led to it, and goes when no
-    packet is led to it any more.
+    An object exists before a rule refers to it. A virtual server or a chain is complete before packets reach it, and
+    it is removed after the last rule or address that leads packets to it.
     """
 
     COUNTERS = enum.auto()
@@ -48,30 +48,30 @@ class Phase(enum.IntEnum):
     PARAMETERS = enum.auto()
     TIMEOUTS = enum.auto()
     OTHER_VARIANT = enum.auto()
-    """What another tool's tables hold of ours goes before the sets that its rules may look into."""
+    """Remove our rules from the other variant of iptables, before the sets that these rules may match."""
     SETS_FILLED = enum.auto()
     RULES_EARLY = enum.auto()
-    """The rules; where another mode ruled, only those that protect what the next phases add."""
+    """Rules. After another mode, only those that protect the objects of the next phases."""
     SETS_REPLACED_EARLY = enum.auto()
-    """Sets that are destroyed and made again, when no rule names them."""
+    """Sets that must be destroyed and created again, if no rule refers to them."""
     SERVERS = enum.auto()
     SETS_LATE = enum.auto()
-    """Entries by which a packet keeps its source: behind what answers it."""
+    """Set entries that let packets keep their source address, after the servers that answer them."""
     ADDRESSES_BOUND = enum.auto()
     RULES_SWITCHED = enum.auto()
-    """Where another mode ruled: packets are led to what is ready now."""
+    """After another mode: the rules that lead packets to the new objects."""
     SETS_REPLACED_LATE = enum.auto()
     RULES_SETTLED = enum.auto()
-    """From the rules that are right while sets change to those that are right from now on."""
+    """Replace the rules that were correct during the change of sets by the final ones."""
     DRAIN = enum.auto()
     ADDRESSES_UNBOUND = enum.auto()
     RULES_REMOVED = enum.auto()
-    """Rules that protected what the phases before have removed."""
+    """Remove the rules that protected objects which earlier phases removed."""
     SERVERS_REMOVED = enum.auto()
     SETS_EMPTIED = enum.auto()
     DEVICES_REMOVED = enum.auto()
     PARAMETERS_OPENED = enum.auto()
-    """Parameters that are dangerous without the rules that are written by now."""
+    """Kernel parameters that would be dangerous without the rules written before."""
     FLOWS = enum.auto()
 
 
@@ -80,9 +80,9 @@ class Task:
     """One write: one call of a tool or one exchange with the kernel.
 
     Attributes:
-        phase: When it is done.
-        title: What it writes, for people.
-        work: What the host is to do; its type tells who does it.
+        phase: When it is written.
+        title: A description for messages.
+        work: The input of the driver; its type selects the driver.
     """
 
     phase: Phase
@@ -92,12 +92,12 @@ class Task:
 
 @dataclass(frozen=True, slots=True)
 class WorkTerms:
-    """What the work of all languages depends on.
+    """Conditions of one write, the same for all languages.
 
     Attributes:
-        chains_per_commit: How many chains a commit of rules holds; None for one commit, however large.
-        taken_over: The families in which another mode has ruled until now.
-        beside: Whether the parts are of the other variant of iptables, from which they are removed.
+        chains_per_commit: The most chains in one commit of rules; None for a single commit.
+        taken_over: The families in which another proxy mode has been active until now.
+        beside: Whether the changes remove our rules from the other variant of iptables.
     """
 
     chains_per_commit: int | None = None
@@ -107,11 +107,11 @@ class WorkTerms:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Part:
-    """What changes in one language, in one family or in what belongs to none.
+    """The changes of one language in one family, or of its objects of no family.
 
     Attributes:
-        changes: In order of key, or of owner where a change of some owners was compared alone.
-        desired: All that is wanted; empty if that is not needed to make the changes.
+        changes: Sorted by key; sorted by owner if only some owners were compared.
+        desired: All wanted objects; empty if the write does not need them.
     """
 
     changes: Changes
@@ -119,31 +119,31 @@ class Part:
 
     @property
     def takes_over(self) -> bool:
-        """Whether another mode has ruled here: then all that answers must be ready before the rules change."""
+        """Whether another proxy mode was active: then servers must be complete before rules change."""
         return False
 
     @property
     def all_changes(self) -> Changes:
-        """All changes, those by way of a state between too."""
+        """All changes, including those to and from an intermediate state."""
         return self.changes
 
     @property
     def draining(self) -> tuple[Any, ...]:
-        """Keys of objects that are on their way out, about which nothing is to be done yet."""
+        """Keys of objects that drain: they stay until their connections have ended."""
         return ()
 
     @property
     def ended(self) -> tuple[Any, ...]:
-        """Keys of objects that were on their way out, and are deleted now."""
+        """Keys of objects that have drained and are deleted now."""
         return ()
 
     def only(self, keep: Callable[[Changes], Changes]) -> Part:
-        """Return the part with fewer changes, without what only the whole can know."""
+        """Return the part with only the changes that `keep` returns, and without `desired`."""
         return replace(self, changes=keep(self.changes), desired={})
 
 
 class Surroundings(Interface):
-    """What else is on the node: whose an object is that no fragment wants, and what belongs to it."""
+    """Finds the owners of objects on the node that no fragment wants."""
 
     @property
     def names(self) -> Collection[str]:
@@ -151,32 +151,32 @@ class Surroundings(Interface):
 
     @property
     def filled(self) -> Collection[str]:
-        """Names of the sets that have entries now."""
+        """The names of the sets that have entries in the kernel."""
 
     def rule_owner(self, chain: Any, rule: Any, family: Family) -> str:
-        """Return whose a rule is; empty if unknown. It may be a Service that is not served."""
+        """Return the owner of a rule; empty if unknown. It may be a Service that this node does not serve."""
 
     def owner(self, language: str, key: Any, family: Family | None) -> str | None:
-        """Return the owner of an object, of what it belongs to, or who is reached by it; None if unknown."""
+        """Return the owner of an object, or of the objects that it refers to; None if unknown."""
 
     def was_there(self, language: str, key: Any) -> bool:
-        """Whether what belongs to a missing object is there still, so that the object must have been there."""
+        """Whether a missing object existed before: objects that depend on it are still there."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Scene:
-    """What a language is compared in: one family, or what belongs to none.
+    """The input of a comparison of one language in one family, or of its objects of no family.
 
     Attributes:
-        family: Which; None for objects of no family.
-        state: All that the kernel has in this language, ours and others'.
-        ours: By language, our objects as they are; of languages that nobody looked at there is nothing.
-        desired: By language, all that is wanted.
-        owners: By language, who wants an object.
-        ownership: Tells our objects from others'; its type is the language's own.
-        between: What is wanted while other languages change; None if that makes no difference.
-        around: What else is on the node.
-        is_cleanup: Whether all that is ours goes.
+        family: The family; None for objects of no family.
+        state: All objects of the language in the kernel, ours and others'.
+        ours: By language, our objects in the kernel; languages that were not read are absent.
+        desired: By language, all wanted objects.
+        owners: By language, the owner of each wanted object.
+        ownership: Decides which objects are ours; each language has its own type.
+        between: The wanted objects while other languages change; None if they are the same as `desired`.
+        around: The owners of other objects on the node.
+        is_cleanup: Whether all our objects are removed.
     """
 
     family: Family | None
@@ -191,7 +191,7 @@ class Scene:
 
 
 class FrontendKey(NamedTuple):
-    """Where packets of clients come in: an address, None for any of the node's own, a protocol and a port."""
+    """Address, protocol and port that clients connect to; address None stands for a node port."""
 
     address: Address | None
     protocol: Protocol
@@ -199,38 +199,41 @@ class FrontendKey(NamedTuple):
 
 
 class Union(Interface):
-    """What all owners want of one language in one family, merged."""
+    """The wanted objects of all owners, for one language and family."""
 
     def replace(self, owner: str, before: Any, after: Any) -> None:
-        """Put what an owner wants now in place of what it wanted; None for nothing. It costs what the two hold."""
+        """Replace the objects of one owner; None stands for no objects. The cost depends on these objects alone."""
 
     def changes(self, pairs: Iterable[tuple[str, Any, Any]]) -> Changes:
-        """Return what changes if owners want something else, without putting it in place: owner, before, after.
+        """Return the changes that new objects of some owners would make; the union stays as it is.
 
-        It is the difference of the whole, computed from what the owners hold.
+        The result equals a comparison of all objects, but is computed from those of these owners.
+
+        Args:
+            pairs: Owner, its objects before, its objects after.
         """
 
     def objects(self) -> Objects:
-        """Return all that is wanted."""
+        """Return all wanted objects."""
 
     def owners(self) -> Mapping[Any, str]:
-        """Return of each object who wants it; the first of several."""
+        """Return the owner of each object; of several owners, the first by name."""
 
     def wants(self, key: Any) -> bool:
-        """Return whether anybody wants an object."""
+        """Return whether any owner wants an object."""
 
     def copy(self) -> Union:
-        """Return the same as of now, which later replacements do not change."""
+        """Return a copy that later replacements do not change."""
 
 
 @dataclass(frozen=True, slots=True)
 class NodeSteps:
-    """What the node itself wants of one language, where that changes with what Services want.
+    """The node's own objects of one language, if they change together with those of Services.
 
     Attributes:
-        before: What it wanted.
-        between: What is right while objects of other languages change.
-        after: What it wants.
+        before: The objects before the change.
+        between: Objects that are correct while other languages change.
+        after: The objects after the change.
     """
 
     before: Any
@@ -239,63 +242,63 @@ class NodeSteps:
 
 
 class KernelMemory(Interface):
-    """What is known of the kernel in one language and family beside what was wanted; kept between updates."""
+    """Differences between the kernel and the wanted objects of one language and family, kept between updates."""
 
     @property
     def leaving(self) -> Collection[Any]:
-        """Keys of objects that are there though nobody wants them: their connections have not ended."""
+        """Keys of objects that no owner wants any more and whose connections have not ended."""
 
     @property
     def is_outdated(self) -> bool:
-        """Whether a plan of the whole would now write the same objects otherwise."""
+        """Whether a full plan would now write the same objects with other text, such as without comments."""
 
     def carried(self, before: Any, after: Any) -> Any:
-        """Return what an owner wants now, with what stays as the kernel has it; None for nothing."""
+        """Return the new objects of an owner; unchanged ones keep the text that the kernel has. None: no objects."""
 
     def part(self, union: Union, pairs: Iterable[tuple[str, Any, Any]], steps: NodeSteps | None) -> Part:
-        """Return what changes if owners want something else, and the node with them."""
+        """Return the changes that new objects of some owners, and of the node, make."""
 
     def replaced(self, before: Any, after: Any) -> None:
-        """Take note that an owner wants something else; None for nothing."""
+        """Record that the objects of an owner were replaced; None stands for no objects."""
 
     def written(self, part: Part, union: Union) -> None:
-        """Take note of a part that was written; the union has what is wanted since."""
+        """Record that a part was written; `union` has the wanted objects after it."""
 
     def remember(self, part: Part | None, contents: Mapping[K, Any]) -> dict[K, Any]:
-        """Forget what was known, and take note of what a plan of the whole shows of the kernel.
+        """Replace all records by what a full plan shows of the kernel.
 
         Returns:
-            Of the contents of owners those that the kernel has otherwise, as it has them.
+            The contents that the kernel has with other text, as the kernel has them.
         """
 
     def renew(self, contents: Mapping[K, Any]) -> dict[K, Any]:
-        """Write objects from now on as a plan of the whole would.
+        """Write objects from now on with the text of a full plan.
 
         Returns:
-            Of the contents of owners those that the kernel has otherwise, as it has them.
+            The contents that the kernel has with other text, as the kernel has them.
         """
 
 
 class Holder(Interface):
-    """Finds what the kernel has of a Service that is left out."""
+    """Finds the objects in the kernel that belong to a Service which is left out of a plan."""
 
     def held(self, content: Any, frontends: Collection[FrontendKey]) -> Any:
-        """Return what is there of a Service; None for nothing.
+        """Return the objects of a Service in the kernel; None if there are none.
 
         Args:
-            content: What the Service wants.
-            frontends: Where its connections come in and go to, as far as other languages have shown by now.
+            content: The objects that the Service would want.
+            frontends: Its frontends and endpoints, as objects of other languages show them.
         """
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PrintScope:
-    """What is wanted of one language on a node, for printing.
+    """The wanted objects of one language on a node, for printing.
 
     Attributes:
-        node: The node's name.
-        contents: By family, what each owner wants, the node first.
-        objects: All objects, of all families and of none.
+        node: The name of the node.
+        contents: By family, the contents of each owner, the node first.
+        objects: All objects of all families, and those of no family.
     """
 
     node: str
@@ -305,13 +308,13 @@ class PrintScope:
 
 @dataclass(frozen=True, slots=True)
 class Print:
-    """Objects as a standard tool loads or prints them.
+    """The text of objects in the format of a standard tool.
 
     Attributes:
         file: The name of the file in an export.
         text: What the tool loads.
-        title: What it is, for people who read all of it in one page; empty for what says nothing new there.
-        head: A first line that only the file has.
+        title: The heading on a page that has all texts; empty if the page leaves this text out.
+        head: A first line in the file only.
     """
 
     file: str
@@ -321,91 +324,91 @@ class Print:
 
 
 class Language(Interface):
-    """One row: all that the rest of rulegen must know of a language. Functions are pure."""
+    """One language, as a row of the table of languages. All functions are pure."""
 
     @property
     def name(self) -> str:
-        """As items, JSON documents and exports name it."""
+        """The name in items, JSON documents and exports."""
 
     def union(self) -> Union:
-        """Return an empty union: how the wants of several owners merge."""
+        """Return an empty union."""
 
     def memory(self) -> KernelMemory:
-        """Return what is known of a kernel about which nothing is known yet."""
+        """Return a memory without records."""
 
     def ours(self, state: Any, ownership: Any, desired: Objects) -> Objects | None:
-        """Return our objects as they are; None if nobody looked.
+        """Return our objects in the kernel; None if the state was not read.
 
         Args:
-            state: All that the kernel has in this language.
-            ownership: Tells our objects from others'.
-            desired: All that is wanted: an object that could be read in part is taken for the one that it may be.
+            state: All objects of the language in the kernel.
+            ownership: Decides which objects are ours.
+            desired: All wanted objects. A partly readable object counts as the wanted object that it can be.
         """
 
     def references(self, state: Any, ownership: Any) -> References:
-        """Return which objects of other languages are named by objects that are not ours: these cannot go."""
+        """Return the objects of other languages that foreign objects refer to; they cannot be deleted."""
 
     def pinned(self, desired: Objects, ours: Mapping[Any, Any], references: References) -> Objects:
-        """Return what is wanted, and what must stay since others refer to it."""
+        """Return the wanted objects, and those of ours that must stay because foreign objects refer to them."""
 
     def compare(self, scene: Scene) -> Part:
-        """Return what changes."""
+        """Return the changes from the kernel's objects to the wanted objects."""
 
     def items(self, part: Part, scene: Scene) -> Iterator[Item]:
         """Yield an item for each change of a part, in the order of the changes."""
 
     def work(self, parts: Mapping[Family | None, Part], terms: WorkTerms) -> Iterator[Task]:
-        """Yield the writes that make the changes of all families, in order within each phase."""
+        """Yield the writes of the changes of all families; within a phase, they run in this order."""
 
     def holder(self, ours: Objects, ownership: Any, others: Mapping[Any, Any]) -> Holder:
-        """Return what finds the objects of a Service among ours; `others` has what others want."""
+        """Return what finds the objects of a Service in `ours`; `others` has the wanted objects of other owners."""
 
     def frontends(self, content: Any) -> Iterator[FrontendKey]:
-        """Yield the addresses and ports that objects of one owner stand for, where only these tell it."""
+        """Yield the frontends of one owner, if objects of this language show them and no other's do."""
 
     def frontends_removed(self, part: Part) -> Iterator[FrontendKey]:
-        """Yield the frontends that a part removes without putting others in their place."""
+        """Yield the frontends that a part removes without a replacement."""
 
     def empty(self, families: Iterable[Family]) -> Mapping[StateKey, Any]:
-        """Return the state of a kernel that has nothing, by language and family; None for one state for all."""
+        """Return the states of an empty kernel, by language and family (see `StateKey`)."""
 
     def unseen(self, state: Any) -> str:
-        """Return what a state lacks that was not looked at, and how to look; empty for nothing. None is no state."""
+        """Return which part of a state was not read, and how to read it; empty if complete. None: no state was read."""
 
     def read_dump(self, text: str, source: str) -> Any:
-        """Return the state that a dump holds, as a standard tool prints it; None for a text of another kind.
+        """Return the state that the dump of a standard tool contains; None if the text is of another language.
 
         Raises:
-            InputError: It is of this language, and broken.
+            InputError: The dump is of this language, and cannot be read.
         """
 
     def printed(self, wanted: PrintScope) -> Iterator[Print]:
-        """Yield what is wanted as the standard tools load it."""
+        """Yield the wanted objects in the format that standard tools load."""
 
     def shapes(self, content: Any) -> Iterator[Shape]:
-        """Yield what each object of one owner needs of the kernel."""
+        """Yield the kernel features that each object of one owner needs."""
 
     def guards_loopback(self, state: Any) -> bool:
-        """Return whether a state of IPv4 keeps neighbours from the loopback addresses, whoever wrote it."""
+        """Return whether an IPv4 state drops packets from outside to loopback addresses, whoever wrote it."""
 
     def unguards_loopback(self, changes: Changes) -> bool:
-        """Return whether changes of IPv4 take away what keeps neighbours from the loopback addresses."""
+        """Return whether IPv4 changes remove the rule that drops packets from outside to loopback addresses."""
 
 
 @dataclass(frozen=True, slots=True)
 class References:
-    """Objects of other languages that another program's objects name.
+    """Objects of other languages that the objects of another program refer to.
 
     Attributes:
-        names: By language, the names.
-        unknown: Whether not all could be read: then anything may be named.
+        names: By language, the names of these objects.
+        unknown: Whether some objects could not be read. They may refer to any object.
     """
 
     names: Mapping[str, frozenset[str]] = field(default_factory=lambda: MappingProxyType({}))
     unknown: bool = False
 
     def merged_with(self, other: References) -> References:
-        """Return the references of both."""
+        """Return the references of both, by language."""
         languages = self.names.keys() | other.names.keys()
         names = {name: self.names.get(name, frozenset()) | other.names.get(name, frozenset()) for name in languages}
         return References(names, self.unknown or other.unknown)
