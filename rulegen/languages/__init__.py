@@ -1,1 +1,1 @@
-"""Languages: each knows its state as data, how to print it, how to read it, how to script a change."""
+"""Languages: each has its kernel state as values, and prints it, reads it, and writes the script of a change."""

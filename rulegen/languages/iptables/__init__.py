@@ -1,5 +1,5 @@
-"""The language of iptables: rules and chains as data, how the tools print them, how changes become a script.
+"""The language of iptables: rules and chains as values, their text in the tools' format, and scripts of changes.
 
-A rule is the text that `iptables-save` prints for it: what we write is what the kernel gives back, so that drift is
-inequality of text. Comments are ours and take no part in it.
+A rule is the text that `iptables-save` prints for it. The kernel returns the text that rulegen writes, so two rules are
+equal if their texts are. Comments take no part in the comparison.
 """

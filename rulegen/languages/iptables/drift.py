@@ -1,9 +1,10 @@
-"""Drift of rules: what others did to the node, told apart from what objects or options ask for.
+"""Drift of rules: changes that other programs made, as opposed to changes that objects or options require.
 
-There is no record of what was written, so only what is certain counts. A rule that neither rulegen nor kube-proxy
-writes in a chain, whatever the options, is *foreign*. A rule is *missing* where what is there shows that it was there:
-a chain of a Service that nothing leads to any more, part of a chain without anything in its place. What a changed
-option or object may have caused as well is no drift, and nothing is on a node where this mode has not ruled.
+There is no record of written rules, so a change counts as drift only if no other cause is possible. A rule is *foreign*
+if neither rulegen nor kube-proxy writes such a rule to this chain with any options. A rule is *missing* if the other
+rules show that it existed: a chain of a Service without a jump to it, or a chain with a part missing and nothing in
+its place. A change that an option or object could have caused is no drift. A node where this mode was never active has
+no drift.
 """
 
 from __future__ import annotations
@@ -32,7 +33,7 @@ _COUNTER: Final = "--nfacct-name"
 
 
 class RuleDrift:
-    """Tells drift of one family's rules."""
+    """Decides which changes of one family's rules repair drift."""
 
     def __init__(
         self,
@@ -42,20 +43,20 @@ class RuleDrift:
         layout: Layout,
         filled: Collection[str],
     ) -> None:
-        """Take all that changes.
+        """Take the result of a comparison.
 
         Args:
-            changes: Of the family.
-            observed: Our objects as they are.
-            desired: Our objects as they should be.
-            layout: What of the rules is ours.
-            filled: The sets that have entries now.
+            changes: All changes of the family.
+            observed: Our objects in the kernel.
+            desired: The wanted objects.
+            layout: Decides which chains and rules are ours.
+            filled: The names of the sets that have entries in the kernel.
         """
         self._changes, self._observed, self._desired = tuple(changes), observed, desired
         self._layout, self._filled = layout, filled
 
     def of(self, change: Change[Key, Value]) -> Drift | None:
-        """Return what drift a change undoes; None if it is none, or where that cannot be known."""
+        """Return the drift that a change repairs; None if there is none, or if another cause is possible."""
         if change.before is None:
             return self._of_absent(change)
         key, old, new = change.key, rules_of(change.before), rules_of(change.after)
@@ -72,7 +73,7 @@ class RuleDrift:
         return self._of_missing(key, missing)
 
     def _of_absent(self, change: Change[Key, Value]) -> Drift | None:
-        """Return what drift it is that an object is not there."""
+        """Return the drift if a wanted object is absent."""
         if not self._has_ruled:
             return None
         if isinstance(change.key, ChainKey):
@@ -80,12 +81,12 @@ class RuleDrift:
         return self._of_missing(change.key, rules_of(change.after))
 
     def _of_missing(self, key: Key, missing: Sequence[Rule]) -> Drift | None:
-        """Return what drift it is that rules lack."""
+        """Return the drift if wanted rules are missing from an object."""
         certain = [rule for rule in missing if not self._is_optional(key, rule)]
         return Drift.MISSING if certain and all(self._was_there(key, rule) for rule in certain) else None
 
     def is_foreign(self, key: Key, rule: Rule) -> bool:
-        """Whether neither rulegen nor kube-proxy puts such a rule there: it goes to no chain of ours."""
+        """Whether a rule jumps to no chain of ours and is none that rulegen or kube-proxy would write there."""
         if is_unreadable(rule) or self._layout.kind(ChainName(key.name.table, target(rule))) is not None:
             return False
         shape = self._layout.shape(key.name)
@@ -94,9 +95,9 @@ class RuleDrift:
         return key in self._desired or key.name in self._layout.chains
 
     def _is_added(self, change: Change[Key, Value], surplus: Sequence[Rule]) -> bool:
-        """Whether a chain has all that it should, and a verdict besides that no option and no set decides about.
+        """Whether a chain has all wanted rules, and another verdict that depends on no option and no set.
 
-        Another mode writes verdicts of its own into the chains that the modes share, so this mode must have ruled.
+        Only after this mode was active: other modes write their own verdicts to chains that the modes share.
         """
         if not self._has_ruled:
             return False
@@ -113,7 +114,7 @@ class RuleDrift:
         )
 
     def _leads_where_wanted(self, key: Key, rule: Rule) -> bool:
-        """Whether a rewriting rule goes to the endpoint that its chain is named by; true of any other rule."""
+        """Whether a DNAT rule leads to the endpoint of its chain; true for all other rules."""
         value = self._desired.get(key)
         if target(rule) != "DNAT" or not isinstance(value, ChainValue):
             return True
@@ -122,13 +123,13 @@ class RuleDrift:
 
     @cached_property
     def _has_ruled(self) -> bool:
-        """Whether this mode has ruled here: chains that only a proxy makes are there, and none of another mode."""
+        """Whether this mode was active: chains that only a proxy creates exist, and none of another mode."""
         names = {key.name for key in self._observed if isinstance(key, ChainKey)}
         return bool(names & self._layout.proof) and not names & self._layout.others
 
     @cached_property
     def _users(self) -> Mapping[ChainName, set[ChainName]]:
-        """For each chain those that jump to it now."""
+        """By chain, the chains that jump to it in the kernel."""
         users: dict[ChainName, set[ChainName]] = defaultdict(set)
         for key, value in self._observed.items():
             for rule in rules_of(value):
@@ -137,7 +138,7 @@ class RuleDrift:
 
     @cached_property
     def _frontends(self) -> set[tuple[str | None, ...]]:
-        """Each chain that rules of dispatch chains lead to now, with the address, protocol and port of the rule."""
+        """Each target of a rule in a dispatch chain, with the address, protocol and port that the rule matches."""
         return {
             (target(rule), *to.groups())
             for key, value in self._observed.items()
@@ -148,7 +149,7 @@ class RuleDrift:
 
     @cached_property
     def _forms(self) -> Mapping[tuple[str, str], set[ChainName]]:
-        """By table, for each rule that is there, less what tells one Service from another: in which chains it is."""
+        """By table and by rule text without address, protocol and port: the chains that have such a rule."""
         forms: dict[tuple[str, str], set[ChainName]] = defaultdict(set)
         for key, value in self._observed.items():
             for rule in rules_of(value):
@@ -157,7 +158,7 @@ class RuleDrift:
 
     @cached_property
     def _gone(self) -> set[tuple[str, ChainName | str]]:
-        """What rules of dispatch chains that go had to do with: by table where they led, and which frontend."""
+        """The targets and the frontends of the dispatch rules that the changes remove."""
         gone: set[tuple[str, ChainName | str]] = set()
         for change in self._changes:
             if isinstance(change.key, BlockKey) and change.after is None:
@@ -167,13 +168,13 @@ class RuleDrift:
         return gone
 
     def _is_missed(self, key: ChainKey) -> bool:
-        """Whether a chain is gone that others of ours jump to, or that stands with the node's others."""
+        """Whether an absent chain existed before: chains of ours jump to it, or the node always has it."""
         if key.name in self._layout.chains:
             return key.name not in self._layout.optional
         return key.name in self._users
 
     def _is_optional(self, key: Key, rule: Rule) -> bool:
-        """Whether an option decides about the rule, or which sets are filled, and nothing shows that it was there."""
+        """Whether the rule depends on an option or on filled sets, and no similar rule shows that it existed."""
         looked_into = _SET.search(rule.spec)
         if looked_into:
             return looked_into[1] not in self._filled
@@ -189,10 +190,10 @@ class RuleDrift:
         return any(_COUNTER in rule.spec for value in self._observed.values() for rule in rules_of(value))
 
     def _was_there(self, key: Key, rule: Rule) -> bool:
-        """Whether what is there shows that a rule which lacks was there."""
+        """Whether other rules show that a missing rule existed."""
         name = ChainName(key.name.table, target(rule))
         kind = self._layout.kind(name)
-        if kind is None:  # a verdict: it is part of a chain that is there
+        if kind is None:  # a verdict: it belongs to a chain that exists
             return isinstance(key, ChainKey) and key in self._observed
         chain = ChainKey(name)
         if chain not in self._observed or chain not in self._desired:
@@ -200,23 +201,23 @@ class RuleDrift:
         users = self._users.get(name, set())
         if isinstance(key, ChainKey):
             if (to := _TO.search(rule.spec)) and (key.name.chain, *to.groups()) not in self._frontends:
-                return False  # the frontend led elsewhere, as an internal traffic policy of before asked for
+                return False  # the frontend had another target, such as under an earlier internal traffic policy
             is_fixed = name in self._layout.chains
             return not users or ((is_fixed or users <= {key.name}) and self._observed[chain] == self._desired[chain])
-        if self._has_half(key):  # counters were on, and what leads here is as it was
+        if self._has_half(key):  # counters were on, and the rules that lead here are unchanged
             return self._counts and not any(self._is_led_otherwise(key.name, change) for change in self._changes)
         if (str(key.name), name) in self._gone or ("", _frontend(rule)) in self._gone:
-            return False  # another rule stood in its place, as an option or a policy asked for
+            return False  # another rule stood in its place, as an option or a policy required
         return not users or self._layout.leads_always(key.name, name)
 
     def _has_half(self, key: BlockKey) -> bool:
-        """Whether of a pair of rules one is there without the other."""
+        """Whether only one rule of a pair exists."""
         return len(key.specs) > 1 and any(BlockKey(key.name, (spec,)) in self._observed for spec in key.specs)
 
     def _is_by_hand(self, change: Change[Key, Value]) -> bool:
-        """Whether nobody but others can have put rules that are wanted otherwise, or too often.
+        """Whether only another program can have moved or repeated rules that are wanted.
 
-        Two Services may want the same rule, each with a comment of its own, and one of them may be gone.
+        A surplus copy may also be that of a deleted Service which wanted the same rule with its own comment.
         """
         before, after = change.before, change.after
         if not isinstance(before, BlockValue) or not isinstance(after, BlockValue):
@@ -227,25 +228,25 @@ class RuleDrift:
         return len(before.copies) > len(after.copies) and any(map(any, comments)) and len(set(comments)) < len(comments)
 
     def _unlisted(self, value: Value) -> list[str]:
-        """Return the rules but those of which an object decides in which order and how often they stand there."""
+        """Return the rules whose order and number no object decides."""
         listed = self._layout.listed_rules
         return [rule.spec for rule in rules_of(value) if not any(pattern.fullmatch(rule.spec) for pattern in listed)]
 
     @staticmethod
     def _is_led_otherwise(name: ChainName, change: Change[Key, Value]) -> bool:
-        """Whether a change is one of the rules that lead to a chain."""
+        """Whether a change concerns a rule that jumps to the chain."""
         rules = (*rules_of(change.before), *rules_of(change.after))
         return any(ChainName(change.key.name.table, target(rule)) == name for rule in rules)
 
 
 def rules_of(value: Value | None) -> tuple[Rule, ...]:
-    """Return the rules of an object, those of each copy."""
+    """Return the rules of a chain, or of all copies of a block; none for None."""
     if isinstance(value, ChainValue):
         return value.rules
     return tuple(rule for copy in value.copies for rule in copy) if isinstance(value, BlockValue) else ()
 
 
 def _frontend(rule: Rule) -> str:
-    """Return what a rule matches of a frontend; empty-handed rules are told by all of their text."""
+    """Return the part of a rule that matches its frontend; the whole text if it matches none."""
     match = _FRONTEND.match(rule.spec)
     return match[0] if match else rule.spec

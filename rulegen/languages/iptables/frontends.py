@@ -1,4 +1,4 @@
-"""Which frontend a rule of a dispatch chain answers on, read from the rule's text: a kernel has nothing else of it."""
+"""Reads the frontend that a rule of a dispatch chain matches from the text of the rule."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _PROTOCOLS: Final = {protocol.lower(): protocol for protocol in Protocol}
 
 
 def frontend_of(spec: str) -> FrontendKey | None:
-    """Return the frontend that a rule's text matches; None for a rule that matches none.
+    """Return the frontend that a rule matches; None if it matches none.
 
     >>> frontend_of("-d 10.96.0.1/32 -p tcp -m tcp --dport 443 -j KUBE-SVC-NPX46M4PTMTKRN6Y")
     FrontendKey(address=IPv4Address('10.96.0.1'), protocol=<Protocol.TCP: 'TCP'>, port=443)
@@ -26,6 +26,6 @@ def frontend_of(spec: str) -> FrontendKey | None:
         return None
     try:
         address = parse_address(match["address"]) if match["address"] else None
-    except ValueError:  # a rule of a dump may say anything
+    except ValueError:  # a dump may contain any text
         return None
     return FrontendKey(address, _PROTOCOLS[match["protocol"]], int(match["port"]))

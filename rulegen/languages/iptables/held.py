@@ -1,4 +1,4 @@
-"""What the kernel has of a Service's rules: its chains, what they lead to, and the rules that lead to them."""
+"""Finds the rules of one Service in the kernel: its chains, the chains they jump to, and the rules that lead there."""
 
 from __future__ import annotations
 
@@ -29,10 +29,10 @@ if TYPE_CHECKING:
 
 
 class RulesHolder:
-    """The rules of one family: what is there of ours, and what others want of it than the Services that are held."""
+    """Finds rules of one family in the kernel that belong to Services which are left out of a plan."""
 
     def __init__(self, ours: Objects, layout: Layout, others: Mapping[Any, Any]) -> None:
-        """Take our objects as they are, what of the rules is ours, and what others want."""
+        """Take our objects in the kernel, what decides which are ours, and the wanted objects of other owners."""
         self._there = ours
         self._of_others = set(others) | {ChainKey(name) for name in layout.chains}
         self._by_target: defaultdict[ChainName, list[BlockKey]] = defaultdict(list)
@@ -57,7 +57,7 @@ class RulesHolder:
                 self._by_frontend[frontend].append(key)
 
     def held(self, content: RulesFragment, frontends: Collection[FrontendKey]) -> RulesFragment | None:  # noqa: ARG002 - rules have their own
-        """Return what is there of a Service, of which this is what it wants; None for nothing."""
+        """Return the rules of a Service in the kernel, None if there are none; `content` has those that it wants."""
         exact = dict(self._chains(content.exact))
         wanted = {
             frontend
@@ -71,9 +71,9 @@ class RulesHolder:
         return replace(content, exact=exact, dispatch=(), blocks=blocks) if exact or blocks else None
 
     def _chains(self, names: Iterable[ChainName]) -> Iterator[tuple[ChainName, tuple[Rule, ...]]]:
-        """Yield the chains of a Service that are there, and those that lead to them or that they lead to.
+        """Yield the chains of these names that exist, and all chains that they jump to or that jump to them.
 
-        Chains of endpoints of before, and those for frontends of before, are no chains of what it wants now.
+        This finds chains of former endpoints and frontends too, whose names are not among the wanted ones.
         """
         front, seen = list(names), set[ChainName]()
         while front:

@@ -1,4 +1,4 @@
-"""Changes of iptables objects, described as items of a plan: for which Service, why, and whether it is drift."""
+"""Describes changes of iptables objects as items of a plan: with the owner, the comments, and the drift."""
 
 from __future__ import annotations
 
@@ -27,10 +27,10 @@ def items(changes: Sequence[Change[Key, Value]], observed: Objects, desired: Wan
     """Yield an item for each change of one family, in the order of the changes.
 
     Args:
-        changes: What changes.
-        observed: Our objects as they are.
-        desired: Our objects as they should be.
-        scene: Where: the family, what of the rules is ours, and what else is on the node.
+        changes: The changes.
+        observed: Our objects in the kernel.
+        desired: The wanted objects.
+        scene: The input of the comparison.
     """
     layout = scene.ownership
     drift = RuleDrift(changes, observed, desired.objects, layout, scene.around.filled)
@@ -48,7 +48,7 @@ class _Items:
 
     @cached_property
     def _users(self) -> Mapping[ChainName, list[ChainName]]:
-        """For each chain those that jump to it; where nothing changes nobody asks."""
+        """By chain, the chains that jump to it; computed only if a change needs it."""
         return _users(self._observed)
 
     def item(self, change: Change[Key, Value]) -> Item:
@@ -70,7 +70,7 @@ class _Items:
         )
 
     def _owner(self, change: Change[Key, Value]) -> tuple[str, bool]:
-        """Return the owner of what changes, and whether it is a leftover: of nobody that is served here."""
+        """Return the owner of a changed object, and whether it is a leftover: no owner on this node wants it."""
         owner = self._desired.owners.get(change.key)
         if owner is not None:
             return owner, False
@@ -93,7 +93,7 @@ class _Items:
 
     @cached_property
     def _led_to(self) -> Mapping[ChainName, str]:
-        """For chains that a dispatch leads to, the owners that its rules tell."""
+        """By target of a dispatch rule, the owner that the rule shows."""
         return {
             ChainName(key.name.table, target(rule)): owner
             for key, value in self._observed.items()
@@ -103,7 +103,7 @@ class _Items:
         }
 
     def _chains_near(self, key: Key, rules: Sequence[Rule]) -> Iterator[ChainName]:
-        """Yield the chains that tell whose an object is: those it jumps to, then those that jump to it, and so on."""
+        """Yield the chains that show the owner of an object: its targets, then those that lead to it, nearest first."""
         yield from (ChainName(key.name.table, target(rule)) for rule in rules)
         seen: set[ChainName] = set()
         front = [key.name] if isinstance(key, ChainKey) else []
@@ -115,7 +115,7 @@ class _Items:
 
 
 def _users(objects: Objects) -> Mapping[ChainName, list[ChainName]]:
-    """Return for each chain those that jump to it."""
+    """Return by chain the chains that jump to it."""
     users: dict[ChainName, list[ChainName]] = {}
     for key, value in objects.items():
         for rule in rules_of(value):

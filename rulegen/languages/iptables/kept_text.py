@@ -1,7 +1,7 @@
-"""The text by which a rule is deleted: `iptables` compares comments too, so it must be the text that was written.
+"""Keeps the text of written rules: `iptables` deletes a rule only by its whole text, comment included.
 
-What decides about the text of a rule may have changed since: how many chains there are, the name of a port, whose
-comment it was. So the fragments that the agent keeps hold the rules of shared chains as the kernel has them.
+The comment of a rule may be different now: it depends on the number of chains, the name of a port, and the owner. So
+the agent's fragments keep the rules of shared chains with the text that the kernel has.
 """
 
 from __future__ import annotations
@@ -22,11 +22,11 @@ if TYPE_CHECKING:
     from rulegen.languages.iptables.state import BlockValue, RulesFragment
 
 Copies = dict[BlockKey, list[tuple["Rule", ...]]]
-"""Blocks that stand in the kernel with other comments than ours: a list entry for each copy."""
+"""Blocks that have other comments in the kernel; one list entry for each copy."""
 
 
 def carried(before: RulesFragment, after: RulesFragment) -> RulesFragment:
-    """Return what an owner wants now, with the rules that stay where they are as its fragment of before has them."""
+    """Return the new fragment of an owner; rules that stay keep the text of the fragment before."""
     had: defaultdict[BlockKey, list[Block]] = defaultdict(list)
     for block in before.blocks:
         had[_key(block)].append(block)
@@ -34,21 +34,21 @@ def carried(before: RulesFragment, after: RulesFragment) -> RulesFragment:
 
 
 def adopted(fragment: RulesFragment, there: Copies) -> RulesFragment:
-    """Return a fragment with the rules that stand in the kernel with other comments; they are taken out of `there`.
+    """Return a fragment with the text that its rules have in the kernel, and remove these rules from `there`.
 
-    Of several copies, an owner gets the one that bears its comment, where there is such a copy.
+    Of several copies, the owner gets the one with its comment, if there is one.
     """
     return _with_blocks(fragment, [_taken(block, there.get(_key(block))) for block in fragment.blocks])
 
 
 def written(fragment: RulesFragment, comments: Comments) -> RulesFragment:
-    """Return a fragment with the rules of shared chains as they were written while these comments were."""
+    """Return a fragment whose rules in shared chains have the text that was written with these comments."""
     blocks = [replace(block, rules=tuple(settled(rule, comments) for rule in block.rules)) for block in fragment.blocks]
     return _with_blocks(fragment, blocks)
 
 
 def copies_of(printed: Mapping[BlockKey, BlockValue]) -> Copies:
-    """Return the copies of blocks, for `adopted` to take from."""
+    """Return the copies of blocks, as `adopted` needs them."""
     return {key: list(value.copies) for key, value in printed.items()}
 
 

@@ -1,4 +1,4 @@
-"""iptables rules as a language: chains of one owner, and rules in shared chains, which are counted."""
+"""The language of iptables rules: chains with one owner, and counted rules in shared chains."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ NAME = "iptables"
 _SETS: Final = "ipset"
 _MATCH_SET: Final = re.compile(r"--match-set (\S+) ")
 _WITH_NAME: Final = {"-m", "-j", "-g", "-p"}
-"""Options of a rule whose value names a part of the kernel."""
+"""The options of a rule whose value names a kernel feature."""
 _OURS: Final = "KUBE-"
 _FILES: Final = {Family.IPV4: "iptables.save", Family.IPV6: "ip6tables.save"}
 _INPUT: Final = ChainName("filter", "INPUT")
@@ -51,12 +51,13 @@ _INPUT: Final = ChainName("filter", "INPUT")
 
 @dataclass(frozen=True, slots=True)
 class RestoreRules:
-    """Feed `iptables-restore --noflush` of one family.
+    """One call of `iptables-restore --noflush` or `ip6tables-restore --noflush`.
 
     Attributes:
-        text: What the tool reads.
-        beside: Whether it is that of the other variant than the plan's.
-        commits: How many commits that makes.
+        family: The family, which selects the tool.
+        text: The input of the tool.
+        beside: Whether to call the tool of the other iptables variant.
+        commits: The number of commits in the text.
     """
 
     family: Family
@@ -66,22 +67,22 @@ class RestoreRules:
 
 
 class Iptables:
-    """The row of iptables."""
+    """The row of iptables in the table of languages."""
 
     name = NAME
 
     def __init__(self, guarding: frozenset[ChainName], loopback: LoopbackGuard) -> None:
-        """Know which rules protect.
+        """Take the rules that must be written first and removed last.
 
         Args:
-            guarding: The chains that protect what other languages add: their rules come first and go last.
+            guarding: The chains that protect objects of other languages.
             loopback: The rule that protects the loopback addresses.
         """
         self._guarding = guarding
         self._loopback = loopback
 
     def memory(self) -> RulesMemory:
-        """Return what is known of a kernel about which nothing is known yet."""
+        """Return a memory without records."""
         return RulesMemory()
 
     def union(self) -> CountedUnion:
@@ -89,11 +90,11 @@ class Iptables:
         return CountedUnion()
 
     def ours(self, state: Ruleset, ownership: Layout, desired: Objects) -> Objects:
-        """Return our objects as they are; a rule that could be read in part is taken for the wanted one it may be."""
+        """Return our objects in the kernel; a partly readable rule counts as the wanted rule that it can be."""
         return owned_objects(state if state.is_readable else understood(state, desired), ownership)
 
     def references(self, state: Ruleset, ownership: Layout) -> References:
-        """Return the sets that others' rules look into."""
+        """Return the sets that foreign rules match."""
         names = (
             match[1]
             for name, rule in state.rules()
@@ -104,11 +105,11 @@ class Iptables:
         return References({_SETS: frozenset(names)}, unknown=bool(state.unknown))
 
     def pinned(self, desired: Objects, ours: Mapping[Any, Any], references: References) -> Objects:  # noqa: ARG002 - see `compare`
-        """Return what is wanted: which chains others' rules refer to, the rules themselves tell."""
+        """Return the wanted objects; `compare` keeps the chains that foreign rules jump to."""
         return desired
 
     def compare(self, scene: Scene) -> RulesPart:
-        """Return what changes in one family's rules. Unknown tables are left out."""
+        """Return the changes of one family's rules; tables that could not be read are left out."""
         ruleset, layout = scene.state, scene.ownership
         desired = Wanted(scene.desired[NAME], scene.owners.get(NAME, {}))
         ours = scene.ours[NAME]
@@ -142,7 +143,7 @@ class Iptables:
     def work(self, parts: Mapping[Family | None, Part], terms: WorkTerms) -> Iterator[Task]:
         """Yield the scripts for `iptables-restore`.
 
-        Where another mode has ruled, its dispatch keeps on until all that answers is ready; only then the rules change.
+        After another mode, its dispatch rules stay until the new servers and chains are complete.
         """
         for family, part in parts.items():
             if family is not None and isinstance(part, RulesPart):
@@ -150,7 +151,7 @@ class Iptables:
                 yield from write(family, part, terms)
 
     def _replacement(self, family: Family, part: RulesPart, terms: WorkTerms) -> Iterator[Task]:
-        """Yield the scripts of the plan's own variant."""
+        """Yield the scripts for the iptables variant of the plan."""
         first, then = part.bridge or (part.changes, ())
         early, rest, late = _split(first, self._guarding)
         desired = None if part.bridge else part.desired
@@ -164,21 +165,21 @@ class Iptables:
         yield from _restores(Phase.RULES_REMOVED, family, late, None, part, terms)
 
     def _removal(self, family: Family, part: RulesPart, terms: WorkTerms) -> Iterator[Task]:
-        """Yield the scripts of the other variant, from which all that is ours goes."""
+        """Yield the scripts that remove all our rules from the other iptables variant."""
         _, rest, late = _split(part.changes, self._guarding)
         yield from _restores(Phase.OTHER_VARIANT, family, rest, None, part, terms)
         yield from _restores(Phase.RULES_REMOVED, family, late, None, part, terms)
 
     def holder(self, ours: Objects, ownership: Layout, others: Mapping[Any, Any]) -> RulesHolder:
-        """Return what finds the rules of a Service among ours."""
+        """Return what finds the rules of a Service in `ours`."""
         return RulesHolder(ours, ownership, others)
 
     def frontends(self, content: RulesFragment) -> Iterator[FrontendKey]:  # noqa: ARG002 - no other language depends on it
-        """Yield nothing."""
+        """Yield no frontend."""
         return iter(())
 
     def frontends_removed(self, part: Part) -> Iterator[FrontendKey]:
-        """Yield the frontends whose rules a part removes without putting others in their place."""
+        """Yield the frontends whose rules a part removes without a replacement."""
         gone = [
             frontend
             for change in part.changes
@@ -190,19 +191,19 @@ class Iptables:
             yield from (frontend for frontend in gone if frontend not in kept)
 
     def empty(self, families: Iterable[Family]) -> Mapping[StateKey, Any]:
-        """Return the state of a kernel that has nothing."""
+        """Return empty rulesets of these families."""
         return {(NAME, family): Ruleset(family) for family in families}
 
     def unseen(self, state: Any) -> str:  # noqa: ARG002 - a family without a dump is not planned
-        """Return nothing."""
+        """Return an empty text: a ruleset is always complete."""
         return ""
 
     def read_dump(self, text: str, source: str) -> Any:  # noqa: ARG002 - two families, whose dumps look alike
-        """Return nothing: what tells the family of a dump is more than its text."""
+        """Return None: the text of a dump does not show its family."""
         return None
 
     def printed(self, wanted: PrintScope) -> Iterator[Print]:
-        """Yield the rules for `iptables-restore`, into an empty kernel, and for `ip6tables-restore`."""
+        """Yield the input of `iptables-restore` and of `ip6tables-restore` for an empty kernel."""
         for family, contents in wanted.contents.items():
             ruleset = ruleset_of(contents)
             tables = " ".join(sorted({name.table for name in ruleset.chains}))
@@ -210,18 +211,18 @@ class Iptables:
             yield Print(_FILES[family], format_ruleset(ruleset), str(family), head)
 
     def shapes(self, content: RulesFragment) -> Iterator[Shape]:
-        """Yield what each rule needs of the kernel."""
+        """Yield the kernel features that each rule needs."""
         for rules in content.exact.values():
             yield from (shape_of(rule.spec) for rule in rules)
         for block in content.blocks:
             yield from (shape_of(rule.spec) for rule in block.rules)
 
     def guards_loopback(self, state: Ruleset) -> bool:
-        """Return whether rules of IPv4 keep neighbours from the loopback addresses, whoever wrote them."""
+        """Return whether the IPv4 rules drop packets from outside to loopback addresses, whoever wrote them."""
         return self._loopback.is_in(state)
 
     def unguards_loopback(self, changes: Changes) -> bool:
-        """Return whether changes of IPv4's rules take away what keeps neighbours from the loopback addresses."""
+        """Return whether IPv4 changes remove the rule that drops packets from outside to loopback addresses."""
         return self._loopback.is_taken_by(changes)
 
 
@@ -230,7 +231,7 @@ def _frontends(key: BlockKey) -> Iterator[FrontendKey]:
 
 
 def shape_of(spec: str) -> Shape:
-    """Return what a rule needs; rules that differ in addresses, ports and numbers alone need the same."""
+    """Return the kernel features that a rule needs; addresses, ports and numbers make no difference."""
     return _shape_of_words(_without_values(spec))
 
 
@@ -243,7 +244,7 @@ def _without_values(spec: str) -> tuple[str, ...]:
         value = words[at + 1] if at + 1 < len(words) else ""
         if word not in _WITH_NAME:
             kept.append(word)
-        else:  # to which chain a rule jumps makes no difference
+        else:  # the chain that a rule jumps to makes no difference
             kept.append(f"{word} {'a chain' if value.startswith(_OURS) else value}")
     return tuple(kept)
 
@@ -254,9 +255,9 @@ def _shape_of_words(words: tuple[str, ...]) -> Shape:
 
 
 def _printed(observed: Objects, desired: Objects, comments: Comments) -> Iterator[tuple[BlockKey, BlockValue]]:
-    """Yield the blocks that are wanted and there, but with other comments than we would write.
+    """Yield the wanted blocks that exist with other comments than we would write.
 
-    Of several copies, those that stay come first; the others are written.
+    The copies that stay come first, then those that will be written.
     """
     for key, there in observed.items():
         wants = desired.get(key)
@@ -267,7 +268,7 @@ def _printed(observed: Objects, desired: Objects, comments: Comments) -> Iterato
             continue
         ours = [[comment_of(rule, comments) for rule in copy] for copy in wants.copies]
         if [[rule.comment for rule in copy] for copy in there.copies[:stays]] == ours:
-            continue  # most blocks: nothing is written, and nothing need be put in order
+            continue  # true of most blocks
         written = (tuple(settled(rule, comments) for rule in copy) for copy in wants.copies[stays:])
         copies = (*there.copies[:stays], *written)
         if sorted([rule.comment for rule in copy] for copy in copies) != sorted(ours):
@@ -275,7 +276,7 @@ def _printed(observed: Objects, desired: Objects, comments: Comments) -> Iterato
 
 
 class _Split(NamedTuple):
-    """Changes of rules: those that bring the chains that protect, all others, and those that take these away."""
+    """Changes of rules: those that add protecting chains, all others, and those that remove protecting chains."""
 
     early: Changes
     rest: Changes
@@ -283,7 +284,7 @@ class _Split(NamedTuple):
 
 
 def _split(changes: Iterable[Change[Key, Value]], guarding: frozenset[ChainName]) -> _Split:
-    """Return the changes by when they are made, each part in the order that it had."""
+    """Return the changes in three parts; each part keeps the order of the changes."""
     parts: tuple[list[Change[Key, Value]], ...] = ([], [], [])
     names = {name.chain for name in guarding}
     for change in changes:
@@ -293,7 +294,7 @@ def _split(changes: Iterable[Change[Key, Value]], guarding: frozenset[ChainName]
 
 
 def _is_guarding(key: Key, guarding: frozenset[ChainName], names: set[str]) -> bool:
-    """Whether an object is a chain that protects, or the jump to it from INPUT."""
+    """Whether an object is a protecting chain, or the jump from INPUT to one."""
     if key.name in guarding:
         return True
     return isinstance(key, BlockKey) and key.name == _INPUT and f" {key.specs[-1]}".rpartition(" -j ")[2] in names

@@ -1,4 +1,4 @@
-"""The rule that keeps neighbours from the loopback prefix while `route_localnet` lets their packets in."""
+"""The rule that drops packets from outside to 127.0.0.0/8, which `route_localnet` would accept."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ _INPUT: Final = ChainName("filter", "INPUT")
 
 @dataclass(frozen=True, slots=True)
 class LoopbackGuard:
-    """A rule that drops what comes to the loopback prefix from outside; it takes effect by a jump from INPUT.
+    """A rule that drops packets from outside to the loopback prefix; INPUT jumps to its chain.
 
     Attributes:
-        chain: Where the rule stands, in the table filter.
+        chain: The chain of the rule, in the table filter.
         spec: The rule, without its comment.
     """
 
@@ -30,14 +30,14 @@ class LoopbackGuard:
     spec: str
 
     def is_in(self, ruleset: Ruleset) -> bool:
-        """Return whether neighbours cannot reach the loopback addresses, whoever wrote the rules."""
+        """Return whether a ruleset has the rule and the jump to its chain, whoever wrote them."""
         if self.chain not in ruleset.chains or _INPUT not in ruleset.chains:
             return False
         leads = any(target(rule) == self.chain.chain for rule in ruleset.chains[_INPUT].rules)
         return leads and any(rule.spec == self.spec for rule in ruleset.chains[self.chain].rules)
 
     def is_taken_by(self, changes: Iterable[Change[Key, Value]]) -> bool:
-        """Return whether changes of IPv4's rules take away the guard, the chain that it is in, or what leads there."""
+        """Return whether IPv4 changes remove the rule, its chain, or the jump to its chain."""
         return any(self._takes(change) for change in changes)
 
     def _takes(self, change: Change[Key, Value]) -> bool:
@@ -47,7 +47,7 @@ class LoopbackGuard:
         if isinstance(key, ChainKey):
             if key.name != self.chain:
                 return False
-            # kept, empty, as others' rules lead there: the guard is gone all the same
+            # the chain stays empty because foreign rules jump to it: the rule is gone nevertheless
             return not isinstance(after, ChainValue) or (
                 isinstance(before, ChainValue)
                 and bool(before.rules)

@@ -1,4 +1,4 @@
-"""How the rules of several owners merge, what changes of them, and what is known of those in the kernel."""
+"""Merges the rules of several owners, computes their changes, and records their text in the kernel."""
 
 from __future__ import annotations
 
@@ -21,15 +21,15 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RulesPart(Part):
-    """What changes in the rules of one family.
+    """The changes of the rules of one family.
 
     Attributes:
-        bridge: Where the rules must pass through a state between, since the sets that they look into change: the
-            changes to there, and those from there on. Else None, and `changes` is all.
-        switches: Whether another mode has ruled here.
+        bridge: The changes to an intermediate state and those from there, if sets that the rules match change too;
+            None if `changes` can be written at once.
+        switches: Whether another proxy mode was active.
         comments: Which rules are written with their comments.
-        printed: Blocks that are wanted, as the kernel has them once the changes are written, where their comments are
-            not those that `comments` requests.
+        printed: Wanted blocks whose comments in the kernel after the write differ from those of `comments`, with the
+            text that the kernel has.
     """
 
     bridge: tuple[Changes, Changes] | None = None
@@ -39,16 +39,16 @@ class RulesPart(Part):
 
     @property
     def takes_over(self) -> bool:
-        """Whether another mode has ruled here: then all that answers must be ready before the rules change."""
+        """Whether another proxy mode was active: then servers must be complete before rules change."""
         return self.switches
 
     @property
     def all_changes(self) -> Changes:
-        """All changes, those by way of the state between too."""
+        """All changes, including those to and from the intermediate state."""
         return (*self.changes, *(change for half in self.bridge or () for change in half))
 
     def only(self, keep: Callable[[Changes], Changes]) -> Part:
-        """Return the part with fewer changes, without what only the whole can know."""
+        """Return the part with only the changes that `keep` returns, and without `desired`."""
         bridge = self.bridge and (keep(self.bridge[0]), keep(self.bridge[1]))
         return RulesPart(
             changes=keep(self.changes),
@@ -60,7 +60,7 @@ class RulesPart(Part):
 
 
 class CountedUnion:
-    """The union of fragments: a rule that several owners want stands there as often as it is wanted."""
+    """The fragments of all owners. A rule that several owners want exists once for each of them."""
 
     def __init__(self, fragments: Mapping[str, RulesFragment] | None = None) -> None:
         """Start with the fragments of some owners, by default with none."""
@@ -68,11 +68,11 @@ class CountedUnion:
         self._wanted: Wanted | None = None
 
     def copy(self) -> CountedUnion:
-        """Return the same as of now."""
+        """Return a copy that later replacements do not change."""
         return CountedUnion(self._fragments)
 
     def replace(self, owner: str, before: RulesFragment | None, after: RulesFragment | None) -> None:  # noqa: ARG002 - replaced by owner
-        """Put what an owner wants now in place of what it wanted."""
+        """Replace the fragment of one owner."""
         self._wanted = None
         if after is None:
             self._fragments.pop(owner, None)
@@ -80,11 +80,11 @@ class CountedUnion:
             self._fragments[owner] = after
 
     def changes(self, pairs: Iterable[tuple[str, RulesFragment | None, RulesFragment | None]]) -> Changes:
-        """Return what changes if owners want something else, in the order of the pairs."""
+        """Return the changes that new fragments of some owners would make, in the order of the pairs."""
         return tuple(change for _, before, after in pairs for change in step(before, after))
 
     def wanted(self) -> Wanted:
-        """Return all that is wanted, the node's first, then that of Services by namespace and name."""
+        """Return all wanted objects: the node's first, then those of Services by namespace and name."""
         if self._wanted is None:
             owners = sorted(self._fragments, key=lambda owner: tuple(owner.split("/")))
             self._wanted = wanted(self._fragments[owner] for owner in owners)
@@ -95,38 +95,38 @@ class CountedUnion:
         return self.wanted().objects
 
     def owners(self) -> Mapping[Key, str]:
-        """Return of each object who wants it; the first of several."""
+        """Return the owner of each object; of several owners, the first by name."""
         return self.wanted().owners
 
     def wants(self, key: Any) -> bool:
-        """Return whether anybody wants an object."""
+        """Return whether any owner wants an object."""
         return key in self.wanted().objects
 
 
 class RulesMemory:
-    """The text of rules in shared chains as the kernel has it, and with which comments rules are written."""
+    """Records which rules are written with comments. Fragments keep the text that the kernel has."""
 
     def __init__(self) -> None:
-        """Know of no rule."""
+        """Start without records."""
         self._chains = 0
         self._comments: Comments | None = None
 
     @property
     def leaving(self) -> Collection[Any]:
-        """Nothing: rules go at once."""
+        """Return no keys: rules are deleted at once."""
         return ()
 
     @property
     def is_outdated(self) -> bool:
-        """Whether there are so many chains more, or fewer, that a plan of the whole would write other comments."""
+        """Whether the number of chains has changed so much that a full plan would write other comments."""
         return comments_of(self._chains) is not self._comments
 
     def carried(self, before: RulesFragment | None, after: RulesFragment | None) -> RulesFragment | None:
-        """Return what an owner wants now, with the rules that stay as its fragment of before has them."""
+        """Return the new fragment of an owner; rules that stay keep the text of the fragment before."""
         return after if before is None or after is None else carried(before, after)
 
     def part(self, union: Union, pairs: Iterable[tuple[str, Any, Any]], steps: NodeSteps | None) -> RulesPart:
-        """Return what changes if owners want something else, and the node with them, by way of a state between."""
+        """Return the changes of these owners and of the node, with the intermediate state if the node needs one."""
         comments = Comments.EVERYWHERE if self._comments is None else self._comments
         rules = union.changes(pairs)
         if steps is None:
@@ -136,14 +136,14 @@ class RulesMemory:
         return RulesPart(changes=changes, bridge=((*there, *rules), on) if on else None, comments=comments)
 
     def replaced(self, before: RulesFragment | None, after: RulesFragment | None) -> None:
-        """Count chains."""
+        """Count the chains that the replacement adds or removes."""
         self._chains += (len(after.exact) if after else 0) - (len(before.exact) if before else 0)
 
     def written(self, part: Part, union: Union) -> None:
-        """Take note of nothing: the fragments have the rules' text."""
+        """Record nothing: the fragments have the text of the rules."""
 
     def remember(self, part: Part | None, contents: Mapping[K, RulesFragment]) -> dict[K, RulesFragment]:
-        """Take note of which rules have other comments than ours, as those of kube-proxy do."""
+        """Record which rules have other comments in the kernel, such as those of kube-proxy."""
         if not isinstance(part, RulesPart):
             return {}
         self._comments = part.comments
@@ -151,7 +151,7 @@ class RulesMemory:
         return {key: adopted(content, there) for key, content in contents.items()} if there else {}
 
     def renew(self, contents: Mapping[K, RulesFragment]) -> dict[K, RulesFragment]:
-        """Write from now on the comments that a plan of the whole would; rules that are there keep theirs."""
+        """Write the comments of a full plan from now on; written rules keep theirs."""
         before, after = self._comments, comments_of(self._chains)
         self._comments = after
         if before is None or before is after or Comments.NOWHERE not in {before, after}:
@@ -160,10 +160,10 @@ class RulesMemory:
 
 
 def step(before: RulesFragment | None, after: RulesFragment | None) -> tuple[Change[Key, Value], ...]:
-    """Return the changes that turn what one owner had of iptables into what it wants: what changed, not what exists.
+    """Return the changes from one fragment of an owner to the next; the cost depends on these two alone.
 
-    It is the difference of the whole, seen where it is: rules in shared chains are counted, so what other owners want
-    of the same stays.
+    The result equals a comparison of all fragments: equal rules in shared chains are counted, so those of other owners
+    stay.
     """
     old, new = ((fragment,) if fragment is not None else () for fragment in (before, after))
     return diff(wanted(old).objects, wanted(new).objects)

@@ -1,4 +1,4 @@
-"""A rule, and the words that rules are made of, each spelled as `iptables-save` prints it (iptables 1.8).
+"""Rules, and the words of rules in the spelling of `iptables-save` (iptables 1.8).
 
 Every function here takes typed values and returns one word; `rule` joins words. Untrusted text enters a rule only as
 a comment, which `quote` makes harmless. Words must come in the order of the tool's own print: addresses, interface,
@@ -38,7 +38,7 @@ class Rule(msgspec.Struct, frozen=True, eq=False, gc=False):
     printed: str = ""
 
     def __eq__(self, other: object) -> bool:
-        """Return whether both are written alike, comments aside."""
+        """Return whether both have the same text without comments."""
         return isinstance(other, Rule) and self.spec == other.spec
 
     def __hash__(self) -> int:
@@ -55,7 +55,7 @@ class Rule(msgspec.Struct, frozen=True, eq=False, gc=False):
 
 
 def rule(*words: str, comment: str = "") -> Rule:
-    """Return the rule that the words spell, in the order given."""
+    """Return the rule that consists of these words, in this order."""
     return Rule(" ".join(words), comment)
 
 
@@ -144,22 +144,22 @@ def in_set(name: str, what: str) -> str:
 
 
 def not_bridged() -> str:
-    """Match packets that did not come in by a bridge's port."""
+    """Match packets that did not arrive on a port of a bridge."""
     return "-m physdev ! --physdev-is-in"
 
 
 def virtual_server(address: Address, protocol: Protocol, port: int) -> str:
-    """Match packets of connections that IPVS has for a virtual server."""
+    """Match packets of IPVS connections to a virtual server."""
     return f"-m ipvs --vproto {_NUMBERS[protocol.lower()]} --vaddr {address} --vport {port}"
 
 
 def is_marked(mark: int) -> str:
-    """Match packets that bear all bits of the mark."""
+    """Match packets whose mark has all these bits."""
     return f"-m mark --mark {mark:#x}/{mark:#x}"
 
 
 def is_not_marked(mark: int) -> str:
-    """Match packets that lack a bit of the mark."""
+    """Match packets whose mark lacks one of these bits."""
     return f"-m mark ! --mark {mark:#x}/{mark:#x}"
 
 
@@ -196,7 +196,7 @@ def at_odds(of: int, share: int = 1) -> str:
 
 
 def seen_within(seconds: int, name: str, bits: int) -> str:
-    """Match packets from an address that the list `name` has seen in the last seconds; forget older ones."""
+    """Match packets whose source the list `name` has seen in the last seconds; older entries are deleted."""
     return f"-m recent --rcheck --seconds {seconds} --reap --name {name} --mask {_mask(bits)} --rsource"
 
 
@@ -206,12 +206,12 @@ def remember(name: str, bits: int) -> str:
 
 
 def jump(chain: str) -> str:
-    """Go on in another chain."""
+    """Jump to another chain."""
     return f"-j {chain}"
 
 
 def accept() -> str:
-    """Let the packet pass."""
+    """Accept the packet."""
     return "-j ACCEPT"
 
 
@@ -221,12 +221,12 @@ def drop() -> str:
 
 
 def return_() -> str:
-    """Go back to the calling chain."""
+    """Return to the calling chain."""
     return "-j RETURN"
 
 
 def reject(bits: int) -> str:
-    """Reject the packet with ICMP port unreachable, the tools' default in either family."""
+    """Reject the packet with ICMP port unreachable, the default of the tools in both families."""
     return f"-j REJECT --reject-with {'icmp' if bits == 32 else 'icmp6'}-port-unreachable"
 
 
@@ -236,7 +236,7 @@ def set_mark(mark: int) -> str:
 
 
 def flip_mark(mark: int) -> str:
-    """Flip the bits of the mark, which clears them where they are set."""
+    """Invert the bits of the mark, which clears bits that are set."""
     return f"-j MARK --set-xmark {mark:#x}/0x0"
 
 

@@ -1,4 +1,4 @@
-"""The script that makes changes: what `iptables-restore --noflush` is fed, in order.
+"""The scripts of changes: the input of `iptables-restore --noflush`, in order.
 
 The order is make before break (grow, switch, shrink): every chain before what jumps to it, then the dispatch, then
 what nothing jumps to any more. In the filter table what rejects comes first and goes last: it matches only packets
@@ -27,20 +27,20 @@ if TYPE_CHECKING:
     from rulegen.languages.iptables.state import Key, Objects, Value
 
 CHAINS_PER_COMMIT = 400
-"""For iptables-nft: a first load of 10,000 Services, 40,000 chains, takes 4.4 s so. Other sizes were not compared."""
+"""For iptables-nft. The first load of 10,000 Services (40,000 chains) takes 4.4 s; other sizes were not tried."""
 
 REWRITE_LEAST = 200
-"""A dispatch chain is written again only for more changes than this: single rules touch nobody else's."""
+"""A dispatch chain is written again only for more changes than this; single rules leave other rules as they are."""
 
 REWRITE_SHARE = 4
-"""And only when more than one in this many of its rules would change."""
+"""A dispatch chain is written again only if more than one in this many of its rules changes."""
 
 
 LARGE = 1_000
 """More chains of Services than this are written without comments, see `comments_of`."""
 
 VERY_LARGE = 20_000
-"""And with more than this, the dispatch too."""
+"""With more chains than this, dispatch chains have no comments either."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,9 +48,9 @@ class Restore:
     """One call of `iptables-restore --noflush`.
 
     Attributes:
-        title: What it writes, for people, as `nat: 400 chains`.
-        text: What the tool reads.
-        commits: How many commits that makes; none of them is without a change.
+        title: A description for messages, such as `nat: 400 chains`.
+        text: The input of the tool.
+        commits: The number of commits in it; each has a change.
     """
 
     title: str
@@ -59,16 +59,16 @@ class Restore:
 
 
 class Comments(enum.IntEnum):
-    """Which rules are written with their comments."""
+    """Which rules are written with comments."""
 
     NOWHERE = 0
     DISPATCH = 1
-    """Those of dispatch chains and built-in ones: whose a chain is can still be told, by the rule that leads to it."""
+    """Rules of dispatch and built-in chains. The rule that leads to a chain still shows the owner of the chain."""
     EVERYWHERE = 2
 
 
 def comments_of(chains: int) -> Comments:
-    """Return which rules of a node with so many chains of Services are written with comments.
+    """Return which rules are written with comments on a node with this number of Service chains.
 
     A comment is an extension of 256 bytes that nf_tables asks at each commit whether it fits. Of 110,000 rules, those
     of 10,000 Services, the least commit takes the kernel 66 ms with comments everywhere, 41 ms with those of the
@@ -86,7 +86,7 @@ def script(
     chains_per_commit: int | None = None,
     comments: Comments = Comments.EVERYWHERE,
 ) -> tuple[Restore, ...]:
-    """Return the calls that make the changes of one family, in order; none for no changes.
+    """Return the calls that write the changes of one family, in order; none if there are no changes.
 
     Args:
         changes: As `rulegen.diff.changes.diff` has them.
@@ -135,7 +135,7 @@ def comment_of(rule: Rule, comments: Comments) -> str:
 
 
 def settled(rule: Rule, comments: Comments) -> Rule:
-    """Return a rule of a dispatch or built-in chain as `script` writes it, so that it is deleted by that text later."""
+    """Return a rule of a dispatch or built-in chain with the text that `script` writes and later deletes."""
     if rule.printed:
         return rule
     if comments is Comments.NOWHERE or not rule.comment:
@@ -147,7 +147,7 @@ Chains = dict[ChainName, tuple["Rule", ...]]
 
 
 class _Commit(NamedTuple):
-    """The lines of one commit of one table; no lines, no commit."""
+    """The lines of one commit of one table; without lines there is no commit."""
 
     table: str
     title: str
@@ -156,7 +156,7 @@ class _Commit(NamedTuple):
 
 @dataclass(slots=True)
 class _Table:
-    """The changes of one table, by what must be written for them.
+    """The changes of one table, grouped by the kind of write.
 
     Attributes:
         comments: Which rules have their comments.
@@ -164,7 +164,7 @@ class _Table:
         created: Dispatch chains to create or write again, with all their rules.
         added, removed: Single rules of dispatch and built-in chains.
         deleted: Chains to delete, with the rules that they had.
-        emptied: Dispatch chains among them: what they refer to is not told by rules of their own.
+        emptied: The dispatch chains among `deleted`; their own values do not show which chains they refer to.
     """
 
     name: str
@@ -177,7 +177,7 @@ class _Table:
     emptied: set[ChainName] = field(default_factory=set)
 
     def take(self, change: Change[Key, Value]) -> None:
-        """Sort one change in. A chain's own change comes before those of its blocks, as their keys are sorted."""
+        """Add one change. The change of a chain comes before those of its blocks, because keys are sorted."""
         name = change.key.name
         if isinstance(change.after, ChainValue):
             if change.after.kind is Kind.DISPATCH:
@@ -207,10 +207,10 @@ class _Table:
             self.added += ((name, place, copy) for place, copy in fresh)
 
     def choose_rewrites(self, desired: Objects) -> None:
-        """Choose the dispatch chains to write again, of those whose desired rules are all known.
+        """Choose the dispatch chains that are written again as a whole, among those with complete wanted rules.
 
-        One where much changes is cheaper so. One that loses a rule whose like is to stay in a block: taken out by its
-        text, the one in the block might go. And one that loses a rule of which the tool could not print every option.
+        These are chains with many changes, because that is faster; chains that lose a rule and keep an equal one in a
+        block, because deletion by text could remove the wrong one; and chains that lose a rule with unreadable options.
         """
         touched: dict[ChainName, int] = defaultdict(int)
         for name in (*(entry[0] for entry in self.added), *(entry[0] for entry in self.removed)):
@@ -235,7 +235,7 @@ class _Table:
                 self.removed = [entry for entry in self.removed if entry[0] != name]
 
     def whole(self) -> list[str]:
-        """Return the lines of one commit that makes all changes."""
+        """Return the lines of one commit with all changes."""
         return [*self._declarations(*self.chains, *self.deleted), *self._removals(), *self._rules(), *self._deletions()]
 
     def dispatched(self) -> Iterator[ChainName]:
@@ -252,7 +252,7 @@ class _Table:
         return [*self._declarations_of(self.deleted), *self._removals(), *self._deletions()]
 
     def switch(self) -> list[str]:
-        """Return the lines that change the dispatch, all chains being there."""
+        """Return the lines that change dispatch rules; all chains must exist."""
         lines = self._declarations_of({*self.created, *self.emptied})
         return [*lines, *self._removals(), *self._created(), *self._additions()]
 
@@ -261,7 +261,7 @@ class _Table:
 
     @staticmethod
     def _declarations_of(chains: Iterable[ChainName]) -> list[str]:
-        """Declare chains: a new one is made, an old one is emptied."""
+        """Return the declarations of chains: a new chain is created, an existing one is emptied."""
         return [f":{name.chain} - [0:0]" for name in sorted(chains)]
 
     def _rules(self) -> Iterator[str]:
@@ -277,9 +277,9 @@ class _Table:
                         yield from (f"-A {name.chain} {self._line(rule)}" for rule in rules)
 
     def _additions(self) -> Iterator[str]:
-        """Put single rules in: tail blocks last, all others first, which costs least and disturbs nobody.
+        """Yield the additions of single rules: tail blocks at the end of the chain, all others at its beginning.
 
-        Reversed, so that rules that go in first end up in the order in which they were given.
+        Insertion at the beginning is the fastest. It reverses the order, so rules are inserted in reverse.
         """
         for name, place, rules in reversed(self.added):
             if place is not ChainPosition.TAIL:
@@ -289,11 +289,11 @@ class _Table:
                 yield from (f"-A {name.chain} {self._line(rule)}" for rule in rules)
 
     def _removals(self) -> Iterator[str]:
-        """Take single rules out by their text, before others are put in: the first that fits goes."""
+        """Return the deletions of single rules, before any addition: the tool deletes the first rule with the text."""
         return (f"-D {name.chain} {self._line(rule)}" for name, rule in self.removed)
 
     def _line(self, rule: Rule) -> str:
-        """Return a rule of a dispatch or built-in chain."""
+        """Return a line of a dispatch or built-in chain."""
         return _line(rule, commented=self.comments is not Comments.NOWHERE)
 
     def _deletions(self) -> Iterator[str]:
@@ -301,7 +301,7 @@ class _Table:
 
 
 def _chain_lines(chains: Sequence[tuple[ChainName, tuple[Rule, ...]]], *, comments: Comments) -> list[str]:
-    """Return the lines of many chains, in the order in which they are to lie in the kernel, see `_users_last`."""
+    """Return the lines of many chains, in the order of `_users_last`."""
     return [*(f":{name.chain} - [0:0]" for name, _ in chains), *_rule_lines(chains, comments=comments)]
 
 
@@ -316,16 +316,16 @@ def _rule_lines(chains: Iterable[tuple[ChainName, tuple[Rule, ...]]], *, comment
 
 
 def _line(rule: Rule, *, commented: bool) -> str:
-    """Return a rule with its comment or without; one that a kernel has printed is as that has it."""
+    """Return a rule with or without its comment; a rule that the kernel has keeps its printed text."""
     return rule.line if commented or rule.printed else rule.spec
 
 
 def _users_last(chains: Chains, dispatched: Iterable[ChainName] = ()) -> list[tuple[ChainName, tuple[Rule, ...]]]:
-    """Return the chains, each behind those that it jumps to, as the dispatch comes to them, not by name.
+    """Return the chains in the order of the dispatch rules; each chain follows the chains that it jumps to.
 
-    The kernel keeps chains in the order in which they came. `iptables-nft-save` 1.8 sorts them by a method that needs
-    12 times as long (14 s for 10,000 Services) where they are sorted already; and nf_tables walks all rules from the
-    dispatch on at each commit, which takes it a quarter less where those it comes to in turn are neighbours in memory.
+    The kernel keeps chains in the order of their creation. `iptables-nft-save` 1.8 sorts them by name, with a method
+    that takes 12 times as long (14 s for 10,000 Services) for sorted input. nf_tables validates all rules from the
+    dispatch chains on at each commit; it takes a quarter less time if consecutive chains are neighbours in memory.
     """
     ordered: dict[ChainName, tuple[Rule, ...]] = {}
     seen: set[ChainName] = set()
@@ -350,7 +350,7 @@ def _cut(
 
 
 def _restores(groups: Iterable[Sequence[_Commit]]) -> Iterator[Restore]:
-    """Turn each group of commits into one call; those without lines fall away."""
+    """Return one call for each group of commits that has lines."""
     for group in groups:
         commits = [commit for commit in group if commit.lines]
         if commits:

@@ -1,12 +1,12 @@
-"""Our part of a family's ruleset as keyed objects, wanted or found, so that a difference is a difference of maps.
+"""Our part of one family's ruleset as objects with keys, so that a comparison of rulesets is one of mappings.
 
-Three kinds of chains hold what is ours:
+Our rules are in three kinds of chains:
 
-- an *exact* chain is wholly ours, and the order of its rules means something; it is one object, its rules the value;
-- a *dispatch* chain is ours, but every Service puts its own rules in, in any order; each rule is an object of its own
-  (a *block*, where a rule must stand directly before another), so that a change of one Service touches no other's.
-  Some blocks come last (the *tail*);
-- a *built-in* chain is everybody's; ours in it are the jumps to our chains, and nothing else is looked at.
+- An *exact* chain is ours alone, and the order of its rules matters. It is one object, with its rules as value.
+- A *dispatch* chain is ours too. It has rules of all Services, in any order. Each rule is one object (a *block* of two
+  rules if one must directly precede the other), so that a change of one Service leaves the rules of others as they
+  are. Some blocks must be the last ones of the chain: the *tail*.
+- A *built-in* chain belongs to all programs. Only the jumps to our chains are ours; other rules are ignored.
 """
 
 from __future__ import annotations
@@ -29,33 +29,33 @@ if TYPE_CHECKING:
 
 
 class Kind(enum.Enum):
-    """What a chain of ours is."""
+    """The kind of a chain."""
 
     EXACT = "exact"
     DISPATCH = "dispatch"
 
 
 class ChainPosition(enum.Enum):
-    """Where in its chain a block stands."""
+    """The position of a block in its chain."""
 
     HEAD = "head"
-    """A jump in a built-in chain: anywhere; a new one goes before others' rules."""
+    """A jump in a built-in chain. A new one is inserted before foreign rules."""
     BODY = "body"
-    """Anywhere before the tail."""
+    """Anywhere before the tail blocks."""
     TAIL = "tail"
-    """Behind every body block."""
+    """After all body blocks."""
     ASTRAY = "astray"
-    """Only ever found: a tail block before a body block."""
+    """A tail block that was found before a body block; never wanted."""
 
 
 class ChainKey(NamedTuple):
-    """Key of a chain as an object."""
+    """The key of a chain."""
 
     name: ChainName
 
 
 class BlockKey(NamedTuple):
-    """Key of a block of rules in a dispatch or built-in chain: the chain and the rules' text."""
+    """The key of a block in a dispatch or built-in chain: the chain and the text of the rules."""
 
     name: ChainName
     specs: tuple[str, ...]
@@ -65,7 +65,7 @@ Key = ChainKey | BlockKey
 
 
 class ChainValue(msgspec.Struct, frozen=True):
-    """A chain of ours: its rules where it is exact, none where it is a dispatch chain."""
+    """A chain of ours. An exact chain has its rules here; a dispatch chain has none."""
 
     rules: tuple[Rule, ...]
     kind: Kind
@@ -87,7 +87,7 @@ Objects = dict[Key, Value]
 
 
 class Block(msgspec.Struct, frozen=True):
-    """Rules that stand together in a dispatch or built-in chain."""
+    """Adjacent rules in a dispatch or built-in chain."""
 
     name: ChainName
     rules: tuple[Rule, ...]
@@ -95,13 +95,13 @@ class Block(msgspec.Struct, frozen=True):
 
 
 class RulesFragment(msgspec.Struct, frozen=True):
-    """What one owner wants in one family: a Service, or the node itself.
+    """The wanted rules of one owner in one family; the owner is a Service or the node.
 
     Attributes:
         owner: `namespace/name` of the Service; empty for the node.
-        exact: Chains that are the owner's alone.
+        exact: The chains of this owner alone, with their rules.
         dispatch: Dispatch chains that must exist (the node's fragment only).
-        blocks: Rules in chains that are shared.
+        blocks: Rules in shared chains.
     """
 
     owner: str
@@ -113,23 +113,22 @@ class RulesFragment(msgspec.Struct, frozen=True):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Layout:
-    """How our part of a ruleset is told from everybody else's.
+    """Decides which chains and rules of a ruleset are ours.
 
     Attributes:
         chains: The fixed chains that are ours.
-        prefixes: By table, how the names of our other chains start; they are exact.
+        prefixes: By table, the prefixes of the names of our other chains, which are exact chains.
         tails: By chain, the targets that only tail blocks have.
-        pair_marks: By chain, text that tells a rule which must stand directly before the next.
-        tolerated: By chain, rules of others that may stand in a chain of ours.
-        others: The fixed chains among them that only another mode has: they are leftovers.
-        proof: The fixed chains that only a proxy of this mode makes: where one is, it has ruled.
-        optional: The fixed chains that an option decides about.
-        optional_rules: The rules that an option decides about.
-        listed_rules: The rules that stand in the order and number in which an object lists something.
-        shapes: By chain, or by how its name starts, what a rule without a jump to a chain of ours looks like there,
-            whatever the options.
-        lasting: By dispatch chain, how the names of the chains start to which a jump stands there as long as they have
-            any other user, as each Service has a ClusterIP.
+        pair_marks: By chain, the text that marks a rule which must directly precede the next one.
+        tolerated: By chain of ours, the foreign rules that may stand in it.
+        others: The fixed chains that only another proxy mode has; they are leftovers.
+        proof: The fixed chains that only a proxy in this mode creates; one of them shows that the mode was active.
+        optional: The fixed chains that depend on an option.
+        optional_rules: The rules that depend on an option.
+        listed_rules: The rules whose order and number an object decides.
+        shapes: By chain or prefix of a chain name, the form of rules that jump to no chain of ours, with any options.
+        lasting: By dispatch chain, the prefixes of the chains that it must jump to while any rule jumps to them; each
+            Service has a ClusterIP, for example.
     """
 
     chains: Mapping[ChainName, Kind]
@@ -146,11 +145,11 @@ class Layout:
     lasting: Mapping[ChainName, tuple[str, ...]] = field(default_factory=dict)
 
     def ours(self, state: Ruleset) -> Objects:
-        """Return our objects as they are."""
+        """Return our objects in a ruleset."""
         return owned_objects(state, self)
 
     def shape(self, name: ChainName) -> re.Pattern[str] | None:
-        """Return what rules without a jump to a chain of ours look like in a chain; None for any."""
+        """Return the form of rules in a chain that jump to no chain of ours; None if they may have any form."""
         known = self.shapes.get(name)
         if known is not None or name in self.chains:
             return known
@@ -158,15 +157,15 @@ class Layout:
         return next((self.shapes[start] for start in starts), None)
 
     def leads_always(self, dispatch: ChainName, name: ChainName) -> bool:
-        """Whether a dispatch chain jumps to a chain whenever the chain is there, or to one fixed chain of ours."""
+        """Whether a dispatch chain must jump to a chain that exists, or always to this fixed chain."""
         return name in self.chains or name.chain.startswith(self.lasting.get(dispatch, ("?",)))
 
     def without(self, name: ChainName) -> Layout:
-        """Return the same, but one of the fixed chains is not ours."""
+        """Return the layout without one of the fixed chains, which then is not ours."""
         return replace(self, chains={own: kind for own, kind in self.chains.items() if own != name})
 
     def kind(self, name: ChainName) -> Kind | None:
-        """Return what the chain is; None for one that is not ours."""
+        """Return the kind of a chain; None if it is not ours."""
         fixed = self.chains.get(name)
         if fixed is None and name.chain.startswith(self.prefixes.get(name.table, ())):
             return Kind.EXACT
@@ -175,13 +174,13 @@ class Layout:
 
 @dataclass(frozen=True, slots=True)
 class Wanted:
-    """The desired objects of one family, each with the owner that wants it; empty for the node."""
+    """The wanted objects of one family, each with its owner; the node is the empty owner."""
 
     objects: Objects
     owners: Mapping[Key, str]
 
     def keeping(self, observed: Objects, referred: frozenset[ChainName]) -> Wanted:
-        """Return the same, and an empty chain for each that others' rules refer to: it cannot be deleted."""
+        """Return the objects and, empty, our other chains that foreign rules refer to: they cannot be deleted."""
         kept: Objects = {}
         for name in sorted(referred):
             key = ChainKey(name)
@@ -191,14 +190,14 @@ class Wanted:
         return Wanted({**self.objects, **kept}, self.owners) if kept else self
 
     def without(self, tables: Collection[str]) -> Wanted:
-        """Return the same less the objects of some tables, about which nothing can be said."""
+        """Return the objects without those of tables that could not be read."""
         if not tables:
             return self
         return Wanted({key: value for key, value in self.objects.items() if key.name.table not in tables}, self.owners)
 
 
 def wanted(fragments: Iterable[RulesFragment]) -> Wanted:
-    """Return the union of the fragments: blocks that several want stand there as often as they are wanted."""
+    """Return the union of the fragments; a block that several owners want has one copy for each."""
     objects: Objects = {}
     owners: dict[Key, str] = {}
     for fragment in fragments:
@@ -216,7 +215,7 @@ def wanted(fragments: Iterable[RulesFragment]) -> Wanted:
 
 
 def owned_objects(ruleset: Ruleset, layout: Layout) -> Objects:
-    """Return our objects in a ruleset; everybody else's are left out."""
+    """Return our objects in a ruleset, without foreign ones."""
     objects: Objects = {}
     ours: dict[str, set[str]] = defaultdict(set)
     for name in layout.chains:
@@ -237,10 +236,10 @@ def owned_objects(ruleset: Ruleset, layout: Layout) -> Objects:
 
 
 def understood(ruleset: Ruleset, desired: Objects) -> Ruleset:
-    """Return a ruleset with each rule that has unreadable options taken for the wanted rule that it may be.
+    """Return a ruleset in which each partly readable rule is replaced by the wanted rule that it can be.
 
-    A tool that is older than the one that wrote a rule prints the rule, less some options. Where all that it prints
-    agrees with a wanted rule of the same chain which is not there otherwise, that is the one.
+    An old tool prints a rule of a newer tool without some options. If the printed options agree with a wanted rule of
+    the same chain, and no readable rule equals that one, it counts as that rule.
     """
     wants: dict[ChainName, list[str]] = defaultdict(list)
     for key, value in desired.items():
@@ -256,7 +255,7 @@ def understood(ruleset: Ruleset, desired: Objects) -> Ruleset:
 
 
 def _understood(rules: list[Rule], wants: list[str]) -> list[Rule]:
-    """Return a chain's rules, each unreadable one as the first wanted rule that it may be and that none other is."""
+    """Return the rules of a chain; a partly readable one as the first wanted rule that it can be and no other is."""
     if not any(map(is_unreadable, rules)):
         return rules
     there = Counter(rule.spec for rule in rules)
@@ -278,7 +277,7 @@ def _understood(rules: list[Rule], wants: list[str]) -> list[Rule]:
 
 
 def referred_by_others(ruleset: Ruleset, layout: Layout) -> frozenset[ChainName]:
-    """Return our chains that rules outside our reach refer to: they can be emptied, but not deleted."""
+    """Return our chains that foreign rules refer to: they can be emptied, but not deleted."""
     return frozenset(
         referred
         for name, rule in ruleset.rules()
@@ -289,7 +288,7 @@ def referred_by_others(ruleset: Ruleset, layout: Layout) -> frozenset[ChainName]
 
 
 def _blocks(name: ChainName, chain: Chain, layout: Layout) -> list[Block]:
-    """Cut a dispatch chain into blocks, in order."""
+    """Return the blocks of a dispatch chain, in order."""
     tails = layout.tails.get(name, frozenset())
     mark = layout.pair_marks.get(name)
     tolerated = layout.tolerated.get(name, frozenset())
@@ -311,7 +310,7 @@ def _blocks(name: ChainName, chain: Chain, layout: Layout) -> list[Block]:
 
 
 def _astray(blocks: list[Block]) -> list[Block]:
-    """Tell the tail blocks that stand before a body block."""
+    """Return the blocks; tail blocks before a body block get the position ASTRAY."""
     last_body = max((i for i, block in enumerate(blocks) if block.place is ChainPosition.BODY), default=-1)
     return [
         Block(block.name, block.rules, ChainPosition.ASTRAY)
@@ -333,7 +332,7 @@ def _add(objects: Objects, block: Block) -> None:
 
 
 def ruleset_of(fragments: Iterable[RulesFragment]) -> Ruleset:
-    """Return the whole ruleset that fragments of one family make in an empty kernel, built-in chains included."""
+    """Return the ruleset of an empty kernel after these fragments are written, built-in chains included."""
     fragments = list(fragments)
     ruleset = Ruleset(fragments[0].family)
     for fragment in fragments:
