@@ -1,4 +1,4 @@
-"""Network devices as a language: a dummy device, and the addresses bound to it."""
+"""The language of network devices: a dummy device, and the addresses bound to it."""
 
 from __future__ import annotations
 
@@ -23,21 +23,21 @@ NAME = "links"
 
 @dataclass(frozen=True, slots=True)
 class ChangeAddresses:
-    """Do these to devices and their addresses, one after the other."""
+    """Commands for devices and their addresses, in order."""
 
     commands: tuple[AddressCommand, ...]
 
 
 class AddressesHolder(SharedHolder):
-    """Finds the addresses of a Service that are bound; others may have them too."""
+    """Finds the bound addresses of a Service; other Services may have them too."""
 
     def held(self, content: Mapping[Any, Any], frontends: Collection[FrontendKey]) -> Objects | None:
-        """Return what is there of a Service; None for one that is not served."""
+        """Return the bound addresses of a Service; None if it has no frontend in the kernel."""
         return {key: value for key, value in content.items() if frontends and key in self._ours} or None
 
 
 class Addresses(KeyedLanguage):
-    """The row of devices and their addresses."""
+    """The row of network devices in the table of languages."""
 
     name = NAME
 
@@ -46,33 +46,33 @@ class Addresses(KeyedLanguage):
         self._device = device
 
     def empty(self, families: Iterable[Family]) -> Mapping[StateKey, Any]:  # noqa: ARG002 - one state for all
-        """Return the state of a kernel that has nothing."""
+        """Return the state of an empty kernel."""
         return {(NAME, None): Links()}
 
     def unseen(self, state: Any) -> str:
-        """Return what was not looked at; empty for nothing."""
+        """Return which objects were not read; empty if they were."""
         return f"addresses (ip -br addr show {self._device})" if state is None else ""
 
     def holder(self, ours: Objects, ownership: Any, others: Mapping[Any, Any]) -> AddressesHolder:  # noqa: ARG002 - the keys tell
-        """Return what finds the addresses of a Service among ours."""
+        """Return what finds the addresses of a Service in `ours`."""
         return AddressesHolder(ours, others)
 
     def named(self, key: Any) -> tuple[str, str]:
-        """Return what an object is, and which one."""
+        """Return the kind of an object, and its name."""
         return ("address", f"{key} on {key.device}") if isinstance(key, AddressKey) else ("device", key.name)
 
     def text(self, key: Any, value: Any) -> str:
-        """Return the address, or of which kind the device is."""
+        """Return the address, or the kind of the device."""
         return str(key) if isinstance(key, AddressKey) else f"{value} device"
 
     def drift(self, change: Change[Any, Any], scene: Scene) -> Drift | None:
-        """Return whether something else unbound an address, if that is certain."""
+        """Return MISSING if another program has certainly removed an address."""
         if not isinstance(change.key, AddressKey) or change.before is not None:
             return None
         return Drift.MISSING if scene.around.was_there(NAME, change.key) else None
 
     def printed(self, wanted: PrintScope) -> Iterator[Print]:
-        """Yield each device as `ip -br addr` prints it, and its addresses for `ip -batch`."""
+        """Yield each device in the format of `ip -br addr`, and its addresses for `ip -batch`."""
         devices = [key.name for key in wanted.objects if isinstance(key, DeviceKey)]
         keys = sorted(key for key in wanted.objects if isinstance(key, AddressKey))
         for device in devices:
@@ -85,7 +85,7 @@ class Addresses(KeyedLanguage):
             yield Print(f"{device}.batch", "".join(f"{command}\n" for command in commands))
 
     def work(self, parts: Mapping[Family | None, Part], terms: WorkTerms) -> Iterator[Task]:  # noqa: ARG002 - always the same order
-        """Yield the commands: the device before its addresses, and behind them when it goes."""
+        """Yield the commands: a device is created before its addresses and deleted after them."""
         for family, part in parts.items():
             if family is None:
                 for name, _, after in ((change.key.name, *change[1:]) for change in part.changes):

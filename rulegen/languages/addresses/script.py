@@ -1,4 +1,4 @@
-"""The commands that make changes of devices and addresses, in order; each knows how `ip -batch` spells it."""
+"""The commands for changes of devices and addresses, in order, and their text for `ip -batch`."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 
 class AddressVerb(enum.Enum):
-    """What is done to a device or to an address on it."""
+    """The verb of a command for a device or for an address on it."""
 
     CREATE = "link add"
     BIND = "addr add"
@@ -22,12 +22,12 @@ class AddressVerb(enum.Enum):
 
 
 class AddressCommand(NamedTuple):
-    """One thing to do.
+    """One command.
 
     Attributes:
         verb: CREATE and DELETE concern the device itself, which is a dummy; BIND and UNBIND an address on it.
-        device: Its name.
-        address: For BIND and UNBIND.
+        device: The name of the device.
+        address: The address, for BIND and UNBIND.
     """
 
     verb: AddressVerb
@@ -35,21 +35,21 @@ class AddressCommand(NamedTuple):
     address: AddressKey | None = None
 
     def __str__(self) -> str:
-        """Return it as a line for `ip -batch`."""
+        """Return the command as a line for `ip -batch`."""
         if self.address is not None:
             return f"{self.verb.value} {self.address} dev {self.device}"
         return f"{self.verb.value} {self.device}" + (" type dummy" if self.verb is AddressVerb.CREATE else "")
 
 
 class AddressScript(NamedTuple):
-    """Commands in order: `bind` when all that answers on the addresses is ready, `unbind` before it goes."""
+    """Commands in order: `bind` after the servers on the addresses are ready, `unbind` before these are removed."""
 
     bind: tuple[AddressCommand, ...] = ()
     unbind: tuple[AddressCommand, ...] = ()
 
 
 def script(changes: Iterable[Change[AddressKey, Bound]]) -> AddressScript:
-    """Return the commands that make the changes of addresses."""
+    """Return the commands for changes of addresses."""
     bind, unbind = [], []
     for change in changes:
         if change.after is None:

@@ -1,7 +1,7 @@
-"""Addresses bound to a device as keyed objects, and their print: `ip -br addr` and `ip -batch`. Source: ip-address(8).
+"""Devices and their addresses as objects with keys, and their text for `ip -br addr` and `ip -batch`.
 
-Addresses of scope link are the kernel's own doing and left out everywhere. The print does not tell scopes, so there
-it is link-local addresses of IPv6: the kernel makes none of IPv4.
+Source: ip-address(8). Addresses of scope link are left out, because the kernel adds them itself. `ip -br addr` does not
+print scopes, so in its output these are the link-local addresses of IPv6; the kernel adds none of IPv4.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 class AddressKey(NamedTuple):
-    """Key of an address on a device; one address may stand there with several lengths of prefix.
+    """The key of an address on a device; one address may have several prefix lengths.
 
     Keys of both families have an order: the family comes first.
     """
@@ -37,14 +37,14 @@ class AddressKey(NamedTuple):
 
 
 class DeviceKey(NamedTuple):
-    """Key of a device; its value is its kind, `dummy`."""
+    """The key of a device; the value is its kind, `dummy`."""
 
     name: str
 
 
 @dataclass(frozen=True, slots=True)
 class Bound:
-    """That an address is bound; nothing else of it matters."""
+    """The value of a bound address."""
 
 
 BOUND = Bound()
@@ -53,11 +53,11 @@ Objects = dict[AddressKey, Bound]
 
 @dataclass(frozen=True, slots=True)
 class Links:
-    """Devices of this node that are of our kind.
+    """Dummy devices of this node.
 
     Attributes:
-        devices: Name to kind, as `{"kube-ipvs0": "dummy"}`; those that are not there are not in it.
-        addresses: What is bound to them.
+        devices: Name to kind, such as `{"kube-ipvs0": "dummy"}`.
+        addresses: The addresses bound to them.
     """
 
     devices: Mapping[str, str] = field(default_factory=dict)
@@ -91,7 +91,7 @@ def read(text: str, source: str) -> Links:
 
 
 def format_links(devices: Iterable[str], addresses: Iterable[AddressKey]) -> str:
-    """Return what `ip -br addr show` prints of the devices: all of them down, as ours are."""
+    """Return the output of `ip -br addr show` for the devices; all are down, as ours always are."""
     keys = sorted(addresses)
     lines = (
         f"{device:<16} {'DOWN':<14} {' '.join(str(key) for key in keys if key.device == device)}".rstrip()

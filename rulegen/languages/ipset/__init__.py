@@ -1,1 +1,1 @@
-"""The language of ipset: sets and their entries as data, `ipset save` printed and read, changes as `ipset restore`."""
+"""The language of ipset: sets and entries as values, the format of `ipset save`, and scripts for `ipset restore`."""

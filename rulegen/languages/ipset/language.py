@@ -1,4 +1,4 @@
-"""ipsets as a language: sets and their entries, filled before the rules that look into them."""
+"""The language of ipsets: sets and their entries, which are filled before rules match them."""
 
 from __future__ import annotations
 
@@ -33,25 +33,25 @@ NAME = "ipset"
 
 @dataclass(frozen=True, slots=True)
 class RestoreIpsets:
-    """Feed `ipset restore`."""
+    """One call of `ipset restore`."""
 
     text: str
 
 
 class SetsUnion(SharedUnion):
-    """The union of sets and entries; it knows how many entries each set has."""
+    """The wanted sets and entries of all owners, with the number of entries of each set."""
 
     def __init__(self, wants: Mapping[Any, Wants] | None = None, sizes: Mapping[str, int] | None = None) -> None:
-        """Start with what is wanted, by default with nothing."""
+        """Start with these objects, by default with none."""
         super().__init__(wants)
         self._sizes: dict[str, int] = defaultdict(int, sizes or {})
 
     def copy(self) -> SetsUnion:
-        """Return the same as of now."""
+        """Return a copy that later replacements do not change."""
         return SetsUnion(self._wants, self._sizes)
 
     def objects(self) -> Objects:
-        """Return all objects, sets with room for their entries."""
+        """Return all objects; each set has room for its entries."""
         objects = super().objects()
         for name, size in self._sizes.items():
             key = SetKey(name)
@@ -60,7 +60,7 @@ class SetsUnion(SharedUnion):
         return objects
 
     def replace(self, owner: str, before: Mapping[Any, Any] | None, after: Mapping[Any, Any] | None) -> None:
-        """Put what an owner wants now in place of what it wanted."""
+        """Replace the objects of one owner."""
         for key, wants in self._replaced(((owner, before, after),)):
             if isinstance(key, EntryKey):
                 self._sizes[key.name] += bool(wants) - (key in self._wants)
@@ -75,7 +75,7 @@ class SetsUnion(SharedUnion):
         return frozenset(name for name, size in self._sizes.items() if size)
 
     def filled_after(self, changes: Iterable[Change[Any, Any]]) -> frozenset[str]:
-        """Return the names of the sets that have entries once changes of sets are made."""
+        """Return the names of the sets that have entries after the changes."""
         sizes: dict[str, int] = {}
         for change in changes:
             if isinstance(change.key, EntryKey):
@@ -86,10 +86,10 @@ class SetsUnion(SharedUnion):
 
 
 class EntriesHolder(SharedHolder):
-    """Finds the entries of a Service: those that it wants, and those of its addresses and ports."""
+    """Finds the entries of a Service in the kernel: those that it wants, and those for its frontends."""
 
     def held(self, content: Mapping[Any, Any], frontends: Collection[FrontendKey]) -> Objects | None:
-        """Return what is there of a Service; None for one that is not served."""
+        """Return the entries of a Service in the kernel; None if it has no frontend there."""
         if not frontends:
             return None
         starts = {(str(each.address), f"{each.protocol.lower()}:{each.port}") for each in frontends}
@@ -102,12 +102,12 @@ class EntriesHolder(SharedHolder):
 
 
 class Ipsets(KeyedLanguage):
-    """The row of ipsets."""
+    """The row of ipsets in the table of languages."""
 
     name = NAME
 
     def __init__(self, order: Callable[[Family], Order]) -> None:
-        """Take in which order the sets of a family are filled."""
+        """Take the order in which the sets of a family are filled."""
         self._order = order
 
     def union(self) -> SetsUnion:
@@ -115,9 +115,9 @@ class Ipsets(KeyedLanguage):
         return SetsUnion()
 
     def pinned(self, desired: Objects, ours: Mapping[Any, Any], references: References) -> Objects:
-        """Return what is wanted, and the sets, empty, that others' rules look into: they cannot go.
+        """Return the wanted objects and, empty, our other sets that foreign rules match: they cannot be deleted.
 
-        Where not all rules could be read, nobody knows which sets they look into: all stay.
+        If some rules could not be read, they may match any set, so all sets stay.
         """
         if references.unknown:
             return {**{key: value for key, value in ours.items() if isinstance(key, SetKey)}, **desired}
@@ -125,25 +125,25 @@ class Ipsets(KeyedLanguage):
         return desired | {key: ours[key] for key in named if key in ours and key not in desired}
 
     def holder(self, ours: Objects, ownership: Any, others: Mapping[Any, Any]) -> EntriesHolder:  # noqa: ARG002 - the keys tell
-        """Return what finds the entries of a Service among ours."""
+        """Return what finds the entries of a Service in `ours`."""
         return EntriesHolder(ours, others)
 
     def compare(self, scene: Scene) -> Part:
-        """Return the difference; a set without room for its entries is made again."""
+        """Return the changes; a set without room for its entries is created again."""
         ours, desired = scene.ours[NAME], scene.desired.get(NAME, {})
         changes = tuple(sorted((*needs_resize(ours, desired), *diff(ours, desired)), key=lambda change: change.key))
         return Part(changes=changes, desired=desired)
 
     def named(self, key: Any) -> tuple[str, str]:
-        """Return what an object is, and which one."""
+        """Return the kind of an object, and its name."""
         return ("set", key.name) if isinstance(key, SetKey) else ("entry", f"{key.name} {key.entry}")
 
     def text(self, key: Any, value: Any) -> str:
-        """Return an object's content as the tool prints it."""
+        """Return the text of an object as ipset prints it."""
         return str(value.options) if isinstance(value, SetValue) else f"{key.entry} {value.options}".rstrip()
 
     def drift(self, change: Change[Any, Any], scene: Scene) -> Drift | None:
-        """Return what something else did to a set or an entry, if that is certain."""
+        """Return the drift of a set or an entry, if it is certainly drift."""
         key, before, after = change
         match key:
             case SetKey() if before is None:
@@ -169,7 +169,7 @@ class Ipsets(KeyedLanguage):
             yield from _restore(Phase.SETS_EMPTIED, f"{family} sets, emptied", texts.shrink)
 
     def unseen(self, state: Any) -> str:
-        """Return what was not looked at; empty for nothing."""
+        """Return which objects were not read; empty if they were."""
         return "sets (ipset save)" if state is None else ""
 
     def printed(self, wanted: PrintScope) -> Iterator[Print]:
@@ -177,7 +177,7 @@ class Ipsets(KeyedLanguage):
         yield Print("ipset.save", format_sets(wanted.objects), "ipset")
 
     def shapes(self, content: Mapping[Any, Any]) -> Iterator[Shape]:
-        """Yield what each object needs of the kernel: the set that it is, or is an entry of."""
+        """Yield the kernel feature that each object needs: its set."""
         for key in content:
             yield frozenset((NAME, key.name if isinstance(key, EntryKey) else type(key).__name__))
 

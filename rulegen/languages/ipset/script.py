@@ -1,9 +1,9 @@
-"""The script that makes changes of sets: what `ipset restore` is fed, in three parts with other work in between.
+"""The scripts of changes of sets: the input of `ipset restore`, in parts with other writes between them.
 
-A set exists before a rule names it, and is destroyed when no rule does any more. Entries that let something pass or
-have it masqueraded come early and go late; entries by which something is passed over (the source is kept, so no
-masquerading) come late and go early, as a packet that is masqueraded too often arrives, and one too seldom may not.
-A kernel takes entries one by one, so the order inside a part is kept too.
+A set is created before a rule refers to it, and destroyed after the last rule that does. Entries that accept or
+masquerade packets are added early and deleted late. Entries that exempt packets from masquerading, so that they keep
+their source, are added late and deleted early: a packet that is masqueraded needlessly still arrives, and one that is
+not masqueraded may not. The kernel adds entries one by one, so the order within a part matters too.
 """
 
 from __future__ import annotations
@@ -20,19 +20,19 @@ if TYPE_CHECKING:
     from rulegen.languages.ipset.state import Key, Value
 
 TEMPORARY = "KUBE-RULEGEN-TMP"
-"""The set that is filled in place of one whose entries bear what ours do not, and then swapped with it.
+"""The temporary set that replaces, by a swap, a set whose entries have extensions that ours lack.
 
-One that was left behind, by a write that was killed, goes before all else: it may be of another type, or filled.
+If a killed write has left this set behind, it is destroyed first: it may have another type, or entries.
 """
 
 
 @dataclass(frozen=True, slots=True)
 class Order:
-    """In which order sets are filled.
+    """The order in which sets are filled.
 
     Attributes:
-        names: First to last; emptied last to first. Others come behind, by name.
-        late: Those whose entries come late and go early.
+        names: The order of filling; sets are emptied in reverse. Other sets follow by name.
+        late: The sets whose entries are added late and deleted early.
     """
 
     names: tuple[str, ...] = ()
@@ -41,13 +41,13 @@ class Order:
 
 @dataclass(frozen=True, slots=True)
 class IpsetScript:
-    """Texts for `ipset restore`, each empty where nothing is to be done.
+    """Input texts of `ipset restore`; a text is empty if there is no change for it.
 
     Attributes:
-        grow: What is created, filled, and what must not be passed over any more.
-        again: Sets that are destroyed and made again, when no rule names them.
-        late: What may be passed over from now on.
-        shrink: What is emptied and destroyed.
+        grow: Creates and fills sets, and deletes exemptions.
+        again: Destroys sets and creates them again, while no rule refers to them.
+        late: Adds exemptions.
+        shrink: Empties and destroys sets.
     """
 
     grow: str = ""
@@ -57,7 +57,7 @@ class IpsetScript:
 
 
 def replaced(changes: Iterable[Change[Key, Value]]) -> frozenset[str]:
-    """Return the names of sets that must be destroyed before they can be created: nothing may name them then."""
+    """Return the names of sets that must be destroyed and created again; no rule may refer to them meanwhile."""
     return frozenset(
         change.key.name
         for change in changes
@@ -70,12 +70,12 @@ def replaced(changes: Iterable[Change[Key, Value]]) -> frozenset[str]:
 def script(
     changes: Iterable[Change[Key, Value]], desired: Mapping[Key, Value] | None = None, order: Order | None = None
 ) -> IpsetScript:
-    """Return the texts that make the changes of one family.
+    """Return the texts for the changes of one family.
 
     Args:
         changes: As `rulegen.diff.changes.diff` has them.
-        desired: All that is wanted; needed only where a set changes its type.
-        order: In which order sets are filled.
+        desired: All wanted objects; needed only if a set changes its type.
+        order: The order in which sets are filled.
     """
     work = _Work(order or Order())
     for change in changes:
@@ -94,7 +94,7 @@ class _Work:
     rewritten: set[str] = field(default_factory=set)
 
     def take(self, change: Change[Key, Value], desired: Mapping[Key, Value]) -> None:
-        """Sort one change in; that of a set comes before those of its entries, as keys are sorted."""
+        """Add one change. The change of a set comes before those of its entries, because keys are sorted."""
         key, before, after = change
         if isinstance(key, SetKey):
             if isinstance(after, SetValue):
@@ -107,7 +107,7 @@ class _Work:
         if before is not None:
             self.removed.setdefault(key.name, []).append(f"del {key.name} {key.entry}")
         if isinstance(after, EntryValue):
-            if before is not None:  # the same entry, bearing what it should not: an instant without it
+            if before is not None:  # the entry has unwanted extensions: it is absent for a moment
                 self.removed[key.name].pop()
                 self.added.setdefault(key.name, []).append(f"del {key.name} {key.entry}")
             self.added.setdefault(key.name, []).append(_add(key.name, key.entry, after))
@@ -154,7 +154,7 @@ class _Work:
 
 
 def _can_swap(before: SetValue, after: SetValue) -> bool:
-    """Whether the kernel would swap the two: it looks at type and family alone."""
+    """Whether the kernel swaps these two sets: only their type and family must be equal."""
     return (before.type, before.family) == (after.type, after.family)
 
 

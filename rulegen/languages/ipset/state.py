@@ -1,7 +1,7 @@
-"""Sets and entries as keyed objects, and their print: `ipset save`, which `ipset restore` reads. Source: ipset(8).
+"""Sets and entries as objects with keys, and their text in the format of `ipset save` and `ipset restore`.
 
-An entry is text as the tool prints it: `10.96.0.1,tcp:443`, `30080`, `10.0.0.1,tcp:80,192.0.2.0/24`; a prefix of all
-bits is left out, and an IPv6 address is written as RFC 5952 has it.
+Source: ipset(8). An entry is the text that the tool prints: `10.96.0.1,tcp:443`, `30080`, or
+`10.0.0.1,tcp:80,192.0.2.0/24`. The tool leaves out a prefix length of all bits, and writes IPv6 addresses as in RFC 5952.
 """
 
 from __future__ import annotations
@@ -22,28 +22,28 @@ if TYPE_CHECKING:
     from rulegen.net import Address, Network, Protocol
 
 NAME_MAX = 31
-"""Longest name that the kernel takes (IPSET_MAXNAMELEN less the NUL)."""
+"""The longest name that the kernel accepts (IPSET_MAXNAMELEN without the NUL)."""
 
 MAXELEM = 65536
-"""How many entries a hash holds where nothing else is said."""
+"""The default maximum number of entries of a hash."""
 
 PORTS = "0-65535"
-"""The range of a bitmap that has room for every port."""
+"""The range of a bitmap for all ports."""
 
 _FIRST = re.compile(r"^(?!#)(?=[^\n]*\S)[^\n]*", re.MULTILINE)
-"""The first line that says something."""
+"""The first line with content."""
 _FLAGS = ("timeout", "counters", "comment", "skbinfo", "forceadd", "nomatch", "wildcard")
 _FAMILY_OF_NETFILTER = ("inet", "inet6")
 
 
 class SetKey(NamedTuple):
-    """Key of a set."""
+    """The key of a set."""
 
     name: str
 
 
 class EntryKey(NamedTuple):
-    """Key of an entry of a set. It sorts behind its set."""
+    """The key of an entry. It sorts after the key of its set."""
 
     name: str
     entry: str
@@ -51,13 +51,13 @@ class EntryKey(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class SetValue:
-    """A set, its entries apart.
+    """A set without its entries.
 
     Attributes:
-        type: `hash:ip,port`, `bitmap:port` and so on.
+        type: Such as `hash:ip,port` or `bitmap:port`.
         family: `inet` or `inet6`; empty for a bitmap, which has none.
-        range: What a bitmap has room for; empty for a hash.
-        extensions: What else each entry bears (timeout, counters, comment …); we want none.
+        range: The range of a bitmap; empty for a hash.
+        extensions: The extensions of each entry, such as timeout, counters or comment; ours have none.
         maxelem: How many entries a hash holds at most. It is no part of equality: with room enough, it means nothing.
     """
 
@@ -69,7 +69,7 @@ class SetValue:
 
     @property
     def is_hash(self) -> bool:
-        """Whether it is a hash, which grows; a bitmap has room for all from the start."""
+        """Whether the set is a hash, which can become full; a bitmap has room for its whole range."""
         return self.type.startswith("hash:")
 
     def with_room(self, count: int) -> SetValue:
@@ -84,7 +84,7 @@ class SetValue:
 
     @property
     def options(self) -> str:
-        """What stands behind the name in a `create` line; hashsize is left to the kernel, which grows it."""
+        """The words after the name in a `create` line, without hashsize, which the kernel adapts."""
         words = [self.type]
         words += ["family", self.family] if self.family else []
         words += ["maxelem", str(self.maxelem)] if self.is_hash else []
@@ -96,7 +96,7 @@ class SetValue:
 
 @dataclass(frozen=True, slots=True)
 class EntryValue:
-    """What an entry bears beside itself, as the tool prints it (`timeout 30 comment "x"`); we want nothing."""
+    """The extensions of an entry as the tool prints them, such as `timeout 30 comment "x"`; ours have none."""
 
     options: str = ""
 
@@ -106,7 +106,7 @@ Value = SetValue | EntryValue
 Objects = dict[Key, Value]
 
 PLAIN = EntryValue()
-"""An entry that is nothing but itself."""
+"""The value of an entry without extensions."""
 
 
 def port_entry(port: int) -> str:
@@ -131,7 +131,7 @@ def ip_port_net(address: Address, protocol: Protocol, port: int, network: Networ
 
 
 def read(text: str, source: str) -> Objects:
-    """Return all sets and entries that `ipset save` printed, ours and others'.
+    """Return all sets and entries that `ipset save` printed, ours and foreign ones.
 
     Raises:
         InputError: A line is none of that format; the message has its number.
@@ -156,14 +156,14 @@ def read(text: str, source: str) -> Objects:
 
 
 def is_dump(text: str) -> bool:
-    """Whether the text looks like a print of `ipset save`."""
+    """Whether the text looks like the output of `ipset save`."""
     match = _FIRST.search(text)
     first = match[0] if match else ""
     return first.startswith("create ")
 
 
 def format_sets(objects: Mapping[Key, Value]) -> str:
-    """Return sets and their entries as `ipset restore` loads them, in order of name."""
+    """Return the input of `ipset restore` for sets and their entries, sorted by name."""
     entries: dict[str, list[str]] = defaultdict(list)
     for key, value in objects.items():
         if isinstance(key, EntryKey) and isinstance(value, EntryValue):
@@ -176,13 +176,13 @@ def format_sets(objects: Mapping[Key, Value]) -> str:
 
 
 def owned_objects(objects: Mapping[Key, Value], names: Iterable[str]) -> Objects:
-    """Return the sets of these names, with their entries; everybody else's are left out."""
+    """Return the sets with these names, and their entries."""
     ours = frozenset(names)
     return {key: value for key, value in objects.items() if key.name in ours}
 
 
 def needs_resize(there: Mapping[Key, Value], wanted: Mapping[Key, Value]) -> Iterator[Change[Key, Value]]:
-    """Yield a change for each set that has no room for what it holds and what it is to hold."""
+    """Yield a change for each set without room for its present and its wanted entries together."""
     counts = Counter(key.name for key in there.keys() | wanted.keys() if isinstance(key, EntryKey))
     for key, before in _sets(there):
         after = wanted.get(key)

@@ -1,1 +1,1 @@
-"""The language of IPVS: virtual and real servers as data, `ipvsadm -Sn` printed and read, changes as commands."""
+"""The language of IPVS: virtual and real servers as values, the format of `ipvsadm -Sn`, and commands of changes."""

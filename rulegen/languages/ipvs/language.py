@@ -1,4 +1,4 @@
-"""IPVS as a language: virtual servers, real servers that drain before they go, and the timeouts of connections."""
+"""The language of IPVS: virtual servers, real servers that drain before deletion, and connection timeouts."""
 
 from __future__ import annotations
 
@@ -36,37 +36,37 @@ if TYPE_CHECKING:
 NAME = "ipvs"
 
 COMMANDS_AT_ONCE: Final = 5_000
-"""A task has so many commands at most: between two tasks the agent writes what others wait for."""
+"""The most commands of one task; between two tasks the agent can write more urgent changes."""
 
 
 @dataclass(frozen=True, slots=True)
 class ChangeVirtualServers:
-    """Have IPVS do these, one after the other."""
+    """IPVS commands, in order."""
 
     commands: tuple[IpvsCommand, ...]
 
 
 @dataclass(frozen=True, slots=True)
 class WaitForDrain:
-    """Give connections that virtual servers have some time to end; no new ones come to them."""
+    """A pause in which connections of virtual servers may end; no rule leads new ones to them."""
 
     frontends: frozenset[Frontend]
 
 
 @dataclass(frozen=True, slots=True)
 class SetIpvsTimeouts:
-    """Set how long IPVS remembers connections."""
+    """Set the IPVS connection timeouts."""
 
     timeouts: Timeouts
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ServersPart(Part):
-    """What changes of servers.
+    """The changes of virtual and real servers.
 
     Attributes:
-        leaving: Real servers that have weight 0, but connections: about these nothing is to be done yet.
-        left: Real servers that had weight 0, and have no connection any more: they are deleted.
+        leaving: Unwanted real servers with weight 0 that still have connections; they stay for now.
+        left: Unwanted real servers with weight 0 whose connections have ended; they are deleted.
     """
 
     leaving: tuple[RealServerKey, ...] = ()
@@ -74,20 +74,20 @@ class ServersPart(Part):
 
     @property
     def draining(self) -> tuple[RealServerKey, ...]:
-        """Real servers that are on their way out, about which nothing is to be done yet."""
+        """Keys of real servers that drain: they stay until their connections have ended."""
         return self.leaving
 
     @property
     def ended(self) -> tuple[RealServerKey, ...]:
-        """Real servers that were on their way out, and are deleted now."""
+        """Keys of real servers that have drained and are deleted now."""
         return self.left
 
 
 class ServersMemory(SharedMemory):
-    """The real servers on their way out: nothing wants them, and the kernel still has them, with weight 0."""
+    """Records the draining real servers: no owner wants them, and the kernel has them with weight 0."""
 
     def __init__(self) -> None:
-        """Know of none."""
+        """Start without records."""
         self._leaving: dict[RealServerKey, RealServer] = {}
 
     @property
@@ -96,16 +96,16 @@ class ServersMemory(SharedMemory):
         return self._leaving.keys()
 
     def changes(self, changes: Changes) -> Changes:
-        """Return the changes, each real server that is on its way out being there still."""
+        """Return the changes; draining real servers count as present."""
         return tuple(as_drains(self._with_leaving(change) for change in changes))
 
     def remember(self, part: Part | None, contents: Mapping[K, Any]) -> dict[K, Any]:  # noqa: ARG002 - keyed objects are themselves
-        """Forget what was known, and take note of the real servers that are on their way out."""
+        """Replace all records by the draining real servers of a full plan."""
         self._leaving = {key: RealServer(DRAINING) for key in (part.draining if part is not None else ())}
         return {}
 
     def written(self, part: Part, union: Union) -> None:
-        """Take note of the real servers that a part puts on their way out, or brings back."""
+        """Record the real servers that a part lets drain, or takes into use again."""
         for key, _, after in part.changes:
             if not isinstance(key, RealServerKey):
                 if after is None:
@@ -116,33 +116,33 @@ class ServersMemory(SharedMemory):
                 self._leaving.pop(key, None)
 
     def _with_leaving(self, change: Change[Any, Any]) -> Change[Any, Any]:
-        """Return a change, its real server still being there where it is on its way out."""
+        """Return a change; a draining real server counts as present."""
         if change.before is None and change.key in self._leaving:
             return Change(change.key, self._leaving[change.key], change.after)
         return change
 
 
 class ServersHolder(SharedHolder):
-    """Finds the virtual servers of a Service, each with all its real servers, wanted or not."""
+    """Finds the virtual servers of a Service in the kernel, with all real servers of each."""
 
     def held(self, content: Mapping[Any, Any], frontends: Collection[FrontendKey]) -> Objects | None:
-        """Return what is there of a Service; None for nothing."""
+        """Return the servers of a Service in the kernel; None if there are none."""
         virtual = {key: value for key, value in content.items() if isinstance(key, VirtualServerKey)}
         standing = {key.frontend for key in super().held(virtual, frontends) or {}}
         return {key: value for key, value in self._ours.items() if key.frontend in standing} or None
 
 
 class Ipvs(KeyedLanguage):
-    """The row of IPVS."""
+    """The row of IPVS in the table of languages."""
 
     name = NAME
 
     def memory(self) -> ServersMemory:
-        """Return what is known of a kernel about which nothing is known yet."""
+        """Return a memory without records."""
         return ServersMemory()
 
     def compare(self, scene: Scene) -> Part:
-        """Return the difference; real servers with connections drain, and what drains already is left alone."""
+        """Return the changes; unwanted real servers with connections drain, and draining ones stay unchanged."""
         desired = scene.desired.get(NAME, {})
         if scene.family is None:
             return Part(changes=tuple(_timeouts(scene.state, desired)), desired=desired)
@@ -158,7 +158,7 @@ class Ipvs(KeyedLanguage):
         )
 
     def named(self, key: Any) -> tuple[str, str]:
-        """Return what an object is, and which one."""
+        """Return the kind of an object, and its name."""
         match key:
             case VirtualServerKey():
                 return "virtual server", str(key.frontend)
@@ -168,7 +168,7 @@ class Ipvs(KeyedLanguage):
                 return "timeouts", key.name
 
     def text(self, key: Any, value: Any) -> str:
-        """Return an object's content as `ipvsadm` has it."""
+        """Return the text of an object as ipvsadm prints it."""
         match value:
             case VirtualServer():
                 return virtual_server_words(key.frontend, value).split(" ", 2)[2]
@@ -179,7 +179,7 @@ class Ipvs(KeyedLanguage):
                 return f"tcp {value.tcp} s, tcpfin {value.tcp_fin} s, udp {value.udp} s"
 
     def drift(self, change: Change[Any, Any], scene: Scene) -> Drift | None:
-        """Return what something else did to a server, if that is certain."""
+        """Return the drift of a server, if it is certainly drift."""
         key, before, after = change
         match key:
             case VirtualServerKey() if before is None:
@@ -191,7 +191,7 @@ class Ipvs(KeyedLanguage):
                 return None
 
     def work(self, parts: Mapping[Family | None, Part], terms: WorkTerms) -> Iterator[Task]:
-        """Yield batches of commands. Where another mode takes over, requests that IPVS answers are answered first."""
+        """Yield batches of commands. If another mode takes over, wait for connections before servers are deleted."""
         leaving: set[Frontend] = set()
         for family, part in parts.items():
             if family is None:
@@ -208,29 +208,29 @@ class Ipvs(KeyedLanguage):
             yield Task(Phase.DRAIN, title, WaitForDrain(frozenset(leaving)))
 
     def holder(self, ours: Objects, ownership: Any, others: Mapping[Any, Any]) -> ServersHolder:  # noqa: ARG002 - the keys tell
-        """Return what finds the servers of a Service among ours."""
+        """Return what finds the servers of a Service in `ours`."""
         return ServersHolder(ours, others)
 
     def frontends(self, content: Mapping[Any, Any]) -> Iterator[FrontendKey]:
-        """Yield where virtual servers stand, and the real servers that they have."""
+        """Yield the addresses and ports of virtual servers and of their real servers."""
         for key in content:
             if isinstance(key, RealServerKey):
                 yield FrontendKey(key.address, key.frontend.protocol, key.port)
             yield FrontendKey(key.frontend.address, key.frontend.protocol, key.frontend.port)
 
     def frontends_removed(self, part: Part) -> Iterator[FrontendKey]:
-        """Yield the frontends of the virtual servers that go."""
+        """Yield the frontends of the virtual servers that a part deletes."""
         for change in part.changes:
             if change.after is None and isinstance(change.key, VirtualServerKey):
                 frontend = change.key.frontend
                 yield FrontendKey(frontend.address, frontend.protocol, frontend.port)
 
     def empty(self, families: Iterable[Family]) -> Mapping[StateKey, Any]:  # noqa: ARG002 - one state for all
-        """Return the state of a kernel that has nothing."""
+        """Return the state of an empty kernel."""
         return {(NAME, None): IpvsState({})}
 
     def unseen(self, state: Any) -> str:
-        """Return what was not looked at; empty for nothing."""
+        """Return which objects were not read; empty if they were."""
         return "virtual servers (ipvsadm -Sn)" if state is None or state.servers is None else ""
 
     def printed(self, wanted: PrintScope) -> Iterator[Print]:
@@ -239,7 +239,7 @@ class Ipvs(KeyedLanguage):
         yield Print("ipvsadm.save", format_servers(servers), "ipvsadm")
 
     def shapes(self, content: Mapping[Any, Any]) -> Iterator[Shape]:
-        """Yield what each server needs of the kernel: its protocol, its scheduler."""
+        """Yield the kernel features that each server needs: its protocol and its scheduler."""
         for key, value in content.items():
             if isinstance(value, VirtualServer):
                 yield frozenset((NAME, f"protocol {key.frontend.protocol}", value.scheduler, value.engine))
@@ -248,7 +248,7 @@ class Ipvs(KeyedLanguage):
 
 
 def _timeouts(state: IpvsState | None, desired: Mapping[Any, Any]) -> Iterator[Change[TimeoutsKey, Timeouts]]:
-    """Yield the change of the timeouts; those that nobody wants, or nobody has read, stay."""
+    """Yield the change of the timeouts. A timeout that is not wanted, or was not read, stays as it is."""
     wanted = desired.get(TimeoutsKey())
     if state is None or state.timeouts is None or wanted is None:
         return

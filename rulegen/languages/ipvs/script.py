@@ -1,8 +1,8 @@
-"""The commands that make changes of virtual and real servers, in order; each knows how ipvsadm spells it.
+"""The commands for changes of virtual and real servers, in order, and their text for ipvsadm.
 
-A virtual server comes before its real servers, new real servers before old ones go. A real server of TCP that is not
-wanted any more keeps what it has: it gets weight 0, and goes when its connections have ended. The kernel itself is
-the list of those that are on their way out: a real server of weight 0 that nobody wants.
+A virtual server is added before its real servers, and new real servers before old ones are deleted. An unwanted TCP
+real server drains: it gets weight 0, and is deleted when its connections have ended. There is no other record of
+draining real servers than the kernel: an unwanted real server with weight 0 drains.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 
 class IpvsVerb(enum.Enum):
-    """What is done to a server; the value is ipvsadm's word for it."""
+    """The verb of a command; the value is the option of ipvsadm."""
 
     ADD_SERVICE = "-A"
     EDIT_SERVICE = "-E"
@@ -34,12 +34,12 @@ class IpvsVerb(enum.Enum):
 
 
 class IpvsCommand(NamedTuple):
-    """One thing to do, one netlink message.
+    """One command, which is one netlink message.
 
     Attributes:
-        verb: What.
-        key: To what: a VirtualServerKey for services, a RealServerKey for destinations.
-        value: What it becomes; None if it is deleted.
+        verb: The verb.
+        key: A VirtualServerKey for services, a RealServerKey for destinations.
+        value: The new value; None for a deletion.
     """
 
     verb: IpvsVerb
@@ -47,7 +47,7 @@ class IpvsCommand(NamedTuple):
     value: Value | None = None
 
     def __str__(self) -> str:
-        """Return it as a line for `ipvsadm -R`, which also takes edits and deletions."""
+        """Return the command as a line for `ipvsadm -R`, which also accepts edits and deletions."""
         if isinstance(self.key, RealServerKey):
             value = self.value if isinstance(self.value, RealServer) else None
             return f"{self.verb.value} {real_server_words(*self.key, value)}"
@@ -56,12 +56,12 @@ class IpvsCommand(NamedTuple):
 
 
 class IpvsScript(NamedTuple):
-    """Commands in order, in three parts with other work in between.
+    """Commands in order, in three parts with other writes between them.
 
     Attributes:
         grow: Servers that are added or changed.
-        settle: Real servers that get no new connections, or go, while their virtual server stays.
-        shrink: Virtual servers that go, their real servers with them.
+        settle: Real servers that drain or are deleted while their virtual server stays.
+        shrink: Virtual servers that are deleted together with their real servers.
     """
 
     grow: tuple[IpvsCommand, ...] = ()
@@ -70,7 +70,7 @@ class IpvsScript(NamedTuple):
 
 
 def script(changes: Iterable[Change[Key, Value]]) -> IpvsScript:
-    """Return the commands that make the changes; `as_drains` may have turned some deletions into weight 0."""
+    """Return the commands for changes; `as_drains` has replaced some deletions by weight 0."""
     changes = tuple(changes)
     gone = {change.key.frontend for change in changes if _is_virtual(change) and change.after is None}
     grow: list[IpvsCommand] = []
@@ -95,11 +95,10 @@ def script(changes: Iterable[Change[Key, Value]]) -> IpvsScript:
 
 
 def as_drains(changes: Iterable[Change[Key, Value]]) -> Iterator[Change[Key, Value]]:
-    """Yield the changes, but let real servers of TCP end what they have started.
+    """Yield the changes, with weight 0 instead of the deletion of TCP real servers that may have connections.
 
-    One that would be deleted although it has connections, or may have some, gets weight 0 instead; one that has it
-    already is left alone until its connections have ended. UDP and SCTP go at once, and so do all real servers of a
-    virtual server that goes.
+    A draining real server with weight 0 stays unchanged until its connections have ended. UDP and SCTP real servers are
+    deleted at once, as are all real servers of a deleted virtual server.
     """
     changes = tuple(changes)
     gone = {change.key.frontend for change in changes if _is_virtual(change) and change.after is None}
@@ -119,7 +118,7 @@ def as_drains(changes: Iterable[Change[Key, Value]]) -> Iterator[Change[Key, Val
 
 
 def draining(observed: Mapping[Key, Value], desired: Mapping[Key, Value]) -> tuple[RealServerKey, ...]:
-    """Return the real servers that are on their way out: of weight 0, unwanted, their virtual server wanted."""
+    """Return the draining real servers: unwanted, with weight 0, and of a wanted virtual server."""
     return tuple(
         sorted(
             key

@@ -1,4 +1,4 @@
-"""Virtual servers and real servers as keyed objects. Source: ipvsadm(8), linux/ip_vs.h."""
+"""Virtual and real servers as objects with keys. Source: ipvsadm(8), linux/ip_vs.h."""
 
 from __future__ import annotations
 
@@ -14,16 +14,16 @@ if TYPE_CHECKING:
 PERSISTENT = 0x1
 ONE_PACKET = 0x4
 SCHEDULER_FLAGS = 0x8 | 0x10 | 0x20
-"""The three flags that mean something to the scheduler alone."""
+"""The three flags whose meaning depends on the scheduler."""
 MH_PORT = 0x10
-"""mh: hash the client's port too."""
+"""Flag of the scheduler mh: hash the client's port too."""
 
 DRAINING = 0
-"""The weight of a real server that gets no new connections."""
+"""The weight of a real server that drains: it gets no new connections."""
 
 
 class Frontend(NamedTuple):
-    """What a virtual server answers on. Frontends of both families have an order: the family comes first."""
+    """The protocol, address and port of a virtual server. Frontends sort by family first."""
 
     family: Family
     protocol: Protocol
@@ -32,7 +32,7 @@ class Frontend(NamedTuple):
 
     @classmethod
     def of(cls, protocol: Protocol, address: Address, port: int) -> Frontend:
-        """Return the frontend with its family."""
+        """Return the frontend with the family of its address."""
         return cls(family_of(address), protocol, address, port)
 
     def __str__(self) -> str:
@@ -40,7 +40,7 @@ class Frontend(NamedTuple):
 
 
 class VirtualServerKey(NamedTuple):
-    """Key of a virtual server."""
+    """The key of a virtual server."""
 
     frontend: Frontend
 
@@ -60,7 +60,7 @@ class RealServerKey(NamedTuple):
 
 
 def _rank(key: object) -> tuple[object, ...]:
-    """Return by what keys are sorted: addresses of two families cannot be compared."""
+    """Return the sort key: addresses of different families cannot be compared."""
     if isinstance(key, RealServerKey):
         return key.frontend, key.address.version, key.address, key.port
     return tuple(key) if isinstance(key, tuple) else ()
@@ -77,14 +77,14 @@ class Forwarding(enum.Enum):
 
 @dataclass(frozen=True, slots=True)
 class VirtualServer:
-    """How a virtual server chooses.
+    """How a virtual server chooses a real server.
 
     Attributes:
         scheduler: Its kernel module is `ip_vs_` and this.
-        persistence_s: How long a client stays with a real server; None for not at all.
+        persistence_s: Seconds for which a client keeps its real server; None without persistence.
         scheduler_flags: Bits of SCHEDULER_FLAGS.
-        one_packet: Whether each UDP packet is scheduled by itself.
-        netmask: Length of the prefix that persistence takes for one client; None for all bits.
+        one_packet: Whether each UDP packet is scheduled alone.
+        netmask: Prefix length of the addresses that count as one client; None for all bits.
         engine: Persistence engine (`sip`); empty for none.
     """
 
@@ -97,7 +97,7 @@ class VirtualServer:
 
     @property
     def flags(self) -> int:
-        """The flags as the kernel has them (IP_VS_SVC_F_*), less its own."""
+        """The kernel's flags (IP_VS_SVC_F_*) without those that it sets itself."""
         persistent = 0 if self.persistence_s is None else PERSISTENT
         return persistent | self.scheduler_flags | (ONE_PACKET if self.one_packet else 0)
 
@@ -118,10 +118,10 @@ class VirtualServer:
 
 @dataclass(frozen=True, slots=True)
 class RealServer:
-    """How a real server is used.
+    """A real server of a virtual server.
 
     Attributes:
-        weight: Its share of new connections; 0 for none.
+        weight: Its share of new connections; 0 means none.
         forwarding: How packets reach it.
         upper, lower: Numbers of connections at which it gets no more, and again some; 0 for no bound.
         connections: Active and inactive ones now; None if nobody counted. An observation, so no part of equality.
@@ -142,30 +142,30 @@ Objects = dict[Key, Value]
 
 
 class TimeoutsKey(NamedTuple):
-    """Key of the timeouts: there is one object of the kind, for both families."""
+    """The key of the timeouts; there is one such object, for both families."""
 
     name: str = "IPVS"
 
 
 class Timeouts(NamedTuple):
-    """How long connections are remembered, in seconds; 0 says nothing about one."""
+    """The connection timeouts in seconds; 0 leaves a timeout as it is."""
 
     tcp: int = 0
     tcp_fin: int = 0
     udp: int = 0
 
     def over(self, other: Timeouts) -> Timeouts:
-        """Return these timeouts, and of the other those about which these say nothing."""
+        """Return these timeouts, with those of `other` in place of 0."""
         return Timeouts(*(mine or theirs for mine, theirs in zip(self, other, strict=True)))
 
 
 @dataclass(frozen=True, slots=True)
 class IpvsState:
-    """All that IPVS has.
+    """The state of IPVS.
 
     Attributes:
-        servers: Virtual and real servers, ours and others'; None if nobody looked.
-        timeouts: How long connections are remembered; None if nobody looked.
+        servers: Virtual and real servers, ours and foreign ones; None if they were not read.
+        timeouts: The connection timeouts; None if they were not read.
     """
 
     servers: Mapping[Key, Value] | None = None

@@ -1,4 +1,4 @@
-"""The print of IPVS: `ipvsadm -Sn`, which `ipvsadm -R` reads, and its line of timeouts. Source: ipvsadm(8)."""
+"""The text of IPVS: the format of `ipvsadm -Sn` and `ipvsadm -R`, and the line of timeouts. Source: ipvsadm(8)."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ _FLAG_BITS = {
 }
 _NAMED_FLAGS = {"sh": ("sh-fallback", "sh-port", "flag-3"), "mh": ("mh-fallback", "mh-port", "flag-3")}
 _FIRST = re.compile(r"^(?!#)(?=[^\n]*\S)[^\n]*", re.MULTILINE)
-"""The first line that says something."""
+"""The first line with content."""
 _TIMEOUTS = re.compile(r"\s*Timeout \(tcp tcpfin udp\): ([0-9]{1,10}) ([0-9]{1,10}) ([0-9]{1,10})\s*\Z")
 
 
@@ -76,30 +76,30 @@ def read(text: str, source: str) -> Objects:
 
 
 def is_dump(text: str) -> bool:
-    """Whether the text looks like a print of `ipvsadm -Sn`."""
+    """Whether the text looks like the output of `ipvsadm -Sn`."""
     match = _FIRST.search(text)
     first = match[0] if match else ""
     return bool(re.match(r"-A (?:-[tuf]|--\w+-service|--fwmark-service) ", first))
 
 
 def read_timeouts(text: str) -> Timeouts | None:
-    """Return what `ipvsadm -Ln --timeout` printed; None if the text is none of that."""
+    """Return the timeouts that `ipvsadm -Ln --timeout` printed; None for other text."""
     match = _TIMEOUTS.match(text)
     return Timeouts(*(int(number) for number in match.groups())) if match else None
 
 
 def format_timeouts(timeouts: Timeouts) -> str:
-    """Return them as `ipvsadm -Ln --timeout` prints them."""
+    """Return the timeouts as `ipvsadm -Ln --timeout` prints them."""
     return f"Timeout (tcp tcpfin udp): {timeouts.tcp} {timeouts.tcp_fin} {timeouts.udp}\n"
 
 
 def format_servers(objects: Mapping[Key, Value]) -> str:
-    """Return the servers as `ipvsadm -R` loads them, each virtual server with its real ones behind it."""
+    """Return the input of `ipvsadm -R`: each virtual server, followed by its real servers."""
     return "".join(f"{line}\n" for line in _lines(objects))
 
 
 def virtual_server_words(frontend: Frontend, value: VirtualServer | None = None) -> str:
-    """Return a virtual server as arguments of ipvsadm; without a value, what only names it."""
+    """Return a virtual server as arguments of ipvsadm; without a value, only the arguments that identify it."""
     words = [_SERVICE_WORDS[frontend.protocol], join_host_port(frontend.address, frontend.port)]
     if value is None:
         return " ".join(words)
@@ -120,7 +120,7 @@ def virtual_server_words(frontend: Frontend, value: VirtualServer | None = None)
 
 
 def real_server_words(frontend: Frontend, address: Address, port: int, value: RealServer | None = None) -> str:
-    """Return a real server as arguments of ipvsadm; without a value, what only names it."""
+    """Return a real server as arguments of ipvsadm; without a value, only the arguments that identify it."""
     words = [virtual_server_words(frontend), "-r", join_host_port(address, port)]
     if value is not None:
         words += [_FORWARDING_WORDS[value.forwarding], "-w", str(value.weight)]
@@ -138,7 +138,7 @@ def _lines(objects: Mapping[Key, Value]) -> Iterator[str]:
 
 
 def _read_line(line: str) -> dict[Key, Value]:
-    """Return what a line tells; nothing for one of a firewall mark.
+    """Return the object of a line; None for a virtual server of a firewall mark.
 
     Raises:
         ValueError, KeyError, StopIteration: It is no such line.
@@ -211,7 +211,7 @@ def _host_port(text: str) -> tuple[Address, int]:
 
 
 def _netmask_length(text: str) -> int | None:
-    """Return the length that a netmask tells: IPv4 dotted, IPv6 a number; None for all bits.
+    """Return the prefix length of a netmask, dotted for IPv4 and a number for IPv6; None for all bits.
 
     Raises:
         ValueError: It is none.
