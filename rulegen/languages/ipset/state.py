@@ -1,7 +1,7 @@
 """Sets and entries as objects with keys, and their text in the format of `ipset save` and `ipset restore`.
 
 Source: ipset(8). An entry is the text that the tool prints: `10.96.0.1,tcp:443`, `30080`, or
-`10.0.0.1,tcp:80,192.0.2.0/24`. The tool leaves out a prefix length of all bits, and writes IPv6 addresses as in RFC 5952.
+`10.0.0.1,tcp:80,192.0.2.0/24`. It leaves out a prefix length of all bits, and writes IPv6 addresses as in RFC 5952.
 """
 
 from __future__ import annotations
@@ -73,10 +73,10 @@ class SetValue:
         return self.type.startswith("hash:")
 
     def with_room(self, count: int) -> SetValue:
-        """Return a set that holds so many entries: as it is where it does, else with room for as many again.
+        """Return the set itself if it has room for `count` entries, else one with room for about twice as many.
 
-        kube-proxy creates its sets again over what is there, which a kernel rejects where the room differs; so it is as
-        kube-proxy has it for as long as that is enough.
+        kube-proxy runs `create` for sets that exist, and the kernel rejects this if maxelem differs. So maxelem stays as
+        kube-proxy writes it while it is large enough.
         """
         if not self.is_hash or count <= self.maxelem:
             return self

@@ -138,10 +138,10 @@ def _lines(objects: Mapping[Key, Value]) -> Iterator[str]:
 
 
 def _read_line(line: str) -> dict[Key, Value]:
-    """Return the object of a line; None for a virtual server of a firewall mark.
+    """Return the object of a line with its key; nothing for a virtual server of a firewall mark.
 
     Raises:
-        ValueError, KeyError, StopIteration: It is no such line.
+        ValueError, KeyError, StopIteration: The line has another format.
     """
     words = iter(line.split())
     verb, kind, name = next(words), next(words), next(words)
