@@ -75,8 +75,8 @@ class SetValue:
     def with_room(self, count: int) -> SetValue:
         """Return the set itself if it has room for `count` entries, else one with room for about twice as many.
 
-        kube-proxy runs `create` for sets that exist, and the kernel rejects this if maxelem differs. So maxelem stays as
-        kube-proxy writes it while it is large enough.
+        kube-proxy runs `create` for sets that exist, and the kernel rejects this if maxelem differs. So maxelem stays
+        as kube-proxy writes it while it is large enough.
         """
         if not self.is_hash or count <= self.maxelem:
             return self
