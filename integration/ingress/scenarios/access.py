@@ -16,6 +16,7 @@ _ALICE, _BOB = pair("alice", _CA), pair("bob", _CA)
 _STRANGER = pair("alice", pair("ca-of-strangers"))
 _BETWEEN = pair("ca-between", _CA)
 _FAR = pair("carol", _BETWEEN)
+_FARTHER = pair("dave", pair("ca-below", _BETWEEN))
 
 
 def _certified(host: str, annotations: dict[str, str] | None = None, *, secret: str = "ca") -> list[Document]:
@@ -129,9 +130,13 @@ _TLS = [
         [
             *_certified("mtls-depth.test", {"auth-tls-verify-depth": "0"}),
             *_certified("mtls-depth1.test", {"auth-tls-verify-depth": "1"}),
+            *_certified("mtls-depth2.test", {"auth-tls-verify-depth": "2"}),
         ],
-        Ask(host="mtls-depth.test", tls=True, identity=_FAR, want={"status": 400}),
+        # As in ingress-nginx, 0 stands for the default, which is 1.
+        Ask(host="mtls-depth.test", tls=True, identity=_FAR, want={"status": 200}),
         Ask(host="mtls-depth1.test", tls=True, identity=_FAR, want={"status": 200}),
+        Ask(host="mtls-depth1.test", tls=True, identity=_FARTHER, want={"status": 400}),
+        Ask(host="mtls-depth2.test", tls=True, identity=_FARTHER, want={"status": 200}),
     ),
     plain(
         "mtls-match-cn",
@@ -164,6 +169,42 @@ _TLS = [
                         "ssl-client-issuer-dn": "CN=ca",
                     }
                 },
+            },
+        ),
+    ),
+    plain(
+        "mtls-and-auth-url",
+        _certified(
+            "mtls-asked.test",
+            {
+                "auth-url": "http://auth.default.svc.cluster.local/",
+                "auth-response-headers": "X-Seen",
+                "auth-tls-pass-certificate-to-upstream": "true",
+            },
+        ),
+        Ask(
+            host="mtls-asked.test",
+            tls=True,
+            identity=_ALICE,
+            headers={"ssl-client-issuer-dn": "FORGED"},
+            want={
+                "status": 200,
+                "judge_sees": {
+                    "headers": {
+                        "ssl-client-verify": "SUCCESS",
+                        "ssl-client-subject-dn": "CN=alice",
+                        "ssl-client-issuer-dn": "CN=ca",
+                        "ssl-client-cert": "~^-----BEGIN%20CERTIFICATE-----%0A",
+                    }
+                },
+            },
+        ),
+        Ask(
+            host="mtls-asked.test",
+            headers={"ssl-client-verify": "SUCCESS", "ssl-client-issuer-dn": "CN=ca", "ssl-client-cert": "FORGED"},
+            want={
+                "status": 200,
+                "judge_sees": {"absent": ["ssl-client-verify", "ssl-client-issuer-dn", "ssl-client-cert"]},
             },
         ),
     ),

@@ -53,10 +53,11 @@ def _reached(stage: Stage) -> object:
     if not auth or not errors:
         return f"no internal locations: {auth} {errors}"
     wrong = []
-    for host, service in (("hostile.test", "10.244.2.1"), ("hostile-scripts.test", "")):
+    assert stage.facts is not None
+    for host, service in (("hostile.test", "other"), ("hostile-scripts.test", "")):
         for target in (*auth, *errors, "/other"):
             reply = stage.client.ask_one(Ask(host=host, path="/evil", headers=answering({"X-Accel-Redirect": target})))
-            is_own = "SERVER_SOFTWARE" in reply.json if not service else reply.json.get("address") == service
+            is_own = stage.facts.owner(reply) == ("default", service) if service else "SERVER_SOFTWARE" in reply.json
             if reply.status != 200 or not is_own or reply.all("X-Accel-Redirect"):
                 wrong.append(f"{host} {target}: {reply.status} {reply.headers} {reply.body[:200]!r}")
     return wrong
@@ -124,7 +125,22 @@ _BOTH = World(
     flags={"http-port": "1080", "https-port": "1443"},
     documents=(objects.config_map("named", {"Server": "own"}),),
 )
-_ANYBODY = World(name="trusting-anybody", config={"use-forwarded-headers": "true"})
+_ANYBODY = World(
+    name="trusting-anybody",
+    config={
+        "use-forwarded-headers": "true",
+        "forwarded-host-header": "X-Host-Outside",
+        "default-type": "text/plain",
+        "disable-ipv6-dns": "true",
+        "enable-multi-accept": "false",
+        "grpc-buffer-size-kb": "16",
+        "gzip-disable": "Old[0-9]$",
+        "gzip-min-length": "100",
+        "ssl-early-data": "true",
+        "use-gzip": "true",
+        "worker-cpu-affinity": "auto",
+    },
+)
 
 _OUTSIDE = [
     _in(
@@ -297,6 +313,38 @@ _OUTSIDE = [
             headers={"X-Forwarded-For": _CLIENT},
             want=_seen(X_Real_IP=CLIENT_V6, X_Forwarded_For=CLIENT_V6),
         ),
+    ),
+    _in(
+        _ANYBODY,
+        "the-header-with-the-host-has-the-name-that-is-set",
+        [site("host-header.test"), site("host-https.test", {"force-ssl-redirect": "true"})],
+        Ask(
+            host="host-header.test",
+            headers={"X-Host-Outside": "front.test", "X-Forwarded-Host": "forged.test"},
+            want=_seen(X_Forwarded_Host="front.test", X_Original_Forwarded_Host="forged.test"),
+        ),
+        Ask(
+            host="host-https.test",
+            path="/x",
+            headers={"X-Host-Outside": "front.test", "X-Forwarded-Host": "forged.test"},
+            want={"status": 308, "location": "https://front.test/x"},
+        ),
+    ),
+    _in(
+        _ANYBODY,
+        "browsers-that-get-no-compressed-answers",
+        [site("zipped.test"), site("typed.test", {"temporal-redirect": "/new", "temporal-redirect-code": "300"})],
+        Ask(
+            host="zipped.test",
+            headers={"Accept-Encoding": "gzip", "User-Agent": "New"},
+            want={"status": 200, "headers": {"Content-Encoding": "gzip"}},
+        ),
+        Ask(
+            host="zipped.test",
+            headers={"Accept-Encoding": "gzip", "User-Agent": "Old7"},
+            want={"status": 200, "headers_absent": ["Content-Encoding"]},
+        ),
+        Ask(host="typed.test", want={"status": 300, "headers": {"Content-Type": "text/plain"}}),
     ),
     trusting(
         "each-forwarded-header-alone",

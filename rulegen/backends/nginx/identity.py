@@ -69,7 +69,7 @@ def _port(settings: Settings, https_port: int) -> Iterator[Node]:
 
 
 def _host(settings: Settings) -> Iterator[Node]:
-    """Yield the host: of the header Host, else of X-Forwarded-Host."""
+    """Yield the host: of the header Host, else of the one that the load balancer sends."""
     if not settings.use_forwarded_headers:
         yield _constant("best_http_host", variable("this_host"))
         yield _constant("redirect_host", variable("host"))
@@ -78,7 +78,8 @@ def _host(settings: Settings) -> Iterator[Node]:
     for name, pattern in (("host", r"[^, ]+"), ("name", r"\[[^\]]*\]|[^,: ]+")):
         entry = Entry(f"^ *(?<first_{name}>{pattern})", variable(f"first_{name}"), KeyKind.REGEX)
         parts = (Entry("default", "", KeyKind.FIXED), entry)
-        yield Directive("map", (variable("http_x_forwarded_host"), f"$forwarded_{name}"), parts)
+        received = variable(header_variable(settings.forwarded_host_header))
+        yield Directive("map", (received, f"$forwarded_{name}"), parts)
     yield _fallback("best_http_host", variable("forwarded_host"), variable("this_host"))
     yield _fallback("redirect_host", variable("forwarded_name"), variable("host"))
 

@@ -58,6 +58,8 @@ def main_nodes(defaults: HttpDefaults) -> list[Node]:
         Directive("pid", ("run/nginx.pid",)),
         Directive("error_log", ("logs/error.log", settings.error_log_level)),
     ]
+    if settings.worker_cpu_affinity:
+        nodes.append(Directive("worker_cpu_affinity", tuple(settings.worker_cpu_affinity.split())))
     return nodes
 
 
@@ -65,7 +67,7 @@ def events_nodes(settings: Settings) -> list[Node]:
     """Return what the block `events` holds."""
     return [
         Directive("worker_connections", (str(settings.max_worker_connections),)),
-        Directive("multi_accept", ("on",)),
+        Directive("multi_accept", (_on(settings.enable_multi_accept),)),
     ]
 
 
@@ -131,6 +133,7 @@ def _clients(defaults: HttpDefaults) -> Iterator[Node]:
     settings = defaults.settings
     number, size = settings.large_client_header_buffers
     yield Directive("server_tokens", ("on" if settings.server_tokens else "off",))
+    yield Directive("default_type", (settings.default_type,))
     yield Directive("keepalive_timeout", (f"{settings.keep_alive}s",))
     yield Directive("keepalive_requests", (str(settings.keep_alive_requests),))
     yield Directive("client_header_timeout", (f"{settings.client_header_timeout}s",))
@@ -171,7 +174,8 @@ def _proxy(settings: Settings) -> Iterator[Node]:
         yield Directive(f"{module}_next_upstream_tries", (str(settings.proxy_next_upstream_tries),))
         # A request that has waited as long as a backend may take is not sent to the next one.
         yield Directive(f"{module}_next_upstream_timeout", (f"{limit}s",))
-        yield Directive(f"{module}_buffer_size", (spell_size(size),))
+        grpc_size = settings.grpc_buffer_size_kb << 10 if module == "grpc" else 0
+        yield Directive(f"{module}_buffer_size", (spell_size(grpc_size or size),))
         if module == "grpc":
             continue
         yield Directive(f"{module}_buffering", (settings.proxy_buffering,))
@@ -216,6 +220,7 @@ def _tls(settings: Settings) -> Iterator[Node]:
         yield Directive("ssl_session_cache", (f"shared:tls{size}:{size}",))
     else:
         yield Directive("ssl_session_cache", ("off",))
+    yield Directive("ssl_early_data", (_on(settings.ssl_early_data),))
     yield Directive("ssl_buffer_size", (spell_size(settings.ssl_buffer_size),))
 
 
@@ -224,6 +229,8 @@ def _gzip(settings: Settings) -> Iterator[Node]:
         yield Directive("gzip", ("on",))
         yield Directive("gzip_comp_level", (str(settings.gzip_level),))
         yield Directive("gzip_http_version", ("1.1",))
+        if settings.gzip_disable:
+            yield Directive("gzip_disable", (settings.gzip_disable,))
         yield Directive("gzip_min_length", (str(settings.gzip_min_length),))
         if settings.gzip_types:  # text/html is compressed in any case
             yield Directive("gzip_types", settings.gzip_types)

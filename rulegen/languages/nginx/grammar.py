@@ -151,6 +151,7 @@ _READ: Final = (
     ((_TEXT,), "proxy_ssl_certificate_key proxy_ssl_name return ssl_certificate ssl_certificate_key sub_filter"),
     ((_LITERAL,), "allow auth_request deny fastcgi_hide_header fastcgi_index fastcgi_pass_header"),
     ((_LITERAL,), "fastcgi_split_path_info geo grpc_hide_header grpc_pass_header limit_except listen location mirror"),
+    ((_LITERAL,), "gzip_disable"),
     ((_LITERAL,), "proxy_hide_header proxy_pass_header resolver server server_name set_real_ip_from upstream"),
 )
 """How arguments are read, in their order, the last for all that follow; what is not named takes words only."""

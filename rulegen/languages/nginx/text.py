@@ -33,6 +33,7 @@ LITERAL_DIRECTIVES: Final = frozenset(
         "fastcgi_split_path_info",
         "geo",
         "grpc_hide_header",
+        "gzip_disable",
         "grpc_pass_header",
         "include",
         "limit_except",

@@ -205,6 +205,26 @@ def test_a_name_has_the_default_certificate_if_its_wildcard_has():
     assert "return 308" in text
 
 
+def test_a_listed_host_without_secret_has_the_default_certificate():
+    made = compiled(
+        *WEB,
+        secret("b", tls_crt=certificate("site.test"), tls_key=key_pem()),
+        ingress("site", rule("site.test"), tls=[tls("", "site.test"), tls("b", "site.test")]),
+    )
+    assert "ssl_certificate " not in text_of(made)
+    assert "return 308" in text_of(made)
+
+
+@pytest.mark.parametrize(("hosts", "is_used"), [(("site.test",), True), ((), False), (("other.test",), False)])
+def test_a_common_name_counts_for_a_listed_host_only(hosts, is_used):
+    made = compiled(
+        *WEB,
+        secret("a", tls_crt=certificate(common_name="site.test"), tls_key=key_pem()),
+        ingress("site", rule("site.test"), tls=[tls("a", *hosts)]),
+    )
+    assert ("ssl_certificate secrets/" in text_of(made)) is is_used
+
+
 def test_a_secret_of_another_namespace_is_not_used():
     made = compiled(
         *WEB,

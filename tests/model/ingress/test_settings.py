@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 
 from rulegen.model.ingress.values.configmap import read_settings
 from rulegen.model.ingress.values.settings import OTHER_NAMES, SETTINGS, Settings
+from tests.ingress_strategies import WEB, compiled, settings_map, site
 
 KEYS = sorted({*SETTINGS, *OTHER_NAMES})
 
@@ -53,3 +54,14 @@ def test_a_key_without_one_of_its_letters_gets_a_question(key: str, data: st.Dat
 )
 def test_either_key_switches_the_access_log_off(texts: dict[str, str], logs: bool) -> None:
     assert read_settings(texts, Settings()).settings.logs_access is logs
+
+
+@pytest.mark.parametrize(
+    ("texts", "asks"),
+    [({}, True), ({"disable_ipv6_dns": "true"}, False), ({"disable_ipv6": "true"}, False)],
+)
+def test_names_are_resolved_to_ipv6_unless_either_key_says_no(texts: dict[str, str], asks: bool) -> None:
+    made = compiled(*WEB, site(auth_url="http://outside.example.com/"), settings_map(**texts))
+    files = made.configuration.files["nginx.conf"]
+    assert "resolver " in files
+    assert ("ipv6=off" not in files) is asks

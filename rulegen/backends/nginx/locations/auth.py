@@ -68,6 +68,8 @@ def auth_location(auth: ExternalAuth, server: Server, buffers: Mapping[str, str]
         headers += [
             ("ssl-client-verify", variable("ssl_client_verify")),
             ("ssl-client-subject-dn", variable("ssl_client_s_dn")),
+            ("ssl-client-issuer-dn", variable("ssl_client_i_dn")),
+            ("ssl-client-cert", variable("ssl_client_escaped_cert") if server.client_auth.pass_certificate else ""),
         ]
     own = {name.lower() for name, _ in auth.set_headers}
     headers = [pair for pair in headers if pair[0].lower() not in own] + list(auth.set_headers)

@@ -31,7 +31,8 @@ NAMES_OF_OWN_PORTS, NAMES_OF_OTHER_PORTS = "127.0.0.1", "127.0.0.2"
 
 def resolver(defaults: HttpDefaults, *servers: str) -> Directive:
     """Return who is asked for names."""
-    return Directive("resolver", (*servers, "valid=30s", *(() if defaults.has_ipv6 else ("ipv6=off",))))
+    asks_ipv6 = defaults.has_ipv6 and not defaults.settings.disable_ipv6_dns
+    return Directive("resolver", (*servers, "valid=30s", *(() if asks_ipv6 else ("ipv6=off",))))
 
 
 def resolver_of(defaults: HttpDefaults, port: int) -> Iterator[Node]:
@@ -48,7 +49,7 @@ def module_of(protocol: str) -> str:
 def tuning(policy: LocationPolicy, module: str, settings: Settings) -> Iterator[Node]:
     """Yield how a backend is spoken with, as far as one of nginx's modules can."""
     for name, words in _directives(policy.proxying, settings):
-        if module == "grpc" and name not in _GRPC_NAMES:
+        if module == "grpc" and (name not in _GRPC_NAMES or (name == "buffer_size" and settings.grpc_buffer_size_kb)):
             continue
         if module == "fastcgi" and name == "http_version":
             continue

@@ -90,10 +90,14 @@ class Certificates:
             missing, is_unread = [], False
             for index, entry in listed or enumerate(entries):
                 if not entry.secret_name:
+                    if listed:
+                        break
                     continue
                 name = ObjectName(owner.name.namespace, entry.secret_name)
                 certificate = self.of_secret(name)
-                if isinstance(certificate, Certificate) and (not host or certificate.covers(host)):
+                if isinstance(certificate, Certificate) and (
+                    not host or certificate.covers(host, by_common_name=bool(listed))
+                ):
                     if self.now is not None and (lapse := certificate.lapse(self.now)):
                         message = f"the certificate in Secret {name} {lapse}: clients will reject it"
                         self.reasons.append(owner.reason(Verdict.NOTE, f"spec.tls[{index}]", message))

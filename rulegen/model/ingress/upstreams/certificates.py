@@ -60,6 +60,7 @@ class Certificate:
         names: DNS names that it is for, in lower case, wildcards too.
         not_before, not_after: When it starts and ends.
         responder: The URL of the first OCSP responder that it names; empty for none.
+        has_alternative_names: Whether the names are those of the extension, and not its common name.
     """
 
     path: str
@@ -68,6 +69,7 @@ class Certificate:
     not_before: dt.datetime
     not_after: dt.datetime
     responder: str = ""
+    has_alternative_names: bool = True
 
     def lapse(self, now: dt.datetime) -> str:
         """Return why clients will reject it at a time; empty if they will not."""
@@ -75,8 +77,10 @@ class Certificate:
             return f"expired on {self.not_after:%Y-%m-%d}"
         return f"is valid from {self.not_before:%Y-%m-%d}" if now < self.not_before else ""
 
-    def covers(self, host: str) -> bool:
+    def covers(self, host: str, *, by_common_name: bool = True) -> bool:
         """Whether it is for a host: by its name, or by a wildcard for one label."""
+        if not (by_common_name or self.has_alternative_names):
+            return False
         _, dot, parent = host.partition(".")
         return host in self.names or bool(dot and f"*.{parent}" in self.names)
 
@@ -133,7 +137,7 @@ def certificate_of(chain: bytes, key: bytes) -> Certificate:
     if not fits:
         raise UnusableSecretError("tls.key is not the key of tls.crt")
     try:
-        names, not_before, not_after = _names(leaf), leaf.not_valid_before_utc, leaf.not_valid_after_utc
+        (names, has_names), not_before, not_after = _names(leaf), leaf.not_valid_before_utc, leaf.not_valid_after_utc
         responder = _responder(leaf)
         for number, certificate in enumerate(certificates):
             _ = list(certificate.extensions), certificate.subject, certificate.issuer  # OpenSSL reads them all too
@@ -143,7 +147,7 @@ def certificate_of(chain: bytes, key: bytes) -> Certificate:
             raise
         raise UnusableSecretError("tls.crt contains a certificate with unreadable fields") from None
     content = b"".join(certificate.public_bytes(encoding) for certificate in certificates) + encoded_key
-    return Certificate(path_of(content, "pem"), content, names, not_before, not_after, responder)
+    return Certificate(path_of(content, "pem"), content, names, not_before, not_after, responder, has_names)
 
 
 def _responder(leaf: x509.Certificate) -> str:
@@ -212,17 +216,19 @@ def _is_consistent(private: RSAPrivateKey) -> bool:
     return e > 2 and e * d % (p - 1) == 1 and e * d % (q - 1) == 1
 
 
-def _names(leaf: x509.Certificate) -> tuple[str, ...]:
-    """Return what a certificate is for, in lower case; its common name counts only where it has no other."""
+def _names(leaf: x509.Certificate) -> tuple[tuple[str, ...], bool]:
+    """Return what a certificate is for, in lower case, and whether it says so by alternative names.
+
+    Its common name counts only where it has no others.
+    """
     from cryptography import x509  # noqa: PLC0415
 
     try:
         extension = leaf.extensions.get_extension_for_class(x509.SubjectAlternativeName)
-        names = extension.value.get_values_for_type(x509.DNSName)
+        return tuple(name.lower() for name in extension.value.get_values_for_type(x509.DNSName)), True
     except x509.ExtensionNotFound:
         attributes = leaf.subject.get_attributes_for_oid(x509.oid.NameOID.COMMON_NAME)
-        names = [str(attribute.value) for attribute in attributes]
-    return tuple(name.lower() for name in names)
+        return tuple(str(attribute.value).lower() for attribute in attributes), False
 
 
 def read_authorities(secret: Secret) -> tuple[str, bytes]:

@@ -21,6 +21,7 @@ _LOG_VARIABLES: Final = (
     " upstream_response_time upstream_status uri"
 )
 LOG_VARIABLES: Final = frozenset(_LOG_VARIABLES.split())
+_MIME_TYPE: Final = r"[a-z0-9.+-]{1,60}/[a-z0-9.+-]{1,60}\Z"
 CURVES: Final = frozenset(
     {"X25519", "X448", "P-256", "P-384", "P-521", "prime256v1", "secp384r1", "secp521r1", "ffdhe2048", "ffdhe3072"}
 )
@@ -79,12 +80,26 @@ def log_format(text: str) -> str:
     return text
 
 
+def affinity(text: str) -> str:
+    """Return on which CPUs workers run: `auto`, with a mask of CPUs or not, or a mask for each worker."""
+    if text and not readers.re.match(r"(?:auto(?: [01]{1,128})?|[01]{1,128}(?: [01]{1,128}){0,63})\Z", text):
+        raise ValueError(f"{readers.quoted(text)} is neither auto nor masks of CPUs such as 0001 0010")
+    return text
+
+
+def mime_type(text: str) -> str:
+    """Return a MIME type."""
+    if not readers.re.match(_MIME_TYPE, text):
+        raise ValueError(f"{readers.quoted(text)} is not a MIME type")
+    return text
+
+
 def mime_types(text: str) -> tuple[str, ...]:
     """Return MIME types without text/html, which is compressed in any case."""
     words = tuple(dict.fromkeys(text.split()))
     for word in words:
-        if word != "*" and not readers.re.match(r"[a-z0-9.+-]{1,60}/[a-z0-9.+-]{1,60}\Z", word):
-            raise ValueError(f"{readers.quoted(word)} is not a MIME type")
+        if word != "*":
+            mime_type(word)
     return tuple(word for word in words if word != "text/html")
 
 

@@ -7,15 +7,17 @@ from functools import cache
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Final
 
-from rulegen.model.ingress.values import readers
+from rulegen.model.ingress.values import readers, regex
 from rulegen.model.ingress.values.readers import boolean, choice, integer, seconds, size
 from rulegen.model.ingress.values.setting import METADATA, Setting, headers_of_map, setting, setting_of
 from rulegen.model.ingress.values.setting_readers import (
     addresses,
+    affinity,
     connections,
     curves,
     header_buffers,
     log_format,
+    mime_type,
     mime_types,
     paths,
     patterns,
@@ -73,10 +75,13 @@ class Settings:
     # where nginx listens
     bind_address: tuple[str, ...] = setting_of(addresses, (), "addresses to listen on; none: all")
     disable_ipv6: bool = setting(boolean, "false")
+    disable_ipv6_dns: bool = setting(boolean, "false", "names are not resolved to IPv6 addresses")
     reuse_port: bool = setting(boolean, "true")
     # workers
     worker_processes: str = setting(workers, "auto", "number, or `auto`")
     max_worker_connections: int = setting(connections, "16384", other_name="worker-connections")
+    worker_cpu_affinity: str = setting_of(affinity, "", "`auto`, or a mask of CPUs for each worker")
+    enable_multi_accept: bool = setting(boolean, "true")
     max_worker_open_files: int = setting(integer(0, 10_000_000), "0", "0: 1048576")
     worker_shutdown_timeout: int = setting(seconds, "240")
     # clients
@@ -104,6 +109,9 @@ class Settings:
         closes=True,
     )
     forwarded_for_header: str = setting(readers.header_name, "X-Forwarded-For")
+    forwarded_host_header: str = setting(
+        readers.header_name, "X-Forwarded-Host", "needs `use-forwarded-headers`; the header with the host"
+    )
     compute_full_forwarded_for: bool = setting(boolean, "false", "needs `use-forwarded-headers`")
     generate_request_id: bool = setting(boolean, "true")
     proxy_add_original_uri_header: bool = setting(boolean, "false")
@@ -114,6 +122,7 @@ class Settings:
     proxy_buffering: str = setting(_ON_OFF, "off")
     proxy_request_buffering: str = setting(_ON_OFF, "on")
     proxy_buffer_size: int = setting(size(16 << 20), "4k")
+    grpc_buffer_size_kb: int = setting(integer(0, 1 << 14), "0", "for gRPC, in place of `proxy-buffer-size`; 0: that")
     proxy_buffers_number: int = setting(integer(2, 1024), "4")
     proxy_busy_buffers_size: int = setting(size(64 << 20), "8k")
     proxy_max_temp_file_size: int = setting(size(), "1024m")
@@ -161,6 +170,7 @@ class Settings:
     ssl_session_cache_size: int = setting(size(1 << 30, 64 << 10), "10m")
     ssl_session_tickets: bool = setting(boolean, "false")
     ssl_session_timeout: int = setting(seconds, "600")
+    ssl_early_data: bool = setting(boolean, "false", "TLS 1.3; such requests can be replayed")
     ssl_buffer_size: int = setting(size(1 << 20), "4k")
     ssl_reject_handshake: bool = setting(boolean, "false", "for server names that no Ingress has")
     enable_ocsp: bool = setting(
@@ -170,9 +180,11 @@ class Settings:
         " [nginx may connect to](#what-nginx-connects-to)",
     )
     # answers
+    default_type: str = setting(mime_type, "text/html", "of answers that nginx itself gives")
     use_gzip: bool = setting(boolean, "false")
     gzip_level: int = setting(integer(1, 9), "1")
     gzip_min_length: int = setting(integer(0, 1 << 30), "256")
+    gzip_disable: str = setting_of(regex.check, "", "expression for browsers that get no compressed answers")
     gzip_types: tuple[str, ...] = setting(mime_types, " ".join(GZIP_TYPES))
     hide_headers: tuple[str, ...] = setting_of(readers.header_names, (), "headers of backends that clients do not get")
     add_headers: tuple[tuple[str, str], ...] = headers_of_map(_HEADERS)

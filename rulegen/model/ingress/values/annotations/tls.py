@@ -14,6 +14,11 @@ def _proxy_protocols(text: str) -> str:
     return " ".join(choice("SSLv2", "SSLv3", *readers.PROTOCOLS)(word) for word in text.split())
 
 
+def _depth(text: str) -> int:
+    """Return how many certificates may be in a chain; 0 stands for the default."""
+    return integer(0, 100)(text) or 1
+
+
 def _client_subject(text: str) -> str:
     """Return what a client's subject must match: `CN=` and an expression, all of it an expression."""
     if not text.startswith("CN="):
@@ -43,7 +48,7 @@ AUTH_TLS_VERIFY_CLIENT: Final = Annotation(
     needs=(AUTH_TLS_SECRET,),
 )
 AUTH_TLS_VERIFY_DEPTH: Final = Annotation(
-    "auth-tls-verify-depth", integer(0, 100), "0–100, default 1", CLOSE, default=1
+    "auth-tls-verify-depth", _depth, "0–100, default 1; 0 means 1", CLOSE, default=1
 )
 AUTH_TLS_MATCH_CN: Final = Annotation(
     "auth-tls-match-cn", _client_subject, "`CN=` and a regular expression", CLOSE, default="", needs=(AUTH_TLS_SECRET,)
@@ -76,5 +81,5 @@ PROXY_SSL_SERVER_NAME: Final = Annotation(
 )
 PROXY_SSL_VERIFY: Final = Annotation("proxy-ssl-verify", choice("on", "off"), "`on`, `off`", CLOSE, default="off")
 PROXY_SSL_VERIFY_DEPTH: Final = Annotation(
-    "proxy-ssl-verify-depth", integer(0, 100), "0–100, default 1", CLOSE, default=1
+    "proxy-ssl-verify-depth", _depth, "0–100, default 1; 0 means 1", CLOSE, default=1
 )
