@@ -1,7 +1,8 @@
 """The entry point: arguments, exit codes, errors as one line. Lower layers do the work.
 
 Exit codes: 0 success (with --detailed-exitcode: no changes); 1 an error, including wrong usage; 2 changes, only with
---detailed-exitcode; 130 interrupted. If the reader of the output ends, SIGPIPE ends the command (141 in a shell).
+--detailed-exitcode; 3 not served as written, only with --strict; 130 interrupted. If the reader of the output ends,
+SIGPIPE ends the command (141 in a shell).
 """
 
 from __future__ import annotations
@@ -18,12 +19,13 @@ import click
 from rulegen import __version__
 from rulegen.cli.terminal.console import complain
 from rulegen.cli.terminal.streams import ends_with_its_reader, open_streams
+from rulegen.cli.wiring.strict import NotAsWrittenError
 from rulegen.errors import ApplyError, RulegenError
 
 if TYPE_CHECKING:
     from rulegen.cli.command_tables import CommandTables
 
-ERROR, INTERRUPTED = 1, 130
+ERROR, NOT_AS_WRITTEN, INTERRUPTED = 1, 3, 130
 
 _COMMANDS = {
     "plan": "Show what would change on a node.",
@@ -120,7 +122,7 @@ def _report(error: RulegenError) -> int:
             complain(f"{title}: {'; '.join(lines) or 'nothing'}\n")
     if error.hint:
         complain(f"Next: {error.hint}\n")
-    return ERROR
+    return NOT_AS_WRITTEN if isinstance(error, NotAsWrittenError) else ERROR
 
 
 def _complain(message: str) -> None:

@@ -99,8 +99,11 @@ def _item(path: str, before: str | None, after: str | None, names: Mapping[str, 
     )
 
 
+_SECRET_KINDS: Final = {"htpasswd": "password file", "crl": "list of revoked certificates"}
+
+
 def _secret(path: str, before: object, after: object) -> Item:
-    kind = "password file" if path.endswith(".htpasswd") else "certificate"
+    kind = _SECRET_KINDS.get(path.rpartition(".")[2], "certificate")
     line = Line("+" if before is None else "-", f"{path} ({kind}; its content is not shown)")
     action = _action(before, after)
     return Item(action=action, language=LANGUAGE, family="", kind="secret", name=path, lines=(line,))

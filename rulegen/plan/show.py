@@ -68,6 +68,11 @@ class Report:
     is_partial: bool = False
     cleanup: bool = False
 
+    @property
+    def deviations(self) -> int:
+        """How many reasons say that something is not served as written."""
+        return sum(reason.verdict.deviates for reason in self.reasons)
+
 
 def summary(plan: Plan, report: Report) -> str:
     """Return the last line: the number of changes."""

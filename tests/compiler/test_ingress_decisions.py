@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from rulegen.errors import ConfigError
 from rulegen.kube.objects import structs as k
 from rulegen.kube.objects.names import ObjectName
 from rulegen.kube.selector import parse_selector
@@ -259,6 +258,12 @@ BROKEN = [
     {"whitelist-source-range": ""},
     {"allowlist-source-range": "10.0.0.0/8,,x"},
     {"denylist-source-range": "everyone"},
+    {"limit-rps": "many"},
+    {"limit-rpm": "1.5"},
+    {"limit-connections": "ten"},
+    {"custom-headers": "gone"},
+    {"custom-headers": "headers"},
+    {"custom-headers": "framing"},
     {"proxy-ssl-secret": "gone"},
     {"proxy-ssl-secret": "users"},
     {"proxy-ssl-secret": "key-alone"},
@@ -374,9 +379,85 @@ def test_who_may_of_one_and_of_all(own, everywhere, expected):
     assert re.findall(r"(?:allow|deny) [^;]+", text_of(result)) == expected
 
 
-def test_an_unreadable_setting_that_keeps_out_stops_everything():
-    with pytest.raises(ConfigError, match="whitelist-source-range"):
-        compiled(*GROUND, config_map(SETTINGS.name, {"whitelist-source-range": "10.0.0.300"}, SETTINGS.namespace))
+@pytest.mark.parametrize(
+    ("data", "own", "is_closed"),
+    [
+        ({"whitelist-source-range": "10.0.0.300"}, {}, True),
+        ({"whitelist-source-range": "10.0.0.300"}, {"allowlist-source-range": "10.0.0.0/8"}, False),
+        ({"whitelist-source-range": ""}, {}, False),
+        ({"denylist-source-range": "everyone"}, {}, True),
+        ({"denylist-source-range": "everyone"}, {"denylist-source-range": "10.0.0.0/8"}, False),
+        ({"denylist-source-range": " "}, {}, False),
+        ({"block-cidrs": "10.0.0.0/8, x"}, {"allowlist-source-range": "10.0.0.0/8"}, True),
+        ({"block-user-agents": "~("}, {}, True),
+        ({"proxy-real-ip-cidr": "10.0.0.0/99"}, {}, True),
+        ({"bind-address": "everywhere"}, {}, True),
+        ({"global-auth-url": "http://localhost/"}, {}, True),
+        ({"global-auth-url": "http://localhost/"}, {"enable-global-auth": "false"}, False),
+        ({"global-auth-url": "http://localhost/"}, EXTERNAL, False),
+    ],
+)
+def test_a_setting_that_keeps_out_and_cannot_be_used_closes_whom_it_guards(data, own, is_closed):
+    """It is one fault of one key: reported once, where it was written."""
+    result = compiled(
+        *GROUND,
+        ingress("site", rule("site.test"), annotations=own),
+        config_map(SETTINGS.name, data, SETTINGS.namespace),
+    )
+    assert (re.search(r"_pass \S", text_of(result)) is None) is is_closed
+    (reason,) = (reason for reason in result.model.reasons if reason.about is None)
+    assert reason.path == f"ConfigMap {SETTINGS}"
+    assert reason.verdict is (
+        Verdict.IGNORED if data in ({"whitelist-source-range": ""}, {"denylist-source-range": " "}) else Verdict.CLOSED
+    )
+
+
+@pytest.mark.parametrize(
+    ("own", "written"),
+    [({}, []), ({"limit-rate": "0"}, ["limit_rate 0;"]), ({"limit-rate": "7"}, ["limit_rate 7k;"]),
+     ({"limit-rate": "much"}, []), ({"limit-rate-after": "0"}, ["limit_rate_after 0;"])],
+)  # fmt: skip
+def test_the_limit_of_one_goes_over_that_of_all(own, written):
+    everywhere = settings_map(limit_rate="5", limit_rate_after="3", proxy_buffering="on")
+    result = compiled(*GROUND, everywhere, ingress("site", rule("site.test"), annotations=own))
+    assert re.findall(r"limit_rate[^;]*;", text_of(result)) == written
+    assert "limit_rate 5k;" in result.configuration.files["nginx.conf"]
+
+
+def test_one_bad_address_to_listen_on_does_not_open_all_others():
+    result = compiled(*GROUND, settings_map(bind_address="127.0.0.2, 10.0.0.300"), site())
+    assert re.findall(r"listen ([^ ;]+)", text_of(result)) == ["127.0.0.2:8080", "127.0.0.2:8443"]
+    (reason,) = (reason for reason in result.model.reasons if reason.about is None)
+    assert "10.0.0.300" in reason.message
+
+
+@pytest.mark.parametrize(
+    ("settings", "annotations", "is_served"),
+    [
+        ({}, {"auth-url": "http://api.default.svc/"}, True),
+        ({"annotations_risk_level": "High"}, {"auth-url": "http://api.default.svc/"}, True),
+        ({"annotations_risk_level": "Medium"}, {"auth-url": "http://api.default.svc/"}, False),
+        ({"annotations_risk_level": "Medium"}, {"rewrite-target": "/x"}, True),
+        ({"annotations_risk_level": "Low"}, {"rewrite-target": "/x"}, False),
+        ({"annotations_risk_level": "Low"}, {"use-regex": "true"}, True),
+        ({"annotations_risk_level": "low"}, {"rewrite-target": "/x"}, False),
+        ({"annotation_value_word_blocklist": "load_module, _by_lua,"}, {"rewrite-target": "/x"}, True),
+        ({"annotation_value_word_blocklist": "load_module, _by_lua"}, {"app-root": "/x_by_lua_y"}, False),
+        ({"annotation_value_word_blocklist": "_by_lua"}, {"other.example.com/a": "x_by_lua_y"}, True),
+    ],
+)
+def test_an_ingress_with_what_the_settings_forbid_is_rejected(settings, annotations, is_served):
+    result = compiled(*GROUND, settings_map(**settings), ingress("site", rule("site.test"), annotations=annotations))
+    assert ("site.test" in result.model.servers) is is_served
+    assert (Verdict.REJECTED in verdicts(result)) is not is_served
+
+
+def test_a_canary_with_client_certificates_asks_for_them_on_its_host():
+    canary = {"canary": "true", "canary-weight": "10", "auth-tls-secret": "ca"}
+    result = compiled(
+        *GROUND, site(), ingress("canary", rule("site.test", path(to="api")), annotations=canary, created=None)
+    )
+    assert "ssl_verify_client on;" in text_of(result)
 
 
 # -- canaries ----------------------------------------------------------------------------------------------------------

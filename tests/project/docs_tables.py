@@ -46,7 +46,7 @@ def settings() -> str:
 
     def rows() -> Iterator[tuple[str, ...]]:
         for key, known in SETTINGS.items():
-            closing = ["**an invalid value is an error**"] * known.closes
+            closing = [f"**if invalid, {known.guards.value}**"] * bool(known.guards.value)
             yield f"`{key}`", known.default, "; ".join([*[known.documentation] * bool(known.documentation), *closing])
         for name, key in OTHER_NAMES.items():
             yield f"`{name}`", "", f"another name of `{key}`"

@@ -287,8 +287,8 @@ _SIZES = [
             path="/status/404",
             want={"status": 404, "header_count": {"Strict-Transport-Security": 1}},
         ),
-        # The certificate that was made up for it proves nothing to a browser.
-        Ask(host="nohsts.test", tls=True, want={"status": 200, "headers_absent": ["Strict-Transport-Security"]}),
+        Ask(host="nohsts.test", tls=True, want={"status": 200, "header_count": {"Strict-Transport-Security": 1}}),
+        Ask(host="unknown.test", tls=True, want={"status": 404, "headers_absent": ["Strict-Transport-Security"]}),
     ),
 ]
 

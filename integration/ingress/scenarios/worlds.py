@@ -82,6 +82,7 @@ _GLOBAL = [
                 Ask(host=host, source=SECOND_CLIENT, want={"status": 403}),
                 Ask(host=host, headers={"User-Agent": "An EVIL one"}, want={"status": 403}),
                 Ask(host=host, headers={"User-Agent": "Exactly This"}, want={"status": 403}),
+                Ask(host=host, headers={"User-Agent": "exactly THIS"}, want={"status": 403}),
                 Ask(host=host, headers={"User-Agent": "Not Exactly This"}, want={"status": 200}),
                 Ask(host=host, headers={"Referer": "https://spam.test/"}, want={"status": 403}),
             )

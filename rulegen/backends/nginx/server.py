@@ -53,6 +53,8 @@ def _server(server: Server, defaults: HttpDefaults, texts: Sequence[LocationText
     names = [_name(host) for host in (server.host, *server.aliases)]
     block.append(Directive("server_name", tuple(names)))
     block += _tls(server, defaults)
+    if not server.host:  # HSTS is for hosts that an Ingress names
+        block.append(Directive("set", ("$is_other_host", "1")))
     if defaults.settings.logs_ingress and len(server.ingresses) == 1:
         block.append(Directive("set", ("$ingress", str(server.ingresses[0]))))
     block += _guards(server, defaults)
@@ -120,11 +122,9 @@ def _tls(server: Server, defaults: HttpDefaults) -> Iterator[Node]:
     if not certificate and (client is not None or server.ciphers or defaults.names_certificates):
         certificate = defaults.default_certificate
     yield from _certificate(certificate)
-    if server.certificate:
-        yield Directive("set", ("$has_certificate", "1"))
-        if server.responder_port:
-            yield Directive("ssl_stapling", ("on",))
-            yield from resolver_of(defaults, server.responder_port)
+    if server.certificate and server.responder_port:
+        yield Directive("ssl_stapling", ("on",))
+        yield from resolver_of(defaults, server.responder_port)
     if server.ciphers:
         yield Directive("ssl_ciphers", (server.ciphers,))
     if server.prefer_server_ciphers is not None:
@@ -149,6 +149,8 @@ _VERIFY: Final = {
 
 def _client_certificate(client: ClientAuth) -> Iterator[Node]:
     yield Directive("ssl_client_certificate", (client.ca,))
+    if client.revoked:
+        yield Directive("ssl_crl", (client.revoked,))
     yield Directive("ssl_verify_client", (_VERIFY[client.certificate],))
     yield Directive("ssl_verify_depth", (str(client.depth),))
     if client.error_page:

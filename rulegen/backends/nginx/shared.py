@@ -151,6 +151,7 @@ def _clients(defaults: HttpDefaults) -> Iterator[Node]:
         yield Directive("http2_max_concurrent_streams", (str(settings.http2_max_concurrent_streams),))
     if settings.limit_rate:
         yield Directive("limit_rate", (f"{settings.limit_rate}k",))
+    if settings.limit_rate_after:
         yield Directive("limit_rate_after", (f"{settings.limit_rate_after}k",))
     yield Directive("limit_req_status", (str(settings.limit_req_status_code),))
     yield Directive("limit_conn_status", (str(settings.limit_conn_status_code),))
@@ -203,8 +204,8 @@ def _headers(defaults: HttpDefaults) -> Iterator[Node]:
     hsts += "; includeSubDomains" * settings.hsts_include_subdomains + "; preload" * settings.hsts_preload
     entries: list[Node] = [Entry("default", variable("upstream_http_strict_transport_security"), KeyKind.FIXED)]
     if settings.hsts:
-        entries.append(Entry("on 1", hsts))
-    yield Directive("map", (template("$https $has_certificate"), "$hsts"), tuple(entries))
+        entries.append(Entry("on", hsts))
+    yield Directive("map", (template("$https$is_other_host"), "$hsts"), tuple(entries))
 
 
 def _tls(settings: Settings) -> Iterator[Node]:

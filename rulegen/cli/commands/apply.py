@@ -63,6 +63,8 @@ def command(
     With --ingress, nginx is started or reloaded. Its configuration is tested in a sandbox first. An Ingress that
     nginx rejects is left out and reported. nginx keeps running after the command ends.
 
+    With --strict, nothing is written if part of an Ingress is not served as written; the exit code is then 3.
+
     If the kernel rejects the rules of a Service, that Service keeps its old rules. All others are written, and the
     exit code is 1.
 
@@ -102,6 +104,7 @@ def command(
         stdin_is_input=are_from_stdin((*inputs.chosen.files, inputs.chosen.config, inputs.chosen.host)),
         engine_after=ingress.apply if ingress is not None else None,
         apart=apart,
+        strict=inputs.chosen.strict,
     )
 
 

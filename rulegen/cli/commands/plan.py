@@ -12,6 +12,7 @@ from rulegen.cli.terminal.console import has_colour, print_json, print_lines
 from rulegen.cli.wiring.ingress import IngressInputs, plan_ingress
 from rulegen.cli.wiring.inputs import Inputs
 from rulegen.cli.wiring.planning import plan_live, plan_saved, report_without_services
+from rulegen.cli.wiring.strict import refuse_deviations
 from rulegen.plan import show
 from rulegen.plan.plan import Plan
 
@@ -62,4 +63,5 @@ def command(
         print_json(show.json_document(plan, report))
     else:
         print_lines(show.text(plan, report, colour=has_colour()), colour=has_colour())
+    refuse_deviations(report, strict=inputs.chosen.strict)
     return CHANGES if detailed_exitcode and not plan.is_empty else 0

@@ -200,7 +200,12 @@ _OBJECTS = (
         metavar="MIB",
         help="Limit in MiB for the API server's lists, and for the memory that their objects need. More is an error.",
     ),
-    click.option("--strict", is_flag=True, help="Fail on an invalid object. Default: skip it and report it."),
+    click.option(
+        "--strict",
+        is_flag=True,
+        help="Fail on an invalid object. With plan and apply, also exit with 3 if part of an Ingress is not served as"
+        " written; apply then writes nothing. Default: report both.",
+    ),
     click.option(
         "--service-cidr",
         "service_cidrs",

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from rulegen.cli.terminal.consent import require_consent
 from rulegen.cli.terminal.console import Progress, has_colour, note, print_json, print_lines
 from rulegen.cli.wiring.apply_in_parts import LeftOutError
+from rulegen.cli.wiring.strict import refuse_deviations
 from rulegen.errors import ApplyError, HostError
 from rulegen.host.dataplane.apply import perform
 from rulegen.plan import show
@@ -35,6 +36,7 @@ def write(
     engine_before: EngineWork | None = None,
     engine_after: EngineWork | None = None,
     apart: ApartWriter | None = None,
+    strict: bool = False,
 ) -> None:
     """Show a plan, ask whether to write it, and write it. An empty plan causes no question and no write.
 
@@ -48,13 +50,19 @@ def write(
         engine_before: Action on the ingress engine before the rules are written, such as stopping it.
         engine_after: Action after the rules are written, such as starting it: addresses of Services then work.
         apart: Writes the rest if the kernel rejects some Services; None to fail as a whole.
+        strict: Whether to write nothing if something is not served as written.
 
     Raises:
+        NotAsWrittenError: Something is not served as written, with `strict`; nothing was written.
         NoConsentError: There are changes, and no terminal for the question.
         ApplyError: A write failed; the message says what was written and what was not.
         LeftOutError: Some Services were rejected; all others were written.
     """
-    _show(plan, report, output=output, yes=yes)
+    refused = strict and bool(report.deviations)
+    _show(plan, report, output=output, yes=yes or refused)
+    if refused and output == "json":
+        print_json({**show.json_document(plan, report), "applied": []})
+    refuse_deviations(report, strict=strict)
     work = dataplane.steps(plan) if dataplane is not None else ()
     if not plan.is_empty:
         require_consent(yes=yes, stdin_is_input=stdin_is_input)

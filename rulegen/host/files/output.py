@@ -42,7 +42,7 @@ _MADE_BY: Final = {
 }
 """How the file starts that each folder of an export has: it tells an earlier export's folder from other people's."""
 
-_OURS: Final = re.compile(r"[0-9a-f]{16,32}\.(?:conf|pem|htpasswd)\Z")
+_OURS: Final = re.compile(r"[0-9a-f]{16,32}\.(?:conf|crl|pem|htpasswd)\Z")
 
 
 _SECRETS: Final = "secrets"

@@ -71,7 +71,10 @@ class NginxCompiler:
         secrets = {path: secret.content for path, secret in configuration.secrets.items()}
         if not with_secrets:
             certificate = made_up.content if made_up is not None else default_certificate.make()
-            secrets = {path: _NO_PASSWORD if path.endswith(".htpasswd") else certificate for path in secrets}
+            placeholders = {"htpasswd": _NO_PASSWORD, "pem": certificate}
+            secrets = {  # lists of revoked certificates are public, and nginx takes no other file for one
+                path: placeholders.get(path.rpartition(".")[2], content) for path, content in secrets.items()
+            }
         document = {
             "schemaVersion": SCHEMA_VERSION,
             "kind": "Provenance",

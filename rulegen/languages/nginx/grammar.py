@@ -110,6 +110,7 @@ _PLACES: Final = (
     (_HTTP, "proxy_read_timeout proxy_redirect proxy_request_buffering proxy_send_timeout proxy_set_body"),
     (_HTTP, "proxy_set_header proxy_socket_keepalive proxy_ssl_certificate proxy_ssl_certificate_key"),
     (_HTTP, "proxy_ssl_ciphers proxy_ssl_name proxy_ssl_protocols proxy_ssl_server_name proxy_ssl_session_reuse"),
+    (_HTTP, "grpc_ssl_crl proxy_ssl_crl"),
     (_HTTP, "proxy_ssl_trusted_certificate proxy_ssl_verify proxy_ssl_verify_depth proxy_temp_file_write_size"),
     (_HTTP, "fastcgi_temp_path proxy_temp_path scgi_temp_path uwsgi_temp_path"),
     (_HTTP, "grpc_buffer_size grpc_connect_timeout grpc_hide_header grpc_ignore_headers grpc_intercept_errors"),
@@ -165,7 +166,7 @@ _NAMES_A_FILE: Final = (
     "grpc_ssl_certificate_key grpc_ssl_trusted_certificate include pid proxy_ssl_certificate",
     "proxy_ssl_certificate_key proxy_ssl_trusted_certificate proxy_temp_path scgi_temp_path ssl_certificate",
     "ssl_certificate_key ssl_client_certificate ssl_crl ssl_dhparam ssl_session_ticket_key ssl_trusted_certificate",
-    "uwsgi_temp_path",
+    "grpc_ssl_crl proxy_ssl_crl uwsgi_temp_path",
 )
 _FILES: Final = frozenset(" ".join(_NAMES_A_FILE).split())
 _OUR_FILE: Final = re.compile(r"(?!.*\.\.)[A-Za-z0-9_][A-Za-z0-9_./*-]*\Z")

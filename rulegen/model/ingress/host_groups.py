@@ -14,9 +14,10 @@ from rulegen.model.ingress.routing.ingresses import ResolvedIngress, oldest, rea
 from rulegen.model.ingress.routing.paths import BARE
 from rulegen.model.ingress.routing.routes import Routing
 from rulegen.model.ingress.upstreams.referenced_objects import Referred
-from rulegen.model.ingress.upstreams.services import NOT_FOUND, Targets
+from rulegen.model.ingress.upstreams.services import NOT_FOUND, UNAVAILABLE, Targets
 from rulegen.model.ingress.values.annotations.routing import APP_ROOT, FROM_TO_WWW_REDIRECT, SERVER_ALIAS
 from rulegen.model.ingress.values.annotations.tls import AUTH_TLS_SECRET, SSL_CIPHERS, SSL_PREFER_SERVER_CIPHERS
+from rulegen.model.ingress.values.setting import SettingGuard
 
 if TYPE_CHECKING:
     import datetime as dt
@@ -47,6 +48,7 @@ class CommonDecisions:
         default_backend: Who answers what nobody asked for; None for 404.
         global_auth: Who is asked about requests of all Ingresses that do not opt out.
         judges_times: Whether it is looked at when certificates start and end.
+        guards: Whom those settings guard that cannot be used: they are closed.
     """
 
     settings: Settings
@@ -58,6 +60,7 @@ class CommonDecisions:
     default_backend: Target | None
     global_auth: ExternalAuth | None
     judges_times: bool
+    guards: frozenset[SettingGuard] = frozenset()
 
 
 @dataclass(slots=True)
@@ -222,7 +225,7 @@ def decide_group(group: HostGroup, common: CommonDecisions, lookups: Lookups) ->
     reasons: list[Reason] = []
     owners: list[ResolvedIngress] = []
     for ingress in group.ingresses:
-        owner, why = read_owner(ingress, common.prefix, referred, common.global_auth)
+        owner, why = read_owner(ingress, common.prefix, referred, common.global_auth, common.guards)
         reasons += why
         if owner is not None:
             owners.append(owner)
@@ -270,6 +273,7 @@ def name_of(known: KubeObject) -> ObjectName:
 def _routed(owners: Sequence[ResolvedIngress], common: CommonDecisions, targets: Targets) -> Routing:
     routing = Routing(targets, common.settings)
     routing.default_backend = common.default_backend
+    routing.closers = _closers(owners)
     for owner in owners:
         if not owner.is_canary:
             routing.add(owner)
@@ -279,11 +283,33 @@ def _routed(owners: Sequence[ResolvedIngress], common: CommonDecisions, targets:
     return routing
 
 
+def _closers(owners: Iterable[ResolvedIngress]) -> dict[str, dict[str, ObjectName]]:
+    """Return by host and namespace the Ingress that closes paths of the host; of every namespace under an empty one.
+
+    What guards a host guards all of it, as far as its Ingress has a say: that of the namespace which had the host
+    first closes all paths, that of another only those of its own namespace.
+    """
+    closers: dict[str, dict[str, ObjectName]] = {}
+    first: dict[str, str] = {}
+    for owner in owners:
+        if owner.is_canary:
+            continue
+        for host in _hosts(owner.ingress):
+            namespace = first.setdefault(host, owner.name.namespace)
+            if owner.closes_hosts:
+                whose = "" if namespace == owner.name.namespace else owner.name.namespace
+                closers.setdefault(host, {}).setdefault(whose, owner.name)
+    return closers
+
+
 def _servers(
     routing: Routing, certificates: Certificates, common: CommonDecisions, reasons: list[Reason]
 ) -> Iterator[Server]:
     """Yield the servers in order of host."""
-    nobody = Location(kind=MatchKind.PREFIX, path="/", target=common.default_backend or NOT_FOUND, policy=BARE)
+    default = common.default_backend
+    if default is not None and common.guards - {SettingGuard.WITHOUT_AUTH}:
+        default = UNAVAILABLE
+    nobody = Location(kind=MatchKind.PREFIX, path="/", target=default or NOT_FOUND, policy=BARE)
     for host in sorted(routing.paths):
         paths, owners = routing.paths[host], list(routing.owners.get(host, {}).values())
         is_regex = paths.is_regex
@@ -291,6 +317,7 @@ def _servers(
             reasons += _of_expressions(host, owners)
         tls = certificates.of_host(host, owners)
         own = _at_home(routing, host, owners)
+        canaries = routing.canaries.get(host, ())
         telling = [owner for owner in own if owner.annotations.values]  # most say nothing about their host
         server = Server(
             host=host,
@@ -299,14 +326,14 @@ def _servers(
             has_tls=tls.is_wanted,
             rejects_tls=tls.is_unread,
             responder_port=tls.responder_port if routing.targets.resolves else 0,
-            client_auth=next((owner.client_auth for owner in own if owner.client_auth is not None), None),
+            client_auth=next((owner.client_auth for owner in (*own, *canaries) if owner.client_auth is not None), None),
             app_root=next((owner.policy.app_root for owner in telling if owner.policy.app_root), ""),
             ciphers=oldest(telling, SSL_CIPHERS) or "",
             prefer_server_ciphers=oldest(telling, SSL_PREFER_SERVER_CIPHERS),
             ingresses=tuple(owner.name for owner in owners),
             is_regex=is_regex,
         )
-        _report_unverified(server, own, common.settings)
+        _report_unverified(server, (*own, *canaries), common.settings)
         yield server
 
 

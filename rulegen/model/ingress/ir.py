@@ -195,7 +195,7 @@ class Limits:
 
     Attributes:
         rps, rpm: Requests each second, each minute.
-        rate, rate_after: KiB each second of an answer, after how many KiB.
+        rate, rate_after: KiB each second of an answer, after how many KiB; None if what holds for all does.
         burst_multiplier: How many seconds' worth may come at once.
         exempt: Who is not limited.
     """
@@ -203,15 +203,15 @@ class Limits:
     rps: int = 0
     rpm: int = 0
     connections: int = 0
-    rate: int = 0
-    rate_after: int = 0
+    rate: int | None = None
+    rate_after: int | None = None
     burst_multiplier: int = 5
     exempt: tuple[Network, ...] = ()
 
     @property
     def is_any(self) -> bool:
         """Whether anything is limited."""
-        return bool(self.rps or self.rpm or self.connections or self.rate)
+        return bool(self.rps or self.rpm or self.connections) or self.rate is not None or self.rate_after is not None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -226,10 +226,15 @@ class ErrorPages:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ProxySSL:
-    """How TLS is spoken with a backend; paths are those of files in the configuration."""
+    """How TLS is spoken with a backend; paths are those of files in the configuration.
+
+    Attributes:
+        revoked: Lists of revoked certificates of backends; empty for none.
+    """
 
     certificate: str = ""
     ca: str = ""
+    revoked: str = ""
     verify: bool = False
     verify_depth: int = 1
     ciphers: str = ""
@@ -361,11 +366,13 @@ class ClientAuth:
 
     Attributes:
         ca: Path of the CA's file in the configuration; empty if there is none that can be used: then all is rejected.
+        revoked: Path of the file with the CA's lists of revoked certificates; empty for none.
         certificate: Whether one must be shown.
         match: Regular expression for the subject; empty for any.
     """
 
     ca: str
+    revoked: str = ""
     certificate: ClientCertificate = ClientCertificate.REQUIRED
     depth: int = 1
     match: str = ""

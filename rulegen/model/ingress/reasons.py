@@ -43,6 +43,11 @@ class Verdict(enum.StrEnum):
 
     __hash__ = str.__hash__  # that of enum is Python code, and each reason is hashed
 
+    @property
+    def deviates(self) -> bool:
+        """Whether something that is ours is not served as written."""
+        return self not in {Verdict.NOTE, Verdict.SKIPPED}
+
 
 @total_ordering
 @dataclass(frozen=True, slots=True)

@@ -28,6 +28,7 @@ from rulegen.model.ingress.routing.routes import Routing
 from rulegen.model.ingress.unread import missing, recalled
 from rulegen.model.ingress.upstreams.referenced_objects import Referred
 from rulegen.model.ingress.values.configmap import settings_of
+from rulegen.model.ingress.values.setting import SettingGuard
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -91,9 +92,9 @@ def decide_ingress(
 
     Raises:
         MissingError: An object that the options or the settings name is not there.
-        ConfigError: A setting that keeps somebody out cannot be read.
+        ConfigError: The settings name only addresses to listen on that this host does not have.
     """
-    settings, reasons = settings_of(
+    settings, guards, reasons = settings_of(
         world,
         options.config_map,
         options.settings,
@@ -107,6 +108,7 @@ def decide_ingress(
     lookups = Lookups(world, _addresses(world), options.now)
     common = CommonDecisions(
         settings=settings,
+        guards=guards,
         forbidden=options.forbidden.with_objects(world.nodes.get(options.node), services.get(KUBERNETES)),
         families=tuple(options.families),
         refuses_names=options.refuses_names,
@@ -119,11 +121,8 @@ def decide_ingress(
     if before is not None:
         _take_over(lookups, before, is_same=_judges_alike(common, before.common))
     targets = lookups.targets(common, services)
-    common = replace(
-        common,
-        default_backend=_default_backend(Routing(targets, settings), options, reasons),
-        global_auth=global_auth(settings, targets),
-    )
+    common = replace(common, default_backend=_default_backend(Routing(targets, settings), options, reasons))
+    common = _with_global_auth(common, targets, options, reasons)
     admission = _admission(world, options, before.admission if before is not None else None)
     groups = _decided_groups(admission.groups, common, lookups, before)
     reasons += [*admission.reasons, *refusals(targets)]
@@ -171,8 +170,22 @@ def _default_backend(routing: Routing, options: IngressOptions, reasons: list[Re
     target, why = routing.of_first_port(options.default_backend)
     if why:
         where = f"default backend {options.default_backend}"
-        reasons.append(Reason(None, Verdict.NOTE, where, f"{why}: {'503' if target else '404'} is the answer instead"))
+        message = f"{why}: {'503' if target else '404'} is the answer instead"
+        reasons.append(Reason(None, Verdict.UNAVAILABLE, where, message))
     return target
+
+
+def _with_global_auth(
+    common: CommonDecisions, targets: Targets, options: IngressOptions, reasons: list[Reason]
+) -> CommonDecisions:
+    """Return the decisions with the auth server of all Ingresses; where it cannot be asked, they are closed."""
+    try:
+        return replace(common, global_auth=global_auth(common.settings, targets))
+    except ValueError as error:
+        guard = SettingGuard.WITHOUT_AUTH
+        where = f"ConfigMap {options.config_map}" if options.config_map is not None else "settings"
+        reasons.append(Reason(None, Verdict.CLOSED, where, f"data.global-auth-*: {error}: {guard.value}"))
+        return replace(common, guards=common.guards | {guard})
 
 
 def _admission(world: ClusterSnapshot, options: IngressOptions, before: _Admission | None) -> _Admission:

@@ -51,6 +51,12 @@ TAKEN = [
     ("proxy-cookie-domain", "off", None),
     ("backend-protocol", "grpc", "GRPC"),
     ("limit-rps", "1", 1),
+    ("limit-rps", "0", 0),
+    ("limit-rps", "-5", 0),
+    ("limit-rpm", "+007", 7),
+    ("limit-rps", "1000001", 1_000_000),
+    ("limit-connections", "99999999999", 65535),
+    ("limit-rate", "0", 0),
     ("cors-allow-methods", "GET, POST, GET", "GET, POST"),
     ("cors-max-age", "0", 0),
     ("session-cookie-name", "a-b.c", "a-b.c"),
@@ -80,7 +86,8 @@ REFUSED = {
     "auth-url": ("/x", "http://", "http://a:b@c.test/", "http://a.test:65536/", "unix:/x", "http://[::1/"),
     "satisfy": ("some", "ANY"),
     "whitelist-source-range": ("", "a", "10.0.0.0/33", "10.0.0.300", "10.0.0.1-2", "::/129", "0x0a000001"),
-    "limit-rps": ("0", "-1", "1.5", "1000001"),
+    "limit-rps": ("1.5", "5r/s", "1e3", "5\n", "\uff11", "0x1", "5;", "9" * 30),
+    "denylist-source-range": ("a", "10.0.0.0/8 10.0.0.0/8"),
     "proxy-body-size": ("-1", "1t", "1 m", "99999999999999999m", "", "0x10"),
     "client-body-buffer-size": ("1g",),
     "proxy-read-timeout": ("60s; return 418", "-1", "1d", "", "9999999"),
@@ -131,7 +138,15 @@ def test_the_gravest_fault_decides():
         assert read_annotations(ABOUT, texts, PREFIX).outcome is outcome
 
 
-@pytest.mark.parametrize("name", sorted(UNSUPPORTED))
+@pytest.mark.parametrize("name", ["denylist-source-range", "rewrite-target", "limit-rps", "limit-connections"])
+def test_an_empty_text_that_keeps_nobody_out_is_reported_and_has_no_effect(name):
+    for text in ("", " \t"):
+        read = read_annotations(ABOUT, {f"{PREFIX}/{name}": text}, PREFIX)
+        assert (read.values, read.failed, read.outcome) == ({}, set(), IGNORE)
+        assert [reason.verdict for reason in read.reasons] == [Verdict.IGNORED]
+
+
+@pytest.mark.parametrize("name", sorted(name for name, row in UNSUPPORTED.items() if row.snippet is None))
 def test_what_is_known_and_not_done_is_told(name):
     read = read_annotations(ABOUT, {f"{PREFIX}/{name}": "anything\n{"}, PREFIX)
     assert [reason.verdict for reason in read.reasons] == [Verdict.UNSUPPORTED]

@@ -47,7 +47,6 @@ def limit_directives(name: str, limits: Limits) -> Iterator[Node]:
             yield Directive("limit_req", (f"zone=r{unit}_{name}", f"burst={rate * limits.burst_multiplier}", "nodelay"))
     if limits.connections:
         yield Directive("limit_conn", (f"c_{name}", str(limits.connections)))
-    if limits.rate:
-        yield Directive("limit_rate", (f"{limits.rate}k",))
-        if limits.rate_after:
-            yield Directive("limit_rate_after", (f"{limits.rate_after}k",))
+    for directive, kibibytes in (("limit_rate", limits.rate), ("limit_rate_after", limits.rate_after)):
+        if kibibytes is not None:
+            yield Directive(directive, (f"{kibibytes}k" if kibibytes else "0",))

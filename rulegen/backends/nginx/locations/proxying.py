@@ -133,6 +133,7 @@ def backend_tls(ssl: ProxySSL, module: str) -> Iterator[Node]:
         ("certificate", ssl.certificate),
         ("certificate_key", ssl.certificate),
         ("trusted_certificate", ssl.ca),
+        ("crl", ssl.revoked),
         ("verify", "on" if ssl.verify else "off"),
         ("verify_depth", str(ssl.verify_depth)),
         ("ciphers", ssl.ciphers),

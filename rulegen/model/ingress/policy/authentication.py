@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
-from rulegen.errors import ConfigError
 from rulegen.model.ingress.ir import BasicAuth, ClientAuth, ClientCertificate, ExternalAuth, ToUpstream
 from rulegen.model.ingress.unread import UnreadError
 from rulegen.model.ingress.upstreams.certificates import UnusableSecretError, read_authorities, read_passwords
+from rulegen.model.ingress.upstreams.revocations import read_revocations
 from rulegen.model.ingress.upstreams.services import UpstreamOptions
 from rulegen.model.ingress.values import readers
 from rulegen.model.ingress.values.annotations import access, tls
@@ -34,10 +34,13 @@ def client_auth_of(namespace: str, annotations: Annotations, referred: Referred)
     reference = values[tls.AUTH_TLS_SECRET]
     if reference is None and tls.AUTH_TLS_SECRET not in annotations.failed:
         return None
-    ca = ""
+    ca = revoked = ""
     if reference is not None:
         try:
-            path, content = read_authorities(referred.secret(referred.own(namespace, reference)))
+            secret = referred.secret(referred.own(namespace, reference))
+            path, content = read_authorities(secret)
+            if (lists := read_revocations(secret)) is not None:
+                revoked = referred.keep(*lists)
             ca = referred.keep(path, content)
         except UnreadError as error:
             annotations.close(tls.AUTH_TLS_SECRET, error)
@@ -45,6 +48,7 @@ def client_auth_of(namespace: str, annotations: Annotations, referred: Referred)
             annotations.close(tls.AUTH_TLS_SECRET, f"{error}: all requests are rejected")
     return ClientAuth(
         ca=ca,
+        revoked=revoked,
         certificate=_CERTIFICATES[values[tls.AUTH_TLS_VERIFY_CLIENT]],
         depth=values[tls.AUTH_TLS_VERIFY_DEPTH],
         match=values[tls.AUTH_TLS_MATCH_CN],
@@ -106,28 +110,25 @@ def global_auth(settings: Settings, targets: Targets) -> ExternalAuth | None:
     """Return the server that is asked about requests of all Ingresses that do not opt out; None for none.
 
     Raises:
-        ConfigError: A setting of it cannot be read: then it would let in whom it was to keep out.
+        ValueError: A setting of it cannot be read: then it would let in whom it was to keep out.
     """
     if not settings.global_auth_url:
         return None
-    try:
-        url = access.auth_url(settings.global_auth_url)
-        signin = access.auth_url(settings.global_auth_signin) if settings.global_auth_signin else None
-        if url.host.startswith("$"):
-            raise ConfigError("global-auth-url: with the request's host in it, a client could choose the auth server")
-        redirect = settings.global_auth_request_redirect
-        return ExternalAuth(
-            url=url,
-            target=auth_target(url, targets),
-            method=settings.global_auth_method,
-            signin=signin.text if signin else "",
-            redirect_param=readers.header_name(settings.global_auth_signin_redirect_param),
-            response_headers=readers.settable_headers(settings.global_auth_response_headers),
-            request_redirect=access.AUTH_REQUEST_REDIRECT.read(redirect) if redirect else "",
-            always_set_cookie=settings.global_auth_always_set_cookie,
-        )
-    except ValueError as error:
-        raise ConfigError(f"global-auth-*: {error}") from None
+    url = access.auth_url(settings.global_auth_url)
+    signin = access.auth_url(settings.global_auth_signin) if settings.global_auth_signin else None
+    if url.host.startswith("$"):
+        raise ValueError("with the request's host in it, a client could choose the auth server")
+    redirect = settings.global_auth_request_redirect
+    return ExternalAuth(
+        url=url,
+        target=auth_target(url, targets),
+        method=settings.global_auth_method,
+        signin=signin.text if signin else "",
+        redirect_param=readers.header_name(settings.global_auth_signin_redirect_param),
+        response_headers=readers.settable_headers(settings.global_auth_response_headers),
+        request_redirect=access.AUTH_REQUEST_REDIRECT.read(redirect) if redirect else "",
+        always_set_cookie=settings.global_auth_always_set_cookie,
+    )
 
 
 def auth_target(url: Url, targets: Targets) -> str:

@@ -9,7 +9,6 @@ from rulegen.model.ingress.ir import Cors, ErrorPages, Limits, LocationPolicy, S
 from rulegen.model.ingress.policy.authentication import basic_auth, external_auth
 from rulegen.model.ingress.policy.proxying import backend_tls, proxying
 from rulegen.model.ingress.reasons import Verdict
-from rulegen.model.ingress.unread import AbsentError
 from rulegen.model.ingress.upstreams.referenced_objects import MAX_HEADERS
 from rulegen.model.ingress.values import readers
 from rulegen.model.ingress.values.annotations import access, backend, balancing, headers, logs, routing, tls
@@ -136,7 +135,7 @@ def _limits(annotations: Annotations, settings: Settings) -> Limits:
     rate = values[access.LIMIT_RATE]
     if rate and values.value_or(backend.PROXY_BUFFERING, settings.proxy_buffering) == "off":
         message = "it has no effect without proxy-buffering: set that to on"
-        annotations.report(Verdict.NOTE, access.LIMIT_RATE, message)
+        annotations.report(Verdict.IGNORED, access.LIMIT_RATE, message)
     return Limits(
         rps=values[access.LIMIT_RPS],
         rpm=values[access.LIMIT_RPM],
@@ -170,17 +169,14 @@ def _custom_headers(namespace: str, annotations: Annotations, referred: Referred
         return ()
     try:
         pairs = referred.headers(referred.own(namespace, reference))
-    except AbsentError as error:  # they may be what keeps a browser from doing harm
+    except ValueError as error:  # they may be what keeps a browser from doing harm
         annotations.close(headers.CUSTOM_HEADERS, error)
-        return ()
-    except ValueError as error:
-        annotations.report(Verdict.IGNORED, headers.CUSTOM_HEADERS, str(error))
         return ()
     allowed = {name.lower() for name in referred.settings.global_allowed_response_headers}
     refused = [name for name, _ in pairs if name.lower() not in allowed]
     if refused:
-        message = f"not in global-allowed-response-headers: {', '.join(refused[:5])}"
-        annotations.report(Verdict.IGNORED, headers.CUSTOM_HEADERS, message)
+        message = f"global-allowed-response-headers of the ConfigMap does not allow {', '.join(refused[:5])}"
+        annotations.close(headers.CUSTOM_HEADERS, message)
         return ()
     return pairs
 

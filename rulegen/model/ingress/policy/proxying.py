@@ -11,6 +11,7 @@ from rulegen.model.ingress.upstreams.certificates import (
     read_authorities,
     read_certificate,
 )
+from rulegen.model.ingress.upstreams.revocations import read_revocations
 from rulegen.model.ingress.values.annotations import backend, tls
 from rulegen.model.ingress.values.annotations.table import declared_in
 
@@ -56,7 +57,7 @@ def backend_tls(namespace: str, annotations: Annotations, referred: Referred) ->
     values = annotations.values
     if not any(annotation in _BACKEND_TLS for annotation in values):
         return None
-    certificate = ca = ""
+    certificate = ca = revoked = ""
     if (reference := values[tls.PROXY_SSL_SECRET]) is not None:
         try:
             secret = referred.secret(referred.own(namespace, reference))
@@ -66,6 +67,8 @@ def backend_tls(namespace: str, annotations: Annotations, referred: Referred) ->
                 certificate = referred.keep(pair.path, pair.content)
             if has_authorities:
                 ca = referred.keep(*read_authorities(secret))
+            if (lists := read_revocations(secret)) is not None:
+                revoked = referred.keep(*lists)
         except ValueError as error:
             annotations.close(tls.PROXY_SSL_SECRET, error)
             return None
@@ -76,6 +79,7 @@ def backend_tls(namespace: str, annotations: Annotations, referred: Referred) ->
     return ProxySSL(
         certificate=certificate,
         ca=ca,
+        revoked=revoked if verify else "",
         verify=verify,
         verify_depth=values[tls.PROXY_SSL_VERIFY_DEPTH],
         ciphers=values[tls.PROXY_SSL_CIPHERS],

@@ -164,7 +164,7 @@ class Certificates:
             if isinstance(certificate, Certificate):
                 return self.referred.keep(certificate.path, certificate.content)
             message = f"{certificate}: a self-signed one is used"
-            self.reasons.append(Reason(None, Verdict.NOTE, f"default certificate {name}", message))
+            self.reasons.append(Reason(None, Verdict.DEFAULT_CERTIFICATE, f"default certificate {name}", message))
         if options.made_up_certificate is not None:
             self.referred.files[DEFAULT_CERTIFICATE] = options.made_up_certificate
         return DEFAULT_CERTIFICATE

@@ -9,15 +9,19 @@ from rulegen.kube.objects.names import ObjectKey, ObjectName
 from rulegen.model.ingress.ir import LocationPolicy
 from rulegen.model.ingress.policy.authentication import client_auth_of
 from rulegen.model.ingress.policy.policies import policy_of
+from rulegen.model.ingress.policy.snippets import judge_snippets
 from rulegen.model.ingress.reasons import Reason, Verdict
 from rulegen.model.ingress.routing.from_ingress import routes_of
 from rulegen.model.ingress.values import readers, regex
+from rulegen.model.ingress.values.annotations.access import AUTH_URL
 from rulegen.model.ingress.values.annotations.annotation import InvalidValue
 from rulegen.model.ingress.values.annotations.reading import Annotations, read_annotations
 from rulegen.model.ingress.values.annotations.routing import CANARY
+from rulegen.model.ingress.values.risks import too_risky
+from rulegen.model.ingress.values.setting import SettingGuard
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Iterable, Mapping, Sequence
 
     from rulegen.kube.objects.structs import Ingress
     from rulegen.kube.snapshot.world import ClusterSnapshot
@@ -26,6 +30,7 @@ if TYPE_CHECKING:
     from rulegen.model.ingress.routing.route import Route
     from rulegen.model.ingress.upstreams.referenced_objects import Referred
     from rulegen.model.ingress.values.annotations.annotation import Annotation
+    from rulegen.model.ingress.values.settings import Settings
 
 T = TypeVar("T")
 
@@ -49,6 +54,8 @@ class ResolvedIngress:
         policy: What it says about its requests.
         client_auth: What it says about its clients' certificates, for the whole host.
         is_canary: Whether it only takes a share of another's requests.
+        is_closed_by_settings: Whether a setting that guards it cannot be used.
+        closes_hosts: Whether a snippet of it may guard all paths of its hosts.
     """
 
     name: ObjectName
@@ -57,11 +64,13 @@ class ResolvedIngress:
     policy: LocationPolicy
     is_canary: bool
     client_auth: ClientAuth | None = None
+    is_closed_by_settings: bool = False
+    closes_hosts: bool = False
 
     @property
     def is_closed(self) -> bool:
         """Whether nothing of it may be passed on."""
-        return self.annotations.outcome is not InvalidValue.IGNORE
+        return self.is_closed_by_settings or self.annotations.outcome is not InvalidValue.IGNORE
 
     @property
     def routes(self) -> tuple[Route, ...]:
@@ -95,24 +104,85 @@ def selected(world: ClusterSnapshot, options: IngressOptions) -> list[ObjectName
 
 
 def read_owner(
-    ingress: Ingress, prefix: str, referred: Referred, global_auth: ExternalAuth | None
+    ingress: Ingress,
+    prefix: str,
+    referred: Referred,
+    global_auth: ExternalAuth | None,
+    guards: frozenset[SettingGuard] = frozenset(),
 ) -> tuple[ResolvedIngress | None, list[Reason]]:
-    """Return what an Ingress comes to; None, and why, where nothing of it may be served."""
+    """Return what an Ingress comes to; None, and why, where nothing of it may be served.
+
+    Args:
+        ingress: The Ingress.
+        prefix: Of annotations.
+        referred: What annotations name.
+        global_auth: Who is asked about requests of all Ingresses that do not opt out.
+        guards: Whom those settings guard that cannot be used.
+    """
     name = ObjectName(ingress.metadata.namespace, ingress.metadata.name)
     key = ObjectKey(INGRESS, name)
-    annotations = read_annotations(key, ingress.metadata.annotations, prefix)
+    texts = ingress.metadata.annotations
+    annotations = read_annotations(key, texts, prefix)
+    closes_hosts = bool(annotations.snippets) and judge_snippets(annotations, texts, referred.settings)
     policy = policy_of(name.namespace, annotations, referred)
+    is_guarded = bool(guards) and _is_guarded(annotations, policy, guards)
     if policy.global_auth and policy.external_auth is None and global_auth is not None:
         policy = replace(policy, external_auth=global_auth)
     client_auth = client_auth_of(name.namespace, annotations, referred)
     faults = [
-        Reason(key, Verdict.REJECTED, path, message) for path, message in _faults(ingress, is_regex=policy.use_regex)
+        Reason(key, Verdict.REJECTED, path, message)
+        for path, message in (
+            *_forbidden(texts, prefix, referred.settings),
+            *_faults(ingress, is_regex=policy.use_regex),
+        )
     ]
     if faults or annotations.outcome is InvalidValue.REJECT:
         return None, [*faults, *annotations.reasons]
-    if annotations.outcome is InvalidValue.CLOSE:
+    if is_guarded or annotations.outcome is InvalidValue.CLOSE:
         policy = LocationPolicy(is_closed=True, ssl_redirect=policy.ssl_redirect, global_auth=False)
-    return ResolvedIngress(name, ingress, annotations, policy, annotations.values[CANARY], client_auth), []
+    return ResolvedIngress(
+        name,
+        ingress,
+        annotations,
+        policy,
+        annotations.values[CANARY],
+        client_auth,
+        is_closed_by_settings=is_guarded,
+        closes_hosts=closes_hosts and not annotations.values[CANARY],  # of a canary, it has no effect
+    ), []
+
+
+def _is_guarded(annotations: Annotations, policy: LocationPolicy, guards: frozenset[SettingGuard]) -> bool:
+    """Whether a setting that cannot be used guards an Ingress, which says nothing of its own in its place."""
+    return (
+        SettingGuard.ALL in guards
+        or (SettingGuard.WITHOUT_ALLOWED in guards and not policy.allow)
+        or (SettingGuard.WITHOUT_DENIED in guards and not policy.deny)
+        or (
+            SettingGuard.WITHOUT_AUTH in guards
+            and policy.global_auth
+            and policy.external_auth is None
+            and AUTH_URL not in annotations.values
+        )
+    )
+
+
+def _forbidden(texts: Mapping[str, str], prefix: str, settings: Settings) -> Iterable[tuple[str, str]]:
+    """Yield the annotations that the settings forbid, each with why."""
+    words, level = settings.annotation_value_word_blocklist, settings.annotations_risk_level
+    if not words and level == "High":  # no annotation that has an effect is of a higher risk
+        return
+    start = f"{prefix}/"
+    ours = {key.removeprefix(start): text for key, text in sorted(texts.items()) if key.startswith(start)}
+    for name, risk in too_risky(ours, level).items():
+        message = f"its risk is {risk}, and annotations-risk-level of the ConfigMap is {level}"
+        yield f'metadata.annotations["{start}{readers.printable(name)}"]', message
+    for name, text in ours.items():
+        for word in words:
+            if word in text:
+                message = f"it contains {readers.quoted(word)}, which annotation-value-word-blocklist forbids"
+                yield f'metadata.annotations["{start}{readers.printable(name)}"]', message
+                break
 
 
 def oldest(owners: Sequence[ResolvedIngress], annotation: Annotation[T | None]) -> T | None:

@@ -16,7 +16,7 @@ from rulegen.model.ingress.values import readers
 from rulegen.model.ingress.values.annotations import access, balancing, routing, tls
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Mapping
 
     from rulegen.model.ingress.ir import Target
     from rulegen.model.ingress.routing.ingresses import ResolvedIngress
@@ -36,8 +36,10 @@ class Routing:
         paths: By host.
         fallbacks: By host, who answers what no path of it matches.
         owners: By host, the Ingresses that have a rule for it.
+        canaries: By host, the canaries of the namespace that had it first.
         reasons: What is not served as it was written.
         default_backend: Who answers what nobody asked for; None for 404.
+        closers: By host and namespace, the Ingress whose snippet closes the paths; an empty one stands for all.
     """
 
     targets: Targets
@@ -45,8 +47,10 @@ class Routing:
     paths: dict[str, Paths] = field(default_factory=dict)
     fallbacks: dict[str, Location] = field(default_factory=dict)
     owners: dict[str, dict[ObjectName, ResolvedIngress]] = field(default_factory=dict)
+    canaries: dict[str, list[ResolvedIngress]] = field(default_factory=dict)
     reasons: list[Reason] = field(default_factory=list)
     default_backend: Target | None = None
+    closers: Mapping[str, Mapping[str, ObjectName]] = field(default_factory=dict)
 
     def host(self, host: str) -> Paths:
         """Return the paths of a host."""
@@ -76,6 +80,8 @@ class Routing:
         """Give the paths of a canary their share of those of the main Ingress."""
         for route in owner.routes:
             for host in route.hosts:
+                if host in self.owners and not self.is_guest(owner, host):
+                    self.canaries.setdefault(host, []).append(owner)
                 for match in route.matches:
                     if message := self._attach(owner, host, match.path, route.backends[0]):
                         self.reasons.append(owner.reason(Verdict.IGNORED, route.field, message))
@@ -143,6 +149,12 @@ class Routing:
         policy = owner.policy
         if owner.is_closed:
             return UNAVAILABLE, policy
+        if (closer := self._closer(owner, host)) is not None:
+            message = (
+                f"{host or 'every other host'} is closed: server-snippet of Ingress {closer} may keep requests out"
+            )
+            self.reasons.append(owner.reason(Verdict.CLOSED, "", message))
+            return UNAVAILABLE, LocationPolicy(is_closed=True, global_auth=False)
         if owner.client_auth is not None and self.is_guest(owner, host):
             message = (
                 f"client certificates apply to a whole host, and {host or 'every other host'} has another namespace"
@@ -176,6 +188,11 @@ class Routing:
         elif isinstance(target, FixedResponse) or policy.redirect is not None:
             return target, policy
         return target, self._with_errors(owner, stand_in, name.name, port_of(backend.port))
+
+    def _closer(self, owner: ResolvedIngress, host: str) -> ObjectName | None:
+        """Return the Ingress whose snippet closes the paths of another for a host; None for none."""
+        closers = self.closers.get(host, {})
+        return closers.get("") or closers.get(owner.name.namespace)
 
     def _with_errors(self, owner: ResolvedIngress, stand_in: Target | None, service: str, port: str) -> LocationPolicy:
         """Return the policy with the answers that are replaced by those of the default backend."""

@@ -239,11 +239,16 @@ def read_authorities(secret: Secret) -> tuple[str, bytes]:
     """
     from cryptography.hazmat.primitives.serialization import Encoding  # noqa: PLC0415
 
+    content = b"".join(certificate.public_bytes(Encoding.PEM) for certificate in authorities(secret))
+    return path_of(content, "pem"), content
+
+
+def authorities(secret: Secret) -> list[x509.Certificate]:
+    """Return the CA certificates in a Secret's `ca.crt`; raises as `read_authorities`."""
     pem = secret_values(secret).get("ca.crt")
     if not pem:
         raise UnusableSecretError("it has no ca.crt")
-    content = b"".join(certificate.public_bytes(Encoding.PEM) for certificate in _chain(pem, "ca.crt", MAX_AUTHORITIES))
-    return path_of(content, "pem"), content
+    return _chain(pem, "ca.crt", MAX_AUTHORITIES)
 
 
 def read_passwords(secret: Secret, kind: str) -> tuple[str, bytes]:

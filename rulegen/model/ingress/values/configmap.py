@@ -4,19 +4,21 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
 from difflib import get_close_matches
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from rulegen.errors import ConfigError
 from rulegen.kube.objects.names import ObjectName
 from rulegen.model.ingress.reasons import Reason, Verdict
 from rulegen.model.ingress.unread import missing
 from rulegen.model.ingress.values import readers
+from rulegen.model.ingress.values.setting import PartialValueError, SettingGuard
 from rulegen.model.ingress.values.settings import OTHER_NAMES, SETTINGS, Settings
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
     from rulegen.kube.snapshot.world import ClusterSnapshot
+    from rulegen.model.ingress.values.snippets.judgement import Judgement
 
 NO_SERVER_HEADER: Final = "the HTTP server of this node cannot set the header Server: it is ignored"
 
@@ -27,21 +29,41 @@ class SettingsRead:
 
     Attributes:
         warnings: One line for each key that has no effect.
-        errors: One line for each key that keeps somebody out and cannot be read.
+        faults: One line for each key that guards somebody and cannot be used, with whom it guards.
         references: Namespace and name of the ConfigMaps that keys name; the namespace is empty where none was given.
     """
 
     settings: Settings
     warnings: tuple[str, ...] = ()
-    errors: tuple[str, ...] = ()
+    faults: tuple[tuple[SettingGuard, str], ...] = ()
     references: Mapping[str, tuple[str, str]] = field(default_factory=dict)
+
+
+class ResolvedSettings(NamedTuple):
+    """Settings, whom those that cannot be used guard, and what is to be told of them."""
+
+    settings: Settings
+    guards: frozenset[SettingGuard]
+    reasons: list[Reason]
+
+
+_SNIPPET_GUARDS: Final = {
+    "http-snippet": SettingGuard.ALL,
+    "server-snippet": SettingGuard.ALL,
+    "location-snippet": SettingGuard.ALL,
+    "modsecurity-snippet": SettingGuard.ALL,
+    "global-auth-snippet": SettingGuard.WITHOUT_AUTH,
+}
+"""Whom the snippets of the ConfigMap guard."""
+_NEEDED_BY_SNIPPETS: Final = {"modsecurity-snippet": "enable-modsecurity", "global-auth-snippet": "global-auth-url"}
+"""Keys without which a snippet has no effect."""
 
 
 def read_settings(texts: Mapping[str, str], base: Settings) -> SettingsRead:
     """Return the settings that the keys of a ConfigMap make of `base`."""
     values: dict[str, Any] = {}  # each made by the reader of its field, whose type is checked where it is declared
     warnings: list[str] = []
-    errors: list[str] = []
+    faults: list[tuple[SettingGuard, str]] = []
     references: dict[str, tuple[str, str]] = {}
     for given, text in sorted(texts.items()):
         key = OTHER_NAMES.get(given, given)
@@ -51,9 +73,14 @@ def read_settings(texts: Mapping[str, str], base: Settings) -> SettingsRead:
             continue
         try:
             value = known.read(text.strip())
+            if known.guards is not SettingGuard.NOTHING and not text.strip():
+                warnings.append(f"data.{given}: it is empty: it has no effect")
+        except PartialValueError as error:
+            value = error.value
+            warnings.append(f"data.{given}: {error}")
         except ValueError as error:
-            if known.closes:
-                errors.append(f"data.{given}: {error}")
+            if known.guards is not SettingGuard.NOTHING:
+                faults.append((known.guards, f"data.{given}: {error}"))
             else:
                 warnings.append(f"data.{given}: {error}; it is ignored")
             continue
@@ -61,7 +88,20 @@ def read_settings(texts: Mapping[str, str], base: Settings) -> SettingsRead:
             references[key] = value
         else:
             values[_field(key)] = value
-    return SettingsRead(replace(base, **values), tuple(warnings), tuple(errors), references)
+    settings = replace(base, **values)
+    _judge_snippets(settings, warnings, faults)
+    return SettingsRead(settings, tuple(warnings), tuple(faults), references)
+
+
+def _judge_snippets(settings: Settings, warnings: list[str], faults: list[tuple[SettingGuard, str]]) -> None:
+    """Add what is to be told of the snippets: one that may protect closes whom it guards."""
+    for key, guard in _SNIPPET_GUARDS.items():
+        judgement: Judgement = getattr(settings, _field(key))
+        needed = _NEEDED_BY_SNIPPETS.get(key)
+        if judgement.protects and (needed is None or getattr(settings, _field(needed))):
+            faults.append((guard, f"data.{key}: {judgement.message}"))
+        elif judgement.message:
+            warnings.append(f"data.{key}: {judgement.message}")
 
 
 def _field(key: str) -> str:
@@ -76,7 +116,7 @@ def _meant(key: str) -> str:
 
 def settings_of(
     world: ClusterSnapshot, name: ObjectName | None, base: Settings, *, has_ipv6: bool, sets_server: bool
-) -> tuple[Settings, list[Reason]]:
+) -> ResolvedSettings:
     """Return the settings that a ConfigMap makes of `base`, and what of it has no effect.
 
     Args:
@@ -88,40 +128,37 @@ def settings_of(
 
     Raises:
         MissingError: It is not there, or a ConfigMap that it names.
-        ConfigError: A key that keeps somebody out cannot be read.
+        ConfigError: It names only addresses to listen on that this host does not have.
     """
     reasons: list[Reason] = []
     if name is None:
-        return base, reasons
+        return ResolvedSettings(base, frozenset(), reasons)
     where = f"ConfigMap {name}"
 
-    def warn(message: str) -> None:
-        reasons.append(Reason(None, Verdict.NOTE, where, message))
+    def ignore(message: str) -> None:
+        reasons.append(Reason(None, Verdict.IGNORED, where, message))
 
     config_map = world.config_maps.get(name)
     if config_map is None:
         raise missing(world, "ConfigMap", name, named_by="--configmap")
     read = read_settings(config_map.data, base)
-    if read.errors:
-        raise ConfigError(
-            f"{where}: {'; '.join(read.errors)}", hint="correct the ConfigMap: this setting restricts access"
-        )
-    for warning in read.warnings:
-        warn(warning)
+    reasons += [Reason(None, Verdict.CLOSED, where, f"{fault}: {guard.value}") for guard, fault in read.faults]
+    reasons += [Reason(None, Verdict.IGNORED, where, warning) for warning in read.warnings]
     headers: dict[str, Any] = {
-        _field(key): _headers(world, ObjectName(namespace or name.namespace, other), key, where, warn)
+        _field(key): _headers(world, ObjectName(namespace or name.namespace, other), key, where, ignore)
         for key, (namespace, other) in read.references.items()
     }
     settings = replace(read.settings, **headers)
     _check_addresses(settings, where, has_ipv6=has_ipv6)
     if not sets_server:
-        settings = _without_server(settings, warn)
+        settings = _without_server(settings, ignore)
     if settings.compute_full_forwarded_for and not settings.use_forwarded_headers:
-        warn("data.compute-full-forwarded-for: it has no effect without use-forwarded-headers")
+        ignore("data.compute-full-forwarded-for: it has no effect without use-forwarded-headers")
     trusts = settings.use_forwarded_headers or settings.enable_real_ip or settings.use_proxy_protocol
     if trusts and any(network.prefixlen == 0 for network in settings.proxy_real_ip_cidr):
-        warn("data.proxy-real-ip-cidr: any client can fake its address; give the networks of your load balancers")
-    return settings, reasons
+        message = "data.proxy-real-ip-cidr: any client can fake its address; give the networks of your load balancers"
+        reasons.append(Reason(None, Verdict.NOTE, where, message))
+    return ResolvedSettings(settings, frozenset(guard for guard, _ in read.faults), reasons)
 
 
 def _check_addresses(settings: Settings, where: str, *, has_ipv6: bool) -> None:

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Final
 
 from rulegen.model.ingress.values import readers, regex
 from rulegen.model.ingress.values.readers import choice, integer, items, size
-from rulegen.net import parse_address
+from rulegen.model.ingress.values.setting import PartialValueError, setting_of
+from rulegen.model.ingress.values.snippets.judgement import Judgement, SnippetPlace, judged
+from rulegen.net import Network, parse_address
 
 _LOG_VARIABLES: Final = (
     "args arg_ binary_remote_addr body_bytes_sent bytes_sent connection connection_requests content_length"
@@ -41,8 +44,34 @@ def workers(text: str) -> str:
 
 
 def addresses(text: str) -> tuple[str, ...]:
-    """Return the addresses of a list, each once."""
-    return tuple(dict.fromkeys(str(parse_address(part)) for part in items(text)))
+    """Return the addresses of a list, each once.
+
+    Raises:
+        PartialValueError: One of several is none.
+        ValueError: None of them is one.
+    """
+    usable: dict[str, None] = {}
+    wrong = []
+    for part in items(text):
+        try:
+            usable[str(parse_address(part))] = None
+        except ValueError:
+            wrong.append(part)
+    if wrong and not usable:
+        raise ValueError(f"{readers.quoted(text)} contains no address")
+    if wrong:
+        raise PartialValueError(tuple(usable), f"{readers.quoted(wrong[0])} is not an address; the others are used")
+    return tuple(usable)
+
+
+def networks_or_none(text: str) -> tuple[Network, ...]:
+    """Return networks and addresses of a list; none for an empty text."""
+    return readers.networks(text) if text else ()
+
+
+def words_of_list(text: str) -> tuple[str, ...]:
+    """Return the texts of a list, each once; empty ones are left out."""
+    return tuple(dict.fromkeys(items(text)))
 
 
 def paths(text: str) -> tuple[str, ...]:
@@ -64,12 +93,12 @@ def patterns(text: str) -> tuple[str, ...]:
 
 
 def _pattern(text: str) -> str:
-    """Return an expression: a text stands for itself, one after `~` or `~*` is an expression."""
+    """Return an expression: a text stands for itself in any case, one after `~` or `~*` is an expression."""
     if text.startswith("~"):
         return "~*" * text.startswith("~*") + regex.check(text.removeprefix("~*").removeprefix("~"))
     if len(text) > 800:
         raise ValueError(f"{readers.quoted(text)} is longer than 800 characters")
-    return f"^{regex.escape(readers.header_text(text))}$"
+    return f"~*^{regex.escape(readers.header_text(text))}$"  # nginx compares the texts of a map in any case
 
 
 def log_format(text: str) -> str:
@@ -113,3 +142,8 @@ def curves(text: str) -> str:
 def connections(text: str) -> int:
     """Return how many connections a worker has; 0 is ingress-nginx's word for its default."""
     return 16384 if text == "0" else integer(64, 1_000_000)(text)
+
+
+def snippet(place: SnippetPlace, documentation: str) -> Judgement:
+    """Return a field of `Settings` with what a snippet comes to."""
+    return setting_of(partial(judged, place=place), Judgement(), documentation)

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Final
 
 from rulegen.model.ingress.values import readers, regex
 from rulegen.model.ingress.values.readers import boolean, choice, integer, seconds, size
-from rulegen.model.ingress.values.setting import METADATA, Setting, headers_of_map, setting, setting_of
+from rulegen.model.ingress.values.risks import risk_level
+from rulegen.model.ingress.values.setting import METADATA, Setting, SettingGuard, headers_of_map, setting, setting_of
 from rulegen.model.ingress.values.setting_readers import (
     addresses,
     affinity,
@@ -19,15 +20,20 @@ from rulegen.model.ingress.values.setting_readers import (
     log_format,
     mime_type,
     mime_types,
+    networks_or_none,
     paths,
     patterns,
     protocols,
+    snippet,
+    words_of_list,
     workers,
 )
+from rulegen.model.ingress.values.snippets.judgement import SnippetPlace
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from rulegen.model.ingress.values.snippets.judgement import Judgement
     from rulegen.net import Network
 
 LOG_FORMAT: Final = (
@@ -61,6 +67,7 @@ GZIP_TYPES: Final = (
 )
 _HEADERS: Final = "another ConfigMap, `namespace/name`, whose keys are headers"
 _AS_ANNOTATION: Final = "as the annotation without `global-`"
+_GUARDING: Final = "never used; **closes all Ingresses** if it may keep requests out"
 _METHOD: Final = choice("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS")
 _ON_OFF: Final = choice("on", "off")
 _STATUS: Final = integer(400, 599)
@@ -73,7 +80,9 @@ class Settings:
     """Settings for all hosts; times in seconds, sizes in bytes. A field has the name of its key, with `_` for `-`."""
 
     # where nginx listens
-    bind_address: tuple[str, ...] = setting_of(addresses, (), "addresses to listen on; none: all")
+    bind_address: tuple[str, ...] = setting_of(
+        addresses, (), "addresses to listen on; none: all", guards=SettingGuard.ALL
+    )
     disable_ipv6: bool = setting(boolean, "false")
     disable_ipv6_dns: bool = setting(boolean, "false", "names are not resolved to IPv6 addresses")
     reuse_port: bool = setting(boolean, "true")
@@ -103,10 +112,10 @@ class Settings:
     use_forwarded_headers: bool = setting(boolean, "false")
     enable_real_ip: bool = setting(boolean, "false")
     proxy_real_ip_cidr: tuple[Network, ...] = setting(
-        readers.networks,
+        networks_or_none,
         "0.0.0.0/0",
         "networks of proxies that may set the client's address; the default has no IPv6",
-        closes=True,
+        guards=SettingGuard.ALL,
     )
     forwarded_for_header: str = setting(readers.header_name, "X-Forwarded-For")
     forwarded_host_header: str = setting(
@@ -199,24 +208,51 @@ class Settings:
     limit_conn_status_code: int = setting(_STATUS, "503")
     # who may
     whitelist_source_range: tuple[Network, ...] = setting_of(
-        readers.networks,
+        networks_or_none,
         (),
         "for Ingresses without a list of their own",
-        closes=True,
+        guards=SettingGuard.WITHOUT_ALLOWED,
         other_name="allowlist-source-range",
     )
-    denylist_source_range: tuple[Network, ...] = setting_of(readers.networks, (), "the same", closes=True)
-    block_cidrs: tuple[Network, ...] = setting_of(
-        readers.networks, (), "for all hosts, in addition to the lists of Ingresses", closes=True
+    denylist_source_range: tuple[Network, ...] = setting_of(
+        networks_or_none, (), "the same", guards=SettingGuard.WITHOUT_DENIED
     )
-    block_user_agents: tuple[str, ...] = setting_of(patterns, (), "texts, or expressions after `~`, `~*`", closes=True)
-    block_referers: tuple[str, ...] = setting_of(patterns, (), "the same", closes=True)
-    global_auth_url: str = setting_of(str.strip, "", "**an invalid value is an error**, also for the next four keys")
+    block_cidrs: tuple[Network, ...] = setting_of(
+        networks_or_none,
+        (),
+        "for all hosts, in addition to the lists of Ingresses",
+        guards=SettingGuard.ALL,
+    )
+    block_user_agents: tuple[str, ...] = setting_of(
+        patterns, (), "texts in any case, or expressions after `~`, `~*`", guards=SettingGuard.ALL
+    )
+    block_referers: tuple[str, ...] = setting_of(patterns, (), "the same", guards=SettingGuard.ALL)
+    annotations_risk_level: str = setting(
+        risk_level,
+        "High",
+        "Ingresses with annotations of a higher risk are rejected; snippets are judged by themselves",
+    )
+    annotation_value_word_blocklist: tuple[str, ...] = setting_of(
+        words_of_list, (), "Ingresses with an annotation that contains one of these texts are rejected"
+    )
+    enable_modsecurity: bool = setting(boolean, "false", "ModSecurity is not available: see `modsecurity-snippet`")
+    http_snippet: Judgement = snippet(SnippetPlace.HTTP, _GUARDING)  # noqa: RUF009 - it is frozen
+    server_snippet: Judgement = snippet(SnippetPlace.SERVER, _GUARDING)  # noqa: RUF009
+    location_snippet: Judgement = snippet(SnippetPlace.LOCATION, _GUARDING)  # noqa: RUF009
+    modsecurity_snippet: Judgement = snippet(  # noqa: RUF009
+        SnippetPlace.MODSECURITY, "the same, with `enable-modsecurity`"
+    )
+    global_auth_url: str = setting_of(
+        str.strip, "", "**an invalid value closes all Ingresses that need it**, also for the next four keys"
+    )
     global_auth_signin: str = setting_of(str.strip, "", _AS_ANNOTATION)
     global_auth_signin_redirect_param: str = setting(str.strip, "rd", _AS_ANNOTATION)
     global_auth_response_headers: str = setting_of(str.strip, "", _AS_ANNOTATION)
     global_auth_request_redirect: str = setting_of(str.strip, "", _AS_ANNOTATION)
     global_auth_method: str = setting_of(_METHOD, "")
+    global_auth_snippet: Judgement = snippet(  # noqa: RUF009
+        SnippetPlace.AUTH, "never used; **closes the same Ingresses** if it changes what the auth server is asked"
+    )
     global_auth_always_set_cookie: bool = setting(boolean, "false")
     no_auth_locations: tuple[str, ...] = setting(
         paths, "/.well-known/acme-challenge", "paths without a request to the auth server"

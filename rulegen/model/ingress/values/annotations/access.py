@@ -2,18 +2,34 @@
 
 from __future__ import annotations
 
-from typing import Final
+from functools import partial
+from typing import TYPE_CHECKING, Final
 
 from rulegen.model.ingress.values import readers
 from rulegen.model.ingress.values.annotations.annotation import CLOSE, NO_NAMES, NO_NETWORKS, Annotation
 from rulegen.model.ingress.values.annotations.redirects import SAFE_VARIABLES, redirect
+from rulegen.model.ingress.values.empty import unless_empty
 from rulegen.model.ingress.values.readers import boolean, choice, integer, quoted
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 AUTH_VARIABLES: Final = (*SAFE_VARIABLES, "escaped_request_uri", "server_name", "best_http_host", "pass_access_scheme")
 
 _METHOD = choice("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS")
 auth_url: Final = readers.url(*AUTH_VARIABLES)
-_LIMIT = integer(1, 1_000_000)
+_MOST_REQUESTS: Final = 1_000_000
+
+
+def _limit(most: int) -> Callable[[str], int]:
+    """Return the reader of a limit: 0 or a negative number is none; what is beyond counting is the most."""
+    return unless_empty(partial(_read_limit, most))
+
+
+def _read_limit(most: int, text: str) -> int:
+    if not readers.re.match(r"[+-]?[0-9]{1,18}\Z", text):
+        raise ValueError(f"{quoted(text)} is not a whole number")
+    return min(max(int(text), 0), most)
 
 
 def _cache_key(text: str) -> str:
@@ -92,7 +108,11 @@ ALLOWLIST_SOURCE_RANGE: Final = Annotation(
     "allowlist-source-range", readers.networks, "networks; has priority over the other name", CLOSE
 )
 DENYLIST_SOURCE_RANGE: Final = Annotation(
-    "denylist-source-range", readers.networks, "networks", CLOSE, default=NO_NETWORKS
+    "denylist-source-range",
+    unless_empty(readers.networks),
+    "networks; an empty list refuses nobody",
+    CLOSE,
+    default=NO_NETWORKS,
 )
 SATISFY: Final = Annotation(
     "satisfy",
@@ -102,15 +122,15 @@ SATISFY: Final = Annotation(
     default="all",
     needs=(AUTH_TYPE, AUTH_URL, WHITELIST_SOURCE_RANGE, ALLOWLIST_SOURCE_RANGE),
 )
-LIMIT_RPS: Final = Annotation("limit-rps", _LIMIT, "requests a second", default=0)
-LIMIT_RPM: Final = Annotation("limit-rpm", _LIMIT, "requests a minute", default=0)
-LIMIT_CONNECTIONS: Final = Annotation("limit-connections", integer(1, 65535), "connections at a time", default=0)
+LIMIT_RPS: Final = Annotation("limit-rps", _limit(_MOST_REQUESTS), "requests a second; 0: no limit", CLOSE, default=0)
+LIMIT_RPM: Final = Annotation("limit-rpm", _limit(_MOST_REQUESTS), "requests a minute; 0: no limit", CLOSE, default=0)
+LIMIT_CONNECTIONS: Final = Annotation(
+    "limit-connections", _limit(65535), "connections at a time; 0: no limit", CLOSE, default=0
+)
 LIMIT_BURST_MULTIPLIER: Final = Annotation("limit-burst-multiplier", integer(1, 1000), "default 5", default=5)
 LIMIT_RATE: Final = Annotation(
-    "limit-rate", integer(0, 1 << 21), "KiB a second for each answer; needs `proxy-buffering: on`", default=0
+    "limit-rate", _limit(1 << 21), "KiB a second for each answer, 0: any; needs `proxy-buffering: on`"
 )
-LIMIT_RATE_AFTER: Final = Annotation(
-    "limit-rate-after", integer(0, 1 << 21), "KiB sent before `limit-rate` applies", default=0
-)
+LIMIT_RATE_AFTER: Final = Annotation("limit-rate-after", _limit(1 << 21), "KiB sent before `limit-rate` applies")
 LIMIT_WHITELIST: Final = Annotation("limit-whitelist", readers.networks, "networks")
 LIMIT_ALLOWLIST: Final = Annotation("limit-allowlist", readers.networks, "networks; has priority over the other name")

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Final
 
 from rulegen.model.ingress.values import readers
-from rulegen.model.ingress.values.annotations.annotation import Annotation
+from rulegen.model.ingress.values.annotations.annotation import CLOSE, Annotation
 from rulegen.model.ingress.values.readers import boolean, choice, integer, quoted
 
 _ANY_ORIGIN: Final[tuple[str, ...]] = ("*",)
@@ -54,7 +54,8 @@ CORS_MAX_AGE: Final = Annotation("cors-max-age", integer(0, 2_147_483_647), "sec
 CUSTOM_HEADERS: Final = Annotation(
     "custom-headers",
     readers.reference,
-    "ConfigMap; if it is missing, the Ingress is closed; only headers of `global-allowed-response-headers`",
+    "ConfigMap with headers of `global-allowed-response-headers`; if it is missing or has others, closed",
+    CLOSE,
     refers_to="ConfigMap",
 )
 UPSTREAM_VHOST: Final = Annotation(

@@ -13,6 +13,7 @@ from rulegen.model.ingress.values import readers
 from rulegen.model.ingress.values.annotations.annotation import Annotation, AnnotationValues, InvalidValue, gravest
 from rulegen.model.ingress.values.annotations.table import ANNOTATIONS
 from rulegen.model.ingress.values.annotations.unsupported import UNSUPPORTED
+from rulegen.model.ingress.values.empty import EmptyValueError
 from rulegen.model.services.annotations.annotation import PREFIX
 
 if TYPE_CHECKING:
@@ -36,6 +37,7 @@ class Annotations:
         about: The Ingress.
         values: Those that could be read.
         failed: Those that could not.
+        snippets: Those that are snippets, by name, unread.
         outcome: The gravest policy that follows from invalid values and from objects that cannot be used.
         reasons: What could not be read or has no effect.
     """
@@ -44,6 +46,7 @@ class Annotations:
     prefix: str = DEFAULT_PREFIX
     values: AnnotationValues = field(default_factory=AnnotationValues)
     failed: set[Annotation[Any]] = field(default_factory=set)
+    snippets: dict[str, str] = field(default_factory=dict)
     outcome: InvalidValue = InvalidValue.IGNORE
     reasons: list[Reason] = field(default_factory=list)
 
@@ -61,6 +64,11 @@ class Annotations:
         self.report(Verdict.WAITING if isinstance(why, UnreadError) else Verdict.CLOSED, annotation, str(why))
         self.outcome = gravest(self.outcome, InvalidValue.CLOSE)
 
+    def close_by_name(self, name: str, why: str) -> None:
+        """Close the Ingress because of an annotation that is not declared."""
+        self.report_name(Verdict.CLOSED, name, why)
+        self.outcome = gravest(self.outcome, InvalidValue.CLOSE)
+
 
 def read_annotations(about: ObjectKey, texts: Mapping[str, str], prefix: str) -> Annotations:
     """Return the annotations of an Ingress; those with another prefix are ignored."""
@@ -73,7 +81,9 @@ def read_annotations(about: ObjectKey, texts: Mapping[str, str], prefix: str) ->
         name = key.removeprefix(start)
         if (annotation := ANNOTATIONS.get(name)) is not None:
             _read(annotation, texts[key], result)
-        elif (without_effect := UNSUPPORTED.get(name)) is not None:
+        elif (without_effect := UNSUPPORTED.get(name)) is not None and without_effect.snippet is not None:
+            result.snippets[name] = texts[key]
+        elif without_effect is not None:
             warning = " (it protects nothing here!)" if without_effect.protects else ""
             result.report_name(Verdict.UNSUPPORTED, name, without_effect.reason + warning)
         else:
@@ -90,6 +100,8 @@ def _read(annotation: Annotation[Any], text: str, result: Annotations) -> None:
             raise ValueError(f"longer than {readers.MAX_VALUE} bytes")  # noqa: TRY301 - reported like any other
         read = _read_before if len(text) <= _SHORT else _value
         result.values[annotation] = read(annotation, text.strip(" \t"))
+    except EmptyValueError as error:
+        result.report(Verdict.IGNORED, annotation, str(error))
     except ValueError as error:
         result.failed.add(annotation)
         result.report(annotation.invalid.value, annotation, str(error))

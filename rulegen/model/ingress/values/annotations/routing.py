@@ -7,6 +7,7 @@ from typing import Final
 from rulegen.model.ingress.values import readers, regex
 from rulegen.model.ingress.values.annotations.annotation import NO_NAMES, REJECT, Annotation
 from rulegen.model.ingress.values.annotations.redirects import redirect
+from rulegen.model.ingress.values.empty import unless_empty
 from rulegen.model.ingress.values.readers import boolean, integer, quoted
 
 
@@ -28,7 +29,7 @@ def _matched_text(text: str) -> str:
 
 USE_REGEX: Final = Annotation("use-regex", boolean, "`true`, `false`; for the whole host, see above", default=False)
 REWRITE_TARGET: Final = Annotation(
-    "rewrite-target", _rewrite, "path, with captures `$1`–`$9`; means use-regex", REJECT, default=""
+    "rewrite-target", unless_empty(_rewrite), "path, with captures `$1`–`$9`; means use-regex", REJECT, default=""
 )
 APP_ROOT: Final = Annotation(
     "app-root", readers.path, "path; requests for `/` are redirected to it with 302", REJECT, default=""

@@ -1,0 +1,56 @@
+"""What the snippets of an Ingress come to: those that may keep requests out close what they guard."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
+
+from rulegen.model.ingress.reasons import Verdict
+from rulegen.model.ingress.values.annotations import access
+from rulegen.model.ingress.values.annotations.unsupported import UNSUPPORTED
+from rulegen.model.ingress.values.readers import boolean
+from rulegen.model.ingress.values.snippets.judgement import SnippetPlace, judged
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from rulegen.model.ingress.values.annotations.reading import Annotations
+    from rulegen.model.ingress.values.settings import Settings
+
+SERVER_SNIPPET: Final = "server-snippet"
+_ENABLE_MODSECURITY: Final = "enable-modsecurity"
+
+
+def judge_snippets(annotations: Annotations, texts: Mapping[str, str], settings: Settings) -> bool:
+    """Report the snippets of an Ingress and close it if one may protect; return whether one closes its hosts too.
+
+    Args:
+        annotations: Its annotations, as they were read.
+        texts: All its annotations.
+        settings: Whether ModSecurity is enabled for all Ingresses.
+    """
+    closes_hosts = False
+    for name, text in annotations.snippets.items():
+        row = UNSUPPORTED[name]
+        place = row.snippet or SnippetPlace.ELSEWHERE
+        judgement = judged(text, place)
+        if judgement.protects and _has_effect(place, annotations, texts, settings):
+            annotations.close_by_name(name, judgement.message)
+            closes_hosts |= place is SnippetPlace.SERVER
+        elif judgement.message:
+            annotations.report_name(Verdict.UNSUPPORTED, name, judgement.message)
+        else:
+            annotations.report_name(Verdict.IGNORED, name, "it is empty")
+    return closes_hosts
+
+
+def _has_effect(place: SnippetPlace, annotations: Annotations, texts: Mapping[str, str], settings: Settings) -> bool:
+    """Whether a snippet had any effect with ingress-nginx beside the other annotations."""
+    if place is SnippetPlace.AUTH:
+        return access.AUTH_URL in annotations.values or access.AUTH_URL in annotations.failed
+    if place is SnippetPlace.MODSECURITY:
+        text = texts.get(f"{annotations.prefix}/{_ENABLE_MODSECURITY}")
+        try:
+            return boolean(text.strip()) if text is not None else settings.enable_modsecurity
+        except ValueError:
+            return settings.enable_modsecurity
+    return True

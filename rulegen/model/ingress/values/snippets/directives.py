@@ -1,0 +1,140 @@
+"""Directives of snippets: which are harmless to leave out, what the others do, and which annotation says the same.
+
+What is not listed as harmless may protect: without it, somebody could reach what the snippet's author had closed.
+"""
+
+from __future__ import annotations
+
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Final, NamedTuple
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+
+
+class KnownDirective(NamedTuple):
+    """What a directive does, and the annotations that do the same, as a message names them; either may be empty."""
+
+    does: str = ""
+    instead: str = ""
+
+
+def _named(*rows: tuple[str, str]) -> Mapping[str, KnownDirective]:
+    """Return harmless directives by name; each row has names, and the annotation that says the same."""
+    return MappingProxyType(
+        {name: KnownDirective(instead=instead) for names, instead in rows for name in names.split()}
+    )
+
+
+def _doing(*rows: tuple[str, str, str]) -> Mapping[str, KnownDirective]:
+    """Return directives that protect, by name; each row has names, what they do, and the annotations instead."""
+    return MappingProxyType(
+        {name: KnownDirective(does, instead) for names, does, instead in rows for name in names.split()}
+    )
+
+
+_LIMITS: Final = "limit-rps, limit-rpm or limit-connections"
+
+PROTECTING: Final = _doing(
+    ("deny", "refuses addresses", "denylist-source-range"),
+    ("allow", "admits addresses", "whitelist-source-range"),
+    ("return", "answers instead of the backend", "permanent-redirect or temporal-redirect for redirects"),
+    ("rewrite", "changes the path that the backend sees", "rewrite-target or permanent-redirect"),
+    ("auth_basic auth_basic_user_file", "requires a password", "auth-type and auth-secret"),
+    ("auth_request auth_request_set", "asks an auth server", "auth-url and auth-response-headers"),
+    ("satisfy", "combines access rules", "satisfy"),
+    ("limit_req limit_req_status", "limits requests", _LIMITS),
+    ("limit_conn limit_conn_status", "limits connections", _LIMITS),
+    ("limit_except", "refuses methods", ""),
+    ("internal", "refuses all requests of clients", ""),
+    ("ssl_verify_client ssl_client_certificate ssl_verify_depth ssl_crl", "requires a certificate", "auth-tls-secret"),
+    ("ssl_trusted_certificate", "verifies certificates", "auth-tls-secret"),
+    ("ssl_protocols", "refuses versions of TLS", ""),
+    ("ssl_ciphers", "refuses ciphers", "ssl-ciphers"),
+    ("ssl_reject_handshake", "refuses TLS connections", ""),
+    ("proxy_ssl_verify proxy_ssl_trusted_certificate", "verifies the backend", "proxy-ssl-verify, proxy-ssl-secret"),
+    ("real_ip_header set_real_ip_from real_ip_recursive", "decides which address a client has", ""),
+    ("modsecurity modsecurity_rules modsecurity_rules_file", "inspects requests", ""),
+    ("error_page", "replaces answers", "custom-http-errors"),
+    ("try_files root alias", "serves other content than the backend's", ""),
+    ("proxy_pass grpc_pass fastcgi_pass", "sends requests to another backend", ""),
+    ("secure_link secure_link_secret secure_link_md5", "requires signed links", ""),
+    ("valid_referers", "tests the Referer", ""),
+)
+"""Directives that may keep a request from the backend."""
+
+_TIMES: Final = "proxy-connect-timeout, proxy-send-timeout, proxy-read-timeout"
+_BUFFERS: Final = "proxy-buffering, proxy-buffer-size, proxy-buffers-number, proxy-busy-buffers-size"
+_SET_HEADERS: Final = "custom-headers"
+
+_TUNING: Final = (
+    ("client_max_body_size", "proxy-body-size"),
+    ("client_body_buffer_size", "client-body-buffer-size"),
+    ("client_body_timeout client_header_timeout send_timeout keepalive_timeout keepalive_requests", ""),
+    ("client_header_buffer_size large_client_header_buffers lingering_close lingering_time lingering_timeout", ""),
+    ("proxy_connect_timeout proxy_send_timeout proxy_read_timeout", _TIMES),
+    ("grpc_connect_timeout grpc_send_timeout grpc_read_timeout", _TIMES),
+    ("fastcgi_connect_timeout fastcgi_send_timeout fastcgi_read_timeout", _TIMES),
+    ("proxy_buffering proxy_buffer_size proxy_buffers proxy_busy_buffers_size grpc_buffer_size", _BUFFERS),
+    ("fastcgi_buffering fastcgi_buffer_size fastcgi_buffers fastcgi_busy_buffers_size", _BUFFERS),
+    ("proxy_max_temp_file_size fastcgi_max_temp_file_size", "proxy-max-temp-file-size"),
+    ("proxy_temp_file_write_size proxy_ignore_client_abort proxy_socket_keepalive proxy_limit_rate", ""),
+    ("proxy_request_buffering fastcgi_request_buffering", "proxy-request-buffering"),
+    ("proxy_next_upstream proxy_next_upstream_tries proxy_next_upstream_timeout", "proxy-next-upstream"),
+    ("proxy_http_version", "proxy-http-version"),
+    ("access_log", "enable-access-log"),
+    ("error_log log_not_found log_subrequest rewrite_log uninitialized_variable_warn", ""),
+    ("tcp_nodelay tcp_nopush sendfile sendfile_max_chunk aio directio output_buffers postpone_output", ""),
+    ("reset_timedout_connection resolver resolver_timeout", ""),
+)
+"""Sizes, times and logs."""
+
+HARMLESS: Final = _named(
+    ("add_header add_trailer more_set_headers", _SET_HEADERS),
+    ("more_clear_headers proxy_hide_header grpc_hide_header fastcgi_hide_header", "hide-headers of the ConfigMap"),
+    ("proxy_pass_header grpc_pass_header proxy_ignore_headers", ""),
+    ("proxy_set_header grpc_set_header", "proxy-set-headers of the ConfigMap, or upstream-vhost for Host"),
+    ("proxy_cookie_path", "proxy-cookie-path"),
+    ("proxy_cookie_domain", "proxy-cookie-domain"),
+    ("proxy_cookie_flags proxy_headers_hash_max_size proxy_headers_hash_bucket_size", ""),
+    ("proxy_redirect", "proxy-redirect-from, proxy-redirect-to"),
+    ("expires etag if_modified_since charset charset_types override_charset source_charset default_type", ""),
+    ("gzip gzip_types gzip_comp_level gzip_min_length gzip_proxied gzip_vary gzip_static gunzip", "use-gzip"),
+    ("gzip_buffers gzip_disable gzip_http_version brotli brotli_types brotli_comp_level brotli_static", ""),
+    ("sub_filter sub_filter_once sub_filter_types sub_filter_last_modified types chunked_transfer_encoding", ""),
+    ("port_in_redirect absolute_redirect server_name_in_redirect", "relative-redirects"),
+    ("server_tokens http2_push http2_push_preload http2_max_concurrent_streams", ""),
+    ("ssl_session_timeout ssl_session_cache ssl_session_tickets ssl_buffer_size ssl_stapling", ""),
+    ("ssl_prefer_server_ciphers", "ssl-prefer-server-ciphers"),
+    ("set break", ""),
+    ("opentelemetry opentelemetry_operation_name opentelemetry_propagate opentracing", ""),
+    *_TUNING,
+)
+"""Directives without which no request gets further than with them."""
+
+_DEFINITIONS_NAMES: Final = (
+    "map geo log_format split_clients limit_req_zone limit_conn_zone map_hash_bucket_size map_hash_max_size"
+    " variables_hash_bucket_size variables_hash_max_size proxy_cache_path server_names_hash_bucket_size"
+    " server_names_hash_max_size upstream lua_shared_dict lua_package_path more_set_headers"
+)
+DEFINITIONS: Final = frozenset(_DEFINITIONS_NAMES.split())
+"""Directives of the block `http` that define what others use: alone, they do nothing."""
+
+OF_AUTH_SUBREQUESTS: Final = _named(*_TUNING)
+"""Directives without which an auth server is asked the same."""
+
+_CLEARED_SAFELY: Final = frozenset({"accept-encoding", "connection", "upgrade", "origin", "referer", "range", "te"})
+_PROOFS: Final = ("$remote_user", "$ssl_client_", "$auth_", "$upstream_http_", "$jwt_", "${remote_user")
+
+
+def says_who(name: str, words: Iterable[str]) -> bool:
+    """Whether a directive sets a request header that may tell a backend who the client is.
+
+    Without it, a client could send the header itself. So it is with a header that is cleared, unless it is one that
+    no backend takes for a proof.
+    """
+    if name not in {"proxy_set_header", "grpc_set_header"}:
+        return False
+    header, *values = [*words, ""]
+    value = "".join(values)
+    return (not value and header.lower() not in _CLEARED_SAFELY) or any(proof in value for proof in _PROOFS)

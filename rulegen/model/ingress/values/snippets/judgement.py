@@ -1,0 +1,162 @@
+"""Judges snippets: what of one may keep requests out, and what else of it has no effect here."""
+
+from __future__ import annotations
+
+import enum
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import TYPE_CHECKING, Final, NamedTuple
+
+from rulegen.model.ingress.values.snippets.directives import (
+    DEFINITIONS,
+    HARMLESS,
+    OF_AUTH_SUBREQUESTS,
+    PROTECTING,
+    KnownDirective,
+    says_who,
+)
+from rulegen.model.ingress.values.snippets.reader import SnippetDirective, read_snippet
+from rulegen.text import printable, quoted
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+
+_SHOWN: Final = 3
+_PREFLIGHTS: Final = (("return", ("200",)), ("return", ("204",)))
+_WORDS: Final = 40
+"""Characters of a directive that a message shows."""
+
+
+class SnippetPlace(enum.Enum):
+    """Where ingress-nginx copies a snippet to, which decides what is harmless in it."""
+
+    LOCATION = "location"
+    SERVER = "server"
+    HTTP = "http"
+    AUTH = "location of requests to the auth server"
+    MODSECURITY = "rules of ModSecurity"
+    ELSEWHERE = "part that serves no HTTP requests"
+
+
+class Finding(NamedTuple):
+    """A directive, and what there is to say of it."""
+
+    directive: SnippetDirective
+    inside: tuple[str, ...]
+    known: KnownDirective
+
+    def __str__(self) -> str:
+        words = printable(" ".join((self.directive.name, *self.directive.words)), _WORDS)
+        where = f" in {printable(' '.join(self.inside), _WORDS)}" if self.inside else ""
+        instead = f"; instead: {self.known.instead}" if self.known.instead else ""
+        return f'line {self.directive.line}: "{words}"{where} ({self.known.does}{instead})'
+
+
+@dataclass(frozen=True, slots=True)
+class Judgement:
+    """What a snippet comes to.
+
+    Attributes:
+        message: What is to be told about it; empty for one that says nothing.
+        protects: Whether something of it may keep requests out.
+    """
+
+    message: str = ""
+    protects: bool = False
+
+
+@lru_cache(512)
+def judged(text: str, place: SnippetPlace) -> Judgement:
+    """Return what a snippet comes to. One that cannot be read may protect."""
+    if not text.strip():
+        return Judgement()
+    if place is SnippetPlace.ELSEWHERE:
+        return Judgement("snippets are never used: nothing is served for it")
+    if place is SnippetPlace.MODSECURITY:
+        return _rules(text)
+    try:
+        directives = read_snippet(text)
+    except ValueError as error:
+        return Judgement(f"it cannot be read ({error}), so it may keep requests out", protects=True)
+    findings = list(_protecting(directives, place))
+    if findings:
+        shown = "; ".join(map(str, findings[:_SHOWN]))
+        more = f"; and {len(findings) - _SHOWN} more" if len(findings) > _SHOWN else ""
+        return Judgement(f"snippets are never used, and this one may keep requests out: {shown}{more}", protects=True)
+    return Judgement(_harmless(directives)) if directives else Judgement()
+
+
+def _protecting(
+    directives: Iterable[SnippetDirective], place: SnippetPlace, inside: tuple[str, ...] = ()
+) -> Iterator[Finding]:
+    """Yield the directives that may keep requests out, with the block that each stands in."""
+    for directive in directives:
+        name = directive.name
+        if place is SnippetPlace.AUTH:
+            if name not in OF_AUTH_SUBREQUESTS or directive.block is not None:
+                yield Finding(directive, inside, KnownDirective("changes what the auth server is asked"))
+        elif name in {"location", "if"} and directive.block is not None and place is not SnippetPlace.HTTP:
+            if _answers_preflights(directive):
+                continue
+            within = list(_protecting(directive.block, place, (name, *directive.words)))
+            yield from within
+            if name == "location" and not within:  # it has no handler: nginx serves files there, or 404
+                yield Finding(directive, inside, KnownDirective("answers instead of the backend"))
+        elif place is SnippetPlace.HTTP and name in DEFINITIONS:
+            continue
+        elif name in PROTECTING:
+            yield Finding(directive, inside, PROTECTING[name])
+        elif says_who(name, directive.words):
+            yield Finding(
+                directive, inside, KnownDirective("tells the backend who a client is", "auth-response-headers")
+            )
+        elif name not in HARMLESS or (directive.block is not None and name != "types"):
+            yield Finding(directive, inside, KnownDirective("may have any effect"))
+
+
+def _answers_preflights(directive: SnippetDirective) -> bool:
+    """Whether a block answers OPTIONS and nothing else: without it, the backend does, which admits nobody."""
+    condition = "".join(directive.words).strip("()")
+    return (
+        directive.name == "if"
+        and condition in {"$request_method=OPTIONS", "$request_method~*OPTIONS"}
+        and all(
+            inner.block is None and (inner.name in HARMLESS or inner[:2] in _PREFLIGHTS)
+            for inner in directive.block or ()
+        )
+    )
+
+
+def _harmless(directives: Iterable[SnippetDirective]) -> str:
+    """Return what is said of a snippet that protects nothing."""
+    names: dict[str, str] = {}
+    for directive in directives:
+        known = HARMLESS.get(directive.name)
+        if known is not None:
+            names[directive.name] = known.instead
+        for inner in directive.block or ():
+            if (known := HARMLESS.get(inner.name)) is not None:
+                names[inner.name] = known.instead
+    parts = [f"{name} (instead: {instead})" if instead else name for name, instead in names.items()]
+    shown = ", ".join(parts[:_SHOWN]) + (f" and {len(parts) - _SHOWN} more" if len(parts) > _SHOWN else "")
+    return f"snippets are never used; without effect: {shown}" if shown else "snippets are never used"
+
+
+_DETECTS: Final = frozenset({"off", "detectiononly"})
+
+
+def _rules(text: str) -> Judgement:
+    """Return what a snippet of ModSecurity's rules comes to: rules alone detect; they refuse if the engine is on."""
+    for number, line in enumerate(text.splitlines(), 1):
+        words = line.split()
+        if not words or words[0].startswith("#"):
+            continue
+        name, value = words[0].lower(), words[1].strip("\"'").lower() if len(words) > 1 else ""
+        if name == "secruleengine" and value in _DETECTS:
+            continue
+        if name in {"secruleengine", "include", "secremoterules"} or line.endswith("\\"):
+            message = (
+                f"ModSecurity is not available, and line {number} ({quoted(words[0])}) may make it refuse requests"
+            )
+            return Judgement(message, protects=True)
+    return Judgement("ModSecurity is not available: its rules have no effect")
