@@ -85,6 +85,17 @@ def authority_secret(name: str, *made: Pair) -> Document:
     return objects.secret(name, "Opaque", {"ca.crt": b"".join(certificate.pem for certificate in made)})
 
 
+def revocations(issuer: Pair, *revoked: Pair) -> bytes:
+    """Return an issuer's list of revoked certificates, in PEM."""
+    now = dt.datetime.now(dt.UTC)
+    builder = x509.CertificateRevocationListBuilder().issuer_name(issuer.certificate.subject).last_update(now - _DAY)
+    builder = builder.next_update(now + 30 * _DAY)
+    for made in revoked:
+        entry = x509.RevokedCertificateBuilder().serial_number(made.certificate.serial_number)
+        builder = builder.add_revoked_certificate(entry.revocation_date(now - _DAY).build())
+    return builder.sign(issuer.key, hashes.SHA256()).public_bytes(serialization.Encoding.PEM)
+
+
 def site_secret(host: str) -> Document:
     """Return a Secret for a host, called as it."""
     return tls_secret(host, pair(host, names=(host,)))

@@ -13,6 +13,7 @@ from integration.ingress.scenarios import (
     outside,
     protocols,
     routing,
+    snippets,
     worlds,
 )
 
@@ -26,5 +27,6 @@ ALL: tuple[Scenario, ...] = (
     *forwarded.SCENARIOS,
     *outside.SCENARIOS,
     *protocols.SCENARIOS,
+    *snippets.SCENARIOS,
     *worlds.SCENARIOS,
 )

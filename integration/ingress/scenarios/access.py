@@ -7,7 +7,7 @@ from integration.ingress.asking import basic_auth
 from integration.ingress.cast import site
 from integration.ingress.clients import Ask
 from integration.ingress.features import SECOND_CLIENT, Stage
-from integration.ingress.identities import authority_secret, pair, site_secret
+from integration.ingress.identities import authority_secret, pair, revocations, site_secret
 from integration.ingress.objects import Document
 from integration.ingress.scenarios.plain import plain
 
@@ -84,6 +84,22 @@ _TLS = [
             for host in ("mtls.test", "MTLS.test:443", "mtls.test.")
             for name in ("", "unknown.test", "mtls-any.test", "mtls-off.test", "mtls-cn.test")
         ),
+    ),
+    plain(
+        "client-certificate-revoked",
+        [
+            *_certified("mtls-revoked.test", secret="listed"),
+            objects.secret("listed-mtls-revoked.test", "Opaque", {"ca.crt": _CA.pem, "ca.crl": revocations(_CA, _BOB)}),
+            *_certified("mtls-listed-by-others.test", secret="listed"),
+            objects.secret(
+                "listed-mtls-listed-by-others.test",
+                "Opaque",
+                {"ca.crt": _CA.pem, "ca.crl": revocations(pair("ca-of-strangers"), _BOB)},
+            ),
+        ],
+        Ask(host="mtls-revoked.test", tls=True, identity=_ALICE, want={"status": 200}),
+        Ask(host="mtls-revoked.test", tls=True, identity=_BOB, want={"status": 400}),
+        Ask(host="mtls-listed-by-others.test", tls=True, identity=_ALICE, want={"status": 403}),
     ),
     plain(
         "mtls-and-redirect-to-https",
