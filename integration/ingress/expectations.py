@@ -152,6 +152,18 @@ def _upstream_name(expected: str, replies: list[Reply], facts: Facts, whole: Map
     return got != {facts.names[expected]} and f"answered by {got}"
 
 
+def _upstream_addr(expected: str | list[str], reply: Reply) -> object:
+    """Compare the address that answered, with its port where one is expected."""
+    address, port = reply.seen.get("address", "nobody"), reply.seen.get("port", 0)
+    wanted = [expected] if isinstance(expected, str) else expected
+    got = f"{address}:{port}"
+    return not any(entry == address or matches(entry, got) for entry in wanted) and f"answered by {got}"
+
+
+def _alpn(expected: str, reply: Reply) -> object:
+    return reply.alpn != expected and f"protocol {reply.alpn!r}"
+
+
 def _addresses(replies: list[Reply]) -> set[str]:
     return {reply.seen.get("address", "nobody") for reply in replies}
 
@@ -200,6 +212,8 @@ _CHECKS: dict[str, Check] = {
     "backend_port": _each(_backend_port),
     "backend_tls": _each(_backend_tls),
     "max_seconds": _each(_max_seconds),
+    "upstream_addr": _each(_upstream_addr),
+    "alpn": _each(_alpn),
     "backend": _backend,
     "backend_namespace": _backend_namespace,
     "tls_cert": _tls_cert,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import shutil
 import sys
 import tempfile
@@ -14,10 +13,11 @@ from pathlib import Path
 from typing import Any
 
 from integration.ingress import certificates, objects, spaces
-from integration.ingress.asking import Asker, Reply, Request, basic_auth
+from integration.ingress.asking import Asker, Request
 from integration.ingress.expectations import Facts, wrongs
+from integration.ingress.forms.requests import Jars, send
 from integration.ingress.node import Node
-from integration.ingress.objects import Document, UnknownForm
+from integration.ingress.objects import Document
 from integration.lab.hosts import LabError
 from integration.lab.peers import PeerHost
 
@@ -28,17 +28,6 @@ _PORTS = (80, 443, 8080, 8443)
 PYTHON = (sys.executable, "-S", "-E")
 PROGRAMS = Path(__file__).parent / "programs"
 _START_S = 10
-_ANSWER_KEYS = {"host", "path", "expect"}
-_REQUEST_KEYS = {
-    "headers",
-    "repeat",
-    "raw_path",
-    "tls",
-    "method",
-    "basic_auth",
-    "burst",
-    "backend_response_headers",
-}
 
 
 class IngressLab:
@@ -117,21 +106,6 @@ class IngressLab:
             node.end()
             self._nodes.remove(node)
 
-    def ask(self, request: Mapping[str, Any]) -> list[Reply]:
-        """Send what a case asks for; with a `repeat`, that often.
-
-        Raises:
-            UnknownForm: A key of the request is not known.
-        """
-        unknown = request.keys() - _ANSWER_KEYS - _REQUEST_KEYS
-        if unknown:
-            raise UnknownForm(f"keys of a request: {sorted(unknown)}")
-        replies: list[Reply] = []
-        for entry in _requests(request):
-            ask_many = self.client.burst if request.get("burst") else self.client.repeat
-            replies += ask_many(entry, int(request.get("repeat", 1)))
-        return replies
-
     def facts(self, documents: list[Document]) -> Facts:
         """Return what the replies of a world are judged with."""
         return Facts(
@@ -145,25 +119,9 @@ class IngressLab:
         """Return the certificate that a name nobody serves gets now."""
         return self.client.ask(Request(host="unknown.invalid", name="unknown.invalid")).certificate
 
-    def judge(self, request: Mapping[str, Any], facts: Facts) -> list[str]:
-        """Send a request of a case and return what is not as it expects."""
-        return wrongs(request["expect"], self.ask(request), facts)
-
-
-def _requests(request: Mapping[str, Any]) -> list[Request]:
-    """Return what a case's request comes to on the wire: no host means two ways not to name one."""
-    headers = dict(request.get("headers", {}))
-    if "basic_auth" in request:
-        headers |= basic_auth(*request["basic_auth"])
-    if "backend_response_headers" in request:
-        headers["X-Lab-Respond"] = json.dumps(request["backend_response_headers"])
-    host = request["host"]
-    # Nothing is encoded or resolved here, so there is no difference between a raw path and another.
-    rest: dict[str, Any] = {"target": request["path"], "method": request.get("method", "GET"), "headers": headers}
-    name = None if not request.get("tls") else host.partition(":")[0].rstrip(".")
-    if host:
-        return [Request(host=host, name=name, **rest)]
-    return [Request(host=spaces.NODE, name=name, **rest), Request(host=None, name=name, **rest)]
+    def judge(self, request: Mapping[str, Any], facts: Facts, jars: Jars | None = None) -> list[str]:
+        """Send a request of a case and return what is not as it expects; `jars` holds the cookies of the case."""
+        return wrongs(request["expect"], send(self.client, request, {} if jars is None else jars), facts)
 
 
 @contextmanager

@@ -116,6 +116,10 @@ def described_secret(description: Mapping[str, Any]) -> Document:
         case "htpasswd":
             content = certificates.htpasswd(given.pop("users"))
             document = secret(name, "Opaque", {given.pop("key", "auth"): content}, namespace)
+        case "htpasswd-map":
+            users = given.pop("users")
+            hashes = {user: certificates.password_hash(password).encode() for user, password in users.items()}
+            document = secret(name, "Opaque", hashes, namespace)
         case _:
             raise UnknownForm(f"secret of kind {kind}")
     if given:

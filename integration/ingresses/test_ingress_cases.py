@@ -5,28 +5,25 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 import pytest
-import yaml
 
 from integration.ingress import objects, reports
+from integration.ingress.forms import files
 from tests.shared import SHARED, shared
 
 if TYPE_CHECKING:
+    from integration.ingress.forms.requests import Jars
     from integration.ingress.lab import IngressLab
     from integration.ingress.node import Node
 
 _FILE = "ingress/cases.yaml"
-_KNOWN = {"name", "source", "compat", "note", "tags", "ingresses", "services", "endpoints", "requests"}
-_KNOWN |= {"secrets", "config", "flags", "extra_objects", "expect_events", "expect_ingress_status"}
 
 
 def _cases() -> list[Any]:
     """Return the cases, spread over two workers; a single one that skips where there is no such file."""
     path = SHARED / _FILE
-    if not path.exists():
-        return [pytest.param(None, id="absent")]
-    with path.open(encoding="utf-8") as text:
-        cases = yaml.load(text, Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader))["cases"]
-    return [
+    cases = files.cases(files.OWN / "cases.yaml") + (files.cases(path) if path.exists() else [])
+    absent = [] if path.exists() else [pytest.param(None, id="absent")]
+    return absent + [
         pytest.param(case, id=case["name"], marks=pytest.mark.xdist_group(f"ingress-{number % 2}"))
         for number, case in enumerate(cases)
     ]
@@ -37,24 +34,42 @@ def test_case(ingress_lab: IngressLab, ingress_node: Node, case: dict[str, Any] 
     if case is None:
         shared(_FILE)
         return
-    assert case.keys() <= _KNOWN
+    files.check_case(case)
     documents = objects.of_case(case)
     ingress_lab.listen(objects.ports(documents))
     done = ingress_node.apply(documents, case.get("flags"))
     facts = ingress_lab.facts(documents)
+    jars: Jars = {}
     wrong = [
         f"{ {key: value for key, value in request.items() if key != 'expect'} }\n      {entry}"
         for request in case["requests"]
-        for entry in ingress_lab.judge(request, facts)
+        for entry in ingress_lab.judge(request, facts, jars)
     ]
-    wrong += _events(ingress_node, case)
-    # `expect_ingress_status` is about what an agent writes back to the cluster; a command that is given files does not.
+    wrong += _events(ingress_node, case) + _status(ingress_node, case)
     if wrong:
         hosts = "\n".join(f"--- {path}\n{text}" for path, text in ingress_node.rendered().items())
         pytest.fail(
             f"{case['name']} ({case.get('note', '')})\n  * " + "\n  * ".join(wrong) + f"\n{done.stdout}\n{hosts}",
             pytrace=False,
         )
+
+
+def _status(node: Node, case: dict[str, Any]) -> list[str]:
+    """Return the Ingresses that an agent would not give an address, or give one, other than a case expects.
+
+    An agent gives its address to each Ingress that it serves; a plan skips the others.
+    """
+    if "expect_ingress_status" not in case:
+        return []
+    planned = node.planned()
+    is_expected = case["expect_ingress_status"] == "has-address"
+    metadata = [entry["metadata"] for entry in case["ingresses"]]
+    names = [f"{each.get('namespace', 'default')}/{each['name']}" for each in metadata]
+    return [
+        f"{name}: {case['expect_ingress_status']}: {reports.shown(planned)}"
+        for name in names
+        if bool(reports.about(planned, name, "skipped")) == is_expected
+    ]
 
 
 def _events(node: Node, case: dict[str, Any]) -> list[str]:

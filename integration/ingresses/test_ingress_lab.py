@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -11,6 +12,8 @@ import pytest
 from integration.ingress import certificates, objects, spaces
 from integration.ingress.asking import Reply, Request
 from integration.ingress.expectations import Facts, wrongs
+from integration.ingress.forms import files
+from integration.ingress.forms.requests import Jars, send
 from integration.ingress.lab import NAMES
 from integration.ingress.objects import UnknownForm
 
@@ -79,6 +82,8 @@ def served(ingress_lab: IngressLab) -> Iterator[IngressLab]:
     assert ingress_lab.node.masters() == []
 
 
+UPGRADE = {"Upgrade": "websocket", "Sec-WebSocket-Key": "dGhlIHNhbXBsZSBub25jZQ=="}
+
 HOLD: list[dict[str, Any]] = [
     {"expect": {"status": 200, "backend": "echo", "backend_port": 8080, "backend_sees": {"method": "GET"}}},
     {"path": "/a?b=1", "expect": {"backend_sees": {"path": "/a?b=1", "headers": {"X-Real-IP": "$client_ip"}}}},
@@ -96,6 +101,14 @@ HOLD: list[dict[str, Any]] = [
     {"tls": True, "expect": {"backend": "echo", "tls_cert": "default-fake", "backend_headers_absent": ["Proxy"]}},
     {"backend_response_headers": {"X-A": "1"}, "expect": {"headers": {"X-A": "1"}, "header_count": {"X-A": 1}}},
     {"path": "/sleep/0.2", "expect": {"max_seconds": 2}},
+    {"path": "/tls", "expect": {"upstream_addr": "10.244.3.3:8080"}},
+    {"expect": {"upstream_addr": ["10.244.3.1", "10.244.3.2"]}},
+    {"tls": True, "alpn": "http/1.1", "expect": {"status": 200, "alpn": "http/1.1"}},
+    {"body_bytes": 10, "expect": {"backend_sees": {"method": "POST", "headers": {"Content-Length": "10"}}}},
+    {"path": "/cookie-auth", "headers": {"Cookie": "auth=204"}, "expect": {"status": 204}},
+    {"path": "/cookie-auth", "expect": {"status": 401}},
+    {"headers": {"X-Code": "404", "X-A": "1"}, "expect": {"headers": {"X-Code": "404", "X-A": "1"}}},
+    {"headers": UPGRADE, "path": "/tls", "expect": {"status": 101, "backend": "secure"}},
     {"path": "/tls", "repeat": 3, "expect": {"same_endpoint": True, "min_distinct_endpoints": 1}},
 ]
 
@@ -134,6 +147,11 @@ FAIL: list[dict[str, Any]] = [
     {"expect": {"header_count": {"X-A": 1}}},
     {"tls": True, "expect": {"tls_cert": "a-secret"}},
     {"path": "/sleep/0.3", "expect": {"max_seconds": 0.2}},
+    {"expect": {"upstream_addr": "10.244.3.9"}},
+    {"path": "/tls", "expect": {"upstream_addr": "10.244.3.3:80"}},
+    {"path": "/away", "expect": {"upstream_addr": "~^10"}},
+    {"tls": True, "alpn": "http/1.1", "expect": {"alpn": "h2"}},
+    {"path": "/away", "headers": UPGRADE, "expect": {"status": 101}},
 ]
 
 
@@ -145,12 +163,67 @@ def test_what_does_not_hold_is_found(served: IngressLab, request_of_case: dict[s
 
 @pytest.mark.parametrize(
     "request_of_case",
-    [{"expect": {"colour": "red"}}, {"colour": "red", "expect": {}}, {"expect": {"backend_sees": {"colour": "red"}}}],
+    [
+        {"expect": {"colour": "red"}},
+        {"colour": "red", "expect": {}},
+        {"expect": {"backend_sees": {"colour": "red"}}},
+        {"alpn": "colour", "expect": {}},
+        {"tls": True, "alpn": [1, "colour"], "expect": {}},
+        {"body_bytes": "colour", "expect": {}},
+        {"cookie_jar": ["colour"], "expect": {}},
+    ],
     ids=str,
 )
 def test_nothing_that_is_expected_is_passed_over(served: IngressLab, request_of_case: dict[str, Any]) -> None:
     with pytest.raises(UnknownForm, match="colour"):
         served.judge({"host": "a.test", "path": "/"} | request_of_case, served.facts(WORLD))
+
+
+def test_a_client_keeps_its_cookies_to_itself(served: IngressLab) -> None:
+    jars: Jars = {}
+
+    def sent(jar: bool | str, host: str = "a.test", path: str = "/", **more: str) -> list[str]:
+        asked = {"host": host, "path": path, "cookie_jar": jar, "backend_response_headers": more}
+        return [header for reply in send(served.client, asked, jars) for header in reply.seen_headers("Cookie")]
+
+    assert sent(True, **{"Set-Cookie": "a=1; Path=/"}) == []
+    assert sent(True, path="/x") == ["a=1"]
+    assert sent(True, host="b.test") == []
+    assert sent("another") == []
+    assert sent(True, path="/sub", **{"Set-Cookie": "b=2; Path=/sub"}) == ["a=1"]
+    assert sent(True, path="/sub/x") == ["a=1; b=2"]
+    assert sent(True, path="/subs", **{"Set-Cookie": "a=; Path=/; Max-Age=0"}) == ["a=1"]
+    assert sent(True, path="/subs", **{"Set-Cookie": "c=3; Path=/; Secure"}) == []
+    assert sent(True, path="/subs") == []
+
+
+@pytest.mark.parametrize(
+    ("check", "form"),
+    [
+        (files.check_case, {"name": "a", "colour": "red"}),
+        (files.check_case, {"expect_events": [{"ingress": "default/a", "contains": "", "colour": "red"}]}),
+        (files.check_case, {"expect_events": [{"ingress": "default/a", "contains": "", "type": "colour"}]}),
+        (files.check_case, {"expect_ingress_status": "colour"}),
+        (files.check_entry, {"must": "rejected", "class": "path", "colour": "red"}),
+        (files.check_entry, {"must": "colour", "class": "path"}),
+        (files.check_entry, {"must": "rejected", "class": "colour"}),
+        (files.check_entry, {"must": "rejected", "class": "path", "configmaps": [{"name": "a", "colour": {}}]}),
+        (files.check_entry, {"must": "rejected", "class": "path", "victim": "colour"}),
+        (objects.described_secret, {"name": "a", "kind": "colour"}),
+        (objects.described_secret, {"name": "a", "kind": "htpasswd-map", "users": {}, "colour": "red"}),
+    ],
+    ids=str,
+)
+def test_nothing_of_a_file_is_passed_over(check: Callable[[dict[str, Any]], object], form: dict[str, Any]) -> None:
+    with pytest.raises(UnknownForm, match="colour"):
+        check(form)
+
+
+@pytest.mark.parametrize("text", ["version: 2\ncases: []", "version: 1\ncases: []\ncolour: red"])
+def test_nor_is_what_stands_beside_the_cases(tmp_path: Path, text: str) -> None:
+    (tmp_path / "cases.yaml").write_text(text)
+    with pytest.raises(UnknownForm):
+        files.cases(tmp_path / "cases.yaml")
 
 
 def test_a_failed_connection_is_no_reply() -> None:

@@ -12,6 +12,7 @@ import pytest
 
 from integration.ingress import objects, reports
 from integration.ingress.asking import Reply, Request, basic_auth
+from integration.ingress.forms import files
 from integration.ingress.malicious import FILE, Entry, Group, groups, host_of, secrets_of
 from tests.shared import SHARED, shared
 
@@ -21,9 +22,6 @@ if TYPE_CHECKING:
     from integration.ingress.objects import Document
 
 crossplane = pytest.importorskip("crossplane")
-
-_KNOWN = {"id", "class", "field", "value", "must", "why", "cve", "objects"}
-_KNOWN |= {"objects_extra", "configmaps", "victim", "render_ok"}
 
 NOT_SERVED = {404, 503}
 CLOSED = {401, 403, 404, 503}
@@ -39,9 +37,8 @@ TARGETS = ("/", "/pwn", "/abcd", "/x", "/bla", "/ok", "/dup/x", "/%0a")
 
 def _parameters(*, of_entries: bool) -> list[Any]:
     """Return groups, or their entries, spread over two workers; a single one that skips where there is no such file."""
-    if not (SHARED / FILE).exists():
-        return [pytest.param(None, None, id="absent")]
-    return [
+    absent = [] if (SHARED / FILE).exists() else [pytest.param(None, None, id="absent")]
+    return absent + [
         pytest.param(group, entry, id=entry["id"] if of_entries else repr(group), marks=_worker(group))
         for group in groups()
         for entry in (group.entries if of_entries else [None])
@@ -98,7 +95,7 @@ def test_entry(ingress_lab: IngressLab, serving: Serving, group: Group | None, e
     if group is None or entry is None:
         shared(FILE)
         return
-    assert entry.keys() <= _KNOWN
+    files.check_entry(entry)
     serving.serve(group)
     world = group.world()
     wrong = [*_control(ingress_lab, world, "ok.test"), *_ends_as_it_must(ingress_lab, entry, world)]

@@ -5,13 +5,18 @@ JSON, what was asked and which address it was asked of; who that is, the tests k
 
     /sleep/N               the answer comes after N seconds
     /status/N              the answer has status N
+    X-Lab-Status: N        the same
+    /cookie-auth           the answer has the status that the cookie `auth` says (`ok` is 200), 401 without one
     X-Lab-Respond: {...}   the answer has these headers too
-    Upgrade: ...           101, and from then on every byte comes back
+    X-Code: ...            as an error backend is told: the answer has all headers X-... of the request
+    Upgrade: ...           101, and from then on every byte comes back; each message, of a WebSocket with a key
 """
 
 from __future__ import annotations
 
 import asyncio
+import base64
+import hashlib
 import json
 import signal
 import socket
@@ -74,17 +79,37 @@ async def talk(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> No
 
 async def echo(question: Question, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
     """Accept an upgrade and send back whatever comes."""
-    upgrade = question.header("Upgrade")
-    writer.write(f"HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: {upgrade}\r\n\r\n".encode())
-    while some := await reader.read(4096):
+    headers = {
+        "Connection": "Upgrade",
+        "Upgrade": question.header("Upgrade"),
+        "X-Lab-Seen": json.dumps(seen(question, writer)),
+    }
+    if key := question.header("Sec-WebSocket-Key"):
+        digest = hashlib.sha1(f"{key}258EAFA5-E914-47DA-95CA-C5AB0DC85B11".encode()).digest()  # RFC 6455, 4.2.2
+        headers["Sec-WebSocket-Accept"] = base64.b64encode(digest).decode()
+    lines = ["HTTP/1.1 101 Switching Protocols", *(f"{name}: {value}" for name, value in headers.items())]
+    writer.write("\r\n".join([*lines, "", ""]).encode("latin-1"))
+    while key and (message := await read_message(reader)):
+        writer.write(message)
+        await writer.drain()
+    while not key and (some := await reader.read(4096)):
         writer.write(some)
         await writer.drain()
 
 
-def response(question: Question, writer: asyncio.StreamWriter) -> bytes:
-    """Return the bytes of an answer."""
+async def read_message(reader: asyncio.StreamReader) -> bytes:
+    """Return a short message of a client as a server sends it (RFC 6455, 5.2); nothing at the end."""
+    first, size = await reader.readexactly(2)
+    mask, content = await reader.readexactly(4), await reader.readexactly(size & 0x7F)
+    if first & 0x0F == 8:
+        return b""
+    return bytes([first, len(content)]) + bytes(byte ^ mask[index % 4] for index, byte in enumerate(content))
+
+
+def seen(question: Question, writer: asyncio.StreamWriter) -> dict[str, object]:
+    """Return what there is to tell of a request."""
     address, port = writer.get_extra_info("sockname")[:2]
-    given = {
+    return {
         "address": address,
         "port": port,
         "method": question.method,
@@ -92,12 +117,34 @@ def response(question: Question, writer: asyncio.StreamWriter) -> bytes:
         "headers": question.headers,
         "tls": writer.get_extra_info("ssl_object") is not None,
     }
-    body = json.dumps(given).encode()
+
+
+def verdict(question: Question) -> int:
+    """Return the status that the cookie `auth` says."""
+    cookies = dict(part.strip().partition("=")[::2] for part in question.header("Cookie").split(";"))
+    given = cookies.get("auth", "401")
+    return 200 if given == "ok" else int(given)
+
+
+def status_of(question: Question) -> int:
+    """Return the status that a request asks for."""
+    if question.path.startswith("/cookie-auth"):
+        return verdict(question)
+    if question.path.startswith("/status/"):
+        return int(question.path.split("/")[2].split("?")[0])
+    return int(question.header("X-Lab-Status") or 200)
+
+
+def response(question: Question, writer: asyncio.StreamWriter) -> bytes:
+    """Return the bytes of an answer."""
+    body = json.dumps(seen(question, writer)).encode()
     more = json.loads(question.header("X-Lab-Respond") or "{}")
-    status = int(question.path.split("/")[2]) if question.path.startswith("/status/") else 200
+    if question.header("X-Code"):
+        more |= {key: value for key, value in question.headers if key.lower().startswith("x-")}
     keep = "close" if question.header("Connection").lower() == "close" else "keep-alive"
     headers = {"Content-Type": "application/json", "Content-Length": len(body), "Connection": keep, **more}
-    head = f"HTTP/1.1 {status} Said\r\n" + "".join(f"{key}: {value}\r\n" for key, value in headers.items()) + "\r\n"
+    head = f"HTTP/1.1 {status_of(question)} Said\r\n"
+    head += "".join(f"{key}: {value}\r\n" for key, value in headers.items()) + "\r\n"
     return head.encode("latin-1") + (b"" if question.method == "HEAD" else body)
 
 
