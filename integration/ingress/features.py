@@ -41,6 +41,7 @@ class Scenario:
 
     Attributes:
         then: Looks closer, and tells what is wrong.
+        not_yet: What is answered instead of what is right, where that is known and not mended.
     """
 
     name: str
@@ -48,6 +49,7 @@ class Scenario:
     documents: tuple[Document, ...]
     asks: tuple[Ask, ...] = ()
     then: Callable[[Stage], object] | None = None
+    not_yet: str = ""
 
 
 @dataclass

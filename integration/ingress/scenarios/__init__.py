@@ -7,6 +7,8 @@ from integration.ingress.scenarios import (
     access,
     balancing,
     canaries,
+    e2e_annotations,
+    e2e_settings,
     external_auth,
     forwarded,
     headers,
@@ -29,4 +31,6 @@ ALL: tuple[Scenario, ...] = (
     *protocols.SCENARIOS,
     *snippets.SCENARIOS,
     *worlds.SCENARIOS,
+    *e2e_annotations.SCENARIOS,
+    *e2e_settings.SCENARIOS,
 )
