@@ -1,1 +1,1 @@
-"""IPVS in the kernel: virtual servers, and the addresses that are bound for them."""
+"""IPVS in the kernel: virtual servers, and the addresses bound for them."""

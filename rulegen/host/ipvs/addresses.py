@@ -1,6 +1,6 @@
 """Dummy devices of this host and the addresses bound to them, over netlink with pyroute2.
 
-A device of ours is created and stays down: an address on it is the node's, and nothing is ever sent over it.
+Our device is created and stays down: its addresses are local addresses of the node, and no packet is sent over it.
 """
 
 from __future__ import annotations
@@ -25,14 +25,15 @@ BATCH: Final = 200
 _SCOPE_LINK: Final = 253
 _KIND: Final = "dummy"
 _ONLY_WHEN_ASKED: Final = {"ifa_preferred": 0, "ifa_valid": 0xFFFFFFFF, "cstamp": 0, "tstamp": 0}
-"""Deprecated from the start (RFC 4862, 5.5.4): it answers, but the kernel never chooses it as a source. Else packets
-that are masqueraded would leave with the address of any Service that is nearer to where they go (RFC 6724, 5, rule 8)
-than the node's own."""
+"""Addresses are deprecated from the start (RFC 4862, 5.5.4): they accept packets, but are never chosen as source.
+
+Otherwise a masqueraded packet could leave with the address of a Service, if that is nearer to the destination than the
+node's own address (RFC 6724, 5, rule 8)."""
 _NEW_ADDRESS, _DELETE_ADDRESS = 20, 21
 
 
 class AddressesError(HostError):
-    """The kernel rejected to bind or unbind some addresses; the others were done.
+    """The kernel rejected some commands for addresses; the others were executed.
 
     Attributes:
         refused: The commands, each with the kernel's errno.
@@ -48,10 +49,10 @@ class AddressesError(HostError):
 
 
 def observe(device: str) -> Links:
-    """Return a device, if it is there, with its kind, and what is bound to it; addresses of scope link are left out.
+    """Return a device with its kind and its addresses, if it exists; addresses of scope link are left out.
 
     Raises:
-        HostError: It cannot be read.
+        HostError: The device cannot be read.
     """
     from pyroute2 import IPRoute  # noqa: PLC0415 - takes 0.25 s; only live work needs it
     from pyroute2.netlink.exceptions import NetlinkError  # noqa: PLC0415 - the same
@@ -74,11 +75,11 @@ def observe(device: str) -> Links:
 
 
 def write(commands: Sequence[AddressCommand]) -> None:
-    """Do what the commands say, in order. What is there already, or gone already, is as good as done.
+    """Execute the commands in order. A command whose result already exists succeeds.
 
     Raises:
         AddressesError: The kernel rejected some addresses.
-        HostError: It rejected the device, or cannot be asked.
+        HostError: The kernel rejected the device, or netlink failed.
     """
     done = 0
     while done < len(commands):

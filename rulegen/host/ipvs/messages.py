@@ -1,4 +1,4 @@
-"""The messages of IPVS: what they say of virtual and real servers, and how a command is encoded. See linux/ip_vs.h."""
+"""The netlink messages of IPVS: decoding of virtual and real servers, and encoding of commands. See linux/ip_vs.h."""
 
 from __future__ import annotations
 
@@ -25,9 +25,9 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
 SERVICE: Final = 1
-"""The attribute of a message that holds a virtual server."""
+"""The attribute of a message that contains a virtual server."""
 DESTINATION: Final = 2
-"""The attribute of a message that holds a real server."""
+"""The attribute of a message that contains a real server."""
 _TCP, _TCP_FIN, _UDP = 4, 5, 6
 _AF, _PROTOCOL, _ADDRESS, _PORT, _SCHEDULER, _FLAGS, _TIMEOUT, _NETMASK, _ENGINE = 1, 2, 3, 4, 6, 7, 8, 9, 11
 _TO_ADDRESS, _TO_PORT, _FORWARDING, _WEIGHT, _UPPER, _LOWER, _ACTIVE, _INACTIVE, _TO_AF = 1, 2, 3, 4, 5, 6, 7, 8, 11
@@ -71,7 +71,7 @@ def encoder(family: int) -> Callable[[IpvsCommand, int], bytes]:
 
 
 def frontend_of(service: Mapping[int, bytes]) -> Frontend | None:
-    """Return what a virtual server answers on; None for a mark, or a protocol that no Service has."""
+    """Return the frontend of a virtual server; None for a firewall mark, or a protocol that no Service has."""
     if _ADDRESS not in service:
         return None
     protocol = _PROTOCOLS.get(_number(service, _PROTOCOL))
@@ -81,13 +81,13 @@ def frontend_of(service: Mapping[int, bytes]) -> Frontend | None:
 
 
 def naming(service: Mapping[int, bytes]) -> bytes:
-    """Return the attribute that names a virtual server, to ask for its real servers."""
+    """Return the attribute that identifies a virtual server in a request for its real servers."""
     kinds = (_AF, _PROTOCOL, _ADDRESS, _PORT)
     return attribute(SERVICE | NESTED, b"".join(attribute(kind, service[kind]) for kind in kinds))
 
 
 def virtual_server_of(service: Mapping[int, bytes]) -> VirtualServer:
-    """Return how a virtual server is, from its attributes."""
+    """Return a virtual server from its attributes."""
     flags, _ = struct.unpack("=II", service[_FLAGS])
     if _number(service, _AF) == socket.AF_INET:
         netmask = int.from_bytes(service[_NETMASK], "big").bit_count()
@@ -101,13 +101,13 @@ def virtual_server_of(service: Mapping[int, bytes]) -> VirtualServer:
 def real_server_key_of(
     frontend: Frontend, service: Mapping[int, bytes], destination: Mapping[int, bytes]
 ) -> RealServerKey:
-    """Return which real server of a virtual server it is; older kernels give it no family but that of the server."""
+    """Return the key of a real server; older kernels report no family for it, so it has that of the virtual server."""
     family = _number(destination, _TO_AF) or _number(service, _AF)
     return RealServerKey(frontend, _address(destination[_TO_ADDRESS], family), _port(destination[_TO_PORT]))
 
 
 def real_server_of(destination: Mapping[int, bytes]) -> RealServer:
-    """Return how a real server is, from its attributes."""
+    """Return a real server from its attributes."""
     return RealServer(
         weight=_number(destination, _WEIGHT),
         forwarding=Forwarding(_number(destination, _FORWARDING) & _FORWARDING_MASK),
@@ -119,12 +119,12 @@ def real_server_of(destination: Mapping[int, bytes]) -> RealServer:
 
 
 def timeouts_of(attributes: Mapping[int, bytes]) -> Timeouts:
-    """Return how long connections are remembered, in seconds."""
+    """Return the connection timeouts in seconds."""
     return Timeouts(_number(attributes, _TCP), _number(attributes, _TCP_FIN), _number(attributes, _UDP))
 
 
 def setting(values: Timeouts) -> bytes:
-    """Return the attributes that set how long connections are remembered, in seconds."""
+    """Return the attributes that set the connection timeouts, in seconds."""
     return b"".join(
         attribute(kind, struct.pack("=I", seconds))
         for kind, seconds in ((_TCP, values.tcp), (_TCP_FIN, values.tcp_fin), (_UDP, values.udp))
@@ -132,7 +132,7 @@ def setting(values: Timeouts) -> bytes:
 
 
 def _attributes(command: IpvsCommand) -> list[tuple[str, Any]]:
-    """Return what a command is about, as attributes that pyroute2 knows by name."""
+    """Return the object of a command as attributes, by the names of pyroute2."""
     key, value = command.key, command.value
     frontend = key.frontend
     service: list[tuple[str, Any]] = [
@@ -169,7 +169,7 @@ def _attributes(command: IpvsCommand) -> list[tuple[str, Any]]:
 
 
 def _netmask(address: Address, length: int | None) -> str:
-    """Return a netmask as pyroute2 takes it: as an address of IPv4, although the kernel wants a length for IPv6."""
+    """Return a netmask for pyroute2, which expects an IPv4 address although the kernel expects a length for IPv6."""
     if length is None:
         length = address.max_prefixlen
     if address.version == 4:

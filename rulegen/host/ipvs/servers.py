@@ -1,4 +1,4 @@
-"""IPVS on this host: what it serves, changes of that, timeouts, and which schedulers there are. See linux/ip_vs.h.
+"""IPVS on this host: its servers and their changes, its timeouts, and the available schedulers. See linux/ip_vs.h.
 
 Changes are messages of pyroute2, encoded by it and sent in batches, so that the kernel answers each of them; its own
 way of one call for each message takes ten times as long, and `ipvsadm -R` hides what was rejected. Reading requests raw
@@ -41,10 +41,10 @@ if TYPE_CHECKING:
     from rulegen.languages.ipvs.state import Objects
 
 BATCH: Final = 200
-"""How many messages are sent at once."""
+"""The number of messages in one batch."""
 
 PROBED: Final = VirtualServerKey(Frontend.of(Protocol.TCP, IPv4Address("198.51.100.0"), 20000))
-"""A virtual server for trying schedulers: an address of documentation (RFC 5737), the one that kube-proxy takes."""
+"""The virtual server for testing schedulers, with kube-proxy's documentation address (RFC 5737)."""
 
 PARAMETERS: Final[Mapping[str, str]] = {
     "net.ipv4.vs.conn_reuse_mode": "1",
@@ -52,7 +52,7 @@ PARAMETERS: Final[Mapping[str, str]] = {
     "net.ipv4.vs.expire_nodest_conn": "0",
     "net.ipv4.vs.expire_quiescent_template": "0",
 }
-"""Kernel parameters that appear with the module, with the values that they then have."""
+"""Kernel parameters that exist only with the module, and their initial values."""
 
 _FIRST_TIMEOUTS: Final = Timeouts(tcp=900, tcp_fin=120, udp=300)
 _MODULE: Final = "ip_vs"
@@ -63,7 +63,7 @@ _GENERIC: Final = struct.Struct("=BBH")
 _SCHEDULER_FILE: Final = re.compile(rf"\b{_MODULE}_(?P<name>\w+)\.ko")
 _NO_SCHEDULERS: Final = frozenset({"ftp", "pe_sip"})
 _PROVEN: Final[set[str]] = set()
-"""Schedulers that were tried in this process: their modules stay."""
+"""Schedulers that this process has tested; their modules stay loaded."""
 _NO_IPVS: Final = "this kernel has no IPVS"
 _GONE: Final = {errno.ESRCH, errno.ENOENT}
 _ADDED: Final = {IpvsVerb.ADD_SERVICE: IpvsVerb.EDIT_SERVICE, IpvsVerb.ADD_DESTINATION: IpvsVerb.EDIT_DESTINATION}
@@ -74,7 +74,7 @@ class SchedulerError(HostError):
     """The kernel has no such scheduler.
 
     Attributes:
-        scheduler: Which.
+        scheduler: Its name.
     """
 
     def __init__(self, scheduler: str) -> None:
@@ -86,7 +86,7 @@ class SchedulerError(HostError):
 
 
 class ServersError(HostError):
-    """IPVS rejected some commands; the others were done.
+    """IPVS rejected some commands; the others were executed.
 
     Attributes:
         refused: The commands, each with the kernel's errno.
@@ -104,23 +104,23 @@ class ServersError(HostError):
 
 
 def is_loaded() -> bool:
-    """Return whether the kernel has IPVS now; where it has not, there are no virtual servers. Loads nothing.
+    """Return whether IPVS is loaded; without it there are no virtual servers. Loads no module.
 
     Raises:
-        HostError: The kernel does not say.
+        HostError: The kernel rejected the request.
     """
     with _connected("looking for IPVS") as link:
         return link is not None
 
 
 def observe() -> Objects:
-    """Return all virtual and real servers of this network namespace, ours and others', but for those of marks.
+    """Return all virtual and real servers of this network namespace, except virtual servers of firewall marks.
 
-    Real servers come with the number of their connections, active and inactive ones. Where IPVS is not loaded there
-    are none, and this loads nothing.
+    Real servers have the number of their active and inactive connections. Without IPVS there are none; no module is
+    loaded.
 
     Raises:
-        HostError: They cannot be read.
+        HostError: The servers cannot be read.
     """
     objects: Objects = {}
     with _connected("reading virtual servers") as link:
@@ -140,10 +140,10 @@ def observe() -> Objects:
 
 
 def timeouts() -> Timeouts:
-    """Return how long connections are remembered; where IPVS is not loaded, how long it would start with.
+    """Return the connection timeouts; without IPVS, the initial values that it would have.
 
     Raises:
-        HostError: It cannot be read.
+        HostError: The timeouts cannot be read.
     """
     with _connected("reading the timeouts of IPVS") as link:
         if link is None:
@@ -153,7 +153,7 @@ def timeouts() -> Timeouts:
 
 
 def write(commands: Sequence[IpvsCommand]) -> None:
-    """Do what the commands say, in order. What is there already, or gone already, is as good as done.
+    """Execute the commands in order. A command whose result already exists succeeds.
 
     Raises:
         ServersError: The kernel rejected some of them.
@@ -179,10 +179,10 @@ def write(commands: Sequence[IpvsCommand]) -> None:
 
 
 def set_timeouts(values: Timeouts) -> None:
-    """Set how long connections are remembered, in seconds; 0 leaves one as it is.
+    """Set the connection timeouts in seconds; 0 leaves a timeout as it is.
 
     Raises:
-        HostError: The kernel has no IPVS, or rejected.
+        HostError: The kernel has no IPVS, or rejected the values.
     """
     with _connected("setting the timeouts of IPVS") as link:
         if link is None:
@@ -191,18 +191,18 @@ def set_timeouts(values: Timeouts) -> None:
 
 
 def load(run: Runner, names: Iterable[str] = ()) -> None:
-    """See to it that the kernel has IPVS and some schedulers; what is missing is loaded. Serves nothing.
+    """Load IPVS and these schedulers if they are missing. No packet is served.
 
-    Schedulers are tried on a virtual server in a namespace that is thrown away. Where there can be none, it is made
-    here and deleted at once, unless there is one already.
+    Schedulers are tested with a virtual server in a temporary network namespace. If none can be created, the virtual
+    server is created in this namespace and deleted at once, unless it exists already.
 
     Args:
         run: What runs modprobe.
         names: The schedulers.
 
     Raises:
-        SchedulerError: It cannot have one of the schedulers.
-        HostError: It cannot have IPVS, or nothing can be tried.
+        SchedulerError: The kernel does not have one of the schedulers.
+        HostError: The kernel has no IPVS, or no scheduler can be tested.
     """
     if not is_loaded():
         try:
@@ -228,10 +228,10 @@ def load(run: Runner, names: Iterable[str] = ()) -> None:
 
 
 def schedulers() -> frozenset[str] | None:
-    """Return the schedulers that this kernel has or could load; None if that cannot be told.
+    """Return the schedulers that this kernel has or could load; None if this is unknown.
 
-    Told by its modules, loaded ones and those in its folder. A kernel of which neither is known, as in a container
-    without /lib/modules, may have any.
+    They are found by loaded modules and those in /lib/modules. If neither can be read, such as in a container, the
+    kernel may have any scheduler.
     """
     release = os.uname().release
     folder = Path("/lib/modules", release)
@@ -250,7 +250,7 @@ def schedulers() -> frozenset[str] | None:
 
 
 def _probe(name: str) -> None:
-    """Make a virtual server with a scheduler and delete it."""
+    """Create a virtual server with this scheduler, and delete it."""
     with _connected(f"trying the scheduler {name}") as link:
         if link is None:
             raise HostError(_NO_IPVS, hint=_hint())
@@ -270,7 +270,7 @@ def _probe(name: str) -> None:
 
 
 class _Link:
-    """A socket to IPVS, whose number in generic netlink is told again by each kernel."""
+    """A netlink socket to IPVS; the kernel assigns the number of the IPVS family in generic netlink."""
 
     def __init__(self, link: socket.socket, family: int) -> None:
         self._link, self._family = link, family
@@ -290,7 +290,7 @@ class _Link:
             raise OSError(number, os.strerror(number))
 
     def send(self, commands: Sequence[IpvsCommand]) -> list[int]:
-        """Return the kernel's errno for each command; 0 is success."""
+        """Return the kernel's errno for each command; 0 means success."""
         encode = messages.encoder(self._family) if commands else None
         errnos: list[int] = []
         for start in range(0, len(commands), BATCH):
@@ -327,7 +327,7 @@ def _family_number(link: socket.socket) -> int | None:
 
 
 def reason(command: IpvsCommand, number: int) -> str:
-    """Return in words why the kernel rejected a command, by its errno."""
+    """Return the reason for an errno, in words."""
     match command.verb, number:
         case ((IpvsVerb.ADD_SERVICE | IpvsVerb.EDIT_SERVICE), errno.ENOENT):
             return "the kernel has no such scheduler"

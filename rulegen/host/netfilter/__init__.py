@@ -1,1 +1,1 @@
-"""netfilter in the kernel: iptables, ipset, conntrack and nfacct, and who else writes rules."""
+"""netfilter in the kernel: iptables, ipset, conntrack, nfacct, and notices about writes of other programs."""

@@ -1,7 +1,7 @@
-"""The connection table of this host: the UDP flows that it remembers, and forgetting some of them.
+"""The UDP entries of the connection table (conntrack) of this host, and their deletion.
 
-Reading goes through the `conntrack` tool, which is much faster at it than Python over netlink; forgetting goes over
-netlink, where it costs no process for each flow.
+Entries are read with the `conntrack` tool, which is much faster than Python over netlink. They are deleted over
+netlink, without a process for each entry.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from rulegen.host.commands.runner import Runner
 
 _TRIES = 5
-"""A table that changes while it is read interrupts the reading (EINTR): then it is read again."""
+"""The tool fails with EINTR if the table changes meanwhile; it is then called again."""
 
 _FLOW = re.compile(
     r"\budp\b.*? src=(?P<orig_src>\S+) dst=(?P<orig_dst>\S+) sport=(?P<orig_sport>\d+) dport=(?P<orig_dport>\d+) "
@@ -44,10 +44,10 @@ _NUMBERS = {Protocol.TCP: 6, Protocol.UDP: 17, Protocol.SCTP: 132}
 
 
 def list_flows(run: Runner, family: Family) -> tuple[Flow, ...]:
-    """Return the UDP flows of a family, in no order. Flows of a conntrack zone are left out: Services know no zones.
+    """Return the UDP flows of a family, in any order, without those of conntrack zones, which Services do not use.
 
     Raises:
-        HostError: The tool is missing, or may not look.
+        HostError: The tool is missing, or not permitted to read the table.
     """
     command = Command(("conntrack", "-L", "-p", "udp", "-f", family.lower(), "-o", "extended"))
     ended = run(command)

@@ -1,4 +1,4 @@
-"""ipset on this host: the live sets as text, and scripts written to the kernel."""
+"""ipset on this host: reads the sets as text, and writes scripts to the kernel."""
 
 from __future__ import annotations
 
@@ -22,12 +22,12 @@ _LONGEST: Final = 200
 
 
 class SetError(HostError):
-    """`ipset restore` rejected a line. What stands before it may be written, behind it nothing is: it is not atomic.
+    """`ipset restore` rejected a line. The tool is not atomic: lines before it may be written, those after it are not.
 
     Attributes:
-        line: The number of the line, from 1; None if the tool told none.
-        text: That line; empty if there is none.
-        complaint: What the tool said.
+        line: The number of the line, from 1; None if the tool reported none.
+        text: The line; empty if unknown.
+        complaint: The message of the tool.
     """
 
     def __init__(self, script: str, complaint: str) -> None:
@@ -41,7 +41,7 @@ class SetError(HostError):
 
 
 def observe(run: Runner) -> state.Objects:
-    """Return all sets of this network namespace with their entries, ours and others'.
+    """Return all sets of this network namespace with their entries, ours and foreign ones.
 
     Raises:
         MissingToolError: ipset is not installed.
@@ -55,7 +55,7 @@ def observe(run: Runner) -> state.Objects:
     objects = state.read(ended.stdout, "ipset save on this host")
     is_cut = bool(ended.stdout) and not ended.stdout.endswith("\n")
     lost = [name for name in before if state.SetKey(name) not in objects]
-    if is_cut or (lost and set(lost) & set(names(run))):  # else somebody has destroyed them meanwhile
+    if is_cut or (lost and set(lost) & set(names(run))):  # otherwise another program has destroyed them meanwhile
         raise HostError(
             "reading the ipsets: `ipset save` succeeded, but its output is incomplete",
             hint="check which `ipset` this host has, and that `ipset save` prints all sets",
@@ -64,7 +64,7 @@ def observe(run: Runner) -> state.Objects:
 
 
 def names(run: Runner) -> list[str]:
-    """Return the names of all sets of this network namespace, which is quick however much is in them.
+    """Return the names of all sets of this network namespace; the time does not depend on their entries.
 
     Raises:
         MissingToolError: ipset is not installed.
@@ -78,16 +78,16 @@ def names(run: Runner) -> list[str]:
 
 
 def restore(run: Runner, text: str) -> None:
-    """Write a script to the kernel, line by line; what is there already, or gone already, is as good as done.
+    """Write a script to the kernel, line by line. A line whose result already exists succeeds.
 
     Args:
-        run: What runs the tool.
-        text: The script, as `ipset restore` reads it.
+        run: Runs the tool.
+        text: The input of `ipset restore`.
 
     Raises:
-        SetError: A line was rejected; nothing behind it was written.
+        SetError: A line was rejected; the lines after it were not written.
         MissingToolError: ipset is not installed.
-        HostError: We may not write.
+        HostError: Writing is not permitted.
     """
     ended = run(Command(("ipset", "-exist", "restore"), stdin=text, timeout_s=RESTORE_TIMEOUT_S))
     if ended.code != 0:

@@ -1,7 +1,7 @@
-"""nfacct: named packet counters of the kernel, which rules with `-m nfacct` add to.
+"""nfacct: named packet counters of the kernel, which rules with `-m nfacct` increase.
 
-A rule can name a counter only after it was made, in the same network namespace. Spoken over netlink, as few hosts have
-the `nfacct` tool: subsystem ACCT, linux/netfilter/nfnetlink_acct.h.
+A counter must exist in the network namespace before a rule refers to it. This module uses netlink, because few hosts
+have the `nfacct` tool: subsystem ACCT, linux/netfilter/nfnetlink_acct.h.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
 NAMES = ("ct_state_invalid_dropped_pkts", "localhost_nps_accepted_pkts")
-"""The counters that kube-proxy's rules name."""
+"""The counters that kube-proxy's rules refer to."""
 
 _ACCT = 7 << 8
 _NEW, _GET = _ACCT | 0, _ACCT | 1
@@ -27,7 +27,7 @@ _NAME, _PACKETS, _BYTES = 1, 2, 3
 
 @dataclass(frozen=True, slots=True)
 class Counter:
-    """What a counter has counted since it was made."""
+    """The counts of a counter since its creation."""
 
     name: str
     packets: int
@@ -35,7 +35,7 @@ class Counter:
 
 
 def supported() -> bool | None:
-    """Return whether this kernel has counters; None if we may not look."""
+    """Return whether this kernel has counters; None if reading is not permitted."""
     try:
         counters()
     except HostError as error:
@@ -47,7 +47,7 @@ def counters() -> dict[str, Counter]:
     """Return all counters of this network namespace by name.
 
     Raises:
-        HostError: The kernel has none, or we may not look.
+        HostError: The kernel has no counters, or reading is not permitted.
     """
     try:
         answers = nfnetlink.dump(Message(_GET, nfnetlink.DUMP))
@@ -65,7 +65,7 @@ def counters() -> dict[str, Counter]:
 
 
 def ensure(names: Sequence[str] = NAMES) -> tuple[str, ...]:
-    """Make the counters that are missing, and return their names. Those that are there keep their counts.
+    """Create missing counters, and return their names. Existing counters keep their counts.
 
     Raises:
         HostError: The kernel has no counters, or rejected one.

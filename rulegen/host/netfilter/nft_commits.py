@@ -1,8 +1,8 @@
-"""What the kernel tells of changes to nf_tables, as they happen: who else writes rules on this host.
+"""Notices of the kernel about nf_tables commits, which show that other programs write rules on this host.
 
-Each commit ends with a message that names its generation and the process that made it (NFT_MSG_NEWGEN, multicast group
-NFNLGRP_NFTABLES; linux/netfilter/nf_tables.h). A filter in the kernel keeps all others out, of which a full load
-makes some hundred thousand.
+Each commit ends with a message that has its generation and the id of the writing process (NFT_MSG_NEWGEN, multicast
+group NFNLGRP_NFTABLES; linux/netfilter/nf_tables.h). A filter in the kernel drops all other messages, of which a full
+load has some hundred thousand.
 """
 
 from __future__ import annotations
@@ -44,9 +44,9 @@ class NftCommit(NamedTuple):
     """One commit of rules.
 
     Attributes:
-        generation: Grows with each commit.
-        pid: The process that made it, as the initial PID namespace numbers it; 0 if the kernel does not say.
-        name: Its name, cut to 15 characters.
+        generation: A number that increases with each commit.
+        pid: The process id in the initial PID namespace; 0 if the kernel reports none.
+        name: The name of the process, cut to 15 characters.
     """
 
     generation: int
@@ -55,10 +55,10 @@ class NftCommit(NamedTuple):
 
 
 class Writers:
-    """Remembers the processes that we start, so that their writes are known as ours."""
+    """Records the processes that rulegen starts, to recognise their writes."""
 
     def __init__(self, run: Callable[[Command, Callable[[int], None]], Completed] = run_noting) -> None:
-        """Start with none; `run` runs a command and notes the process's id, as `run_noting` does."""
+        """Start without processes. `run` runs a command and records the process id, such as `run_noting`."""
         self._run = run
         self._pids: deque[int] = deque(maxlen=_REMEMBERED)
         self._running = 0
@@ -66,7 +66,7 @@ class Writers:
         self._sees_pids = _is_initial_pid_namespace()
 
     def __call__(self, command: Command) -> Completed:
-        """Run a command; a runner as `rulegen.host.commands.runner.run`, that remembers the process."""
+        """Run a command like `rulegen.host.commands.runner.run`, and record the process."""
         writes = command.argv[0].endswith("-restore")
         self._count(writes)
         try:
@@ -79,22 +79,22 @@ class Writers:
             self._running += by
 
     def has(self, notice: NftCommit) -> bool:
-        """Whether a commit is ours. In a PID namespace of our own, by its time: whatever is written while we write."""
+        """Whether a commit is ours. In another PID namespace, all commits during our writes count as ours."""
         return notice.pid in self._pids or (not self._sees_pids and self._running > 0)
 
 
 class NftCommits:
-    """Tells of commits that are not ours, from a thread of its own."""
+    """Reports foreign commits, from a thread of its own."""
 
     def __init__(self, is_ours: Callable[[NftCommit], bool], on_foreign: Callable[[NftCommit | None], None]) -> None:
-        """Listen from now on.
+        """Start to listen.
 
         Args:
             is_ours: Whether a commit is ours.
-            on_foreign: Told of each that is not; None if some were missed.
+            on_foreign: Called with each foreign commit, and with None if messages were lost.
 
         Raises:
-            HostError: The kernel does not tell.
+            HostError: The kernel refused the subscription.
         """
         self._is_ours, self._on_foreign = is_ours, on_foreign
         try:
@@ -106,7 +106,7 @@ class NftCommits:
         self._thread.start()
 
     def stop(self) -> None:
-        """Listen no longer."""
+        """Stop listening."""
         self._wake.close()
         self._thread.join()
         self._woken.close()
@@ -131,10 +131,10 @@ class NftCommits:
 
 
 def _listening() -> socket.socket:
-    """Return a socket that the kernel tells of commits.
+    """Return a socket that receives the kernel's messages about commits.
 
     Raises:
-        OSError: It does not, as for want of CAP_NET_ADMIN.
+        OSError: The kernel refused it, such as without CAP_NET_ADMIN.
     """
     opened = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_CLOEXEC, _NETLINK_NETFILTER)
     try:
@@ -148,7 +148,7 @@ def _listening() -> socket.socket:
 
 
 def generation() -> int | None:
-    """Return the generation of the rules, which grows with every commit of anybody; None if the kernel has none."""
+    """Return the generation of the rules, which increases with every commit; None if the kernel has no nf_tables."""
     try:
         return _number(ask(Message(_GETGEN, 0)).get(_GEN_ID))
     except OSError:
@@ -156,7 +156,7 @@ def generation() -> int | None:
 
 
 def read_notice(packet: bytes) -> NftCommit | None:
-    """Return what a message tells; None for one that tells of no commit."""
+    """Return the commit of a message; None for other messages."""
     if len(packet) < _HEADER.size + _NFGENMSG:
         return None
     length, kind, _, _, _ = _HEADER.unpack_from(packet)
@@ -172,7 +172,7 @@ def _number(content: bytes | None) -> int:
 
 
 def _filter(listening: socket.socket, kind: int) -> None:
-    """Have the kernel pass on messages of one kind alone: a classic BPF program that looks at the header's type."""
+    """Let the kernel pass only messages of one type, by a classic BPF program that reads the type in the header."""
     swapped = int.from_bytes(kind.to_bytes(2, sys.byteorder), "big")
     program = b"".join(
         struct.pack("=HBBI", *instruction)
@@ -190,7 +190,7 @@ def _filter(listening: socket.socket, kind: int) -> None:
 
 
 def _is_initial_pid_namespace() -> bool:
-    """Whether the kernel's numbers of processes are those that we see."""
+    """Whether this process runs in the initial PID namespace."""
     status = Path("/proc/self/status").read_text()
     numbers = next((line.split()[1:] for line in status.splitlines() if line.startswith("NSpid:")), [])
     return len(numbers) == 1

@@ -1,7 +1,8 @@
-"""What `iptables-restore` says when it rejects a script, and which line of the script it means.
+"""Errors of `iptables-restore`: the message, and the line of the script that it refers to.
 
-The two variants complain in many shapes. Some errors are found when a line is read and name that line. Others are
-found at `COMMIT`: legacy then names the `COMMIT` line and gives no reason, as the kernel gave none.
+The two variants have many forms of messages. Some errors are found while a line is read, and the message has its
+number. Others are found at `COMMIT`: legacy then reports the `COMMIT` line without a reason, because the kernel gives
+none.
 """
 
 from __future__ import annotations
@@ -35,7 +36,7 @@ _MOMENTARY = re.compile(
 
 
 class NamedLine(NamedTuple):
-    """A line of a script that a tool named."""
+    """A line of a script that a message refers to."""
 
     number: int
     table: str
@@ -47,16 +48,15 @@ class RestoreError(HostError):
     """`iptables-restore` rejected a script. The tables whose `COMMIT` came before the line were written.
 
     Attributes:
-        line: The number of the offending line, from 1; None if the tool told none.
-        text: That line; empty if there is none.
-        excerpt: The line and those around it, numbered, itself marked: several lines of text for people, or empty.
-        complaint: What the tool said, in one line.
-        committed: The tables that were written before.
-        family: Whose tool it was.
-        named: Each line of the script that the tool named, with its number, what it said of it, and the table.
-        extension: The match or target that the kernel lacks, where the tool said so.
-        is_momentary: Whether it failed for want of memory, a free lock or a free chain, or by a signal: no rule of the
-            script is at fault.
+        line: The number of the rejected line, from 1; None if the tool reported none.
+        text: The line; empty if unknown.
+        excerpt: The rejected line, marked, with numbered lines around it; may be empty.
+        complaint: The message of the tool in one line.
+        committed: The tables that were written before the error.
+        family: The address family of the tool.
+        named: Each line that the messages refer to, with its number, message and table.
+        extension: The match or target that the kernel does not have, if the tool reported one.
+        is_momentary: Whether the cause is temporary (no memory, a lock, a chain in use, a signal) and no rule is wrong.
     """
 
     def __init__(self, variant: Variant, family: Family, script: str, *, code: int, stderr: str) -> None:
@@ -77,13 +77,13 @@ class RestoreError(HostError):
 
 
 def _offending_line(lines: list[str], stderr: str) -> int | None:
-    """Return the number of the line that is at fault, as well as it can be told."""
+    """Return the number of the line that most probably caused the error."""
     numbers = [int(match["line"]) for match in _LINE.finditer(stderr)]
     number = next((line for line in numbers if 0 < line <= len(lines)), None)
     missing = _MISSING_CHAIN.search(stderr)
     if number is None or missing is None or lines[number - 1] != "COMMIT":
         return number
-    # a jump to a chain that is not there, seen at COMMIT: show the jump, not the COMMIT
+    # a jump to a missing chain is reported at COMMIT: show the jump
     jump = re.compile(rf" (-j|--jump|-g|--goto) {re.escape(missing['chain'])}( |$)")
     for candidate in range(number - 1, 0, -1):
         if lines[candidate - 1].startswith("*"):
@@ -94,7 +94,7 @@ def _offending_line(lines: list[str], stderr: str) -> int | None:
 
 
 def _named(lines: list[str], stderr: str) -> tuple[NamedLine, ...]:
-    """Return the lines that are named, but for `COMMIT`: nft names each that the kernel rejected, legacy the first."""
+    """Return the reported lines except `COMMIT`: nft reports each rejected line, legacy only the first."""
     named: dict[int, NamedLine] = {}
     first = _offending_line(lines, stderr)
     whole = _complaint(stderr, lines[first - 1] if first else "", 0)
@@ -145,5 +145,5 @@ def _committed(lines: list[str], line: int | None) -> tuple[str, ...]:
 
 
 def _shown(text: str) -> str:
-    """Return a line fit for a terminal."""
+    """Return a line that is safe to print on a terminal."""
     return printable(text, _LONGEST)

@@ -1,8 +1,8 @@
-"""Which of the two iptables this host uses: rules live in nf_tables (`nft`) or in the older ip_tables (`legacy`).
+"""Finds the iptables variant of this host: rules are in nf_tables (`nft`) or in the older ip_tables (`legacy`).
 
-A kernel runs both at once, and rules in the one that nobody looks at still act. So all who write rules on a node must
-choose alike. The kubelet leaves a chain as a hint in the variant that it uses; who sees it, follows it. The order of
-looking is that of the `iptables-wrappers` script, which kube-proxy's image carries.
+The kernel applies the rules of both, so all programs on a node must use the same variant. The kubelet creates a chain
+as a hint in the variant that it uses. The order of checks is that of the `iptables-wrappers` script in kube-proxy's
+image.
 """
 
 from __future__ import annotations
@@ -24,20 +24,20 @@ OWN_CHAIN = "KUBE-POSTROUTING"
 
 
 class Variant(enum.StrEnum):
-    """The part of the kernel that holds the rules."""
+    """The part of the kernel that has the rules."""
 
     NFT = "nft"
     LEGACY = "legacy"
 
     @property
     def other(self) -> Variant:
-        """The one that is not this one."""
+        """The other variant."""
         return Variant.LEGACY if self is Variant.NFT else Variant.NFT
 
 
 @dataclass(frozen=True, slots=True)
 class VariantChoice:
-    """The variant to use, and why, in words for people."""
+    """The variant to use, and the reason for messages."""
 
     variant: Variant
     reason: str
@@ -46,13 +46,13 @@ class VariantChoice:
 def choose(run: Runner, forced: Variant | None = None) -> VariantChoice:
     """Return the variant that this host uses.
 
-    A forced variant is taken as it is, if its tools are there. Otherwise, the first that fits: a hint chain of the
-    kubelet in nft; one in legacy; chains of a Service proxy in one variant only; nft. The third is ours: without it,
-    a node without kubelet and with rules in legacy would get all rules a second time in nft.
+    A forced variant is used if its tools are installed. Otherwise the first match decides: a hint chain of the kubelet
+    in nft; one in legacy; chains of a Service proxy in only one variant; nft. The third check is not in
+    `iptables-wrappers`: without it, a node without kubelet whose rules are in legacy would get them again in nft.
 
     Raises:
-        MissingToolError: No iptables is installed, or not the forced one.
-        HostError: The rules cannot be read, in no variant.
+        MissingToolError: iptables, or its forced variant, is not installed.
+        HostError: The rules of neither variant can be read.
     """
     if forced is not None:
         call(run, forced, Family.IPV4, "save", ("--version",))
@@ -75,7 +75,7 @@ def choose(run: Runner, forced: Variant | None = None) -> VariantChoice:
 
 
 def has_kubernetes_chains(run: Runner, variant: Variant) -> bool:
-    """Whether a proxy or a kubelet has left chains in this variant; none if its tools are missing or do not work.
+    """Whether a proxy or a kubelet has chains in this variant; false if its tools are missing or fail.
 
     Raises:
         HostError: We may not look.
@@ -96,20 +96,20 @@ def call(
 ) -> Completed:
     """Run `iptables-nft-save` and its like.
 
-    Where the tool with the variant in its name is missing, the plain one (`iptables-save`) is taken if it says that it
-    is of this variant.
+    If the tool with the variant in its name is missing, the plain one (`iptables-save`) is used if its version shows
+    this variant.
 
     Args:
-        run: What runs it.
-        variant: Which variant.
-        family: Which family; IPv6 is `ip6tables`.
+        run: Runs the tool.
+        variant: The variant.
+        family: The family; the tools of IPv6 start with `ip6tables`.
         verb: `save`, `restore`, or empty for the tool that changes one rule.
         arguments: Its arguments.
-        stdin: What it reads.
+        stdin: The input of the tool.
         timeout_s: As in `Command`.
 
     Raises:
-        MissingToolError: Neither is there.
+        MissingToolError: Neither is installed.
     """
     program = "iptables" if family is Family.IPV4 else "ip6tables"
     tail = f"-{verb}" if verb else ""
@@ -128,7 +128,7 @@ def call(
 
 
 def missing_tool(run: Runner, variant: Variant, family: Family) -> MissingToolError | None:
-    """Return which tool is missing for a family's rules; None for none. Some distributions pack those of IPv6 apart."""
+    """Return the missing tool for a family; None if all are there. Some distributions package IPv6 tools separately."""
     try:
         for verb in ("save", "restore"):
             call(run, variant, family, verb, ("--version",))
@@ -138,7 +138,7 @@ def missing_tool(run: Runner, variant: Variant, family: Family) -> MissingToolEr
 
 
 def variant_of(version: str) -> Variant:
-    """Return the variant that a version line tells: `iptables v1.8.9 (nf_tables)`; none told is legacy (before 1.8).
+    """Return the variant of a version line such as `iptables v1.8.9 (nf_tables)`; versions before 1.8 are legacy.
 
     >>> variant_of("iptables-save v1.6.1").value
     'legacy'
@@ -147,10 +147,10 @@ def variant_of(version: str) -> Variant:
 
 
 def _chains(run: Runner, variant: Variant) -> frozenset[str] | str:
-    """Return the chains, of both families, among which hints and our own are; or why this variant is unusable.
+    """Return the chains of both families that can be hints or ours, or the reason why the variant cannot be used.
 
-    In nft that is table mangle, and our own chain asked for by its name, for the rest may be large. In legacy all
-    tables that are loaded are read: naming one would load it.
+    In nft these are the chains of table mangle, and our chain by name, because other tables may be large. In legacy all
+    loaded tables are read, because a request for one table would load it.
 
     Raises:
         HostError: We may not look.

@@ -1,6 +1,6 @@
-"""The xtables lock: one file that all who write legacy rules lock (flock) in turn; who holds it keeps the rest waiting.
+"""The xtables lock: a file that every writer of legacy rules locks with flock(2).
 
-The nft variant has no lock, its kernel sorts writers out.
+The nft variant has no lock, because the kernel serialises its commits.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 DEFAULT_LOCK_FILE = "/run/xtables.lock"
 
 _MODE: Final = 0o600
-"""As iptables makes it. Whoever may open the file may lock it, be it for reading only (flock(2))."""
+"""The mode that iptables uses. Every user who can open the file, even read-only, can lock it (flock(2))."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,8 +30,8 @@ class LockHolder:
     """The process that holds the lock.
 
     Attributes:
-        pid: Its id; 0 if it lives in another PID namespace and so cannot be seen.
-        command: Its command line, or its name where it has none; empty if it is gone or hidden.
+        pid: Its id; 0 if it is in another PID namespace.
+        command: Its command line, else its name; empty if the process has ended or is hidden.
     """
 
     pid: int
@@ -44,21 +44,21 @@ class LockHolder:
 
 
 def lock_file() -> Path:
-    """Return the file that the tools lock."""
+    """Return the path of the file that the tools lock."""
     return Path(os.environ.get("XTABLES_LOCKFILE") or DEFAULT_LOCK_FILE)
 
 
 def close_to_others(*, make: bool = True) -> str:
-    """Keep other users from opening the lock file; return what could not be done.
+    """Set mode 0600 on the lock file, so that other users cannot lock it; return what failed.
 
-    Only a regular file that is ours is changed, never one that a symbolic link leads to. Who has opened the file before
-    can still lock it: `holder` names them.
+    Only a regular file of our own user is changed, never the target of a symbolic link. A process that has already
+    opened the file can still lock it; `holder` finds it.
 
     Args:
-        make: Whether the file is made where it is missing.
+        make: Whether a missing file is created.
 
     Returns:
-        Empty where only we may open the file now; else why others still may, as a sentence.
+        An empty text if only our user can open the file; else a sentence with the reason.
     """
     path = lock_file()
     flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
@@ -86,15 +86,15 @@ def close_to_others(*, make: bool = True) -> str:
 
 
 def holder() -> LockHolder | None:
-    """Return who holds the lock; None if nobody does, it cannot be told, or it is a tool that we started."""
+    """Return the process that holds the lock; None if it is free, unknown, or held by a tool of ours."""
     try:
         status = lock_file().stat()
         locks = read_kernel_text("/proc/locks")
-    except OSError:  # no lock file yet, or it is not for our eyes: then there is nothing to tell
+    except OSError:  # the lock file does not exist, or cannot be read
         return None
     device = f"{os.major(status.st_dev):02x}:{os.minor(status.st_dev):02x}:{status.st_ino}"
     held = [line.split() for line in locks.splitlines() if " FLOCK " in line and "->" not in line]
-    # on overlay and the like, stat tells another device than the lock list: then the inode must do
+    # on overlay file systems, stat and the lock list show different devices: compare the inode alone
     same_inode = [fields for fields in held if fields[5].endswith(f":{status.st_ino}")]
     exact = [fields for fields in same_inode if fields[5] == device]
     for fields in exact or same_inode:
@@ -106,14 +106,14 @@ def holder() -> LockHolder | None:
 
 @contextmanager
 def watched(on_wait: Callable[[str], None] | None, *, after_s: float = 1.0) -> Iterator[list[LockHolder]]:
-    """Look who holds the lock while the body runs, and tell each holder once, as text, to `on_wait`.
+    """Report each process that holds the lock while the body runs, once, to `on_wait`.
 
     Args:
-        on_wait: Told `waiting for the xtables lock: held by …`, from another thread; None tells nobody.
-        after_s: How long to wait before the first look, and between looks.
+        on_wait: Called from another thread with `waiting for the xtables lock: held by …`; None for no reports.
+        after_s: The seconds before the first check, and between checks.
 
     Yields:
-        The holders that were seen; it grows while the body runs.
+        The holders seen so far; the list grows while the body runs.
     """
     seen: list[LockHolder] = []
     done = threading.Event()
@@ -144,7 +144,7 @@ def _parent(pid: int) -> int:
 
 
 def _command(pid: int) -> str:
-    """Return what a process calls itself, made printable: it is another's text."""
+    """Return the command line of a process in printable characters, because other programs choose it."""
     for name in ("cmdline", "comm"):
         try:
             words = read_kernel_text(f"/proc/{pid}/{name}").replace("\0", " ").strip()

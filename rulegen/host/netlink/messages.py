@@ -1,8 +1,7 @@
-"""Netlink: messages to the kernel, their attributes, and what it answers to each of many sent at once.
+"""Netlink messages, their attributes, and the kernel's answers to batches.
 
-A message is a header, four bytes that the part of the kernel defines that is spoken to, and attributes; an attribute is
-length, kind, content, padded to four bytes, and may hold attributes. Headers are in the host's byte order.
-See linux/netlink.h.
+A message has a header, four bytes that the addressed subsystem defines, and attributes. An attribute has length, kind
+and content, padded to four bytes; its content may be attributes. Headers are in host byte order. See linux/netlink.h.
 """
 
 from __future__ import annotations
@@ -20,7 +19,7 @@ if TYPE_CHECKING:
 REQUEST, ACK, EXCLUSIVE, CREATE, DUMP = 0x1, 0x4, 0x200, 0x400, 0x300
 NESTED = 0x8000
 ROUTE, NETFILTER, GENERIC = 0, 12, 16
-"""The protocols that we speak."""
+"""The netlink protocols that rulegen uses."""
 
 _KIND_MASK = 0x3FFF
 _ERROR, _DONE = 0x2, 0x3
@@ -29,7 +28,7 @@ _HEADER = struct.Struct("=IHHII")
 _ATTRIBUTE = struct.Struct("=HH")
 _TIMEOUT_S = 5.0
 _RECEIVE_BYTES = 1 << 22
-"""Room for the answers to a batch, each of which the kernel counts as larger than it is."""
+"""The receive buffer for the answers to a batch; the kernel counts more than the size of each answer."""
 
 
 def attribute(kind: int, content: bytes) -> bytes:
@@ -49,19 +48,19 @@ def attributes_of(content: bytes) -> dict[int, bytes]:
 
 
 def message(kind: int, flags: int, seq: int, body: bytes) -> bytes:
-    """Return a request: its header, and a body that starts with the four bytes of the part that is spoken to."""
+    """Return a request with this body, which starts with the four bytes of the subsystem."""
     return _HEADER.pack(_HEADER.size + len(body), kind, flags | REQUEST, seq, 0) + body
 
 
 def connect(protocol: int, *, groups: int = 0) -> socket.socket:
-    """Return a socket to one part of the kernel.
+    """Return a netlink socket.
 
     Args:
-        protocol: Which part.
-        groups: Multicast groups to hear of, as a bit mask.
+        protocol: The netlink protocol.
+        groups: The multicast groups to join, as a bit mask.
 
     Raises:
-        OSError: The kernel has no such part, or not for us.
+        OSError: The kernel does not have the protocol, or access is not permitted.
     """
     link = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, protocol)
     link.settimeout(_TIMEOUT_S)
@@ -78,12 +77,12 @@ def dump(link: socket.socket, request: bytes, *, is_whole: bool = False) -> Iter
     """Yield the bodies of all answers to a request with DUMP.
 
     Args:
-        link: Where to.
-        request: What is asked.
-        is_whole: Whether answers count only together: what changes while the kernel answers may hide something else.
+        link: The socket.
+        request: The request.
+        is_whole: Whether a change during the dump is an error, because it may hide other objects.
 
     Raises:
-        InterruptedError: With `is_whole`: something changed meanwhile; all answers were yielded, some may be missing.
+        InterruptedError: With `is_whole`: objects changed meanwhile. All answers were yielded; some may be missing.
         OSError: The kernel rejected; its errno.
     """
     link.send(request)
@@ -101,7 +100,7 @@ def dump(link: socket.socket, request: bytes, *, is_whole: bool = False) -> Iter
 
 
 def ask(link: socket.socket, request: bytes) -> bytes:
-    """Return the body of the answer to a request for one thing.
+    """Return the body of the answer to a request for one object.
 
     Raises:
         OSError: The kernel rejected; its errno.
@@ -115,20 +114,20 @@ def ask(link: socket.socket, request: bytes) -> bytes:
 
 
 def acknowledged(link: socket.socket, requests: Sequence[bytes]) -> list[int]:
-    """Send requests at once, and return the kernel's errno for each; 0 is success.
+    """Send requests in one batch, and return the kernel's errno for each; 0 means success.
 
     Args:
-        link: Where to.
-        requests: With ACK, and sequence numbers from 0.
+        link: The socket.
+        requests: Requests with ACK, and sequence numbers from 0.
 
     Raises:
-        OSError: The kernel could not be talked to, or not by us (PermissionError).
+        OSError: The socket failed, or access is not permitted (PermissionError).
     """
     link.send(b"".join(requests))
     answers: dict[int, int] = {}
     while len(answers) < len(requests):
         answers.update((seq, _errno(body)) for kind, seq, body in split(link.recv(1 << 16)) if kind == _ERROR)
-        if errno.EPERM in answers.values():  # then the kernel says so once, and looks at no more of them
+        if errno.EPERM in answers.values():  # the kernel reports this once and ignores the other requests
             raise PermissionError(errno.EPERM, os.strerror(errno.EPERM))
     return [answers[at] for at in range(len(requests))]
 

@@ -1,7 +1,7 @@
-"""nfnetlink: messages to the parts of netfilter that have no tool, or whose tool costs a process for each change.
+"""nfnetlink: messages to netfilter subsystems without a tool, or whose tool needs a process for each change.
 
-The four bytes behind the header of a message name the family (`nfgenmsg`); contents of attributes are in the network's
-byte order. See linux/netfilter/nfnetlink.h.
+The four bytes after the header of a message contain the family (`nfgenmsg`). Attributes are in network byte order. See
+linux/netfilter/nfnetlink.h.
 """
 
 from __future__ import annotations
@@ -24,10 +24,10 @@ class Message(NamedTuple):
     """A request.
 
     Attributes:
-        kind: Subsystem in the high byte, command in the low one.
-        flags: NLM_F_* but REQUEST, which all have.
+        kind: The subsystem in the high byte, the command in the low byte.
+        flags: NLM_F_* flags; REQUEST is added.
         family: AF_INET, AF_INET6, or 0.
-        attributes: As `attribute` makes them.
+        attributes: The attributes, encoded by `attribute`.
     """
 
     kind: int
@@ -37,7 +37,7 @@ class Message(NamedTuple):
 
 
 def dump(message: Message) -> list[dict[int, bytes]]:
-    """Return all objects that the kernel tells in answer to a message with DUMP, as attributes.
+    """Return the attributes of each object in the kernel's answer to a message with DUMP.
 
     Raises:
         OSError: The kernel rejected; its errno.
@@ -47,7 +47,7 @@ def dump(message: Message) -> list[dict[int, bytes]]:
 
 
 def ask(message: Message) -> dict[int, bytes]:
-    """Return what the kernel tells in answer to a message that requests one thing, as attributes.
+    """Return the attributes in the kernel's answer to a request for one object.
 
     Raises:
         OSError: The kernel rejected; its errno.
@@ -57,13 +57,13 @@ def ask(message: Message) -> dict[int, bytes]:
 
 
 def send_all(messages: Sequence[Message]) -> list[int]:
-    """Send messages that change something, in order, and return the kernel's errno for each; 0 is success.
+    """Send messages in order, and return the kernel's errno for each; 0 means success.
 
     Args:
         messages: With any flags; ACK is added.
 
     Raises:
-        OSError: The kernel could not be talked to, or not by us (PermissionError).
+        OSError: The socket failed, or access is not permitted (PermissionError).
     """
     errnos: list[int] = []
     with netlink.connect(netlink.NETFILTER) as link:
