@@ -246,7 +246,6 @@ BROKEN = [
     {**EXTERNAL, "auth-request-redirect": "$http_cookie"},
     {**EXTERNAL, "auth-always-set-cookie": "maybe"},
     {**EXTERNAL, "auth-cache-key": "$remote_user'"},
-    {"enable-global-auth": "perhaps"},
     {"auth-tls-secret": "gone"},
     {"auth-tls-secret": "users"},
     {"auth-tls-secret": "ca", "auth-tls-match-cn": "(CN=x"},
@@ -450,6 +449,35 @@ def test_an_ingress_with_what_the_settings_forbid_is_rejected(settings, annotati
     result = compiled(*GROUND, settings_map(**settings), ingress("site", rule("site.test"), annotations=annotations))
     assert ("site.test" in result.model.servers) is is_served
     assert (Verdict.REJECTED in verdicts(result)) is not is_served
+
+
+@needs_nginx
+def test_a_client_is_counted_once_for_all_hosts_of_an_ingress(tmp_path):
+    limited = {"limit-rps": "5", "limit-connections": "3", "limit-allowlist": "10.0.0.0/8"}
+    older = ingress("older", rule("a.test"), created="2025-01-01T00:00:00Z")
+    result = compiled(
+        *GROUND,
+        older,
+        ingress("site", rule("a.test"), rule("site.test"), rule("z.test"), annotations=limited),
+        ingress("other", rule("z.test", path("/other")), annotations=limited),
+    )
+    assert refusal(result.configuration, tmp_path / "nginx") == ""
+    text = "".join(result.configuration.files.values())
+    of_site, of_other = (
+        set(re.findall(r"limit_req zone=(\w+)", text_of(result, host))) for host in ("site.test", "z.test")
+    )
+    assert len(of_site) == 1
+    assert of_site < of_other
+    assert len(of_other) == 2
+    for zone in of_other:
+        assert text.count(f"zone={zone}:") == 1
+
+
+def test_an_unreadable_wish_to_opt_out_of_the_auth_server_is_none():
+    everywhere = settings_map(global_auth_url="http://api.default.svc/check")
+    result = compiled(*GROUND, everywhere, ingress("site", rule("site.test"), annotations={"enable-global-auth": "no"}))
+    assert "auth_request " in text_of(result)
+    assert verdicts(result) == {Verdict.IGNORED}
 
 
 def test_a_canary_with_client_certificates_asks_for_them_on_its_host():

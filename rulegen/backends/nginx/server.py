@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Final
 
 from rulegen.backends.nginx.locations.expressions import bounded
 from rulegen.backends.nginx.locations.headers import loop_guard
+from rulegen.backends.nginx.locations.limits import limit_mark, limit_zones
 from rulegen.backends.nginx.locations.location import LocationText
 from rulegen.backends.nginx.locations.proxying import resolver_of
 from rulegen.backends.nginx.names import HTTP2_IS_DIRECTIVE
@@ -37,6 +38,8 @@ def host_nodes(server: Server, defaults: HttpDefaults, upstreams: Iterable[Upstr
     sticky = {member.name: member for member in upstreams if member.sticky is not None}
     texts = [LocationText(location, server, defaults, sticky) for location in server.locations]
     maps: list[Node] = [node for text in texts for node in text.maps()]
+    for ingress, limits in server.limits:
+        maps += limit_zones(limit_mark(ingress, limits), limits)
     for member in upstreams:
         maps.append(upstream(member, defaults.settings))
         if member.sticky is not None:

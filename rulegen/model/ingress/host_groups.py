@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from rulegen.kube.snapshot.addresses import ServiceAddresses
     from rulegen.kube.snapshot.world import ClusterSnapshot, ServiceInput
     from rulegen.model.forbidden import Forbidden
-    from rulegen.model.ingress.ir import ExternalAuth, SecretFile, Target, Upstream
+    from rulegen.model.ingress.ir import ExternalAuth, Limits, SecretFile, Target, Upstream
     from rulegen.model.ingress.upstreams.certificates import Certificate
     from rulegen.model.ingress.upstreams.services import UsableEndpoints
     from rulegen.model.ingress.values.settings import Settings
@@ -310,6 +310,7 @@ def _servers(
     if default is not None and common.guards - {SettingGuard.WITHOUT_AUTH}:
         default = UNAVAILABLE
     nobody = Location(kind=MatchKind.PREFIX, path="/", target=default or NOT_FOUND, policy=BARE)
+    limits = _limits(routing)
     for host in sorted(routing.paths):
         paths, owners = routing.paths[host], list(routing.owners.get(host, {}).values())
         is_regex = paths.is_regex
@@ -331,10 +332,22 @@ def _servers(
             ciphers=oldest(telling, SSL_CIPHERS) or "",
             prefer_server_ciphers=oldest(telling, SSL_PREFER_SERVER_CIPHERS),
             ingresses=tuple(owner.name for owner in owners),
+            limits=tuple(limits.get(host, {}).items()),
             is_regex=is_regex,
         )
         _report_unverified(server, (*own, *canaries), common.settings)
         yield server
+
+
+def _limits(routing: Routing) -> dict[str, dict[ObjectName, Limits]]:
+    """Return the limits of Ingresses by the first of their hosts: a client is counted once for all hosts of each."""
+    homes: dict[ObjectName, str] = {}
+    limits: dict[str, dict[ObjectName, Limits]] = {}
+    for host in sorted(routing.owners):
+        for owner in routing.owners[host].values():
+            if owner.policy.limits.is_any and homes.setdefault(owner.name, host) == host:
+                limits.setdefault(host, {})[owner.name] = owner.policy.limits
+    return limits
 
 
 def _report_unverified(server: Server, owners: Iterable[ResolvedIngress], settings: Settings) -> None:

@@ -394,6 +394,7 @@ class Server:
         responder_port: The port of the OCSP responder that the engine asks about its certificate; 0 for none.
         redirects_from: Another name whose requests are sent to this one.
         ingresses: All Ingresses that it is made of, oldest first.
+        limits: Ingresses whose clients are counted, for all their hosts: each Ingress is in one server.
         is_regex: Whether paths are expressions, which one Ingress makes of all.
     """
 
@@ -410,6 +411,7 @@ class Server:
     prefer_server_ciphers: bool | None = None
     redirects_from: str = ""
     ingresses: tuple[ObjectName, ...] = ()
+    limits: tuple[tuple[ObjectName, Limits], ...] = ()
     is_regex: bool = False
 
 

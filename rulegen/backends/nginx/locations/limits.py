@@ -10,6 +10,7 @@ from rulegen.languages.nginx.tree import Directive, Entry, KeyKind, variable
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from rulegen.kube.objects.names import ObjectName
     from rulegen.languages.nginx.tree import Node
     from rulegen.model.ingress.ir import Limits
 
@@ -17,8 +18,13 @@ ZONE_SIZE = "5m"
 """Room for some 40,000 clients; when it is full, the clients that were idle longest are forgotten."""
 
 
+def limit_mark(ingress: ObjectName | None, limits: Limits) -> str:
+    """Return what the zones of an Ingress are called by: the same on all its hosts, which count together."""
+    return mark(ingress, limits)
+
+
 def limit_zones(name: str, limits: Limits) -> Iterator[Node]:
-    """Yield the zones of a location, which `name` stands for, and who is exempt from them.
+    """Yield the zones of an Ingress, which `name` stands for, and who is exempt from them.
 
     The name holds a hash of all that defines the zone: nginx rejects to change a zone's key while it runs.
     """

@@ -27,7 +27,7 @@ from rulegen.backends.nginx.locations.headers import (
     proxy_headers,
     server_header,
 )
-from rulegen.backends.nginx.locations.limits import limit_directives, limit_zones
+from rulegen.backends.nginx.locations.limits import limit_directives, limit_mark
 from rulegen.backends.nginx.locations.proxying import SCHEMES, backend_tls, module_of, resolver_of, tuning
 from rulegen.backends.nginx.names import mark, modules_of
 from rulegen.backends.nginx.upstream import interpolated, sticky_key, sticky_name, sticky_set
@@ -69,8 +69,6 @@ class LocationText:
             yield from canary_maps(self._mark(), location.target.upstream, location.canaries, self._chance())
         if policy.cors is not None and not policy.cors.any_origin:
             yield origins_map(f"origin_{self._cors_mark()}", policy.cors)
-        if policy.limits.is_any:
-            yield from limit_zones(self._limit_mark(), policy.limits)
 
     def siblings(self) -> Iterator[Directive]:
         """Yield the hidden locations that this one refers to."""
@@ -325,7 +323,7 @@ class LocationText:
         return mark(*(cors.origins if cors else ()))
 
     def _limit_mark(self) -> str:
-        return mark(self._server.host, self._location.ingress, self._policy.limits)
+        return limit_mark(self._location.ingress, self._policy.limits)
 
 
 def matching(location: Location) -> tuple[str, ...]:

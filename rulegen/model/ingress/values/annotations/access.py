@@ -102,7 +102,7 @@ AUTH_ALWAYS_SET_COOKIE: Final = Annotation("auth-always-set-cookie", boolean, "`
 AUTH_CACHE_KEY: Final = Annotation(
     "auth-cache-key", _cache_key, "checked; answers are not cached, which is reported", CLOSE
 )
-ENABLE_GLOBAL_AUTH: Final = Annotation("enable-global-auth", boolean, "`true`, `false`", CLOSE, default=True)
+ENABLE_GLOBAL_AUTH: Final = Annotation("enable-global-auth", boolean, "`true`, `false`", default=True)
 WHITELIST_SOURCE_RANGE: Final = Annotation("whitelist-source-range", readers.networks, "networks", CLOSE)
 ALLOWLIST_SOURCE_RANGE: Final = Annotation(
     "allowlist-source-range", readers.networks, "networks; has priority over the other name", CLOSE
