@@ -83,10 +83,10 @@ class SharedCluster:
             frozenset(config_maps.keys() | {key.name for key in gone if key.kind == "ConfigMap"}),
         )
 
-    def is_told(self, key: ObjectKey) -> bool:
+    def is_reported(self, key: ObjectKey) -> bool:
         """Return whether the API server has reported that a Secret or ConfigMap exists or is missing."""
         with self._lock:
-            return self.objects.is_told(Secret if key.kind == "Secret" else ConfigMap, key.name)
+            return self.objects.is_reported(Secret if key.kind == "Secret" else ConfigMap, key.name)
 
     def uid_of(self, service: ObjectName) -> str:
         """Return the UID of a Service; empty if it does not exist."""

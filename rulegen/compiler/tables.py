@@ -41,7 +41,7 @@ LANGUAGES: Mapping[str, Language] = MappingProxyType(
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Tables:
-    """The languages and backends that there are.
+    """The known languages and backends.
 
     Attributes:
         languages: By name, in display order.

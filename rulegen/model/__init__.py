@@ -1,1 +1,1 @@
-"""World to model: every decision about a node, taken once."""
+"""Resolves a cluster snapshot to the model: each decision about a node is made here, once."""

@@ -139,14 +139,14 @@ def test_of_what_is_asked_for_by_name_it_is_known_whether_it_was_told_of(kind):
     cluster, name = Cluster(), ObjectName("demo", "a")
     key = ObjectKey(kind.__name__, name)
     present = Decoded(kind(metadata=k.ObjectMeta(name="a", namespace="demo")), "test")
-    assert not cluster.is_told(kind, name)
+    assert not cluster.is_reported(kind, name)
     for event, is_gone in ((Gone(kind, name), True), (Changed(kind, present, name), False), (Gone(kind, name), True)):
         assert cluster.take(event).site  # that there is none is an answer as well
-        assert cluster.is_told(kind, name)
+        assert cluster.is_reported(kind, name)
         assert cluster.gone == ({key} if is_gone else set())
         assert not cluster.take(event).site
     assert not cluster.take(Unfollowed(kind, name))
-    assert not cluster.is_told(kind, name)
+    assert not cluster.is_reported(kind, name)
     assert not cluster.gone
 
 

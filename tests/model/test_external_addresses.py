@@ -13,7 +13,7 @@ from rulegen.model.forbidden import KUBERNETES
 from rulegen.model.host.facts import HostFacts, Interface
 from rulegen.model.services.ir import Semantics
 from rulegen.model.services.node.context import resolve_node, resolve_site
-from rulegen.model.services.node.ports_in_use import node_ground
+from rulegen.model.services.node.ports_in_use import node_ports_in_use
 from rulegen.model.services.options import Options
 from rulegen.model.services.resolve import resolve
 from rulegen.model.services.table import ServiceTable
@@ -230,7 +230,7 @@ def test_ten_thousand_services_are_judged_one_by_one():
     """Each is looked at once when it comes, and never again for others that have nothing to do with it."""
     site = resolve_site(NODES["here"], "here", options(), FACTS, NODES.values())
     nodes = {f: resolve_node(f, site, NODES["here"], options(), FACTS, [].append) for f in Family}
-    table = ServiceTable(site, tuple(Family), ground=node_ground(nodes, site, FACTS))
+    table = ServiceTable(site, tuple(Family), ports_in_use=node_ports_in_use(nodes, site, FACTS))
     touched, count = 0, sized(quick=400, usual=2000, full=10_000)
     for number in range(count):
         name = ObjectName("shop", f"s{number}")

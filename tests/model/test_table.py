@@ -34,7 +34,7 @@ GROUNDS = (ground(), ground(ADDRESSES[0]), ground(*ADDRESSES), ground(*ADDRESSES
 
 
 def table(*, oldest_wins: bool = True, guards: bool = False, on: PortsInUse = GROUNDS[0]) -> ServiceTable:
-    return ServiceTable(site_of(guards=guards), tuple(Family), oldest_wins=oldest_wins, ground=on)
+    return ServiceTable(site_of(guards=guards), tuple(Family), oldest_wins=oldest_wins, ports_in_use=on)
 
 
 def site_of(*, guards: bool) -> NodeContext:
@@ -78,7 +78,7 @@ def test_one_change_after_another_comes_to_what_all_come_to(moves, oldest_wins, 
         before = {name_: moving.service(name_) for name_ in NAMES}
         if isinstance(move, PortsInUse):
             on = move
-            touched = moving.move(site_of(guards=guards), on)
+            touched = moving.update_node(site_of(guards=guards), on)
         else:
             name, given_ = move
             last[name] = None if given_ is None else service_of(name, *given_)

@@ -152,7 +152,7 @@ class ReferencedObjects:
         """Return the unanswered ones of some objects, each with the reason."""
         if self.cluster is None:
             return {}
-        refused, is_known = self.watch.refused(), self.cluster.is_told
+        refused, is_known = self.watch.refused(), self.cluster.is_reported
         return {key: REFUSED if key in refused else UNANSWERED for key in keys if not is_known(key)}
 
     @property

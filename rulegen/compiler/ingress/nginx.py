@@ -1,6 +1,6 @@
 """From Ingresses to a configuration of nginx; nothing here touches the host.
 
-World ─ resolve ─► L7 model ─ compile, per host ─► Fragments ─ render ─► Configuration ─ check ─► diff with observed
+ClusterSnapshot ─ resolve ─► L7 model ─ compile, per host ─► fragments ─ render ─► files ─ check ─► diff with observed
 """
 
 from __future__ import annotations

@@ -25,7 +25,7 @@ class LoopbackDecision:
     Attributes:
         closing: The change of the parameter, before the rules; None if it stays.
         keeps_guard: Whether the rule must stay.
-        note: What stays, and why, for people; empty if nothing stays open.
+        note: A note about what stays open, with the reason; empty if nothing does.
     """
 
     closing: Change[str, str] | None = None

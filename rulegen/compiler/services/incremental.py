@@ -80,7 +80,7 @@ class ServiceRules:
             self._node.site,
             self._families,
             oldest_wins=options.oldest_claim_wins,
-            ground=self._node.ground,
+            ports_in_use=self._node.ports_in_use,
         )
         for service in cluster.names():
             self._table.put(service, cluster.service(service))
@@ -148,11 +148,11 @@ class ServiceRules:
         decided = decide_node(self._cluster, self._options, facts, before.known)
         if decided.decides_as(before, binds=binds):
             self._node = decided
-            return frozenset(self._table.move(decided.site, decided.ground))
+            return frozenset(self._table.update_node(decided.site, decided.ports_in_use))
         if not decided.differs_in_addresses_only(before):
             return None
         self._node, self._is_behind = decided, True
-        touched = self._table.move(decided.site, decided.ground)
+        touched = self._table.update_node(decided.site, decided.ports_in_use)
         has_moved = decided.site.addresses != before.site.addresses
         return frozenset(touched) | frozenset(
             name
@@ -390,7 +390,7 @@ class ServiceRules:
 
     @property
     def kept(self) -> tuple[str, ...]:
-        """Parts of an earlier Node object that stay in use, as text for people."""
+        """Warnings about values of an earlier Node object that stay in use."""
         return self._node.kept
 
     @property

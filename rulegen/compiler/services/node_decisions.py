@@ -10,7 +10,7 @@ from rulegen.kube.objects import structs
 from rulegen.model.services.node.context import resolve_node, resolve_site, resolve_sysctls
 from rulegen.model.services.node.known_node import known_node
 from rulegen.model.services.node.node_warnings import node_warnings
-from rulegen.model.services.node.ports_in_use import node_ground
+from rulegen.model.services.node.ports_in_use import node_ports_in_use
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -31,8 +31,8 @@ class NodeDecisions:
     Attributes:
         name: The node's name.
         known: The Node object used.
-        kept: Parts of an earlier Node object that stay in use, as text for people.
-        ground: Addresses and ports of the node itself; only conflicts with Services depend on it.
+        kept: Warnings about values of an earlier Node object that stay in use.
+        ports_in_use: Addresses and ports of the node itself; only conflicts with Services depend on it.
         nodes: By family; a family that the host does not have is missing.
         sysctls: Kernel parameters that must have these values.
         warnings: Warnings for the user, without `kept`.
@@ -42,7 +42,7 @@ class NodeDecisions:
     known: structs.Node | None
     kept: tuple[str, ...]
     site: NodeContext
-    ground: PortsInUse
+    ports_in_use: PortsInUse
     nodes: Mapping[Family, ResolvedNode]
     sysctls: Mapping[str, str]
     warnings: tuple[str, ...]
@@ -95,7 +95,7 @@ def decide_node(
         known=node,
         kept=kept,
         site=site,
-        ground=node_ground(nodes, site, facts),
+        ports_in_use=node_ports_in_use(nodes, site, facts),
         nodes=nodes,
         sysctls=resolve_sysctls(nodes.values(), options, facts),
         warnings=warnings.texts(),

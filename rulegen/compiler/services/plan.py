@@ -324,13 +324,13 @@ _NOTHING_OURS = Layout(chains={}, prefixes={})
 
 @dataclass(frozen=True, slots=True)
 class _Loopback:
-    """What keeps neighbours from the loopback addresses of IPv4: what the languages say of it.
+    """The rule that protects the IPv4 loopback prefix from other hosts, in both iptables variants.
 
     Attributes:
-        goes: Whether the plan takes it away, of its own variant.
-        goes_beside: The same of the other variant.
-        is_there: Whether it is there now, whoever wrote it.
-        is_beside: Whether it is there in the other variant.
+        goes: Whether the plan removes the rule from the variant in use.
+        goes_beside: Whether the plan removes the rule from the other variant.
+        is_there: Whether the rule exists now, regardless of the program that wrote it.
+        is_beside: Whether the rule exists in the other variant.
     """
 
     goes: bool
@@ -340,7 +340,7 @@ class _Loopback:
 
     @classmethod
     def of(cls, parts: Planned, observed: Observed, tables: Tables) -> _Loopback:
-        """Ask all languages."""
+        """Return the state of the rule in all languages."""
         gone = {
             bool(key.variant)
             for key, (part, _) in parts.items()
@@ -390,7 +390,7 @@ def _loopback_left(
 
 
 def _writes_forward(parts: Planned) -> bool:
-    """Whether the chain for the rule about INVALID packets is written: then the parameter that replaces it matters."""
+    """Whether the plan writes the chain of the rule that drops INVALID packets, so that its sysctl matters."""
     key = ChainKey(chains.filter_(chains.FORWARD))
     return any(change.key == key for part, _ in parts.values() for change in part.changes)
 

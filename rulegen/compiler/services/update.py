@@ -21,7 +21,7 @@ class Update:
     """The changes for some Services.
 
     Attributes:
-        plan: The changes to write, without items for people.
+        plan: The changes to write, without items for display.
         fragments: Desired objects of the Services, and of the node if they change too; None for deleted Services.
         services: The Services as now served; None for deleted ones.
         nodes: Node-wide settings, by family.

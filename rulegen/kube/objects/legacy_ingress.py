@@ -96,7 +96,7 @@ def modern(ingress: LegacyIngress) -> Ingress:
     )
 
 
-def in_old_words(rejected: Rejected) -> Rejected:
+def with_old_paths(rejected: Rejected) -> Rejected:
     """Return a rejection of a converted Ingress with the paths of the old version."""
     return replace(rejected, faults=tuple(Fault(_old_path(fault.path), fault.message) for fault in rejected.faults))
 

@@ -51,7 +51,7 @@ def read_config(
     try:
         config = msgspec.convert(_without_nulls(document), KubeProxyConfiguration)
     except (msgspec.ValidationError, RecursionError) as error:
-        raise ConfigError(f"{source}: {_told(error)}") from None
+        raise ConfigError(f"{source}: {_message_of(error)}") from None
     faults = [*refusals(config, modes), *(joint_refusals(config, modes) if is_whole else ())]
     if faults:
         raise ConfigError("; ".join(f"{source}: {fault}" for fault in faults))
@@ -62,7 +62,7 @@ def _shown(value: object) -> str:
     return printable(value) if isinstance(value, str) else described(value)
 
 
-def _told(error: Exception) -> str:
+def _message_of(error: Exception) -> str:
     """Return the message of an error of msgspec with the path first, like all other faults."""
     message = printable(str(error).replace("`", ""), 300)
     words, at, path = message.rpartition(" - at $.")

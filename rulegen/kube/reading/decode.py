@@ -9,7 +9,7 @@ import msgspec
 
 from rulegen.errors import Fault, InputError, Rejected
 from rulegen.kube.objects.kinds import CLUSTER_SCOPED, CONFIDENTIAL, KINDS, title
-from rulegen.kube.objects.legacy_ingress import LegacyIngress, in_old_words, modern
+from rulegen.kube.objects.legacy_ingress import LegacyIngress, modern, with_old_paths
 from rulegen.kube.objects.structs import ObjectMeta
 from rulegen.kube.reading.documents import Document
 from rulegen.kube.reading.json_text import MAX_PLAIN_VALUES, plain_json, value_count
@@ -64,7 +64,7 @@ def _checked(kube_object: KubeObject | LegacyIngress, source: str) -> Decoded | 
     if not isinstance(kube_object, LegacyIngress):
         return check(kube_object, source)
     verdict = check(modern(kube_object), source)
-    return in_old_words(verdict) if isinstance(verdict, Rejected) else verdict
+    return with_old_paths(verdict) if isinstance(verdict, Rejected) else verdict
 
 
 def _decode_slowly(document: Document, struct: type[KubeObject | LegacyIngress]) -> Decoded | Rejected:

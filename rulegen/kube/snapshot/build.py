@@ -201,7 +201,7 @@ class _Gathered:
             if not origin and (warning := self.workloads.missing_pods(service)):
                 self.warnings.add(warning)
             services[name] = ServiceInput(service=service, slices=slices, endpoints_from=origin, assigned=assigned)
-        self._tell_orphans(parts)
+        self._warn_of_orphans(parts)
         return ClusterSnapshot(
             services=MappingProxyType(services),
             nodes=MappingProxyType(parts.nodes),
@@ -224,7 +224,7 @@ class _Gathered:
         if wants_health_check(service):
             self.warnings.add(f"{title_of(service)}: has a clusterIP but no healthCheckNodePort: none is assigned")
 
-    def _tell_orphans(self, parts: _Parts) -> None:
+    def _warn_of_orphans(self, parts: _Parts) -> None:
         """Warn about slices without a Service in the input, except if the Service was rejected."""
         refused = {entry.object for entry in self.rejected}
         orphans = [str(name) for name in sorted(parts.slices) if ("Service", *name) not in self.objects]

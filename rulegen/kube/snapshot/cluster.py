@@ -111,7 +111,7 @@ class Cluster:
             case Changed(kind, entry, name):
                 self._put(kind, entry, name, touched)
             case Gone(kind, name):
-                self._note_answer(kind, name, touched)
+                self._record_answer(kind, name, touched)
                 self._drop(kind, name, touched)
                 if kind in _BY_NAME:
                     self._gone.add(ObjectKey(kind.__name__, name))
@@ -137,7 +137,7 @@ class Cluster:
         """Secrets and ConfigMaps that do not exist, as reported by events."""
         return frozenset(self._gone)
 
-    def is_told(self, kind: type[KubeObject], name: ObjectName) -> bool:
+    def is_reported(self, kind: type[KubeObject], name: ObjectName) -> bool:
         """Return whether an event has reported that a Secret or ConfigMap exists, or that it does not."""
         is_there = name in self._objects[kind] or (kind, called(kind, name)) in self._rejected
         return is_there or ObjectKey(kind.__name__, name) in self._gone
@@ -229,14 +229,14 @@ class Cluster:
         # After the drops: an object that was valid before and is invalid now is in both.
         self._rejected.update({(kind, entry.object): entry for entry in rejected})
 
-    def _note_answer(self, kind: type[KubeObject], name: ObjectName, touched: Touched) -> None:
+    def _record_answer(self, kind: type[KubeObject], name: ObjectName, touched: Touched) -> None:
         """Record that an event has reported an object watched by name; the first report counts as a change."""
         if kind in _BY_NAME:
-            touched.site |= not self.is_told(kind, name)
+            touched.site |= not self.is_reported(kind, name)
             self._gone.discard(ObjectKey(kind.__name__, name))
 
     def _put(self, kind: type[KubeObject], entry: Decoded | Rejected, name: ObjectName, touched: Touched) -> None:
-        self._note_answer(kind, name, touched)
+        self._record_answer(kind, name, touched)
         if isinstance(entry, Rejected):
             # An old valid version is not kept: it does not exist any more.
             self._drop(kind, name, touched)

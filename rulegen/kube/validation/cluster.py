@@ -29,11 +29,11 @@ def check_pod(pod: Pod, findings: Findings) -> Pod:
     _check_containers(spec.init_containers, "spec.initContainers", findings)
     addresses = status.pod_ips
     if status.pod_ip and family_of_text(status.pod_ip) is None:
-        findings.pass_over("status.podIP", f"{quoted(status.pod_ip)} is not an IP address: ignored")
+        findings.ignore("status.podIP", f"{quoted(status.pod_ip)} is not an IP address: ignored")
         status = replace(status, pod_ip="")
     for index, entry in enumerate(addresses):
         if family_of_text(entry.ip) is None:
-            findings.pass_over(f"status.podIPs[{index}].ip", f"{quoted(entry.ip)} is not an IP address: ignored")
+            findings.ignore(f"status.podIPs[{index}].ip", f"{quoted(entry.ip)} is not an IP address: ignored")
     kept = tuple(entry for entry in addresses if family_of_text(entry.ip) is not None)
     return replace(pod, status=replace(status, pod_ips=kept))
 
@@ -59,7 +59,7 @@ def check_node(node: Node, findings: Findings) -> Node:
     for index, address in enumerate(node.status.addresses):
         if address.type in _IP_ADDRESSES and family_of_text(address.address) is None:
             path = f"status.addresses[{index}].address"
-            findings.pass_over(path, f"{quoted(address.address)} is not an IP address: ignored")
+            findings.ignore(path, f"{quoted(address.address)} is not an IP address: ignored")
         else:
             kept.append(address)
     return replace(node, status=replace(node.status, addresses=tuple(kept)))

@@ -44,7 +44,7 @@ def check_slice(endpoint_slice: EndpointSlice, findings: Findings) -> EndpointSl
         actual = family_of_text(address)
         if actual is not family:
             wrong = "not an IP address" if actual is None else f"{actual}, the slice is {family}"
-            findings.pass_over(f"endpoints[{index}].addresses[0]", f"{quoted(address)} is {wrong}: ignored")
+            findings.ignore(f"endpoints[{index}].addresses[0]", f"{quoted(address)} is {wrong}: ignored")
             dropped.add(index)
     if ports is endpoint_slice.ports and not dropped:
         return endpoint_slice
@@ -116,7 +116,7 @@ def _readable(addresses: tuple[EndpointAddress, ...], path: str, findings: Findi
         if address.node_name and not is_subdomain(address.node_name):
             findings.subdomain(f"{path}[{index}].nodeName", address.node_name)
         if family_of_text(address.ip) is None:
-            findings.pass_over(f"{path}[{index}].ip", f"{quoted(address.ip)} is not an IP address: ignored")
+            findings.ignore(f"{path}[{index}].ip", f"{quoted(address.ip)} is not an IP address: ignored")
         else:
             kept.append(address)
     return tuple(kept)

@@ -27,15 +27,15 @@ class Findings:
     """Faults that make an object invalid, and invalid entries that are ignored with a warning."""
 
     faults: list[Fault] = field(default_factory=list)
-    passed_over: list[Fault] = field(default_factory=list)
+    ignored: list[Fault] = field(default_factory=list)
 
     def fault(self, path: str, message: str) -> None:
         """Record a fault that makes the object invalid."""
         self.faults.append(Fault(path, message))
 
-    def pass_over(self, path: str, message: str) -> None:
+    def ignore(self, path: str, message: str) -> None:
         """Record an invalid entry; the object stays valid without it."""
-        self.passed_over.append(Fault(path, message))
+        self.ignored.append(Fault(path, message))
 
     def port(self, path: str, value: int, *, least: int = 1) -> None:
         """Check a port number; `least` is 0 if 0 means no port."""

@@ -181,7 +181,7 @@ def _with_readable_entries(spec: ServiceSpec, findings: Findings) -> ServiceSpec
     external_ips = []
     for index, address in enumerate(spec.external_ips):
         if family_of_text(address) is None:
-            findings.pass_over(f"spec.externalIPs[{index}]", f"{quoted(address)} is not an IP address: ignored")
+            findings.ignore(f"spec.externalIPs[{index}]", f"{quoted(address)} is not an IP address: ignored")
         else:
             external_ips.append(address)
     ranges = []
@@ -191,11 +191,11 @@ def _with_readable_entries(spec: ServiceSpec, findings: Findings) -> ServiceSpec
             parse_network(stripped)
         except ValueError:
             path = f"spec.loadBalancerSourceRanges[{index}]"
-            findings.pass_over(path, f"{quoted(text)} is not a CIDR such as 10.0.0.0/8: ignored")
+            findings.ignore(path, f"{quoted(text)} is not a CIDR such as 10.0.0.0/8: ignored")
         else:
             ranges.append(stripped)
     if spec.load_balancer_source_ranges and not ranges:
-        findings.pass_over(
+        findings.ignore(
             "spec.loadBalancerSourceRanges", "no valid entry is left: the load balancer is open to everyone"
         )
     return replace(spec, external_ips=tuple(external_ips), load_balancer_source_ranges=tuple(ranges))
@@ -206,9 +206,9 @@ def _with_readable_ingress(status: ServiceStatus, findings: Findings) -> Service
     for index, ingress in enumerate(status.load_balancer.ingress):
         path = f"status.loadBalancer.ingress[{index}]"
         if ingress.ip and family_of_text(ingress.ip) is None:
-            findings.pass_over(f"{path}.ip", f"{quoted(ingress.ip)} is not an IP address: ignored")
+            findings.ignore(f"{path}.ip", f"{quoted(ingress.ip)} is not an IP address: ignored")
         elif ingress.ip_mode and ingress.ip_mode not in IP_MODES:
-            findings.pass_over(f"{path}.ipMode", f"{quoted(ingress.ip_mode)} is not one of VIP, Proxy: ignored")
+            findings.ignore(f"{path}.ipMode", f"{quoted(ingress.ip_mode)} is not one of VIP, Proxy: ignored")
         else:
             kept.append(ingress)
     return replace(status, load_balancer=replace(status.load_balancer, ingress=tuple(kept)))

@@ -76,13 +76,13 @@ def check(kube_object: KubeObject, source: str) -> Decoded | Rejected:
     rules = _RULES.get(kind)
     if rules is not None:
         kube_object = rules(kube_object, findings)
-    if not findings.faults and not findings.passed_over:
+    if not findings.faults and not findings.ignored:
         return Decoded(kube_object, source)
     called = _called(kube_object)
     if findings.faults:
         uid = "" if kind in CONFIDENTIAL else printable(kube_object.metadata.uid)
         return Rejected(called, source, bounded(findings.faults), uid)
-    return Decoded(kube_object, source, tuple(f"{called}: {entry}" for entry in bounded(findings.passed_over)))
+    return Decoded(kube_object, source, tuple(f"{called}: {entry}" for entry in bounded(findings.ignored)))
 
 
 def bounded(faults: list[Fault]) -> tuple[Fault, ...]:

@@ -76,7 +76,7 @@ class Claims:
     """The claims of all Services; Services can be added, changed and removed."""
 
     def __init__(
-        self, *, oldest_wins: bool = True, guards_node: bool = False, ground: PortsInUse | None = None
+        self, *, oldest_wins: bool = True, guards_node: bool = False, ports_in_use: PortsInUse | None = None
     ) -> None:
         """Start without Services.
 
@@ -86,24 +86,24 @@ class Claims:
             guards_node: Whether an external address that is one of the node's own loses against node ports and health
                 checks of older Services and against programs. Otherwise it wins, as in kube-proxy, with the same
                 warnings.
-            ground: The node's addresses and ports in use.
+            ports_in_use: The node's addresses and ports in use.
         """
         self._oldest_wins, self._guards_node = oldest_wins, guards_node
         self._services: dict[ObjectName, ResolvedService] = {}
         self._ranks: dict[ObjectName, _Rank] = {}
         self._claimants: dict[Claim, list[_Rank]] = {}
-        self._here: dict[Claim, set[Claim]] = {}
-        self._take_ground(ground or PortsInUse())
+        self._by_node_port: dict[Claim, set[Claim]] = {}
+        self._set_ports_in_use(ports_in_use or PortsInUse())
 
-    def move(self, ground: PortsInUse) -> set[ObjectName]:
+    def update_node(self, ports_in_use: PortsInUse) -> set[ObjectName]:
         """Replace the node's addresses and ports in use; return the Services whose result may have changed."""
-        before = self._around()
-        self._take_ground(ground)
-        self._here = {}
+        before = self._node_dependencies()
+        self._set_ports_in_use(ports_in_use)
+        self._by_node_port = {}
         for service in self._services.values():
             for claim in _externals_of(service):
-                self._note(claim)
-        after = self._around()
+                self._index(claim)
+        after = self._node_dependencies()
         moved = {claim for claim in before.keys() | after.keys() if before.get(claim) != after.get(claim)}
         return {rank.name for claim in moved for rank in self._claimants.get(claim, ())} if self._guards_node else set()
 
@@ -126,7 +126,7 @@ class Claims:
             for claim in taken:
                 insort(self._claimants.setdefault(claim, []), rank)
             for claim in _externals_of(service):
-                self._note(claim)
+                self._index(claim)
         for claim in claims:
             has = self._first(claim)
             if had[claim] != has:
@@ -145,16 +145,16 @@ class Claims:
             if not claimants:
                 del self._claimants[claim]
         for claim in _externals_of(before):
-            self._forget(claim)
+            self._unindex(claim)
 
-    def settled(self, name: ObjectName, tell: Callable[[Conflict], None]) -> ResolvedService:
+    def settled(self, name: ObjectName, report: Callable[[Conflict], None]) -> ResolvedService:
         """Return a Service without the frontends and health check ports that belong to an older Service or the node.
 
         If the health check port of a Service is also one of its node ports, it keeps the node port.
 
         Args:
             name: The name of a Service that was added.
-            tell: Receives each conflict.
+            report: Receives each conflict.
         """
         service = self._services[name]
         uses = _claims_of(service)
@@ -165,12 +165,12 @@ class Claims:
                 lost.add(claim)
                 theirs = _claims_of(self._services[owner])[claim]
                 for use in own:
-                    tell(Conflict(name, owner, _conflict(name, claim, use, owner, theirs[0])))
+                    report(Conflict(name, owner, _conflict(name, claim, use, owner, theirs[0])))
         doubled = {claim for claim, own in uses.items() if len(own) > 1} - lost
         for claim in sorted(doubled):
             kept = "the node port keeps it" if self._oldest_wins else "both are written"
             text = f"Service {name}: {HEALTH_PORT} {claim.port}/{claim.protocol} is also its own node port: {kept}"
-            tell(Conflict(name, None, text))
+            report(Conflict(name, None, text))
         given_up: set[Claim] = set()
         excepted: set[Claim] = set()
         # Few Services claim an address of the node; external addresses are collected only for them.
@@ -178,10 +178,10 @@ class Claims:
         for claim, own in uses.items():
             if self._oldest_wins and claim in lost:
                 continue
-            if claim in externals and self._is_the_nodes(name, claim, tell):
+            if claim in externals and self._belongs_to_node(name, claim, report):
                 given_up.add(claim)
             elif not claim.address:
-                excepted.update(self._taken_addresses(name, claim, own[0], tell))
+                excepted.update(self._taken_addresses(name, claim, own[0], report))
         if not self._oldest_wins:
             lost, doubled = set(), set()
         if not self._guards_node:
@@ -190,40 +190,40 @@ class Claims:
             return service
         return _without(service, lost | given_up, lost | doubled, excepted)
 
-    def _is_the_nodes(self, name: ObjectName, claim: Claim, tell: Callable[[Conflict], None]) -> bool:
+    def _belongs_to_node(self, name: ObjectName, claim: Claim, report: Callable[[Conflict], None]) -> bool:
         """Whether an external address and port is a node port or health check of an older Service, or of a program.
 
         If Services have a node port or health check with this number, only age decides: no program has the port then.
         """
         what = f"{claim.address} port {claim.port}/{claim.protocol}"
-        if claim in self._here.get(claim.on_node, ()) and (holders := self._claimants.get(claim.on_node)):
+        if claim in self._by_node_port.get(claim.on_node, ()) and (holders := self._claimants.get(claim.on_node)):
             if holders[0] >= self._ranks[name]:
                 return False
             owner = holders[0].name
             theirs = _claims_of(self._services[owner])[claim.on_node][0]
             then = "the older Service keeps it" if self._guards_node else f"{name} may get its connections"
             text = f"Service {name}: {what} is the {theirs} of the older Service {owner} on this node: {then}"
-            tell(Conflict(name, owner, text))
+            report(Conflict(name, owner, text))
             return True
         if claim.address not in self._addresses or (claim.protocol, claim.port) not in self._programs:
             return False
         program = "the kubelet" if (claim.protocol, claim.port) == KUBELET else "a program"
         then = "it is not served" if self._guards_node else f"{name} gets its connections"
-        tell(Conflict(name, None, f"Service {name}: {what}: {program} of this node listens there: {then}"))
+        report(Conflict(name, None, f"Service {name}: {what}: {program} of this node listens there: {then}"))
         return True
 
     def _taken_addresses(
-        self, name: ObjectName, claim: Claim, use: str, tell: Callable[[Conflict], None]
+        self, name: ObjectName, claim: Claim, use: str, report: Callable[[Conflict], None]
     ) -> Iterator[Claim]:
         """Yield the claims of older Services to this port on single addresses of the node."""
-        for external in sorted(self._here.get(claim, ())):
+        for external in sorted(self._by_node_port.get(claim, ())):
             first = self._claimants[external][0]
             if first >= self._ranks[name]:
                 continue
             owner = first.name
             what = f"{external.address} port {external.port}/{external.protocol}"
             text = f"Service {name}: its {use} does not answer at {what}, which the older Service {owner} has"
-            tell(Conflict(name, owner, text))
+            report(Conflict(name, owner, text))
             yield external
 
     def _first(self, claim: Claim) -> _Rank | None:
@@ -231,47 +231,49 @@ class Claims:
         claimants = self._claimants.get(claim)
         return claimants[0] if claimants else None
 
-    def _take_ground(self, ground: PortsInUse) -> None:
-        self._addresses = frozenset(map(str, ground.addresses))
-        self._answering = frozenset(map(str, ground.answering))
-        self._programs = ground.programs
+    def _set_ports_in_use(self, ports_in_use: PortsInUse) -> None:
+        self._addresses = frozenset(map(str, ports_in_use.addresses))
+        self._answering = frozenset(map(str, ports_in_use.answering))
+        self._programs = ports_in_use.programs
 
-    def _note(self, claim: Claim) -> None:
+    def _index(self, claim: Claim) -> None:
         """Index a claim by its port if node ports answer on its address."""
         if claim.address in self._answering:
-            self._here.setdefault(claim.on_node, set()).add(claim)
+            self._by_node_port.setdefault(claim.on_node, set()).add(claim)
 
-    def _forget(self, claim: Claim) -> None:
+    def _unindex(self, claim: Claim) -> None:
         """Remove a claim from the index by port, unless another Service has the same claim."""
         left = (self._services[rank.name] for rank in self._claimants.get(claim, ()))
-        if (there := self._here.get(claim.on_node)) and not any(claim in _externals_of(other) for other in left):
+        if (there := self._by_node_port.get(claim.on_node)) and not any(
+            claim in _externals_of(other) for other in left
+        ):
             there.discard(claim)
             if not there:
-                del self._here[claim.on_node]
+                del self._by_node_port[claim.on_node]
 
     def _near(self, claims: Iterable[Claim]) -> set[ObjectName]:
-        """Return the Services that conflict with these claims at the same port of the node.
+        """Return the Services whose claims to the same port of the node may conflict with these claims.
 
-        A claim to a port of the node conflicts with claims to single addresses of the node, and the reverse. If the
-        oldest Service wins, only the oldest is returned: the others have already lost the claim.
+        A claim to a port on all addresses of the node conflicts with claims to this port on single addresses. If the
+        oldest Service wins, only the oldest one of each claim is returned: the others have already lost it.
         """
         near: set[Claim] = set()
         for claim in claims if self._guards_node else ():
             if not claim.address:
-                near |= self._here.get(claim, set())
+                near |= self._by_node_port.get(claim, set())
             elif claim.address in self._answering:
                 near.add(claim.on_node)
         most = 1 if self._oldest_wins else None
         return {rank.name for claim in near for rank in self._claimants.get(claim, ())[:most]}
 
-    def _around(self) -> dict[Claim, tuple[object, ...]]:
+    def _node_dependencies(self) -> dict[Claim, tuple[object, ...]]:
         """Return, for each claim that depends on the node's ports in use, the values that it depends on."""
         around: dict[Claim, tuple[object, ...]] = {
             claim: (claim.address in self._answering, (claim.protocol, claim.port) in self._programs)
             for claim in self._claimants
             if claim.address in self._addresses
         }
-        for claim, externals in self._here.items():
+        for claim, externals in self._by_node_port.items():
             around[claim] = tuple(sorted(externals))
         return around
 

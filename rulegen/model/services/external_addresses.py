@@ -50,7 +50,7 @@ class ExternalAddresses:
         self._cluster_ips: dict[ObjectName, tuple[str, ...]] = {}
         self._holders: dict[Address, set[ObjectName]] | None = None  # None while no Service has an external address
 
-    def move(self, site: NodeContext) -> set[ObjectName]:
+    def update_node(self, site: NodeContext) -> set[ObjectName]:
         """Replace the node context; return the Services whose external addresses must be decided again."""
         before, servers = self._site, self._forbidden.api_servers
         self._site, self._forbidden = site, replace(site.forbidden, api_servers=servers)
@@ -58,16 +58,16 @@ class ExternalAddresses:
             return set()
         return set(self._named)
 
-    def put(self, name: ObjectName, given: ServiceInput | None) -> set[ObjectName]:
+    def put(self, name: ObjectName, service_input: ServiceInput | None) -> set[ObjectName]:
         """Add, replace or remove (None) a Service; return the other Services that must be decided again."""
-        service = given.service if given is not None else None
+        service = service_input.service if service_input is not None else None
         before, named = self._named.pop(name, frozenset()), _addresses(_external_texts(service, self._site))
         if named:
             self._named[name] = named
         _index(self._namers, name, before, named)
         moved = self._hold(name, service)
         if name == KUBERNETES:
-            servers = frozenset(_api_servers(given))
+            servers = frozenset(_api_servers(service_input))
             moved |= {address for address, _ in servers ^ self._forbidden.api_servers}
             self._forbidden = replace(self._forbidden, api_servers=servers)
         return {namer for address in moved for namer in self._namers.get(address, ())} - {name}
@@ -93,7 +93,7 @@ class ExternalAddresses:
         return moved
 
     def allows(
-        self, name: ObjectName, address: Address, use: AddressUse, port: int, tell: Callable[[Conflict], None]
+        self, name: ObjectName, address: Address, use: AddressUse, port: int, report: Callable[[Conflict], None]
     ) -> bool:
         """Whether a Service is served at an external address.
 
@@ -102,21 +102,21 @@ class ExternalAddresses:
             address: The address.
             use: External IP or load balancer IP.
             port: The Service's port.
-            tell: Receives the conflict if the address belongs to something else, even if the Service is served.
+            report: Receives the conflict if the address belongs to something else, even if the Service is served.
         """
         whose, owner = self._whose(name, address, use, port)
         if not whose:
             return True
         where = f"Service {name}: {_PATHS[use]}: {whose}"
         if self._site.guards:
-            tell(Conflict(name, owner, f"{where}; the entry is ignored"))
+            report(Conflict(name, owner, f"{where}; the entry is ignored"))
             return False
         then = (
             "ipvs mode binds it to this node, so the node cannot reach its owner at it any more"
             if self._site.binds and address not in self._forbidden.own and owner is None
             else "connections to it at the Service's ports reach the Service"
         )
-        tell(Conflict(name, owner, f"{where}: {then}; --external-ip-semantics strict leaves it out"))
+        report(Conflict(name, owner, f"{where}: {then}; --external-ip-semantics strict leaves it out"))
         return True
 
     def _whose(self, name: ObjectName, address: Address, use: AddressUse, port: int) -> tuple[str, ObjectName | None]:

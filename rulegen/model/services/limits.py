@@ -143,11 +143,11 @@ def share_of_each(sizes: Collection[tuple[int, int]], most: int) -> int | None:
     return low
 
 
-def is_large(given: ServiceInput | None, service: ResolvedService | None) -> bool:
+def is_large(service_input: ServiceInput | None, service: ResolvedService | None) -> bool:
     """Whether a Service is larger than `LARGE`, now or as it was served, so that others are written before it.
 
     Args:
-        given: Its objects; None if it was deleted.
+        service_input: Its objects; None if it was deleted.
         service: The Service as it was served; None if it was not.
     """
     size = 0
@@ -155,11 +155,11 @@ def is_large(given: ServiceInput | None, service: ResolvedService | None) -> boo
         size = sum(
             len(port.endpoints) + 1 + len(port.external_ips) + len(port.load_balancer_ips) for port in service.ports
         )
-    if given is not None:
-        spec = given.service.spec
-        addresses = 1 + len(spec.external_ips) + len(given.service.status.load_balancer.ingress)
+    if service_input is not None:
+        spec = service_input.service.spec
+        addresses = 1 + len(spec.external_ips) + len(service_input.service.status.load_balancer.ingress)
         asked = len(spec.ports) * addresses + sum(
-            len(endpoint_slice.ports) * len(endpoint_slice.endpoints) for endpoint_slice in given.slices
+            len(endpoint_slice.ports) * len(endpoint_slice.endpoints) for endpoint_slice in service_input.slices
         )
         size = max(size, asked)
     return size > LARGE

@@ -9,7 +9,7 @@ from rulegen.kube.node_names import unknown_node
 from rulegen.model.services.ir import Model
 from rulegen.model.services.node.context import resolve_node, resolve_site, resolve_sysctls
 from rulegen.model.services.node.node_warnings import node_warnings
-from rulegen.model.services.node.ports_in_use import node_ground
+from rulegen.model.services.node.ports_in_use import node_ports_in_use
 from rulegen.model.services.table import ServiceTable
 from rulegen.net import Family
 
@@ -52,7 +52,7 @@ def resolve(
         site,
         families,
         oldest_wins=options.oldest_claim_wins,
-        ground=node_ground(nodes, site, facts),
+        ports_in_use=node_ports_in_use(nodes, site, facts),
     )
     for service in sorted(world.services):
         table.put(service, world.services[service])

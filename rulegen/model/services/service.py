@@ -52,7 +52,7 @@ def is_served(service: structs.Service) -> bool:
 
 def resolve_service(
     name: ObjectName,
-    given: ServiceInput,
+    service_input: ServiceInput,
     site: NodeContext,
     families: Iterable[Family],
     warn: Callable[[str], None],
@@ -62,7 +62,7 @@ def resolve_service(
 
     Args:
         name: Its name.
-        given: The Service and its EndpointSlices.
+        service_input: The Service and its EndpointSlices.
         site: The node.
         families: The families to serve.
         warn: Receives warnings.
@@ -70,38 +70,38 @@ def resolve_service(
     """
     ports: list[ResolvedPort] = []
     over: list[OverLimit] = []
-    warn_of_unknown(given.service, f"Service {name}", warn)
-    if is_served(given.service):
-        slices = [s for s in given.slices if HEADLESS_LABEL not in s.metadata.labels]
-        weights = WEIGHTS.of(given.service, f"Service {name}", warn)
+    warn_of_unknown(service_input.service, f"Service {name}", warn)
+    if is_served(service_input.service):
+        slices = [s for s in service_input.slices if HEADLESS_LABEL not in s.metadata.labels]
+        weights = WEIGHTS.of(service_input.service, f"Service {name}", warn)
         weigh = weights.of if weights is not None else None
-        _warn_of_port_names(given.service.spec, slices, given.endpoints_from, f"Service {name}", warn)
+        _warn_of_port_names(service_input.service.spec, slices, service_input.endpoints_from, f"Service {name}", warn)
         served: list[_Shared] = []
         for family in families:
-            cluster_ip = _cluster_ip(given.service.spec, family)
+            cluster_ip = _cluster_ip(service_input.service.spec, family)
             if cluster_ip is None:
                 continue
             if fault := refusal(cluster_ip, AddressUse.CLUSTER_IP):
                 warn(f"Service {name}: spec.clusterIPs: {fault}; the Service is not served in {family}")
                 continue
-            served.append(_Shared(name, given.service, family, cluster_ip, site, warn, allows))
+            served.append(_Shared(name, service_input.service, family, cluster_ip, site, warn, allows))
         most, over = _limited_endpoints(served, slices, site)
         known = candidates(
-            slices, site.place.node, warn, weigh, site.broadcasts, given.endpoints_from, most, site.place.zone
+            slices, site.place.node, warn, weigh, site.broadcasts, service_input.endpoints_from, most, site.place.zone
         )
         ports += (shared.port(port, known) for shared in served for port in shared.ports)
         over = [*(limit for shared in served for limit in shared.over), *over]
         for limit in over:
             warn(f"Service {name}: {limit.text} ({limit.kind.option})")
-        if given.service.spec.external_ips or given.service.status.load_balancer.ingress:
-            own = {family for family in Family if _cluster_ip(given.service.spec, family) is not None}
-            _warn_of_other_family(given.service, site, own, f"Service {name}", warn)
+        if service_input.service.spec.external_ips or service_input.service.status.load_balancer.ingress:
+            own = {family for family in Family if _cluster_ip(service_input.service.spec, family) is not None}
+            _warn_of_other_family(service_input.service, site, own, f"Service {name}", warn)
     return ResolvedService(
         name=name,
-        type=given.service.spec.type,
+        type=service_input.service.spec.type,
         ports=tuple(ports),
-        endpoints_from=given.endpoints_from,
-        assigned=given.assigned,
+        endpoints_from=service_input.endpoints_from,
+        assigned=service_input.assigned,
         over=tuple(over),
     )
 

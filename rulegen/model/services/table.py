@@ -38,7 +38,7 @@ class ServiceTable:
         families: Sequence[Family],
         *,
         oldest_wins: bool = True,
-        ground: PortsInUse | None = None,
+        ports_in_use: PortsInUse | None = None,
     ) -> None:
         """Start without Services.
 
@@ -46,42 +46,42 @@ class ServiceTable:
             site: The node.
             families: The families to serve.
             oldest_wins: See `Claims`.
-            ground: See `Claims`.
+            ports_in_use: See `Claims`.
         """
-        self._site, self._families, self._ground = site, families, ground or PortsInUse()
-        self._claims = Claims(oldest_wins=oldest_wins, guards_node=site.guards, ground=self._ground)
+        self._site, self._families, self._ports_in_use = site, families, ports_in_use or PortsInUse()
+        self._claims = Claims(oldest_wins=oldest_wins, guards_node=site.guards, ports_in_use=self._ports_in_use)
         self._externals = ExternalAddresses(site)
-        self._told: dict[ObjectName, tuple[str, ...]] = {}
-        self._judged: dict[ObjectName, tuple[Conflict, ...]] = {}
+        self._warnings: dict[ObjectName, tuple[str, ...]] = {}
+        self._external_conflicts: dict[ObjectName, tuple[Conflict, ...]] = {}
         self._inputs: dict[ObjectName, ServiceInput] = {}
         self._settled: _Settled | None = None  # until something changes
 
-    def move(self, site: NodeContext, ground: PortsInUse) -> set[ObjectName]:
+    def update_node(self, site: NodeContext, ports_in_use: PortsInUse) -> set[ObjectName]:
         """Replace the node context, and the node's ports in use.
 
         Returns:
             The Services whose external addresses may be served differently. The caller must put these again, and also
             Services that depend on other changed values of the node context.
         """
-        if (site, ground) == (self._site, self._ground):
+        if (site, ports_in_use) == (self._site, self._ports_in_use):
             return set()
-        self._site, self._ground, self._settled = site, ground, None
-        touched = self._externals.move(site)
-        return self._again(touched) | self._claims.move(ground)
+        self._site, self._ports_in_use, self._settled = site, ports_in_use, None
+        touched = self._externals.update_node(site)
+        return self._decide_again(touched) | self._claims.update_node(ports_in_use)
 
-    def put(self, name: ObjectName, given: ServiceInput | None) -> set[ObjectName]:
+    def put(self, name: ObjectName, service_input: ServiceInput | None) -> set[ObjectName]:
         """Add, replace or remove (None) a Service; return the names of all Services whose result may have changed."""
         self._settled = None
-        touched = self._externals.put(name, given)
-        if given is None:
-            self._told.pop(name, None)
-            self._judged.pop(name, None)
+        touched = self._externals.put(name, service_input)
+        if service_input is None:
+            self._warnings.pop(name, None)
+            self._external_conflicts.pop(name, None)
             self._inputs.pop(name, None)
-            return self._claims.put(name, None) | {name} | self._again(touched)
-        self._inputs[name] = given
-        return self._decide(name, given) | self._again(touched)
+            return self._claims.put(name, None) | {name} | self._decide_again(touched)
+        self._inputs[name] = service_input
+        return self._decide(name, service_input) | self._decide_again(touched)
 
-    def _again(self, names: Iterable[ObjectName]) -> set[ObjectName]:
+    def _decide_again(self, names: Iterable[ObjectName]) -> set[ObjectName]:
         """Decide again about unchanged Services, because what they depend on has changed; return the affected Services.
 
         Without strict semantics, only warnings can change, and the result is empty.
@@ -91,16 +91,16 @@ class ServiceTable:
             touched |= self._decide(name, self._inputs[name])
         return touched if self._site.guards else set()
 
-    def _decide(self, name: ObjectName, given: ServiceInput) -> set[ObjectName]:
-        warnings, judged = Warnings(), dict[Conflict, None]()
-        allows = partial(self._externals.allows, name, tell=judged.setdefault)
-        service = resolve_service(name, given, self._site, self._families, warnings.add, allows)
-        self._told[name], self._judged[name] = warnings.texts(), tuple(judged)
-        return self._claims.put(name, service, given.service.metadata.creation_timestamp or "") | {name}
+    def _decide(self, name: ObjectName, service_input: ServiceInput) -> set[ObjectName]:
+        warnings, conflicts = Warnings(), dict[Conflict, None]()
+        allows = partial(self._externals.allows, name, report=conflicts.setdefault)
+        service = resolve_service(name, service_input, self._site, self._families, warnings.add, allows)
+        self._warnings[name], self._external_conflicts[name] = warnings.texts(), tuple(conflicts)
+        return self._claims.put(name, service, service_input.service.metadata.creation_timestamp or "") | {name}
 
     def service(self, name: ObjectName) -> ResolvedService | None:
         """Return a Service as it is served; None if it does not exist."""
-        return self._claims.settled(name, _ignore) if name in self._told else None
+        return self._claims.settled(name, _ignore) if name in self._warnings else None
 
     def services(self) -> dict[ObjectName, ResolvedService]:
         """Return all Services as they are served, sorted by name."""
@@ -108,12 +108,12 @@ class ServiceTable:
 
     def warnings(self) -> Iterator[str]:
         """Yield all warnings: those of each Service, then those about conflicts."""
-        for texts in self._told.values():
+        for texts in self._warnings.values():
             yield from texts
         yield from self._ignored()
         yield from dict.fromkeys(conflict.text for conflict in self.conflicts())
         yield from bound_endpoints(self._all().services.values(), self._inputs, self._site)
-        yield from self._externals.unknown(self._families, knows_programs=self._ground.knows_programs)
+        yield from self._externals.unknown(self._families, knows_programs=self._ports_in_use.knows_programs)
 
     def conflicts(self) -> tuple[Conflict, ...]:
         """Return the conflicts between two Services, and between a Service and the node or its programs."""
@@ -121,15 +121,15 @@ class ServiceTable:
 
     def _all(self) -> _Settled:
         if self._settled is None:
-            conflicts = [conflict for judged in self._judged.values() for conflict in judged]
-            services = {name: self._claims.settled(name, conflicts.append) for name in sorted(self._told)}
+            conflicts = [conflict for known in self._external_conflicts.values() for conflict in known]
+            services = {name: self._claims.settled(name, conflicts.append) for name in sorted(self._warnings)}
             self._settled = _Settled(services, tuple(conflicts))
         return self._settled
 
     def _ignored(self) -> Iterator[str]:
         """Yield a warning with the number of Services whose external IPs are ignored by configuration."""
         if not self._site.external_ips:
-            count = sum(1 for given in self._inputs.values() if given.service.spec.external_ips)
+            count = sum(1 for service_input in self._inputs.values() if service_input.service.spec.external_ips)
             if count:
                 of = "1 Service" if count == 1 else f"{count:,} Services"
                 yield f"spec.externalIPs of {of} are ignored, because of --ignore-external-ips"

@@ -177,7 +177,7 @@ def resolve_node(
         listening=tuple(
             a
             for a in (own if chosen_addresses is None else chosen_addresses)
-            if not _is_passed_over(a, chosen=chosen_addresses)
+            if not _has_no_node_ports(a, chosen=chosen_addresses)
         ),
         link_local_node_ports=not options.needs.has_virtual_servers or chosen_addresses is not None,
         ipvs=IpvsOptions(
@@ -309,7 +309,7 @@ def _node_port_addresses(
     )
 
 
-def _is_passed_over(address: Address, *, chosen: tuple[Address, ...] | None) -> bool:
+def _has_no_node_ports(address: Address, *, chosen: tuple[Address, ...] | None) -> bool:
     """Whether ipvs mode serves no node ports on an address: loopback, or IPv6 link-local that is not configured."""
     return address.is_loopback or (address.version == 6 and address.is_link_local and chosen is None)
 

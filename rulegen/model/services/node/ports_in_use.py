@@ -36,7 +36,7 @@ class PortsInUse:
     knows_programs: bool = False
 
 
-def node_ground(nodes: Mapping[Family, ResolvedNode], site: NodeContext, facts: HostFacts) -> PortsInUse:
+def node_ports_in_use(nodes: Mapping[Family, ResolvedNode], site: NodeContext, facts: HostFacts) -> PortsInUse:
     """Return the node's addresses and ports in use.
 
     Args:
