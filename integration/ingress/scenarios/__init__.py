@@ -16,6 +16,7 @@ from integration.ingress.scenarios import (
     protocols,
     routing,
     snippets,
+    variables,
     worlds,
 )
 
@@ -30,6 +31,7 @@ ALL: tuple[Scenario, ...] = (
     *outside.SCENARIOS,
     *protocols.SCENARIOS,
     *snippets.SCENARIOS,
+    *variables.SCENARIOS,
     *worlds.SCENARIOS,
     *e2e_annotations.SCENARIOS,
     *e2e_settings.SCENARIOS,

@@ -81,7 +81,7 @@ _EXTERNAL = [
             want={
                 "status": 302,
                 "location_one_of": [
-                    "https://login.test/start?rd=http://signin.test/x?y=1%26z=2",
+                    "https://login.test/start?rd=http://signin.test/x%3Fy=1%26z=2",
                     "https://login.test/start?rd=http://signin.test%2Fx%3Fy%3D1%26z%3D2",
                 ],
                 "cookie": "verdict=401; Path=/",

@@ -10,7 +10,8 @@ from rulegen.backends.nginx.locations.limits import limit_mark, limit_zones
 from rulegen.backends.nginx.locations.location import LocationText
 from rulegen.backends.nginx.locations.proxying import resolver_of
 from rulegen.backends.nginx.names import HTTP2_IS_DIRECTIVE
-from rulegen.backends.nginx.upstream import interpolated, server_upstreams, sticky_maps, upstream
+from rulegen.backends.nginx.texts import written
+from rulegen.backends.nginx.upstream import server_upstreams, sticky_maps, upstream
 from rulegen.languages.nginx.tree import Directive, template
 from rulegen.model.ingress.ir import ClientCertificate
 from rulegen.model.ingress.values import regex
@@ -157,7 +158,7 @@ def _client_certificate(client: ClientAuth) -> Iterator[Node]:
     yield Directive("ssl_verify_client", (_VERIFY[client.certificate],))
     yield Directive("ssl_verify_depth", (str(client.depth),))
     if client.error_page:
-        yield Directive("error_page", ("495", "496", "=", interpolated(client.error_page)))
+        yield Directive("error_page", ("495", "496", "=", written(client.error_page)))
 
 
 def _guards(server: Server, defaults: HttpDefaults) -> Iterator[Node]:

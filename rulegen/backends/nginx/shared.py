@@ -22,8 +22,9 @@ from rulegen.backends.nginx.locations.proxying import (
     resolver,
     temporary_file_size,
 )
+from rulegen.backends.nginx.locations.signin import escaping_server
 from rulegen.backends.nginx.names import HTTP2_IS_DIRECTIVE, modules_of
-from rulegen.backends.nginx.upstream import interpolated
+from rulegen.backends.nginx.texts import maps, written_for_log
 from rulegen.languages.nginx.facts import HEADERS_MORE
 from rulegen.languages.nginx.grammar import INTERNAL_REDIRECT
 from rulegen.languages.nginx.sockets import STATUS_SOCKET
@@ -84,6 +85,7 @@ def http_nodes(model: IngressModel) -> list[Node]:
         *_access(settings),
         *_log(settings),
         *_resolver(model),
+        escaping_server(settings),
     ]
 
 
@@ -193,6 +195,7 @@ def _proxy(settings: Settings) -> Iterator[Node]:
 def _headers(defaults: HttpDefaults) -> Iterator[Node]:
     settings = defaults.settings
     yield from hop_maps()
+    yield from maps()
     yield from proxy_headers(settings)
     yield from grpc_headers(settings)
     yield from fastcgi_parameters()
@@ -263,7 +266,7 @@ def _log(settings: Settings) -> Iterator[Node]:
     if not settings.logs_access:
         yield Directive("access_log", ("off",))
         return
-    text = interpolated(settings.log_format_upstream)
+    text = written_for_log(settings.log_format_upstream)
     yield Directive("log_format", ("upstreaminfo", f"escape={settings.log_format_escape}", text))
     entries: list[Node] = [Entry("default", "1", KeyKind.FIXED)]
     entries += [_matching(pattern, "0") for pattern in settings.skip_access_log_urls]

@@ -5,10 +5,10 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final
 
 from rulegen.backends.nginx.names import mark
+from rulegen.backends.nginx.texts import written
 from rulegen.languages.nginx.tree import Directive, Entry, KeyKind, Word, template, variable
 from rulegen.model.ingress.ir import Balance
 from rulegen.model.ingress.values import regex
-from rulegen.model.ingress.values.readers import split_variables
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -21,16 +21,6 @@ if TYPE_CHECKING:
 UNJUDGED: Final = "max_fails=0"
 
 
-def interpolated(text: str) -> Word:
-    """Return a checked text in which variables stand by name as a value."""
-    parts: list[Word] = []
-    for literal, name in split_variables(text):
-        parts.append(literal)
-        if name:
-            parts.append(variable(name.lower()))
-    return template("%s" * len(parts), *parts)
-
-
 _KEEPALIVE: Final = {"requests": "1000", "time": "3600s", "timeout": "60s"}
 """What nginx does with idle connections unless it is told otherwise."""
 
@@ -40,7 +30,7 @@ def upstream(decided: Upstream, settings: Settings) -> Directive:
     block: list[Node] = []
     match decided.balance:
         case Balance.HASH:
-            key = variable(sticky_key(decided.sticky)) if decided.sticky else interpolated(decided.hash_key)
+            key = variable(sticky_key(decided.sticky)) if decided.sticky else written(decided.hash_key)
             block.append(Directive("hash", (key, "consistent")))
         case Balance.LEAST_CONNECTIONS:
             block.append(Directive("least_conn"))

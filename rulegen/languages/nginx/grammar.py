@@ -14,6 +14,8 @@ import enum
 import re
 from typing import TYPE_CHECKING, Final
 
+from rulegen.languages.nginx.sockets import SIGNIN_SOCKET
+
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
@@ -227,7 +229,7 @@ def refusal(context: str, name: str, args: Sequence[str], *, block: bool) -> str
         return f"{name} refers to a file that is not part of this configuration"
     if name == "load_module" and not (args and _MODULE_FILE.match(args[0])):
         return "load_module names no module that rulegen uses"
-    if name in _PEERS and args and _SOCKET_FILE.match(args[0]):
+    if name in _PEERS and args and _SOCKET_FILE.match(args[0]) and args[0] != f"http://unix:{SIGNIN_SOCKET}:":
         return f"{name} names a socket of this host"
     if name in _IGNORING and INTERNAL_REDIRECT not in args:
         return f"a list without {INTERNAL_REDIRECT} would let a backend reach internal locations"

@@ -13,6 +13,7 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, NamedTuple
 
 from rulegen.model.forbidden import NOTHING, Forbidden
+from rulegen.model.ingress.values.texts import NO_TEXT, Text
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -54,7 +55,7 @@ class Upstream:
     servers: tuple[str, ...]
     backup: str = ""
     balance: Balance = Balance.ROUND_ROBIN
-    hash_key: str = ""
+    hash_key: Text = NO_TEXT
     sticky: Sticky | None = None
     keepalive: int = 0
     host: str | None = None
@@ -153,8 +154,7 @@ class ExternalAuth:
         url: Where; may hold variables that were allowed.
         target: The upstream that answers, where the URL names a Service; else the engine resolves the name.
         method: Of the question; empty for that of the request.
-        signin: Where a client is sent that may not pass; empty for nowhere.
-        redirect_param: The parameter of `signin` that takes the URL that was requested.
+        signin: Where a client is sent that may not pass, with a way back; empty for nowhere.
         response_headers: Of the answer, passed on to the backend.
         request_redirect: What the answerer is told as the URL to come back to; empty for the request's own.
         set_headers: Headers that the answerer is sent.
@@ -163,12 +163,11 @@ class ExternalAuth:
     url: Url
     target: str = ""
     method: str = ""
-    signin: str = ""
-    redirect_param: str = "rd"
+    signin: Text = NO_TEXT
     response_headers: tuple[str, ...] = ()
-    request_redirect: str = ""
+    request_redirect: Text = NO_TEXT
     always_set_cookie: bool = False
-    set_headers: tuple[tuple[str, str], ...] = ()
+    set_headers: tuple[tuple[str, Text], ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -291,7 +290,7 @@ class LocationPolicy:
     ssl_redirect: bool = True
     force_ssl_redirect: bool = False
     preserve_trailing_slash: bool = False
-    redirect: tuple[int, str] | None = None
+    redirect: tuple[int, Text] | None = None
     relative_redirects: bool = False
     ports_in_redirects: bool | None = None
     rewrite_target: str = ""
@@ -306,8 +305,8 @@ class LocationPolicy:
     limits: Limits = Limits()
     cors: Cors | None = None
     headers: tuple[tuple[str, str], ...] = ()
-    upstream_vhost: str = ""
-    forwarded_prefix: str = ""
+    upstream_vhost: Text = NO_TEXT
+    forwarded_prefix: Text = NO_TEXT
     connection_header: str = ""
     protocol: str = "HTTP"
     proxying: Proxying = Proxying()
@@ -318,7 +317,7 @@ class LocationPolicy:
     cookie_path: tuple[str, str] | None = None
     redirect_rewrite: tuple[str, str] | None = None
     errors: ErrorPages | None = None
-    scripts: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
+    scripts: Mapping[str, Text] = field(default_factory=lambda: MappingProxyType({}))
     script_index: str = ""
     access_log: bool = True
     rewrite_log: bool = False
@@ -376,7 +375,7 @@ class ClientAuth:
     certificate: ClientCertificate = ClientCertificate.REQUIRED
     depth: int = 1
     match: str = ""
-    error_page: str = ""
+    error_page: Text = NO_TEXT
     pass_certificate: bool = False
 
 

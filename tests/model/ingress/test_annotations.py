@@ -11,6 +11,7 @@ from rulegen.model.ingress.values.annotations.reading import read_annotations
 from rulegen.model.ingress.values.annotations.table import ANNOTATIONS
 from rulegen.model.ingress.values.annotations.unsupported import UNSUPPORTED
 from rulegen.model.ingress.values.settings import SETTINGS
+from rulegen.model.ingress.values.texts import Reference, Subject, Text, literal
 from tests.ingress_strategies import (
     NAMED,
     PREFIX,
@@ -33,8 +34,8 @@ TAKEN = [
     ("rewrite-target", "/app/$1?x=$2", "/app/$1?x=$2"),
     ("rewrite-target", "$1", "$1"),
     ("app-root", "/app", "/app"),
-    ("permanent-redirect", "https://a.test/x?y#z", "https://a.test/x?y#z"),
-    ("permanent-redirect", "/here$request_uri", "/here$request_uri"),
+    ("permanent-redirect", "https://a.test/x?y#z", literal("https://a.test/x?y#z")),
+    ("permanent-redirect", "/here$request_uri", Text(("/here", Reference(Subject.REQUEST_URI)))),
     ("permanent-redirect-code", "308", 308),
     ("server-alias", "A.test, *.b.test,a.test", ("a.test", "*.b.test")),
     ("custom-http-errors", "404, 503,404", (404, 503)),
@@ -60,7 +61,7 @@ TAKEN = [
     ("cors-allow-methods", "GET, POST, GET", "GET, POST"),
     ("cors-max-age", "0", 0),
     ("session-cookie-name", "a-b.c", "a-b.c"),
-    ("upstream-vhost", "a.test:8080", "a.test:8080"),
+    ("upstream-vhost", "a.test:8080", literal("a.test:8080")),
 ]
 REFUSED = {
     "use-regex": ("yes", "", "1 ", "TrUe", "true\n"),
@@ -98,7 +99,7 @@ REFUSED = {
     "backend-protocol": ("HTTP://x", "TCP", ""),
     "connection-proxy-header": ("a;}", "x"),
     "upstream-hash-by": ("$nope", "x", "$request_uri consistent", "$http_cookie$", "$" + "http_" + "x" * 90),
-    "upstream-vhost": ("a b", "$host", "a.test:0", "a.test:99999", "a/b"),
+    "upstream-vhost": ("a b", "$cookie_host", "a.test:0", "a.test:99999", "a/b"),
     "cors-allow-origin": ("", "https://*", "https://a.test/", "https://a b", "https://*.*.x", "~.*"),
     "cors-allow-methods": ("get", "GET;"),
     "session-cookie-name": ("a b", "a;b", "a=b", ""),

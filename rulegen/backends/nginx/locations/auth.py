@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING
 from rulegen.backends.nginx.locations.headers import HOPS
 from rulegen.backends.nginx.locations.proxying import buffers_of, resolver_of
 from rulegen.backends.nginx.names import INTERNAL, mark
-from rulegen.backends.nginx.upstream import interpolated
+from rulegen.backends.nginx.texts import written
 from rulegen.languages.nginx.tree import Directive, template, variable
+from rulegen.model.ingress.values.texts import text_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -16,7 +17,9 @@ if TYPE_CHECKING:
     from rulegen.languages.nginx.tree import Node, Word
     from rulegen.model.ingress.defaults import HttpDefaults
     from rulegen.model.ingress.ir import ExternalAuth, LocationPolicy, Server
+    from rulegen.model.ingress.values.readers import Url
     from rulegen.model.ingress.values.settings import Settings
+    from rulegen.model.ingress.values.texts import Part
 
 
 def auth_path(auth: ExternalAuth, host: str, buffers: Mapping[str, str]) -> str:
@@ -27,11 +30,6 @@ def auth_path(auth: ExternalAuth, host: str, buffers: Mapping[str, str]) -> str:
 def auth_buffers(policy: LocationPolicy, settings: Settings) -> Mapping[str, str]:
     """Return the sizes that hold for the answers of an auth server too: its headers are often the largest."""
     return buffers_of(policy.proxying, settings)
-
-
-def signin_name(auth: ExternalAuth, host: str) -> str:
-    """Return the name of the location that sends a client to sign in."""
-    return f"@signin_{mark(host, auth)}"
 
 
 def auth_location(auth: ExternalAuth, server: Server, buffers: Mapping[str, str], defaults: HttpDefaults) -> Directive:
@@ -49,9 +47,9 @@ def auth_location(auth: ExternalAuth, server: Server, buffers: Mapping[str, str]
         block.append(Directive("proxy_method", (auth.method,)))
     if url.scheme == "https":
         block.append(Directive("proxy_ssl_server_name", ("on",)))
-    back: Word = interpolated(auth.request_redirect) if auth.request_redirect else template("$request_uri")
+    back: Word = written(auth.request_redirect) if auth.request_redirect else template("$request_uri")
     headers: list[tuple[str, Word]] = [
-        ("Host", interpolated(url.authority)),
+        ("Host", written(url.authority)),
         ("Content-Length", ""),
         ("X-Forwarded-Proto", ""),
         ("X-Request-ID", variable("req_id")),
@@ -72,7 +70,9 @@ def auth_location(auth: ExternalAuth, server: Server, buffers: Mapping[str, str]
             ("ssl-client-cert", variable("ssl_client_escaped_cert") if server.client_auth.pass_certificate else ""),
         ]
     own = {name.lower() for name, _ in auth.set_headers}
-    headers = [pair for pair in headers if pair[0].lower() not in own] + list(auth.set_headers)
+    headers = [pair for pair in headers if pair[0].lower() not in own] + [
+        (name, written(text)) for name, text in auth.set_headers
+    ]
     headers = [*(pair for pair in headers if pair[0].lower() != HOPS[0].lower()), HOPS]
     block += [Directive("proxy_set_header", pair) for pair in headers]
     block += _pass(auth, defaults)
@@ -81,7 +81,7 @@ def auth_location(auth: ExternalAuth, server: Server, buffers: Mapping[str, str]
 
 def _pass(auth: ExternalAuth, defaults: HttpDefaults) -> Iterator[Node]:
     url = auth.url
-    rest: Word = interpolated(url.rest.partition("#")[0] or "/")
+    rest: Word = _path(url)
     if auth.target:
         if url.scheme == "https":
             # Else it would be the upstream's name, which no certificate is for.
@@ -90,9 +90,23 @@ def _pass(auth: ExternalAuth, defaults: HttpDefaults) -> Iterator[Node]:
         return
     # A variable makes nginx resolve the name when it is requested, and start although the name is not there.
     port = url.port or (443 if url.scheme == "https" else 80)
-    yield Directive("set", ("$auth_server", interpolated(f"{url.host}:{port}")))
+    yield Directive("set", ("$auth_server", template(f"%s:{port}", written(url.name))))
     yield from resolver_of(defaults, port)
     yield Directive("proxy_pass", (template("%s://$auth_server%s", url.scheme, rest),))
+
+
+def _path(url: Url) -> Word:
+    """Return path and query of a URL; its fragment is for nobody else."""
+    parts: list[Part] = []
+    for part in url.rest.parts:
+        if isinstance(part, str) and "#" in part:
+            parts.append(part.partition("#")[0])
+            break
+        parts.append(part)
+    path = text_of(parts)
+    if not path:
+        return "/"
+    return template("/%s", written(path)) if str(path).startswith("?") else written(path)
 
 
 def auth_answer(auth: ExternalAuth) -> Iterator[Node]:
@@ -102,14 +116,3 @@ def auth_answer(auth: ExternalAuth) -> Iterator[Node]:
     for name in auth.response_headers:
         lowered = name.lower().replace("-", "_")
         yield Directive("auth_request_set", (f"$auth_header_{lowered}", variable(f"upstream_http_{lowered}")))
-
-
-def signin_location(auth: ExternalAuth, server: Server) -> Directive:
-    """Return the location that sends a client to sign in, with the URL to come back to."""
-    url = interpolated(auth.signin)
-    if f"{auth.redirect_param}=" not in auth.signin.partition("?")[2]:
-        sign = "&" if "?" in auth.signin else "?"
-        back = "$pass_access_scheme://$http_host$escaped_request_uri"
-        url = template(f"%s%s%s={back}", url, sign, auth.redirect_param)
-    answer = Directive("return", ("302", url))
-    return Directive("location", (signin_name(auth, server.host),), (answer,))

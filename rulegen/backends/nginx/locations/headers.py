@@ -9,6 +9,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final
 
 from rulegen.backends.nginx.names import header_variable
+from rulegen.backends.nginx.texts import written
 from rulegen.languages.nginx.tree import Directive, Entry, KeyKind, Word, template, variable
 from rulegen.model.ingress.values.readers import HOPS_HEADER
 
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
 
     from rulegen.languages.nginx.tree import Node
     from rulegen.model.ingress.values.settings import Settings
+    from rulegen.model.ingress.values.texts import Text
 
 _REQUEST: Final[tuple[tuple[str, str], ...]] = (
     ("Host", "upstream_host"),
@@ -78,7 +80,7 @@ def request_headers(settings: Settings, extra: Iterable[tuple[str, Word]] = ()) 
     if settings.proxy_add_original_uri_header:
         headers.append(("X-Original-URI", variable("request_uri")))
     headers += [("Proxy", ""), HOPS]
-    return _instead(_instead(headers, settings.proxy_set_headers), extra)
+    return _instead(_instead(headers, _written(settings.proxy_set_headers)), extra)
 
 
 def proxy_headers(settings: Settings, extra: Iterable[tuple[str, Word]] = ()) -> list[Node]:
@@ -100,7 +102,7 @@ def answer_headers(settings: Settings, extra: Iterable[tuple[str, Word]] = ()) -
     """Return the directives for headers that are added to answers."""
     nodes: list[Node] = [Directive("add_header", (name, variable(value), "always")) for name, value in _ANSWER]
     nodes.append(Directive("add_header", ("Set-Cookie", variable("auth_cookie"))))
-    pairs = [pair for pair in (*settings.add_headers, *extra) if not is_server(pair)]
+    pairs = [pair for pair in (*_written(settings.add_headers), *extra) if not is_server(pair)]
     return nodes + [Directive("add_header", (name, value, "always")) for name, value in pairs]
 
 
@@ -109,7 +111,7 @@ def server_header(settings: Settings, extra: Iterable[tuple[str, Word]] = ()) ->
 
     It is the last value that is set. Without one it is removed, unless the settings want nginx's or the backend's.
     """
-    values = [value for name, value in (*settings.add_headers, *extra) if is_server((name, value))]
+    values = [value for name, value in (*_written(settings.add_headers), *extra) if is_server((name, value))]
     if values:
         yield Directive("more_set_headers", (template("Server: %s", values[-1]),))
     elif not settings.server_tokens and not settings.allow_backend_server_header:
@@ -135,6 +137,10 @@ def hidden_headers(
     if settings.allow_backend_server_header:
         nodes.append(Directive("proxy_pass_header", ("Server",)))
     return nodes
+
+
+def _written(headers: Iterable[tuple[str, Text]]) -> list[tuple[str, Word]]:
+    return [(name, written(text)) for name, text in headers]
 
 
 def _instead(pairs: Iterable[tuple[str, Word]], extra: Iterable[tuple[str, Word]]) -> list[tuple[str, Word]]:

@@ -10,8 +10,6 @@ from rulegen.backends.nginx.locations.auth import (
     auth_buffers,
     auth_location,
     auth_path,
-    signin_location,
-    signin_name,
 )
 from rulegen.backends.nginx.locations.canary import canary_maps, choice
 from rulegen.backends.nginx.locations.cors import cors_directives, origins_map
@@ -29,8 +27,10 @@ from rulegen.backends.nginx.locations.headers import (
 )
 from rulegen.backends.nginx.locations.limits import limit_directives, limit_mark
 from rulegen.backends.nginx.locations.proxying import SCHEMES, backend_tls, module_of, resolver_of, tuning
+from rulegen.backends.nginx.locations.signin import signin_location, signin_name
 from rulegen.backends.nginx.names import mark, modules_of
-from rulegen.backends.nginx.upstream import interpolated, sticky_key, sticky_name, sticky_set
+from rulegen.backends.nginx.texts import captures_of, written
+from rulegen.backends.nginx.upstream import sticky_key, sticky_name, sticky_set
 from rulegen.languages.nginx.facts import HEADERS_MORE
 from rulegen.languages.nginx.tree import Directive, template, variable
 from rulegen.model.ingress.ir import FixedResponse, MatchKind, ToName, ToUpstream
@@ -42,6 +42,7 @@ if TYPE_CHECKING:
     from rulegen.languages.nginx.tree import Node, Word
     from rulegen.model.ingress.defaults import HttpDefaults
     from rulegen.model.ingress.ir import Location, Server, Target, Upstream
+    from rulegen.model.ingress.values.texts import Text
     from rulegen.net import Network
 
 _COOKIE_PATH: Final = re.compile(r"/[A-Za-z0-9._~!&'()*+=:@%/-]+\Z")
@@ -79,7 +80,7 @@ class LocationText:
                 policy.external_auth, self._server, auth_buffers(policy, self._settings), self._defaults
             )
             if policy.external_auth.signin:
-                yield signin_location(policy.external_auth, self._server)
+                yield signin_location(policy.external_auth, self._server, self._settings)
         if policy.errors is not None:
             for code in self._replaced():
                 yield error_location(policy.errors, self._location.ingress, code, self._defaults)
@@ -104,12 +105,14 @@ class LocationText:
             return
         if policy.redirect is not None:
             # Where to is known already: as with ingress-nginx, nobody is sent to HTTPS first.
+            yield from self._captures(policy.redirect[1])
             if policy.cors is not None:
                 yield from cors_directives(f"origin_{self._cors_mark()}", policy.cors)
             if policy.relative_redirects:
                 yield Directive("absolute_redirect", ("off",))
-            yield Directive("return", (str(policy.redirect[0]), interpolated(policy.redirect[1])))
+            yield Directive("return", (str(policy.redirect[0]), written(policy.redirect[1])))
             return
+        yield from self._captures(policy.upstream_vhost, policy.forwarded_prefix)
         yield from self._to_https()
         yield from self._variables()
         yield from self._guards()
@@ -124,6 +127,10 @@ class LocationText:
         """Whether requests are logged that no Ingress has anything to do with."""
         is_nobodys = self._location.ingress is None and not self._server.host
         return not is_nobodys or self._settings.enable_access_log_for_default_backend
+
+    def _captures(self, *texts: Text) -> Iterator[Node]:
+        is_expression = self._location.kind in {MatchKind.REGEX, MatchKind.REGEX_CASED}
+        return captures_of(texts, is_expression=is_expression)
 
     def _to_https(self) -> Iterator[Node]:
         """Yield the redirect to HTTPS."""
@@ -150,9 +157,9 @@ class LocationText:
         if policy.cors is not None:
             yield from cors_directives(f"origin_{self._cors_mark()}", policy.cors)
         if policy.upstream_vhost:
-            yield _set("vhost", policy.upstream_vhost)
+            yield _set("vhost", written(policy.upstream_vhost))
         if policy.forwarded_prefix:
-            yield _set("forwarded_prefix", policy.forwarded_prefix)
+            yield _set("forwarded_prefix", written(policy.forwarded_prefix))
         if policy.connection_header:
             yield _set("connection_proxy_header", policy.connection_header)
         if policy.basic_auth is not None:
@@ -164,7 +171,7 @@ class LocationText:
             yield _set("sticky_cookie", variable(sticky_set(self._sticky, sticky)))
         if policy.rewrite_target:
             pattern = self._location.path if self._location.kind is MatchKind.REGEX else "^/"
-            yield Directive("rewrite", (bounded(f"(?i){pattern}"), interpolated(policy.rewrite_target), "break"))
+            yield Directive("rewrite", (bounded(f"(?i){pattern}"), _rewritten(policy.rewrite_target), "break"))
 
     def _guards(self) -> Iterator[Node]:
         """Yield who may pass."""
@@ -260,7 +267,7 @@ class LocationText:
             if policy.script_index:
                 yield Directive("fastcgi_index", (policy.script_index,))
             extra = [(f"HTTP_{name.upper().replace('-', '_')}", value) for name, value in self._proofs()]
-            extra += [(name, interpolated(text)) for name, text in policy.scripts.items()]
+            extra += [(name, written(text)) for name, text in policy.scripts.items()]
             yield from fastcgi_parameters(extra) if extra else ()
             yield Directive("fastcgi_pass", (self._address(target),))
             return
@@ -338,6 +345,13 @@ def matching(location: Location) -> tuple[str, ...]:
             return "~*", bounded(path)
         case MatchKind.REGEX_CASED:
             return "~", bounded(path)
+
+
+def _rewritten(target: str) -> Word:
+    """Return the target of a rewrite; nginx itself puts in what the expression has matched."""
+    pieces = re.split(r"\$([1-9])", target)
+    words: list[Word] = [variable(piece) if number % 2 else piece for number, piece in enumerate(pieces)]
+    return template("%s" * len(words), *words)
 
 
 def _auth_variable(name: str) -> str:

@@ -10,12 +10,14 @@ import stat
 import time
 from typing import TYPE_CHECKING, Final
 
-from rulegen.languages.nginx.sockets import STATUS_SOCKET
+from rulegen.languages.nginx.sockets import SIGNIN_SOCKET, STATUS_SOCKET
 
 if TYPE_CHECKING:
     from pathlib import Path
 
 NAME: Final = STATUS_SOCKET.rpartition("/")[2]
+SOCKETS: Final = (NAME, SIGNIN_SOCKET.rpartition("/")[2])
+"""Those that nginx makes in `run`."""
 _TIMEOUT_S: Final = 2.0
 _LONGEST: Final = 65536
 

@@ -194,8 +194,9 @@ class Supervisor:
             if sockets:
                 return {"NGINX": inherited_sockets.variable(sockets)}
         self._end(orphans)
-        with contextlib.suppress(FileNotFoundError):  # left by a master that was killed; nginx would not bind it
-            os.unlink(status.NAME, dir_fd=self._held.run)
+        for name in status.SOCKETS:  # left by a master that was killed; nginx would not bind them
+            with contextlib.suppress(FileNotFoundError):
+                os.unlink(name, dir_fd=self._held.run)
         return {}
 
     def _watch(self, pid: int, orphans: tuple[processes.NginxProcess, ...]) -> None:

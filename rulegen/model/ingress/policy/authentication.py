@@ -11,6 +11,8 @@ from rulegen.model.ingress.upstreams.revocations import read_revocations
 from rulegen.model.ingress.upstreams.services import UpstreamOptions
 from rulegen.model.ingress.values import readers
 from rulegen.model.ingress.values.annotations import access, tls
+from rulegen.model.ingress.values.annotations.signin import signin_url, with_way_back
+from rulegen.model.ingress.values.texts import Text
 
 if TYPE_CHECKING:
     from rulegen.model.ingress.upstreams.referenced_objects import Referred
@@ -86,9 +88,9 @@ def external_auth(namespace: str, annotations: Annotations, referred: Referred) 
         return None
     try:
         target = auth_target(url, referred.targets)
-        headers: tuple[tuple[str, str], ...] = ()
+        headers: tuple[tuple[str, Text], ...] = ()
         if (reference := values[access.AUTH_PROXY_SET_HEADERS]) is not None:
-            headers = referred.headers(referred.own(namespace, reference))
+            headers = referred.request_headers(referred.own(namespace, reference))
     except ValueError as error:
         annotations.close(access.AUTH_URL, error)
         return None
@@ -97,8 +99,7 @@ def external_auth(namespace: str, annotations: Annotations, referred: Referred) 
         url=url,
         target=target,
         method=values[access.AUTH_METHOD],
-        signin=signin.text if signin is not None else "",
-        redirect_param=values[access.AUTH_SIGNIN_REDIRECT_PARAM],
+        signin=with_way_back(signin, values[access.AUTH_SIGNIN_REDIRECT_PARAM]) if signin is not None else Text(),
         response_headers=values[access.AUTH_RESPONSE_HEADERS],
         request_redirect=values[access.AUTH_REQUEST_REDIRECT],
         always_set_cookie=values[access.AUTH_ALWAYS_SET_COOKIE],
@@ -115,18 +116,18 @@ def global_auth(settings: Settings, targets: Targets) -> ExternalAuth | None:
     if not settings.global_auth_url:
         return None
     url = access.auth_url(settings.global_auth_url)
-    signin = access.auth_url(settings.global_auth_signin) if settings.global_auth_signin else None
-    if url.host.startswith("$"):
+    signin = signin_url(settings.global_auth_signin) if settings.global_auth_signin else None
+    if url.name.literal is None:
         raise ValueError("with the request's host in it, a client could choose the auth server")
     redirect = settings.global_auth_request_redirect
+    parameter = readers.header_name(settings.global_auth_signin_redirect_param)
     return ExternalAuth(
         url=url,
         target=auth_target(url, targets),
         method=settings.global_auth_method,
-        signin=signin.text if signin else "",
-        redirect_param=readers.header_name(settings.global_auth_signin_redirect_param),
+        signin=with_way_back(signin, parameter) if signin is not None else Text(),
         response_headers=readers.settable_headers(settings.global_auth_response_headers),
-        request_redirect=access.AUTH_REQUEST_REDIRECT.read(redirect) if redirect else "",
+        request_redirect=access.AUTH_REQUEST_REDIRECT.read(redirect) if redirect else Text(),
         always_set_cookie=settings.global_auth_always_set_cookie,
     )
 
@@ -137,6 +138,10 @@ def auth_target(url: Url, targets: Targets) -> str:
     Raises:
         ValueError: No Ingress may name the host, or nothing can resolve it.
     """
+    if not url.host:
+        if not targets.resolves:
+            raise ValueError("no DNS server is configured to resolve the request's host")
+        return ""
     if readers.is_private_to_node(url.host):
         raise ValueError(f"{readers.quoted(url.host)} is the node itself, which cannot be an auth server")
     is_tls = url.scheme == "https"

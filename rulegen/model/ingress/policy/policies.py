@@ -13,6 +13,7 @@ from rulegen.model.ingress.upstreams.referenced_objects import MAX_HEADERS
 from rulegen.model.ingress.values import readers
 from rulegen.model.ingress.values.annotations import access, backend, balancing, headers, logs, routing, tls
 from rulegen.model.ingress.values.annotations.table import declared_in
+from rulegen.model.ingress.values.texts import OF_REQUEST, Subject, Text, read_text
 
 if TYPE_CHECKING:
     from rulegen.kube.objects.structs import ServiceBackendPort
@@ -28,6 +29,8 @@ _LIMITS: Final = frozenset(
     annotation for annotation in declared_in(access).values() if annotation.name.startswith("limit-")
 )
 _UNLIMITED: Final = Limits()
+_PARAMETERS: Final = OF_REQUEST | {Subject.SCRIPT, Subject.SCRIPTS}
+"""What a parameter of FastCGI may have."""
 
 
 def policy_of(namespace: str, annotations: Annotations, referred: Referred) -> LocationPolicy:
@@ -106,7 +109,7 @@ def _either(networks: tuple[Network, ...] | None, other: tuple[Network, ...] | N
     return networks if networks is not None else other or ()
 
 
-def _redirect(values: AnnotationValues) -> tuple[int, str] | None:
+def _redirect(values: AnnotationValues) -> tuple[int, Text] | None:
     if url := values[routing.TEMPORAL_REDIRECT]:
         return values[routing.TEMPORAL_REDIRECT_CODE], url
     if url := values[routing.PERMANENT_REDIRECT]:
@@ -181,12 +184,12 @@ def _custom_headers(namespace: str, annotations: Annotations, referred: Referred
     return pairs
 
 
-def _forwarded_prefix(annotations: Annotations) -> str:
+def _forwarded_prefix(annotations: Annotations) -> Text:
     prefix = annotations.values[headers.X_FORWARDED_PREFIX]
     if prefix and routing.REWRITE_TARGET not in annotations.values:
         message = "it has no effect without rewrite-target"
         annotations.report(Verdict.IGNORED, headers.X_FORWARDED_PREFIX, message)
-        return ""
+        return Text()
     return prefix
 
 
@@ -198,7 +201,7 @@ def _redirect_rewrite(values: AnnotationValues) -> tuple[str, str] | None:
     return (before, after) if after and after not in ("off", "default") else None
 
 
-def _scripts(namespace: str, annotations: Annotations, referred: Referred) -> dict[str, str]:
+def _scripts(namespace: str, annotations: Annotations, referred: Referred) -> dict[str, Text]:
     reference = annotations.values[backend.FASTCGI_PARAMS_CONFIGMAP]
     if reference is None:
         return {}
@@ -216,9 +219,8 @@ def _parameter(text: str) -> str:
     return text
 
 
-def _parameter_text(text: str) -> str:
-    readers.check_variables(text, ("fastcgi_script_name", "document_root", "request_uri", "query_string", "uri"))
-    return readers.header_text(text)
+def _parameter_text(text: str) -> Text:
+    return read_text(readers.header_text(text), _PARAMETERS)
 
 
 def _sticky(annotations: Annotations) -> Sticky | None:

@@ -8,12 +8,14 @@ from typing import TYPE_CHECKING, Final
 from rulegen.kube.objects.names import ObjectName
 from rulegen.kube.objects.structs import ServiceBackendPort
 from rulegen.model.ingress.ir import Canary, FixedResponse, Location, LocationPolicy, MatchKind, ToUpstream
+from rulegen.model.ingress.policy.binding import bound, names_location
 from rulegen.model.ingress.policy.policies import errors_of, port_of
 from rulegen.model.ingress.reasons import Reason, Verdict
 from rulegen.model.ingress.routing.paths import HostPath, Paths
 from rulegen.model.ingress.upstreams.services import NOT_FOUND, UNAVAILABLE, Targets, UpstreamOptions, transport_of
 from rulegen.model.ingress.values import readers
 from rulegen.model.ingress.values.annotations import access, balancing, routing, tls
+from rulegen.model.ingress.values.texts import Subject
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -101,7 +103,7 @@ class Routing:
     def _path(
         self, owner: ResolvedIngress, wish: UpstreamOptions, route: Route, path: PathMatch, host: str
     ) -> HostPath:
-        target, policy = self._target(owner, wish, route.backends[0], host)
+        target, policy = self._target(owner, wish, route.backends[0], host, path.value)
         return HostPath(
             source=route.source,
             path=path.value,
@@ -131,7 +133,7 @@ class Routing:
                 self.reasons.append(owner.reason(Verdict.UNAVAILABLE, backend.field, message))
 
     def _fallback(self, owner: ResolvedIngress, wish: UpstreamOptions, route: Route, host: str) -> Location:
-        target, policy = self._target(owner, wish, route.backends[0], host)
+        target, policy = self._target(owner, wish, route.backends[0], host, "/")
         return Location(
             kind=MatchKind.PREFIX,
             path="/",
@@ -143,9 +145,9 @@ class Routing:
         )
 
     def _target(
-        self, owner: ResolvedIngress, wish: UpstreamOptions, backend: WeightedBackend, host: str
+        self, owner: ResolvedIngress, wish: UpstreamOptions, backend: WeightedBackend, host: str, path: str
     ) -> tuple[Target, LocationPolicy]:
-        """Return where a path's requests go, and the policy that they have there; `wish` is of `_wish`."""
+        """Return where the requests to a path go, and the policy that they have there; `wish` is of `_wish`."""
         policy = owner.policy
         if owner.is_closed:
             return UNAVAILABLE, policy
@@ -162,7 +164,7 @@ class Routing:
             owner.annotations.report(Verdict.CLOSED, tls.AUTH_TLS_SECRET, message)
             return UNAVAILABLE, LocationPolicy(is_closed=True)
         auth = policy.external_auth
-        if auth is not None and auth.url.host.startswith("$") and (not host or readers.may_be_address(host)):
+        if auth is not None and auth.url.name.literal is None and (not host or readers.may_be_address(host)):
             message = f"{host} ends in a number: the request's host may be an address" if host else _ANY_HOST
             owner.annotations.close(access.AUTH_URL, message)
             return UNAVAILABLE, LocationPolicy(is_closed=True)
@@ -171,6 +173,8 @@ class Routing:
             self.reasons.append(owner.reason(Verdict.UNAVAILABLE, backend.field, message))
             return NOT_FOUND, policy
         name = backend.service
+        if names_location(policy):
+            policy = bound(policy, _of_location(owner, name, backend.port, path))
         if wish.sticky:
             wish = wish._replace(host=host)
         target, why = self.targets.of_service(name, backend.port, wish)
@@ -187,25 +191,27 @@ class Routing:
             self.reasons.append(owner.reason(Verdict.UNAVAILABLE, backend.field, f"{why}: {answer}"))
         elif isinstance(target, FixedResponse) or policy.redirect is not None:
             return target, policy
-        return target, self._with_errors(owner, stand_in, name.name, port_of(backend.port))
+        return target, self._with_errors(owner, policy, stand_in, name.name, port_of(backend.port))
 
     def _closer(self, owner: ResolvedIngress, host: str) -> ObjectName | None:
         """Return the Ingress whose snippet closes the paths of another for a host; None for none."""
         closers = self.closers.get(host, {})
         return closers.get("") or closers.get(owner.name.namespace)
 
-    def _with_errors(self, owner: ResolvedIngress, stand_in: Target | None, service: str, port: str) -> LocationPolicy:
+    def _with_errors(
+        self, owner: ResolvedIngress, policy: LocationPolicy, stand_in: Target | None, service: str, port: str
+    ) -> LocationPolicy:
         """Return the policy with the answers that are replaced by those of the default backend."""
         default = stand_in or self.default_backend or NOT_FOUND
         errors = errors_of(owner.annotations, self.settings, default, service, port)
         if errors is None:
-            return owner.policy
+            return policy
         if isinstance(errors.target, FixedResponse):
             owner.annotations.report(
                 Verdict.IGNORED, routing.CUSTOM_HTTP_ERRORS, "there is no default backend for them"
             )
-            return owner.policy
-        return replace(owner.policy, errors=errors)
+            return policy
+        return replace(policy, errors=errors)
 
     def _stand_in(self, owner: ResolvedIngress) -> Target | None:
         """Return the target of the annotation default-backend."""
@@ -249,6 +255,18 @@ def _wish(owner: ResolvedIngress) -> UpstreamOptions:
         service_upstream=values[routing.SERVICE_UPSTREAM],
         transport=transport_of(policy),
     )
+
+
+def _of_location(
+    owner: ResolvedIngress, service: ObjectName, port: ServiceBackendPort, path: str
+) -> dict[Subject, str]:
+    return {
+        Subject.NAMESPACE: owner.name.namespace,
+        Subject.INGRESS: owner.name.name,
+        Subject.SERVICE: service.name,
+        Subject.SERVICE_PORT: port_of(port),
+        Subject.INGRESS_PATH: path,
+    }
 
 
 def _canary(owner: ResolvedIngress, target: ToUpstream) -> Canary:

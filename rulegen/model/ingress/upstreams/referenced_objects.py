@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, TypeVar
 
 from rulegen.kube.objects.names import ObjectKey, ObjectName
 from rulegen.model.ingress.ir import SecretFile
@@ -11,12 +11,14 @@ from rulegen.model.ingress.unread import AbsentError, UnreadError
 from rulegen.model.ingress.values import readers
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
 
     from rulegen.kube.objects.structs import ConfigMap, Secret
     from rulegen.model.ingress.upstreams.services import Targets
     from rulegen.model.ingress.values.settings import Settings
+    from rulegen.model.ingress.values.texts import Text
 
+T = TypeVar("T")
 MAX_HEADERS: Final = 50
 
 
@@ -75,21 +77,31 @@ class Referred:
         return UnreadError(f"{key}: {why}") if why else AbsentError(f"{key} does not exist")
 
     def headers(self, name: ObjectName) -> tuple[tuple[str, str], ...]:
-        """Return the headers that a ConfigMap holds, in order of name.
+        """Return the headers of answers that a ConfigMap holds, in order of name; a dollar sign is just one.
 
         Raises:
             UnreadError: Nobody can say whether it is there.
             AbsentError: It is not there.
             ValueError: One of them is none.
         """
+        return self._headers(name, readers.header_text)
+
+    def request_headers(self, name: ObjectName) -> tuple[tuple[str, Text], ...]:
+        """Return the headers of requests that a ConfigMap holds, in order of name, with variables.
+
+        Raises:
+            UnreadError: Nobody can say whether it is there.
+            AbsentError: It is not there.
+            ValueError: One of them is none.
+        """
+        return self._headers(name, readers.request_header_text)
+
+    def _headers(self, name: ObjectName, read: Callable[[str], T]) -> tuple[tuple[str, T], ...]:
         config_map = self.config_map(name)
         if len(config_map.data) > MAX_HEADERS:
             raise ValueError(f"ConfigMap {name} contains more than {MAX_HEADERS} headers")
         try:
-            return tuple(
-                (readers.settable_header(key), readers.header_text(text))
-                for key, text in sorted(config_map.data.items())
-            )
+            return tuple((readers.settable_header(key), read(text)) for key, text in sorted(config_map.data.items()))
         except ValueError as error:
             raise ValueError(f"ConfigMap {name}: {error}") from None
 

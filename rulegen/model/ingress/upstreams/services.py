@@ -13,6 +13,7 @@ from rulegen.model.forbidden import NOTHING, Forbidden
 from rulegen.model.ingress.ir import Balance, FixedResponse, Target, ToName, ToUpstream, Upstream
 from rulegen.model.ingress.limits import UPSTREAM_SERVERS
 from rulegen.model.ingress.values.readers import is_private_address, is_private_to_node
+from rulegen.model.ingress.values.texts import NO_TEXT, Text
 from rulegen.model.services.endpoints import candidates, counts
 from rulegen.model.services.limits import share_of_each
 from rulegen.net import AddressUse, Family, Protocol, join_host_port, parse_address, parse_network
@@ -48,7 +49,7 @@ class UpstreamOptions(NamedTuple):
     """
 
     balance: str = ""
-    hash_key: str = ""
+    hash_key: Text = NO_TEXT
     sticky: Sticky | None = None
     service_upstream: bool = False
     host: str | None = None
@@ -237,7 +238,7 @@ class Targets:
         if wish.hash_key:
             return replace(
                 upstream,
-                name=f"{upstream.name}.{_mark(wish.hash_key)}",
+                name=f"{upstream.name}.{_mark(repr(wish.hash_key))}",
                 balance=Balance.HASH,
                 hash_key=wish.hash_key,
                 backup="",

@@ -13,12 +13,14 @@ from rulegen.model.ingress.unread import missing
 from rulegen.model.ingress.values import readers
 from rulegen.model.ingress.values.setting import PartialValueError, SettingGuard
 from rulegen.model.ingress.values.settings import OTHER_NAMES, SETTINGS, Settings
+from rulegen.model.ingress.values.texts import literal
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
     from rulegen.kube.snapshot.world import ClusterSnapshot
     from rulegen.model.ingress.values.snippets.judgement import Judgement
+    from rulegen.model.ingress.values.texts import Text
 
 NO_SERVER_HEADER: Final = "the HTTP server of this node cannot set the header Server: it is ignored"
 
@@ -84,7 +86,7 @@ def read_settings(texts: Mapping[str, str], base: Settings) -> SettingsRead:
             else:
                 warnings.append(f"data.{given}: {error}; it is ignored")
             continue
-        if known.refers_to_headers:
+        if known.read_header is not None:
             references[key] = value
         else:
             values[_field(key)] = value
@@ -186,14 +188,15 @@ def _without_server(settings: Settings, warn: Callable[[str], None]) -> Settings
 
 def _headers(
     world: ClusterSnapshot, name: ObjectName, key: str, where: str, warn: Callable[[str], None]
-) -> tuple[tuple[str, str], ...]:
+) -> tuple[tuple[str, Text], ...]:
     config_map = world.config_maps.get(name)
     if config_map is None:
         raise missing(world, "ConfigMap", name, named_by=f"{key} in {where}")
+    read = SETTINGS[key].read_header or literal
     pairs = []
     for header, text in sorted(config_map.data.items()):
         try:
-            pairs.append((readers.settable_header(header), readers.header_text(text)))
+            pairs.append((readers.settable_header(header), read(text)))
         except ValueError as error:
             warn(f"data.{key}: ConfigMap {name}: {error}; it is ignored")
     return tuple(pairs)

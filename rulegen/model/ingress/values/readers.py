@@ -12,11 +12,14 @@ from functools import partial
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 from rulegen.kube.syntax import is_label, is_subdomain
+from rulegen.model.ingress.values.texts import IN_ANSWERS, OF_REQUEST, Text, read_text, text_of
 from rulegen.net import Address, AddressKind, Network, kind_of_address, parse_address, parse_network
 from rulegen.text import printable, quoted
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection
+    from collections.abc import Callable, Collection, Mapping
+
+    from rulegen.model.ingress.values.texts import Subject
 
 __all__ = ["printable", "quoted", "re"]
 
@@ -24,8 +27,6 @@ MAX_VALUE: Final = 4096
 """Bytes of one annotation; nginx reads no longer token."""
 MAX_WRITTEN: Final = 3500
 """Bytes of a value as it is written for nginx, where quotes and dollar signs take more than one."""
-MAX_NAME: Final = 80
-"""Characters of a name that becomes part of a variable's name."""
 MAX_NETWORKS: Final = 1000
 MAX_TIME_S: Final = 2_147_483
 
@@ -44,13 +45,12 @@ _HEADER_TEXT: Final = re.compile(r"[\x20-\x7e]{0,2000}\Z")
 _COOKIE_NAME: Final = re.compile(r"[A-Za-z0-9!#&'*+.^_`|~-]{1,100}\Z")
 _COOKIE_PATH: Final = re.compile(r"/[A-Za-z0-9._~!&'()*+,=:@%/-]{0,500}\Z")
 _PATH: Final = re.compile(r"/[A-Za-z0-9._~!&'()*+,;=:@%/-]{0,1000}\Z")
-_URL_TEXT: Final = re.compile(r"[A-Za-z0-9._~:/?#\[\]@!&'()*+,;=%$-]{1,2000}\Z")
-# $request_uri starts with a slash, always: it may stand right behind the host, as many write it.
-_URL: Final = re.compile(
-    r"(https?)://((?:\$(?:http_)?host(?![A-Za-z0-9_]))?[^/?#$]*)((?:[/?#]|\$request_uri(?![A-Za-z0-9_])).*)?\Z"
-)
-_AUTHORITY: Final = re.compile(r"(\[[0-9a-fA-F:.]+\]|[A-Za-z0-9.-]+|\$host)(?::([0-9]{1,5}))?\Z")
-_VARIABLE: Final = re.compile(r"\$(?:\{([A-Za-z0-9_]+)\}|([A-Za-z0-9_]+))")
+_URL_TEXT: Final = re.compile(r"[A-Za-z0-9._~:/?#\[\]@!&'()*+,;=%${}-]{1,2000}\Z")
+# $request_uri and $uri start with a slash, always: they may stand right behind the host, as many write it.
+_SLASHED: Final = r"\$(?:\{(?:request_uri|uri)\}|(?:request_uri|uri)(?![A-Za-z0-9_]))"
+_URL: Final = re.compile(rf"(https?)://((?:(?!{_SLASHED})[^/?#])*)((?:[/?#]|{_SLASHED}).*)?\Z")
+_AUTHORITY: Final = re.compile(r"(\[[0-9a-fA-F:.]+\]|(?:[A-Za-z0-9.-]|\$\{\w+\}|\$\w+)+)(?::([0-9]{1,5}))?\Z", re.ASCII)
+_HOST_VARIABLE: Final = re.compile(r"\$\{\w+\}|\$\w+", re.ASCII)
 _CIPHERS: Final = re.compile(r"[A-Za-z0-9:+!@=_-]{1,1500}\Z")
 
 PROTOCOLS: Final = ("TLSv1", "TLSv1.1", "TLSv1.2", "TLSv1.3")
@@ -72,29 +72,38 @@ _UNITS: Final = {"": 1, "k": 1 << 10, "m": 1 << 20, "g": 1 << 30}
 
 
 class Url(NamedTuple):
-    """An absolute URL in its parts; text in it may name variables that were allowed, and holds no other dollar sign.
+    """An absolute URL in its parts.
 
     Attributes:
         scheme: `http` or `https`.
-        host: A DNS name in lower case, an address (IPv6 in brackets), or a variable that stands for the request's host.
+        name: A DNS name in lower case, or an address (IPv6 in brackets); with variables of the request's host.
         port: 0 for the scheme's own.
-        rest: Path, query and fragment, as written.
+        rest: Path, query and fragment.
     """
 
     scheme: str
-    host: str
+    name: Text
     port: int
-    rest: str
+    rest: Text
 
     @property
-    def authority(self) -> str:
+    def host(self) -> str:
+        """The name, if it is the same for all requests; else empty."""
+        return self.name.literal or ""
+
+    @property
+    def authority(self) -> Text:
         """Host, and port where one was given."""
-        return f"{self.host}:{self.port}" if self.port else self.host
+        return text_of([*self.name.parts, f":{self.port}" * bool(self.port)])
 
     @property
-    def text(self) -> str:
-        """The URL as written."""
-        return f"{self.scheme}://{self.authority}{self.rest}"
+    def text(self) -> Text:
+        """The URL as a whole."""
+        return text_of([f"{self.scheme}://", *self.authority.parts, *self.rest.parts])
+
+    def bound(self, values: Mapping[Subject, str]) -> Url:
+        """Return the URL with values in place of variables."""
+        return self._replace(name=self.name.bound(values), rest=self.rest.bound(values))
 
 
 def boolean(text: str) -> bool:
@@ -234,6 +243,16 @@ def header_text(text: str) -> str:
     return writable(text)
 
 
+def request_header_text(text: str) -> Text:
+    """Return the value of a header of requests, which may hold variables."""
+    return read_text(header_text(text), OF_REQUEST)
+
+
+def answer_header_text(text: str) -> Text:
+    """Return the value of a header of answers, which may hold variables."""
+    return read_text(header_text(text), IN_ANSWERS)
+
+
 def writable(text: str) -> str:
     """Return a text that nginx can be given as one word, whatever it takes to quote it."""
     if len(text.encode()) + text.count('"') + text.count("\\") + 8 * text.count("$") > MAX_WRITTEN:
@@ -308,44 +327,25 @@ def path(text: str) -> str:
     return text
 
 
-def url(*variables: str) -> Callable[[str], Url]:
-    """Return the reader of an absolute http(s) URL in which some variables may stand."""
-    return partial(_url, frozenset(variables))
+def url(
+    in_host: frozenset[Subject] = frozenset(), in_rest: frozenset[Subject] = frozenset(), *, captures: bool = False
+) -> Callable[[str], Url]:
+    """Return the reader of an absolute http(s) URL; some variables may stand in its host, some behind it."""
+    return partial(_url, in_host, in_rest, captures)
 
 
-def _url(variables: frozenset[str], text: str) -> Url:
+def _url(in_host: frozenset[Subject], in_rest: frozenset[Subject], captures: bool, text: str) -> Url:  # noqa: FBT001
     match = _URL.match(text)
     if not match or not _URL_TEXT.match(text):
         raise ValueError(f"{quoted(text)} is not a URL such as https://example.com/path")
-    check_variables(match[3] or "", variables)
     authority = _AUTHORITY.match(match[2])
-    if not authority or not (is_host(authority[1]) or authority[1][1:] in variables):
+    if not authority or not is_host(_HOST_VARIABLE.sub("x", authority[1])):
         raise ValueError(f"{quoted(text)}: {quoted(match[2])} is not a host")
     port = int(authority[2] or 0)
     if port > 65535:
         raise ValueError(f"{quoted(text)}: {port} is not a port")
-    return Url(match[1], authority[1].lower(), port, match[3] or "")
-
-
-def check_variables(text: str, allowed: Collection[str]) -> None:
-    """Check that every dollar sign starts a variable that is allowed; a name ending in `_` allows all that start so."""
-    rest = _VARIABLE.sub("", text)
-    names = [match[1] or match[2] for match in _VARIABLE.finditer(text)]
-    families = tuple(name for name in allowed if name.endswith("_"))
-    wrong = [name for name in names if name not in allowed and not (families and name.startswith(families))]
-    wrong += [name for name in names if len(name) > MAX_NAME]
-    if "$" in rest or wrong:
-        usable = ", ".join(f"${name}" for name in sorted(allowed)) or "none"
-        raise ValueError(f"{quoted(text)}: only these variables may be used: {usable}")
-
-
-def split_variables(text: str) -> list[tuple[str, str]]:
-    """Return the literal pieces of a checked text, each with the variable behind it, empty for none."""
-    pieces, end = [], 0
-    for match in _VARIABLE.finditer(text):
-        pieces.append((text[end : match.start()], match[1] or match[2]))
-        end = match.end()
-    return [*pieces, (text[end:], "")]
+    rest = read_text(match[3] or "", in_rest, captures=captures)
+    return Url(match[1], read_text(authority[1].lower(), in_host), port, rest)
 
 
 def ciphers(text: str) -> str:

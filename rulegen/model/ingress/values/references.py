@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 SECRETS: Final = tuple(name for name, known in ANNOTATIONS.items() if known.refers_to == "Secret")
 CONFIG_MAPS: Final = tuple(name for name, known in ANNOTATIONS.items() if known.refers_to == "ConfigMap")
-HEADER_KEYS: Final = tuple(key for key, known in SETTINGS.items() if known.refers_to_headers)
+HEADER_KEYS: Final = tuple(key for key, known in SETTINGS.items() if known.read_header is not None)
 
 
 class ReferencedNames(NamedTuple):

@@ -15,6 +15,8 @@ from rulegen.model.ingress.values import readers
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from rulegen.model.ingress.values.texts import Text
+
 T = TypeVar("T")
 
 METADATA: Final = "setting"
@@ -55,7 +57,7 @@ class Setting:
         documentation: The cell that says what may be written, and what it does.
         guards: Whom it keeps requests from: an invalid value closes them.
         other_name: Another name of the key; empty for none.
-        refers_to_headers: Whether it names another ConfigMap, whose keys are headers.
+        read_header: Returns the value of a header, where it names another ConfigMap, whose keys are headers.
     """
 
     read: Callable[[str], Any]
@@ -63,7 +65,7 @@ class Setting:
     documentation: str = ""
     guards: SettingGuard = SettingGuard.NOTHING
     other_name: str = ""
-    refers_to_headers: bool = False
+    read_header: Callable[[str], Text] | None = None
 
 
 def setting(
@@ -99,9 +101,9 @@ def setting_of(
     return _field(value, described)
 
 
-def headers_of_map(documentation: str) -> tuple[tuple[str, str], ...]:
+def headers_of_map(read_header: Callable[[str], Text], documentation: str) -> tuple[tuple[str, Text], ...]:
     """Return a field of `Settings` with headers; its key names the ConfigMap that has them."""
-    described = Setting(read=readers.reference, default="—", documentation=documentation, refers_to_headers=True)
+    described = Setting(read=readers.reference, default="—", documentation=documentation, read_header=read_header)
     return _field((), described)
 
 

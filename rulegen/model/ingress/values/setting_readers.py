@@ -9,21 +9,9 @@ from rulegen.model.ingress.values import readers, regex
 from rulegen.model.ingress.values.readers import choice, integer, items, size
 from rulegen.model.ingress.values.setting import PartialValueError, setting_of
 from rulegen.model.ingress.values.snippets.judgement import Judgement, SnippetPlace, judged
+from rulegen.model.ingress.values.texts import IN_LOGS, Text, read_text
 from rulegen.net import Network, parse_address
 
-_LOG_VARIABLES: Final = (
-    "args arg_ binary_remote_addr body_bytes_sent bytes_sent connection connection_requests content_length"
-    " content_type cookie_ gzip_ratio host hostname http_ https ingress_name is_args msec namespace pipe"
-    " proxy_add_x_forwarded_for proxy_alternative_upstream_name proxy_host proxy_port proxy_protocol_addr"
-    " proxy_upstream_name query_string realip_remote_addr realip_remote_port remote_addr remote_port remote_user"
-    " req_id request request_completion request_id request_length request_method request_time request_uri scheme"
-    " sent_http_ server_addr server_name server_port server_protocol service_name service_port ssl_cipher"
-    " ssl_client_s_dn ssl_client_verify ssl_protocol ssl_server_name ssl_session_reused status the_real_ip"
-    " time_iso8601 time_local tcpinfo_rtt upstream_addr upstream_bytes_received upstream_bytes_sent"
-    " upstream_cache_status upstream_connect_time upstream_header_time upstream_http_ upstream_response_length"
-    " upstream_response_time upstream_status uri"
-)
-LOG_VARIABLES: Final = frozenset(_LOG_VARIABLES.split())
 _MIME_TYPE: Final = r"[a-z0-9.+-]{1,60}/[a-z0-9.+-]{1,60}\Z"
 CURVES: Final = frozenset(
     {"X25519", "X448", "P-256", "P-384", "P-521", "prime256v1", "secp384r1", "secp521r1", "ffdhe2048", "ffdhe3072"}
@@ -101,12 +89,11 @@ def _pattern(text: str) -> str:
     return f"~*^{regex.escape(readers.header_text(text))}$"  # nginx compares the texts of a map in any case
 
 
-def log_format(text: str) -> str:
+def log_format(text: str) -> Text:
     """Return a log format of one line, with variables that may be logged."""
     if not text.isprintable() or len(text.encode(errors="replace")) > 2000:
         raise ValueError(f"{readers.quoted(text)} is not a log format: one line of at most 2000 bytes")
-    readers.check_variables(text, LOG_VARIABLES)
-    return text
+    return read_text(text, IN_LOGS)
 
 
 def affinity(text: str) -> str:

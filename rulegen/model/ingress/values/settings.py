@@ -29,6 +29,7 @@ from rulegen.model.ingress.values.setting_readers import (
     workers,
 )
 from rulegen.model.ingress.values.snippets.judgement import SnippetPlace
+from rulegen.model.ingress.values.texts import Subject, Text
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -65,7 +66,7 @@ GZIP_TYPES: Final = (
     "text/plain",
     "text/x-component",
 )
-_HEADERS: Final = "another ConfigMap, `namespace/name`, whose keys are headers"
+_HEADERS: Final = "another ConfigMap, `namespace/name`, whose keys are headers; their values may hold variables"
 _AS_ANNOTATION: Final = "as the annotation without `global-`"
 _GUARDING: Final = "never used; **closes all Ingresses** if it may keep requests out"
 _METHOD: Final = choice("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS")
@@ -196,8 +197,8 @@ class Settings:
     gzip_disable: str = setting_of(regex.check, "", "expression for browsers that get no compressed answers")
     gzip_types: tuple[str, ...] = setting(mime_types, " ".join(GZIP_TYPES))
     hide_headers: tuple[str, ...] = setting_of(readers.header_names, (), "headers of backends that clients do not get")
-    add_headers: tuple[tuple[str, str], ...] = headers_of_map(_HEADERS)
-    proxy_set_headers: tuple[tuple[str, str], ...] = headers_of_map(_HEADERS)
+    add_headers: tuple[tuple[str, Text], ...] = headers_of_map(readers.answer_header_text, _HEADERS)
+    proxy_set_headers: tuple[tuple[str, Text], ...] = headers_of_map(readers.request_header_text, _HEADERS)
     global_allowed_response_headers: tuple[str, ...] = setting_of(
         readers.header_names, (), "headers that `custom-headers` may set"
     )
@@ -263,7 +264,7 @@ class Settings:
     enable_access_log_for_default_backend: bool = setting(
         boolean, "false", "of requests for other hosts that no Ingress has"
     )
-    log_format_upstream: str = setting(
+    log_format_upstream: Text = setting(  # noqa: RUF009 - a field, as all of these
         log_format, LOG_FORMAT, "that of ingress-nginx; one line, with allowed variables only"
     )
     log_format_escape_json: bool = setting(boolean, "false", "the log has JSON's escapes")
@@ -287,13 +288,16 @@ class Settings:
 
     @property
     def logs_ingress(self) -> bool:
-        """Whether a line of the log names the Ingress, so that each server must say which it is."""
-        return self.logs_access and _names_ingress(self.log_format_upstream)
+        """Whether a line of the log, or a header for all hosts, names the Ingress, so that each server must say it."""
+        texts = [text for _, text in (*self.add_headers, *self.proxy_set_headers)]
+        if self.logs_access:
+            texts.append(self.log_format_upstream)
+        return any(_names_ingress(text) for text in texts)
 
 
 @cache
-def _names_ingress(log_format: str) -> bool:
-    return any(name in {"namespace", "ingress_name"} for _, name in readers.split_variables(log_format))
+def _names_ingress(text: Text) -> bool:
+    return not text.subjects.isdisjoint({Subject.NAMESPACE, Subject.INGRESS})
 
 
 SETTINGS: Final[Mapping[str, Setting]] = MappingProxyType(

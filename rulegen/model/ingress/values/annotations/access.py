@@ -7,17 +7,17 @@ from typing import TYPE_CHECKING, Final
 
 from rulegen.model.ingress.values import readers
 from rulegen.model.ingress.values.annotations.annotation import CLOSE, NO_NAMES, NO_NETWORKS, Annotation
-from rulegen.model.ingress.values.annotations.redirects import SAFE_VARIABLES, redirect
+from rulegen.model.ingress.values.annotations.redirects import plain_redirect
+from rulegen.model.ingress.values.annotations.signin import signin_url
 from rulegen.model.ingress.values.empty import unless_empty
 from rulegen.model.ingress.values.readers import boolean, choice, integer, quoted
+from rulegen.model.ingress.values.texts import IN_URLS, Subject, Text
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-AUTH_VARIABLES: Final = (*SAFE_VARIABLES, "escaped_request_uri", "server_name", "best_http_host", "pass_access_scheme")
-
 _METHOD = choice("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS")
-auth_url: Final = readers.url(*AUTH_VARIABLES)
+auth_url: Final = readers.url(frozenset({Subject.HOST}), IN_URLS)
 _MOST_REQUESTS: Final = 1_000_000
 
 
@@ -75,7 +75,7 @@ AUTH_URL: Final = Annotation(
 )
 AUTH_METHOD: Final = Annotation("auth-method", _METHOD, "HTTP method", CLOSE, default="")
 AUTH_SIGNIN: Final = Annotation(
-    "auth-signin", auth_url, "URL of a redirect that replaces a 401", CLOSE, needs=(AUTH_URL,)
+    "auth-signin", signin_url, "URL of a redirect that replaces a 401", CLOSE, needs=(AUTH_URL,)
 )
 AUTH_SIGNIN_REDIRECT_PARAM: Final = Annotation(
     "auth-signin-redirect-param", readers.header_name, "default `rd`", CLOSE, default="rd"
@@ -96,7 +96,7 @@ AUTH_PROXY_SET_HEADERS: Final = Annotation(
     refers_to="ConfigMap",
 )
 AUTH_REQUEST_REDIRECT: Final = Annotation(
-    "auth-request-redirect", redirect, "path or URL; variables of the request's URL", CLOSE, default=""
+    "auth-request-redirect", plain_redirect, "path or URL; variables of the request's URL", CLOSE, default=Text()
 )
 AUTH_ALWAYS_SET_COOKIE: Final = Annotation("auth-always-set-cookie", boolean, "`true`, `false`", CLOSE, default=False)
 AUTH_CACHE_KEY: Final = Annotation(

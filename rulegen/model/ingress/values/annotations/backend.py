@@ -27,7 +27,7 @@ def _pair(reader: Callable[[str], str]) -> Callable[[str], tuple[str, str] | Non
 def _redirect_part(text: str) -> str:
     if text in {"off", "default"}:
         return text
-    return readers.cookie_path(text) if text.startswith("/") else readers.url()(text).text
+    return readers.cookie_path(text) if text.startswith("/") else readers.url()(text).text.literal or ""
 
 
 def _protocol(text: str) -> str:

@@ -7,22 +7,7 @@ from typing import Final
 from rulegen.model.ingress.values import readers
 from rulegen.model.ingress.values.annotations.annotation import Annotation
 from rulegen.model.ingress.values.readers import boolean, choice, integer, quoted, seconds
-
-HASH_VARIABLES: Final = (
-    "arg_",
-    "args",
-    "binary_remote_addr",
-    "cookie_",
-    "host",
-    "http_",
-    "query_string",
-    "remote_addr",
-    "remote_port",
-    "request_uri",
-    "scheme",
-    "server_name",
-    "uri",
-)
+from rulegen.model.ingress.values.texts import IN_KEYS, Text, read_text
 
 
 def _own_path(text: str) -> str:
@@ -32,11 +17,10 @@ def _own_path(text: str) -> str:
     return readers.cookie_path(text)
 
 
-def _hash_key(text: str) -> str:
-    readers.check_variables(text, HASH_VARIABLES)
+def _hash_key(text: str) -> Text:
     if not readers.re.match(r"[A-Za-z0-9_${}:|.,-]{1,200}\Z", text) or "$" not in text:
         raise ValueError(f"{quoted(text)} is not a key such as $request_uri or $http_x_user")
-    return text
+    return read_text(text, IN_KEYS)
 
 
 LOAD_BALANCE: Final = Annotation(
@@ -46,7 +30,7 @@ LOAD_BALANCE: Final = Annotation(
     default="",
 )
 UPSTREAM_HASH_BY: Final = Annotation(
-    "upstream-hash-by", _hash_key, "text with variables of the request; a consistent hash", default=""
+    "upstream-hash-by", _hash_key, "text with variables of the request; a consistent hash", default=Text()
 )
 AFFINITY: Final = Annotation("affinity", choice("cookie"), "`cookie`", default="")
 AFFINITY_MODE: Final = Annotation(

@@ -7,6 +7,7 @@ from typing import Final
 from rulegen.model.ingress.values import readers
 from rulegen.model.ingress.values.annotations.annotation import CLOSE, Annotation
 from rulegen.model.ingress.values.readers import boolean, choice, integer, quoted
+from rulegen.model.ingress.values.texts import IN_HOSTS, Text, literal, read_text
 
 _ANY_ORIGIN: Final[tuple[str, ...]] = ("*",)
 CORS_METHODS: Final = "GET, PUT, POST, DELETE, PATCH, OPTIONS"
@@ -39,6 +40,22 @@ def _origin(text: str) -> str:
     raise ValueError(f"{quoted(text)} is not an origin such as https://app.example.com:8080 or https://*.example.com")
 
 
+def _vhost(text: str) -> Text:
+    if "$" not in text:
+        return literal(readers.host_and_port(text))
+    if not readers.re.match(r"[A-Za-z0-9._:\[\]${}-]{1,500}\Z", text):
+        raise ValueError(f"{quoted(text)} is not the name of a host")
+    return read_text(text, IN_HOSTS, captures=True)
+
+
+def _prefix(text: str) -> Text:
+    if "$" not in text:
+        return literal(readers.path(text))
+    if not readers.re.match(r"(?!//)[/$][A-Za-z0-9._~!&'()*+,;=:@%/${}-]{0,1000}\Z", text):
+        raise ValueError(f"{quoted(text)} is not a path such as /app/$1")
+    return read_text(text, IN_HOSTS, captures=True)
+
+
 ENABLE_CORS: Final = Annotation("enable-cors", boolean, "`true`, `false`", default=False)
 CORS_ALLOW_ORIGIN: Final = Annotation(
     "cors-allow-origin",
@@ -59,10 +76,16 @@ CUSTOM_HEADERS: Final = Annotation(
     refers_to="ConfigMap",
 )
 UPSTREAM_VHOST: Final = Annotation(
-    "upstream-vhost", readers.host_and_port, "the header Host for the backend", default=""
+    "upstream-vhost",
+    _vhost,
+    "the header Host for the backend; names of hosts, headers, namespace and Service as variables; captures",
+    default=Text(),
 )
 X_FORWARDED_PREFIX: Final = Annotation(
-    "x-forwarded-prefix", readers.path, "path; only together with `rewrite-target`", default=""
+    "x-forwarded-prefix",
+    _prefix,
+    "path, with captures and the same variables; only together with `rewrite-target`",
+    default=Text(),
 )
 CONNECTION_PROXY_HEADER: Final = Annotation(
     "connection-proxy-header",

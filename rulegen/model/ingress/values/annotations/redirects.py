@@ -6,16 +6,36 @@ from typing import Final
 
 from rulegen.model.ingress.values import readers
 from rulegen.model.ingress.values.readers import quoted
+from rulegen.model.ingress.values.texts import IN_URLS, OF_LOCATION, Subject, Text, read_text
 
-SAFE_VARIABLES: Final = ("args", "host", "http_host", "is_args", "query_string", "request_uri", "scheme")
-"""Variables that a redirect may hold: what the client sent as its URL, and nothing that it keeps to itself."""
+IN_REDIRECT_HOSTS: Final = OF_LOCATION - {Subject.INGRESS_PATH} | {
+    Subject.HOST,
+    Subject.HOST_HEADER,
+    Subject.OUTSIDE_HOST,
+    Subject.SERVER_NAME,
+}
+"""What the host of a redirect may have."""
+_SCHEMES: Final = ("$scheme", "${scheme}", "$pass_access_scheme", "${pass_access_scheme}")
+
+_url: Final = readers.url(IN_REDIRECT_HOSTS, IN_URLS, captures=True)
 
 
-def redirect(text: str) -> str:
-    """Return a path of the same host, or an absolute URL."""
+def redirect(text: str) -> Text:
+    """Return a path of the same host, or an absolute URL, whose scheme may be the request's."""
     if text.startswith("/") and not text.startswith("//"):
-        readers.check_variables(text, SAFE_VARIABLES)
         if not readers.re.match(r"[A-Za-z0-9._~:/?#@!&'()*+,;=%${}-]{1,2000}\Z", text):
             raise ValueError(f"{quoted(text)} is not a path such as /new")
-        return text
-    return readers.url(*SAFE_VARIABLES)(text).text
+        return read_text(text, IN_URLS, captures=True)
+    scheme = next((scheme for scheme in _SCHEMES if text.startswith(f"{scheme}://")), "")
+    if not scheme:
+        return _url(text).text
+    read = _url(f"https{text.removeprefix(scheme)}").text
+    return read_text(scheme, IN_URLS).joined(Text(("://",)), read.without("https://"))
+
+
+def plain_redirect(text: str) -> Text:
+    """Return what `redirect` does, for where there is no path of an Ingress."""
+    read = redirect(text)
+    if read.has_captures or not OF_LOCATION.isdisjoint(read.subjects):
+        raise ValueError(f"{quoted(text)}: captures and variables of a location may not be used here")
+    return read

@@ -35,13 +35,13 @@ APP_ROOT: Final = Annotation(
     "app-root", readers.path, "path; requests for `/` are redirected to it with 302", REJECT, default=""
 )
 PERMANENT_REDIRECT: Final = Annotation(
-    "permanent-redirect", redirect, "path or URL; variables of the request's URL", REJECT
+    "permanent-redirect", redirect, "path or URL; variables of the request's URL, captures", REJECT
 )
 PERMANENT_REDIRECT_CODE: Final = Annotation(
     "permanent-redirect-code", integer(300, 308), "300–308, default 301", default=301
 )
 TEMPORAL_REDIRECT: Final = Annotation(
-    "temporal-redirect", redirect, "path or URL; variables of the request's URL", REJECT
+    "temporal-redirect", redirect, "path or URL; variables of the request's URL, captures", REJECT
 )
 TEMPORAL_REDIRECT_CODE: Final = Annotation(
     "temporal-redirect-code", integer(300, 308), "300–308, default 302", default=302

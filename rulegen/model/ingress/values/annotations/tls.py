@@ -6,8 +6,9 @@ from typing import Final
 
 from rulegen.model.ingress.values import readers, regex
 from rulegen.model.ingress.values.annotations.annotation import CLOSE, Annotation
-from rulegen.model.ingress.values.annotations.redirects import redirect
+from rulegen.model.ingress.values.annotations.redirects import plain_redirect
 from rulegen.model.ingress.values.readers import boolean, choice, integer, quoted
+from rulegen.model.ingress.values.texts import Text
 
 
 def _proxy_protocols(text: str) -> str:
@@ -55,10 +56,10 @@ AUTH_TLS_MATCH_CN: Final = Annotation(
 )
 AUTH_TLS_ERROR_PAGE: Final = Annotation(
     "auth-tls-error-page",
-    redirect,
+    plain_redirect,
     "path or URL; variables of the request's URL",
     CLOSE,
-    default="",
+    default=Text(),
     needs=(AUTH_TLS_SECRET,),
 )
 AUTH_TLS_PASS_CERTIFICATE_TO_UPSTREAM: Final = Annotation(

@@ -1,0 +1,61 @@
+"""Where clients are sent to sign in: a URL with a parameter that brings them back."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
+
+from rulegen.model.ingress.values import readers
+from rulegen.model.ingress.values.annotations.redirects import IN_REDIRECT_HOSTS
+from rulegen.model.ingress.values.readers import quoted
+from rulegen.model.ingress.values.texts import IN_URLS, NO_TEXT, Reference, Subject, text_of
+
+if TYPE_CHECKING:
+    from rulegen.model.ingress.values.readers import Url
+    from rulegen.model.ingress.values.texts import Part, Text
+
+_ESCAPED: Final = frozenset({Subject.ESCAPED_REQUEST_URI, Subject.ESCAPED_URL})
+_read: Final = readers.url(IN_REDIRECT_HOSTS, IN_URLS | {Subject.ESCAPED_REQUEST_URI})
+
+
+def signin_url(text: str) -> Url:
+    """Return the URL of a page for signing in; the client's URL stands in it at most once, and escaped in its query.
+
+    A client's URL that is not escaped could add parameters of the client's choice.
+    """
+    url = _read(text)
+    rest = _escaping(url.rest)
+    if sum(isinstance(part, Reference) and part.subject in _ESCAPED for part in rest.parts) > 1:
+        raise ValueError(f"{quoted(text)}: the URL of the request may stand in it once")
+    return url._replace(rest=rest)
+
+
+def _escaping(rest: Text) -> Text:
+    parts: list[Part] = []
+    is_query = False
+    for part in rest.parts:
+        if is_query and part == Reference(Subject.REQUEST_URI):
+            parts.append(Reference(Subject.ESCAPED_REQUEST_URI))
+        else:
+            parts.append(part)
+        is_query = is_query or (isinstance(part, str) and "?" in part)
+    return text_of(parts)
+
+
+def with_way_back(url: Url, parameter: str) -> Text:
+    """Return the URL with a parameter that holds the URL of the request; unless it has one of this name."""
+    rest, fragment = _without_fragment(url.rest)
+    literals = "".join(part if isinstance(part, str) else "x" for part in rest.parts)
+    if any(word.partition("=")[0] == parameter for word in literals.partition("?")[2].split("&")):
+        return url.text
+    sign = "&" if "?" in literals else "?"
+    address = url._replace(rest=rest).text
+    return text_of([*address.parts, f"{sign}{parameter}=", Reference(Subject.ESCAPED_URL), *fragment.parts])
+
+
+def _without_fragment(rest: Text) -> tuple[Text, Text]:
+    """Return what stands before a fragment, and the fragment."""
+    for number, part in enumerate(rest.parts):
+        if isinstance(part, str) and "#" in part:
+            before, sign, fragment = part.partition("#")
+            return text_of([*rest.parts[:number], before]), text_of([sign + fragment, *rest.parts[number + 1 :]])
+    return rest, NO_TEXT
