@@ -120,9 +120,10 @@ class Report:
 class Soak:
     """The node, its API server, its clients, and all that is done to them."""
 
-    def __init__(self, lab: Lab, node: Node, seed: int) -> None:
+    def __init__(self, lab: Lab, node: Node, seed: int, pause_s: float) -> None:
         self.lab, self.node, self.random = lab, node, random.Random(seed)
         self.report = Report()
+        self._pause_s = pause_s
         self._ready = HOSTS
         self._others: dict[int, App] = {}
         self._tokens = 0
@@ -138,8 +139,8 @@ class Soak:
         asked, gate = self.changing, self.lab.node.addresses(4)[0]
         self._asking = {
             # From a pod of its own: two clients of one address that meet at one endpoint would share its ports.
-            "pod to steady, without pause": self.lab["pod-a"].repeat(
-                "TCP", STEADY.cluster_ip(4), PORT, timeout_s=TIMEOUT_S
+            "pod to steady, most often": self.lab["pod-a"].repeat(
+                "TCP", STEADY.cluster_ip(4), PORT, pause_s=self._pause_s / 10, timeout_s=TIMEOUT_S
             ),
             "pod to changing": self._repeat("pod-c", asked.cluster_ip(4)),
             "pod to changing, IPv6": self._repeat("pod-c", asked.cluster_ip(6)),
@@ -150,7 +151,7 @@ class Soak:
         }
 
     def _repeat(self, host: str, address: Address, port: int = PORT) -> Repeating:
-        return self.lab[host].repeat("TCP", address, port, pause_s=PAUSE_S, timeout_s=TIMEOUT_S)
+        return self.lab[host].repeat("TCP", address, port, pause_s=self._pause_s, timeout_s=TIMEOUT_S)
 
     @property
     def changing(self) -> App:
@@ -338,7 +339,7 @@ class Soak:
 
 
 @contextmanager
-def soaked(seed: int) -> Iterator[Soak]:
+def soaked(seed: int, pause_s: float) -> Iterator[Soak]:
     """Give a node to soak, in a lab of its own."""
     with ExitStack() as stack:
         lab = stack.enter_context(build(Namespaces()))
@@ -347,12 +348,14 @@ def soaked(seed: int) -> Iterator[Soak]:
         api.put("nodes", *manifests.nodes())
         # A connection that found no rule is remembered so, and the next from the same port finds none either.
         SYN_SENT.write_text("1")
-        entry = Soak(lab, Node(lab.folder, api), seed)
+        entry = Soak(lab, Node(lab.folder, api), seed, pause_s)
         stack.callback(entry.stop)
         yield entry
 
 
-def soak(seconds: float, life_s: float, *, kill_every_s: float, flush_every_s: float, seed: int) -> Report:
+def soak(
+    seconds: float, life_s: float, *, kill_every_s: float, flush_every_s: float, seed: int, pause_s: float = PAUSE_S
+) -> Report:
     """Soak a node, and return what came of it.
 
     Args:
@@ -361,8 +364,9 @@ def soak(seconds: float, life_s: float, *, kill_every_s: float, flush_every_s: f
         kill_every_s: Between two kills.
         flush_every_s: Between two flushes of all rules.
         seed: Of the dice.
+        pause_s: Between the questions of a client; the one that asks most often takes a tenth of it.
     """
-    with soaked(seed) as entry:
+    with soaked(seed, pause_s) as entry:
         entry.kill()
         entry.await_well()
         entry.ask()

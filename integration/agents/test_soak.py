@@ -13,13 +13,15 @@ from tests.sizes import sized
 
 SECONDS = sized(quick=9.0, usual=9.0, full=60.0)
 LIFE_S = sized(quick=3.0, usual=3.0, full=20.0)
+PAUSE_S = sized(quick=0.04, usual=0.04, full=0.01)
+"""Between the questions of a client."""
 
 pytestmark = pytest.mark.xdist_group("agent")
 
 
 def test_no_request_to_a_healthy_service_fails() -> None:
     try:
-        report = soak(SECONDS, LIFE_S, kill_every_s=SECONDS / 3, flush_every_s=SECONDS / 2, seed=7)
+        report = soak(SECONDS, LIFE_S, kill_every_s=SECONDS / 3, flush_every_s=SECONDS / 2, seed=7, pause_s=PAUSE_S)
     except Unavailable as reason:
         pytest.skip(str(reason))
     reported = json.dumps(asdict(report), indent=2)

@@ -13,8 +13,10 @@ if TYPE_CHECKING:
     from integration.lab.lab import Lab
 
 CHANGES = sized(quick=3, usual=10, full=50)
-PAUSE_S = 0.02
+PAUSE_S = sized(quick=0.05, usual=0.05, full=0.02)
 """Between the questions of all clients but one: they need not fill the machine to meet every change many times."""
+SHORT_S = sized(quick=0.004, usual=0.004, full=0.0)
+"""Between the questions of that one: shorter than the time between two commits of a change."""
 HOSTS: tuple[str, ...] = ("pod-a", "pod-b", "pod-x")
 BYSTANDER = App(name="bystander", number=801, ready=("pod-b",), protocols=("TCP", "UDP"))
 
@@ -37,7 +39,7 @@ def test_changes_of_endpoints_lose_no_connection(lab: Lab, rulegen: Rulegen) -> 
     rulegen.serve((BYSTANDER, changing(HOSTS)))
     app = changing(HOSTS)
     asking = {
-        "a pod by ClusterIP, without pause": lab["pod-c"].repeat("TCP", app.cluster_ip(4), PORT),
+        "a pod by ClusterIP, most often": lab["pod-c"].repeat("TCP", app.cluster_ip(4), PORT, pause_s=SHORT_S),
         "a pod by ClusterIP, IPv6": lab["pod-c"].repeat("TCP", app.cluster_ip(6), PORT, pause_s=PAUSE_S),
         "outside by node port": lab.client.repeat("TCP", lab.node.addresses(4)[0], app.node_port, pause_s=PAUSE_S),
         "outside by balancer, IPv6": lab.client.repeat("TCP", app.lb_ip(6), PORT, pause_s=PAUSE_S),

@@ -31,6 +31,8 @@ pytestmark = pytest.mark.xdist_group("ingress-0")
 SECONDS = sized(quick=5.0, usual=10.0, full=120.0)
 ENDPOINT_CHANGES = max(10, round(SECONDS * 100 / 120))
 INGRESS_CHANGES = max(4, round(SECONDS * 20 / 120))
+PAUSE_S = sized(quick=0.02, usual=0.02, full=0.004)
+"""Between two requests of one of the nine clients."""
 SERVICES = 3
 ENDPOINTS = 3
 
@@ -98,7 +100,9 @@ def loaded(lab: IngressLab, hosts: Iterable[str]) -> Iterator[dict[str, Any]]:
     stop = lab.folder / "stop-load"
     stop.unlink(missing_ok=True)
     collected: dict[str, Any] = {}
-    running = lab.hosts["client"].popen([*PYTHON, str(PROGRAMS / "load.py"), str(stop), spaces.NODE, *hosts])
+    running = lab.hosts["client"].popen(
+        [*PYTHON, str(PROGRAMS / "load.py"), str(stop), spaces.NODE, str(PAUSE_S), *hosts]
+    )
     try:
         yield collected
     finally:

@@ -30,6 +30,8 @@ if TYPE_CHECKING:
 pytestmark = [pytest.mark.variants, pytest.mark.ipvs, pytest.mark.xdist_group("uml-2")]
 
 COUNTED_S = 20
+PAUSE_S = 0.04
+"""Between the questions of a client: in a user-mode Linux, one question costs some milliseconds."""
 
 FEW = settings(
     max_examples=examples(1),
@@ -345,11 +347,11 @@ class TestContinuity:
         app = changing(hosts)
         rulegen.apply(world([app]))
         asking = {
-            "a pod by ClusterIP": lab["pod-c"].repeat("TCP", app.cluster_ip(4), PORT, pause_s=0.01),
-            "a pod by ClusterIP, IPv6": lab["pod-c"].repeat("TCP", app.cluster_ip(6), PORT, pause_s=0.01),
-            "outside by node port": lab.client.repeat("TCP", lab.node.addresses(4)[0], app.node_port, pause_s=0.01),
-            "outside by balancer": lab.client.repeat("TCP", app.lb_ip(4), PORT, pause_s=0.01),
-            "the node by ClusterIP": lab.node.repeat("TCP", app.cluster_ip(4), PORT, pause_s=0.01),
+            "a pod by ClusterIP": lab["pod-c"].repeat("TCP", app.cluster_ip(4), PORT, pause_s=PAUSE_S),
+            "a pod by ClusterIP, IPv6": lab["pod-c"].repeat("TCP", app.cluster_ip(6), PORT, pause_s=PAUSE_S),
+            "outside by node port": lab.client.repeat("TCP", lab.node.addresses(4)[0], app.node_port, pause_s=PAUSE_S),
+            "outside by balancer": lab.client.repeat("TCP", app.lb_ip(4), PORT, pause_s=PAUSE_S),
+            "the node by ClusterIP": lab.node.repeat("TCP", app.cluster_ip(4), PORT, pause_s=PAUSE_S),
         }
         changes: list[tuple[tuple[str, ...], dict[str, Any]]] = [
             (("pod-a", "pod-b"), {}),
@@ -377,11 +379,13 @@ class TestSwitch:
             rulegen.apply(objects)
             before = servers.observe(lab.node)
             asking = {
-                "a pod by ClusterIP": lab["pod-c"].repeat("TCP", app.cluster_ip(4), PORT, pause_s=0.01),
-                "a pod by ClusterIP, IPv6": lab["pod-c"].repeat("TCP", app.cluster_ip(6), PORT, pause_s=0.01),
-                "outside by balancer": lab.client.repeat("TCP", app.lb_ip(4), PORT, pause_s=0.01),
-                "outside by node port": lab.client.repeat("TCP", lab.node.addresses(4)[0], app.node_port, pause_s=0.01),
-                "the node by ClusterIP": lab.node.repeat("TCP", app.cluster_ip(4), PORT, pause_s=0.01),
+                "a pod by ClusterIP": lab["pod-c"].repeat("TCP", app.cluster_ip(4), PORT, pause_s=PAUSE_S),
+                "a pod by ClusterIP, IPv6": lab["pod-c"].repeat("TCP", app.cluster_ip(6), PORT, pause_s=PAUSE_S),
+                "outside by balancer": lab.client.repeat("TCP", app.lb_ip(4), PORT, pause_s=PAUSE_S),
+                "outside by node port": lab.client.repeat(
+                    "TCP", lab.node.addresses(4)[0], app.node_port, pause_s=PAUSE_S
+                ),
+                "the node by ClusterIP": lab.node.repeat("TCP", app.cluster_ip(4), PORT, pause_s=PAUSE_S),
             }
             rulegen.variant = "ipvs"
             planned = rulegen.plan()

@@ -1,9 +1,9 @@
-"""Clients that ask without pause until a file appears, and count what fails. Prints one JSON object at the end.
+"""Clients that ask again and again until a file appears, and count what fails. Prints one JSON object at the end.
 
-Run as `python load.py STOP_FILE ADDRESS HOST=PREFIX...`: each host is asked by three clients, over connections that are
-kept, over a new one each time, and over TLS. An answer is right if it has status 200 and comes from a pod whose address
-begins so. A kept connection that is found closed before a byte of the answer is opened anew and the request sent again,
-as RFC 9112 (9.3.1) has it; such are counted apart.
+Run as `python load.py STOP_FILE ADDRESS PAUSE_S HOST=PREFIX...`: each host is asked by three clients, over connections
+that are kept, over a new one each time, and over TLS. An answer is right if it has status 200 and comes from a pod
+whose address begins so. A kept connection that is found closed before a byte of the answer is opened anew and the
+request sent again, as RFC 9112 (9.3.1) has it; such are counted apart.
 """
 
 from __future__ import annotations
@@ -17,7 +17,6 @@ import time
 from collections import Counter
 from pathlib import Path
 
-_PAUSE_S = 0.004
 _KEPT = 200
 _TIMEOUT_S = 10
 
@@ -31,9 +30,10 @@ class Stale(Exception):  # noqa: N818 - no failure
 class Load:
     """All clients, and what came of their requests."""
 
-    def __init__(self, stop_file: str, address: str) -> None:
+    def __init__(self, stop_file: str, address: str, pause_s: float) -> None:
         self.stop_file = Path(stop_file)
         self.address = address
+        self.pause_s = pause_s
         self.counts: Counter[str] = Counter()
         self.failures: list[dict[str, object]] = []
         self.slowest_s = 0.0
@@ -66,7 +66,7 @@ class Load:
             self.slowest_s = max(self.slowest_s, time.monotonic() - start)
             if kind != "kept" or used % _KEPT == 0:
                 streams = await self._close(streams)
-            await asyncio.sleep(_PAUSE_S)
+            await asyncio.sleep(self.pause_s)
         await self._close(streams)
 
     def _check(self, reported: str, prefix: str) -> None:
@@ -105,9 +105,9 @@ class Load:
         return str(body["address"])
 
 
-async def main(stop_file: str, address: str, hosts: list[str]) -> None:
+async def main(stop_file: str, address: str, pause_s: str, hosts: list[str]) -> None:
     """Run all clients and print what came of it."""
-    load = Load(stop_file, address)
+    load = Load(stop_file, address, float(pause_s))
     start = time.monotonic()
     pairs = [host.split("=") for host in hosts]
     await asyncio.gather(*(load.client(*pair, kind) for pair in pairs for kind in ("kept", "new", "tls")))
@@ -121,4 +121,4 @@ async def main(stop_file: str, address: str, hosts: list[str]) -> None:
 
 
 if __name__ == "__main__":
-    asyncio.run(main(sys.argv[1], sys.argv[2], sys.argv[3:]))
+    asyncio.run(main(*sys.argv[1:4], sys.argv[4:]))
