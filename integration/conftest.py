@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+from collections import defaultdict
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from typing import TYPE_CHECKING, NoReturn
@@ -15,6 +16,8 @@ from integration.lab.containers import Containers
 from integration.lab.lab import Lab, Unavailable, build
 from integration.lab.namespaces import Namespaces
 from integration.uml.outside import pytest_runtest_protocol, pytest_sessionfinish
+from tests.sampling import sample
+from tests.sizes import SIZE, Size
 
 if TYPE_CHECKING:
     from integration.ingress.lab import IngressLab
@@ -35,11 +38,14 @@ def pytest_configure(config: pytest.Config) -> None:
     """Declare the mark that narrows a test to some variants."""
     config.addinivalue_line("markers", "variants(*names): the variants of iptables that a test is about, if not all")
     config.addinivalue_line("markers", "ipvs: a test that is about IPVS too")
+    config.addinivalue_line("markers", "same_rules(n): rules are the same in both variants: n cases for legacy")
 
 
 @pytest.hookimpl(tryfirst=True)  # before xdist reads the groups
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Mark what needs which machine, and keep tests that share a lab on one worker (`--dist loadgroup`)."""
+    if SIZE is not Size.FULL:
+        _leave_out(config, items)
     for item in items:
         if "/integration/" not in item.path.as_posix():
             continue
@@ -50,6 +56,25 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             item.add_marker(pytest.mark.uml)
         if not item.get_closest_marker("xdist_group"):
             item.add_marker(pytest.mark.xdist_group(str(parameters.get("variant", "nft"))))
+
+
+def _leave_out(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Leave out cases for iptables-legacy of tests with the mark `same_rules`: the same ones each time."""
+    left_out: set[str] = set()
+    for number, cases in _legacy_cases(items).items():
+        left_out |= set(cases) - sample(cases, number)
+    config.hook.pytest_deselected(items=[item for item in items if item.nodeid in left_out])
+    items[:] = [item for item in items if item.nodeid not in left_out]
+
+
+def _legacy_cases(items: list[pytest.Item]) -> dict[int, list[str]]:
+    """Return the cases for iptables-legacy of tests with the mark `same_rules`, by the number of its argument."""
+    cases: defaultdict[int, list[str]] = defaultdict(list)
+    for item in items:
+        mark = item.get_closest_marker("same_rules")
+        if mark and isinstance(item, pytest.Function) and item.callspec.params.get("variant") == "legacy":
+            cases[mark.args[0]].append(item.nodeid)
+    return cases
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:

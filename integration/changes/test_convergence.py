@@ -143,6 +143,7 @@ def _counted(text: str) -> list[tuple[str, int]]:
     return counted
 
 
+@pytest.mark.same_rules(3)
 @pytest.mark.parametrize(
     "harm",
     [

@@ -49,6 +49,7 @@ MOMENTS = [
 ]
 
 
+@pytest.mark.same_rules(3)
 @pytest.mark.parametrize(("event", "later_s", "group"), MOMENTS)
 def test_an_apply_after_a_killed_one_completes_it(
     lab: Lab, rulegen: Rulegen, variant: str, *, event: str, later_s: float, group: bool, full: dict[str, Rules]

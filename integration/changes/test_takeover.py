@@ -59,6 +59,7 @@ def _load(lab: Lab, rulegen: Rulegen, folder: Path) -> dict[Family, str]:
     return texts
 
 
+@pytest.mark.same_rules(2)
 @pytest.mark.parametrize("name", WORLDS)
 def test_there_is_nothing_to_change_on_a_node_of_kube_proxy(lab: Lab, rulegen: Rulegen, name: str) -> None:
     folder = PARITY / name

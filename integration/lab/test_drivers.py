@@ -46,6 +46,7 @@ def at(labs: LabMaker, driver: DriverType, variant: Variant, rulegens: dict[tupl
     return rulegens.setdefault((id(lab), variant), Rulegen(lab, variant))
 
 
+@pytest.mark.same_rules(12)
 @pytest.mark.parametrize("flow", FLOWS, ids=str)
 def test_flow(at: Rulegen, flow: Flow, family: Family) -> None:
     at.serve(WORLD)

@@ -226,6 +226,7 @@ def _as_in(table: dict[Row, Served | Turned], flow: Flow) -> Flow:
     return replace(flow, expect=table.get((flow.who, flow.app.name, flow.way), flow.expect))
 
 
+@pytest.mark.same_rules(40)
 @pytest.mark.parametrize("flow", FLOWS, ids=str)
 def test_flow(lab: Lab, rulegen: Rulegen, variant: Variant, flow: Flow, family: Family) -> None:
     """A packet ends where the Service's rules of the API say, seen from both ends."""

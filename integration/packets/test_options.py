@@ -85,6 +85,7 @@ def _in(variant: Variant, flow: Flow) -> Flow:
 
 
 @pytest.mark.ipvs
+@pytest.mark.same_rules(12)
 # In the scope of the module, so that both families of a row come together and share what is applied.
 @pytest.mark.parametrize("row", ROWS, ids=[f"{option}: {flow}" for option, _, flow in ROWS], scope="module")
 def test_option(lab: Lab, rulegen: Rulegen, variant: Variant, row: Row, family: Family) -> None:
@@ -105,6 +106,7 @@ LOOPBACK_ROWS: list[Row] = [
 
 
 @pytest.mark.ipvs
+@pytest.mark.same_rules(2)
 @pytest.mark.parametrize("row", LOOPBACK_ROWS, ids=[f"{option}: {flow}" for option, _, flow in LOOPBACK_ROWS])
 def test_node_ports_on_loopback(lab: Lab, rulegen: Rulegen, variant: Variant, row: Row) -> None:
     """127.0.0.1 answers, or not, as the options say; IPv4 alone has this."""

@@ -7,8 +7,11 @@ import time
 from collections import Counter
 from typing import TYPE_CHECKING
 
+import pytest
+
 from integration.lab.hosts import FAMILIES
 from integration.manifests import PORT, App
+from tests.sizes import sized
 
 if TYPE_CHECKING:
     from integration.blackbox import Rulegen
@@ -32,10 +35,11 @@ def _chosen(lab: Lab, app: App, family: Family, protocol: Transport = "TCP") -> 
     return [lab.client.request(protocol, address, PORT, source=source).name for source in CLIENTS[family]]
 
 
+@pytest.mark.same_rules(1)
 def test_three_endpoints_get_a_third_each(lab: Lab, rulegen: Rulegen, family: Family) -> None:
-    """3000 connections, judged by chi-square: an even choice fails here once in a million runs."""
+    """Many connections, judged by chi-square: an even choice fails here once in a million runs."""
     rulegen.serve(WORLD)
-    count = 3000
+    count = sized(quick=1500, usual=1500, full=3000)
     answers = lab["pod-c"].requests(count, "TCP", EVEN.cluster_ip(family), PORT)
     got = Counter(answer.name for answer in answers)
     assert set(got) == set(THREE)
@@ -44,12 +48,14 @@ def test_three_endpoints_get_a_third_each(lab: Lab, rulegen: Rulegen, family: Fa
     assert math.exp(-chi_square / 2) > 1e-6, dict(got)
 
 
+@pytest.mark.same_rules(1)
 def test_datagrams_of_new_sockets_are_shared_too(lab: Lab, rulegen: Rulegen, family: Family) -> None:
     rulegen.serve(WORLD)
     answers = lab["pod-c"].requests(60, "UDP", EVEN.cluster_ip(family), PORT)
     assert {answer.name for answer in answers} == set(THREE)
 
 
+@pytest.mark.same_rules(1)
 def test_a_client_stays_with_its_endpoint(lab: Lab, rulegen: Rulegen, family: Family) -> None:
     """By whatever address of the Service it comes."""
     rulegen.serve(WORLD)
@@ -85,6 +91,7 @@ def test_affinity_is_renewed_by_each_connection(lab: Lab, rulegen: Rulegen) -> N
         assert {family: _chosen(lab, STICKY, family, "UDP") for family in FAMILIES} == first
 
 
+@pytest.mark.same_rules(1)
 def test_only_clients_of_a_removed_endpoint_move(lab: Lab, rulegen: Rulegen, family: Family) -> None:
     app = App(name="moving", number=204, ready=THREE, type="LoadBalancer", affinity_s=10800)
     rulegen.serve((app,))

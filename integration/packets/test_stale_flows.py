@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+import pytest
+
 from integration.flows import target
 from integration.lab.hosts import FAMILIES
 from integration.manifests import PORT, App, world
@@ -51,6 +53,7 @@ def test_a_flow_moves_when_its_endpoint_goes(lab: Lab, rulegen: Rulegen) -> None
     rulegen.check_converged()
 
 
+@pytest.mark.same_rules(0)
 def test_a_flow_stays_when_another_endpoint_goes(lab: Lab, rulegen: Rulegen) -> None:
     """Also where its own endpoint is not chosen for new flows any more, as long as it serves."""
     rulegen.serve([_app("pod-a"), OTHER])
@@ -60,6 +63,7 @@ def test_a_flow_stays_when_another_endpoint_goes(lab: Lab, rulegen: Rulegen) -> 
         assert _who_answers(lab, POD) == {"pod-a"}
 
 
+@pytest.mark.same_rules(0)
 def test_a_flow_ends_with_the_last_endpoint_and_then_moves(lab: Lab, rulegen: Rulegen) -> None:
     """Down to none and up again: the flow must not stick to what was, nor to the nothing in between."""
     rulegen.serve([_app("pod-a"), OTHER])
@@ -70,6 +74,7 @@ def test_a_flow_ends_with_the_last_endpoint_and_then_moves(lab: Lab, rulegen: Ru
     assert _who_answers(lab, POD) == {"pod-b"}
 
 
+@pytest.mark.same_rules(0)
 def test_a_flow_ends_with_its_service(lab: Lab, rulegen: Rulegen) -> None:
     rulegen.serve([_app("pod-a"), OTHER])
     assert _who_answers(lab, POD, ("client", "node")) == {"pod-a"}
@@ -79,6 +84,7 @@ def test_a_flow_ends_with_its_service(lab: Lab, rulegen: Rulegen) -> None:
         assert _ask(lab, ("client", "node"), family).outcome == "refused"
 
 
+@pytest.mark.same_rules(0)
 def test_a_flow_from_before_the_service_comes_to_it(lab: Lab, rulegen: Rulegen) -> None:
     """A client that was there first is tracked without NAT, and sends on: the new Service must take it."""
     rulegen.serve([OTHER])
@@ -88,6 +94,7 @@ def test_a_flow_from_before_the_service_comes_to_it(lab: Lab, rulegen: Rulegen) 
     assert _who_answers(lab, POD) == {"pod-a"}
 
 
+@pytest.mark.same_rules(0)
 def test_the_plan_tells_which_flows_it_will_end(lab: Lab, rulegen: Rulegen) -> None:
     rulegen.serve([_app("pod-a"), OTHER])
     assert _who_answers(lab, POD) == {"pod-a"}
@@ -98,6 +105,7 @@ def test_the_plan_tells_which_flows_it_will_end(lab: Lab, rulegen: Rulegen) -> N
     assert _who_answers(lab, POD) == {"pod-a"}
 
 
+@pytest.mark.same_rules(0)
 def test_flows_of_others_stay(lab: Lab, rulegen: Rulegen) -> None:
     """A flow that has nothing to do with Services, or is not UDP, is not ours to end."""
     rulegen.serve([_app("pod-a"), OTHER])
