@@ -32,7 +32,7 @@ BE_LIBERAL = "net.netfilter.nf_conntrack_tcp_be_liberal"
 GUARD = "! -s 127.0.0.0/8 -d 127.0.0.0/8 -m conntrack ! --ctstate RELATED,ESTABLISHED,DNAT -j DROP"
 KUBELETS = GUARD.replace(" -m conntrack", ' -m comment --comment "block incoming localnet connections" -m conntrack')
 FEW = settings(
-    max_examples=examples(60), deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large]
+    max_examples=examples(30), deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large]
 )
 
 modes = st.sampled_from(("iptables", "iptables", "ipvs"))

@@ -54,7 +54,7 @@ FOREIGN = {
 FOREIGN_SET = ("cali40", (SetValue("hash:net", "inet"), {"10.0.0.0/8": ""}))
 
 quick = settings(
-    max_examples=examples(100), deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large]
+    max_examples=examples(40), deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large]
 )
 ways = st.sampled_from((("ipvs", False), ("ipvs", False), ("ipvs", True), ("iptables", False)))
 """Modes, and whether with strict semantics."""

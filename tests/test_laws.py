@@ -36,7 +36,7 @@ FOREIGN = (
 )
 
 quick = settings(
-    max_examples=examples(120), deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large]
+    max_examples=examples(50), deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large]
 )
 chunk_sizes = st.sampled_from((None, 3, 400))
 

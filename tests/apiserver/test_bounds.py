@@ -250,6 +250,10 @@ from rulegen.errors import HostError
 from rulegen.apiserver.lists import read_cluster
 from rulegen.apiserver.watch import Watch
 
+def all_failed_twice(errors):
+    failures = [sum(n for (kind, _), n in errors.items() if kind == each) for each in {kind for kind, _ in errors}]
+    return len(failures) >= 5 and min(failures) >= 2  # the kinds that an agent with Ingresses follows
+
 def command(kubeconfig):
     try:
         read_cluster(kubeconfig, ingress=True)
@@ -267,7 +271,9 @@ def run(kubeconfig):
 
     watch = Watch(emit, kubeconfig=kubeconfig, node="a", ingress=True, warn=said.append)
     watch.start()
-    time.sleep(12)
+    end = time.monotonic() + 12
+    while not all_failed_twice(watch.counts().errors) and time.monotonic() < end:
+        time.sleep(0.05)
     print(said, watch.counts().errors)
     watch.stop()
 

@@ -226,7 +226,7 @@ def space(noun: str) -> str:
 
 
 @settings(
-    max_examples=examples(25),
+    max_examples=examples(12),
     deadline=None,
     phases=(Phase.explicit, Phase.generate),  # threads: what fails once need not fail again, so nothing is made smaller
     suppress_health_check=[HealthCheck.too_slow, HealthCheck.function_scoped_fixture],

@@ -11,8 +11,11 @@ from pathlib import Path
 import pytest
 
 from tests.cli.test_plan import HOST
+from tests.sizes import sized
 
 MOST_MB = 512
+FAMILIES = sized(quick=("IPv6",), usual=("IPv6",), full=("IPv4", "IPv6"))
+"""IPv6 takes the most memory, as its addresses are longer; the limits are the same."""
 MEASURED = (
     "import sys\n"
     "from rulegen.cli.main import main\n"
@@ -59,7 +62,7 @@ def slices(family: str, ports: int, endpoints: int) -> list[dict[str, object]]:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("family", ["IPv4", "IPv6"])
+@pytest.mark.parametrize("family", FAMILIES)
 @pytest.mark.parametrize("mode", ["iptables", "ipvs"])
 @pytest.mark.parametrize(
     ("ports", "externals", "endpoints"),

@@ -27,7 +27,7 @@ from tests.test_laws import OPTIONS
 
 MODES = st.sampled_from(("iptables", "ipvs"))
 quick = settings(
-    max_examples=examples(30), deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large]
+    max_examples=examples(20), deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large]
 )
 
 

@@ -90,7 +90,7 @@ def ingresses(draw: st.DrawFn) -> list[k.Ingress]:
     return result
 
 
-laws = settings(max_examples=examples(45), deadline=None, suppress_health_check=[HealthCheck.too_slow])
+laws = settings(max_examples=examples(25), deadline=None, suppress_health_check=[HealthCheck.too_slow])
 
 
 DEFAULT = "secrets/00000000000000000000000000000000.pem"

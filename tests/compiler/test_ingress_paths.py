@@ -178,7 +178,7 @@ def lists(draw: st.DrawFn) -> list[k.Ingress]:
     return result
 
 
-@settings(max_examples=examples(100), deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=examples(50), deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(lists(), st.randoms(use_true_random=False))
 def test_the_same_backend_answers_as_the_api_says(ingresses, chance):
     shuffled = list(ingresses)

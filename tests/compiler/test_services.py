@@ -37,7 +37,7 @@ AGES = st.sampled_from((None, "2026-01-01T00:00:00Z", "2026-02-01T00:00:00Z", "2
 EXTERNAL = (("198.51.100.7",), ("198.51.100.7", "198.51.100.8"), ("fd00:51::7",))
 MODES = st.sampled_from(("iptables", "ipvs"))
 quick = settings(
-    max_examples=examples(50), deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large]
+    max_examples=examples(25), deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large]
 )
 
 

@@ -95,7 +95,7 @@ services = st.integers(1, 60).flatmap(
 )
 
 
-@settings(max_examples=examples(150), deadline=None)
+@settings(max_examples=examples(60), deadline=None)
 @given(services, st.booleans(), st.sampled_from(("", "-m recent", "-m nfacct")), st.data())
 def test_exactly_those_that_are_refused_are_left_out_and_the_others_written_once(kinds, names_lines, lacks, data):
     bad = data.draw(st.sets(st.sampled_from(sorted(kinds)), max_size=3))

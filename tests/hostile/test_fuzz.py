@@ -273,7 +273,7 @@ def test_bytes(content: bytes) -> None:
 
 
 @given(st.text(alphabet="{}[]:,-?&*!|>'\"%@`# \n\ta0<~\\", max_size=80))
-@settings(deadline=None, max_examples=examples(300))
+@settings(deadline=None, max_examples=examples(150))
 def test_punctuation(text: str) -> None:
     assert_sound(text.encode())
     assert_sound(("apiVersion: v1\nkind: Service\nmetadata: " + text).encode())
@@ -289,7 +289,7 @@ def test_structures(value: Any, kind: tuple[str, str]) -> None:
 
 
 @given(mutated())
-@settings(deadline=None, max_examples=examples(200))
+@settings(deadline=None, max_examples=examples(100))
 def test_mutated_objects(objects: list[Any]) -> None:
     as_json = json.dumps({"apiVersion": "v1", "kind": "List", "items": objects}).encode()
     assert_sound(as_json)

@@ -24,7 +24,7 @@ from tests.cli.test_plan import BLOG, HOST
 from tests.sizes import examples
 
 FUZZ = settings(
-    max_examples=examples(100),
+    max_examples=examples(60),
     deadline=None,
     suppress_health_check=[
         HealthCheck.function_scoped_fixture,

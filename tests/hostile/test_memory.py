@@ -132,8 +132,7 @@ CONFIGURATIONS = {
 
 @pytest.mark.slow
 @pytest.mark.timeout(600)
-@pytest.mark.parametrize("option", ["--config", "--host"])
-@pytest.mark.parametrize("name", [*CONFIGURATIONS])
+@pytest.mark.parametrize(("name", "option"), [*((name, "--config") for name in CONFIGURATIONS), ("values", "--host")])
 def test_a_configuration_of_50_megabytes_is_not_read(tmp_path, name, option):
     (tmp_path / "blog.yaml").write_text(BLOG + NODE)
     (tmp_path / "host").write_text(HOST)

@@ -47,7 +47,7 @@ WORLDS = [
     for world in worlds(*(f"ipvs/{name}" for name in FILES), "objects.yaml")
     if told_of(world).get("kind") != "ambiguous"
 ]
-MOST = sized(quick=1, usual=12, full=100)
+MOST = sized(quick=1, usual=5, full=100)
 NODE_PORTS = "KUBE-NODE-PORT-TCP"
 
 

@@ -25,7 +25,7 @@ DUMPS = {Family.IPV4: "iptables.save", Family.IPV6: "ip6tables.save"}
 WORLDS = worlds(*DUMPS.values(), "objects.yaml")
 LEGACY = worlds(*(f"legacy/{name}" for name in DUMPS.values()), "objects.yaml")
 DEFINITE = [world for world in WORLDS if not (world / "variants").exists()]
-MOST_MUTATIONS = sized(quick=2, usual=25, full=250)
+MOST_MUTATIONS = sized(quick=2, usual=10, full=250)
 
 
 def name_of(world: Path) -> str:

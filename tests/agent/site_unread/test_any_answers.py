@@ -34,7 +34,7 @@ STEPS = st.lists(
 )
 
 
-@settings(max_examples=examples(25), deadline=None)
+@settings(max_examples=examples(12), deadline=None)
 @given(STEPS)
 def test_whatever_the_api_server_says_or_not_nothing_that_is_shut_opens(steps):
     """And once it answers, all is as if it had always answered."""
