@@ -52,6 +52,13 @@ PROTECTING = [
     "proxy_set_header X-Webauth-User $remote_user;",
     'proxy_set_header X-Forwarded-User "";',
     "more_clear_input_headers X-User;",
+    "more_set_input_headers 'X-User: $remote_user';",
+    "more_set_input_headers 'X-User:';",
+    "location = /robots.txt { proxy_pass http://a; }",
+    "location /robots.txt.bak { return 200; }",
+    "location = /metrics { return 200; }",
+    "if ($request_method = OPTIONS) { return 204; deny all; }",
+    "limit_rate 10k;",
     "rewrite ^/admin /denied break;",
     "access_by_lua_block { ngx.exit(403) }",
     "a_directive_of_tomorrow on;",
@@ -81,6 +88,10 @@ HARMLESS = [
     "if ($http_origin) { add_header X-A b; }",
     "if ($request_method = 'OPTIONS') { add_header Access-Control-Allow-Origin '*'; return 204; }",
     "set $a 1;\nsub_filter a b;",
+    "more_set_input_headers 'X-A: b';",
+    "location = /robots.txt {\n  add_header Content-Type text/plain;\n  return 200 'User-agent: *';\n}",
+    "error_page 404 /404.html;",
+    "proxy_cache a; proxy_cache_valid 200 1m;",
 ]
 
 

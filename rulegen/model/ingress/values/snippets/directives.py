@@ -38,7 +38,7 @@ _LIMITS: Final = "limit-rps, limit-rpm or limit-connections"
 PROTECTING: Final = _doing(
     ("deny", "refuses addresses", "denylist-source-range"),
     ("allow", "admits addresses", "whitelist-source-range"),
-    ("return", "answers instead of the backend", "permanent-redirect or temporal-redirect for redirects"),
+    ("return", "answers instead of the backend", "for redirects: permanent-redirect, force-ssl-redirect"),
     ("rewrite", "changes the path that the backend sees", "rewrite-target or permanent-redirect"),
     ("auth_basic auth_basic_user_file", "requires a password", "auth-type and auth-secret"),
     ("auth_request auth_request_set", "asks an auth server", "auth-url and auth-response-headers"),
@@ -55,7 +55,8 @@ PROTECTING: Final = _doing(
     ("proxy_ssl_verify proxy_ssl_trusted_certificate", "verifies the backend", "proxy-ssl-verify, proxy-ssl-secret"),
     ("real_ip_header set_real_ip_from real_ip_recursive", "decides which address a client has", ""),
     ("modsecurity modsecurity_rules modsecurity_rules_file", "inspects requests", ""),
-    ("error_page", "replaces answers", "custom-http-errors"),
+    ("limit_rate limit_rate_after", "limits the rate of answers", "limit-rate, limit-rate-after"),
+    ("fastcgi_param", "sets a parameter of FastCGI", "fastcgi-params-configmap"),
     ("try_files root alias", "serves other content than the backend's", ""),
     ("proxy_pass grpc_pass fastcgi_pass", "sends requests to another backend", ""),
     ("secure_link secure_link_secret secure_link_md5", "requires signed links", ""),
@@ -106,6 +107,16 @@ HARMLESS: Final = _named(
     ("server_tokens http2_push http2_push_preload http2_max_concurrent_streams", ""),
     ("ssl_session_timeout ssl_session_cache ssl_session_tickets ssl_buffer_size ssl_stapling", ""),
     ("ssl_prefer_server_ciphers", "ssl-prefer-server-ciphers"),
+    ("error_page proxy_intercept_errors recursive_error_pages", "custom-http-errors"),
+    ("proxy_ssl_server_name", "proxy-ssl-server-name"),
+    ("proxy_ssl_name", "proxy-ssl-name"),
+    ("proxy_ssl_session_reuse merge_slashes", ""),
+    ("underscores_in_headers", "enable-underscores-in-headers of the ConfigMap"),
+    ("ignore_invalid_headers", "ignore-invalid-headers of the ConfigMap"),
+    ("more_set_input_headers", "proxy-set-headers of the ConfigMap"),
+    ("proxy_cache proxy_cache_valid proxy_cache_key proxy_cache_bypass proxy_no_cache proxy_cache_use_stale", ""),
+    ("proxy_cache_lock proxy_cache_lock_timeout proxy_cache_lock_age proxy_cache_methods proxy_cache_min_uses", ""),
+    ("proxy_cache_revalidate proxy_cache_background_update", ""),
     ("set break", ""),
     ("opentelemetry opentelemetry_operation_name opentelemetry_propagate opentracing", ""),
     *_TUNING,
@@ -124,7 +135,16 @@ OF_AUTH_SUBREQUESTS: Final = _named(*_TUNING)
 """Directives without which an auth server is asked the same."""
 
 _CLEARED_SAFELY: Final = frozenset({"accept-encoding", "connection", "upgrade", "origin", "referer", "range", "te"})
-_PROOFS: Final = ("$remote_user", "$ssl_client_", "$auth_", "$upstream_http_", "$jwt_", "${remote_user")
+_PROOFS: Final = (
+    "$remote_user",
+    "$ssl_client_",
+    "$auth_",
+    "$upstream_http_",
+    "$jwt_",
+    "${remote_user",
+    "${ssl_client_",
+    "${auth_",
+)
 
 
 def says_who(name: str, words: Iterable[str]) -> bool:
@@ -133,8 +153,15 @@ def says_who(name: str, words: Iterable[str]) -> bool:
     Without it, a client could send the header itself. So it is with a header that is cleared, unless it is one that
     no backend takes for a proof.
     """
+    words = tuple(words)
+    if name == "more_set_input_headers":
+        return any(word.rstrip().endswith(":") or _is_proof(word) for word in words)
     if name not in {"proxy_set_header", "grpc_set_header"}:
         return False
     header, *values = [*words, ""]
     value = "".join(values)
-    return (not value and header.lower() not in _CLEARED_SAFELY) or any(proof in value for proof in _PROOFS)
+    return (not value and header.lower() not in _CLEARED_SAFELY) or _is_proof(value)
+
+
+def _is_proof(value: str) -> bool:
+    return any(proof in value for proof in _PROOFS)

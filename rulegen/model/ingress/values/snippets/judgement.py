@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
 _SHOWN: Final = 3
+_FILES: Final = (("return", ("200",)), ("return", ("204",)), ("return", ("404",)))
 _PREFLIGHTS: Final = (("return", ("200",)), ("return", ("204",)))
 _WORDS: Final = 40
 """Characters of a directive that a message shows."""
@@ -94,9 +95,10 @@ def _protecting(
         name = directive.name
         if place is SnippetPlace.AUTH:
             if name not in OF_AUTH_SUBREQUESTS or directive.block is not None:
-                yield Finding(directive, inside, KnownDirective("changes what the auth server is asked"))
+                instead = "auth-proxy-set-headers" if name == "proxy_set_header" else ""
+                yield Finding(directive, inside, KnownDirective("changes what the auth server is asked", instead))
         elif name in {"location", "if"} and directive.block is not None and place is not SnippetPlace.HTTP:
-            if _answers_preflights(directive):
+            if _answers_preflights(directive) or _answers_robots(directive):
                 continue
             within = list(_protecting(directive.block, place, (name, *directive.words)))
             yield from within
@@ -122,6 +124,19 @@ def _answers_preflights(directive: SnippetDirective) -> bool:
         and condition in {"$request_method=OPTIONS", "$request_method~*OPTIONS"}
         and all(
             inner.block is None and (inner.name in HARMLESS or inner[:2] in _PREFLIGHTS)
+            for inner in directive.block or ()
+        )
+    )
+
+
+def _answers_robots(directive: SnippetDirective) -> bool:
+    """Whether a location answers a file that says nothing but what crawlers and browsers ask of every host."""
+    path = directive.words[1:] if directive.words[:1] == ("=",) else directive.words
+    return (
+        directive.name == "location"
+        and path in {("/robots.txt",), ("/favicon.ico",)}
+        and all(
+            inner.block is None and (inner.name in HARMLESS or (inner.name, inner.words[:1]) in _FILES)
             for inner in directive.block or ()
         )
     )
