@@ -213,9 +213,9 @@ use-http2 use-proxy-protocol variables-hash-bucket-size whitelist-source-range w
 worker-shutdown-timeout
 """
 SETTINGS = tuple(_SETTINGS.split())
-# What keeps somebody out, and may close the door for everybody: where it cannot be read, nothing is applied at all.
+# What keeps somebody out, and closes all Ingresses where it cannot be used.
 _GUARDS = re.compile(
-    r"use-proxy-protocol|whitelist-source-range|denylist-source-range|block-.*|.*real-ip.*|global-auth-url"
+    r"use-proxy-protocol|whitelist-source-range|denylist-source-range|block-.*|.*real-ip.*|global-auth-url|.*-snippet"
 )
 
 
