@@ -1,1 +1,1 @@
-"""What `rulegen doctor` looks at: one file for each subject."""
+"""The checks of `rulegen doctor`: one file for each subject."""

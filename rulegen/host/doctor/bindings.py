@@ -1,10 +1,9 @@
 """python-iptables: a second opinion on sample rules, and the counters of a live legacy chain.
 
-It is optional, slow to load, and drives C libraries that may crash, so it runs in a process of its own:
-`python -m rulegen.host.doctor.bindings`, which prints one JSON document. It sees the legacy variant only.
-
-Its `easy.test_rule` says True to any rule, since it passes over what it does not understand; so here a rule is built
-and read back, and what got lost on the way was rejected.
+It is optional, slow to load, and drives C libraries that may crash, so it runs in a process of its own: `python -m
+rulegen.host.doctor.bindings`, which prints one JSON document. It supports the legacy variant only. Its `easy.test_rule`
+returns True for any rule, because it ignores parts that it does not understand. So each rule is built and read back
+here; a missing part was rejected.
 """
 
 from __future__ import annotations
@@ -28,7 +27,7 @@ if TYPE_CHECKING:
     from rulegen.host.doctor.patient import HostProbe
 
 CHAIN: Final = "KUBE-POSTROUTING"
-"""The chain whose counters are shown: few rules, and all packets pass it."""
+"""The chain whose counters are shown: it has few rules, and all packets pass it."""
 
 SAMPLES: Final[tuple[dict[str, Any], ...]] = (
     {"statistic": {"mode": "random", "probability": "0.5"}, "target": "ACCEPT"},
@@ -45,19 +44,19 @@ SAMPLES: Final[tuple[dict[str, Any], ...]] = (
         "target": {"MARK": {"set-xmark": "0x1/0x1"}},
     },
 )
-"""Rules of the kinds that we write, as `iptc.easy` spells them."""
+"""Samples of the rules that rulegen writes, in the format of `iptc.easy`."""
 
 _TOPIC: Final = "python-iptables"
 _TIMEOUT_S: Final = 20.0
 
 
 def check_bindings(patient: HostProbe) -> Iterator[Finding]:
-    """Tell what python-iptables makes of sample rules, and what a live legacy chain has counted."""
+    """Yield findings about sample rules in python-iptables, and the counters of a live legacy chain."""
     if find_spec("iptc") is None:
         yield Finding(Level.INFO, _TOPIC, "not installed; it is optional (pip install 'rulegen[iptc]')")
         return
     try:
-        # trying rules loads all legacy tables, which stay: so not in the host's own namespace
+        # a test of rules loads all legacy tables, which stay loaded: not in the namespace of the host
         refused = in_throwaway_namespace(lambda: _ask(patient.run, "samples"))["refused"]
     except HostError as error:
         yield Finding(Level.INFO, _TOPIC, f"cannot test rules: {error.message}", error.hint)
@@ -67,10 +66,10 @@ def check_bindings(patient: HostProbe) -> Iterator[Finding]:
 
 
 def _judged(lost: list[str], version: str) -> Finding:
-    """Return what the samples say; parts that get lost say something of python-iptables, not of the host.
+    """Return the findings about samples; a missing part concerns python-iptables, not the host.
 
-    It copies the C structures of one release of libxtables and reads those of another wrongly. Whether the kernel takes
-    such rules is tried with the tools themselves (topic `kernel`).
+    It has a copy of the C structures of one release of libxtables, and misreads those of others. Whether the kernel
+    accepts such rules is tested with the tools themselves (topic `kernel`).
     """
     if not lost:
         return Finding(Level.OK, _TOPIC, f"accepts all {len(SAMPLES)} sample rules")
@@ -100,7 +99,7 @@ def _counters(patient: HostProbe) -> Iterator[Finding]:
     except OSError as error:
         yield Finding(Level.INFO, _TOPIC, f"cannot find out whether legacy tables are in use: {error.strerror}")
         return
-    if "nat" not in tables:  # asking would load it
+    if "nat" not in tables:  # a request would load the table
         yield Finding(Level.INFO, _TOPIC, "the legacy table nat is not in use, so there are no counters")
         return
     try:
@@ -117,10 +116,10 @@ def _counters(patient: HostProbe) -> Iterator[Finding]:
 
 
 def _ask(run: Runner, question: str) -> Any:
-    """Return the answer of the other process.
+    """Return the answer of the separate process.
 
     Raises:
-        HostError: It failed, or crashed.
+        HostError: The process failed or crashed.
     """
     ended = run(Command((sys.executable, "-m", __name__, question), timeout_s=_TIMEOUT_S))
     try:
@@ -131,7 +130,7 @@ def _ask(run: Runner, question: str) -> Any:
 
 
 def _lost(easy: Any, sample: dict[str, Any]) -> list[str]:
-    """Return the parts of a sample that do not come back when it is built and read."""
+    """Return the parts of a sample that are missing after it was built and read back."""
     back = easy.decode_iptc_rule(easy.encode_iptc_rule(dict(sample)))
     lost: list[str] = []
     for name, value in sample.items():

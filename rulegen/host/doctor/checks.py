@@ -1,7 +1,7 @@
-"""What this host offers, and what is wrong with it.
+"""The list of checks of this host.
 
-Looking changes nothing (at most, the kernel loads a module that a tried rule requests), and never fails: a check that
-cannot be made is a finding too.
+Checks change nothing, except that the kernel may load a module for a tested rule. They never fail: a check that cannot
+be made is a finding too.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ CHECKS: Final[tuple[tuple[str, Callable[[HostProbe], Iterator[Finding]]], ...]] 
     ("ports", check_ports),
     ("python-iptables", check_bindings),
 )
-"""Each check, with the topic of what keeps it from being made."""
+"""Each check, with the topic of the finding if it cannot be made."""
 
 
 def examine(
@@ -60,10 +60,10 @@ def examine(
     """Return all findings about this host, in the order of the checks. Never raises; needs no privilege to run.
 
     Args:
-        run: What runs the tools.
-        forced: The variant of iptables that was demanded, if one was.
+        run: Runs the tools.
+        forced: The iptables variant that an option selects, if any.
         node_ports: First and last node port of the cluster.
-        options: What plan, apply and run would be given; None for nothing.
+        options: The options that plan, apply and run would get; None without any.
         engine_tools: The tools that ingress engines need.
     """
     patient = HostProbe(run, forced, node_ports, options or Options(), engine_tools)

@@ -28,7 +28,7 @@ _EXTERNAL: Final = re.compile(
 
 
 def check_external_addresses(patient: HostProbe) -> Iterator[Finding]:
-    """Tell which Services' rules take a gateway of this node or a metadata server, and what IPVS binds of them.
+    """Yield findings about Services whose rules or bound addresses include a gateway or a metadata server.
 
     Raises:
         HostError: The routes or interfaces cannot be read.

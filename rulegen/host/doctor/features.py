@@ -1,4 +1,4 @@
-"""What the kernel can do: each kind of rule that we write, tried in a namespace that is thrown away."""
+"""Kernel features: tests each kind of rule that rulegen writes in a temporary network namespace."""
 
 from __future__ import annotations
 
@@ -39,14 +39,14 @@ SAMPLES: Final[Mapping[str, str]] = {
     "REJECT": "*filter\n-A FORWARD -j REJECT\nCOMMIT\n",
     "nfacct": "*filter\n-A FORWARD -m nfacct --nfacct-name ct_state_invalid_dropped_pkts -j DROP\nCOMMIT\n",
 }
-"""A rule for each match and target of ours, in a chain where we use it."""
+"""One rule for each match and target that rulegen uses, with the chain."""
 
 _ADDRESS: Final = {Family.IPV4: "192.0.2.1", Family.IPV6: "[2001:db8::1]"}
 _OPTIONAL: Final = frozenset({"nfacct", "sctp", "MASQUERADE --random-fully"})
 
 
 def check_features(patient: HostProbe) -> Iterator[Finding]:
-    """Try all kinds of rules, in each variant that is installed."""
+    """Yield findings about all kinds of rules, in each installed variant."""
     topic = "kernel"
     try:
         refusals = in_throwaway_namespace(lambda: _try_all(patient.run))
@@ -67,7 +67,7 @@ def check_features(patient: HostProbe) -> Iterator[Finding]:
 
 
 def _try_all(run: Runner) -> dict[tuple[Variant, Family], dict[str, str]]:
-    """Return, for each variant and family that is installed, the samples that were rejected, with the reason."""
+    """Return the rejected samples with the reason, for each installed variant and family."""
     refusals: dict[tuple[Variant, Family], dict[str, str]] = {}
     has_counters = bool(nfacct.supported())
     if has_counters:
@@ -75,7 +75,7 @@ def _try_all(run: Runner) -> dict[tuple[Variant, Family], dict[str, str]]:
     with tempfile.TemporaryDirectory(prefix="rulegen-doctor-") as folder:
 
         def apart(command: Command) -> Completed:
-            """Keep out of the way of those who write the host's own rules."""
+            """Use a lock file of our own, so that writers of the host's rules do not wait."""
             lock = {"XTABLES_LOCKFILE": str(Path(folder) / "lock")}
             return run(replace(command, environment={**command.environment, **lock}))
 
@@ -89,7 +89,7 @@ def _try_all(run: Runner) -> dict[tuple[Variant, Family], dict[str, str]]:
 
 
 def _refused(run: Runner, variant: Variant, family: Family, *, has_counters: bool) -> dict[str, str]:
-    """Return the samples that are rejected. All at once first: on most hosts that is all there is to do.
+    """Return the rejected samples. All are tested in one call first, which is enough on most hosts.
 
     Raises:
         MissingToolError: The variant is not installed.

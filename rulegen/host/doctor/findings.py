@@ -1,4 +1,4 @@
-"""Findings: what was looked at on a host and how it is, and showing that to people and machines."""
+"""Findings about a host, and their text and JSON form."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ SCHEMA_VERSION: Final = 1
 
 
 class Level(enum.StrEnum):
-    """How much a finding matters."""
+    """The severity of a finding."""
 
     OK = "ok"
     INFO = "info"
@@ -25,13 +25,13 @@ class Level(enum.StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """One thing that was found.
+    """One finding.
 
     Attributes:
-        level: `fail` is what keeps Services from working here.
-        topic: What it is about: `tools`, `variant`, `sysctls` and so on.
-        message: What is so, in one line.
-        hint: What to do about it; empty if nothing need be done.
+        level: `fail` means that Services cannot work here.
+        topic: The subject, such as `tools`, `variant` or `sysctls`.
+        message: The fact, in one line.
+        hint: The next step; empty if none is needed.
     """
 
     level: Level
@@ -95,7 +95,7 @@ def _count(findings: Iterable[Finding], level: Level) -> int:
 
 
 def _line(text: str) -> str:
-    """Return a text of any length on one line: names of processes, interfaces and files stand in it."""
+    """Return a text on one line in printable characters; it may contain names that other programs choose."""
     return printable(text, len(text))
 
 

@@ -1,4 +1,4 @@
-"""Ports and programs that get in our way: another proxy, a taken port, a range that others draw from."""
+"""Conflicting programs: another proxy, a port in use, and a range of local ports that overlaps node ports."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ _SHOWN: Final = 5
 
 
 def check_ports(patient: HostProbe) -> Iterator[Finding]:
-    """Tell who listens where we, or a node port, would."""
+    """Yield findings about programs that listen on ports of rulegen or on node ports."""
     listening = _listening()
     first, last = patient.node_ports
     interesting = {port: inode for port, inode in listening.items() if port in _PORTS or first <= port <= last}
@@ -49,7 +49,7 @@ def check_ports(patient: HostProbe) -> Iterator[Finding]:
 
 
 def check_other_proxies(_patient: HostProbe) -> Iterator[Finding]:
-    """Tell whether a kube-proxy is at work here: it and we would undo each other's changes."""
+    """Yield a finding if kube-proxy runs here: it and rulegen would undo each other's changes."""
     running = [pid for pid in _processes() if _name(pid) == "kube-proxy"]
     if running:
         pids = ", ".join(map(str, running))
@@ -97,7 +97,7 @@ def _covers(reserved: str, overlap: tuple[int, int]) -> bool:
 
 
 def _listening() -> dict[int, str]:
-    """Return the TCP ports that are listened on in this network namespace, with the inode of one socket each."""
+    """Return the TCP ports with a listener in this network namespace, each with the inode of one socket."""
     sockets: dict[int, str] = {}
     for name in ("tcp", "tcp6"):
         path = Path("/proc/thread-self/net") / name
@@ -111,7 +111,7 @@ def _listening() -> dict[int, str]:
 
 
 def _owners(inodes: set[str]) -> dict[str, str]:
-    """Return who holds sockets, by inode, of the processes that we may look into."""
+    """Return the processes that have these sockets, by inode; only those that this user may inspect."""
     owners: dict[str, str] = {}
     for pid in _processes():
         try:
@@ -120,7 +120,7 @@ def _owners(inodes: set[str]) -> dict[str, str]:
                 if target and target["inode"] in inodes:
                     owners.setdefault(target["inode"], f"{_name(pid)} (process {pid})")
         except OSError:
-            continue  # it ended, or is another's
+            continue  # the process has ended, or belongs to another user
     return owners
 
 

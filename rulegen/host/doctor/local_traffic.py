@@ -1,4 +1,4 @@
-"""Whether traffic of pods is told from other traffic: by the configuration, and by the rules that are here now."""
+"""Whether the configuration, and the present rules, can recognise the traffic of local Pods."""
 
 from __future__ import annotations
 
@@ -29,11 +29,11 @@ _MARKS: Final = re.compile(
 
 
 def check_local_traffic(patient: HostProbe) -> Iterator[Finding]:
-    """Tell whether plan, apply and run would recognise traffic of pods, and whether the rules here do."""
+    """Yield findings: whether plan, apply and run would recognise traffic of Pods, and whether present rules do."""
     yield _configured(patient.options)
     for (variant, family), text in patient.rules.items():
         if isinstance(text, HostError):
-            continue  # told among the rules
+            continue  # reported by the checks of rules
         lines = text.splitlines()
         if not any(map(_TO_CLUSTER_IP.match, lines)):
             continue
@@ -50,7 +50,7 @@ def check_local_traffic(patient: HostProbe) -> Iterator[Finding]:
 
 
 def _configured(options: Options) -> Finding:
-    """Return what the options that doctor was given say of pods' traffic."""
+    """Return the finding about the options that doctor got."""
     match options.detect_local_mode:
         case DetectLocalMode.CLUSTER_CIDR if not options.cluster_cidrs:
             return Finding(

@@ -1,4 +1,4 @@
-"""The host under examination: what several checks look at, looked at once."""
+"""The examined host: facts that several checks need, read once."""
 
 from __future__ import annotations
 
@@ -24,13 +24,13 @@ if TYPE_CHECKING:
 
 @dataclass
 class HostProbe:
-    """What is asked of the host, and with which choices.
+    """The host, with the options of the examination.
 
     Attributes:
-        run: What runs tools on it.
-        forced: The variant that was demanded, if one was.
+        run: Runs tools on the host.
+        forced: The iptables variant that an option selects, if any.
         node_ports: First and last node port.
-        options: What plan, apply and run would be given.
+        options: The options that plan, apply and run would get.
         engine_tools: The tools that ingress engines need.
     """
 
@@ -42,7 +42,7 @@ class HostProbe:
 
     @cached_property
     def sysctls(self) -> Mapping[str, str]:
-        """The settings that can be read."""
+        """The readable kernel parameters."""
         return sysctl.read_all(SYSCTLS)
 
     @cached_property
@@ -50,13 +50,13 @@ class HostProbe:
         """The interfaces.
 
         Raises:
-            HostError: They cannot be read.
+            HostError: The interfaces cannot be read.
         """
         return interfaces()
 
     @cached_property
     def rules(self) -> Mapping[tuple[Variant, Family], str | HostError]:
-        """The live rules of each variant and family, or why they cannot be read."""
+        """The live rules of each variant and family, or the reason why they cannot be read."""
         rulesets: dict[tuple[Variant, Family], str | HostError] = {}
         for variant in Variant:
             for family in Family:

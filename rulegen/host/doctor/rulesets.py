@@ -1,4 +1,4 @@
-"""Live rules: those of both variants at once, and what proxies before us have left behind."""
+"""Live rules of both iptables variants, and leftovers of other proxies."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ _SET_NAME: Final = re.compile(r"KUBE-\S+")
 
 
 def check_both_variants(patient: HostProbe) -> Iterator[Finding]:
-    """Tell how many rules each variant holds, and warn where both act."""
+    """Yield the number of rules of each variant, and a warning if both have rules."""
     topic = "rules"
     ruled: dict[Variant, int] = {}
     services: dict[Variant, int] = {}
@@ -66,7 +66,7 @@ def check_both_variants(patient: HostProbe) -> Iterator[Finding]:
 
 
 def check_leftovers(patient: HostProbe) -> Iterator[Finding]:
-    """Tell what other versions and modes of kube-proxy have left behind."""
+    """Yield findings about objects of other versions and modes of kube-proxy."""
     for variant in Variant:
         chains = patient.chains(variant)
         yield from _old_chains(variant, chains)
@@ -135,7 +135,7 @@ def _ipvs(patient: HostProbe) -> Iterator[Finding]:
     try:
         servers = read_kernel_text("/proc/thread-self/net/ip_vs").splitlines()
     except OSError:
-        return  # no ip_vs in this kernel, or not for our eyes
+        return  # the kernel has no ip_vs, or access is not permitted
     count = sum(line.startswith(("TCP", "UDP", "SCTP")) for line in servers)
     if count:
         yield Finding(Level.WARN, "leftovers", f"{count} IPVS virtual servers", hint)

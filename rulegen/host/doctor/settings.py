@@ -1,4 +1,4 @@
-"""Settings of the kernel: what must be on, what gets in the way, what is about to run out."""
+"""Kernel parameters: required values, conflicting values, and limits that are nearly reached."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ _A_DEVICE: Final = LinkCommand(AddressVerb.CREATE, "kube-ipvs0")
 
 
 def check_settings(patient: HostProbe) -> Iterator[Finding]:
-    """Tell which settings matter here, and how they are."""
+    """Yield findings about the kernel parameters that matter for Services."""
     yield from _forwarding(patient)
     yield from _bridges(patient)
     yield from _odd_settings(patient)
@@ -35,7 +35,7 @@ def check_settings(patient: HostProbe) -> Iterator[Finding]:
 
 
 def check_modules(patient: HostProbe) -> Iterator[Finding]:
-    """Tell what the kernel has for the IPVS mode."""
+    """Yield findings about the kernel's support for ipvs mode."""
     topic = "modules"
     yield _ip_vs(patient)
     known = servers.schedulers()
@@ -44,7 +44,7 @@ def check_modules(patient: HostProbe) -> Iterator[Finding]:
     try:
         ended = patient.run(Command(("ipset", "list", "-n")))
     except MissingToolError:
-        pass  # told among the tools
+        pass  # reported by the checks of tools
     else:
         if ended.code == 0:
             yield Finding(Level.OK, topic, "ip_set is available, for the IPVS mode")

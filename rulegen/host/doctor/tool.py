@@ -9,7 +9,7 @@ if TYPE_CHECKING:
 
 
 class Tool(NamedTuple):
-    """A tool, how it tells its version, and what it is for."""
+    """A tool, its version option, and its purpose."""
 
     name: str
     question: str

@@ -1,4 +1,4 @@
-"""Who we are and what is installed."""
+"""Rights of this process, and installed tools."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ TOOLS: Final = (
 
 
 def check_privileges(_patient: HostProbe) -> Iterator[Finding]:
-    """Tell whether we may do what must be done."""
+    """Yield findings about missing rights."""
     status = read_kernel_text("/proc/thread-self/status")
     effective = int(next(line for line in status.splitlines() if line.startswith("CapEff:")).split()[1], 16)
     missing = [name for bit, name in _CAPABILITIES.items() if not effective >> bit & 1]
@@ -58,7 +58,7 @@ def check_privileges(_patient: HostProbe) -> Iterator[Finding]:
 
 
 def check_tools(patient: HostProbe) -> Iterator[Finding]:
-    """Tell which tools are there, and their versions."""
+    """Yield findings about installed and missing tools, with their versions."""
     for tool in (*TOOLS, *patient.engine_tools):
         try:
             ended = patient.run(Command((tool.name, tool.question), timeout_s=10.0))
@@ -70,8 +70,8 @@ def check_tools(patient: HostProbe) -> Iterator[Finding]:
             hint = f"install the package {package_of(tool.name)}" if tool.missing is Level.WARN else ""
             yield Finding(tool.missing, "tools", f"{tool.name} is not installed ({tool.purpose})", hint)
             continue
-        said = ended.stdout or ended.stderr  # nginx answers on stderr
-        match = _VERSION.search(said) if ended.code == 0 else None  # ipvsadm tells nothing where there is no ip_vs
+        said = ended.stdout or ended.stderr  # nginx prints its version on stderr
+        match = _VERSION.search(said) if ended.code == 0 else None  # ipvsadm prints nothing without ip_vs
         version = match["version"] if match else "version unknown"
         if "tables" in tool.name and knows_random_fully(said) is False:
             yield Finding(
@@ -86,7 +86,7 @@ def check_tools(patient: HostProbe) -> Iterator[Finding]:
 
 
 def check_variant(patient: HostProbe) -> Iterator[Finding]:
-    """Tell which iptables is used here, and why."""
+    """Yield the iptables variant of this host, with the reason."""
     try:
         choice = choose(patient.run, patient.forced)
     except HostError as error:
@@ -105,7 +105,7 @@ def check_variant(patient: HostProbe) -> Iterator[Finding]:
 
 
 def _plain_is(patient: HostProbe, plain: str, wanted: str) -> bool:
-    """Whether the tool without a variant in its name is of the variant that is wanted."""
+    """Whether the tool without a variant in its name is of the given variant."""
     try:
         version = patient.run(Command((plain, "--version"), timeout_s=10.0)).stdout
     except MissingToolError:

@@ -1,1 +1,1 @@
-"""What this host is: interfaces, routes, kernel parameters, ports that programs listen on."""
+"""Facts of this host: interfaces, routes, kernel parameters, and listening ports."""

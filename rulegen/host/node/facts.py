@@ -50,11 +50,11 @@ SYSCTLS = (
     "net.netfilter.nf_conntrack_udp_timeout",
     "net.netfilter.nf_conntrack_udp_timeout_stream",
 )
-"""The settings that mean something for Services."""
+"""The kernel parameters that matter for Services."""
 
 
 def gather(run: Runner) -> HostFacts:
-    """Return what this host is. Needs no privilege, but without it nobody can tell whether nfacct is there.
+    """Return the facts of this host. It needs no privilege, except to find out whether the kernel has nfacct.
 
     Raises:
         HostError: The interfaces or the routes cannot be read.
@@ -75,7 +75,7 @@ def gather(run: Runner) -> HostFacts:
 
 
 def _settings() -> dict[str, str]:
-    """Return the settings of this network namespace; those of IPVS come with its module, and with these values."""
+    """Return the kernel parameters of this network namespace; those of IPVS have initial values without its module."""
     values = sysctl.read_all(SYSCTLS)
     return values if any(name in values for name in servers.PARAMETERS) else {**servers.PARAMETERS, **values}
 
@@ -86,9 +86,9 @@ def hostname() -> str:
 
 
 def refreshed(facts: HostFacts) -> HostFacts:
-    """Return facts with what may change while a host runs: addresses, gateways, ports, settings, whether IPv6 is on.
+    """Return the facts with current values of all that can change: addresses, gateways, ports, parameters, IPv6.
 
-    Name, kernel and tools stay as they were: what runs has been decided by them.
+    Name, kernel and tools stay as they were, because the running agent depends on them.
 
     Raises:
         HostError: The interfaces or the routes cannot be read.
@@ -105,12 +105,12 @@ def refreshed(facts: HostFacts) -> HostFacts:
 
 
 def speaks_ipv6() -> bool:
-    """Return whether IPv6 is there and on, in this network namespace."""
+    """Return whether IPv6 exists and is enabled in this network namespace."""
     return Path("/proc/thread-self/net/if_inet6").exists() and sysctl.read("net.ipv6.conf.all.disable_ipv6") != "1"
 
 
 def _random_fully(run: Runner) -> bool:
-    """Return whether iptables knows `--random-fully`; where there is none to ask, it is taken to be a newer one."""
+    """Return whether iptables knows `--random-fully`; true if no iptables is installed."""
     for variant in Variant:
         try:
             known = knows_random_fully(call(run, variant, Family.IPV4, "", ("--version",)).stdout)

@@ -30,16 +30,16 @@ _TRIES: Final = 10
 def gateways() -> frozenset[Address]:
     """Return the gateways of all default routes of the main table, of both families; link-local ones are left out.
 
-    The kernel is asked for the main table alone: the local one has a route for each address that IPVS binds.
+    Only the main table is requested, because the local table has a route for each address that IPVS binds.
 
     Raises:
-        HostError: They cannot be read.
+        HostError: The routes cannot be read.
     """
     error: OSError | None = None
     for _ in range(_TRIES):
         try:
             return frozenset(gateway for family in (socket.AF_INET, socket.AF_INET6) for gateway in _gateways(family))
-        except InterruptedError as interrupted:  # a route changed meanwhile: what was read may lack another
+        except InterruptedError as interrupted:  # a route changed meanwhile: another may be missing
             error = interrupted
         except OSError as refused:
             error = refused
@@ -49,7 +49,7 @@ def gateways() -> frozenset[Address]:
 
 def _gateways(family: int) -> list[Address]:
     with messages.connect(messages.ROUTE) as link:
-        with suppress(OSError):  # Linux before 4.20 tells all tables
+        with suppress(OSError):  # Linux before 4.20 returns all tables
             link.setsockopt(_SOL_NETLINK, _STRICT_CHECK, 1)
         wanted = _ROUTE.pack(family, 0, 0, 0, _MAIN, 0, 0, 0, 0)
         request = messages.message(_GET_ROUTE, messages.DUMP, 1, wanted)
@@ -62,7 +62,7 @@ def _gateways(family: int) -> list[Address]:
 
 
 def gateways_of_route(body: bytes) -> Iterator[Address]:
-    """Yield the gateways of a route that the kernel tells, if it is a default route of the main table."""
+    """Yield the gateways of a route in a message, if it is a default route of the main table."""
     _, destination_length, _, _, table, *_ = _ROUTE.unpack_from(body)
     if destination_length or table != _MAIN:
         return
@@ -76,7 +76,7 @@ def gateways_of_route(body: bytes) -> Iterator[Address]:
 
 
 def _hop(attributes: dict[int, bytes]) -> Iterator[Address]:
-    """Yield the gateway of one hop; one of the other family stands behind the number of that family (RTA_VIA)."""
+    """Yield the gateway of one hop; RTA_VIA has one of the other family, after the number of the family."""
     content = attributes.get(_RTA_GATEWAY) or attributes.get(_RTA_VIA, b"")[2:]
     if len(content) in {4, 16}:
         yield ip_address(content)

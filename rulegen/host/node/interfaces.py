@@ -1,7 +1,7 @@
 """Interfaces of this host and their addresses over rtnetlink, and notices of changes (rtnetlink(7)).
 
-Spoken without pyroute2, which takes three seconds for the 10,000 addresses that ipvs mode binds; a running agent asks
-whenever an address comes or goes.
+pyroute2 is not used here: it takes three seconds for the 10,000 addresses that ipvs mode binds, and the agent reads
+them whenever an address changes.
 """
 
 from __future__ import annotations
@@ -39,18 +39,18 @@ _GROUPS: Final = 0x1 | 0x10 | 0x100
 def interfaces() -> tuple[Interface, ...]:
     """Return all interfaces of this network namespace with their addresses, in the kernel's order.
 
-    Those that are down are there too, and so is `kube-ipvs0`, on which the IPVS mode keeps the addresses of Services:
-    who requests the node's own addresses leaves it out.
+    Interfaces that are down are included, and so is `kube-ipvs0`, which has the addresses of Services in ipvs mode:
+    callers that need the node's own addresses must leave it out.
 
     Raises:
-        HostError: They cannot be read.
+        HostError: The interfaces cannot be read.
     """
     error: OSError | None = None
     for _ in range(_TRIES):
         try:
             with messages.connect(messages.ROUTE) as link:
                 return _interfaces(link)
-        except InterruptedError as interrupted:  # something changed meanwhile: what was read may lack something else
+        except InterruptedError as interrupted:  # something changed meanwhile: other entries may be missing
             error = interrupted
         except OSError as refused:
             error = refused
@@ -68,25 +68,25 @@ def _interfaces(link: socket.socket) -> tuple[Interface, ...]:
     every = _ADDRESS.pack(socket.AF_UNSPEC, 0, 0, 0, 0)
     for body in messages.dump(link, messages.message(_GET_ADDRESS, messages.DUMP, 2, every), is_whole=True):
         index, address, length = _address(body)
-        if index in addresses and address is not None:  # else it came up between the two questions
+        if index in addresses and address is not None:  # otherwise the interface appeared between the two requests
             addresses[index].append((address, length))
     return tuple(Interface(names[index], tuple(addresses[index])) for index in names)
 
 
 class AddressNotices:
-    """Calls when an address of the node comes or goes, from a thread of its own.
+    """Reports when an address of the node is added or removed, from a thread of its own.
 
-    Addresses of Services, which ipvs mode binds to a device of its own, are none of the node's.
+    Addresses of Services, which ipvs mode binds to its own device, are not addresses of the node.
     """
 
     def __init__(self, changed: Callable[[], None]) -> None:
-        """Listen from now on.
+        """Start to listen.
 
         Args:
-            changed: Called for each change, and where the kernel could not say what changed.
+            changed: Called for each change, and if messages of the kernel were lost.
 
         Raises:
-            HostError: The kernel does not say.
+            HostError: The kernel refused the subscription.
         """
         self._changed = changed
         try:
@@ -100,7 +100,7 @@ class AddressNotices:
         self._thread.start()
 
     def stop(self) -> None:
-        """Listen no longer."""
+        """Stop listening."""
         self._wake.close()
         self._thread.join()
         self._woken.close()
@@ -116,7 +116,7 @@ class AddressNotices:
             try:
                 tells = [self._tells(kind, body) for kind, _, body in messages.split(self._socket.recv(1 << 16))]
             except OSError as error:
-                # Too many at once, or a message that is none: what changed is looked at, whatever it was.
+                # Lost or malformed messages: report a change, whatever it was.
                 if error.errno in {errno.ENOBUFS, errno.EBADMSG}:
                     self._changed()
                 continue
@@ -124,7 +124,7 @@ class AddressNotices:
                 self._changed()
 
     def _tells(self, kind: int, body: bytes) -> bool:
-        """Whether a message says that an address of the node came or went."""
+        """Whether a message reports an added or removed address of the node."""
         if kind == _NEW_LINK:
             index, name = _link(body)
             if name == SERVICE_DEVICE:
@@ -141,7 +141,7 @@ def _link(body: bytes) -> tuple[int, str]:
 
 
 def _address(body: bytes) -> tuple[int, Address | None, int]:
-    """Return the interface, address and prefix length that a message says.
+    """Return the interface, address and prefix length in a message.
 
     On a point-to-point link IFA_ADDRESS is the peer's, IFA_LOCAL ours.
     """
@@ -152,7 +152,7 @@ def _address(body: bytes) -> tuple[int, Address | None, int]:
 
 
 def _index_of(name: str) -> int:
-    """Return the index of an interface; 0, which none has, where it is not there."""
+    """Return the index of an interface; 0 if it does not exist."""
     try:
         return socket.if_nametoindex(name)
     except OSError:

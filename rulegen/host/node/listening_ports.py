@@ -11,22 +11,22 @@ if TYPE_CHECKING:
 _LISTENING: Final = "0A"
 _UNCONNECTED: Final = "07"
 _FIRST_EPHEMERAL: Final = 32768
-"""UDP ports from here on are those that clients are given, mostly: nobody listens there."""
+"""UDP ports from here on belong to clients, mostly."""
 _LOOPBACK: Final = {8: "7F", 32: "00000000000000000000000001000000"}
-"""How the kernel's spelling of 127.0.0.0/8 (its first byte is the last one) and of ::1 ends, by its length."""
+"""The suffix of loopback addresses in /proc/net, by length: 127.0.0.0/8 (in reverse byte order) and ::1."""
 
 
 def listening_ports() -> frozenset[tuple[str, int]]:
-    """Return protocol and number of each port that a program of this host can be reached at from outside."""
+    """Return protocol and number of each port on which a program can be reached from outside."""
     return frozenset(_read("tcp", "TCP", _LISTENING)) | {
         (protocol, port) for protocol, port in _read("udp", "UDP", _UNCONNECTED) if port < _FIRST_EPHEMERAL
     }
 
 
 def root_ports() -> frozenset[tuple[str, int]]:
-    """Return protocol and number of each port that a program of root can be reached at from outside.
+    """Return protocol and number of each port on which a program of root can be reached from outside.
 
-    What other users listen on is left out: no user of the node may take a port from a Service.
+    Ports of other users are left out: no user of the node may take a port from a Service.
     """
     return frozenset(_read("tcp", "TCP", _LISTENING, uid="0")) | {
         (protocol, port) for protocol, port in _read("udp", "UDP", _UNCONNECTED, uid="0") if port < _FIRST_EPHEMERAL
@@ -48,4 +48,4 @@ def _read(name: str, protocol: str, state: str, *, uid: str = "") -> Iterator[tu
                     if uid in {"", fields[7]}:
                         yield protocol, int(port, 16)
                 elif fields[3] != _LISTENING and protocol == "TCP":
-                    break  # the kernel tells listeners first, and there may be very many others
+                    break  # listeners come first, and there may be very many other sockets

@@ -29,6 +29,6 @@ def resolvers(path: Path = Path("/etc/resolv.conf")) -> tuple[Address, ...]:
             address = ip_address(words[1])
         except ValueError:
             continue
-        if not getattr(address, "scope_id", None):  # no engine takes an address with a zone
+        if not getattr(address, "scope_id", None):  # no engine accepts an address with a zone
             addresses.setdefault(address)
     return tuple(addresses)

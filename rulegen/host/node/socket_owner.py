@@ -1,6 +1,6 @@
-"""Whose a TCP connection of this host is: the user of a socket, by the addresses and ports of both its ends.
+"""Finds the user of a TCP connection on this host, by the addresses and ports of both ends.
 
-See sock_diag(7). A Unix socket would say who is connected by itself (SO_PEERCRED); of TCP the kernel is asked.
+See sock_diag(7). Unix sockets have SO_PEERCRED for this; for TCP, the kernel's socket diagnosis is used.
 """
 
 from __future__ import annotations
@@ -33,21 +33,20 @@ def owner_of(near: tuple[str, int], far: tuple[str, int]) -> int | None:
         near: Its own address and port.
         far: Address and port that it is connected to.
 
-    Returns:
-        None if there is no such socket, or its program has closed it: then nobody reads what is sent to it. The
-        user is as this process's user namespace numbers it.
+    Returns: The user id in the user namespace of this process; None if there is no such socket, or its program has
+        closed it.
 
     Raises:
-        OSError: The kernel does not say.
+        OSError: The kernel rejected the request.
     """
     try:
         return _asked(near, far)
-    except OSError:  # a kernel without tcp_diag, and no right to load modules
+    except OSError:  # the kernel has no tcp_diag, or may not load it
         return _listed(near, far)
 
 
 def _asked(near: tuple[str, int], far: tuple[str, int]) -> int | None:
-    """Ask the kernel for this one socket."""
+    """Request this socket from the kernel."""
     family = socket.AF_INET6 if ":" in near[0] else socket.AF_INET
     ends = struct.pack("!HH", near[1], far[1]) + _packed(near[0]) + _packed(far[0])
     connection = ends + struct.pack("=3I", 0, _ANY_COOKIE, _ANY_COOKIE)
@@ -58,12 +57,12 @@ def _asked(near: tuple[str, int], far: tuple[str, int]) -> int | None:
         except FileNotFoundError:
             return None
     _, _, _, _, answered_ends, _, _, _, user, inode = _ANSWER.unpack_from(answer)
-    # Where there is no such connection, the kernel finds anyone who listens on the port.
+    # Without such a connection, the kernel returns a listener on the port.
     return int(user) if answered_ends[:_ENDS_BYTES] == ends and inode else None
 
 
 def _listed(near: tuple[str, int], far: tuple[str, int]) -> int | None:
-    """Look through the list of all sockets, which takes longer the more there are."""
+    """Search the list of all sockets; the time grows with their number."""
     name = "tcp6" if ":" in near[0] else "tcp"
     ends = [_written(near), _written(far)]
     for fields in _lines(Path(f"/proc/thread-self/net/{name}")):
@@ -80,12 +79,12 @@ def _lines(path: Path) -> Iterator[list[str]]:
 
 
 def _packed(address: str) -> bytes:
-    """Return an address in the 16 bytes of an id."""
+    """Return an address as the 16 bytes of a socket id."""
     return ip_address(address).packed.ljust(16, b"\0")
 
 
 def _written(end: tuple[str, int]) -> str:
-    """Return an end as /proc/net/tcp has it: words of 32 bits of the host's byte order, and the port."""
+    """Return an end in the format of /proc/net/tcp: words of 32 bits in host byte order, and the port."""
     packed = ip_address(end[0]).packed
     words = struct.unpack(f"={len(packed) // 4}I", packed)
     return "".join(f"{word:08X}" for word in words) + f":{end[1]:04X}"

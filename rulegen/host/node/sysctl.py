@@ -1,4 +1,4 @@
-"""Kernel settings, read and written below /proc/sys, in the network namespace of the caller."""
+"""Kernel parameters below /proc/sys, in the network namespace of the caller."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ _MODULES = Path("/sys/module")
 
 
 def read(name: str) -> str | None:
-    """Return the value of `net.ipv4.ip_forward` and its like; None if this kernel has no such setting.
+    """Return the value of a parameter such as `net.ipv4.ip_forward`; None if the kernel does not have it.
 
     Raises:
-        HostError: It is there but cannot be read.
+        HostError: The parameter exists and cannot be read.
     """
     try:
         return read_kernel_text(_path(name)).strip()
@@ -31,35 +31,35 @@ def read(name: str) -> str | None:
 
 
 def read_all(names: Iterable[str]) -> dict[str, str]:
-    """Return the values of those settings that are there and readable."""
+    """Return the values of the parameters that exist and can be read."""
     values = {}
     for name in names:
         try:
             value = read(name)
         except HostError:
-            continue  # for some eyes only: as good as absent
+            continue  # not permitted: counts as absent
         if value is not None:
             values[name] = value
     return values
 
 
 def read_only(names: Iterable[str]) -> frozenset[str]:
-    """Return which of the settings nobody can set here, whatever privileges he has: /proc/sys is mounted read-only."""
+    """Return the parameters that no process can set here, because /proc/sys is mounted read-only."""
     return frozenset(name for name in names if _is_read_only(_path(name)))
 
 
 def _is_read_only(path: Path) -> bool:
     try:
         return bool(os.statvfs(path).f_flag & os.ST_RDONLY)
-    except OSError:  # this kernel has no such setting: nothing is known of it
+    except OSError:  # the kernel does not have the parameter
         return False
 
 
 def write(name: str, value: str) -> None:
-    """Set a setting, and see to it that the kernel took the value.
+    """Set a parameter, and check that the kernel has accepted the value.
 
     Raises:
-        HostError: This kernel has no such setting, we may not write it, or the value was rejected.
+        HostError: The kernel does not have the parameter, writing is not permitted, or the value was rejected.
     """
     path = _path(name)
     try:
@@ -75,10 +75,10 @@ def write(name: str, value: str) -> None:
 
 
 def raise_module_parameter(name: str, least: int) -> None:
-    """Set a parameter of a kernel module, as `nf_conntrack/hashsize`, to a number unless it is that or more already.
+    """Set a parameter of a kernel module, such as `nf_conntrack/hashsize`, unless its value is as large already.
 
     Raises:
-        HostError: We may not write it.
+        HostError: Writing is not permitted.
     """
     module, _, parameter = name.partition("/")
     path = _MODULES / module / "parameters" / parameter
@@ -86,14 +86,14 @@ def raise_module_parameter(name: str, least: int) -> None:
         if int(read_kernel_text(path)) < least:
             path.write_text(f"{least}\n")
     except FileNotFoundError:
-        return  # built without, or not loaded: there is nothing to set
+        return  # the module is not loaded: there is nothing to set
     except (OSError, ValueError) as error:
         said = error.strerror if isinstance(error, OSError) else str(error)
         raise HostError(f"module parameter {name} = {least}: {said}") from error
 
 
 def _path(name: str) -> Path:
-    """Return the file of a setting. An interface name with a dot is written with a slash: `net.ipv4.conf.eth0/7.x`.
+    """Return the file of a parameter. An interface name with a dot is written with a slash: `net.ipv4.conf.eth0/7.x`.
 
     Raises:
         HostError: `name` would lead out of /proc/sys.
