@@ -1,1 +1,1 @@
-"""Files that a user names: manifests, dumps and configurations that are read, and files that are written."""
+"""Files that a user names: manifests, dumps and configurations for input, and files for output."""

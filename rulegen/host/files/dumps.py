@@ -1,9 +1,9 @@
-"""Saved dumps: what a node had, read from files instead of the kernel. Content tells which file is which.
+"""Saved dumps: the state of a node from files instead of the kernel. The content of a file shows its kind.
 
-Dumps of IPVS and its kin are `ipvsadm -Sn`, `ipset save`, `ip -br addr show kube-ipvs0`, `ipvsadm -Ln --timeout` and
-`sysctl -a`. A kernel without rules or virtual servers prints nothing at all: an empty file tells its kind by its name,
-or by the kind that is still missing. A file that breaks off is an error, and a table that a dump lacks is unknown: what
-nobody saw is never taken for empty.
+The dumps of ipvs mode are `ipvsadm -Sn`, `ipset save`, `ip -br addr show kube-ipvs0`, `ipvsadm -Ln --timeout` and
+`sysctl -a`. The tools print nothing if the kernel has no rules or virtual servers. The kind of an empty file follows
+from its name, or from the one kind that is missing. A truncated file is an error. A table that a dump lacks is unknown,
+and never counts as empty.
 """
 
 from __future__ import annotations
@@ -42,11 +42,11 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 MAX_FILES: Final = 1_000
-"""The most files of a folder that are looked at."""
+"""The most files that are read from one folder."""
 MAX_LINES: Final = 500_000
-"""The most lines of one dump: iptables-save prints 420,000 for 30,000 Services of three endpoints."""
+"""The most lines of one dump; iptables-save prints 420,000 for 30,000 Services with three endpoints each."""
 MAX_LINE: Final = 16 * 1024
-"""The longest line: no tool prints one of 4 KiB, as a comment has at most 255 characters."""
+"""The longest line; the tools print less than 4 KiB, because a comment has at most 255 characters."""
 
 _DEVICE: Final = re.compile(rf"^{re.escape(DEVICE)}(?:@\S+)?\s.*$", re.MULTILINE)
 _SYSCTLS: Final = re.compile(r"(?:[#;][^\n]*\n)*[a-z][a-z0-9_]*\.\S+ *=")
@@ -55,16 +55,16 @@ _MATCH_SET: Final = re.compile(r"--match-set (\S+)")
 
 @dataclass(slots=True)
 class Dumps:
-    """What saved dumps hold; None for what no dump holds.
+    """The content of saved dumps; None for kinds without a dump.
 
     Attributes:
-        rulesets: Of iptables, by family, each with the tables that are unknown.
-        sets, servers: All ipsets and virtual servers, ours and others'.
-        links: Our dummy device, and what is bound to it.
-        timeouts: How long IPVS remembers connections.
-        others: What other languages than these have, by language.
+        rulesets: The rules by family, each with its unknown tables.
+        sets, servers: All ipsets and virtual servers, ours and foreign ones.
+        links: Our dummy device and its addresses.
+        timeouts: The IPVS connection timeouts.
+        others: By language, the states of all other languages.
         sysctls: Kernel parameters by name.
-        warnings: What a user must know about the files: those that hold nothing of the kind, and empty ones.
+        warnings: Warnings about files, such as empty ones and those that are no dumps.
     """
 
     rulesets: dict[Family, Ruleset] = field(default_factory=dict)
@@ -78,7 +78,7 @@ class Dumps:
 
     @property
     def states(self) -> dict[StateKey, Any]:
-        """What was observed, by language."""
+        """The observed states by language."""
         states: dict[StateKey, Any] = {(IPTABLES, family): ruleset for family, ruleset in self.rulesets.items()}
         if self.sets is not None:
             states[IPSET, None] = self.sets
@@ -92,20 +92,17 @@ class Dumps:
 def read_dumps(
     paths: Sequence[str], languages: Mapping[str, Language] = LANGUAGES, *, needs_rules: bool = True
 ) -> Dumps:
-    """Return what dumps hold: of iptables-save and ip6tables-save at least, of other tools perhaps.
+    """Return the content of dumps of iptables-save, ip6tables-save, and optionally other tools.
 
-    A dump of iptables whose content tells no family (it has no address in it) is judged by its name, then taken for the
-    family that the others are not of.
+    If a dump of iptables has no address that shows its family, its name decides, else the family that is missing.
 
     Args:
-        paths: Files, packed by gzip or not; folders whose files are looked at (subfolders are not); `-` for standard
-            input.
-        languages: The languages that there are.
-        needs_rules: Whether there must be a dump of iptables; else any dump is enough.
+        paths: Files, also compressed by gzip; folders, without their subfolders; `-` for standard input.
+        languages: The languages by name.
+        needs_rules: Whether a dump of iptables is required; else any dump is enough.
 
-    Raises:
-        InputError: A file cannot be read, breaks off, or holds a table that the tool could not print; a named file is
-            no dump; two are of one kind and family; or one contradicts another.
+    Raises: InputError: A file cannot be read, is truncated, or has a table that the tool could not print; a named file
+        is no dump; two dumps have the same kind and family; or two contradict each other.
     """
     rulesets: dict[str, _DumpedRules] = {}
     empty: dict[str, bool] = {}
@@ -119,7 +116,7 @@ def read_dumps(
             raise InputError(_shown(file), f"together with the dumps before it, more than {size_text(MAX_TOTAL_BYTES)}")
         is_companion = is_export and Path(file).name in COMPANIONS
         if text is not None and is_dump(text):
-            rulesets[_shown(file)] = _rules(text, _shown(file))  # and the text is held no longer
+            rulesets[_shown(file)] = _rules(text, _shown(file))  # frees the text
         elif text is not None and not text.strip():
             if not is_companion:
                 empty[_shown(file)] = is_named
@@ -143,12 +140,12 @@ def read_dumps(
 
 @dataclass(frozen=True, slots=True)
 class _DumpedRules:
-    """What one dump of iptables holds.
+    """The content of one dump of iptables.
 
     Attributes:
         ruleset: Its rules.
-        family: Its family; None if nothing tells.
-        named: The tables that its first line names, in an export of rulegen's own.
+        family: Its family; None if the content does not show it.
+        named: The tables in its first line, if it is an export of rulegen.
     """
 
     ruleset: Ruleset
@@ -157,10 +154,10 @@ class _DumpedRules:
 
 
 def _rules(text: str, file: str) -> _DumpedRules:
-    """Return what one dump of iptables holds.
+    """Return the content of one dump of iptables.
 
     Raises:
-        InputError: The dump is broken.
+        InputError: The dump cannot be read.
     """
     family = family_in(text) or (Family.IPV6 if _is_named_ipv6(file) else None)
     match = TABLES_OF.match(text)
@@ -168,12 +165,10 @@ def _rules(text: str, file: str) -> _DumpedRules:
 
 
 def _ruleset(rules: _DumpedRules, file: str, family: Family, warnings: list[str]) -> Ruleset:
-    """Return the rules of one dump, and warn of the tables that it lacks.
-
-    An export of rulegen's own names its tables.
+    """Return the rules of one dump, and warn of missing tables. The first line of an export lists its tables.
 
     Raises:
-        InputError: An export lacks a table that it names.
+        InputError: An export lacks a table of its first line.
     """
     ruleset = rules.ruleset
     ruleset.family = family
@@ -195,10 +190,10 @@ def _ruleset(rules: _DumpedRules, file: str, family: Family, warnings: list[str]
 
 
 def _refuse_missing_sets(dumps: Dumps) -> None:
-    """Reject a dump of sets that lacks one which a rule looks into: no kernel has such a rule without its set.
+    """Check that the dump of sets has all sets that rules match; no kernel has such a rule without its set.
 
     Raises:
-        InputError: One is missing.
+        InputError: A set is missing.
     """
     if dumps.sets is None:
         return
@@ -229,10 +224,10 @@ def _no_rules(paths: Sequence[str], empty: Sequence[str]) -> InputError:
 
 
 def _take(dumps: Dumps, file: str, text: str, languages: Mapping[str, Language]) -> bool:
-    """Take a file's text where it is a dump of IPVS and its kin; return whether it is one.
+    """Add the text if it is a dump of ipvs mode; return whether it is.
 
     Raises:
-        InputError: It is broken, or the second of its kind.
+        InputError: The dump cannot be read, or is the second of its kind.
     """
     timeouts = ipvs_text.read_timeouts(text)
     if timeouts is not None:
@@ -256,7 +251,7 @@ def _take(dumps: Dumps, file: str, text: str, languages: Mapping[str, Language])
 
 
 def _take_other(dumps: Dumps, file: str, text: str, languages: Mapping[str, Language]) -> bool:
-    """Take a file's text where it is a dump of another language than those above; return whether it is one."""
+    """Add the text if it is a dump of another language; return whether it is."""
     for name, language in languages.items():
         state = language.read_dump(text, file)
         if state is not None:
@@ -267,41 +262,41 @@ def _take_other(dumps: Dumps, file: str, text: str, languages: Mapping[str, Lang
 
 
 def _sysctls(text: str, file: str) -> dict[str, str]:
-    """Return kernel parameters as `sysctl -a` prints them.
+    """Return the kernel parameters in the output of `sysctl -a`.
 
     Raises:
-        InputError: A line is none of that format.
+        InputError: A line has another format.
     """
     values: dict[str, str] = {}
     for number, line in enumerate(text.split("\n"), start=1):
         name, equals, value = line.partition("=")
         if line.strip() and not line.lstrip().startswith(("#", ";")):
-            if not equals and not line.startswith("sysctl: "):  # what it was rejected, on the same terminal
+            if not equals and not line.startswith("sysctl: "):  # a message of the tool
                 raise InputError(file, f"line {number}: not a line of sysctl -a: {line[:80]!r}")
             values[name.strip()] = value.strip()
     return values
 
 
 def _refuse_cut(file: str, text: str) -> None:
-    """Reject a text whose last line has no end: the tools end each line.
+    """Check that the last line ends with a line break, as in the output of every tool.
 
     Raises:
-        InputError: It has none.
+        InputError: The text is truncated.
     """
     if not text.endswith("\n"):
         raise InputError(file, "ends in the middle of its last line", hint="copy or save the complete file again")
 
 
 def _take_empty(dumps: Dumps, empty: dict[str, bool], families: dict[Family, str]) -> Iterator[str]:
-    """Take empty files for the kinds that their names tell, or that are missing; yield a warning for each.
+    """Assign empty files to the kinds that their names show, or that are missing; yield a warning for each.
 
     Args:
-        dumps: What the others hold; gets what these stand for.
-        empty: Files, each with whether a user named it.
-        families: The dumps of iptables by family; gets those that are empty. Without any other, none is.
+        dumps: The content of the other files; gets the empty states.
+        empty: The empty files, each with whether a user named it.
+        families: The dumps of iptables by family; gets the empty ones. Without any other dump, an empty file is none.
 
     Raises:
-        InputError: One is the second of its kind.
+        InputError: A file is the second of its kind.
     """
     has_rules = bool(families)
     for file, is_named in empty.items():
@@ -333,7 +328,7 @@ def _only(known: T | None, new: T, file: str) -> T:
 
 
 def _files(paths: Sequence[str]) -> Iterator[tuple[str, bool, bool]]:
-    """Yield each file, whether a user named it, and whether it stands in an export of rulegen's own."""
+    """Yield each file, whether a user named it, and whether it is in an export of rulegen."""
     for path in dict.fromkeys(paths):
         folder = Path(path)
         if path == STDIN or not os.path.isdir(path):  # noqa: PTH112 - of what cannot be looked at, its reader says why
@@ -349,13 +344,13 @@ def _files(paths: Sequence[str]) -> Iterator[tuple[str, bool, bool]]:
             )
         is_export = _is_export(folder)
         for file in files:
-            is_model = is_export and file.endswith(".json")  # which may be larger than any dump
+            is_model = is_export and file.endswith(".json")  # such a file may be larger than any dump
             if not is_model and not os.path.isdir(file):  # noqa: PTH112 - as above
                 yield file, False, is_export
 
 
 def _is_export(folder: Path) -> bool:
-    """Whether `rulegen export` wrote rules to a folder: their first line tells."""
+    """Whether `rulegen export` wrote rules to a folder, judged by their first line."""
     for name in ("iptables.save", "ip6tables.save"):
         try:
             begin = read_begin(folder / name, 1024, folder=folder)
@@ -371,10 +366,10 @@ def _shown(file: str) -> str:
 
 
 def _text(file: str, *, is_named: bool) -> str | None:
-    """Return the file's text; None for a neighbour in a folder that is no text, or no file.
+    """Return the text of a file; None for an entry of a folder that is no file, or no text.
 
     Raises:
-        InputError: It cannot be read, or holds more than is read: it may be a dump, so that it is not left out.
+        InputError: The file cannot be read, or is too large. It may be a dump, so it must not be left out.
     """
     try:
         if not is_named and not Path(file).is_file():
@@ -391,10 +386,10 @@ def _text(file: str, *, is_named: bool) -> str | None:
 
 
 def _refuse_endless(text: str, file: str) -> None:
-    """Reject a text with more or longer lines than any tool prints, before anything looks for meaning in it.
+    """Check the number and length of lines against those that tools print, before the text is parsed.
 
     Raises:
-        InputError: It has.
+        InputError: There are too many lines, or too long ones.
     """
     if text.count("\n") > MAX_LINES:
         raise InputError(file, f"more than {MAX_LINES} lines: not read")
@@ -408,7 +403,7 @@ def _refuse_endless(text: str, file: str) -> None:
 
 
 def _families(rulesets: Mapping[str, _DumpedRules]) -> dict[Family, str]:
-    """Return which file is of which family."""
+    """Return the dump of each family."""
     files: dict[Family, str] = {}
     for file, rules in rulesets.items():
         if rules.family is not None:

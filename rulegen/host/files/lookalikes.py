@@ -1,4 +1,4 @@
-"""What people save instead of a dump, and what to do about it."""
+"""Files that users save by mistake instead of dumps, and the next step for each."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from rulegen.errors import InputError
 from rulegen.ownership.virtual_servers import DEVICE
 
 ADDRESSES: Final = re.compile(r"\S+\s+(?:DOWN|UP|UNKNOWN|DORMANT|LOWERLAYERDOWN|NOTPRESENT|TESTING)\b")
-"""How the output of `ip -br addr` starts."""
+"""The beginning of the output of `ip -br addr`."""
 
 _SAVE: Final = "save it with iptables-save or ip6tables-save"
 _LOOKALIKES: Final = (
@@ -23,11 +23,11 @@ _LOOKALIKES: Final = (
     (ADDRESSES, f"the output of `ip -br addr` without {DEVICE}", f"save it with ip -br addr show {DEVICE}"),
     (re.compile(r"apiVersion:|kind:|\{\s*\"(?:apiVersion|kind|items)\""), "objects", "objects are named with -f"),
 )
-"""What people save instead of a dump: how it starts, what it is, what to do."""
+"""Files that users save instead of a dump: the beginning, the kind, and the next step."""
 
 
 def no_dump(file: str, text: str) -> InputError:
-    """Return the error for a file that is no dump: what it is instead, and what to do."""
+    """Return the error for a file that is no dump, with its kind and the next step."""
     for begin, what, hint in _LOOKALIKES:
         if begin.match(text.lstrip()):
             return InputError(file, f"this is {what}, not a dump", hint=hint)
@@ -39,6 +39,6 @@ def no_dump(file: str, text: str) -> InputError:
 
 
 def meaning_in_folder(text: str) -> str:
-    """Return what a file of a folder is instead of a dump, and what to do; empty if nothing is known of it."""
+    """Return the kind of a file that is no dump, and the next step; empty if the kind is unknown."""
     lookalikes = ((what, hint) for begin, what, hint in _LOOKALIKES if begin.match(text.lstrip()))
     return next((f" (it is {what}: {hint})" for what, hint in lookalikes), "")

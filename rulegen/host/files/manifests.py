@@ -1,4 +1,4 @@
-"""Files: the manifests and dumps that a command line names, read whole and with limits."""
+"""Reads the manifests and dumps that a command line names, completely and with limits."""
 
 from __future__ import annotations
 
@@ -25,16 +25,16 @@ if TYPE_CHECKING:
 __all__ = ["MAX_BYTES", "STDIN", "NoTextError", "Source", "are_from_stdin", "hint_of", "read_sources", "read_text"]
 
 MAX_BYTES: Final = 64 * MIB
-"""The most that one file of objects, or one dump, may hold, unpacked: the objects of 60,000 Services are less."""
+"""The largest uncompressed size of one manifest or dump, in bytes; 60,000 Services need less."""
 MAX_TOTAL_BYTES: Final = 128 * MIB
-"""The most that all files of objects, or all dumps, of one command may hold together."""
+"""The largest total size of all manifests, or of all dumps, of one command, in bytes."""
 MAX_FILES: Final = 10_000
-"""The most files that one command reads objects from."""
+"""The most manifest files of one command."""
 MAX_ENTRIES: Final = 200_000
-"""The most entries of a folder, with those of its subfolders, that are looked through."""
+"""The most entries of a folder and its subfolders."""
 MANIFEST_SUFFIXES: Final = frozenset({".yaml", ".yml", ".json"})
 STDIN: Final = "-"
-"""The path that stands for standard input."""
+"""The path for standard input."""
 _GZIP: Final = b"\x1f\x8b\x08"
 # A pipe that a shell has opened, as in `-f <(kustomize build)`; any other pipe may wait for a writer forever.
 DESCRIPTORS: Final = ("/dev/fd/", "/dev/stdin", "/proc/self/fd/")
@@ -53,7 +53,7 @@ _STDIN_PATHS: Final = frozenset({STDIN, "/dev/stdin", "/dev/fd/0", "/proc/self/f
 
 
 def are_from_stdin(paths: Iterable[str | None]) -> bool:
-    """Return whether one of the paths is standard input; None is no path."""
+    """Return whether one of the paths is standard input."""
     return not _STDIN_PATHS.isdisjoint(paths)
 
 
@@ -65,22 +65,21 @@ def read_sources(
     max_total: int = MAX_TOTAL_BYTES,
     warn: Callable[[str], None] = lambda _: None,
 ) -> list[Source]:
-    """Return the texts that paths name, each file once, in the order of the paths.
+    """Return the texts of all files that the paths name, each file once, in the order of the paths.
 
-    Files by which kustomize and Helm know a folder are no manifests: they are left out with a warning.
+    The own files of kustomize and Helm are no manifests; they are left out with a warning.
 
     Args:
         paths: Files; folders (all their `*.yaml`, `*.yml`, `*.json`, those of subfolders too, sorted; hidden ones and
             links to folders are left out); glob patterns; `-` for standard input. No link in a folder
             may lead out of it.
         stdin: Standard input; the real one by default.
-        max_bytes: The most that one file may hold.
-        max_total: The most that all of them may hold together.
-        warn: Receives a line for each folder that another tool has to render.
+        max_bytes: The largest size of one file.
+        max_total: The largest total size.
+        warn: Called with a line for each folder that another tool must render.
 
     Raises:
-        InputError: A path names nothing, something that cannot be read, more than is read, or only files of such a
-            tool.
+        InputError: A path does not exist, cannot be read, exceeds a limit, or has only files of such a tool.
     """
     sources: list[Source] = []
     left = max_total
@@ -126,18 +125,18 @@ def read_text(
     stdin: BinaryIO | None = None,
     folder: str | None = None,
 ) -> str:
-    """Return the text of one UTF-8 file, unpacked where gzip has packed it.
+    """Return the text of one UTF-8 file; gzip files are decompressed.
 
     Args:
         path: The file.
-        max_bytes: The most that it may hold, packed or not.
-        takes_stdin: Whether `-` is standard input; else it is a file of that name.
+        max_bytes: The largest size, compressed and uncompressed.
+        takes_stdin: Whether `-` is standard input; else it is a file name.
         stdin: Standard input; the real one by default.
-        folder: The folder that it was found in, out of which no link may lead; None for a file that a user named.
+        folder: The folder in which it was found and that no link may leave; None for a file that a user named.
 
     Raises:
-        NoTextError: It is not UTF-8.
-        InputError: It cannot be read, or holds too much.
+        NoTextError: The file is not UTF-8.
+        InputError: The file cannot be read, or is too large.
     """
     is_stdin = takes_stdin and path == STDIN
     content = _read_stdin(stdin, max_bytes) if is_stdin else _read(Path(path), max_bytes, folder)
@@ -149,11 +148,11 @@ def read_text(
 
 
 class NoTextError(InputError):
-    """A file holds something else than text in UTF-8."""
+    """A file is not UTF-8 text."""
 
 
 class _File(NamedTuple):
-    """A file, and the folder that was named in its place."""
+    """A file, and the folder that the user named."""
 
     path: Path
     folder: str | None = None
@@ -171,7 +170,7 @@ def _files(path: str) -> Iterator[_File]:
             os.lstat(path)
         except (FileNotFoundError, NotADirectoryError):
             pass
-        except OSError as error:  # it may be there
+        except OSError as error:  # the path may exist
             raise InputError(_shown(path), _reason(error), hint=hint_of(error)) from None
         raise InputError(_shown(path), "no such file or folder", hint=_CHECK_PATH)
     matches = sorted(glob.glob(path, recursive=True))  # noqa: PTH207 - it takes absolute patterns, pathlib does not
@@ -215,7 +214,7 @@ def _raise(error: OSError) -> None:
 
 
 def _read(file: Path, max_bytes: int, folder: str | None = None) -> bytes:
-    """Return what a file holds, unpacked; of one that was found in a folder, as `read_within` reads it."""
+    """Return the uncompressed content of a file; a file of a folder is read by `read_within`."""
     name = _shown(file)
     try:
         if (descriptor := _pipe_of_shell(file)) is not None:
@@ -232,7 +231,7 @@ def _read(file: Path, max_bytes: int, folder: str | None = None) -> bytes:
         raise InputError(name, printable(error.strerror or "", 4096), hint=hint) from None
     except OSError as error:
         raise InputError(name, _reason(error), hint=hint_of(error)) from None
-    except ValueError:  # a NUL in the name
+    except ValueError:  # the name contains NUL
         raise InputError(name, "is not a file name") from None
     return _unpacked(content, name, max_bytes)
 
@@ -268,10 +267,10 @@ def _bounded(stream: BinaryIO, name: str, max_bytes: int) -> bytes:
 
 
 def _unpacked(content: bytes, name: str, max_bytes: int) -> bytes:
-    """Return what gzip has packed, all members of it; other content as it is.
+    """Return the decompressed content of all gzip members; other content unchanged.
 
     Raises:
-        InputError: It is broken, a part is missing, or it holds more than `max_bytes`.
+        InputError: The gzip data is broken or truncated, or has more than `max_bytes`.
     """
     if not content.startswith(_GZIP):
         return content
@@ -295,12 +294,12 @@ def _unpacked(content: bytes, name: str, max_bytes: int) -> bytes:
 
 
 def hint_of(error: OSError) -> str:
-    """Return the next step after an error of the system about a file that a user named."""
+    """Return the next step for a system error about a file that a user named."""
     return _HINTS.get(error.errno or 0, "")
 
 
 def _shown(path: str | Path) -> str:
-    """Return a file's name as it may stand in a message: names of files are untrusted bytes too."""
+    """Return a file name in printable characters; file names are untrusted."""
     return printable(str(path), 4096)
 
 

@@ -1,4 +1,4 @@
-"""Files that we write: each whole or not at all."""
+"""Writes files, each completely or not at all."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from collections.abc import Container, Iterable, Iterator, Mapping
 
 TABLES_OF: Final = re.compile(r"# rulegen: node .*, IPv[46], tables ([a-z ]*)\n")
-"""The first line of exported rules: which tables they are, so that a missing one is noticed."""
+"""The first line of exported rules; it lists their tables, so that a missing one is noticed."""
 
 RULES: Final = frozenset({"iptables.save", "ip6tables.save"})
 """Files of an export that iptables-save writes as well."""
@@ -34,55 +34,55 @@ _RULES: Final = re.compile(TABLES_OF.pattern.encode())
 COMPANIONS: Final = frozenset(
     {"model.json", "sysctl.conf", "kube-ipvs0.batch", "nfacct.sh", "nginx.conf", "provenance.json"}
 )
-"""Files of an export that hold nothing of a kernel's state, or nothing at all."""
+"""Files of an export that have no kernel state."""
 
 _MADE_BY: Final = {
     "model.json": re.compile(rb'\{\s*"schemaVersion": \d+,\s*"kind": "Model"'),
     "provenance.json": re.compile(rb'\{\s*"schemaVersion": \d+,\s*"kind": "Provenance"'),
 }
-"""How the file starts that each folder of an export has: it tells an earlier export's folder from other people's."""
+"""The beginning of a file that each export has; it identifies the folder of an earlier export."""
 
 _OURS: Final = re.compile(r"[0-9a-f]{16,32}\.(?:conf|crl|pem|htpasswd)\Z")
 
 
 _SECRETS: Final = "secrets"
 _FOLDERS: Final = ("hosts", "upstreams", _SECRETS, "run", "logs")
-"""What a configuration of nginx has beside its main file; nginx itself writes to the last two."""
+"""The folders of an nginx configuration; nginx itself writes to the last two."""
 _ELSEWHERE: Final = "choose another folder, or move that file"
 
 
 def write_folder(folder: str, files: Mapping[str, str]) -> None:
-    """Write texts to files of a folder, which is made if it is not there; other files in it are left alone.
+    """Write files to a folder, which is created if it is missing; other files in it stay.
 
-    A file that says the same already is not touched. Nothing is written where something of one of these names is not of
-    an export: a dump of the node, say, what an administrator wrote, a link, or a FIFO.
+    A file with equal content is not written. Nothing is written if one of the names exists and is not from an export,
+    such as a dump, a file of an administrator, a link, or a FIFO.
 
     Raises:
-        HostError: The folder or a file cannot be written, or a file is another user's.
+        HostError: The folder or a file cannot be written, or belongs to another user.
     """
     try:
         Path(folder).mkdir(parents=True, exist_ok=True)
         with folder_at(folder, follow=True) as held:
             _refuse_foreign(held, folder, files, "model.json")
-            for name in sorted(files, key="model.json".__ne__):  # first what tells that the rest is an export's
+            for name in sorted(files, key="model.json".__ne__):  # the file that identifies an export comes first
                 _write(held, name, _encoded(files[name]), 0o644)
     except OSError as error:
         raise HostError(f"cannot write to {folder}: {error.strerror or error}") from None
 
 
 def write_site(folder: str, files: Mapping[str, str], secrets: Mapping[str, bytes]) -> None:
-    """Write a configuration of nginx to a folder, with the folders that it writes to itself; ours there go first.
+    """Write an nginx configuration to a folder, with the folders that nginx needs; an earlier export is deleted first.
 
-    Nothing is written where something of one of these names is not of an export, as in `/etc/nginx`, nor where a folder
-    belongs to another user: nginx reads keys there, and anyone who owns a folder can put other files into it.
+    Nothing is written if one of the names exists and is not from an export, as in `/etc/nginx`, or if a folder belongs
+    to another user: nginx reads keys there, and the owner of a folder can replace its files.
 
     Args:
-        folder: Made if it is not there.
+        folder: Created if it is missing.
         files: Texts by path.
-        secrets: Files that only we may read, by path.
+        secrets: Files with mode 0600, by path.
 
     Raises:
-        HostError: Anything cannot be written, a file is another user's, or a folder is another's or a link.
+        HostError: A file or folder cannot be written, belongs to another user, or is a link.
     """
     wanted = {**{name: _encoded(text) for name, text in files.items()}, **secrets}
     try:
@@ -102,7 +102,7 @@ def write_site(folder: str, files: Mapping[str, str], secrets: Mapping[str, byte
 
 
 def _remove_stale(held: Mapping[str, int], wanted: Container[str]) -> None:
-    """Delete what an earlier export wrote and this one does not."""
+    """Delete the files of an earlier export that this export does not have."""
     for kind in ("hosts", "upstreams", _SECRETS):
         for name in os.listdir(held[kind]):  # noqa: PTH208 - of a descriptor
             if _OURS.match(name) and f"{kind}/{name}" not in wanted:
@@ -110,7 +110,7 @@ def _remove_stale(held: Mapping[str, int], wanted: Container[str]) -> None:
 
 
 def _refuse_no_folders(top: int, folder: str) -> None:
-    """Raise where one of nginx's folders is a link or no folder, before anything is made or written."""
+    """Raise HostError if one of nginx's folders is a link or no folder, before anything is written."""
     for name in _FOLDERS:
         mode = _mode(top, name)
         if mode and not stat.S_ISDIR(mode):
@@ -137,7 +137,7 @@ def _refuse_owner(held: int, folder: str) -> None:
 
 
 def _mode(held: int, name: str) -> int:
-    """Return the mode of what has a name, by which its kind is told; 0 if nothing has it."""
+    """Return the mode of a name, which includes its file type; 0 if it does not exist."""
     try:
         return os.stat(name, dir_fd=held, follow_symlinks=False).st_mode
     except FileNotFoundError:
@@ -145,10 +145,10 @@ def _mode(held: int, name: str) -> int:
 
 
 def _refuse_foreign(held: int, folder: str, names: Iterable[str], mark: str) -> None:
-    """Raise where something of one of these names is there and was not written by an export."""
+    """Raise HostError if one of the names exists and was not written by an export."""
     is_exports = _begins(held, mark, _MADE_BY[mark])
     for name in sorted(names, key=mark.__ne__):
-        mode = _mode(held, name) if "/" not in name else 0  # in folders of nginx, names are digests
+        mode = _mode(held, name) if "/" not in name else 0  # in folders of nginx, file names are digests
         if mode and not stat.S_ISREG(mode):
             raise HostError(f"{folder}/{name} is {kind_text(mode)}, not a file: nothing was written", hint=_ELSEWHERE)
         if mode and not (_begins(held, name, _RULES) if name in RULES else is_exports):
@@ -159,7 +159,7 @@ def _refuse_foreign(held: int, folder: str, names: Iterable[str], mark: str) -> 
 
 
 def _begins(held: int, name: str, pattern: re.Pattern[bytes]) -> bool:
-    """Whether a file is there and starts like this."""
+    """Whether a file exists and has this beginning."""
     try:
         return pattern.match(read_begin(name, 1024, dir_fd=held)) is not None
     except (FileNotFoundError, UnsuitableFileError):
@@ -171,7 +171,7 @@ def _encoded(text: str) -> bytes:
 
 
 def _write(held: int, name: str, content: bytes, mode: int) -> None:
-    """Write a file, unless it says the same already and nobody else may read what only we may."""
+    """Write a file, unless it has the same content and a mode that is strict enough."""
     with suppress(FileNotFoundError, UnsuitableFileError):
         is_private = mode & 0o077 or not _mode(held, name) & 0o077
         if is_private and read_regular(name, len(content), dir_fd=held) == content:

@@ -1,4 +1,4 @@
-"""Folders whose manifests another tool has to render first: kustomize, Helm.
+"""Folders whose manifests another tool must render first: kustomize, Helm.
 
 Sources: the kustomization file reference (kubectl.docs.kubernetes.io), Helm's chart file structure (helm.sh).
 """
@@ -21,10 +21,10 @@ class Renderer(NamedTuple):
     """A folder that a tool renders.
 
     Attributes:
-        folder: The folder, as it may stand in a message.
-        marker: The file that says so.
-        command: What prints the manifests, for a shell.
-        missing: What the manifests lack without it.
+        folder: The folder, in printable characters.
+        marker: The file that shows the tool.
+        command: The shell command that prints the manifests.
+        missing: The part that manifests lack without the tool.
     """
 
     folder: str
@@ -33,14 +33,14 @@ class Renderer(NamedTuple):
     missing: str
 
     def warning(self) -> str:
-        """Return what a user must know, and the next step."""
+        """Return a warning with the next step."""
         return (
             f"{self.folder}: {self.marker} is not followed, so {self.missing}; use: {self.command} | rulegen plan -f -"
         )
 
 
 def rendering_of(file: Path) -> Renderer | None:
-    """Return how a tool renders the folder of a file that is the tool's own, and no manifest; else None."""
+    """Return the rendering tool of a folder if the file is the tool's own and no manifest; else None."""
     folder = file.parent
     shown = printable(str(folder), 4096)
     if file.name in KUSTOMIZATIONS:

@@ -1,7 +1,7 @@
-"""Files that are looked at again and again: what they hold counts, not who put it there or how.
+"""Watches files by their content, however they are replaced.
 
-So a file that is written in place, one that another is renamed over, and one behind links that are moved, as a
-ConfigMap in a Pod is, are all the same.
+A file may be written in place, replaced by a rename, or be behind a symbolic link that changes, as a ConfigMap in a
+Pod.
 """
 
 from __future__ import annotations
@@ -18,19 +18,19 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
 MAX_BYTES: Final = 1 << 20
-"""The most that a file holds which is obeyed: a configuration, a template."""
+"""The largest size of a watched file, such as a configuration or a template, in bytes."""
 MAX_FILES: Final = 1_000
 PERIOD_S: Final = 2.0
 SETTLED_S: Final = 0.3
-"""How long files must have held the same before they are read: half of a file may be a whole one with fewer fields."""
+"""Seconds for which files must be unchanged before they are read: a half-written file may be valid."""
 
 
 def _nothing() -> None:
-    """Nobody looks yet."""
+    """The watch has not started."""
 
 
 class FileChanges:
-    """Calls when what files hold has changed, from a thread of its own."""
+    """Reports changed content of files, from a thread of its own."""
 
     def __init__(
         self,
@@ -39,12 +39,12 @@ class FileChanges:
         period_s: float = PERIOD_S,
         settled_s: float = SETTLED_S,
     ) -> None:
-        """Take note of what they hold now: before they are read, or a change behind the reading is missed.
+        """Record the present content. Create the watch before the files are read, so that no change is missed.
 
         Args:
-            paths: Of files, or of folders, whose own files are meant.
-            period_s: How often to look.
-            settled_s: How long they must have held the same before that counts.
+            paths: Files, or folders for the files in them.
+            period_s: The seconds between two checks.
+            settled_s: The seconds for which the content must be unchanged before it counts.
         """
         self._paths = tuple(Path(path) for path in paths)
         self._changed: Callable[[], object] = _nothing
@@ -54,18 +54,17 @@ class FileChanges:
         self._thread = threading.Thread(target=self._run, name="files", daemon=True)
 
     def start(self, changed: Callable[[], object]) -> None:
-        """Begin to look, where there is anything to look at.
+        """Start the watch, if there are paths.
 
-        Args:
-            changed: Called when the files hold something else. A file that is gone, as it is for a moment while links
-                move, has not changed: it has when it is there again.
+        Args: changed: Called when the content of the files has changed. A missing file, as for a moment while a link is
+            replaced, does not count as changed until it exists again.
         """
         self._changed = changed
         if self._paths:
             self._thread.start()
 
     def stop(self) -> None:
-        """Look no more. May be called by `changed`."""
+        """Stop the watch. `changed` may call this."""
         self._ended.set()
         if self._thread.is_alive() and self._thread is not threading.current_thread():
             self._thread.join()
@@ -81,7 +80,7 @@ class FileChanges:
             self._changed()
 
     def _digest(self) -> bytes | None:
-        """Return a digest of what all of them hold; None if one cannot be read."""
+        """Return a digest of the content of all files; None if one cannot be read."""
         whole = hashlib.sha256()
         try:
             for path in self._paths:
@@ -95,7 +94,7 @@ class FileChanges:
 
 
 def _digest_of(file: Path) -> bytes:
-    """Return a digest of what a file holds; where it is none, or too large, of that, which its reader will report."""
+    """Return a digest of a file's content; of other paths and of too large files, a digest of that fault."""
     try:
         content = read_regular(file, MAX_BYTES, follow=True)
     except UnsuitableFileError as error:
