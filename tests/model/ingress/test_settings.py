@@ -65,3 +65,35 @@ def test_names_are_resolved_to_ipv6_unless_either_key_says_no(texts: dict[str, s
     files = made.configuration.files["nginx.conf"]
     assert "resolver " in files
     assert ("ipv6=off" not in files) is asks
+
+
+@pytest.mark.parametrize(
+    ("texts", "says"),
+    [
+        ({"use_proxy_protocol": "true", "proxy_real_ip_cidr": "10.0.0.0/8"}, ""),
+        ({"use_forwarded_headers": "true", "proxy_real_ip_cidr": "10.0.0.0/8"}, ""),
+        (
+            {"use_proxy_protocol": "true", "use_forwarded_headers": "true", "proxy_real_ip_cidr": "10.0.0.0/8"},
+            "data.use-forwarded-headers: the client's address is that of use-proxy-protocol, not of X-Forwarded-For",
+        ),
+        (
+            {"compute_full_forwarded_for": "true"},
+            "data.compute-full-forwarded-for: it has no effect without use-forwarded-headers",
+        ),
+        (
+            {
+                "compute_full_forwarded_for": "true",
+                "use_forwarded_headers": "true",
+                "proxy_real_ip_cidr": "10.0.0.0/8",
+            },
+            "",
+        ),
+        (
+            {"enable_real_ip": "true"},
+            "data.proxy-real-ip-cidr: any client can fake its address; give the networks of your load balancers",
+        ),
+    ],
+)
+def test_what_two_keys_together_do_is_reported(texts: dict[str, str], says: str) -> None:
+    made = compiled(*WEB, site(), settings_map(**texts))
+    assert [reason.message for reason in made.model.reasons] == [says] * bool(says)

@@ -156,6 +156,8 @@ def settings_of(
         settings = _without_server(settings, ignore)
     if settings.compute_full_forwarded_for and not settings.use_forwarded_headers:
         ignore("data.compute-full-forwarded-for: it has no effect without use-forwarded-headers")
+    if settings.use_proxy_protocol and settings.use_forwarded_headers:
+        ignore("data.use-forwarded-headers: the client's address is that of use-proxy-protocol, not of X-Forwarded-For")
     trusts = settings.use_forwarded_headers or settings.enable_real_ip or settings.use_proxy_protocol
     if trusts and any(network.prefixlen == 0 for network in settings.proxy_real_ip_cidr):
         message = "data.proxy-real-ip-cidr: any client can fake its address; give the networks of your load balancers"

@@ -1,0 +1,86 @@
+"""Keys of the ConfigMap, as nginx gets them: by default, and as they are set."""
+
+from __future__ import annotations
+
+import re
+
+import pytest
+
+from tests.ingress_strategies import (
+    WEB,
+    certificate,
+    compiled,
+    file_of,
+    ingress,
+    key_pem,
+    rule,
+    secret,
+    settings_map,
+    text_of,
+    tls,
+)
+from tests.ingress_strategies import site as site_of
+
+
+def directives(name: str, **settings: str) -> set[str]:
+    """Return what a directive says in all files; a keyword is a key, `_` for `-`."""
+    files = compiled(*WEB, site_of(), settings_map(**settings)).configuration.files
+    return {match[1] for text in files.values() for match in re.finditer(rf"^\s*{name} ([^;]*);", text, re.MULTILINE)}
+
+
+@pytest.mark.parametrize(
+    ("key", "text", "name", "default", "expected"),
+    [
+        ("worker-shutdown-timeout", "10s", "worker_shutdown_timeout", {"240s"}, {"10s"}),
+        ("worker-cpu-affinity", "auto 01", "worker_cpu_affinity", set(), {"auto 01"}),
+        ("enable-multi-accept", "false", "multi_accept", {"on"}, {"off"}),
+        ("http2-max-concurrent-streams", "64", "http2_max_concurrent_streams", set(), {"64"}),  # nginx's own: 128
+        ("ignore-invalid-headers", "false", "ignore_invalid_headers", {"on"}, {"off"}),
+        ("enable-underscores-in-headers", "true", "underscores_in_headers", {"off"}, {"on"}),
+        ("error-log-level", "warn", "error_log", {"logs/error.log notice"}, {"logs/error.log warn"}),
+        ("ssl-ecdh-curve", "X25519:P-256", "ssl_ecdh_curve", {"auto"}, {"X25519:P-256"}),
+        ("ssl-session-tickets", "true", "ssl_session_tickets", {"off"}, {"on"}),
+        ("ssl-buffer-size", "8k", "ssl_buffer_size", {"4k"}, {"8k"}),
+        ("ssl-early-data", "true", "ssl_early_data", {"off"}, {"on"}),
+        ("default-type", "text/plain", "default_type", {"text/html"}, {"text/plain"}),
+        ("grpc-buffer-size-kb", "16", "grpc_buffer_size", {"4k"}, {"16k"}),
+        ("use-port-in-redirects", "true", "port_in_redirect", {"off"}, {"on"}),
+    ],
+)
+def test_a_key_becomes_this_directive(key, text, name, default, expected):
+    assert directives(name) == default
+    assert directives(name, **{key.replace("-", "_"): text}) == expected
+
+
+@pytest.mark.parametrize(("text", "count"), [("true", 4), ("false", 0)])
+def test_each_worker_has_its_own_sockets_unless_switched_off(text, count):
+    files = compiled(*WEB, site_of(), settings_map(reuse_port=text)).configuration.files
+    assert "".join(files.values()).count("reuseport") == count
+    assert directives("listen") > {"8080", "8443"}
+
+
+def test_the_default_server_has_what_the_first_ingress_without_host_says():
+    both = [
+        ingress("b", rule(""), annotations={"ssl-ciphers": "AES256-SHA"}, created="2026-01-02T00:00:00Z"),
+        ingress("a", rule(""), annotations={"ssl-ciphers": "AES128-SHA"}, created="2026-01-01T00:00:00Z"),
+    ]
+    assert "ssl_ciphers AES128-SHA;" in text_of(compiled(*WEB, *both), "")
+    assert "ssl_ciphers" not in text_of(compiled(*WEB), "")
+
+
+def test_an_alias_has_the_certificate_of_its_host():
+    made = compiled(
+        *WEB,
+        secret("cert", tls_crt=certificate("site.test"), tls_key=key_pem()),
+        ingress("site", rule("site.test"), annotations={"server-alias": "other.test"}, tls=[tls("cert", "site.test")]),
+    )
+    text = text_of(made)
+    assert "server_name site.test other.test;" in text
+    assert "ssl_certificate secrets/" in text
+    assert text.count("server {") == 1
+    assert file_of("other.test") not in made.configuration.files
+
+
+def test_rewrites_are_logged_on_request():
+    assert "rewrite_log on;" in text_of(compiled(*WEB, site_of(enable_rewrite_log="true")))
+    assert "rewrite_log" not in text_of(compiled(*WEB, site_of()))
