@@ -175,17 +175,18 @@ def _check_addresses(settings: Settings, where: str, *, has_ipv6: bool) -> None:
         raise ConfigError(f"{message}, and this host has no IPv6")
 
 
-def _without_server(settings: Settings, warn: Callable[[str], None]) -> Settings:
-    """Return settings without the header Server among those that are set: an answer would have it twice."""
+def _without_server(settings: Settings, ignore: Callable[[str], None]) -> Settings:
+    """Return settings that do not add the header Server, which an answer would then have twice.
+
+    Ingresses may still name it, as one that does would be closed otherwise; it has no effect for them.
+    """
+    if any(name.lower() == "server" for name in settings.global_allowed_response_headers):
+        ignore(f"data.global-allowed-response-headers: {NO_SERVER_HEADER}")
     added = tuple(pair for pair in settings.add_headers if pair[0].lower() != "server")
-    allowed = tuple(name for name in settings.global_allowed_response_headers if name.lower() != "server")
-    for key, kept, given in (
-        ("add-headers", added, settings.add_headers),
-        ("global-allowed-response-headers", allowed, settings.global_allowed_response_headers),
-    ):
-        if len(kept) != len(given):
-            warn(f"data.{key}: {NO_SERVER_HEADER}")
-    return replace(settings, add_headers=added, global_allowed_response_headers=allowed)
+    if len(added) == len(settings.add_headers):
+        return settings
+    ignore(f"data.add-headers: {NO_SERVER_HEADER}")
+    return replace(settings, add_headers=added)
 
 
 def _headers(
