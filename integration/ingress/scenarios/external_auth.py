@@ -124,7 +124,14 @@ _EXTERNAL = [
             ),
             _headers("for-the-judge", {"X-Team": "blue", "X-Forwarded-Proto": "https"}),
         ],
-        Ask(host="auth-method.test", want={"status": 200, "judge_sees": {"method": "POST"}}),
+        Ask(
+            host="auth-method.test",
+            path="/x?y",
+            want={
+                "status": 200,
+                "judge_sees": {"method": "POST", "headers": {"X-Original-URI": "/x?y", "X-Scheme": "http"}},
+            },
+        ),
         Ask(
             host="auth-more.test",
             want={

@@ -49,7 +49,7 @@ _CORS = [
                 {
                     "enable-cors": "true",
                     "cors-allow-origin": "https://a.test, https://*.b.test, http://c.test:8080, null",
-                    "cors-allow-methods": "GET, PURGE, POST",
+                    "cors-allow-methods": "GET, PROPFIND, MKCOL",
                     "cors-allow-headers": "X-One, X-Two",
                     "cors-expose-headers": "X-Three",
                     "cors-allow-credentials": "false",
@@ -57,6 +57,7 @@ _CORS = [
                 },
             ),
             site("cors-methods.test", {"enable-cors": "true", "cors-allow-methods": "GET, POST"}),
+            site("cors-blank.test", {"enable-cors": "true", "cors-allow-origin": " ", "cors-allow-headers": "*"}),
         ],
         Ask(
             host="cors-set.test",
@@ -66,6 +67,7 @@ _CORS = [
                 "status": 204,
                 "headers": {
                     "Access-Control-Allow-Origin": "https://a.test",
+                    "Access-Control-Allow-Methods": "GET, PROPFIND, MKCOL",
                     "Access-Control-Allow-Headers": "X-One, X-Two",
                     "Access-Control-Max-Age": "600",
                 },
@@ -74,6 +76,11 @@ _CORS = [
         ),
         _from("https://a.test", {"headers": {"Access-Control-Expose-Headers": "X-Three"}}, "cors-set.test"),
         _from("https://a.test", {"headers": {"Access-Control-Allow-Methods": "GET, POST"}}, "cors-methods.test"),
+        _from(
+            "https://any.test",
+            {"headers": {"Access-Control-Allow-Origin": "*", "Access-Control-Allow-Headers": "~Authorization"}},
+            "cors-blank.test",
+        ),
         *(
             _allowed(origin, "cors-set.test")
             for origin in ("https://x.b.test", "http://c.test:8080", "null", "https://A.test")

@@ -7,6 +7,7 @@ import pytest
 from rulegen.kube.objects.names import ObjectKey, ObjectName
 from rulegen.model.ingress.reasons import Verdict
 from rulegen.model.ingress.values.annotations.annotation import CLOSE, IGNORE, REJECT
+from rulegen.model.ingress.values.annotations.headers import CORS_HEADERS
 from rulegen.model.ingress.values.annotations.reading import read_annotations
 from rulegen.model.ingress.values.annotations.table import ANNOTATIONS
 from rulegen.model.ingress.values.annotations.unsupported import UNSUPPORTED
@@ -60,6 +61,15 @@ TAKEN = [
     ("limit-rate", "0", 0),
     ("cors-allow-methods", "GET, POST, GET", "GET, POST"),
     ("cors-max-age", "0", 0),
+    ("cors-max-age", "-1", -1),
+    ("cors-allow-methods", "PROPFIND, REPORT,MKCOL", "PROPFIND, REPORT, MKCOL"),
+    ("cors-allow-methods", "get Post", "get, Post"),
+    ("cors-allow-headers", "*", CORS_HEADERS),
+    ("cors-allow-headers", "X-One X_Two", "X-One, X_Two"),
+    ("cors-expose-headers", "*", "*"),
+    ("session-cookie-max-age", "-1", -1),
+    ("session-cookie-expires", "-1", -1),
+    ("session-cookie-expires", "2m", 120),
     ("session-cookie-name", "a-b.c", "a-b.c"),
     ("upstream-vhost", "a.test:8080", literal("a.test:8080")),
 ]
@@ -100,8 +110,8 @@ REFUSED = {
     "connection-proxy-header": ("a;}", "x"),
     "upstream-hash-by": ("$nope", "x", "$request_uri consistent", "$http_cookie$", "$" + "http_" + "x" * 90),
     "upstream-vhost": ("a b", "$cookie_host", "a.test:0", "a.test:99999", "a/b"),
-    "cors-allow-origin": ("", "https://*", "https://a.test/", "https://a b", "https://*.*.x", "~.*"),
-    "cors-allow-methods": ("get", "GET;"),
+    "cors-allow-origin": ("https://*", "https://a.test/", "https://a b", "https://*.*.x", "~.*"),
+    "cors-allow-methods": ("GET;", "G\tET", "$host", "GET\nX", "GET{}", "'", "\\", "#", "é", ",", "A" * 41),
     "session-cookie-name": ("a b", "a;b", "a=b", ""),
     "session-cookie-domain": ("a b", "a;b", ""),
     "session-cookie-samesite": ("lax", "None; Secure"),

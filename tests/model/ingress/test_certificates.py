@@ -240,6 +240,8 @@ def test_a_secret_of_another_namespace_is_not_used():
         ({"auth": b"a:{SHA}x\n"}, "auth-file", True),
         ({"auth": b"# note\na:$apr1$x$y\r\n\nb:{SSHA}z\n"}, "auth-file", True),
         ({"auth": b"a:$2y$12$" + b"x" * 53}, "auth-file", True),
+        ({"auth": b"a:$2y$14$" + b"x" * 53}, "auth-file", True),
+        ({"auth": b"a:$2y$15$" + b"x" * 53}, "auth-file", False),
         ({"auth": b"a:$2y$31$" + b"x" * 53}, "auth-file", False),
         ({"auth": b"a:$6$salt$x\nb:$6$rounds=656000$salt$x\n"}, "auth-file", True),
         ({"auth": b"a:$6$salt$x\nb:$6$rounds=999999$salt$x\n"}, "auth-file", False),

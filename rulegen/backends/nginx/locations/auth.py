@@ -62,6 +62,8 @@ def auth_location(auth: ExternalAuth, server: Server, buffers: Mapping[str, str]
         ("Connection", ""),
         ("Proxy", ""),
     ]
+    if auth.method:
+        headers += [("X-Original-URI", variable("request_uri")), ("X-Scheme", variable("pass_access_scheme"))]
     if server.client_auth is not None:
         headers += [
             ("ssl-client-verify", variable("ssl_client_verify")),

@@ -5,8 +5,14 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final
 
 from rulegen.model.ingress.ir import BasicAuth, ClientAuth, ClientCertificate, ExternalAuth, ToUpstream
+from rulegen.model.ingress.reasons import Verdict
 from rulegen.model.ingress.unread import UnreadError
-from rulegen.model.ingress.upstreams.certificates import UnusableSecretError, read_authorities, read_passwords
+from rulegen.model.ingress.upstreams.certificates import (
+    UnusableSecretError,
+    read_authorities,
+    read_passwords,
+    slow_hash,
+)
 from rulegen.model.ingress.upstreams.revocations import read_revocations
 from rulegen.model.ingress.upstreams.services import UpstreamOptions
 from rulegen.model.ingress.values import readers
@@ -77,6 +83,9 @@ def basic_auth(namespace: str, annotations: Annotations, referred: Referred) -> 
     except ValueError as error:
         annotations.close(access.AUTH_SECRET, error)
         return None
+    if slow := slow_hash(content):
+        message = f"it has {slow}: each request with a password keeps a worker busy, for about 1 s with cost 14"
+        annotations.report(Verdict.NOTE, access.AUTH_SECRET, message)
     return BasicAuth(realm=values[access.AUTH_REALM], file=referred.keep(path, content, for_workers=True))
 
 

@@ -35,13 +35,15 @@ _WEAK_HASHES: Final = frozenset({"md5", "sha1"})
 _PASSWORD: Final = re.compile(r"[\x21-\x39\x3b-\x7e]{1,255}:[\x21-\x7e]{1,500}\Z")
 _HASH: Final = re.compile(
     r"\{(?:PLAIN|SHA|SSHA)\}|\$apr1\$|\$1\$"
-    r"|\$2[abxy]\$(?:0[4-9]|1[0-2])\$"
+    r"|\$2[abxy]\$(?P<cost>0[4-9]|1[0-4])\$"
     r"|\$[56]\$(?:rounds=(?P<rounds>[0-9]{1,6})\$|(?!rounds=))"
     r"|\$y\$j[./0-9A-C][./0-9A-T]\$"
     r"|[./0-9A-Za-z]{13}(?::|\Z)"
 )
-"""How a hash starts that nginx or crypt(3) knows, and that takes no more than some 0.2 s: nginx computes it in the
+"""How a hash starts that nginx or crypt(3) knows, and that takes no more than about 1 s: nginx computes it in the
 worker, for anyone who sends a password, and meanwhile nobody else is answered (bcrypt of cost 31 takes days)."""
+SLOW_COST: Final = 13
+"""From this cost on, a bcrypt hash takes more than some 0.3 s, which users are told."""
 MAX_ROUNDS: Final = 700_000
 _USER: Final = re.compile(r"[\x21-\x39\x3b-\x7e]{1,255}\Z")
 
@@ -278,6 +280,13 @@ def read_passwords(secret: Secret, kind: str) -> tuple[str, bytes]:
         raise UnusableSecretError("it has a hash of an unknown kind, or one that takes too long to compute")
     content = "".join(f"{line}\n" for line in lines).encode()
     return path_of(content, "htpasswd"), content
+
+
+def slow_hash(content: bytes) -> str:
+    """Return the bcrypt hash of a password file that keeps a worker busy for longest, in words; empty if none does."""
+    hashes = (_HASH.match(line.partition(":")[2]) for line in content.decode("ascii").splitlines())
+    cost = max((int(match["cost"] or 0) for match in hashes if match), default=0)
+    return f"bcrypt of cost {cost}" if cost >= SLOW_COST else ""
 
 
 def _is_quick(text: str) -> bool:

@@ -126,6 +126,17 @@ def _integer(least: int, most: int, text: str) -> int:
     return int(text)
 
 
+def whole_number(least: int, most: int) -> Callable[[str], int]:
+    """Return the reader of a whole number between two bounds, of which one may be negative."""
+    return partial(_whole_number, least, most)
+
+
+def _whole_number(least: int, most: int, text: str) -> int:
+    if not re.match(r"[+-]?[0-9]{1,10}\Z", text) or not least <= int(text) <= most:
+        raise ValueError(f"{quoted(text)} is not a whole number from {least} to {most}")
+    return int(text)
+
+
 def number(text: str) -> float:
     """Return a number with up to three digits behind the point."""
     if not re.match(r"[0-9]{1,6}(?:\.[0-9]{1,3})?\Z", text):

@@ -10,6 +10,13 @@ from rulegen.model.ingress.values.readers import boolean, choice, integer, quote
 from rulegen.model.ingress.values.texts import IN_KEYS, Text, read_text
 
 
+def _age(text: str) -> int:
+    """Return seconds; a negative number makes clients forget a cookie at once."""
+    if text.startswith(("-", "+")):
+        return readers.whole_number(-readers.MAX_TIME_S, readers.MAX_TIME_S)(text)
+    return integer(0, 2_147_483_647)(text) if text.isdigit() else seconds(text)
+
+
 def _own_path(text: str) -> str:
     """Return the path of a cookie of our own; a semicolon in it would start another attribute (RFC 6265)."""
     if ";" in text:
@@ -46,11 +53,13 @@ SESSION_COOKIE_PATH: Final = Annotation(
     "session-cookie-path", _own_path, "default: the path of the Ingress", default=""
 )
 SESSION_COOKIE_DOMAIN: Final = Annotation("session-cookie-domain", readers.cookie_domain, "domain", default="")
-SESSION_COOKIE_EXPIRES: Final = Annotation("session-cookie-expires", seconds, "seconds; becomes Max-Age", default=0)
+SESSION_COOKIE_EXPIRES: Final = Annotation(
+    "session-cookie-expires", _age, "seconds, also negative; becomes Max-Age", default=0
+)
 SESSION_COOKIE_MAX_AGE: Final = Annotation(
     "session-cookie-max-age",
-    integer(0, 2_147_483_647),
-    "seconds; has priority over `session-cookie-expires`",
+    _age,
+    "seconds, also negative; has priority over `session-cookie-expires`",
     default=0,
 )
 SESSION_COOKIE_SAMESITE: Final = Annotation(

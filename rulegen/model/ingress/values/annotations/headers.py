@@ -6,7 +6,8 @@ from typing import Final
 
 from rulegen.model.ingress.values import readers
 from rulegen.model.ingress.values.annotations.annotation import CLOSE, Annotation
-from rulegen.model.ingress.values.readers import boolean, choice, integer, quoted
+from rulegen.model.ingress.values.empty import unless_empty
+from rulegen.model.ingress.values.readers import boolean, choice, quoted
 from rulegen.model.ingress.values.texts import IN_HOSTS, Text, literal, read_text
 
 _ANY_ORIGIN: Final[tuple[str, ...]] = ("*",)
@@ -17,13 +18,23 @@ CORS_HEADERS: Final = (
 CORS_MAX_AGE_S: Final = 1728000
 
 
-def _header_list(text: str) -> str:
-    return readers.writable(", ".join(readers.header_names(text))) if text != "*" else text
+_METHOD: Final = readers.re.compile(r"(?:[A-Za-z][A-Za-z-]{0,39}|\*)\Z")
+
+
+def _exposed(text: str) -> str:
+    return readers.writable(", ".join(readers.header_names(text.replace(" ", ",")))) if text != "*" else text
+
+
+def _allowed(text: str) -> str:
+    # With credentials, which are the default, browsers take * for the name of a header.
+    return CORS_HEADERS if text == "*" else _exposed(text)
 
 
 def _methods(text: str) -> str:
-    known = choice("*", "GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "CONNECT", "TRACE")
-    return ", ".join(dict.fromkeys(known(part) for part in readers.items(text)))
+    methods = tuple(dict.fromkeys(readers.items(text.replace(" ", ","))))
+    if not 1 <= len(methods) <= 50 or not all(_METHOD.match(method) for method in methods):
+        raise ValueError(f"{quoted(text)} is not a list of methods such as GET, PROPFIND")
+    return ", ".join(methods)
 
 
 def _origins(text: str) -> tuple[str, ...]:
@@ -59,15 +70,19 @@ def _prefix(text: str) -> Text:
 ENABLE_CORS: Final = Annotation("enable-cors", boolean, "`true`, `false`", default=False)
 CORS_ALLOW_ORIGIN: Final = Annotation(
     "cors-allow-origin",
-    _origins,
+    unless_empty(_origins),
     "origins, also `https://*.name`; an invalid one disables CORS",
     default=_ANY_ORIGIN,
 )
-CORS_ALLOW_METHODS: Final = Annotation("cors-allow-methods", _methods, "methods", default=CORS_METHODS)
-CORS_ALLOW_HEADERS: Final = Annotation("cors-allow-headers", _header_list, "headers", default=CORS_HEADERS)
-CORS_EXPOSE_HEADERS: Final = Annotation("cors-expose-headers", _header_list, "headers", default="")
+CORS_ALLOW_METHODS: Final = Annotation("cors-allow-methods", unless_empty(_methods), "methods", default=CORS_METHODS)
+CORS_ALLOW_HEADERS: Final = Annotation(
+    "cors-allow-headers", unless_empty(_allowed), "headers; `*`: the default list", default=CORS_HEADERS
+)
+CORS_EXPOSE_HEADERS: Final = Annotation("cors-expose-headers", unless_empty(_exposed), "headers, or `*`", default="")
 CORS_ALLOW_CREDENTIALS: Final = Annotation("cors-allow-credentials", boolean, "`true`, `false`", default=True)
-CORS_MAX_AGE: Final = Annotation("cors-max-age", integer(0, 2_147_483_647), "seconds", default=CORS_MAX_AGE_S)
+CORS_MAX_AGE: Final = Annotation(
+    "cors-max-age", readers.whole_number(-2_147_483_647, 2_147_483_647), "seconds", default=CORS_MAX_AGE_S
+)
 CUSTOM_HEADERS: Final = Annotation(
     "custom-headers",
     readers.reference,
