@@ -101,8 +101,9 @@ def read_dumps(
         languages: The languages by name.
         needs_rules: Whether a dump of iptables is required; else any dump is enough.
 
-    Raises: InputError: A file cannot be read, is truncated, or has a table that the tool could not print; a named file
-        is no dump; two dumps have the same kind and family; or two contradict each other.
+    Raises:
+        InputError: A file cannot be read, is truncated, or has a table that the tool could not print; a named file is
+            no dump; two dumps have the same kind and family; or two contradict each other.
     """
     rulesets: dict[str, _DumpedRules] = {}
     empty: dict[str, bool] = {}

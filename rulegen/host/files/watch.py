@@ -56,8 +56,9 @@ class FileChanges:
     def start(self, changed: Callable[[], object]) -> None:
         """Start the watch, if there are paths.
 
-        Args: changed: Called when the content of the files has changed. A missing file, as for a moment while a link is
-            replaced, does not count as changed until it exists again.
+        Args:
+            changed: Called when the content of the files has changed. A missing file, as for a moment while a link is
+                replaced, does not count as changed until it exists again.
         """
         self._changed = changed
         if self._paths:

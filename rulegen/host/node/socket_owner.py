@@ -33,8 +33,9 @@ def owner_of(near: tuple[str, int], far: tuple[str, int]) -> int | None:
         near: Its own address and port.
         far: Address and port that it is connected to.
 
-    Returns: The user id in the user namespace of this process; None if there is no such socket, or its program has
-        closed it.
+    Returns:
+        The user id in the user namespace of this process; None if there is no such socket, or its program has closed
+        it.
 
     Raises:
         OSError: The kernel rejected the request.

@@ -1,1 +1,1 @@
-"""What nginx has on disk: releases, logs, certificates, and folders that nobody else can exchange."""
+"""The files of nginx on disk: releases, logs, certificates, and folders that no other user can replace."""

@@ -1,4 +1,4 @@
-"""The certificate of hosts that have none: made once for a node, so that a configuration stays the same."""
+"""The default certificate of a node: created once, so that the configuration stays the same."""
 
 from __future__ import annotations
 
@@ -15,17 +15,17 @@ if TYPE_CHECKING:
 
 NAME: Final = "default.pem"
 COMMON_NAME: Final = "Kubernetes Ingress Controller Fake Certificate"
-"""As ingress-nginx calls it: monitoring looks for it."""
+"""The name that ingress-nginx uses, and that monitoring recognises."""
 DAYS: Final = 3650
 RENEW_DAYS: Final = 30
 MAX_BYTES: Final = 64 << 10
 
 
 def load(folder: Path) -> bytes | None:
-    """Return the certificate and key that this node has; None if it has none, or none for long.
+    """Return the certificate and key of this node; None if there is none, or if it expires soon.
 
     Raises:
-        HostError: It is there and cannot be read, or another user could exchange the folder.
+        HostError: The file exists and cannot be read, or another user could replace the folder.
     """
     from cryptography import x509  # noqa: PLC0415 - loads OpenSSL, which only an ingress needs
 
@@ -34,7 +34,7 @@ def load(folder: Path) -> bytes | None:
             try:
                 content = trust.read_ours(NAME, MAX_BYTES, dir_fd=home)
             except trust.UntrustedError:
-                return None  # another user may know the key: a new one is made
+                return None  # another user may know the key: a new one is created
             except FileNotFoundError:
                 return None
             except OSError as error:
@@ -46,7 +46,7 @@ def load(folder: Path) -> bytes | None:
     except FileNotFoundError:
         return None
     except ValueError:
-        return None  # damaged: a new one is made
+        return None  # damaged: a new one is created
     except trust.UntrustedError as error:
         raise HostError(f"the folder of nginx cannot be used: {reason(error)}", hint=hint(error)) from None
     except OSError as error:
@@ -57,10 +57,10 @@ def load(folder: Path) -> bytes | None:
 
 
 def store(folder: Path, content: bytes) -> None:
-    """Keep the certificate for the next time, readable for us alone.
+    """Write the certificate for later starts, with mode 0600.
 
     Raises:
-        HostError: It cannot be written.
+        HostError: The file cannot be written.
     """
     try:
         with trust.folder(folder.absolute()) as home:

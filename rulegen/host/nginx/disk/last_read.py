@@ -1,8 +1,8 @@
-"""What objects said when they were last read, on disk: so that another process, or the one after this, knows it too.
+"""Keeps the last readable content of objects on disk, for other processes and later starts.
 
     DIR/known/<hash>.json    one for each object, 0600 in a folder that is ours alone
 
-What nginx serves is in its releases; this is what that was decided from, as far as it may become unreadable later on.
+Releases have the served configuration; this folder has the content of objects that may become unreadable later.
 """
 
 from __future__ import annotations
@@ -39,12 +39,12 @@ class _RecordHead(msgspec.Struct):
 
 @dataclass(slots=True)
 class NginxKnownObjects:
-    """The objects that are known from before, of the nginx in one folder.
+    """The last readable objects of the nginx in one folder.
 
     Attributes:
         nginx: DIR.
-        writes: Whether anything is written; else it is known to this process alone.
-        notes: What a user should be told although work continues.
+        writes: Whether changes are written; else only this process has them.
+        notes: Warnings for the user.
     """
 
     nginx: Path
@@ -55,7 +55,7 @@ class NginxKnownObjects:
 
     @property
     def objects(self) -> Mapping[ObjectKey, KnownObject]:
-        """What is known, read from disk the first time; what cannot be read there is noted, and not known."""
+        """The known objects, read from disk at first use; unreadable files are noted and left out."""
         if self._known is None:
             self._known = {}
             for path in self._files():
@@ -69,10 +69,10 @@ class NginxKnownObjects:
         return self._known
 
     def keep(self, objects: Mapping[ObjectKey, KnownObject]) -> None:
-        """Know these from now on, and nothing else; write what differs.
+        """Replace the known objects by these, and write the differences.
 
         Raises:
-            HostError: It cannot be written; in this process it is known all the same.
+            HostError: A file cannot be written; this process knows the objects nevertheless.
         """
         before, self._known = self.objects, dict(objects)
         if not self.writes or (before == objects and not self._has_failed):

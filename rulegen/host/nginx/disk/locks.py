@@ -1,4 +1,4 @@
-"""Files that are locked (flock(2)) as long as somebody is at work; the kernel lets go of them with the process."""
+"""File locks (flock(2)); the kernel releases them when the process ends."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ if TYPE_CHECKING:
 _TRIES: Final = 20
 _PAUSE_S: Final = 0.01
 _MODE: Final = 0o600
-"""Whoever may open a file may lock it, be it for reading only."""
+"""Mode 0600: a user who can open a file, even read-only, can lock it."""
 
 
 @contextlib.contextmanager
 def locked(path: Path) -> Iterator[None]:
-    """Lock a file while the body runs; wait for anyone who has it locked.
+    """Lock a file while the body runs; wait while another process has the lock.
 
     Raises:
         OSError: The file cannot be opened.
@@ -37,12 +37,12 @@ def locked(path: Path) -> Iterator[None]:
 
 @contextlib.contextmanager
 def locked_or_not(path: Path | str, *, dir_fd: int | None = None, make: bool = True) -> Iterator[bool]:
-    """Lock a file while the body runs, where nobody else has it locked; yield whether it is so.
+    """Try to lock a file while the body runs; yield whether it is locked.
 
     Args:
         path: The file; relative to `dir_fd` where that is given.
         dir_fd: A folder's descriptor.
-        make: Whether it is made where it is missing.
+        make: Whether a missing file is created.
 
     Raises:
         OSError: The file cannot be opened.
@@ -55,9 +55,9 @@ def locked_or_not(path: Path | str, *, dir_fd: int | None = None, make: bool = T
 
 
 def locked_for_good(path: Path | str, *, dir_fd: int | None = None) -> bool:
-    """Lock a file until this process and its children end; return whether nobody else has it locked.
+    """Lock a file until this process and its children end; return whether it succeeded.
 
-    Who only looks whether it is locked holds it for a moment, so that more than one try is made.
+    A process that tests the lock holds it for a moment, so several attempts are made.
 
     Args:
         path: The file; relative to `dir_fd` where that is given.
@@ -92,7 +92,7 @@ def _open(path: Path | str, *, dir_fd: int | None = None, make: bool = True) -> 
 def _check_kind(status: os.stat_result, path: Path | str) -> None:
     if not stat.S_ISREG(status.st_mode):
         raise OSError(errno.EINVAL, "is not a file that can be locked", str(path))
-    if status.st_nlink > 1:  # its mode would be changed elsewhere, too
+    if status.st_nlink > 1:  # a hard link: its mode would change at its other name too
         raise OSError(errno.EINVAL, "is a hard link: the file has another name, too", str(path))
 
 

@@ -1,4 +1,4 @@
-"""Logs that never fill the disk: at a given size a log is set aside, and the one set aside before it is gone."""
+"""Limits the size of logs: at a given size a log is renamed, and replaces the one renamed before."""
 
 from __future__ import annotations
 
@@ -11,23 +11,23 @@ from typing import Final
 from rulegen.text import printable
 
 LARGEST: Final = 64 << 20
-"""Bytes of a log of nginx, after which it is set aside as `<name>.1`."""
+"""Size in bytes at which a log of nginx is renamed to `<name>.1`."""
 
 _LARGEST_JOURNAL: Final = 1 << 20
 _LONGEST: Final = 2000
-"""Characters of a line: what nginx said at its end stands there too."""
+"""Characters of a line, which may include the last messages of nginx."""
 
 
 class RotatedLog:
     """The supervisor's own log: lines with a time in UTC."""
 
     def __init__(self, folder: int, name: str) -> None:
-        """Take the folder of the log, a descriptor, and its name; it is made with the first line."""
+        """Take the descriptor of the folder and the name of the log, which is created with its first line."""
         self._folder = folder
         self.name = name
 
     def write(self, line: str) -> None:
-        """Write a line. A disk that is full costs the line and nothing else."""
+        """Write a line. If the disk is full, the line is lost and nothing else fails."""
         with contextlib.suppress(OSError):
             set_aside(self.name, _LARGEST_JOURNAL, dir_fd=self._folder)
             flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
@@ -40,24 +40,24 @@ class RotatedLog:
 
 
 def rotate(folder: int, *, keep_open: tuple[str, ...] = (), largest: int = LARGEST) -> bool:
-    """Set aside the logs of a folder that grew too large; return whether nginx must open its logs again (USR1).
+    """Rename the logs of a folder that are too large; return whether nginx must open its logs again (USR1).
 
     Args:
-        folder: Where the logs lie, a descriptor.
-        keep_open: Names of logs that are not nginx's.
-        largest: Bytes from which on a log is too large.
+        folder: The descriptor of the folder.
+        keep_open: The names of logs that do not belong to nginx.
+        largest: The largest size in bytes.
     """
-    with contextlib.suppress(OSError):  # a disk that fails now is told by anyone who writes to it
+    with contextlib.suppress(OSError):  # writers of the log report the failure of the disk
         logs = [name for name in os.listdir(folder) if name.endswith(".log") and name not in keep_open]
         return [name for name in logs if set_aside(name, largest, dir_fd=folder)] != []
     return False
 
 
 def set_aside(name: str, largest: int, *, dir_fd: int) -> bool:
-    """Rename a file to `<name>.1` where it is larger than `largest` bytes; return whether it was.
+    """Rename a file to `<name>.1` if it has more than `largest` bytes; return whether it was renamed.
 
     Raises:
-        OSError: It cannot be renamed.
+        OSError: The file cannot be renamed.
     """
     try:
         status = os.stat(name, dir_fd=dir_fd, follow_symlinks=False)

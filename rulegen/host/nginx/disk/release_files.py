@@ -1,4 +1,4 @@
-"""The files of a release, read and judged through descriptors of its folders, never through a link."""
+"""Reads and checks the files of a release through descriptors of its folders, never through a link."""
 
 from __future__ import annotations
 
@@ -22,15 +22,15 @@ if TYPE_CHECKING:
 FOLDERS: Final = ("hosts", "upstreams", "secrets")
 MANIFEST: Final = "MANIFEST"
 MOST_BYTES: Final = 64 << 20
-"""Of one file of a release."""
+"""The largest size of one file of a release, in bytes."""
 _NAME: Final = re.compile(r"(?:nginx\.conf|(?:hosts|upstreams|secrets)/[0-9a-f]{8,64}(?:\.[a-z]{1,12})?)\Z")
 
 
 class WantedFile(NamedTuple):
-    """A file of a release: what it holds, who may read it, and the group of those.
+    """A file of a release: its content, its mode, and its group.
 
     Attributes:
-        written: As the configuration has it; a text becomes bytes only when it is read or written.
+        written: The content in the configuration; text is encoded only when needed.
     """
 
     written: str | bytes
@@ -39,16 +39,16 @@ class WantedFile(NamedTuple):
 
     @property
     def content(self) -> bytes:
-        """Its bytes."""
+        """The content as bytes."""
         return self.written if isinstance(self.written, bytes) else self.written.encode("utf-8", "surrogateescape")
 
 
 class WrittenRelease(NamedTuple):
-    """A release that this process has written, or read and found whole.
+    """A release that this process has written, or has read completely.
 
     Attributes:
-        files: By name.
-        for_workers: Names of the password files.
+        files: The files by name.
+        for_workers: The names of the password files.
     """
 
     files: Mapping[str, WantedFile]
@@ -56,19 +56,19 @@ class WrittenRelease(NamedTuple):
 
     @classmethod
     def of(cls, configuration: Configuration, files: Mapping[str, WantedFile]) -> Self:
-        """Return what a release of a configuration holds."""
+        """Return the files of a release for a configuration."""
         return cls(files, frozenset(name for name, secret in configuration.secrets.items() if secret.for_workers))
 
 
 def check_names(configuration: Configuration, names: Iterable[str]) -> None:
-    """Raise where a file of a configuration has a name that no release has.
+    """Check that a release can have files of these names.
 
     Args:
-        configuration: What is wanted.
-        names: Of its files, except those that were checked before.
+        configuration: The wanted configuration.
+        names: The names of its files, except those that were checked before.
 
     Raises:
-        HostError: One has.
+        HostError: A name is not allowed.
     """
     wrong = next((name for name in names if not _NAME.match(name)), None)
     if wrong is None:
@@ -80,17 +80,17 @@ def check_names(configuration: Configuration, names: Iterable[str]) -> None:
 
 
 def listed(configuration: Configuration) -> bytes:
-    """Return the list of a release's contents: what is in its MANIFEST."""
+    """Return the content of a release's MANIFEST, the list of its files."""
     secrets = {name: secret.for_workers for name, secret in configuration.secrets.items()}
     return json.dumps({"files": sorted(configuration.files), "secrets": secrets}).encode()
 
 
 def contents(folders: Mapping[str, int]) -> tuple[dict[str, str], dict[str, SecretContent]]:
-    """Return the files and the secret files of a release, as they are on disk.
+    """Return the files and the secret files of a release on disk.
 
     Raises:
-        OSError: One cannot be read.
-        ValueError, KeyError, AttributeError, TypeError, RecursionError: The list of them is none.
+        OSError: A file cannot be read.
+        ValueError, KeyError, AttributeError, TypeError, RecursionError: The list has another format.
     """
     manifest = json.loads(read_regular(MANIFEST, MOST_BYTES, dir_fd=folders[""]))
     names = {*(name for name in manifest["files"] if _NAME.match(name)), *included(folders)}
@@ -101,7 +101,7 @@ def contents(folders: Mapping[str, int]) -> tuple[dict[str, str], dict[str, Secr
 
 
 def unwanted_password_files(folders: Mapping[str, int], wanted: Collection[str]) -> list[str]:
-    """Return the names of the files of a release that workers read, and that are not wanted any more.
+    """Return the names of the files that workers read and that the next release does not have.
 
     Raises:
         OSError, ValueError, KeyError, AttributeError, TypeError, RecursionError: As `contents` does.
@@ -116,7 +116,7 @@ def unwanted_password_files(folders: Mapping[str, int], wanted: Collection[str])
 
 
 def included(folders: Mapping[str, int]) -> list[str]:
-    """Return what nginx reads of a release beside its main file: the main file names folders, not files."""
+    """Return the names of the files that the main file includes; it includes folders, not single files."""
     return sorted(
         f"{name}/{inner}"
         for name in ("hosts", "upstreams")
@@ -132,9 +132,9 @@ def within(name: str, folders: Mapping[str, int]) -> tuple[str, int]:
 
 
 def close_files(folder: int) -> None:
-    """Take the rights of others from the files of a folder: logs of an nginx that was started without our umask."""
+    """Remove the access rights of other users from the files of a folder, such as old logs of nginx."""
     for name in os.listdir(folder):
-        with suppress(OSError):  # it was set aside, or is not ours; the folder itself is closed to others
+        with suppress(OSError):  # it was renamed, or is not ours; other users cannot enter the folder
             status = os.stat(name, dir_fd=folder, follow_symlinks=False)
             mode = status.st_mode
             if stat.S_ISREG(mode) and mode & 0o007 and status.st_nlink == 1:
@@ -146,7 +146,7 @@ def close_files(folder: int) -> None:
 
 
 def is_folder(name: str, dir_fd: int) -> bool:
-    """Whether a name in a folder is a folder, and no link."""
+    """Whether a name in a folder is a folder and no link."""
     try:
         return stat.S_ISDIR(os.stat(name, dir_fd=dir_fd, follow_symlinks=False).st_mode)
     except FileNotFoundError:
@@ -154,7 +154,7 @@ def is_folder(name: str, dir_fd: int) -> bool:
 
 
 def is_file(name: str, folders: Mapping[str, int]) -> bool:
-    """Whether a name is a regular file, and no link."""
+    """Whether a name is a regular file and no link."""
     base, folder = within(name, folders)
     try:
         return stat.S_ISREG(os.stat(base, dir_fd=folder, follow_symlinks=False).st_mode)
@@ -163,7 +163,7 @@ def is_file(name: str, folders: Mapping[str, int]) -> bool:
 
 
 def bytes_of(name: str, folders: Mapping[str, int]) -> bytes | None:
-    """Return what a file holds; None if it is gone, nothing for a link and what else is no file."""
+    """Return the content of a file; None if it is missing, empty for a link and other non-files."""
     base, folder = within(name, folders)
     try:
         return read_regular(base, MOST_BYTES, dir_fd=folder)
@@ -174,6 +174,6 @@ def bytes_of(name: str, folders: Mapping[str, int]) -> bytes | None:
 
 
 def text_of(name: str, folders: Mapping[str, int]) -> str | None:
-    """Return what a file holds as text; None if it is gone."""
+    """Return the content of a file as text; None if it is missing."""
     content = bytes_of(name, folders)
     return None if content is None else content.decode("utf-8", "surrogateescape")

@@ -1,4 +1,4 @@
-"""The templates of nginx's configuration: ours, or those of a folder that the user names."""
+"""The templates of nginx's configuration: the default ones, or those of a folder that the user names."""
 
 from __future__ import annotations
 
@@ -10,17 +10,17 @@ from rulegen.languages.nginx.templates import Templates
 from rulegen.safe_files import UnsuitableFileError, read_within
 
 PACKAGED: Final = Path(__file__).parents[3] / "nginx_templates"
-"""Where the wheel has them; a checkout has them beside the package."""
+"""Their folder in the wheel; in a checkout it is beside the package."""
 MAX_BYTES: Final = 1 << 20
-"""The most that one template may hold."""
+"""The largest size of one template, in bytes."""
 MAX_FILES: Final = 100
 
 
 def read_templates(folder: str | None = None) -> Templates:
-    """Return the templates of a folder, ours by default.
+    """Return the templates of a folder, by default ours.
 
     Raises:
-        ConfigError: It holds none, or one cannot be read.
+        ConfigError: The folder has no template, or one cannot be read.
     """
     place = Path(folder) if folder else next((p for p in (PACKAGED, _beside()) if p.is_dir()), PACKAGED)
     try:

@@ -26,12 +26,12 @@ _PARENT_MODE: Final = 0o755
 
 
 class UntrustedError(PermissionError):
-    """Somebody else could write to a folder, or put another in its place.
+    """Another user could write to a folder, or replace it.
 
     Attributes:
-        filename: Which folder it is about: the one asked for, or one above it.
-        strerror: What is wrong with it: its owner and mode.
-        hint: What to do about it.
+        filename: The folder, or one above it.
+        strerror: The fault: its owner and mode.
+        hint: The next step.
     """
 
     def __init__(self, place: Path, problem: str, hint: str) -> None:
@@ -40,19 +40,20 @@ class UntrustedError(PermissionError):
 
 
 def open_folder(path: Path, *, make_mode: int | None = None) -> int:
-    """Return a descriptor of a folder that only we may write to, and that nobody else can exchange.
+    """Return a descriptor of a folder that only our user can write to and replace.
 
-    Links above it are followed where root or we made them, and the folders that they lead through are checked too. A
-    folder that everybody may write to is accepted where it is sticky, as /tmp: there nobody renames what is another's.
+    Links above it are followed if root or our user owns them, and the folders on their way are checked too. A folder
+    that all users may write to, such as /tmp, is accepted if it is sticky, because then only the owner can rename an
+    entry.
 
     Args:
-        path: The folder, absolute; it may not be a link itself.
-        make_mode: The mode with which it is made where it is missing, with its parents (0755), whatever the umask is;
-            None makes nothing.
+        path: The absolute path of the folder, which must not be a link.
+        make_mode: The mode of a missing folder, which is created with its parents (0755) for any umask; None creates
+            nothing.
 
     Raises:
-        UntrustedError: It, or a folder on the way, is another's, may be written to by others, or is no folder.
-        OSError: It is not there, or cannot be made or entered.
+        UntrustedError: The folder, or one on the way, belongs to another user, is writable for others, or is no folder.
+        OSError: The folder does not exist, or cannot be created or entered.
     """
     here, place, links = os.open("/", _LOOK | os.O_DIRECTORY), Path("/"), 0
     steps = [(name, number == len(path.parts) - 1) for number, name in enumerate(path.parts)][1:]
@@ -86,7 +87,7 @@ def open_folder(path: Path, *, make_mode: int | None = None) -> int:
 
 @contextmanager
 def folder(path: Path, *, make_mode: int | None = None) -> Iterator[int]:
-    """Yield what `open_folder` returns, and close it.
+    """Yield the descriptor of `open_folder`, and close it.
 
     Raises:
         OSError: As there.
@@ -99,17 +100,17 @@ def folder(path: Path, *, make_mode: int | None = None) -> Iterator[int]:
 
 
 def open_inner(home: int, name: str, path: Path, *, make: bool = False) -> int:
-    """Return a descriptor of a folder in a folder, where it is ours alone to write to and no link.
+    """Return a descriptor of a folder in a folder, if only our user can write to it and it is no link.
 
     Args:
-        home: The outer folder's descriptor.
-        name: The name in there.
-        path: The inner folder's path, for messages.
-        make: Whether it is made (0700) where it is missing.
+        home: The descriptor of the outer folder.
+        name: The name of the inner folder.
+        path: The path of the inner folder, for messages.
+        make: Whether a missing folder is created (0700).
 
     Raises:
-        UntrustedError: It is a link or no folder, another's, or may be written to by others.
-        OSError: It is not there, or cannot be made.
+        UntrustedError: It is a link or no folder, belongs to another user, or is writable for others.
+        OSError: It does not exist, or cannot be created.
     """
     if make:
         with suppress(FileExistsError):
@@ -127,7 +128,7 @@ def open_inner(home: int, name: str, path: Path, *, make: bool = False) -> int:
 
 @contextmanager
 def inner(home: int, name: str, path: Path, *, make: bool = False) -> Iterator[int]:
-    """Yield what `open_inner` returns, and close it.
+    """Yield the descriptor of `open_inner`, and close it.
 
     Raises:
         OSError: As there.
@@ -140,16 +141,16 @@ def inner(home: int, name: str, path: Path, *, make: bool = False) -> Iterator[i
 
 
 def read_ours(path: str | Path, max_bytes: int, *, dir_fd: int | None = None) -> bytes:
-    """Return the content of a file that only we can have written, whoever owns the folder now.
+    """Return the content of a file that only our user can have written.
 
     Args:
         path: The file; relative to `dir_fd` where that is given.
-        max_bytes: The most that it may hold.
-        dir_fd: A folder's descriptor.
+        max_bytes: The largest size.
+        dir_fd: The descriptor of a folder.
 
     Raises:
-        UntrustedError: It is another's, or may be written to by others.
-        OSError: As `safe_files.read_regular` raises it.
+        UntrustedError: The file belongs to another user, or is writable for others.
+        OSError: As in `safe_files.read_regular`.
     """
     descriptor = open_regular(path, dir_fd=dir_fd)
     try:
@@ -162,16 +163,16 @@ def read_ours(path: str | Path, max_bytes: int, *, dir_fd: int | None = None) ->
 
 
 def check_written(descriptor: int, path: Path, *, all_ours: bool = False) -> None:
-    """Raise where what nginx writes into a folder would go elsewhere: it opens its files by name, as root.
+    """Check that files which nginx writes to a folder stay in it: nginx opens them by name, as root.
 
     Args:
-        descriptor: The folder's.
-        path: Its path, for messages.
-        all_ours: Whether a file of another user is rejected too, who could keep a lock or name another process: nginx
-            gives logs to the user of its workers, and nothing else.
+        descriptor: The descriptor of the folder.
+        path: The path of the folder, for messages.
+        all_ours: Whether files of other users are rejected too, who could hold a lock or write another process id.
+            nginx gives only logs to the user of its workers.
 
     Raises:
-        UntrustedError: A link, also a hard one, a FIFO or a device is there.
+        UntrustedError: The folder has a symbolic or hard link, a FIFO or a device.
         OSError: The folder cannot be read.
     """
     for name in os.listdir(descriptor):
@@ -191,14 +192,14 @@ def check_written(descriptor: int, path: Path, *, all_ours: bool = False) -> Non
 
 
 def give(descriptor: int, mode: int, group: int) -> None:
-    """Have a file or folder of ours belong to a group and have a mode; it is not touched where it has them already.
+    """Set group and mode of a file or folder of ours, unless it has them already.
 
     Raises:
-        OSError: It cannot be changed.
+        OSError: Group or mode cannot be changed.
     """
     status = os.fstat(descriptor)
     if status.st_gid != group:
-        os.fchmod(descriptor, mode & 0o700)  # nobody of the old group gets the new rights
+        os.fchmod(descriptor, mode & 0o700)  # so that the old group never has the new rights
         os.fchown(descriptor, -1, group)
         status = os.fstat(descriptor)
     if stat.S_IMODE(status.st_mode) != mode:
@@ -206,15 +207,15 @@ def give(descriptor: int, mode: int, group: int) -> None:
 
 
 def check_ours(path: Path, status: os.stat_result | None = None) -> None:
-    """Raise where others could plant files: a link is not followed, for anyone who made it chose where it leads.
+    """Check that no other user can place files in a folder. A link is rejected, because its owner chooses its target.
 
     Args:
         path: The folder.
-        status: What it is, where that is known.
+        status: Its status, if known.
 
     Raises:
-        UntrustedError: It is a link or no folder, another's, or may be written to by others.
-        OSError: It is not there.
+        UntrustedError: It is a link or no folder, belongs to another user, or is writable for others.
+        OSError: It does not exist.
     """
     status = path.lstat() if status is None else status
     problem = ""
@@ -233,7 +234,7 @@ def check_ours(path: Path, status: os.stat_result | None = None) -> None:
 
 
 def _foreign(status: os.stat_result) -> str:
-    """Return why others could write to something; nothing if they cannot."""
+    """Return why other users could write to a file or folder; empty if they cannot."""
     if status.st_uid != os.geteuid():
         return f"belongs to user {status.st_uid} (mode {_mode(status)})"
     if status.st_mode & 0o022:
@@ -246,7 +247,7 @@ def _entered(here: int, name: str, make_mode: int | None) -> int:
         return os.open(name, _LOOK, dir_fd=here)
     if make_mode is None:
         raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), name)
-    with suppress(FileExistsError):  # made by another user just now
+    with suppress(FileExistsError):  # another user has just created it
         os.mkdir(name, 0o700, dir_fd=here)
         made = os.open(name, _FOLDER, dir_fd=here)
         try:
@@ -257,7 +258,7 @@ def _entered(here: int, name: str, make_mode: int | None) -> int:
 
 
 def _target(link: int, place: Path, path: Path, *, is_too_long: bool) -> Path:
-    """Return where a link leads, and close it."""
+    """Return the target of a link, and close it."""
     try:
         status = os.fstat(link)
         if is_too_long:
@@ -270,7 +271,7 @@ def _target(link: int, place: Path, path: Path, *, is_too_long: bool) -> Path:
 
 
 def _check_above(status: os.stat_result, place: Path, path: Path) -> None:
-    """Check a folder on the way to another."""
+    """Check a folder on the way to the wanted one."""
     if status.st_uid not in {0, os.geteuid()}:
         raise _untrusted(path, place, f"belongs to user {status.st_uid} (mode {_mode(status)})")
     if status.st_mode & 0o022 and not status.st_mode & stat.S_ISVTX:

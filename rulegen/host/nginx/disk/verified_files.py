@@ -1,4 +1,4 @@
-"""Files of releases that are known to hold what is wanted, without being read again."""
+"""Records which files of releases have the wanted content, so that they are not read again."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ if TYPE_CHECKING:
     from rulegen.host.nginx.disk.release_files import WantedFile
 
 _TICK_NS: Final = 100_000_000
-"""Longer than the clock that file systems use for times stands still."""
+"""A time longer than one tick of the clock of file systems."""
 
 
 class _FileStatus(NamedTuple):
-    """What changes with a file's bytes or rights (inode(7)); links do not change it."""
+    """The status fields that change with a file's content or rights (inode(7)), and not with its links."""
 
     device: int
     inode: int
@@ -31,18 +31,18 @@ class _FileStatus(NamedTuple):
 
 
 class VerifiedFiles:
-    """Files of releases that were read and held what was wanted, by name.
+    """The verified files of releases, by name.
 
-    For another release, a file is not read again while its status stays: a release is never changed in place, and who
-    may write to it could as well replace nginx. Before a release goes live each of its files is read.
+    For another release, a file is not read again while its status is the same: releases are never changed in place, and
+    a user who can write to them could as well replace nginx. All files of a release are read before it becomes live.
     """
 
     def __init__(self) -> None:
-        """Know of none."""
+        """Start without verified files."""
         self._known: dict[str, tuple[WantedFile, _FileStatus]] = {}
 
     def holds(self, name: str, file: WantedFile, folders: Mapping[str, int]) -> bool:
-        """Return whether a file of a release holds what is wanted; read it only where that is not known."""
+        """Return whether a file of a release has the wanted content; read it only if this is unknown."""
         known = self._known.get(name)
         if known is None or known[0] != file:
             return self.reads(name, file, folders)
@@ -54,20 +54,20 @@ class VerifiedFiles:
         return _status(status) == known[1] or self.reads(name, file, folders)
 
     def reads(self, name: str, file: WantedFile, folders: Mapping[str, int]) -> bool:
-        """Read a file of a release, and return whether it holds what is wanted."""
-        # What was known holds no longer where other bytes are read now, even with the same status.
+        """Read a file of a release, and return whether it has the wanted content."""
+        # Other bytes with the same status invalidate the record.
         self._known.pop(name, None)
         base, folder = within(name, folders)
         status = holds(base, file.content, file.mode, file.group, dir_fd=folder)
         if status is None:
             return False
-        # Bytes that were written only now may be replaced by others with the same time.
+        # Bytes that were just written may be replaced within the same clock tick.
         if status.st_mtime_ns < time.time_ns() - _TICK_NS:
             self._known[name] = file, _status(status)
         return True
 
     def keep(self, names: Collection[str]) -> None:
-        """Know of no other files from now on."""
+        """Forget all other files."""
         self._known = {name: known for name, known in self._known.items() if name in names}
 
 

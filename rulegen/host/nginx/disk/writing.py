@@ -1,4 +1,4 @@
-"""The disk: files written new or linked, never changed in place, and never reached through a link; what errors mean."""
+"""Writes to the disk: files are created or hard-linked, never changed in place, and never reached through a link."""
 
 from __future__ import annotations
 
@@ -23,10 +23,10 @@ _RENAME_EXCHANGE: Final = 2
 
 
 def write_new(path: Path, content: bytes, mode: int, group: int) -> None:
-    """Write a file that is not there yet.
+    """Create a file.
 
     Raises:
-        OSError: It cannot be written, or is there.
+        OSError: The file exists, or cannot be written.
     """
     descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
     try:
@@ -41,10 +41,10 @@ def write_new(path: Path, content: bytes, mode: int, group: int) -> None:
 
 
 def holds(name: str, content: bytes, mode: int, group: int, *, dir_fd: int) -> os.stat_result | None:
-    """Return the status of a file that is ours, with just these bytes, for just these readers; None for any other."""
+    """Return the status of a file of ours with exactly this content, mode and group; None for any other."""
     try:
         status = os.stat(name, dir_fd=dir_fd, follow_symlinks=False)
-        if not _is_as(status, len(content), mode, group):  # before it is opened: it may be a FIFO or a device
+        if not _is_as(status, len(content), mode, group):  # checked before it is opened: it may be a FIFO or a device
             return None
         descriptor = os.open(name, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, dir_fd=dir_fd)
     except OSError:
@@ -63,10 +63,10 @@ def _is_as(status: os.stat_result, size: int, mode: int, group: int) -> bool:
 
 
 def remove(name: str, *, dir_fd: int) -> None:
-    """Remove a file of a folder, or a folder in it with all that is in that; of a link the link alone.
+    """Delete a file of a folder, or a folder in it with its content; of a link, delete the link only.
 
     Raises:
-        OSError: It cannot be removed.
+        OSError: Something cannot be deleted.
     """
     with suppress(FileNotFoundError):
         if stat.S_ISDIR(os.stat(name, dir_fd=dir_fd, follow_symlinks=False).st_mode):
@@ -76,10 +76,10 @@ def remove(name: str, *, dir_fd: int) -> None:
 
 
 def linked(name: str, source_fd: int, target_fd: int) -> bool:
-    """Give a file of one folder the same name in another one; return whether the file system could.
+    """Create a hard link with the same name in another folder; return whether the file system supports it.
 
     Raises:
-        OSError: Another reason than that it has no such links, or they would span two: as a full disk.
+        OSError: Another failure, such as a full disk.
     """
     try:
         os.link(name, name, src_dir_fd=source_fd, dst_dir_fd=target_fd, follow_symlinks=False)
@@ -91,10 +91,10 @@ def linked(name: str, source_fd: int, target_fd: int) -> bool:
 
 
 def exchange(first: Path, other: Path) -> None:
-    """Have two folders change their names, at once (renameat2(2)).
+    """Exchange the names of two folders atomically (renameat2(2)).
 
     Raises:
-        OSError: They cannot.
+        OSError: The names cannot be exchanged.
     """
     libc = ctypes.CDLL(None, use_errno=True)
     if libc.renameat2(_AT_FDCWD, os.fsencode(first), _AT_FDCWD, os.fsencode(other), _RENAME_EXCHANGE) != 0:
@@ -103,12 +103,12 @@ def exchange(first: Path, other: Path) -> None:
 
 
 def synchronize(folder: Path, new: Sequence[Path]) -> None:
-    """Have the disk hold what was written below `folder`: file by file where they are few, or else all at once.
+    """Flush the files below `folder` to the disk: one by one if they are few, else with one call.
 
-    One call for thousands of files (syncfs(2)) also waits for what others wrote to that disk.
+    The one call for thousands of files (syncfs(2)) waits for writes of other programs to this disk too.
 
     Raises:
-        OSError: The disk failed, or was full after all.
+        OSError: The disk failed, or is full.
     """
     if len(new) <= _FEW:
         for path in {*new, *(path.parent for path in new), folder.parent}:
@@ -129,7 +129,7 @@ def synchronize(folder: Path, new: Sequence[Path]) -> None:
 
 
 def reason(error: OSError) -> str:
-    """Return what failed, and on which path."""
+    """Return the failure with its path."""
     if isinstance(error, UntrustedError):
         return f"{error.filename} {error.strerror}"
     where = f"{error.filename}: " if error.filename else ""
@@ -137,7 +137,7 @@ def reason(error: OSError) -> str:
 
 
 def hint(error: OSError) -> str:
-    """Return what to do about it; nothing if that is not known."""
+    """Return the next step; empty if unknown."""
     if isinstance(error, UntrustedError):
         return error.hint
     if error.errno in {errno.ENOSPC, errno.EDQUOT}:
@@ -150,7 +150,7 @@ def hint(error: OSError) -> str:
 
 
 def not_written(digest: str, served: str, error: OSError) -> ApplyError:
-    """Return the error for a release that could not be written; `served` says what nginx serves instead."""
+    """Return the error for a release that could not be written; `served` describes what nginx serves instead."""
     return ApplyError(
         f"the configuration of nginx cannot be written: {reason(error)}; {served}",
         applied=(),

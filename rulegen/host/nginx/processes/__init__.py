@@ -1,1 +1,1 @@
-"""The processes of nginx: started, watched, reloaded, and asked what they serve."""
+"""The processes of nginx: start, supervision, reload, and status requests."""

@@ -1,4 +1,4 @@
-"""Proof that nginx serves a release: its workers say so, and none that would say otherwise takes connections."""
+"""Confirms that nginx serves a release: all workers that take connections answer with its digest."""
 
 from __future__ import annotations
 
@@ -26,18 +26,18 @@ _PAUSE_S: Final = 0.02
 _LONGEST_PAUSE_S: Final = 0.2
 _SERIOUS: Final = re.compile(r"\[emerg\] .*")
 _MAY_PASS: Final = re.compile(r" bind\(\) to \S+ failed ")
-"""nginx tries to bind five times; only then it gives up."""
+"""nginx tries to bind five times before it fails."""
 
 
 class ReleaseRefusedError(HostError):
-    """nginx does not serve what it should."""
+    """nginx does not serve the wanted release."""
 
 
 class Complaints:
-    """What nginx says in its logs from now on."""
+    """The log lines that nginx writes from now on."""
 
     def __init__(self, folder: Path) -> None:
-        """Take a folder (DIR); what its logs hold already does not count."""
+        """Take a folder (DIR); existing log lines are skipped."""
         self._release = folder / "current"
         self._logs = {folder / "logs" / name: 0 for name in ("error.log", START_LOG)}
         for path in self._logs:
@@ -45,7 +45,7 @@ class Complaints:
                 self._logs[path] = path.lstat().st_size
 
     def read(self) -> str:
-        """Return why nginx gave up, in one line; empty if it did not, as far as known."""
+        """Return in one line why nginx has failed; empty if it has not, as far as known."""
         lines = [line for path, start in self._logs.items() for line in _SERIOUS.findall(_behind(path, start))]
         if not lines:
             return ""
@@ -57,24 +57,24 @@ class Complaints:
 
 
 def answers(folder: Path, digest: str, questions: int = _QUESTIONS) -> bool:
-    """Tell whether all of some questions are answered with `digest`."""
+    """Return whether all of several status requests are answered with `digest`."""
     return all(ask(folder) == digest for _ in range(questions))
 
 
 def wait_for(
     folder: Path, digest: str, before: tuple[NginxProcess, ...], complaints: Complaints, patience_s: float
 ) -> None:
-    """Return once nginx serves new connections with `digest` and with nothing else.
+    """Wait until nginx serves all new connections with `digest`.
 
     Args:
         folder: DIR.
-        digest: What the workers are to answer.
-        before: The workers that took connections before: none of them may still do so.
-        complaints: What nginx says meanwhile.
-        patience_s: How long to wait.
+        digest: The expected answer of the workers.
+        before: The workers that took connections before; none of them may do so any more.
+        complaints: The log lines of nginx meanwhile.
+        patience_s: The longest wait in seconds.
 
     Raises:
-        RefusedError: It said that it gives up, or took too long.
+        RefusedError: nginx reported a failure, or took too long.
     """
     until = time.monotonic() + patience_s
     pause = _PAUSE_S
@@ -89,7 +89,7 @@ def wait_for(
 
 
 def _relieved(folder: Path, before: tuple[NginxProcess, ...]) -> bool:
-    """Tell whether there are workers that take connections, none of them an old one."""
+    """Return whether workers take connections, and none of them is an old one."""
     now = {(process.pid, process.started) for process in process_list.workers(process_list.find(folder))}
     return bool(now) and not now & {(process.pid, process.started) for process in before}
 
@@ -103,7 +103,7 @@ def _silence(answer: str | None, patience_s: float) -> str:
 def _behind(path: Path, start: int) -> str:
     try:
         with os.fdopen(open_regular(path), "rb") as file:
-            # a log that is shorter than it was has been restarted
+            # the log was replaced
             file.seek(start if os.fstat(file.fileno()).st_size >= start else 0)
             return file.read(_MOST_READ).decode("utf-8", "replace")
     except OSError:

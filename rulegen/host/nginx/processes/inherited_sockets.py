@@ -1,7 +1,7 @@
-"""Taking over the listening sockets of a process, so that no connection is refused while another takes its place.
+"""Takes over the listening sockets of a process, so that no connection is refused while nginx is replaced.
 
-nginx starts on sockets that it is handed by number in the variable NGINX: its own way to replace its program while it
-runs. Workers whose master was killed still hold all of them; a copy of each is fetched with pidfd_getfd(2), Linux 5.6.
+nginx starts with sockets whose numbers are in the variable NGINX; this is its way to replace its program while it runs.
+Workers of a killed master still have all sockets; pidfd_getfd(2) (Linux 5.6) copies them.
 """
 
 from __future__ import annotations
@@ -11,13 +11,13 @@ import os
 import socket
 from typing import Final
 
-_SYS_PIDFD_GETFD: Final = 438  # the same number on all architectures; there is no function of libc yet
+_SYS_PIDFD_GETFD: Final = 438  # the same number on all architectures; libc has no function for it
 
 
 def listening(pid: int) -> list[int]:
-    """Return copies of the sockets on which a process listens, as descriptors that a new program keeps.
+    """Return copies of the listening sockets of a process, as descriptors that exec(2) keeps.
 
-    None where it is gone, or the kernel does not give them.
+    There are none if the process has ended, or if the kernel refuses.
     """
     try:
         process = os.pidfd_open(pid)
@@ -33,7 +33,7 @@ def listening(pid: int) -> list[int]:
 
 
 def variable(descriptors: list[int]) -> str:
-    """Return the value of NGINX that hands descriptors over.
+    """Return the value of NGINX for these descriptors.
 
     >>> variable([5, 7])
     '5;7;'
@@ -45,7 +45,7 @@ def _copy(process: int, pid: int, number: int) -> int | None:
     try:
         if not os.readlink(f"/proc/{pid}/fd/{number}").startswith("socket:"):  # noqa: PTH115
             return None
-    except OSError:  # closed meanwhile
+    except OSError:  # the descriptor was closed meanwhile
         return None
     copy: int = ctypes.CDLL(None).syscall(_SYS_PIDFD_GETFD, process, number, 0)
     if copy < 0:
@@ -63,5 +63,5 @@ def _copy(process: int, pid: int, number: int) -> int | None:
 
 
 def _is_deleted(held: socket.socket) -> bool:
-    """Whether it is a socket of a path that is not there any more: nobody can reach it, so a new one must be made."""
+    """Whether the path of a Unix socket does not exist any more, so that nginx must create a new one."""
     return held.family == socket.AF_UNIX and not os.path.lexists(held.getsockname())

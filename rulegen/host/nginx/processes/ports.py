@@ -1,4 +1,4 @@
-"""Who holds a TCP port: known before nginx is started, so that a taken port is an error with a name in it."""
+"""Finds the process that listens on a TCP port before nginx starts, so that the error can name it."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ _REFUSED: Final = re.compile(r"bind\(\) to \S+:(?P<port>[0-9]{1,5}) failed \(98:
 
 
 class PortHolder(NamedTuple):
-    """Who listens on a port.
+    """A process that listens on a port.
 
     Attributes:
         port: The port.
-        pid: The process; 0 if it cannot be told, as of another's or one in another PID namespace.
-        command: Its command line, printable; empty if it cannot be told.
+        pid: The process id; 0 if unknown, such as in another PID namespace.
+        command: Its command line in printable characters; empty if unknown.
     """
 
     port: int
@@ -40,11 +40,11 @@ class PortHolder(NamedTuple):
 
 
 def holders(ports: Collection[int], *, ours: Collection[int] = ()) -> tuple[PortHolder, ...]:
-    """Return who listens on any of `ports` in this network namespace, one line each, in order of ports.
+    """Return the listeners on `ports` in this network namespace, sorted by port.
 
     Args:
-        ports: The ports to look at.
-        ours: Ids of processes that may hold them.
+        ports: The ports to check.
+        ours: The ids of processes that may listen there.
     """
     inodes = {inode: port for inode, port in _listening().items() if port in ports}
     owners = _owners(set(inodes)) if inodes else {}
@@ -58,7 +58,7 @@ def holders(ports: Collection[int], *, ours: Collection[int] = ()) -> tuple[Port
 
 
 def refused_bind(message: str) -> int:
-    """Return the port that nginx says it could not bind since it is taken; 0 if it says no such thing.
+    """Return the port that nginx reports as in use; 0 for other messages.
 
     >>> refused_bind("bind() to 0.0.0.0:80 failed (98: Address already in use)")
     80
@@ -68,7 +68,7 @@ def refused_bind(message: str) -> int:
 
 
 def _listening() -> dict[str, int]:
-    """Return the sockets that listen in this network namespace: inode to port."""
+    """Return the listening sockets of this network namespace: inode to port."""
     by_inode: dict[str, int] = {}
     for name in ("tcp", "tcp6"):
         path = Path("/proc/thread-self/net") / name
@@ -79,7 +79,7 @@ def _listening() -> dict[str, int]:
 
 
 def _owners(inodes: set[str]) -> dict[str, list[int]]:
-    """Return who holds sockets, by inode, of the processes that we may look into; the oldest first."""
+    """Return the processes that have these sockets, by inode, oldest first; only those that this user may inspect."""
     by_inode: dict[str, list[int]] = {}
     for pid in sorted(int(entry.name) for entry in os.scandir("/proc") if entry.name.isdigit()):
         for target in _open_files(pid):
@@ -90,9 +90,9 @@ def _owners(inodes: set[str]) -> dict[str, list[int]]:
 
 
 def _open_files(pid: int) -> Iterator[str]:
-    with suppress(OSError):  # it ended, or is another's
+    with suppress(OSError):  # the process has ended, or belongs to another user
         for entry in os.scandir(f"/proc/{pid}/fd"):
-            with suppress(OSError):  # closed meanwhile
+            with suppress(OSError):  # the descriptor was closed meanwhile
                 yield os.readlink(entry.path)  # noqa: PTH115 - of thousands
 
 

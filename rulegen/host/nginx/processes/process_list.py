@@ -1,8 +1,8 @@
-"""The processes of our nginx, told from all others by what nobody can lend them.
+"""Finds the processes of our nginx by properties that other processes cannot have.
 
-A master is ours where it runs the nginx program as the same user as we do, in our folder (its working directory); a
-worker likewise, except that it runs as another user. A process is signalled through its file descriptor (pidfd_open(2))
-after a second look, so that a number which was given to another process meanwhile is never hit.
+A master is ours if it runs the nginx program as our user in our folder (its working directory). A worker has the same
+program and folder, and another user. A process is signalled through its descriptor (pidfd_open(2)) after a second
+check, so that a process with a reused id is never signalled.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ _LEAVING: Final = b"is shutting down"
 
 
 class Role(enum.Enum):
-    """What a process of nginx does."""
+    """The role of an nginx process."""
 
     MASTER = "master"
     WORKER = "worker"
@@ -35,9 +35,9 @@ class NginxProcess(NamedTuple):
 
     Attributes:
         pid: Its id.
-        started: When it started, in clock ticks since the node did; with `pid` it names one process for ever.
+        started: Its start in clock ticks since boot; together with `pid` it identifies a process.
         parent: Id of its parent.
-        role: What it does.
+        role: Its role.
     """
 
     pid: int
@@ -47,7 +47,7 @@ class NginxProcess(NamedTuple):
 
 
 def find(folder: Path) -> tuple[NginxProcess, ...]:
-    """Return all processes of the nginx that runs in `folder`, oldest first; those that just start are not told."""
+    """Return all processes of the nginx in `folder`, oldest first, without those that are just starting."""
     try:
         home = folder.stat()
     except OSError:
@@ -58,7 +58,7 @@ def find(folder: Path) -> tuple[NginxProcess, ...]:
 
 
 def master(processes: tuple[NginxProcess, ...]) -> NginxProcess | None:
-    """Return the master that serves; the younger one's parent where a program is replaced while it runs."""
+    """Return the serving master; while a program is replaced, the older of the two."""
     return next((process for process in processes if process.role is Role.MASTER), None)
 
 
@@ -68,21 +68,21 @@ def workers(processes: tuple[NginxProcess, ...]) -> tuple[NginxProcess, ...]:
 
 
 def leaving(processes: tuple[NginxProcess, ...]) -> tuple[NginxProcess, ...]:
-    """Return the workers that only finish what they started, oldest first."""
+    """Return the workers that only finish their requests, oldest first."""
     return tuple(process for process in processes if process.role is Role.LEAVING)
 
 
 def orphans(processes: tuple[NginxProcess, ...]) -> tuple[NginxProcess, ...]:
-    """Return the processes whose master is gone: they hold its ports, and nobody will ever end them."""
+    """Return the processes whose master has ended: they have its ports, and nothing else will end them."""
     masters = {process.pid for process in processes if process.role is Role.MASTER}
     return tuple(process for process in processes if process.role is not Role.MASTER and process.parent not in masters)
 
 
 def send(process: NginxProcess, number: signal.Signals) -> bool:
-    """Signal a process; return whether it was still there.
+    """Signal a process; return whether it still existed.
 
     Raises:
-        PermissionError: It is another's.
+        PermissionError: The process belongs to another user.
     """
     try:
         descriptor = os.pidfd_open(process.pid)
@@ -100,7 +100,7 @@ def send(process: NginxProcess, number: signal.Signals) -> bool:
 
 
 def started(pid: int) -> int:
-    """Return when a process started, in clock ticks since the node did; 0 if it is gone or a zombie."""
+    """Return the start of a process in clock ticks since boot; 0 if it has ended or is a zombie."""
     fields = _stat(pid)
     return int(fields[19]) if fields and fields[0] != b"Z" else 0
 
@@ -114,9 +114,9 @@ def _look(pid: int, home: tuple[int, int]) -> NginxProcess | None:
         place = os.stat(f"/proc/{pid}/cwd")  # noqa: PTH116 - follows the kernel's link, not a path
         program = os.readlink(f"/proc/{pid}/exe")  # noqa: PTH115
         owner = os.stat(f"/proc/{pid}").st_uid  # noqa: PTH116
-    except OSError:  # it ended, or is another's
+    except OSError:  # the process has ended, or belongs to another user
         return None
-    # a program that was upgraded under it reads `/usr/sbin/nginx (deleted)`
+    # after an upgrade of the program, the link is `/usr/sbin/nginx (deleted)`
     if (place.st_dev, place.st_ino) != home or not os.path.basename(program).startswith("nginx"):  # noqa: PTH119
         return None
     if role is Role.MASTER and owner != os.geteuid():
@@ -134,7 +134,7 @@ def _role(title: bytes) -> Role | None:
 
 
 def _stat(pid: int) -> list[bytes]:
-    """Return the fields of /proc/PID/stat behind the name, which may hold anything (proc(5))."""
+    """Return the fields of /proc/PID/stat after the name, which may contain any character (proc(5))."""
     return _read(pid, "stat").rpartition(b")")[2].split()
 
 

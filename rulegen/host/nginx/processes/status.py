@@ -1,4 +1,4 @@
-"""Asking nginx which configuration its workers serve with: the only proof that a reload took place."""
+"""Requests the digest of the served configuration from nginx's workers, which confirms a reload."""
 
 from __future__ import annotations
 
@@ -17,24 +17,24 @@ if TYPE_CHECKING:
 
 NAME: Final = STATUS_SOCKET.rpartition("/")[2]
 SOCKETS: Final = (NAME, SIGNIN_SOCKET.rpartition("/")[2])
-"""Those that nginx makes in `run`."""
+"""The sockets that nginx creates in `run`."""
 _TIMEOUT_S: Final = 2.0
 _LONGEST: Final = 65536
 
 
 def ask(folder: Path, path: str = "/digest", *, timeout_s: float = _TIMEOUT_S) -> str | None:
-    """Return the body that the status socket of the nginx in `folder` answers; None if nobody does.
+    """Return the answer of the status socket of the nginx in `folder`; None without an answer.
 
-    A new connection for each question: which worker takes it is the kernel's choice.
+    Each request has its own connection, because the kernel chooses the worker for a connection.
 
     Args:
-        folder: That of the supervisor.
-        path: What is requested.
-        timeout_s: How long all of it may take.
+        folder: The folder of the supervisor.
+        path: The requested path.
+        timeout_s: The time limit for the whole request.
     """
     deadline = time.monotonic() + timeout_s
     try:
-        # a socket's path may have 107 characters, a folder more: so it is named through a descriptor
+        # a socket path has at most 107 characters, and a folder may have more: use the descriptor of the folder
         descriptor = os.open(folder / "run", os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW)
     except OSError:
         return None
@@ -51,12 +51,12 @@ def ask(folder: Path, path: str = "/digest", *, timeout_s: float = _TIMEOUT_S) -
 
 
 def close_to_others(run: int) -> None:
-    """Have none but us connect to the status socket: nginx makes it 0666, whatever the umask is.
+    """Restrict the status socket to our user; nginx creates it with mode 0666 for any umask.
 
     Args:
-        run: The descriptor of the folder that it is in.
+        run: The descriptor of its folder.
     """
-    with contextlib.suppress(OSError):  # there is none yet; and the folder is closed to others
+    with contextlib.suppress(OSError):  # it does not exist yet; other users cannot enter the folder
         descriptor = os.open(NAME, os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=run)
         try:
             mode = os.fstat(descriptor).st_mode
@@ -67,10 +67,10 @@ def close_to_others(run: int) -> None:
 
 
 def _whole(connection: socket.socket, deadline: float) -> bytes:
-    """Return all that comes.
+    """Return the whole answer.
 
     Raises:
-        OSError: It is too much, or takes too long.
+        OSError: The answer is too large, or takes too long.
     """
     answer = b""
     while len(answer) <= _LONGEST:

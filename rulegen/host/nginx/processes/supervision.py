@@ -1,4 +1,4 @@
-"""The supervisor as seen from a command: whether there is one, starting it, signalling it."""
+"""Functions of commands for the supervisor: find, start and signal it."""
 
 from __future__ import annotations
 
@@ -31,23 +31,23 @@ _MOST_BYTES: Final = 256
 
 
 def supervisor_pid(folder: Path) -> int:
-    """Return the id of the supervisor of a folder; 0 if there is none."""
+    """Return the process id of the supervisor of a folder; 0 if there is none."""
     try:
         with trust.folder(folder) as home, trust.inner(home, "run", folder / "run") as run:
             with locked_or_not(LOCK, dir_fd=run, make=False) as free:
                 if free:
                     return 0
             pid, started = (int(word) for word in read_regular(PID_FILE, _MOST_BYTES, dir_fd=run).split())
-    except (OSError, ValueError):  # no folder yet, one of others, or a supervisor that is about to start
+    except (OSError, ValueError):  # the folder is missing or belongs to another user, or a supervisor is just starting
         return 0
     return pid if process_list.started(pid) == started else 0
 
 
 def ensure(folder: Path, binary: str) -> bool:
-    """Have a supervisor at work; return whether it had to be started.
+    """Start a supervisor unless one runs; return whether it was started.
 
     Raises:
-        HostError: It cannot be started.
+        HostError: The supervisor cannot be started.
     """
     program = find(binary)
     if program is None:
@@ -79,19 +79,19 @@ def ensure(folder: Path, binary: str) -> bool:
 
 
 def renew(folder: Path, binary: str) -> bool:
-    """Replace a supervisor that runs other code than ours, as after an upgrade; return whether there was one.
+    """Replace a supervisor with other code than ours, such as after an upgrade; return whether there was one.
 
-    nginx and its connections are not touched: the old supervisor leaves it alone, the new one finds it.
+    nginx and its connections stay: the old supervisor lets it run, and the new one finds it.
 
     Raises:
-        HostError: The new one cannot be started.
+        HostError: The new supervisor cannot be started.
     """
     pid = supervisor_pid(folder)
     if not pid or _code_of(pid) == code() or not tell(folder, signal.SIGUSR2):
         return False
     until = time.monotonic() + _LEAVES_S
     while supervisor_pid(folder) == pid:
-        if time.monotonic() > until:  # it lets nginx end, or is stopped
+        if time.monotonic() > until:  # it waits for the end of nginx, or is stopped
             return False
         time.sleep(0.01)
     return ensure(folder, binary)
@@ -112,16 +112,16 @@ def _root() -> Path:
 
 
 def _code_of(pid: int) -> str:
-    """Return the mark of a supervisor's code; another word, or nothing, where it tells none."""
+    """Return the checksum of a supervisor's code; another word, or nothing, if it has none."""
     try:
         argv = read_kernel_text(f"/proc/{pid}/cmdline").split("\0")
-    except OSError:  # it ended
+    except OSError:  # the process has ended
         return ""
     return argv[-2] if len(argv) > 1 else ""
 
 
 def tell(folder: Path, number: signal.Signals) -> bool:
-    """Signal the supervisor of a folder; return whether there is one."""
+    """Signal the supervisor of a folder; return whether one runs."""
     pid = supervisor_pid(folder)
     return bool(pid) and process_list.send(_as_process(pid), number)
 

@@ -37,7 +37,7 @@ from rulegen.safe_files import read_regular, write_at
 LOCK: Final = "keeper.lock"
 PID_FILE: Final = "keeper.pid"
 START_LOG: Final = "start.log"
-"""What nginx said at its last start, before it opened its own log."""
+"""The messages of nginx at its last start, before it opened its own log."""
 
 _AT_WORK: Final = b"at work"
 _MOST_SAID: Final = 1 << 20
@@ -51,7 +51,7 @@ _ORPHANS_S: Final = 2.0
 
 
 class Held(NamedTuple):
-    """The folders that a supervisor writes to, as descriptors: anyone who renames them does not change where it writes.
+    """The folders of a supervisor as descriptors, so that a rename of a folder does not change where it writes.
 
     Attributes:
         home: DIR.
@@ -65,12 +65,12 @@ class Held(NamedTuple):
 
     @classmethod
     def of(cls, folder: Path) -> Held:
-        """Return those of a folder.
+        """Return the descriptors for a folder.
 
         Raises:
-            OSError: It is not there, or another user could write to it or exchange it.
+            OSError: The folder does not exist, or another user could write to it or replace it.
         """
-        with contextlib.ExitStack() as opened:  # it is tried for months: nothing may stay open
+        with contextlib.ExitStack() as opened:  # this is repeated for months: no descriptor may stay open
             home = trust.open_folder(folder)
             opened.callback(os.close, home)
             inner = []
@@ -82,7 +82,7 @@ class Held(NamedTuple):
         return cls(home, *inner)
 
     def close(self) -> None:
-        """Let go of them."""
+        """Close the descriptors."""
         for descriptor in self:
             os.close(descriptor)
 
@@ -105,13 +105,13 @@ class Supervisor:
         self._wake, self._waker = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
 
     def listen(self) -> None:
-        """Take signals from now on."""
+        """Install the signal handlers."""
         signal.set_wakeup_fd(self._waker, warn_on_full_buffer=False)
         for number in (signal.SIGQUIT, signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR2):
             signal.signal(number, self._signalled)
 
     def keep(self) -> None:
-        """Keep nginx running until a signal says otherwise."""
+        """Keep nginx running until a signal ends the supervisor."""
         pause = 0.0
         while not self._asked and not self._leave:
             began = time.monotonic()
@@ -129,14 +129,14 @@ class Supervisor:
                     f"nginx {pid} ended unexpectedly after {lived:.1f} s{self._why(pid)}; restart in {pause:g} s"
                 )
                 self._fall_back()
-            self._pause(pause)  # orphans of a killed master serve meanwhile
+            self._pause(pause)  # workers of a killed master serve meanwhile
         if self._asked:
             self._drain()
         self._names.end()
         self._journal.write("the supervisor ends" + ("; nginx keeps running" if self._leave else ""))
 
     def forget_pid(self) -> None:
-        """Remove the file with the supervisor's id."""
+        """Delete the file with the process id of the supervisor."""
         with contextlib.suppress(FileNotFoundError):
             os.unlink(PID_FILE, dir_fd=self._held.run)
 
@@ -148,7 +148,7 @@ class Supervisor:
         return master.pid
 
     def _start(self) -> int:
-        """Start nginx and return its id; 0 if others could have changed what it would be started from."""
+        """Start nginx and return its process id; 0 if other users could have changed its files."""
         try:
             held = Held.of(self._folder)
         except OSError as error:
@@ -167,7 +167,7 @@ class Supervisor:
     def _become_nginx(self) -> None:
         """Replace this process, a fresh child, by nginx."""
         try:
-            # unix sockets of the configuration are relative to it, and it tells ours from others
+            # Unix sockets of the configuration are relative to it, and it identifies our nginx
             os.fchdir(self._held.home)
             os.setsid()
             flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_APPEND | os.O_NONBLOCK
@@ -185,7 +185,7 @@ class Supervisor:
         os._exit(127)
 
     def _inherited(self) -> dict[str, str]:
-        """Return the variable that hands over the sockets of orphans; without orphans, make room for new sockets."""
+        """Return the variable with the sockets of orphaned workers; without any, delete old socket files."""
         from rulegen.host.nginx.processes import inherited_sockets  # noqa: PLC0415 - takes memory, and only a child needs it
 
         orphans = processes.orphans(processes.find(self._folder))
@@ -194,17 +194,17 @@ class Supervisor:
             if sockets:
                 return {"NGINX": inherited_sockets.variable(sockets)}
         self._end(orphans)
-        for name in status.SOCKETS:  # left by a master that was killed; nginx would not bind them
+        for name in status.SOCKETS:  # left by a killed master; nginx could not bind them
             with contextlib.suppress(FileNotFoundError):
                 os.unlink(name, dir_fd=self._held.run)
         return {}
 
     def _watch(self, pid: int, orphans: tuple[processes.NginxProcess, ...]) -> None:
-        """Return when the process has ended, or a signal requests something else.
+        """Wait until the process has ended, or a signal has a request.
 
         Args:
             pid: Its id.
-            orphans: Those that it takes the place of.
+            orphans: The orphaned workers that it replaces.
         """
         try:
             descriptor = os.pidfd_open(pid)
@@ -235,7 +235,7 @@ class Supervisor:
         self._names.tend(self._held.run, self._held.logs)
 
     def _why(self, pid: int) -> str:
-        """Return how our child ended, and what it said; nothing of a process that another supervisor started."""
+        """Return how our child ended, with its messages; empty for a process of another supervisor."""
         if pid != self._child:
             return ""
         self._child = 0
@@ -249,9 +249,9 @@ class Supervisor:
         return f" by signal {-code}" if code < 0 else f" with code {code}, saying {lines}"
 
     def _fall_back(self) -> None:
-        """Make the last release that proved itself the live one, where nginx does not even start with this one.
+        """Make the last confirmed release live if nginx does not even start with the present one.
 
-        An apply that is at work does so by itself; this is for a node that went down in the middle of one.
+        A running apply does this itself; this is for a node that stopped during an apply.
         """
         refused, self._refused = self._refused, False
         home = self._held.home
@@ -266,10 +266,10 @@ class Supervisor:
                 self._journal.write(f"nginx rejects {current}: reverting to {good}")
 
     def _relieved(self, pid: int, orphans: tuple[processes.NginxProcess, ...]) -> bool:
-        """Let orphans go as soon as workers of this master take connections; return whether they do.
+        """Signal orphaned workers as soon as workers of this master take connections; return whether they do.
 
-        Only those that were there before it: were it killed just now, its own workers would be orphans too, and serve
-        until the next one has taken their place.
+        Only workers that are older than the master are signalled. If the master is killed meanwhile, its own workers
+        are orphaned too, and must serve until the next master replaces them.
         """
         if not any(worker.parent == pid for worker in processes.workers(processes.find(self._folder))):
             return False
@@ -277,7 +277,7 @@ class Supervisor:
         return True
 
     def _end(self, orphans: tuple[processes.NginxProcess, ...]) -> None:
-        """Ask workers whose master is gone to finish, and wait until they let go of the ports."""
+        """Let orphaned workers finish, and wait until they have closed the ports."""
         signalled = {
             (process.pid, process.started)
             for process in orphans
@@ -317,12 +317,12 @@ class Supervisor:
             self._forget_wakes()
 
     def _tell_all(self, running: tuple[processes.NginxProcess, ...], number: signal.Signals) -> None:
-        """Signal the master, and the workers that have none; one that just starts is our child."""
+        """Signal the master and orphaned workers; a master that is just starting is our child."""
         master = processes.master(running)
         for process in (*((master,) if master else ()), *processes.orphans(running)):
             processes.send(process, number)
         if master is None and self._alive():
-            os.kill(self._child, number)  # a child that was not waited for: its number is not given to another
+            os.kill(self._child, number)  # our child was not waited for, so its id is not reused
 
     def _alive(self) -> bool:
         if not self._child:
@@ -359,7 +359,7 @@ def command(folder: Path, program: str) -> list[str]:
 
 
 def main(folder: Path, program: str) -> int:
-    """Become the supervisor of a folder, detached; return 0 in the caller once it is at work, or another one is."""
+    """Become the detached supervisor of a folder. Return 0 in the caller as soon as a supervisor runs."""
     ready, tell = os.pipe()
     if os.fork():
         os.close(tell)
@@ -374,7 +374,7 @@ def main(folder: Path, program: str) -> int:
         if not locked_for_good(LOCK, dir_fd=held.run):
             os.write(tell, _AT_WORK)
             return 0
-        if os.fork():  # nobody waits for the supervisor, and it never gets a terminal
+        if os.fork():  # no process waits for the supervisor, and it never gets a terminal
             os._exit(0)
         _detach(held.logs)
         supervisor = Supervisor(folder, program, held)
@@ -404,7 +404,7 @@ def _detach(logs: int) -> None:
 def _write_pid(text: str, run: int) -> None:
     try:
         write_at(PID_FILE, text.encode(), 0o600, dir_fd=run)
-    except OSError as error:  # a full disk does not say where
+    except OSError as error:  # the error of a full disk has no path
         raise OSError(error.errno, error.strerror, f"run/{PID_FILE}") from None
 
 
