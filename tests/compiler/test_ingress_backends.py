@@ -7,6 +7,7 @@ import re
 import pytest
 
 from rulegen.kube.objects import structs as k
+from rulegen.kube.objects.names import ObjectName
 from rulegen.model.ingress.reasons import Verdict
 from tests.ingress_strategies import (
     API,
@@ -228,3 +229,41 @@ def test_hosts_that_say_the_same_share_the_variables_it_takes():
     each, other = (set(re.findall(r"(?m)^(?:map|geo) \S+ (\$\w+)", text_of(result, host))) for host in hosts)
     assert len(each) == 6
     assert each == other
+
+
+@pytest.mark.parametrize(("text", "is_logged"), [("", False), ("false", False), ("true", True)])
+@pytest.mark.parametrize("default_backend", [None, ObjectName("default", "api")])
+def test_requests_of_nobody_are_logged_only_if_asked_for(text, is_logged, default_backend):
+    keys = {"enable_access_log_for_default_backend": text} if text else {}
+    result = compiled(*GROUND, site(), settings_map(**keys), default_backend=default_backend)
+    others = text_of(result, "").partition("location / {")[2]
+    assert ("access_log off;" not in others) is is_logged
+    assert "access_log off;" not in text_of(result)
+
+
+@pytest.mark.parametrize(
+    ("annotations", "target"),
+    [
+        ({}, "default.web.80"),
+        # As in ingress-nginx: the codes of the ConfigMap are for the default backend of all.
+        ({"default_backend": "api"}, "default.web.80"),
+        ({"default_backend": "api", "custom_http_errors": "404"}, "default.api.80"),
+        ({"custom_http_errors": "404"}, "default.web.80"),
+        ({"auth_url": "http://api.default.svc.cluster.local/"}, "default.web.80"),
+        ({"auth_url": "http://api.default.svc.cluster.local/", "auth_signin": "https://login.test/"}, ""),
+    ],
+)
+def test_whose_errors_are_replaced_by_whom(annotations, target):
+    common = ObjectName("default", "web")
+    result = compiled(*GROUND, site(**annotations), settings_map(custom_http_errors="404"), default_backend=common)
+    (location,) = result.model.servers["site.test"].locations
+    errors = location.policy.errors
+    assert (errors.target.upstream if errors is not None else "") == target
+
+
+def test_errors_of_all_without_a_backend_are_reported_once():
+    """Not for each Ingress, where nobody can do anything about it."""
+    result = compiled(*GROUND, site(), site("other.test"), settings_map(custom_http_errors="404"))
+    assert [reason for reason in result.model.reasons if reason.about is not None] == []
+    (reason,) = [reason for reason in result.model.reasons if "custom-http-errors" in reason.message]
+    assert "--default-backend-service" in reason.message

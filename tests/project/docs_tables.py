@@ -9,7 +9,10 @@ from typing import Final
 
 from rulegen.model.ingress.values.annotations.table import SECTIONS, declared_in
 from rulegen.model.ingress.values.annotations.unsupported import UNSUPPORTED
+from rulegen.model.ingress.values.flags_without_effect import FLAGS
+from rulegen.model.ingress.values.no_effect import NameKind, NoEffect
 from rulegen.model.ingress.values.settings import OTHER_NAMES, SETTINGS
+from rulegen.model.ingress.values.settings_without_effect import WITHOUT_EFFECT
 from rulegen.model.services.annotations.table import ANNOTATIONS as SERVICE_ANNOTATIONS
 from tests.project.places import ROOT
 
@@ -35,10 +38,24 @@ def annotations() -> Iterator[tuple[str, str]]:
             f"annotations {module.__name__.rpartition('.')[2]}",
             f"**{heading}**\n\n" + _rows(("annotation", "value", "if invalid"), rows),
         )
-    rows_ = (
-        (f"`{row.name}`", row.reason + "; **it protects nothing here**" * row.protects) for row in UNSUPPORTED.values()
-    )
-    yield "annotations without effect", _rows(("annotation", "why not"), rows_)
+    yield "annotations without effect", _without_effect("annotation", UNSUPPORTED)
+
+
+def _without_effect(what: str, known: Mapping[str, NoEffect], dashes: str = "") -> str:
+    """Return the table of names without effect: those of one reason in one row, what protects first."""
+    rows: dict[tuple[str, str], list[str]] = {}
+    for row in sorted(known.values(), key=lambda row: list(_KINDS).index(row.kind)):
+        rows.setdefault((_KINDS[row.kind], row.reason), []).append(f"`{dashes}{row.name}`")
+    return _rows((what, "", "why"), ((", ".join(names), kind, reason) for (kind, reason), names in rows.items()))
+
+
+_KINDS: Final = {
+    NameKind.PROTECTION: "**protects nothing here**",
+    NameKind.MISSING: "not supported",
+    NameKind.REPLACED: "of older releases",
+    NameKind.DONE: "nothing to set",
+}
+"""How the tables call the kinds, in their order."""
 
 
 def settings() -> str:
@@ -65,7 +82,13 @@ def of_services() -> str:
 
 def tables() -> Mapping[str, str]:
     """Return each table by the name in its marker."""
-    return {**dict(annotations()), "settings": settings(), "annotations of Services": of_services()}
+    return {
+        **dict(annotations()),
+        "settings": settings(),
+        "settings without effect": _without_effect("key", WITHOUT_EFFECT),
+        "flags without effect": _without_effect("flag", FLAGS, "--"),
+        "annotations of Services": of_services(),
+    }
 
 
 def with_tables(page: str) -> str:

@@ -232,6 +232,18 @@ _TLS = [
     ),
 ]
 
+_CHALLENGE = "/.well-known/acme-challenge"
+_BY_PASSWORD = {"auth-type": "basic", "auth-secret": "users-of-free"}
+_BY_SERVER = {
+    "auth-url": "http://auth.default.svc.cluster.local/status/401",
+    "auth-response-headers": "X-Auth-User",
+}
+_CLOSED = {
+    "password": _BY_PASSWORD,
+    "asked": _BY_SERVER,
+    "two-ways": {**_BY_PASSWORD, **_BY_SERVER},
+}
+
 _BASIC = [
     plain(
         "basic-auth-strips-authorization",
@@ -254,6 +266,39 @@ _BASIC = [
             host="bearer.test",
             headers={"Authorization": "Bearer x"},
             want={"status": 200, "backend_sees": {"headers": {"Authorization": "Bearer x"}}},
+        ),
+    ),
+    plain(
+        "no-auth-locations",
+        [
+            *(
+                site(f"{name}.free.test", given, path=path, path_type=kind, name=f"{name}-{number}")
+                for name, given in _CLOSED.items()
+                for number, (path, kind) in enumerate(
+                    (("/", "Prefix"), (_CHALLENGE, "Prefix"), (f"{_CHALLENGE}/exact", "Exact"), ("/x", "Prefix"))
+                )
+            ),
+            objects.secret("users-of-free", "Opaque", {"auth": b"jane:{PLAIN}pass\n"}),
+        ],
+        *(
+            Ask(
+                host=f"{name}.free.test",
+                path=path,
+                headers={"X-Auth-User": "forged", "Authorization": "Bearer x"},
+                want={
+                    "status": 200,
+                    "backend_sees": {"headers": {"Authorization": "Bearer x"}},
+                    **({"backend_headers_absent": ["X-Auth-User"]} if name != "password" else {}),
+                },
+            )
+            for name in _CLOSED
+            for path in (f"{_CHALLENGE}/token", f"{_CHALLENGE}/exact")
+        ),
+        *(
+            Ask(host=f"{name}.free.test", path=path, want={"status": 401})
+            for name in _CLOSED
+            # The path of the Ingress counts, not that of the request.
+            for path in ("/", "/x", f"/x{_CHALLENGE}/token", "/.well-known/acme", f"{_CHALLENGE}-not")
         ),
     ),
     plain(

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from integration.ingress.cast import cluster_ip, site
 from integration.ingress.clients import Ask
-from integration.ingress.features import Stage
 from integration.ingress.identities import pair, site_secret, tls_secret
 from integration.ingress.objects import Document
 from integration.ingress.scenarios.plain import plain
@@ -150,67 +149,6 @@ _REDIRECTS = [
     ),
 ]
 
-
-def _status(stage: Stage) -> object:
-    """What a default backend answers is what the client gets, its status too."""
-    reported = stage.client.ask_one(
-        Ask(host="replaced.test", path="/status/503/?a=b", headers={"Accept": "text/plain"})
-    )
-    seen = {key.lower(): value for key, value in reported.seen.get("headers", ())}
-    wanted = {
-        "x-code": "503",
-        "x-format": "text/plain",
-        "x-original-uri": "/status/503/?a=b",
-        "x-namespace": "default",
-        "x-ingress-name": "replaced.test",
-        "x-service-name": "echo",
-        "x-service-port": "80",
-    }
-    wrong = {key: seen.get(key) for key, value in wanted.items() if seen.get(key) != value}
-    request_id = seen.get("x-request-id", "")
-    return (wrong or len(request_id) != 32) and (reported.status, wrong, request_id, reported.body)
-
-
-_DEFAULTS = [
-    plain(
-        "custom-http-errors",
-        [
-            site("replaced.test", {"custom-http-errors": "404,503", "default-backend": "errors"}),
-            site("unreplaced.test", {"custom-http-errors": "404"}),
-        ],
-        Ask(host="replaced.test", path="/status/404", want={"backend": "errors", "status": 200}),
-        Ask(host="replaced.test", path="/status/403", want={"backend": "echo", "status": 403}),
-        Ask(
-            host="replaced.test",
-            path="/status/503",
-            method="POST",
-            body=b"body",
-            want={"backend": "errors", "backend_sees": {"headers": {"X-Code": "503"}}},
-        ),
-        Ask(host="unreplaced.test", path="/status/404", want={"backend": "echo", "status": 404}),
-        then=_status,
-    ),
-    plain(
-        "disable-proxy-intercept-errors",
-        [
-            site(
-                "untouched.test",
-                {
-                    "custom-http-errors": "404",
-                    "default-backend": "errors",
-                    "disable-proxy-intercept-errors": "true",
-                },
-            )
-        ],
-        Ask(host="untouched.test", path="/status/404", want={"backend": "echo", "status": 404}),
-    ),
-    plain(
-        "default-backend-of-a-service-without-endpoints",
-        [site("stand-in.test", {"default-backend": "errors"}, "empty"), site("unavailable.test", service="empty")],
-        Ask(host="stand-in.test", path="/x", want={"backend": "errors", "status": 200}),
-        Ask(host="unavailable.test", want={"status": 503}),
-    ),
-]
 
 _TOGETHER = [
     plain(
@@ -375,4 +313,4 @@ _OTHERS = [
     ),
 ]
 
-SCENARIOS = (*_REWRITES, *_REDIRECTS, *_DEFAULTS, *_TOGETHER, *_OTHERS)
+SCENARIOS = (*_REWRITES, *_REDIRECTS, *_TOGETHER, *_OTHERS)

@@ -10,7 +10,7 @@ from rulegen.kube.syntax import is_subdomain
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
-    from rulegen.kube.objects.structs import LoadBalancerIngress, Node
+    from rulegen.kube.objects.structs import LoadBalancerIngress, Node, Service
 
 EXCLUDED: Final = "node.kubernetes.io/exclude-from-external-load-balancers"
 """Label of a Node that load balancers must not use."""
@@ -46,6 +46,19 @@ def node_addresses(node: Node | None, *, internal: bool) -> Entries:
         if address.type in by_type and family_of(address.address):
             by_type[address.type].append(str(ip_address(address.address)))
     return tuple(dict.fromkeys((not internal and by_type["ExternalIP"]) or by_type["InternalIP"]))
+
+
+def service_addresses(service: Service) -> Entries:
+    """Return the addresses by which clients outside of the cluster reach a Service."""
+    spec = service.spec
+    match spec.type:
+        case "ExternalName":
+            return (spec.external_name,)
+        case "LoadBalancer":
+            return in_order((*entries_of(service.status.load_balancer.ingress), *spec.external_ips))
+        case "NodePort" if spec.external_ips:
+            return in_order(spec.external_ips)
+    return (spec.cluster_ip,) if family_of(spec.cluster_ip) else ()
 
 
 def in_order(entries: Iterable[str]) -> Entries:

@@ -6,7 +6,7 @@ import threading
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
 
-from rulegen.agent.status.addresses import EXCLUDED, node_addresses
+from rulegen.agent.status.addresses import EXCLUDED, node_addresses, service_addresses
 from rulegen.agent.status.ingresses import IngressPublication
 from rulegen.agent.status.leases import LeaseGroup
 from rulegen.agent.status.publisher import Publisher
@@ -39,6 +39,7 @@ class Publishing:
         services: Whether they are published in the status of Services of type LoadBalancer without another controller.
         group: The class of Ingresses: nodes that serve the same one publish together.
         addresses: Published instead of the node's own; empty for the node's own.
+        service: The Service whose addresses are published instead of the node's own; None for none.
         internal: Whether to publish internal addresses even if the node has external ones.
         withdraws: Whether they are removed at shutdown.
         namespace: Namespace of the Leases; empty for the Pod's own.
@@ -48,6 +49,7 @@ class Publishing:
     services: bool = False
     group: str = ""
     addresses: tuple[str, ...] = ()
+    service: ObjectName | None = None
     internal: bool = False
     withdraws: bool = True
     namespace: str = ""
@@ -84,6 +86,9 @@ def publishers_of(
         def addresses() -> tuple[str, ...] | None:
             if not serves() or not state.is_eligible:
                 return None
+            if settings.service is not None:
+                known = node.cluster.services().get(settings.service)
+                return service_addresses(known.service) or None if known is not None else None
             return settings.addresses or node_addresses(node.node(), internal=settings.internal) or None
 
         return Publisher(

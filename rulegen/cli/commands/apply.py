@@ -17,6 +17,7 @@ from rulegen.cli.options.common import (
     variant_option,
 )
 from rulegen.cli.options.ingress import ChosenIngress, ingress_options
+from rulegen.cli.options.old_flags import IngressCommand
 from rulegen.cli.wiring.apply_in_parts import ApartWriter
 from rulegen.cli.wiring.ingress import IngressInputs, plan_ingress
 from rulegen.cli.wiring.inputs import Inputs
@@ -34,7 +35,7 @@ class ServicesRefusedError(RulegenError):
     """The requested change would do harm."""
 
 
-@click.command("apply")
+@click.command("apply", cls=IngressCommand)
 @input_options
 @variant_option
 @LOCK_WAIT

@@ -9,8 +9,9 @@ import click
 import msgspec
 
 from rulegen.cli.engines.table import ENGINES
-from rulegen.cli.options.common import CliOptions, input_options
-from rulegen.cli.options.ingress import ChosenIngress, export_options, ingress_options
+from rulegen.cli.options.common import CliOptions, input_options, no_services_option
+from rulegen.cli.options.ingress import SWITCH, ChosenIngress, export_options, ingress_options
+from rulegen.cli.options.old_flags import IngressCommand
 from rulegen.cli.terminal.console import note, print_lines
 from rulegen.cli.wiring.ingress import IngressInputs, export_site
 from rulegen.cli.wiring.inputs import Inputs
@@ -26,13 +27,15 @@ if TYPE_CHECKING:
     from rulegen.model.services.ir import Model
 
 
-@click.command("export")
+@click.command("export", cls=IngressCommand)
 @input_options
 @click.option("-o", "--output", "folder", metavar="DIR", help="Folder for the files for Services. Created if missing.")
+@SWITCH
 @export_options()
+@no_services_option
 @click.option("--with-secrets", is_flag=True, help="Write real certificates and password files. Default: placeholders.")
 @ingress_options(switch=False)
-def command(folder: str | None, *, with_secrets: bool, **chosen: Any) -> None:
+def command(folder: str | None, *, with_secrets: bool, no_services: bool, **chosen: Any) -> None:
     """Write the desired state of a node to files for the standard tools.
 
     An earlier export is overwritten. If another file has one of these names, the command fails and writes nothing.
@@ -48,24 +51,34 @@ def command(folder: str | None, *, with_secrets: bool, **chosen: Any) -> None:
     model.json                      the decisions behind the rules, Service by Service
 
     \b
-    nginx.conf, hosts/, upstreams/  --nginx: the configuration; test it with nginx -t -p DIR -c nginx.conf
-    provenance.json                 --nginx: the Ingress and rule behind each location
+    nginx/nginx.conf, nginx/hosts/  --ingress: the configuration; test it with nginx -t -p DIR/nginx -c nginx.conf
+    nginx/provenance.json           --ingress: the Ingress and rule behind each location
+
+    --nginx DIR means --ingress with a folder of its own.
 
     \b
     rulegen export -f shop/ --host host.yaml --node web-1 -o out/
-    rulegen export -f shop/ --nginx site/
+    rulegen export -f shop/ --ingress -o out/
+    rulegen export -f shop/ --ingress --no-services --nginx site/
     """
     sites = {name: site for name in ENGINES if (site := chosen.pop(f"export_{name}"))}
     ingress = ChosenIngress.of(chosen)
-    flag = " or ".join(f"--{name} DIR" for name in ENGINES)
-    inputs = Inputs(CliOptions(**chosen), is_of_this_host=False, ingress=ingress if sites else None, ingress_flag=flag)
-    if not folder and not sites:
-        raise click.UsageError(f"give a folder: -o DIR for Services, {flag} for Ingresses, or both")
+    if not sites:
+        ingress.refuse_nothing(no_services=no_services, verb="export")
+    if ingress.ingress and not sites and folder:
+        sites = {ingress.ingress_engine: f"{folder}/{ingress.ingress_engine}"}
+    if not sites and not folder:
+        flag = " or ".join(f"--{name} DIR" for name in ENGINES)
+        raise click.UsageError(f"give a folder: -o DIR, or {flag} for Ingresses alone")
+    inputs = Inputs(CliOptions(**chosen), is_of_this_host=False, ingress=ingress if sites else None)
     for name, site in sites.items():
         engine = replace(ingress, ingress_engine=name)
         export_site(IngressInputs(engine, inputs, is_live=False), site, with_secrets=with_secrets)
-    if folder:
+    if folder and not no_services:
         _export_rules(inputs, folder)
+    elif not no_services and (count := len(inputs.world.services)):
+        what = "1 Service are" if count == 1 else f"{count:,} Services are"
+        note(f"the rules of {what} not exported: add -o DIR, or --no-services")
 
 
 def _export_rules(inputs: Inputs, folder: str) -> None:

@@ -8,6 +8,7 @@ import click
 
 from rulegen.cli.options.common import OUTPUT, CliOptions, input_options, no_services_option, variant_option
 from rulegen.cli.options.ingress import ChosenIngress, ingress_options
+from rulegen.cli.options.old_flags import IngressCommand
 from rulegen.cli.terminal.console import has_colour, print_json, print_lines
 from rulegen.cli.wiring.ingress import IngressInputs, plan_ingress
 from rulegen.cli.wiring.inputs import Inputs
@@ -20,7 +21,7 @@ CHANGES = 2
 """Exit code of `--detailed-exitcode` if something would change."""
 
 
-@click.command("plan")
+@click.command("plan", cls=IngressCommand)
 @input_options
 @variant_option
 @click.option(

@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any, Final
 import click
 
 from rulegen.cli.options.common import ALLOW_UNKNOWN_NODE, CliOptions, input_options, no_services_option, variant_option
-from rulegen.cli.options.ingress import ChosenIngress, ingress_options
+from rulegen.cli.options.ingress import ChosenIngress, ObjectNameType, ingress_options
+from rulegen.cli.options.old_flags import IngressCommand
 from rulegen.cli.wiring.ingress import IngressInputs
 from rulegen.cli.wiring.inputs import Inputs
 from rulegen.errors import ConfigError, RulegenError
@@ -32,7 +33,7 @@ if TYPE_CHECKING:
 NOT_RELOADED: Final = "configuration not reloaded: the old one stays in use"
 
 
-@click.command("run")
+@click.command("run", cls=IngressCommand)
 @input_options
 @variant_option
 @ingress_options()
@@ -83,6 +84,11 @@ NOT_RELOADED: Final = "configuration not reloaded: the old one stays in use"
     multiple=True,
     metavar="ADDRESS[,…]",
     help="Publish these addresses or names instead of the node's own. Repeatable.",
+)
+@click.option(
+    "--publish-service",
+    type=ObjectNameType(),
+    help="Publish the addresses of this Service in front of the nodes instead of their own.",
 )
 @click.option(
     "--report-node-internal-ip-address",
@@ -330,6 +336,9 @@ def _publishing(chosen: dict[str, Any], ingress: ChosenIngress) -> Publishing:
             raise ConfigError(
                 f"--publish-status-address: {address!r} is neither an address nor a name such as lb.example"
             )
+    service = chosen.pop("publish_service")
+    if service is not None and addresses:
+        raise ConfigError("--publish-service and --publish-status-address exclude each other", hint="give one of them")
     namespace = chosen.pop("lease_namespace") or ""
     if namespace and not is_label(namespace):
         raise ConfigError(f"--lease-namespace: {namespace!r} is not the name of a namespace")
@@ -338,6 +347,7 @@ def _publishing(chosen: dict[str, Any], ingress: ChosenIngress) -> Publishing:
         services=chosen.pop("publish_service_status"),
         group=ingress.ingress_class,
         addresses=addresses,
+        service=service,
         internal=chosen.pop("report_node_internal_ip_address"),
         withdraws=chosen.pop("update_status_on_shutdown"),
         namespace=namespace,

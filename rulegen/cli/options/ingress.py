@@ -24,14 +24,18 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
     from rulegen.cli.engines.row import ChosenEngine
+    from rulegen.model.ingress.reasons import Reason
 
 F = TypeVar("F", bound="Callable[..., Any]")
 
 
-class _ObjectNameType(click.ParamType[ObjectName]):
+class ObjectNameType(click.ParamType[ObjectName]):
+    """The name of an object in a namespace."""
+
     name = "NAMESPACE/NAME"
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> ObjectName:
+        """Return the name that a text is."""
         if isinstance(value, ObjectName):
             return value
         namespace, slash, name = value.partition("/")
@@ -89,6 +93,7 @@ class ChosenIngress:
 
     Attributes:
         engines: Every engine with its own options, by name.
+        flag_reports: What to report about flags of ingress-nginx that have no effect here.
     """
 
     ingress: bool = False
@@ -109,8 +114,10 @@ class ChosenIngress:
     default_ssl_certificate: ObjectName | None = None
     default_backend_service: ObjectName | None = None
     disable_svc_external_name: bool = False
+    disable_catch_all: bool = False
     ingress_allow_endpoint: tuple[Network, ...] = ()
     max_namespace_hosts: int = HOSTS
+    flag_reports: tuple[Reason, ...] = ()
 
     @classmethod
     def of(cls, chosen: dict[str, Any]) -> ChosenIngress:
@@ -155,6 +162,7 @@ class ChosenIngress:
             by_name=self.ingress_class_by_name,
             namespaces=frozenset(self.watch_namespace),
             namespace_selector=self.watch_namespace_selector,
+            catch_all=not self.disable_catch_all,
         )
 
 
@@ -217,22 +225,23 @@ _OPTIONS = (
     ),
     click.option(
         "--configmap",
-        type=_ObjectNameType(),
+        type=ObjectNameType(),
         help="ConfigMap with settings for all hosts. Its keys are those of ingress-nginx.",
     ),
     click.option(
         "--default-ssl-certificate",
-        type=_ObjectNameType(),
+        type=ObjectNameType(),
         help="Secret with the certificate for hosts without one.  [default: a self-signed certificate]",
     ),
     click.option(
         "--default-backend-service",
-        type=_ObjectNameType(),
+        type=ObjectNameType(),
         help="Service for requests that match no Ingress.  [default: answer 404]",
     ),
     click.option(
         "--disable-svc-external-name", is_flag=True, help="Do not forward requests to Services of type ExternalName."
     ),
+    click.option("--disable-catch-all", is_flag=True, help="Do not serve Ingresses that have spec.defaultBackend."),
     click.option(
         "--ingress-allow-endpoint",
         type=_EndpointNetworkType(),

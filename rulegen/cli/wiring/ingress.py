@@ -69,6 +69,7 @@ class IngressInputs:
             forbidden=self._forbidden(self.inputs.facts),
             now=dt.datetime.now(dt.UTC),
             most_hosts=chosen.max_namespace_hosts,
+            reports=chosen.flag_reports,
         )
 
     @cached_property

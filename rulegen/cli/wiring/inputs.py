@@ -60,13 +60,11 @@ class Inputs:
         is_of_this_host: Whether the plan is compared with this host. For a dump of another host, the kernel parameters
             of this host do not matter.
         ingress: The input about Ingresses; None if they are not included.
-        ingress_flag: The option of this command that includes Ingresses.
     """
 
     chosen: CliOptions
     is_of_this_host: bool = True
     ingress: ChosenIngress | None = None
-    ingress_flag: str = "--ingress"
     progress: Progress = field(default_factory=Progress)
     command_tables: CommandTables = field(default_factory=command_tables)
     _warnings: Warnings = field(default_factory=Warnings)
@@ -235,7 +233,7 @@ class Inputs:
         if self.ingress is None and world.ingresses:
             names = [str(name) for name in world.ingresses]
             count = f"{len(names)} Ingress is" if len(names) == 1 else f"{len(names)} Ingresses are"
-            self.warn(f"{count} ignored: {listed(names)}; add {self.ingress_flag} to include Ingresses")
+            self.warn(f"{count} ignored: {listed(names)}; add --ingress to include Ingresses")
 
     def _with_referred(self, cluster: list[Decoded | Rejected]) -> tuple[list[Decoded | Rejected], set[ObjectKey]]:
         """Return objects with the Secrets and ConfigMaps that Ingresses name, and the names of denied ones."""

@@ -13,6 +13,7 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, NamedTuple
 
 from rulegen.model.forbidden import NOTHING, Forbidden
+from rulegen.model.ingress.proxying import AS_FOR_ALL, Proxying
 from rulegen.model.ingress.values.texts import NO_TEXT, Text
 
 if TYPE_CHECKING:
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
 
     from rulegen.kube.objects.names import ObjectName
     from rulegen.model.ingress.defaults import HttpDefaults
+    from rulegen.model.ingress.proxying import ProxySSL
     from rulegen.model.ingress.reasons import Reason
     from rulegen.model.ingress.values.readers import Url
     from rulegen.net import Network
@@ -215,62 +217,29 @@ class Limits:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ErrorPages:
-    """Answers of a backend with these codes are replaced by those of another."""
+    """Answers with these codes are replaced by those of another backend.
+
+    Attributes:
+        codes: Status codes.
+        target: The other backend.
+        service, port: The Service and port that the request was for.
+        of_backends: Whether answers of backends are replaced too, not only those of the engine itself.
+        passes_body: Whether the other backend gets the body of the request.
+    """
 
     codes: tuple[int, ...]
     target: Target
     service: str
     port: str
+    of_backends: bool = True
+    passes_body: bool = True
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ProxySSL:
-    """How TLS is spoken with a backend; paths are those of files in the configuration.
+class ServiceWithoutEndpoints(NamedTuple):
+    """A Service that cannot answer, so that the default backend of its Ingress does; its name and port."""
 
-    Attributes:
-        revoked: Lists of revoked certificates of backends; empty for none.
-    """
-
-    certificate: str = ""
-    ca: str = ""
-    revoked: str = ""
-    verify: bool = False
-    verify_depth: int = 1
-    ciphers: str = ""
-    protocols: str = ""
-    name: str = ""
-    server_name: bool = False
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Proxying:
-    """How requests are passed on to a backend; None if what holds for all does.
-
-    Attributes:
-        connect_timeout_s, send_timeout_s, read_timeout_s: For a connection, between two writes, between two reads.
-        buffers_answers, buffers_requests: Whether an answer, or the body of a request, is read before it is passed on.
-        http_version: `1.0` or `1.1`.
-        buffer_size, busy_buffers_size: Bytes; `buffers_number` of the first hold an answer, the second bounds those
-            that are being sent to the client.
-        temporary_file_size: Bytes of an answer that are kept on disk at most; 0 for none.
-        retry_on: Failures after which another server is asked, as the annotation proxy-next-upstream names them.
-        retry_tries: How many servers are asked at most; 0 for no limit.
-        retry_timeout_s: For how long others are asked; 0 for as long as one may take to answer.
-    """
-
-    connect_timeout_s: int | None = None
-    send_timeout_s: int | None = None
-    read_timeout_s: int | None = None
-    buffers_answers: bool | None = None
-    buffers_requests: bool | None = None
-    http_version: str | None = None
-    buffer_size: int | None = None
-    buffers_number: int | None = None
-    busy_buffers_size: int | None = None
-    temporary_file_size: int | None = None
-    retry_on: tuple[str, ...] | None = None
-    retry_tries: int | None = None
-    retry_timeout_s: int | None = None
+    name: str
+    port: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -282,6 +251,9 @@ class LocationPolicy:
     Attributes:
         is_closed: Nothing is passed on: 503.
         proxying: How requests are passed on.
+        unproven_headers: Headers that only an auth server may set, where no auth server is asked: what a client
+            sends in them is not passed on.
+        stands_in_for: The Service in whose place the default backend of the Ingress answers.
         scripts: For FCGI: parameters by name.
         headers: Response headers to set.
     """
@@ -299,6 +271,7 @@ class LocationPolicy:
     basic_auth: BasicAuth | None = None
     external_auth: ExternalAuth | None = None
     global_auth: bool = True
+    unproven_headers: tuple[str, ...] = ()
     satisfy_any: bool = False
     allow: tuple[Network, ...] = ()
     deny: tuple[Network, ...] = ()
@@ -309,7 +282,7 @@ class LocationPolicy:
     forwarded_prefix: Text = NO_TEXT
     connection_header: str = ""
     protocol: str = "HTTP"
-    proxying: Proxying = Proxying()
+    proxying: Proxying = AS_FOR_ALL
     body_size: int | None = None
     body_buffer_size: int | None = None
     proxy_ssl: ProxySSL | None = None
@@ -317,6 +290,7 @@ class LocationPolicy:
     cookie_path: tuple[str, str] | None = None
     redirect_rewrite: tuple[str, str] | None = None
     errors: ErrorPages | None = None
+    stands_in_for: ServiceWithoutEndpoints | None = None
     scripts: Mapping[str, Text] = field(default_factory=lambda: MappingProxyType({}))
     script_index: str = ""
     access_log: bool = True

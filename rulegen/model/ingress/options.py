@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
     from rulegen.kube.objects.names import ObjectName
     from rulegen.model.ingress.ir import SecretFile
+    from rulegen.model.ingress.reasons import Reason
     from rulegen.net import Family
 
 
@@ -40,6 +41,7 @@ class IngressOptions:
         forbidden: What of this host nginx connects to for no Ingress; objects add to it.
         now: The time, to report certificates that have ended; None to report none.
         most_hosts: How many hosts the Ingresses of one namespace have at most, see `rulegen.model.ingress.limits`.
+        reports: What to report beside what follows from objects, as about flags without effect.
         without: Ingresses that are in quarantine, each with the reason.
     """
 
@@ -58,4 +60,5 @@ class IngressOptions:
     forbidden: Forbidden = NOTHING
     now: dt.datetime | None = None
     most_hosts: int = HOSTS
+    reports: tuple[Reason, ...] = ()
     without: Mapping[ObjectName, str] = field(default_factory=lambda: MappingProxyType({}))

@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from operator import attrgetter
 from types import MappingProxyType
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 from rulegen.kube.objects.names import ObjectKey
 from rulegen.kube.snapshot.addresses import ServiceAddresses
@@ -27,6 +27,7 @@ from rulegen.model.ingress.routing.ingresses import INGRESS, in_order
 from rulegen.model.ingress.routing.routes import Routing
 from rulegen.model.ingress.unread import missing, recalled
 from rulegen.model.ingress.upstreams.referenced_objects import Referred
+from rulegen.model.ingress.values.classes import CATCH_ALL
 from rulegen.model.ingress.values.configmap import settings_of
 from rulegen.model.ingress.values.setting import SettingGuard
 
@@ -41,6 +42,12 @@ if TYPE_CHECKING:
     from rulegen.model.ingress.options import IngressOptions
     from rulegen.model.ingress.routing.ingresses import ResolvedIngress
     from rulegen.model.ingress.upstreams.services import Targets
+
+
+_NO_PAGES: Final = (
+    "only answers of Ingresses with the annotation default-backend are replaced; give --default-backend-service to"
+    " replace those of all"
+)
 
 
 class _Admission(NamedTuple):
@@ -103,7 +110,7 @@ def decide_ingress(
     )
     if options.default_certificate is not None and options.default_certificate not in world.secrets:
         raise missing(world, "Secret", options.default_certificate, named_by="--default-ssl-certificate")
-    reasons += recalled(world)
+    reasons += [*options.reports, *recalled(world)]
     services = RecordedMapping(world.services)
     lookups = Lookups(world, _addresses(world), options.now)
     common = CommonDecisions(
@@ -166,6 +173,9 @@ def _take_over(lookups: Lookups, before: IngressDecisions, *, is_same: bool) -> 
 
 def _default_backend(routing: Routing, options: IngressOptions, reasons: list[Reason]) -> Target | None:
     if options.default_backend is None:
+        if routing.settings.custom_http_errors:
+            where = f"ConfigMap {options.config_map}" if options.config_map else "settings"
+            reasons.append(Reason(None, Verdict.NOTE, where, f"data.custom-http-errors: {_NO_PAGES}"))
         return None
     target, why = routing.of_first_port(options.default_backend)
     if why:
@@ -214,7 +224,8 @@ def _admission(world: ClusterSnapshot, options: IngressOptions, before: _Admissi
         key = ObjectKey(INGRESS, name)
         refusal = options.selection.refusal(ingress, world)
         if refusal:
-            reasons.append(Reason(key, Verdict.SKIPPED, "spec.ingressClassName", refusal))
+            path = "spec.defaultBackend" if refusal == CATCH_ALL else "spec.ingressClassName"
+            reasons.append(Reason(key, Verdict.SKIPPED, path, refusal))
         elif name in options.without:
             reasons.append(Reason(key, Verdict.QUARANTINED, "", options.without[name]))
         elif refusal := limits.refusal(ingress):

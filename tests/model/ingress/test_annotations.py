@@ -10,7 +10,7 @@ from rulegen.model.ingress.values.annotations.annotation import CLOSE, IGNORE, R
 from rulegen.model.ingress.values.annotations.headers import CORS_HEADERS
 from rulegen.model.ingress.values.annotations.reading import read_annotations
 from rulegen.model.ingress.values.annotations.table import ANNOTATIONS
-from rulegen.model.ingress.values.annotations.unsupported import UNSUPPORTED
+from rulegen.model.ingress.values.annotations.unsupported import SNIPPETS, UNSUPPORTED
 from rulegen.model.ingress.values.settings import SETTINGS
 from rulegen.model.ingress.values.texts import Reference, Subject, Text, literal
 from tests.ingress_strategies import (
@@ -157,10 +157,10 @@ def test_an_empty_text_that_keeps_nobody_out_is_reported_and_has_no_effect(name)
         assert [reason.verdict for reason in read.reasons] == [Verdict.IGNORED]
 
 
-@pytest.mark.parametrize("name", sorted(name for name, row in UNSUPPORTED.items() if row.snippet is None))
+@pytest.mark.parametrize("name", sorted(UNSUPPORTED.keys() - SNIPPETS.keys()))
 def test_what_is_known_and_not_done_is_told(name):
     read = read_annotations(ABOUT, {f"{PREFIX}/{name}": "anything\n{"}, PREFIX)
-    assert [reason.verdict for reason in read.reasons] == [Verdict.UNSUPPORTED]
+    assert [reason.verdict for reason in read.reasons] == [UNSUPPORTED[name].verdict]
 
 
 def test_an_unknown_name_is_told_with_the_one_that_was_meant():

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from rulegen.backends.nginx.locations.headers import proxy_headers
 from rulegen.backends.nginx.locations.proxying import resolver_of
@@ -16,6 +16,24 @@ if TYPE_CHECKING:
     from rulegen.model.ingress.defaults import HttpDefaults
     from rulegen.model.ingress.ir import ErrorPages
 
+UNAVAILABLE: Final = 503
+"""What would be answered in the place of a Service without endpoints."""
+_BODY_UNREAD: Final = frozenset({400, 408, 413, 414, 431})
+"""Codes that nginx answers before it has read the body: it must not read one that is too large or comes too slowly
+for the sake of the error page."""
+
+
+def error_headers(code: int, ingress: ObjectName | None, service: str, port: str) -> list[tuple[str, Word]]:
+    """Return the headers that tell a default backend for which Service it answers, and with which code."""
+    return [
+        ("X-Code", str(code)),
+        ("X-Format", variable("http_accept")),
+        ("X-Namespace", ingress.namespace if ingress else ""),
+        ("X-Ingress-Name", ingress.name if ingress else ""),
+        ("X-Service-Name", service),
+        ("X-Service-Port", port),
+    ]
+
 
 def error_name(errors: ErrorPages, ingress: ObjectName | None, code: int) -> str:
     """Return the name of the location that answers instead."""
@@ -24,15 +42,8 @@ def error_name(errors: ErrorPages, ingress: ObjectName | None, code: int) -> str
 
 def error_location(errors: ErrorPages, ingress: ObjectName | None, code: int, defaults: HttpDefaults) -> Directive:
     """Return that location: it asks the default backend, and tells it what went wrong."""
-    headers: list[tuple[str, Word]] = [
-        ("X-Code", str(code)),
-        ("X-Format", variable("http_accept")),
-        ("X-Original-URI", variable("request_uri")),
-        ("X-Namespace", ingress.namespace if ingress else ""),
-        ("X-Ingress-Name", ingress.name if ingress else ""),
-        ("X-Service-Name", errors.service),
-        ("X-Service-Port", errors.port),
-    ]
+    headers = error_headers(code, ingress, errors.service, errors.port)
+    headers.append(("X-Original-URI", variable("request_uri")))
     block: list[Node] = [Directive("internal")]
     address: Word
     if isinstance(errors.target, ToName):
@@ -43,7 +54,8 @@ def error_location(errors: ErrorPages, ingress: ObjectName | None, code: int, de
         address = f"http://{errors.target.upstream if isinstance(errors.target, ToUpstream) else ''}"
     block.append(Directive("rewrite", ("^", "/", "break")))
     block += proxy_headers(defaults.settings, headers)
-    block += [Directive("proxy_method", ("GET",)), Directive("proxy_pass_request_body", ("off",))]
-    block.append(Directive("proxy_set_header", ("Content-Length", "")))
+    if not errors.passes_body or code in _BODY_UNREAD:
+        block.append(Directive("proxy_pass_request_body", ("off",)))
+        block += [Directive("proxy_set_header", (name, "")) for name in ("Content-Length", "Transfer-Encoding")]
     block.append(Directive("proxy_pass", (address,)))
     return Directive("location", (error_name(errors, ingress, code),), tuple(block))

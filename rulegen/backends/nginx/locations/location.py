@@ -13,7 +13,7 @@ from rulegen.backends.nginx.locations.auth import (
 )
 from rulegen.backends.nginx.locations.canary import canary_maps, choice
 from rulegen.backends.nginx.locations.cors import cors_directives, origins_map
-from rulegen.backends.nginx.locations.errors import error_location, error_name
+from rulegen.backends.nginx.locations.errors import UNAVAILABLE, error_headers, error_location, error_name
 from rulegen.backends.nginx.locations.expressions import bounded
 from rulegen.backends.nginx.locations.headers import (
     CORS_HEADERS,
@@ -190,16 +190,11 @@ class LocationText:
             yield Directive("auth_basic", (_quotable(policy.basic_auth.realm) or "Authentication Required",))
             yield Directive("auth_basic_user_file", (policy.basic_auth.file,))
         auth = policy.external_auth
-        if auth is not None and self._asks:
+        if auth is not None:
             yield Directive("auth_request", (auth_path(auth, self._server.host, auth_buffers(policy, self._settings)),))
             yield from auth_answer(auth)
             if auth.signin:
                 yield Directive("error_page", ("401", "=", signin_name(auth, self._server.host)))
-
-    @property
-    def _asks(self) -> bool:
-        """Whether another server is asked about requests here, if about any."""
-        return not self._location.source.startswith(self._settings.no_auth_locations)
 
     def _sizes(self) -> Iterator[Node]:
         policy = self._policy
@@ -211,11 +206,11 @@ class LocationText:
             yield Directive("rewrite_log", ("on",))
 
     def _proofs(self) -> list[tuple[str, Word]]:
-        """Return the headers that tell a backend who the client has proved to be: it must not say so itself."""
-        extra: list[tuple[str, Word]] = []
+        """Return the headers in which a backend reads facts, such as who the client is: a client cannot set them."""
         auth, client = self._policy.external_auth, self._server.client_auth
+        extra: list[tuple[str, Word]] = [(name, "") for name in self._policy.unproven_headers]
         if auth is not None:
-            extra += [(name, variable(_auth_variable(name)) if self._asks else "") for name in auth.response_headers]
+            extra += [(name, variable(_auth_variable(name))) for name in auth.response_headers]
         if client is not None:
             extra += [
                 ("ssl-client-verify", variable("ssl_client_verify")),
@@ -223,6 +218,8 @@ class LocationText:
                 ("ssl-client-issuer-dn", variable("ssl_client_i_dn")),
                 ("ssl-client-cert", variable("ssl_client_escaped_cert") if client.pass_certificate else ""),
             ]
+        if (absent := self._policy.stands_in_for) is not None:
+            extra += error_headers(UNAVAILABLE, self._location.ingress, *absent)
         return extra
 
     def _headers(self) -> Iterator[Node]:
@@ -250,9 +247,9 @@ class LocationText:
         policy, target = self._policy, self._location.target
         module = module_of(policy.protocol)
         yield from tuning(policy, module, self._settings)
-        if policy.errors is not None:
+        if policy.errors is not None and policy.errors.of_backends:
             yield Directive(f"{module}_intercept_errors", ("on",))
-            yield from self._error_pages()
+        yield from self._error_pages()
         if policy.proxy_ssl is not None and module != "fastcgi":
             yield from backend_tls(policy.proxy_ssl, module)
         if isinstance(target, ToName):

@@ -12,7 +12,8 @@ if TYPE_CHECKING:
 
     from rulegen.languages.nginx.tree import Node
     from rulegen.model.ingress.defaults import HttpDefaults
-    from rulegen.model.ingress.ir import LocationPolicy, Proxying, ProxySSL
+    from rulegen.model.ingress.ir import LocationPolicy
+    from rulegen.model.ingress.proxying import Proxying, ProxySSL
     from rulegen.model.ingress.values.settings import Settings
 
 SCHEMES: Final = {"HTTP": "http", "HTTPS": "https", "AUTO_HTTP": "$scheme", "GRPC": "grpc", "GRPCS": "grpcs"}

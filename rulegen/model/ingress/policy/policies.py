@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import cache
 from typing import TYPE_CHECKING, Final
 
-from rulegen.model.ingress.ir import Cors, ErrorPages, Limits, LocationPolicy, Sticky
+from rulegen.model.ingress.ir import Cors, ErrorPages, FixedResponse, Limits, LocationPolicy, Sticky
 from rulegen.model.ingress.policy.authentication import basic_auth, external_auth
 from rulegen.model.ingress.policy.proxying import backend_tls, proxying
 from rulegen.model.ingress.reasons import Verdict
@@ -17,7 +18,7 @@ from rulegen.model.ingress.values.texts import OF_REQUEST, Subject, Text, read_t
 
 if TYPE_CHECKING:
     from rulegen.kube.objects.structs import ServiceBackendPort
-    from rulegen.model.ingress.ir import Target
+    from rulegen.model.ingress.ir import ServiceWithoutEndpoints, Target
     from rulegen.model.ingress.upstreams.referenced_objects import Referred
     from rulegen.model.ingress.values.annotations.annotation import AnnotationValues
     from rulegen.model.ingress.values.annotations.reading import Annotations
@@ -93,15 +94,55 @@ def _plain(ssl_redirect: bool, force_ssl_redirect: bool, preserve_trailing_slash
     )
 
 
+def without_auth(policy: LocationPolicy) -> LocationPolicy:
+    """Return a policy that asks nobody who he is: neither by password nor by an auth server."""
+    auth = policy.external_auth
+    if auth is None and policy.basic_auth is None:
+        return policy
+    unproven = auth.response_headers if auth is not None else ()
+    return replace(policy, basic_auth=None, external_auth=None, unproven_headers=unproven)
+
+
 def errors_of(
-    annotations: Annotations, settings: Settings, target: Target, service: str, port: str
+    annotations: Annotations,
+    settings: Settings,
+    policy: LocationPolicy,
+    backends: tuple[Target | None, Target | None],
+    whose: ServiceWithoutEndpoints,
 ) -> ErrorPages | None:
-    """Return which answers are replaced by those of the default backend that `target` is."""
+    """Return which answers are replaced, and by whose.
+
+    Args:
+        annotations: Of the Ingress.
+        settings: What holds for all.
+        policy: What else holds for the location.
+        backends: The default backend of the Ingress, and the one of all; None for none.
+        whose: The Service and port that requests are for.
+    """
     values = annotations.values
-    codes = values.value_or(routing.CUSTOM_HTTP_ERRORS, settings.custom_http_errors)
-    if not codes or values[routing.DISABLE_PROXY_INTERCEPT_ERRORS]:
+    own, common = backends
+    codes = values[routing.CUSTOM_HTTP_ERRORS]
+    target = own or common
+    if codes is None:
+        if policy.external_auth is not None and policy.external_auth.signin:
+            return None  # as with ingress-nginx: the page to sign in is the only one for errors here
+        codes, target = settings.custom_http_errors, common or own
+    if not codes:
         return None
-    return ErrorPages(codes=codes, target=target, service=service, port=port)
+    if target is None or isinstance(target, FixedResponse):
+        if routing.CUSTOM_HTTP_ERRORS in values:
+            annotations.report(Verdict.IGNORED, routing.CUSTOM_HTTP_ERRORS, "there is no default backend for them")
+        return None
+    buffers = policy.proxying.buffers_requests
+    is_buffered = settings.proxy_request_buffering == "on" if buffers is None else buffers
+    return ErrorPages(
+        codes=codes,
+        target=target,
+        service=whose.name,
+        port=whose.port,
+        of_backends=not values[routing.DISABLE_PROXY_INTERCEPT_ERRORS],
+        passes_body=is_buffered and not policy.protocol.startswith("GRPC"),
+    )
 
 
 def _either(networks: tuple[Network, ...] | None, other: tuple[Network, ...] | None) -> tuple[Network, ...]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Final
 
-from rulegen.model.ingress.ir import Proxying, ProxySSL
+from rulegen.model.ingress.proxying import Proxying, ProxySSL
 from rulegen.model.ingress.upstreams.certificates import (
     holds_authorities,
     holds_certificate,

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Final
 
 from rulegen.model.ingress.reasons import Verdict
 from rulegen.model.ingress.values.annotations import access
-from rulegen.model.ingress.values.annotations.unsupported import UNSUPPORTED
+from rulegen.model.ingress.values.annotations.unsupported import SNIPPETS
 from rulegen.model.ingress.values.readers import boolean
 from rulegen.model.ingress.values.snippets.judgement import SnippetPlace, judged
 
@@ -30,8 +30,7 @@ def judge_snippets(annotations: Annotations, texts: Mapping[str, str], settings:
     """
     closes_hosts = False
     for name, text in annotations.snippets.items():
-        row = UNSUPPORTED[name]
-        place = row.snippet or SnippetPlace.ELSEWHERE
+        place = SNIPPETS[name]
         judgement = judged(text, place)
         if judgement.protects and _has_effect(place, annotations, texts, settings):
             annotations.close_by_name(name, judgement.message)

@@ -7,9 +7,17 @@ from typing import TYPE_CHECKING, Final
 
 from rulegen.kube.objects.names import ObjectName
 from rulegen.kube.objects.structs import ServiceBackendPort
-from rulegen.model.ingress.ir import Canary, FixedResponse, Location, LocationPolicy, MatchKind, ToUpstream
+from rulegen.model.ingress.ir import (
+    Canary,
+    FixedResponse,
+    Location,
+    LocationPolicy,
+    MatchKind,
+    ServiceWithoutEndpoints,
+    ToUpstream,
+)
 from rulegen.model.ingress.policy.binding import bound, names_location
-from rulegen.model.ingress.policy.policies import errors_of, port_of
+from rulegen.model.ingress.policy.policies import errors_of, port_of, without_auth
 from rulegen.model.ingress.reasons import Reason, Verdict
 from rulegen.model.ingress.routing.paths import HostPath, Paths
 from rulegen.model.ingress.upstreams.services import NOT_FOUND, UNAVAILABLE, Targets, UpstreamOptions, transport_of
@@ -149,6 +157,8 @@ class Routing:
     ) -> tuple[Target, LocationPolicy]:
         """Return where the requests to a path go, and the policy that they have there; `wish` is of `_wish`."""
         policy = owner.policy
+        if path.startswith(self.settings.no_auth_locations):
+            policy = without_auth(policy)
         if owner.is_closed:
             return UNAVAILABLE, policy
         if (closer := self._closer(owner, host)) is not None:
@@ -181,8 +191,10 @@ class Routing:
         if refused := self.targets.refused_endpoints(name, backend.port):
             self.reasons.append(owner.reason(Verdict.REFUSED, backend.field, f"Service {name}: {refused}"))
         stand_in = self._stand_in(owner)
+        whose = ServiceWithoutEndpoints(name.name, port_of(backend.port))
         if why:
-            target = stand_in or target
+            if stand_in is not None:
+                target, policy = stand_in, replace(policy, stands_in_for=whose)
             answer = (
                 f"its requests are answered with {target.status}"
                 if isinstance(target, FixedResponse)
@@ -191,27 +203,13 @@ class Routing:
             self.reasons.append(owner.reason(Verdict.UNAVAILABLE, backend.field, f"{why}: {answer}"))
         elif isinstance(target, FixedResponse) or policy.redirect is not None:
             return target, policy
-        return target, self._with_errors(owner, policy, stand_in, name.name, port_of(backend.port))
+        errors = errors_of(owner.annotations, self.settings, policy, (stand_in, self.default_backend), whose)
+        return target, policy if errors is None else replace(policy, errors=errors)
 
     def _closer(self, owner: ResolvedIngress, host: str) -> ObjectName | None:
         """Return the Ingress whose snippet closes the paths of another for a host; None for none."""
         closers = self.closers.get(host, {})
         return closers.get("") or closers.get(owner.name.namespace)
-
-    def _with_errors(
-        self, owner: ResolvedIngress, policy: LocationPolicy, stand_in: Target | None, service: str, port: str
-    ) -> LocationPolicy:
-        """Return the policy with the answers that are replaced by those of the default backend."""
-        default = stand_in or self.default_backend or NOT_FOUND
-        errors = errors_of(owner.annotations, self.settings, default, service, port)
-        if errors is None:
-            return policy
-        if isinstance(errors.target, FixedResponse):
-            owner.annotations.report(
-                Verdict.IGNORED, routing.CUSTOM_HTTP_ERRORS, "there is no default backend for them"
-            )
-            return policy
-        return replace(policy, errors=errors)
 
     def _stand_in(self, owner: ResolvedIngress) -> Target | None:
         """Return the target of the annotation default-backend."""

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
 CONTROLLER: Final = "rulegen.io/ingress"
 CLASS_NAME: Final = "rulegen"
+CATCH_ALL: Final = "it has a default backend, and --disable-catch-all is set"
 LEGACY_ANNOTATION: Final = "kubernetes.io/ingress.class"
 
 
@@ -30,6 +31,7 @@ class Selection:
         by_name: Whether a class of this name is ours whatever its controller, or if it does not exist.
         namespaces: Only these; empty for all.
         namespace_selector: Only namespaces with such labels; None for all.
+        catch_all: Whether Ingresses with spec.defaultBackend are ours, too.
     """
 
     controller: str = CONTROLLER
@@ -38,6 +40,7 @@ class Selection:
     by_name: bool = False
     namespaces: frozenset[str] = frozenset()
     namespace_selector: Selector | None = None
+    catch_all: bool = True
 
     def refusal(self, ingress: Ingress, world: ClusterSnapshot) -> str:
         """Return why an Ingress is not ours; empty if it is. The field goes before the annotation."""
@@ -49,6 +52,8 @@ class Selection:
             return f"the labels of namespace {namespace} are unknown, so {quoted(selector.text)} cannot be checked"
         if selector is not None and not selector.selects(world.namespaces[namespace]):
             return f"namespace {namespace} is not selected by {quoted(selector.text)}"
+        if not self.catch_all and ingress.spec.default_backend is not None:
+            return CATCH_ALL
         named = ingress.spec.ingress_class_name
         if named:
             return self._by_field(named, classes)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
-from difflib import get_close_matches
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from rulegen.errors import ConfigError
@@ -11,12 +10,14 @@ from rulegen.kube.objects.names import ObjectName
 from rulegen.model.ingress.reasons import Reason, Verdict
 from rulegen.model.ingress.unread import missing
 from rulegen.model.ingress.values import readers
+from rulegen.model.ingress.values.no_effect import question
 from rulegen.model.ingress.values.setting import PartialValueError, SettingGuard
 from rulegen.model.ingress.values.settings import OTHER_NAMES, SETTINGS, Settings
+from rulegen.model.ingress.values.settings_without_effect import WITHOUT_EFFECT
 from rulegen.model.ingress.values.texts import literal
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Iterator, Mapping
 
     from rulegen.kube.snapshot.world import ClusterSnapshot
     from rulegen.model.ingress.values.snippets.judgement import Judgement
@@ -30,15 +31,20 @@ class SettingsRead:
     """Settings, and what is wrong with their source.
 
     Attributes:
-        warnings: One line for each key that has no effect.
+        reports: For each key that has no effect, one line, and whether something is then not served as written.
         faults: One line for each key that guards somebody and cannot be used, with whom it guards.
         references: Namespace and name of the ConfigMaps that keys name; the namespace is empty where none was given.
     """
 
     settings: Settings
-    warnings: tuple[str, ...] = ()
+    reports: tuple[tuple[Verdict, str], ...] = ()
     faults: tuple[tuple[SettingGuard, str], ...] = ()
     references: Mapping[str, tuple[str, str]] = field(default_factory=dict)
+
+    @property
+    def warnings(self) -> tuple[str, ...]:
+        """The lines about keys that have no effect."""
+        return tuple(line for _, line in self.reports)
 
 
 class ResolvedSettings(NamedTuple):
@@ -64,38 +70,40 @@ _NEEDED_BY_SNIPPETS: Final = {"modsecurity-snippet": "enable-modsecurity", "glob
 def read_settings(texts: Mapping[str, str], base: Settings) -> SettingsRead:
     """Return the settings that the keys of a ConfigMap make of `base`."""
     values: dict[str, Any] = {}  # each made by the reader of its field, whose type is checked where it is declared
-    warnings: list[str] = []
+    reports: list[tuple[Verdict, str]] = []
     faults: list[tuple[SettingGuard, str]] = []
     references: dict[str, tuple[str, str]] = {}
     for given, text in sorted(texts.items()):
         key = OTHER_NAMES.get(given, given)
         known = SETTINGS.get(key)
         if known is None:
-            warnings.append(f"data.{readers.printable(given)}: not supported; it is ignored{_meant(given)}")
+            reports += _without_effect(given, text.strip())
             continue
         try:
             value = known.read(text.strip())
             if known.guards is not SettingGuard.NOTHING and not text.strip():
-                warnings.append(f"data.{given}: it is empty: it has no effect")
+                reports.append((Verdict.IGNORED, f"data.{given}: it is empty: it has no effect"))
         except PartialValueError as error:
             value = error.value
-            warnings.append(f"data.{given}: {error}")
+            reports.append((Verdict.IGNORED, f"data.{given}: {error}"))
         except ValueError as error:
             if known.guards is not SettingGuard.NOTHING:
                 faults.append((known.guards, f"data.{given}: {error}"))
             else:
-                warnings.append(f"data.{given}: {error}; it is ignored")
+                reports.append((Verdict.IGNORED, f"data.{given}: {error}; it is ignored"))
             continue
         if known.read_header is not None:
             references[key] = value
         else:
             values[_field(key)] = value
     settings = replace(base, **values)
-    _judge_snippets(settings, warnings, faults)
-    return SettingsRead(settings, tuple(warnings), tuple(faults), references)
+    _judge_snippets(settings, reports, faults)
+    return SettingsRead(settings, tuple(reports), tuple(faults), references)
 
 
-def _judge_snippets(settings: Settings, warnings: list[str], faults: list[tuple[SettingGuard, str]]) -> None:
+def _judge_snippets(
+    settings: Settings, reports: list[tuple[Verdict, str]], faults: list[tuple[SettingGuard, str]]
+) -> None:
     """Add what is to be told of the snippets: one that may protect closes whom it guards."""
     for key, guard in _SNIPPET_GUARDS.items():
         judgement: Judgement = getattr(settings, _field(key))
@@ -103,17 +111,22 @@ def _judge_snippets(settings: Settings, warnings: list[str], faults: list[tuple[
         if judgement.protects and (needed is None or getattr(settings, _field(needed))):
             faults.append((guard, f"data.{key}: {judgement.message}"))
         elif judgement.message:
-            warnings.append(f"data.{key}: {judgement.message}")
+            reports.append((Verdict.IGNORED, f"data.{key}: {judgement.message}"))
 
 
 def _field(key: str) -> str:
     return key.replace("-", "_")
 
 
-def _meant(key: str) -> str:
-    """Return the question whether the nearest key was meant; empty if none is near."""
-    near = get_close_matches(key[:100].lower().replace("_", "-"), [*SETTINGS, *OTHER_NAMES], 1)
-    return f'; did you mean "{near[0]}"?' if near else ""
+def _without_effect(key: str, text: str) -> Iterator[tuple[Verdict, str]]:
+    """Yield what to report about a key that sets nothing; nothing if what it asks for is done."""
+    known = WITHOUT_EFFECT.get(key)
+    if known is None:
+        meant = question(key, [*SETTINGS, *OTHER_NAMES, *WITHOUT_EFFECT])
+        line = f"data.{readers.printable(key)}: no such key in any release of ingress-nginx; it is ignored{meant}"
+        yield Verdict.IGNORED, line
+    elif text not in known.fulfilled_by:
+        yield known.verdict, f"data.{key}: {known.message}"
 
 
 def settings_of(
@@ -145,7 +158,7 @@ def settings_of(
         raise missing(world, "ConfigMap", name, named_by="--configmap")
     read = read_settings(config_map.data, base)
     reasons += [Reason(None, Verdict.CLOSED, where, f"{fault}: {guard.value}") for guard, fault in read.faults]
-    reasons += [Reason(None, Verdict.IGNORED, where, warning) for warning in read.warnings]
+    reasons += [Reason(None, verdict, where, line) for verdict, line in read.reports]
     headers: dict[str, Any] = {
         _field(key): _headers(world, ObjectName(namespace or name.namespace, other), key, where, ignore)
         for key, (namespace, other) in read.references.items()

@@ -256,7 +256,7 @@ class Settings:
     )
     global_auth_always_set_cookie: bool = setting(boolean, "false")
     no_auth_locations: tuple[str, ...] = setting(
-        paths, "/.well-known/acme-challenge", "paths without a request to the auth server"
+        paths, "/.well-known/acme-challenge", "paths that need neither a password nor the auth server"
     )
     # logs
     disable_access_log: bool = setting(boolean, "false")

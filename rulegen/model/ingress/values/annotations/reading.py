@@ -12,8 +12,9 @@ from rulegen.model.ingress.unread import UnreadError
 from rulegen.model.ingress.values import readers
 from rulegen.model.ingress.values.annotations.annotation import Annotation, AnnotationValues, InvalidValue, gravest
 from rulegen.model.ingress.values.annotations.table import ANNOTATIONS
-from rulegen.model.ingress.values.annotations.unsupported import UNSUPPORTED
+from rulegen.model.ingress.values.annotations.unsupported import SNIPPETS, UNSUPPORTED
 from rulegen.model.ingress.values.empty import EmptyValueError
+from rulegen.model.ingress.values.no_effect import question
 from rulegen.model.services.annotations.annotation import PREFIX
 
 if TYPE_CHECKING:
@@ -81,11 +82,11 @@ def read_annotations(about: ObjectKey, texts: Mapping[str, str], prefix: str) ->
         name = key.removeprefix(start)
         if (annotation := ANNOTATIONS.get(name)) is not None:
             _read(annotation, texts[key], result)
-        elif (without_effect := UNSUPPORTED.get(name)) is not None and without_effect.snippet is not None:
+        elif name in SNIPPETS:
             result.snippets[name] = texts[key]
-        elif without_effect is not None:
-            warning = " (it protects nothing here!)" if without_effect.protects else ""
-            result.report_name(Verdict.UNSUPPORTED, name, without_effect.reason + warning)
+        elif (without_effect := UNSUPPORTED.get(name)) is not None:
+            if texts[key].strip() not in without_effect.fulfilled_by:
+                result.report_name(without_effect.verdict, name, without_effect.message)
         else:
             unknown.append(name)
     _report_unknown(unknown, result)
@@ -118,9 +119,8 @@ _read_before: Final = lru_cache(4096)(_value)
 
 def _report_unknown(names: list[str], result: Annotations) -> None:
     for name in names[:MAX_UNKNOWN]:
-        near = get_close_matches(name[:100], [*ANNOTATIONS, *UNSUPPORTED], 1)
-        meant = f'; did you mean "{near[0]}"?' if near else ""
-        result.report_name(Verdict.UNSUPPORTED, name, f"unknown annotation{meant}")
+        meant = question(name, [*ANNOTATIONS, *UNSUPPORTED])
+        result.report_name(Verdict.UNSUPPORTED, name, f"no such annotation in any release of ingress-nginx{meant}")
     if len(names) > MAX_UNKNOWN:
         more = len(names) - MAX_UNKNOWN
         result.report_name(Verdict.UNSUPPORTED, names[MAX_UNKNOWN], f"this one and {more - 1} more are unknown too")

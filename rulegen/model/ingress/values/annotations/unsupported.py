@@ -1,70 +1,107 @@
-"""Annotations that are known and have no effect here, each with the reason."""
+"""Annotations of all releases of ingress-nginx that have no effect here, each with the reason."""
 
 from __future__ import annotations
 
-from typing import Final, NamedTuple
+from typing import Final
 
+from rulegen.model.ingress.values.no_effect import OFF, NameKind, NoEffect, by_name
 from rulegen.model.ingress.values.snippets.judgement import SnippetPlace
-
-
-class Unsupported(NamedTuple):
-    """One annotation without effect.
-
-    Attributes:
-        reason: Why it has none.
-        protects: Whether it protects where it has an effect: its user must be warned more clearly.
-        snippet: Where ingress-nginx copies it to, if it is a snippet: one that may protect closes what it guards.
-    """
-
-    name: str
-    reason: str
-    protects: bool = False
-    snippet: SnippetPlace | None = None
-
 
 _SNIPPET: Final = "snippets are never used; one that may keep requests out closes "
 _PATHS: Final = _SNIPPET + "the paths of the Ingress"
-_MODULE: Final = "needs a module that standard nginx packages do not have"
+_MODULE: Final = "it needs a module that standard nginx packages do not have"
 _MIRROR: Final = "requests are not mirrored"
 _KEEPALIVE: Final = "each request to the auth server uses a new connection"
 _SUBSET: Final = "the hash selects among all servers"
+_WAF: Final = "ingress-nginx removed this firewall in 0.26, and rulegen has none"
+_GLOBAL_LIMIT: Final = "ingress-nginx removed limits over all nodes in 1.12; use limit-rps or limit-rpm, for each node"
+_PASSIVE: Final = "nginx itself leaves out a server that fails, for a short time"
+_BASE: Final = "nothing is written into pages; let the application know its base path"
 
-_ROWS: Final = (
-    Unsupported("configuration-snippet", _PATHS, snippet=SnippetPlace.LOCATION),
-    Unsupported("server-snippet", _SNIPPET + "its hosts, see below", snippet=SnippetPlace.SERVER),
-    Unsupported("stream-snippet", "snippets are never used: nothing is served for it", snippet=SnippetPlace.ELSEWHERE),
-    Unsupported("auth-snippet", _PATHS, snippet=SnippetPlace.AUTH),
-    Unsupported("modsecurity-snippet", _PATHS, snippet=SnippetPlace.MODSECURITY),
-    Unsupported("enable-modsecurity", _MODULE, protects=True),
-    Unsupported("enable-owasp-core-rules", _MODULE, protects=True),
-    Unsupported("modsecurity-transaction-id", _MODULE),
-    Unsupported("enable-opentelemetry", _MODULE),
-    Unsupported("opentelemetry-trust-incoming-span", _MODULE),
-    Unsupported("opentelemetry-operation-name", _MODULE),
-    Unsupported("enable-opentracing", _MODULE),
-    Unsupported("ssl-passthrough", _MODULE),
-    Unsupported("mirror-target", _MIRROR),
-    Unsupported("mirror-host", _MIRROR),
-    Unsupported("mirror-request-body", _MIRROR),
-    Unsupported(
-        "auth-cache-duration", "answers of the auth server are not cached: each request causes a request to it"
+
+def _missing(name: str, reason: str) -> NoEffect:
+    return NoEffect(name, NameKind.MISSING, reason)
+
+
+def _switch(name: str, reason: str) -> NoEffect:
+    return NoEffect(name, NameKind.MISSING, reason, OFF)
+
+
+def _protection(name: str, reason: str, fulfilled_by: tuple[str, ...] = ()) -> NoEffect:
+    return NoEffect(name, NameKind.PROTECTION, reason, fulfilled_by)
+
+
+def _replaced(name: str, reason: str, fulfilled_by: tuple[str, ...] = ()) -> NoEffect:
+    return NoEffect(name, NameKind.REPLACED, reason, fulfilled_by)
+
+
+UNSUPPORTED: Final = by_name(
+    _missing("configuration-snippet", _PATHS),
+    _missing("server-snippet", _SNIPPET + "its hosts, see below"),
+    _missing("stream-snippet", "snippets are never used: nothing is served for it"),
+    _missing("auth-snippet", _PATHS),
+    _missing("modsecurity-snippet", _PATHS),
+    _protection("enable-modsecurity", _MODULE, OFF),
+    _protection("enable-owasp-core-rules", _MODULE, OFF),
+    _missing("modsecurity-transaction-id", _MODULE),
+    _switch("enable-opentelemetry", _MODULE),
+    _missing("opentelemetry-trust-incoming-span", _MODULE),
+    _missing("opentelemetry-operation-name", _MODULE),
+    _protection(
+        "ssl-passthrough",
+        "TLS ends at nginx: clients get nginx's certificate, and the Service gets plain HTTP unless"
+        ' backend-protocol is "HTTPS"; a Service that checks certificates of clients does not get them',
+        OFF,
     ),
-    Unsupported("auth-keepalive", _KEEPALIVE),
-    Unsupported("auth-keepalive-share-vars", _KEEPALIVE),
-    Unsupported("auth-keepalive-requests", _KEEPALIVE),
-    Unsupported("auth-keepalive-timeout", _KEEPALIVE),
-    Unsupported("upstream-hash-by-subset", _SUBSET),
-    Unsupported("upstream-hash-by-subset-size", _SUBSET),
-    Unsupported("http2-push-preload", "browsers do not support HTTP/2 push any more"),
-    Unsupported(
-        "auth-tls-crl", "lists of revoked certificates are read from the key `ca.crl` of the Secret", protects=True
+    _missing("mirror-target", _MIRROR),
+    _missing("mirror-host", _MIRROR),
+    _missing("mirror-request-body", _MIRROR),
+    _missing("auth-cache-duration", "answers of the auth server are not cached: each request causes a request to it"),
+    _missing("auth-keepalive", _KEEPALIVE),
+    _missing("auth-keepalive-share-vars", _KEEPALIVE),
+    _missing("auth-keepalive-requests", _KEEPALIVE),
+    _missing("auth-keepalive-timeout", _KEEPALIVE),
+    _switch("upstream-hash-by-subset", _SUBSET),
+    _missing("upstream-hash-by-subset-size", _SUBSET),
+    NoEffect("http2-push-preload", NameKind.DONE, "browsers do not support HTTP/2 push any more", OFF),
+    _protection("auth-tls-crl", "lists of revoked certificates are read from the key `ca.crl` of the Secret"),
+    _missing("affinity-canary-behavior", "a client with a balanced cookie keeps its side: the canary or the main path"),
+    _switch("session-cookie-conditional-samesite-none", "current browsers do not need it"),
+    _switch("session-cookie-partitioned", "the cookie does not get the attribute Partitioned"),
+    # What older releases had, and 1.15 does not.
+    _switch("enable-opentracing", _MODULE),
+    _missing("opentracing-trust-incoming-span", _MODULE),
+    _switch("enable-influxdb", _MODULE),
+    *(_missing(f"influxdb-{name}", _MODULE) for name in ("measurement", "port", "host", "server-name")),
+    _missing("influxdb", _MODULE),
+    _replaced("secure-backends", 'use backend-protocol: "HTTPS"', OFF),
+    _replaced("grpc-backend", 'use backend-protocol: "GRPC"', OFF),
+    _protection("secure-verify-ca-secret", 'use proxy-ssl-secret and proxy-ssl-verify: "on"'),
+    _protection("secure-client-ca-secret", "use proxy-ssl-secret"),
+    _replaced("session-cookie-hash", "the value of the cookie cannot be chosen; use session-cookie-name"),
+    _replaced("upstream-max-fails", _PASSIVE),
+    _replaced("upstream-fail-timeout", _PASSIVE),
+    _replaced("mirror-uri", _MIRROR),
+    _replaced("add-base-url", _BASE, OFF),
+    _replaced("base-url-scheme", _BASE),
+    _replaced("proxy-pass-params", "no parameters are added to the address of the Service"),
+    _replaced("vts-filter-key", "counters of requests are not kept; use the access log"),
+    _protection("lua-resty-waf", _WAF, (*OFF, "inactive")),
+    *(
+        _protection(f"lua-resty-waf-{name}", _WAF)
+        for name in ("debug", "ignore-rulesets", "extra-rules", "score-threshold")
     ),
-    Unsupported("influxdb", _MODULE),
-    Unsupported(
-        "affinity-canary-behavior", "a client with a balanced cookie keeps its side: the canary or the main path"
-    ),
-    Unsupported("session-cookie-conditional-samesite-none", "current browsers do not need it"),
+    *(_protection(f"lua-resty-waf-{name}", _WAF) for name in ("allow-unknown-content-types", "process-multipart-body")),
+    _protection("global-rate-limit", _GLOBAL_LIMIT, ("", "0")),
+    *(_protection(f"global-rate-limit-{name}", _GLOBAL_LIMIT) for name in ("window", "key", "ignored-cidrs")),
 )
+"""By name, those of the last release first."""
 
-UNSUPPORTED: Final = {row.name: row for row in _ROWS}
-"""By name."""
+SNIPPETS: Final = {
+    "configuration-snippet": SnippetPlace.LOCATION,
+    "server-snippet": SnippetPlace.SERVER,
+    "stream-snippet": SnippetPlace.ELSEWHERE,
+    "auth-snippet": SnippetPlace.AUTH,
+    "modsecurity-snippet": SnippetPlace.MODSECURITY,
+}
+"""Those that are snippets, each with where ingress-nginx copies it to."""
