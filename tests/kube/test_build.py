@@ -1,4 +1,4 @@
-"""World: each object once, endpoints from the best source there is, nothing lost without a word."""
+"""Snapshots contain each object once, with endpoints from the best source, and warnings about missing parts."""
 
 from __future__ import annotations
 
@@ -89,12 +89,12 @@ def test_where_endpoints_come_from(objects: list[dict[str, Any]], origin: str, e
     assert addresses(snapshot) == endpoints
 
 
-def test_slices_stand_in_order_of_name() -> None:
+def test_slices_are_sorted_by_name() -> None:
     snapshot = world(slice_("web-b"), slice_("web-a"), service(), slice_("web-c"))
     assert [piece.metadata.name for piece in snapshot.services[WEB].slices] == ["web-a", "web-b", "web-c"]
 
 
-def test_what_a_proxy_must_not_see_is_left_to_the_model() -> None:
+def test_objects_that_proxies_ignore_stay_in_the_snapshot() -> None:
     hidden = service()
     hidden["metadata"]["labels"] = {"service.kubernetes.io/service-proxy-name": "other"}
     snapshot = world(hidden, slice_(**{"service.kubernetes.io/headless": ""}))
@@ -102,13 +102,13 @@ def test_what_a_proxy_must_not_see_is_left_to_the_model() -> None:
     assert "service.kubernetes.io/headless" in snapshot.services[WEB].slices[0].metadata.labels
 
 
-def test_the_same_object_twice_is_one() -> None:
+def test_equal_objects_count_once() -> None:
     snapshot = world(service(), service())
     assert len(snapshot.services) == 1
     assert snapshot.rejected == ()
 
 
-def test_of_two_that_differ_the_first_is_kept_and_both_sources_are_named() -> None:
+def test_the_first_of_different_objects_is_kept() -> None:
     snapshot = world(service(), service(clusterIP="10.96.0.11"))
     assert snapshot.services[WEB].service.spec.cluster_ip == "10.96.0.10"
     (rejected,) = snapshot.rejected
@@ -129,20 +129,20 @@ def test_unknown_kinds_are_counted() -> None:
     assert dict(snapshot.unknown_kinds) == {"apps/v1 Deployment": 2, "v1 Event": 1}
 
 
-def test_slices_without_their_service_are_told() -> None:
+def test_slices_of_a_missing_service_give_a_warning() -> None:
     snapshot = world(service(), *(slice_(f"x-{i}", f"x{i}") for i in range(7)))
     assert snapshot.warnings == (
         "EndpointSlices of Services that are not in the input: shop/x0, shop/x1, shop/x2, shop/x3, shop/x4, and 2 more",
     )
 
 
-def test_slices_of_a_service_that_was_refused_are_not_told_on_top() -> None:
+def test_slices_of_a_rejected_service_give_no_warning() -> None:
     snapshot = world(service("x"), service(type="x"), slice_())
     assert len(snapshot.rejected) == 1
     assert snapshot.warnings == ()
 
 
-def test_a_node_port_that_nobody_will_assign_is_told() -> None:
+def test_a_missing_node_port_of_an_assigned_service_is_reported() -> None:
     snapshot = world(service(type="NodePort"))
     assert snapshot.warnings == ("Service shop/web: has a clusterIP but not all node ports: none is assigned",)
 
@@ -172,7 +172,7 @@ def test_nodes_and_service_cidrs() -> None:
 
 
 @pytest.mark.parametrize("content", [b"", b"# nothing", b"a: [", b"{apiVersion: apps/v1, kind: X}", b"\xff"])
-def test_nothing_usable_is_an_error_and_not_an_empty_world(content: bytes) -> None:
+def test_nothing_usable_is_an_error_and_not_an_empty_snapshot(content: bytes) -> None:
     with pytest.raises(InputError, match=r"a\.yaml: no usable Kubernetes object in it"):
         read_world([Source("a.yaml", content)])
 
@@ -182,13 +182,13 @@ def test_no_sources_at_all() -> None:
         read_world([])
 
 
-def test_why_there_is_nothing_is_told() -> None:
+def test_the_error_says_why_nothing_is_usable() -> None:
     with pytest.raises(InputError) as raised:
         read_world([Source("a", b"[1]"), Source("b", b"{apiVersion: apps/v1, kind: X}")])
     assert raised.value.hint == "a: expected a Kubernetes object, got a list; 1 of the unknown kind apps/v1 X"
 
 
-def test_typed_objects_are_checked_too() -> None:
+def test_typed_objects_are_validated_too() -> None:
     decoded = [
         decode(document)
         for document in read_documents(Source("x", json.dumps(service()).encode()))
@@ -202,7 +202,7 @@ def test_typed_objects_are_checked_too() -> None:
     )
 
 
-def test_an_empty_world_can_be_built_of_nothing() -> None:
+def test_no_typed_objects_give_an_empty_snapshot() -> None:
     assert build_world([]) == ClusterSnapshot()
 
 
@@ -211,7 +211,7 @@ def test_an_empty_world_can_be_built_of_nothing() -> None:
         [service(), slice_("a"), slice_("b"), service("db"), ENDPOINTS, POD, NODE, service("x", clusterIP="")]
     )
 )
-def test_order_means_nothing(objects: list[dict[str, Any]]) -> None:
+def test_the_order_of_objects_does_not_matter(objects: list[dict[str, Any]]) -> None:
     objects_read = [
         decode(document) for text in objects for document in read_documents(Source("x", json.dumps(text).encode()))
     ]
@@ -221,7 +221,7 @@ def test_order_means_nothing(objects: list[dict[str, Any]]) -> None:
 
 
 @pytest.mark.parametrize("was_on", [True, False])
-def test_the_collector_is_as_it_was(was_on: bool) -> None:
+def test_without_gc_restores_the_state_of_the_collector(was_on: bool) -> None:
     before = gc.isenabled()
     try:
         (gc.enable if was_on else gc.disable)()
@@ -232,7 +232,7 @@ def test_the_collector_is_as_it_was(was_on: bool) -> None:
         (gc.enable if before else gc.disable)()
 
 
-# -- Ingresses and what they refer to ----------------------------------------------------------------------------------
+# -- Ingresses and referenced objects ----------------------------------------------------------------------------------
 
 
 def ingress(name: str = "shop", namespace: str = "shop") -> dict[str, Any]:
@@ -255,7 +255,7 @@ def stored(kind: str, name: str, namespace: str = "shop") -> dict[str, Any]:
     return {"apiVersion": "v1", "kind": kind, "metadata": {"name": name, "namespace": namespace}, "data": {"a": "eA=="}}
 
 
-def test_ingresses_and_what_they_refer_to_stand_in_order_of_name() -> None:
+def test_ingresses_and_referenced_objects_are_sorted_by_name() -> None:
     objects = [ingress("b"), ingress("c", "a"), ingress("a"), ingress_class("y"), ingress_class("x")]
     objects += [stored(kind, name) for kind in ("Secret", "ConfigMap") for name in ("t", "s")]
     snapshot = world(*objects)
@@ -268,12 +268,12 @@ def test_ingresses_and_what_they_refer_to_stand_in_order_of_name() -> None:
     assert (snapshot.rejected, snapshot.unknown_kinds, snapshot.warnings) == ((), {}, ())
 
 
-def test_ingresses_alone_are_a_world() -> None:
+def test_ingresses_alone_are_usable() -> None:
     assert list(world(ingress()).ingresses) == [ObjectName("shop", "shop")]
     assert list(world(ingress_class("x")).ingress_classes) == ["x"]
 
 
-def test_what_means_nothing_alone_is_no_world_which_would_empty_a_node() -> None:
+def test_secrets_and_config_maps_alone_are_an_error() -> None:
     with pytest.raises(InputError, match="no usable Kubernetes object in it") as raised:
         world(stored("Secret", "a"), stored("ConfigMap", "a"), stored("ConfigMap", "b"))
     assert raised.value.hint == (
@@ -281,7 +281,7 @@ def test_what_means_nothing_alone_is_no_world_which_would_empty_a_node() -> None
     )
 
 
-def test_of_two_secrets_that_differ_the_first_is_kept_and_nothing_of_them_is_told() -> None:
+def test_the_first_of_two_secrets_is_kept_and_no_value_is_shown() -> None:
     other = {**stored("Secret", "a"), "data": {"a": "aHVudGVyMg=="}}
     snapshot = world(service(), stored("Secret", "a"), other)
     assert snapshot.secrets[ObjectName("shop", "a")].data == {"a": "eA=="}
@@ -314,7 +314,7 @@ PORT_NAMES = [
 
 @pytest.mark.parametrize("kind", ["EndpointSlice", "Endpoints"])
 @pytest.mark.parametrize(("wanted", "offered", "endpoints", "words"), PORT_NAMES)
-def test_ports_are_joined_by_name_and_protocol_defaults_filled_in_and_a_difference_is_named(
+def test_ports_are_joined_by_name_and_protocol(
     kind: str, wanted: list[Any], offered: list[Any], endpoints: list[str], words: tuple[str, ...]
 ) -> None:
     if kind == "EndpointSlice":
@@ -331,13 +331,13 @@ def test_ports_are_joined_by_name_and_protocol_defaults_filled_in_and_a_differen
     assert all(word in warning for warning in warnings for word in (*words, kind))
 
 
-def test_two_ports_without_a_name_are_a_fault_as_for_the_api_server() -> None:
+def test_two_ports_without_a_name_are_a_fault() -> None:
     snapshot = world(service(), {**slice_(), "ports": [{"port": 80}, {"port": 81}]})
     (rejected,) = snapshot.rejected
     assert "appears twice" in rejected.lines()[0]
 
 
-def test_a_named_target_port_that_no_pod_has_is_named() -> None:
+def test_a_target_port_that_no_pod_has_gives_a_warning() -> None:
     two = [{"name": "http", "port": 80, "targetPort": 8080}, {"name": "admin", "port": 81, "targetPort": "admin"}]
     _, model = decided(service(ports=two), POD)
     assert served(model) == ["10.244.0.3:8080"]
@@ -371,9 +371,7 @@ def missing(snapshot: ClusterSnapshot) -> list[str]:
 
 @pytest.mark.parametrize("as_yaml", [False, True])
 @pytest.mark.parametrize(("kind", "api_version"), WORKLOADS)
-def test_a_service_whose_workload_is_there_without_its_pods_is_named(
-    kind: str, api_version: str, as_yaml: bool
-) -> None:
+def test_a_service_with_a_workload_but_no_pods_gives_a_warning(kind: str, api_version: str, as_yaml: bool) -> None:
     objects = [service(), workload(kind, api_version)]
     text = (
         yaml.safe_dump_all(objects) if as_yaml else json.dumps({"apiVersion": "v1", "kind": "List", "items": objects})
@@ -399,11 +397,11 @@ def test_a_service_whose_workload_is_there_without_its_pods_is_named(
     ],
     ids=["pods", "slices", "endpoints", "namespace", "labels", "no-selector", "kind", "unreadable", "no-template"],
 )
-def test_nothing_is_said_of_pods_where_none_are_missing(objects: list[Any]) -> None:
+def test_no_warning_about_pods_if_none_are_missing(objects: list[Any]) -> None:
     assert missing(world(*objects)) == []
 
 
-def test_several_workloads_are_named_and_a_namespace_is_default_where_it_is_missing() -> None:
+def test_all_workloads_are_named_with_the_default_namespace() -> None:
     without_namespace = service()
     del without_namespace["metadata"]["namespace"]
     many = [workload("Deployment", "apps/v1", f"web-{n}", None) for n in range(8)]
@@ -430,13 +428,13 @@ def test_several_workloads_are_named_and_a_namespace_is_default_where_it_is_miss
         ({}, ""),
     ],
 )
-def test_numbers_that_an_api_server_would_have_assigned_are_named_where_they_are_missing(spec: Any, word: str) -> None:
+def test_each_missing_assigned_port_gives_a_warning(spec: Any, word: str) -> None:
     warnings = [warning for warning in world(service(**spec)).warnings if "none is assigned" in warning]
     assert len(warnings) == bool(word)
     assert all(word in warning for warning in warnings)
 
 
-def test_slices_without_the_label_of_their_service_are_named() -> None:
+def test_slices_without_the_label_of_a_service_give_a_warning() -> None:
     unlabelled = {**slice_(), "metadata": {"name": "web-1", "namespace": "shop"}}
     snapshot = world(service(), unlabelled)
     assert addresses(snapshot) == []

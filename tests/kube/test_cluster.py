@@ -1,4 +1,4 @@
-"""The cluster as a watch tells it: what is told in one list or one by one comes to the same, and touches the same."""
+"""Events of a watch give the same state, and touch the same objects, as one list or as single changes."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ NAMES = ("a", "b", "c")
 
 
 def built(kind: type[KubeObject], name: str, variant: int) -> Decoded | Rejected:
-    """Return an object in one of a few states; state 0 is one that cannot be used."""
+    """Return an object in one of a few states; state 0 is invalid."""
     if variant == 0:
         return Rejected(called(kind, scoped(kind, "demo", name)), "test", (Fault("spec", "is nothing"),))
     namespace = "" if kind is k.Node else "demo"
@@ -46,7 +46,7 @@ def tell(cluster: Cluster, kind: type[KubeObject], name: str, state: int | None)
 
 
 def known(cluster: Cluster) -> object:
-    """Return all that can be asked of it."""
+    """Return all state of a cluster that can be read."""
     names = [ObjectName("demo", name) for name in NAMES]
     world = cluster.world()
     return (
@@ -62,7 +62,7 @@ def known(cluster: Cluster) -> object:
 
 @settings(max_examples=examples(150), deadline=None)
 @given(st.lists(singles, max_size=10), kinds, states)
-def test_a_list_comes_to_what_its_objects_come_to_one_by_one(before, kind, state):
+def test_a_list_gives_the_same_state_as_single_events(before, kind, state):
     listed, single = Cluster(), Cluster()
     for change in before:
         tell(listed, *change)
@@ -77,7 +77,7 @@ def test_a_list_comes_to_what_its_objects_come_to_one_by_one(before, kind, state
 
 @settings(max_examples=examples(100), deadline=None)
 @given(st.lists(singles, max_size=10), st.lists(singles, max_size=5))
-def test_a_service_that_is_not_touched_is_as_it_was(before, later):
+def test_a_service_that_is_not_touched_has_not_changed(before, later):
     cluster = Cluster()
     for change in before:
         tell(cluster, *change)
@@ -93,7 +93,7 @@ def test_a_service_that_is_not_touched_is_as_it_was(before, later):
 
 @settings(max_examples=examples(60), deadline=None)
 @given(st.lists(singles, max_size=10))
-def test_what_is_told_twice_touches_nothing_the_second_time(events):
+def test_a_repeated_event_touches_nothing(events):
     cluster = Cluster()
     last: dict[tuple[type[KubeObject], str], int | None] = {}
     for kind, name, state in events:
@@ -109,7 +109,7 @@ def test_what_is_told_twice_touches_nothing_the_second_time(events):
 
 
 @pytest.mark.parametrize("event", ["changed", "listed"])
-def test_a_good_object_that_turns_bad_is_let_go_of_and_told(event):
+def test_an_object_that_becomes_invalid_is_removed_and_rejected(event):
     cluster = Cluster()
     tell(cluster, k.Service, "a", 1)
     bad = built(k.Service, "a", 0)
@@ -122,7 +122,7 @@ def test_a_good_object_that_turns_bad_is_let_go_of_and_told(event):
     assert cluster.rejected == []
 
 
-def test_what_others_note_in_the_annotations_of_a_node_touches_nothing():
+def test_annotations_of_a_node_touch_nothing():
     cluster, name = Cluster(), ObjectName("", "a")
     for noted, touches in (("1", True), ("2", False)):
         node = k.Node(metadata=k.ObjectMeta(name="a", annotations={"cni.example/seen": noted}))
@@ -135,13 +135,13 @@ def test_what_others_note_in_the_annotations_of_a_node_touches_nothing():
 
 
 @pytest.mark.parametrize("kind", [k.Secret, k.ConfigMap])
-def test_of_what_is_asked_for_by_name_it_is_known_whether_it_was_told_of(kind):
+def test_objects_watched_by_name_are_known_to_exist_or_not(kind):
     cluster, name = Cluster(), ObjectName("demo", "a")
     key = ObjectKey(kind.__name__, name)
     present = Decoded(kind(metadata=k.ObjectMeta(name="a", namespace="demo")), "test")
     assert not cluster.is_reported(kind, name)
     for event, is_gone in ((Gone(kind, name), True), (Changed(kind, present, name), False), (Gone(kind, name), True)):
-        assert cluster.take(event).site  # that there is none is an answer as well
+        assert cluster.take(event).site  # an object that does not exist is reported too
         assert cluster.is_reported(kind, name)
         assert cluster.gone == ({key} if is_gone else set())
         assert not cluster.take(event).site
@@ -150,7 +150,7 @@ def test_of_what_is_asked_for_by_name_it_is_known_whether_it_was_told_of(kind):
     assert not cluster.gone
 
 
-def test_entries_that_are_ignored_are_known_as_long_as_the_object_has_them():
+def test_warnings_about_ignored_entries_last_as_long_as_these():
     cluster, name = Cluster(), ObjectName("demo", "a")
     service = k.Service(metadata=k.ObjectMeta(name="a", namespace="demo"))
     first, second = "Service demo/a: spec.externalIPs[0]: ignored", "Service demo/a: spec.externalIPs[1]: ignored"

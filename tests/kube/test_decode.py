@@ -1,4 +1,4 @@
-"""Documents to typed objects; and every fault named where they are not."""
+"""Documents are decoded into typed objects, and invalid ones are rejected with all faults."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def decoded(content: Any, kind: str = "Service", api_version: str = "v1") -> Any
     return as_text
 
 
-def test_a_service_is_typed_and_completed() -> None:
+def test_a_service_is_typed_and_gets_defaults() -> None:
     web = decoded(WEB)
     assert isinstance(web, Decoded)
     service = web.object
@@ -45,7 +45,7 @@ def test_an_object_without_a_namespace_is_in_the_default_one() -> None:
     assert decoded({"metadata": {"name": "a", "namespace": "b"}}, "Node").object.metadata.namespace == ""
 
 
-def test_a_null_is_an_absent_field() -> None:
+def test_a_null_is_a_missing_field() -> None:
     content = {
         "metadata": {"name": "web", "creationTimestamp": None, "labels": None, "annotations": {"a": None}},
         "spec": {"clusterIP": "10.96.0.9", "ports": [{"port": 80, "protocol": None, "targetPort": None}], "type": None},
@@ -56,7 +56,7 @@ def test_a_null_is_an_absent_field() -> None:
     assert web.object.metadata.annotations == {}
 
 
-def test_a_null_in_a_list_is_none() -> None:
+def test_a_null_in_a_list_is_a_fault() -> None:
     rejected = decoded({**WEB, "spec": {"ports": [None]}})
     assert rejected.faults == (Fault("spec.ports[0]", "expected an object, got nothing (null)"),)
 
@@ -79,12 +79,12 @@ def test_other_kinds_are_named(kind: str, api_version: str) -> None:
     assert decoded({"metadata": 5}, kind, api_version) == Unknown(f"{api_version} {kind}", "x")
 
 
-def test_fields_that_decide_nothing_may_be_anything() -> None:
+def test_unused_fields_may_have_any_type() -> None:
     content = {**WEB, "metadata": {**WEB["metadata"], "managedFields": [{"x": [1, {}]}], "finalizers": 7}, "extra": [1]}
     assert decoded(content).object == decoded(WEB).object
 
 
-def test_all_faults_of_all_fields_at_once_in_the_order_of_the_fields() -> None:
+def test_all_faults_are_reported_in_the_order_of_the_fields() -> None:
     rejected = decoded({"metadata": {"name": 5, "labels": {"a": 1}}, "spec": {"ports": [{"port": "x"}, 7], "type": []}})
     assert isinstance(rejected, Rejected)
     assert rejected.object == "Service default/(no name)"
@@ -97,7 +97,7 @@ def test_all_faults_of_all_fields_at_once_in_the_order_of_the_fields() -> None:
     )
 
 
-def test_faults_are_no_more_than_a_person_reads() -> None:
+def test_the_number_of_reported_faults_is_limited() -> None:
     for ports in ([{"port": "x"}] * 500, [{"port": -1}] * 500):
         assert len(decoded({**WEB, "spec": {"ports": ports}}).faults) == 51
 
@@ -109,7 +109,7 @@ def page(*items: Any, **metadata: str) -> bytes:
     return json.dumps({"kind": "ServiceList", "metadata": metadata, "items": list(items)}).encode()
 
 
-def test_a_page_says_where_it_goes_on() -> None:
+def test_a_page_has_a_token_and_a_resource_version() -> None:
     listed = decode_list(page(WEB, **{"continue": "abc", "resourceVersion": "17"}), Service)
     assert [service.object.metadata.name for service in listed.objects] == ["web"]
     assert (listed.rejected, listed.continue_token, listed.resource_version) == ([], "abc", "17")
@@ -121,7 +121,7 @@ def test_an_empty_page(raw: bytes) -> None:
     assert decode_list(raw, Service) == ([], [], "", "")
 
 
-def test_one_bad_object_harms_only_itself() -> None:
+def test_an_invalid_object_affects_only_itself() -> None:
     bad_type = {"metadata": {"name": "a"}, "spec": {"ports": [{"port": "http"}]}}
     bad_value = {"metadata": {"name": "b"}, "spec": {"ports": [{"port": 99999}]}}
     nulls = {**WEB, "metadata": {"name": "c", "labels": None}}
@@ -138,7 +138,7 @@ def test_one_bad_object_harms_only_itself() -> None:
 @pytest.mark.parametrize(
     "raw", [b"", b"[]", b"no", b'{"items": {}}', b'{"items": [}', b"[" * 9999, b'{"metadata": 7}', b"\xff"]
 )
-def test_no_page_at_all(raw: bytes) -> None:
+def test_an_invalid_page_is_an_error(raw: bytes) -> None:
     with pytest.raises(InputError, match="not a list of EndpointSlice objects"):
         decode_list(raw, EndpointSlice)
 

@@ -1,4 +1,4 @@
-"""Texts to documents: what is taken from which text, and where it stood."""
+"""Texts are split into documents, each with its position."""
 
 from __future__ import annotations
 

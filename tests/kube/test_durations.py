@@ -1,4 +1,4 @@
-"""Durations of a configuration: long texts are refused at once, since expressions that read them take a square."""
+"""Long texts of durations are rejected at once, because the time of the regular expressions is quadratic."""
 
 from __future__ import annotations
 
@@ -15,6 +15,6 @@ def test_a_text_of_a_million_characters_is_refused_at_once(text: str) -> None:
     assert len(str(refused.value)) < 200
 
 
-def test_all_that_is_no_longer_than_the_limit_is_read() -> None:
+def test_a_text_of_the_maximum_length_is_read() -> None:
     assert parse_duration("1s" * (MAX_CHARACTERS // 2)) == MAX_CHARACTERS // 2
     assert parse_duration("0" * (MAX_CHARACTERS - 1) + "s") == 0

@@ -1,4 +1,4 @@
-"""Core Endpoints say the same as slices."""
+"""Core Endpoints are converted to equivalent EndpointSlices."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def test_each_subset_and_family_is_a_slice() -> None:
     ]
 
 
-def test_slices_bear_the_labels_of_the_endpoints_and_name_the_service() -> None:
+def test_slices_have_the_labels_of_the_endpoints() -> None:
     (derived,) = slices_of(
         Endpoints(metadata=METADATA, subsets=(EndpointSubset(addresses=(EndpointAddress(ip="10.0.0.1"),)),))
     )

@@ -1,4 +1,4 @@
-"""Paths to texts: what each path names, and one clear line where it names nothing."""
+"""Paths give the texts of files, or an error of one clear line."""
 
 from __future__ import annotations
 
@@ -79,7 +79,7 @@ def test_standard_input() -> None:
 
 
 def test_a_pipe_that_a_shell_has_opened() -> None:
-    """As in `-f <(kustomize build)`."""
+    """For example `-f <(kustomize build)`."""
     script = (
         "import sys; from rulegen.host.files.manifests import read_sources;"
         " print(read_sources(sys.argv[1:])[0].content)"

@@ -1,4 +1,4 @@
-"""Ingresses and their classes: what passes, as what, and that all faults are told at once. More bad ones: hostile/."""
+"""Valid Ingresses and IngressClasses are accepted, and all faults are reported at once. More invalid ones: hostile/."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def decoded(content: dict[str, Any], kind: str = "Ingress") -> Any:
     result = decode(Document("x", "networking.k8s.io/v1", kind, raw))
     assert isinstance(result, Decoded | Rejected)
     if isinstance(result, Decoded):
-        assert check(result.object, "x") == result  # complete: nothing is left to fill in
+        assert check(result.object, "x") == result  # complete: no default is missing
     return result
 
 
@@ -75,7 +75,7 @@ FINE = {
 
 
 @pytest.mark.parametrize("name", FINE)
-def test_what_an_ingress_may_be(name: str) -> None:
+def test_valid_ingresses(name: str) -> None:
     result = decoded({"spec": FINE[name]})
     assert isinstance(result, Decoded), result
     assert result.warnings == ()
@@ -97,7 +97,7 @@ def test_hosts(host: str) -> None:
         *("::1", "a" * 254, "*." + "a" * 252, "a\n", "a ", "a;", "a}", "a\\", 'a"', "a'", "~a", "$a", "\uff41", "a\0"),
     ],
 )
-def test_no_hosts(host: str) -> None:
+def test_invalid_hosts(host: str) -> None:
     assert not is_host(host)
     if host:
         (fault,) = faults(typed("/", host=host))
@@ -132,7 +132,7 @@ def test_paths_of_any_type(path: str, path_type: str) -> None:
 
 
 @pytest.mark.parametrize("path", ["//", "/a//", "/./", "/a/../b", "/.", "/a/..", "/%2f", "/a%2F"])
-def test_paths_that_only_a_free_type_may_have(path: str) -> None:
+def test_paths_valid_only_as_implementation_specific(path: str) -> None:
     assert faults(typed(path, "ImplementationSpecific")) == []
     assert len(faults(typed(path, "Exact"))) == len(faults(typed(path, "Prefix"))) == 1
 
@@ -145,20 +145,20 @@ def test_no_control_character_gets_into_a_path(path_type: str, code: int) -> Non
 
 
 @pytest.mark.parametrize("path_type", PATH_TYPES)
-def test_half_a_surrogate_pair_is_no_path(path_type: str) -> None:
+def test_half_a_surrogate_pair_is_not_a_path(path_type: str) -> None:
     assert faults(typed("/\ud800", path_type)) == [
         r'spec.rules[0].http.paths[0].path: "/\ud800" is not Unicode text',
     ]
 
 
-def test_an_empty_path_is_the_root_where_the_type_is_free() -> None:
+def test_an_empty_implementation_specific_path_is_the_root() -> None:
     path = {"pathType": "ImplementationSpecific", "backend": WEB}
     result = decoded({"spec": {"rules": [{"http": {"paths": [path, {**path, "path": "/a"}]}}, {"host": "a.test"}]}})
     assert [http_path.path for http_path in result.object.spec.rules[0].http.paths] == ["/", "/a"]
     assert result.object.spec.rules[1].host == "a.test"
 
 
-def test_all_faults_at_once_in_the_order_of_the_document() -> None:
+def test_all_faults_are_reported_in_the_order_of_the_document() -> None:
     spec = {
         "ingressClassName": "A",
         "defaultBackend": {},
@@ -183,7 +183,7 @@ def test_all_faults_at_once_in_the_order_of_the_document() -> None:
     ]
 
 
-def test_annotations_may_say_anything_up_to_a_size() -> None:
+def test_annotations_may_have_any_value_up_to_a_size() -> None:
     key = "nginx.ingress.kubernetes.io/auth-snippet"
     values = ["", "a\nb", "\0", '";}', "ä" * 1000, "x" * ((256 << 10) - len(key))]
     for value in values:
@@ -226,7 +226,7 @@ def test_keys_of_annotations(key: str) -> None:
         "x" * 9999,
     ],
 )
-def test_no_keys_of_annotations(key: str) -> None:
+def test_invalid_keys_of_annotations(key: str) -> None:
     rejected = decoded({"metadata": {**NAME, "annotations": {key: ""}}, "spec": {"defaultBackend": WEB}})
     assert [fault.path for fault in rejected.faults] == ["metadata.annotations"]
 
@@ -241,7 +241,7 @@ def test_controllers(controller: str) -> None:
 
 
 @given(st.text() | st.text("/.%2fF a{};\n\\\"'", max_size=12), st.sampled_from(PATH_TYPES))
-def test_a_path_that_passes_is_one_line_of_text(path: str, path_type: str) -> None:
+def test_a_valid_path_is_one_line_of_text(path: str, path_type: str) -> None:
     result = check(typed(path, path_type), "x")
     if isinstance(result, Rejected):
         assert all(line.isprintable() for line in result.lines())
@@ -257,7 +257,7 @@ def test_a_path_that_passes_is_one_line_of_text(path: str, path_type: str) -> No
 
 
 @given(st.text(max_size=300) | st.from_regex(r"\A(\*\.)?[a-z0-9.-]{1,260}\Z"))
-def test_a_host_that_passes_is_a_name(host: str) -> None:
+def test_a_valid_host_is_a_dns_name(host: str) -> None:
     if is_host(host):
         assert set(host) <= set("*abcdefghijklmnopqrstuvwxyz0123456789-.")
         assert all(label and label.strip("-") == label for label in host.removeprefix("*.").split("."))

@@ -1,4 +1,4 @@
-"""Ingresses of older API versions become what v1 would have said; their faults keep the words of their manifest."""
+"""Ingresses of older API versions are converted to v1; their faults keep the paths of the old version."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ SAME = [
 
 @pytest.mark.parametrize("version", LEGACY_VERSIONS)
 @pytest.mark.parametrize(("old", "new"), SAME)
-def test_what_it_is_in_v1(version: str, old: dict[str, Any], new: dict[str, Any]) -> None:
+def test_conversion_to_v1(version: str, old: dict[str, Any], new: dict[str, Any]) -> None:
     converted = decoded(old, version)
     assert isinstance(converted, Decoded)
     assert converted == decoded(new, V1)
@@ -95,7 +95,7 @@ BAD = [
 
 @pytest.mark.parametrize("version", LEGACY_VERSIONS)
 @pytest.mark.parametrize(("spec", "line"), BAD)
-def test_what_is_wrong_with_it_in_its_own_words(version: str, spec: dict[str, Any], line: str) -> None:
+def test_faults_have_the_paths_of_the_old_version(version: str, spec: dict[str, Any], line: str) -> None:
     rejected = decoded(spec, version)
     assert isinstance(rejected, Rejected)
     assert rejected.lines() == (f"Ingress shop/shop: {line}",)

@@ -1,4 +1,4 @@
-"""Endpoints derived from Pods are those that the endpointslice controller would write."""
+"""Endpoints derived from Pods are those that the EndpointSlice controller would write."""
 
 from __future__ import annotations
 
@@ -97,7 +97,7 @@ LEFT_OUT = {
 
 
 @pytest.mark.parametrize("name", LEFT_OUT)
-def test_pods_that_are_no_endpoints(name: str) -> None:
+def test_pods_that_are_not_endpoints(name: str) -> None:
     assert derive(service(HTTP), pod(**LEFT_OUT[name])) == ()
 
 
@@ -129,15 +129,15 @@ def test_target_ports(target: Any, containers: list[Any], number: int | None) ->
     assert [p.port for s in derived for p in s.ports] == ([number] if number else [])
 
 
-def test_ports_of_sidecars_count_and_those_of_init_containers_do_not() -> None:
+def test_ports_of_sidecars_are_used_but_not_of_init_containers() -> None:
     named = service({"name": "http", "port": 80, "targetPort": "http"})
     for restart, count in ((None, 0), ("Always", 1)):
         init = [container(("http", 8080, "TCP"), restart=restart)]
         assert len(derive(named, pod(spec={"initContainers": init}))) == count
 
 
-def test_one_name_may_be_another_number_on_another_pod() -> None:
-    """Each set of ports is a slice of its own; a Pod that lacks a named port serves the others."""
+def test_a_port_name_can_have_different_numbers_in_pods() -> None:
+    """There is one slice for each set of port numbers; a Pod without a named port serves the others."""
     ports = ({"name": "http", "port": 80, "targetPort": "http"}, {"name": "metrics", "port": 90, "targetPort": 9090})
     derived = derive(
         service(*ports),
@@ -167,7 +167,7 @@ def test_families() -> None:
     assert derive(service(HTTP, ipFamilies=["IPv6"]), pod()) == ()
 
 
-def test_a_pod_in_the_network_of_its_host_has_the_address_of_its_node() -> None:
+def test_a_pod_in_the_host_network_has_the_address_of_its_node() -> None:
     (derived,) = derive(
         service(HTTP), pod(spec={"hostNetwork": True}, status={"podIP": "192.0.2.10", "hostIP": "192.0.2.10"})
     )
@@ -197,7 +197,7 @@ def test_traffic_distribution_becomes_hints(distribution: str | None, zones: lis
     assert ([z.name for z in hints.for_zones], [n.name for n in hints.for_nodes]) == (zones, nodes)
 
 
-def test_labels_of_the_service_are_those_of_its_slices() -> None:
+def test_slices_have_the_labels_of_the_service() -> None:
     (derived,) = derive(service(HTTP, labels={"a": "b", "endpointslice.kubernetes.io/managed-by": "me"}), pod())
     assert derived.metadata.labels == {"a": "b", "kubernetes.io/service-name": "web"}
     (derived,) = derive(service(HTTP, clusterIP="None"), pod())
@@ -208,6 +208,6 @@ def test_a_headless_service_without_ports_has_endpoints_too() -> None:
     assert by_slice(derive(service(clusterIP="None"), pod())) == [("IPv4", [], ["10.244.0.1"])]
 
 
-def test_pods_stand_in_order_of_name() -> None:
+def test_endpoints_are_sorted_by_the_name_of_the_pod() -> None:
     pods = [pod(n, status={"podIP": f"10.244.0.{i}"}) for i, n in enumerate(["c", "a", "b"])]
     assert by_slice(derive(service(HTTP), *pods)) == by_slice(derive(service(HTTP), *reversed(pods)))

@@ -1,4 +1,4 @@
-"""Addresses for Services from git: the same each time, never one that is taken, and told."""
+"""Values assigned for a preview are deterministic, not in use, and reported."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def named(snapshot: Any, name: str = "web") -> ServiceInput:
     return snapshot.services[ObjectName("shop", name)]
 
 
-def test_a_service_from_git_gets_an_address_and_the_plan_can_say_so() -> None:
+def test_a_service_without_cluster_ip_gets_an_assigned_one() -> None:
     web = named(assigned(service()))
     spec = web.service.spec
     assert ip_address(spec.cluster_ip) in parse_network("10.96.0.0/12")
@@ -43,7 +43,7 @@ def test_a_service_from_git_gets_an_address_and_the_plan_can_say_so() -> None:
     assert web.assigned == (f"clusterIP {spec.cluster_ip}",)
 
 
-def test_the_address_is_the_same_on_every_machine_and_every_day() -> None:
+def test_the_assigned_address_is_deterministic() -> None:
     assert named(assigned(service())).service.spec.cluster_ip == "10.102.92.158"
 
 
@@ -57,7 +57,7 @@ NOT_TOUCHED = {
 
 
 @pytest.mark.parametrize("name", NOT_TOUCHED)
-def test_services_that_are_left_alone(name: str) -> None:
+def test_services_without_assigned_values(name: str) -> None:
     web = named(assigned(service(**NOT_TOUCHED[name])))
     assert web.assigned == ()
     assert all(port.node_port == 0 for port in web.service.spec.ports)
@@ -93,7 +93,7 @@ def test_families(families: list[str], policy: str | None, cidrs: list[str], exp
 @pytest.mark.parametrize(
     ("families", "policy"), [(["IPv6"], None), ([], "RequireDualStack"), (["IPv6", "IPv4"], "RequireDualStack")]
 )
-def test_a_family_that_nobody_offers(families: list[str], policy: str | None) -> None:
+def test_a_family_without_a_service_cidr(families: list[str], policy: str | None) -> None:
     snapshot = assigned(service(ipFamilies=families, ipFamilyPolicy=policy), cidrs=DUAL[:1])
     assert snapshot.rejected[0].lines() == (
         "Service shop/web: spec.ipFamilies: contains IPv6, but no service CIDR of that family is known",
@@ -131,7 +131,7 @@ def test_which_ports_are_assigned(spec: dict[str, Any], words: list[str]) -> Non
     assert [text.split()[0] for text in named(assigned(service(**spec))).assigned[1:]] == words
 
 
-def test_a_number_that_someone_asks_for_is_given_to_nobody_else() -> None:
+def test_a_requested_value_is_not_assigned_to_another_service() -> None:
     first = named(assigned(service(type="NodePort"))).service.spec
     rival = service(
         "a", clusterIP=first.cluster_ip, type="NodePort", ports=[{"port": 1, "nodePort": first.ports[0].node_port}]
@@ -141,7 +141,7 @@ def test_a_number_that_someone_asks_for_is_given_to_nobody_else() -> None:
     assert second.ports[0].node_port != first.ports[0].node_port
 
 
-def test_other_protocols_may_have_the_same_number() -> None:
+def test_other_protocols_may_have_the_same_node_port() -> None:
     first = named(assigned(service(type="NodePort"))).service.spec.ports[0].node_port
     rival = service(
         "a", clusterIP="10.0.0.1", type="NodePort", ports=[{"port": 1, "nodePort": first, "protocol": "UDP"}]
@@ -171,11 +171,11 @@ def test_a_small_range_of_node_ports_is_used_to_its_last() -> None:
 
 
 @pytest.mark.parametrize("cidr", ["10.0.0.1/32", "10.0.0.0/31", "fd00::1/128"])
-def test_a_network_of_nobody(cidr: str) -> None:
+def test_a_network_without_free_addresses(cidr: str) -> None:
     assert "is left for a preview" in assigned(service(), cidrs=[cidr]).rejected[0].lines()[0]
 
 
-def test_networks_of_the_cluster_come_before_those_of_the_user() -> None:
+def test_service_cidrs_of_the_cluster_precede_those_of_the_user() -> None:
     given = [parse_network("10.1.0.0/16")]
     assert service_networks(["10.2.0.0/16"], given) == (parse_network("10.2.0.0/16"),)
     assert service_networks([], given) == tuple(given)
@@ -186,7 +186,7 @@ NAMES = st.lists(st.integers(0, 40), unique=True, max_size=12)
 
 
 @given(NAMES, st.integers(0, 40))
-def test_order_means_nothing_and_nobody_shares(numbers: list[int], fixed: int) -> None:
+def test_assigned_addresses_are_unique_in_any_order(numbers: list[int], fixed: int) -> None:
     cidrs = (parse_network("10.0.0.0/26"),)
     services = [service(f"s{n}", type="NodePort") for n in numbers]
     services.append(service("fixed", clusterIP=f"10.0.0.{fixed + 1}"))
@@ -197,8 +197,8 @@ def test_order_means_nothing_and_nobody_shares(numbers: list[int], fixed: int) -
 
 
 @given(NAMES)
-def test_a_new_neighbour_moves_nobody_whom_it_does_not_meet(numbers: list[int]) -> None:
-    """In a network as large as a real one nobody meets anybody."""
+def test_a_new_service_does_not_change_the_values_of_others(numbers: list[int]) -> None:
+    """In a network of usual size, no hashes collide."""
     services = [service(f"s{n}") for n in numbers]
     before = {s.metadata.name: s.spec.cluster_ip for s, _, _ in Preview().assign(services)}
     after = {s.metadata.name: s.spec.cluster_ip for s, _, _ in Preview().assign([*services, service("new")])}

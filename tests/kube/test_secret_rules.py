@@ -1,4 +1,4 @@
-"""Secrets and ConfigMaps: their bytes come through whole, and are seen nowhere else."""
+"""The values of Secrets and ConfigMaps are read unchanged, and never shown."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ from rulegen.kube.validation.validate import check
 from tests.sizes import examples
 
 PASSWORD = "hunter2 said: swordfish"
-"""Holds what no message of ours says by itself."""
+"""Contains words that no message contains by itself."""
 SIGNS = ("hunter2", "swordfish", base64.b64encode(PASSWORD.encode()).decode()[:10])
 KEYS = ["tls.crt", "tls.key", "auth", "a-b_C.9", ".hidden", "a..b", "a" * 253]
 CLUSTER_IP = b"{apiVersion: v1, kind: Service, metadata: {name: web}, spec: {clusterIP: 10.0.0.1, ports: [{port: 80}]}}"
@@ -54,14 +54,14 @@ def assert_unseen(text: str) -> None:
 @given(
     st.dictionaries(st.sampled_from(KEYS), st.binary(max_size=200)), st.dictionaries(st.sampled_from(KEYS), st.text())
 )
-def test_values_come_through_and_string_data_wins(data: dict[str, bytes], texts: dict[str, str]) -> None:
+def test_values_are_unchanged_and_string_data_wins(data: dict[str, bytes], texts: dict[str, str]) -> None:
     writable = {key: text for key, text in texts.items() if text.isascii()}
     secret = decoded(data={key: encoded(value) for key, value in data.items()}, stringData=writable)
     assert secret_values(secret.object) == data | {key: text.encode() for key, text in writable.items()}
     assert secret.object.string_data == {}
 
 
-def test_a_manifest_and_what_the_server_made_of_it_are_one_object() -> None:
+def test_string_data_equals_the_data_that_the_server_stores() -> None:
     metadata = {"name": "tls", "namespace": "shop"}
     texts = [
         {"apiVersion": "v1", "kind": "Secret", "metadata": metadata, "stringData": {"a": "ä"}},
@@ -74,7 +74,7 @@ def test_a_manifest_and_what_the_server_made_of_it_are_one_object() -> None:
     assert secret_values(world.secrets[ObjectName("shop", "tls")]) == {"a": "ä".encode()}
 
 
-def test_an_unchecked_secret_has_its_values_too() -> None:
+def test_values_of_a_secret_that_was_not_validated() -> None:
     assert secret_values(Secret(metadata=ObjectMeta(), data={"a": "eA=="}, string_data={"b": "y"})) == {
         "a": b"x",
         "b": b"y",
@@ -91,7 +91,7 @@ def test_base64(text: str) -> None:
 @pytest.mark.parametrize(
     "text", ["eA", "eA=", "=", "====", "eA== ", " eA==", "eA==eA==", "eA===", "-_==", "e A=", "ä", "\0"]
 )
-def test_no_base64(text: str) -> None:
+def test_invalid_base64(text: str) -> None:
     assert decoded(data={"a": text}).lines() == ("Secret shop/tls: data.a: is not base64 (the value is not shown)",)
 
 
@@ -105,13 +105,13 @@ def test_keys(kind: str, key: str) -> None:
 @pytest.mark.parametrize(
     "key", ["", ".", "..", "..a", "a/b", "a b", "a\n", "user\nroot", "ä", "80; }", "a:b", "a" * 254, "\0"]
 )
-def test_no_keys(kind: str, key: str) -> None:
+def test_invalid_keys(kind: str, key: str) -> None:
     rejected = decoded(kind, data={key: "AAAA"})
     assert [fault.path for fault in rejected.faults] == ["data"]
     assert all(line.isprintable() for line in rejected.lines())
 
 
-def test_as_much_as_an_api_server_takes() -> None:
+def test_the_size_limit_is_that_of_the_api_server() -> None:
     assert isinstance(decoded(data={"a": encoded(b"x" * MAX_BYTES)}), Decoded)
     assert isinstance(decoded(data={"a": encoded(b"x" * MAX_BYTES)}, stringData={"a": "x"}), Decoded)
     assert isinstance(decoded("ConfigMap", data={"a": "x" * MAX_BYTES}), Decoded)
@@ -123,7 +123,7 @@ def test_as_much_as_an_api_server_takes() -> None:
         assert rejected.faults[0].message == "all values together have 1048577 bytes, more than 1048576"
 
 
-def test_half_a_surrogate_pair_is_no_text() -> None:
+def test_half_a_surrogate_pair_is_not_text() -> None:
     for broken in (
         Secret(metadata=ObjectMeta(name="a"), string_data={"b": "\ud800"}),
         ConfigMap(metadata=ObjectMeta(name="a"), data={"b": "\ud800"}),
@@ -133,7 +133,7 @@ def test_half_a_surrogate_pair_is_no_text() -> None:
         assert "is not Unicode text (the value is not shown)" in rejected.lines()[0]
 
 
-# -- values are seen nowhere -------------------------------------------------------------------------------------------
+# -- values are never shown --------------------------------------------------------------------------------------------
 
 
 def test_nothing_prints_a_value() -> None:
@@ -192,7 +192,7 @@ VALUES = st.recursive(
     )
 )
 @settings(deadline=None)
-def test_no_message_has_a_value_in_it(content: dict[str, Any]) -> None:
+def test_no_message_contains_a_value(content: dict[str, Any]) -> None:
     for text in (json.dumps(content), yaml.safe_dump(content), yaml.safe_dump(content, default_style='"')):
         world = read_world([Source("x", text.encode()), Source("y", CLUSTER_IP)])
         assert_unseen("\n".join([*(line for rejected in world.rejected for line in rejected.lines()), *world.warnings]))
@@ -205,7 +205,7 @@ def test_no_message_has_a_value_in_it(content: dict[str, Any]) -> None:
     st.text("'\"]}\n *!", max_size=3),
 )
 @settings(deadline=None, max_examples=examples(300))
-def test_no_yaml_that_breaks_at_a_value_has_it_in_its_message(field: str, before: str, after: str) -> None:
+def test_no_message_about_yaml_contains_a_value(field: str, before: str, after: str) -> None:
     text = f"apiVersion: v1\nkind: Secret\nmetadata: {{name: a}}\n{field}:\n  a: {before}hunter2{after}\n"
     try:
         world = read_world([Source("x", text.encode()), Source("y", CLUSTER_IP)])

@@ -1,4 +1,4 @@
-"""Label selectors: what kubectl takes selects what it selects there, and nothing else is one."""
+"""Label selectors match the same objects as in kubectl; all other texts are invalid."""
 
 from __future__ import annotations
 
@@ -40,6 +40,6 @@ def test_what_a_selector_selects(text, selects):
     "text",
     ["=shop", "team=shop,", ",team", "team=a b", "team in shop", "team in (a", "team>1", "a/b/c", "team=a=b", "é"],
 )
-def test_what_is_no_selector(text):
+def test_invalid_selectors(text):
     with pytest.raises(ValueError, match="is not a label selector"):
         parse_selector(text)

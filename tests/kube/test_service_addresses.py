@@ -1,4 +1,4 @@
-"""Which Services have which addresses: an index that follows changes says what a look at all Services says."""
+"""An index of addresses that is updated with changes equals one built from all Services."""
 
 from __future__ import annotations
 
@@ -39,8 +39,8 @@ def owners(addresses: ServiceAddresses) -> dict[tuple[str, str, int], ObjectName
 
 
 @given(st.lists(st.tuples(st.sampled_from(NAMES), st.one_of(st.none(), services)), max_size=12))
-def test_after_any_changes_all_owners_are_those_of_a_new_index(changes):
-    """And an address whose owner changed is among those that the change names."""
+def test_an_updated_index_has_the_owners_of_a_new_one(changes):
+    """Each address whose owner has changed is in the result of the change."""
     known: dict[ObjectName, k.Service] = {}
     addresses = ServiceAddresses()
     for name, after in changes:
@@ -54,7 +54,7 @@ def test_after_any_changes_all_owners_are_those_of_a_new_index(changes):
         assert owners(shared) == was
 
 
-def test_of_two_services_with_one_address_the_first_by_name_has_it():
+def test_the_first_service_by_name_owns_a_shared_address():
     addresses = ServiceAddresses()
     service = k.Service(metadata=k.ObjectMeta(name="any"), spec=k.ServiceSpec(cluster_ip="10.96.0.1"))
     for name in reversed(NAMES):

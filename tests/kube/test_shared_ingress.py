@@ -1,4 +1,4 @@
-"""Ingresses that real clusters had pass; those that attack are turned away where that is this package's part."""
+"""Ingresses of real clusters are valid; attacks are rejected if their objects are invalid."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ from tests.kube.test_shared_worlds import Text
 from tests.shared import shared
 
 NAME = re.compile(r"(\*\.)?[a-z0-9]([a-z0-9.-]{0,251}[a-z0-9])?")
-"""Each host and each name of an object or a port is of this form, if of a stricter one too."""
+"""All hosts, and names of objects and ports, have this form; some have a stricter one."""
 KEY = re.compile(r"[-._a-zA-Z0-9]{1,253}")
 """A key of a Secret or ConfigMap."""
 NAMED = ("metadata.name", "spec.rules[0].host", "spec.tls[0].hosts[0]", "service.port.name", "spec.externalName")
-"""Ends of fields that hold such names."""
+"""Ends of the paths of fields with such names."""
 CONTROL = re.compile(r"[\x00-\x1f\x7f]")
 
 
@@ -34,7 +34,7 @@ def entries(name: str, part: str) -> list[dict[str, Any]]:
 
 
 def verdicts(objects: list[dict[str, Any]]) -> list[Any]:
-    """Return what becomes of objects, the same whether they come as JSON or as YAML."""
+    """Return the results for objects, which are the same from JSON and YAML."""
     by_spelling = []
     for write in (json.dumps, yaml.safe_dump):
         read = [document for each in objects for document in read_documents(Source("x", write(each).encode()))]
@@ -47,7 +47,7 @@ def verdicts(objects: list[dict[str, Any]]) -> list[Any]:
     return as_json
 
 
-def test_every_object_of_the_cases_is_taken() -> None:
+def test_every_object_of_the_cases_is_valid() -> None:
     for case in entries("cases", "cases"):
         objects = [*case["ingresses"], *case["services"], *case["endpoints"], *case.get("extra_objects", [])]
         objects_read = verdicts(objects)
@@ -64,14 +64,14 @@ def test_every_object_of_the_cases_is_taken() -> None:
 
 
 def is_at_fault(entry: dict[str, Any]) -> bool:
-    """Return whether an entry's value may not be in its field, whatever an ingress makes of it."""
+    """Return whether an entry's value is invalid in its field, regardless of the engine."""
     field, value = entry["field"].partition(" (")[0], entry["value"]
     if field.endswith(NAMED):
         return not NAME.fullmatch(value)
     return field.endswith(".path") and bool(CONTROL.search(value))
 
 
-def test_attacks_on_objects_are_turned_away_and_no_others() -> None:
+def test_exactly_the_attacks_on_objects_are_rejected() -> None:
     for entry in entries("malicious", "entries"):
         rejected = [refused for refused in verdicts(entry["objects"]) if isinstance(refused, Rejected)]
         assert rejected or not is_at_fault(entry), entry["id"]
@@ -81,7 +81,7 @@ def test_attacks_on_objects_are_turned_away_and_no_others() -> None:
             assert all(line.isprintable() and len(line) < 400 for line in refused.lines())
 
 
-def test_secrets_and_config_maps_that_attacks_describe() -> None:
+def test_secrets_and_config_maps_of_attacks() -> None:
     metadata = {"name": "m", "namespace": "default"}
     described: list[dict[str, Any]] = []
     for entry in entries("malicious", "entries"):

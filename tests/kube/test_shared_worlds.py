@@ -1,4 +1,4 @@
-"""Objects as real API servers and real tests wrote them: none is ever refused."""
+"""Objects of real API servers and of real tests are valid."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from tests.shared import each, shared, worlds
 
 
 class Text(yaml.CSafeLoader):
-    """Times stay text, as in JSON."""
+    """Timestamps stay text, as in JSON."""
 
 
 Text.add_constructor("tag:yaml.org,2002:timestamp", Text.construct_yaml_str)

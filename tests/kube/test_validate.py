@@ -1,4 +1,4 @@
-"""What passes: the corners of the API that are no faults, and the defaults that are filled in."""
+"""Unusual but valid values of the API are accepted, and defaults are set."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ PASSING_SPECS = {
 
 
 @pytest.mark.parametrize("name", PASSING_SPECS)
-def test_services_that_pass(name: str) -> None:
+def test_valid_services(name: str) -> None:
     assert checked({"spec": PASSING_SPECS[name]}).warnings == ()
 
 
@@ -109,14 +109,14 @@ PASSING_SLICES = {
 
 
 @pytest.mark.parametrize("name", PASSING_SLICES)
-def test_slices_that_pass(name: str) -> None:
+def test_valid_slices(name: str) -> None:
     content = msgspec.json.encode({"metadata": {"name": "s"}, "addressType": "IPv4", **PASSING_SLICES[name]})
     result = decode(Document("x", "discovery.k8s.io/v1", "EndpointSlice", msgspec.Raw(content)))
     assert not isinstance(result, Rejected), result
     assert result.warnings == ()
 
 
-def test_what_is_passed_over_is_gone_and_the_rest_is_there() -> None:
+def test_invalid_entries_are_ignored_and_the_others_kept() -> None:
     spec = {**SPEC, "externalIPs": ["x", "192.0.2.1"], "loadBalancerSourceRanges": ["y", "10.0.0.0/8"]}
     ingress = [{"ip": "z"}, {"hostname": "lb.example.org"}, {"ip": "192.0.2.2", "ipMode": "Proxy"}]
     result = checked({"spec": spec, "status": {"loadBalancer": {"ingress": ingress}}})
@@ -129,7 +129,7 @@ def test_what_is_passed_over_is_gone_and_the_rest_is_there() -> None:
     assert len(result.warnings) == 3
 
 
-def test_endpoints_without_a_readable_address_are_left_out() -> None:
+def test_endpoints_with_an_invalid_address_are_ignored() -> None:
     endpoints = [{"addresses": [a]} for a in ("10.0.0.1", "nope", "fd00::1", "10.0.0.2")]
     result = checked({"addressType": "IPv4", "endpoints": endpoints}, "EndpointSlice", "discovery.k8s.io/v1")
     assert [endpoint.addresses for endpoint in result.object.endpoints] == [("10.0.0.1",), ("10.0.0.2",)]
@@ -137,7 +137,7 @@ def test_endpoints_without_a_readable_address_are_left_out() -> None:
 
 
 NAMES = [
-    # kind        name                         passes
+    # kind        name                         is valid
     ("Service", "web", True),
     ("Service", "9web", True),
     ("Service", "w" * 63, True),

@@ -1,4 +1,4 @@
-"""Lines of a watch: what they say, and what is none."""
+"""Lines of a watch are read; invalid lines are errors."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def service(**spec) -> dict:
 
 
 @pytest.mark.parametrize("kind", ["ADDED", "MODIFIED"])
-def test_an_object_that_came_or_changed(kind):
+def test_an_object_that_was_added_or_modified(kind):
     said = read_line(line(kind, **service()), Service)
 
     assert isinstance(said, WatchLine)
@@ -35,11 +35,11 @@ def test_an_object_that_came_or_changed(kind):
     assert said.event.name == name_of(said.event.state) == WEB
 
 
-def test_an_object_that_went():
+def test_an_object_that_was_deleted():
     assert read_line(line("DELETED", **service()), Service) == WatchLine(Gone(Service, WEB), "0x7f-opaque")
 
 
-def test_an_object_that_cannot_be_used_is_an_event_with_its_name():
+def test_an_invalid_object_is_an_event_with_its_name():
     said = read_line(line("MODIFIED", **service(ports=[{"port": 70000}])), Service)
 
     assert isinstance(said, WatchLine)
@@ -49,11 +49,11 @@ def test_an_object_that_cannot_be_used_is_an_event_with_its_name():
     assert said.event.state.object == called(Service, WEB)
 
 
-def test_a_bad_object_can_go():
+def test_an_invalid_object_can_be_deleted():
     assert read_line(line("DELETED", **service(ports="none")), Service) == WatchLine(Gone(Service, WEB), "0x7f-opaque")
 
 
-def test_an_object_of_the_whole_cluster_has_no_namespace():
+def test_a_cluster_scoped_object_has_no_namespace():
     said = read_line(line("DELETED", kind="Node", metadata={"name": "a", "namespace": "x"}), Node)
     assert said == WatchLine(Gone(Node, ObjectName("", "a")), "")
 
@@ -101,7 +101,7 @@ def test_an_error(status, expected):
         line("ADDED", **service())[:-9],
     ],
 )
-def test_what_is_none_is_told_in_one_line(raw):
+def test_an_invalid_line_is_an_error_of_one_line(raw):
     with pytest.raises(InputError) as caught:
         read_line(raw, Service, source="https://10.0.0.1")
 
@@ -109,7 +109,7 @@ def test_what_is_none_is_told_in_one_line(raw):
     assert "\n" not in caught.value.message
 
 
-def test_no_value_of_a_secret_is_told():
+def test_no_value_of_a_secret_is_shown():
     metadata = {"name": "tls", "namespace": "shop"}
     said = read_line(line("ADDED", kind="Secret", metadata=metadata, data={"key": "super secret"}), Secret)
 

@@ -1,4 +1,4 @@
-"""YAML is what kubectl reads, strictly."""
+"""YAML is read as in kubectl, but strictly."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from rulegen.kube.reading.yaml_text import YamlDocument, YamlFault, read_yaml
 
 SCALARS = [
-    # text                     what it means
+    # text                     value
     ("80", 80),
     ("-80", -80),
     ("+80", 80),
@@ -144,7 +144,7 @@ def test_places() -> None:
 @pytest.mark.parametrize(
     "filler", ["", "# für\n", "# \u2028# a line of its own\n"], ids=["ascii", "utf-8", "separator"]
 )
-def test_a_fault_harms_only_its_document(filler: str) -> None:
+def test_a_fault_affects_only_its_document(filler: str) -> None:
     text = f"{filler}a: 1\n---\nb: [\n---\n{filler}c: 3\n---\nd: 4\nd: 5\n---\ne: 6\n"
     parts = values(text)
     assert [part for part in parts if not isinstance(part, YamlFault)] == [{"a": 1}, {"c": 3}, {"e": 6}]
@@ -159,13 +159,13 @@ def test_lines_of_faults_count_from_the_start_of_the_file() -> None:
     assert [part.line for part in parts if isinstance(part, YamlFault)] == [2, 7]
 
 
-def test_an_anchor_is_worth_its_document_only() -> None:
+def test_an_anchor_is_valid_in_its_document_only() -> None:
     assert values("a: &x 1\n---\nb: *x\n") == [{"a": 1}, YamlFault(3, "the alias *x has no anchor before it")]
 
 
 TEXT = st.text(st.characters(max_codepoint=0xFFFF, exclude_categories=["Cs"]))
 KEYS = st.text(st.characters(max_codepoint=0xFFFF, exclude_categories=["Cs"]), max_size=100)
-"""YAML takes a key of at most 1024 characters on a line with its value, and JSON escapes one in six."""
+"""YAML permits at most 1024 characters for a key on the line of its value, and an escape in JSON has six characters."""
 
 PLAIN = st.recursive(
     st.booleans() | st.integers(-(2**63), 2**64) | st.floats(0.01, 10_000) | TEXT,
@@ -175,11 +175,11 @@ PLAIN = st.recursive(
 
 
 @given(PLAIN)
-def test_what_json_writes_is_read_back(value: Any) -> None:
-    """JSON is YAML, but for characters that JSON escapes in two halves."""
+def test_json_is_read_back(value: Any) -> None:
+    """JSON is YAML, except for characters that JSON escapes as surrogate pairs."""
     assert values(json.dumps(value)) == [value]
 
 
 @given(PLAIN)
-def test_what_a_writer_of_yaml_writes_is_read_back(value: Any) -> None:
+def test_yaml_is_read_back(value: Any) -> None:
     assert values(yaml.safe_dump(value)) == [value]

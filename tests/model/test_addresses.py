@@ -1,7 +1,7 @@
-"""Special addresses in objects: the same ranges are ignored in both families, wherever an object names one.
+"""Special addresses in objects are ignored; the ranges are the same in both families and in all fields.
 
-The table is the API server's (ValidateNonSpecialIP), and what no host can have besides. A node that served a loopback
-or link-local address would send its pods to what listens on the node itself, or to a cloud's metadata service.
+The ranges are those of the API server (ValidateNonSpecialIP), and those that no host can have. If a node served a
+loopback or link-local address, its Pods would reach programs on the node itself, or the metadata server of a cloud.
 """
 
 from __future__ import annotations
@@ -63,7 +63,7 @@ CASES = [
 
 
 def world(place, family, address):
-    """A Service of one family with a good endpoint, and an address in one place of it or of what belongs to it."""
+    """A Service of one family with a valid endpoint, and an address in one field of it or of its EndpointSlice."""
     metadata = {"name": "web", "namespace": "shop"}
     cluster_ip = "10.96.0.9" if family is Family.IPV4 else "fd00:10:96::9"
     spec = {"clusterIP": cluster_ip, "type": "LoadBalancer", "ports": [{"port": 80}], "selector": {"app": "web"}}
@@ -122,7 +122,7 @@ def test_a_special_address_is_ignored_with_a_warning(place, mode, family, addres
 
 @pytest.mark.parametrize("place", PLACES)
 @pytest.mark.parametrize(("family", "address"), [(f, a) for f, addresses in USABLE.items() for a in addresses])
-def test_any_other_address_is_served_without_a_word(place, family, address):
+def test_any_other_address_is_served_without_a_warning(place, family, address):
     snapshot, model, port = decided(place, family, address, "iptables")
     served = (*(endpoint.address for endpoint in port.endpoints), *port.external_ips, *port.load_balancer_ips)
     assert parse_address(address) in served
@@ -153,7 +153,7 @@ def test_a_special_cluster_ip_serves_nothing(address, is_served):
 
 
 def nearest_ipv6(address):
-    """The same range of the other family, if there is one."""
+    """The corresponding range of the other family, if it has one."""
     return {
         AddressKind.UNSPECIFIED: IPv6Address("::"),
         AddressKind.LOOPBACK: IPv6Address("::1"),
@@ -179,5 +179,5 @@ def test_ranges_are_those_of_the_standard_library(address, use):
 
 
 @pytest.mark.parametrize("address", [IPv4Address("224.0.0.255"), IPv6Address("ff12::1"), IPv6Address("ff02::2:1")])
-def test_link_local_multicast_is_told_from_wider_scopes(address):
+def test_link_local_multicast_is_distinguished_from_wider_scopes(address):
     assert kind_of_address(address) is AddressKind.LINK_LOCAL_MULTICAST

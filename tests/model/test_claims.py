@@ -1,4 +1,4 @@
-"""Two Services that claim one address and port: the older wins, and both are named."""
+"""If two Services claim the same address and port, the older one keeps it, and a warning names both."""
 
 from __future__ import annotations
 
@@ -74,7 +74,7 @@ def test_another_port_or_protocol_is_no_conflict():
     assert not [warning for warning in decisions.warnings if "claimed" in warning]
 
 
-def test_both_keep_what_they_claim_if_asked_with_a_warning():
+def test_both_keep_their_claims_if_configured_with_a_warning():
     services = dict([service("a", ip="10.96.0.1", created=None), service("b", ip="10.96.0.1", created=None)])
     decisions = resolve(
         ClusterSnapshot(services=services), Options(node_name="node1", oldest_claim_wins=False), HostFacts()
@@ -84,7 +84,7 @@ def test_both_keep_what_they_claim_if_asked_with_a_warning():
 
 
 def balanced(name, *, at, created, health, node_port, protocol="TCP", dual=False):
-    """A load balancer whose traffic stays on the node, so that there is a health check."""
+    """A load balancer Service with externalTrafficPolicy Local, which has a health check port."""
     spec = k.ServiceSpec(
         type="LoadBalancer",
         cluster_ip=f"10.96.0.{at}",
@@ -106,7 +106,7 @@ def balanced(name, *, at, created, health, node_port, protocol="TCP", dual=False
 
 OLD, NEW = "2026-01-01T00:00:00Z", "2026-02-01T00:00:00Z"
 HEALTH_CONFLICTS = [
-    # what is tried                      old: health, node port  new: health, node port  kept by the old, by the new
+    # case                               old: health, node port  new: health, node port  kept by the old, by the new
     ("health on an older node port", (30901, 30500), (30500, 30501), (30901, 30500), (0, 30501)),
     ("node port on an older health port", (30500, 30501), (30902, 30500), (30500, 30501), (30902, 0)),
     ("health on an older health port", (30500, 30501), (30500, 30502), (30500, 30501), (0, 30502)),
@@ -151,7 +151,7 @@ def test_a_health_check_is_no_conflict_with_a_node_port_of_udp():
     assert not [warning for warning in decisions.warnings if "30500" in warning]
 
 
-def test_all_keep_their_health_check_ports_if_asked():
+def test_all_keep_their_health_check_ports_if_configured():
     services = dict(
         [
             balanced("a", at=1, created=OLD, health=30500, node_port=30500),
@@ -167,7 +167,7 @@ def test_all_keep_their_health_check_ports_if_asked():
     assert sum("30500/TCP" in warning for warning in decisions.warnings) == 2
 
 
-def test_a_health_check_is_back_when_the_older_rival_goes():
+def test_a_health_check_returns_when_the_older_service_goes():
     claims = Claims()
     services = dict(
         [
@@ -197,7 +197,7 @@ FACTS = HostFacts(
 
 
 def exposed(name, *, at, created, port=80, protocol="TCP", external=(), vips=(), node_port=0, health=0):
-    """A Service of both families at given external addresses."""
+    """A Service of both families with external addresses."""
     spec = k.ServiceSpec(
         type="LoadBalancer",
         cluster_ip=f"10.96.0.{at}",
@@ -275,7 +275,7 @@ def test_a_younger_node_port_leaves_an_older_external_address(mode):
         ("203.0.113.1", 30080, "TCP"),
     ],
 )
-def test_another_port_protocol_or_address_meets_no_node_port(mode, vip, port, protocol):
+def test_another_port_protocol_or_address_is_no_conflict(mode, vip, port, protocol):
     old = exposed("old", at=1, created=OLD, node_port=30080)
     new = exposed("new", at=2, created=NEW, port=port, protocol=protocol, vips=(vip,))
     decisions = decided(old, new, mode=mode)
@@ -284,7 +284,7 @@ def test_another_port_protocol_or_address_meets_no_node_port(mode, vip, port, pr
 
 
 @BOTH
-def test_no_node_port_is_met_on_an_address_where_none_answers(mode):
+def test_no_conflict_on_an_address_without_node_ports(mode):
     old = exposed("old", at=1, created=OLD, node_port=30080)
     new = exposed("new", at=2, created=NEW, port=30080, vips=(NODE,))
     decisions = decided(old, new, mode=mode, node_port_networks=(parse_network("10.0.0.0/8"),))
@@ -297,7 +297,7 @@ def test_no_node_port_is_met_on_an_address_where_none_answers(mode):
     ("port", "protocol", "who"),
     [(10250, "TCP", "the kubelet"), (443, "TCP", "a program"), (53, "UDP", "a program")],
 )
-def test_what_programs_listen_on_stays_theirs_if_strict(mode, port, protocol, who):
+def test_programs_keep_their_ports_if_strict(mode, port, protocol, who):
     new = exposed("new", at=2, created=NEW, port=port, protocol=protocol, vips=(NODE, NODE6, "203.0.113.1"))
     strict, like = (decided(new, mode=mode, semantics=each) for each in ("strict", "kube-proxy"))
     assert external(strict, "new") == {"203.0.113.1"}
@@ -315,8 +315,8 @@ def test_our_own_health_check_is_no_program_of_the_node():
     assert not naming(decisions, "listens")
 
 
-def test_a_cluster_ip_stays_although_a_program_answers_there():
-    """As with NodeLocal DNSCache, which has the ClusterIP of DNS on an interface of its own and listens there."""
+def test_a_cluster_ip_is_kept_although_a_program_listens_on_it():
+    """NodeLocal DNSCache has the ClusterIP of DNS on its own interface and listens on it."""
     cache = Interface("nodelocaldns", ((parse_address("10.96.0.1"), 32),))
     facts = dataclasses.replace(FACTS, interfaces=(*FACTS.interfaces, cache))
     decisions = decided(exposed("dns", at=1, created=OLD, port=53, protocol="UDP", node_port=30053), facts=facts)
@@ -327,7 +327,7 @@ def test_a_cluster_ip_stays_although_a_program_answers_there():
     assert not naming(decisions, "shop/dns")
 
 
-def test_many_claims_of_one_address_cost_no_square_of_them():
+def test_the_cost_of_many_equal_claims_is_not_quadratic():
     claims, looks = Claims(guards_node=True), 0
     service = decided(exposed("one", at=1, created=OLD, vips=("203.0.113.1",))).services[ObjectName("shop", "one")]
     for number in range(2000):

@@ -1,4 +1,4 @@
-"""Which UDP flows are forgotten: those that keep a client on what does not serve it; never any other."""
+"""UDP flows to endpoints that do not serve them any more are deleted from conntrack, and no others."""
 
 from __future__ import annotations
 
@@ -91,7 +91,7 @@ def test_flows_of_a_service(endpoints, seen, is_stale):
     assert all(stale.owner == "kube-system/dns" and stale.why for stale in stale_)
 
 
-def test_flows_of_a_service_that_this_plan_takes_away():
+def test_flows_of_a_service_that_the_plan_removes():
     seen = flow("10.96.0.77", 53, "10.244.2.9")
     node_port = flow("192.168.50.10", 30077, "10.244.2.9")
     gone = {FlowFrontend(parse_address("10.96.0.77"), 53), FlowFrontend(None, 30077)}
@@ -99,7 +99,7 @@ def test_flows_of_a_service_that_this_plan_takes_away():
     assert not list(stale_flows([seen, node_port], (), node_addresses=[NODE]))
 
 
-def test_flows_to_a_cluster_ip_that_nobody_has_any_more():
+def test_flows_to_a_cluster_ip_that_no_service_has():
     seen = flow("10.96.0.77", 53, "10.244.2.9")
     unanswered = flow("10.96.0.78", 53, "10.96.0.78", 53)
     networks = [parse_network("10.96.0.0/12")]
@@ -116,7 +116,7 @@ def test_flows_to_a_cluster_ip_that_nobody_has_any_more():
         (StaleUdpPolicy.NONE, False, False, False),
     ],
 )
-def test_how_much_is_forgotten_can_be_chosen(forgetting, of_gone_endpoint, of_no_endpoints, of_gone_service):
+def test_the_policy_selects_which_flows_are_deleted(forgetting, of_gone_endpoint, of_no_endpoints, of_gone_service):
     seen = flow("10.96.0.10", 53, "10.244.2.9")
     for endpoints, expected in (([SERVED], of_gone_endpoint), ([], of_no_endpoints)):
         services = model(*endpoints).services.values()
@@ -127,7 +127,7 @@ def test_how_much_is_forgotten_can_be_chosen(forgetting, of_gone_endpoint, of_no
 
 OWN = (("192.168.50.10", 24), ("10.77.0.10", 24), ("fe80::10", 64), ("fd00:50::10", 64), ("127.0.0.1", 8), ("::1", 128))
 WHERE_NODE_PORTS_ANSWER = [
-    # mode      nodePortAddresses          of the node's addresses, those that node ports answer on
+    # mode      nodePortAddresses          addresses of the node on which node ports answer
     ("iptables", (), ["192.168.50.10", "10.77.0.10", "fe80::10", "fd00:50::10", "127.0.0.1"]),
     ("iptables", ("192.168.50.0/24",), ["192.168.50.10", "fe80::10", "fd00:50::10"]),
     ("iptables", ("192.168.50.0/24", "fd00:50::/64"), ["192.168.50.10", "fd00:50::10"]),
@@ -141,8 +141,8 @@ WHERE_NODE_PORTS_ANSWER = [
 
 @pytest.mark.parametrize("gone", [False, True], ids=["served", "service-gone"])
 @pytest.mark.parametrize(("mode", "networks", "answers"), WHERE_NODE_PORTS_ANSWER)
-def test_a_flow_to_a_node_port_is_ours_only_where_those_answer(mode, networks, answers, gone):
-    """On any other address of the node it is some program's own: its flows must stay, and a plan must end empty."""
+def test_flows_count_only_where_node_ports_answer(mode, networks, answers, gone):
+    """On another address of the node, the flow belongs to a program: it must stay, and the plan must be empty."""
     facts = HostFacts(interfaces=(Interface("eth0", tuple((parse_address(a), n) for a, n in OWN)),))
     options = Options(node_name="node1", mode=mode, node_port_networks=tuple(map(parse_network, networks)))
     port = k.ServicePort(name="dns", port=53, protocol="UDP", node_port=30053)

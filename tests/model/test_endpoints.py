@@ -1,4 +1,4 @@
-"""Which endpoints a port has from here: readiness, termination, locality, topology hints, duplicates."""
+"""The endpoints of a port on this node: readiness, termination, locality, topology hints, duplicates."""
 
 from __future__ import annotations
 
@@ -126,7 +126,7 @@ def test_where_slices_disagree_the_better_endpoint_wins(first, other, is_there, 
     assert bool(pools(known, HERE, uses_cluster=True, uses_local=False).cluster) is is_there
 
 
-def test_what_is_no_address_is_told_and_skipped():
+def test_an_invalid_address_is_skipped_with_a_warning():
     warnings: list[str] = []
     broken = slice_of(
         endpoint(1), k.SliceEndpoint(addresses=("nope",)), k.SliceEndpoint(addresses=("fd00::1",)), k.SliceEndpoint()

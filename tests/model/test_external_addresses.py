@@ -1,4 +1,4 @@
-"""External addresses that are not a Service's to take: strict semantics leave them out, others warn."""
+"""External addresses that belong to something else are ignored with strict semantics, else served with a warning."""
 
 from __future__ import annotations
 
@@ -89,7 +89,7 @@ def naming(model, *words):
 
 NOBODYS = ("203.0.113.7", "2001:db8:7::7")
 WHOSE = [
-    # the address, whose it is, and whether a load balancer may publish it all the same
+    # address, owner, whether a load balancer may publish it
     ("192.0.2.10", "an address of this node", True),
     ("2001:db8::10", "an address of this node", True),
     ("198.51.100.10", "an address of this node", True),
@@ -137,7 +137,7 @@ def test_ipvs_mode_binds_no_such_address_if_strict_else_warns(address, whose, is
 
 @pytest.mark.parametrize("mode", ["iptables", "ipvs"])
 def test_a_load_balancer_on_nodes_may_publish_their_addresses(mode):
-    """As those of k3s do, and `run --publish-services`: the API server's node is one of them, its port is not free."""
+    """k3s and `run --publish-services` do so. Only the API server's port is rejected at its node's address."""
     web = service(WEB, at=2, vips=("192.0.2.10",))
     for semantics in ("strict", "kube-proxy"):
         decisions = decided(web, mode=mode, semantics=semantics, api=("192.0.2.10",))
@@ -156,15 +156,15 @@ def test_another_nodes_address_is_no_external_ip_in_any_mode(mode):
     assert warning.endswith("192.0.2.11 is an address of Node there; the entry is ignored")
 
 
-def test_a_cluster_ip_goes_before_an_older_external_ip_if_strict():
-    """Else whoever guesses which address comes next would have it."""
+def test_a_cluster_ip_precedes_an_older_external_ip_if_strict():
+    """Otherwise a tenant that guesses the next ClusterIP could take it."""
     web = service(WEB, at=2, external=("10.96.0.10",), created="2020-01-01T00:00:00Z")
     decisions = decided(web)
     assert [str(port.cluster_ip) for port in decisions.services[DNS].ports] == ["10.96.0.10", "fd00:10:96::10"]
     assert served(decisions) == set()
 
 
-def test_a_services_own_cluster_ip_is_its_own():
+def test_a_service_may_have_its_own_cluster_ip_as_external_ip():
     decisions = decided(service(WEB, at=2, external=("10.96.0.2",)))
     assert served(decisions) == {"10.96.0.2"}
     assert not naming(decisions, "shop/web")
@@ -172,7 +172,7 @@ def test_a_services_own_cluster_ip_is_its_own():
 
 @pytest.mark.parametrize("mode", ["iptables", "ipvs"])
 def test_endpoints_take_no_address_from_a_service(mode):
-    """Neither a slice that only claims to be of the API servers, nor one of a Service in another namespace."""
+    """This holds for a forged slice of the API servers, and for slices of Services in other namespaces."""
     forged = dataclasses.replace(api_servers(NOBODYS[0], name="forged"))
     other = ObjectName("evil", "other")
     named = dataclasses.replace(service(other, at=3), slices=api_servers(NOBODYS[0], port=80).slices)
@@ -184,14 +184,14 @@ def test_endpoints_take_no_address_from_a_service(mode):
 
 def test_an_endpoint_that_a_service_shadows_is_named():
     behind = ObjectName("shop", "behind")
-    for port, is_told in ((80, True), (8080, False)):
+    for port, has_warning in ((80, True), (8080, False)):
         slices = api_servers("203.0.113.7", port=port).slices
         backend = dataclasses.replace(service(behind, at=3), slices=slices)
         decisions = decided(service(WEB, at=2, external=("203.0.113.7",)), backend)
-        assert len(naming(decisions, "shop/web", "203.0.113.7 is an endpoint of Service shop/behind")) == is_told
+        assert len(naming(decisions, "shop/web", "203.0.113.7 is an endpoint of Service shop/behind")) == has_warning
 
 
-def test_what_is_not_known_is_said_where_it_would_decide():
+def test_unknown_facts_that_strict_semantics_need_are_named():
     unknown = dataclasses.replace(FACTS, interfaces=(), gateways=frozenset(), root_ports=None)
     external = {WEB: service(WEB, at=2, external=NOBODYS)}
     cases = (
@@ -216,7 +216,7 @@ def test_what_is_not_known_is_said_where_it_would_decide():
 
 
 @pytest.mark.parametrize("mode", ["iptables", "ipvs"])
-def test_no_external_ip_is_served_if_asked_with_one_warning(mode):
+def test_ignored_external_ips_give_one_warning(mode):
     names = [ObjectName("shop", f"s{number}") for number in range(3)]
     warnings = [service(each, at=20 + at, external=NOBODYS, vips=("203.0.113.9",)) for at, each in enumerate(names)]
     decisions = decided(*warnings, mode=mode, semantics="kube-proxy", external_ips=False)
@@ -226,8 +226,8 @@ def test_no_external_ip_is_served_if_asked_with_one_warning(mode):
     ]
 
 
-def test_ten_thousand_services_are_judged_one_by_one():
-    """Each is looked at once when it comes, and never again for others that have nothing to do with it."""
+def test_the_cost_of_external_addresses_is_linear():
+    """Each Service is decided once when it is added, and not again for unrelated Services."""
     site = resolve_site(NODES["here"], "here", options(), FACTS, NODES.values())
     nodes = {f: resolve_node(f, site, NODES["here"], options(), FACTS, [].append) for f in Family}
     table = ServiceTable(site, tuple(Family), ports_in_use=node_ports_in_use(nodes, site, FACTS))

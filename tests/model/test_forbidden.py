@@ -1,4 +1,4 @@
-"""What no tenant may name: the node, its gateways, API servers, metadata servers, Pod networks; in every spelling."""
+"""Addresses that tenants may not use, in every spelling: node, gateways, API and metadata servers, Pod networks."""
 
 from __future__ import annotations
 
@@ -96,7 +96,7 @@ def test_what_is_refused_for_which_use(address, refused, why, judge):
 
 @pytest.mark.parametrize("address", [case[0] for case in CASES if ":" not in case[0]])
 @pytest.mark.parametrize("use", AddressUse)
-def test_a_mapped_address_is_judged_as_the_ipv4_address_in_it(address, use, judge):
+def test_an_ipv4_mapped_address_is_checked_as_ipv4(address, use, judge):
     mapped = IPv6Address(f"::ffff:{address}")
     assert judge.refusal(mapped, use) == judge.refusal(IPv4Address(address), use)
 

@@ -1,4 +1,4 @@
-"""What one Service may cost a node: over a limit a part of it is served, the same for all, and others lose nothing."""
+"""A Service over a limit is served in part, the same part on each node, and other Services do not change."""
 
 from __future__ import annotations
 
@@ -83,7 +83,7 @@ def real_servers(service: ResolvedService) -> int:
 
 
 @pytest.mark.parametrize(("ports", "count"), [(1, 10_000), (5, 10_000), (100, 500), (1000, 50)])
-def test_what_real_clusters_have_is_served_whole(ports, count):
+def test_services_of_real_clusters_are_within_the_limits(ports, count):
     service = served(wide(ports, count))
     assert (endpoints(service), service.over) == (ports * count, ())
 
@@ -133,7 +133,7 @@ def test_the_first_ports_and_addresses_are_served():
 
 @settings(max_examples=examples(60), deadline=None)
 @given(st.integers(1, 9), st.integers(0, 9), st.integers(1, 40), st.integers(1, 8))
-def test_too_many_source_ranges_admit_some_and_never_everyone(ports, vips, ranges, most):
+def test_too_many_source_ranges_never_admit_all_clients(ports, vips, ranges, most):
     service = served(wide(ports, vips=vips, ranges=ranges), ServiceLimits(frontends=most))
     texts = [f"172.0.{i}.0/24" for i in range(1, ranges + 1)]
     for port in service.ports:
@@ -177,7 +177,7 @@ def replace_endpoints(slice_: k.EndpointSlice, name: int, numbers: list[int]) ->
     )
 
 
-def test_endpoints_that_cannot_be_used_take_no_place():
+def test_unusable_endpoints_do_not_count_against_a_limit():
     fit = slices(4, 1)[0]
     unready = tuple(
         k.SliceEndpoint(addresses=(f"10.9.9.{i}",), conditions=k.EndpointConditions(ready=False)) for i in range(1, 30)

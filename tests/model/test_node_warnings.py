@@ -1,4 +1,4 @@
-"""What a configuration leaves open on a node of these addresses: a warning for each, and no rule is changed by it."""
+"""Each gap of a configuration on a node gives a warning, and changes no rule."""
 
 from __future__ import annotations
 
@@ -90,7 +90,7 @@ def cluster_of(*objects):
 
 @pytest.mark.parametrize("mode", ["iptables", "ipvs"])
 @pytest.mark.parametrize(("addresses", "cidrs", "fields", "expected"), CASES)
-def test_each_gap_is_a_warning_for_a_plan_and_for_the_agent(mode, addresses, cidrs, fields, expected):
+def test_the_plan_and_the_agent_warn_about_each_gap(mode, addresses, cidrs, fields, expected):
     node_, chosen = node(addresses, cidrs), options(mode=mode, **fields)
     planned = resolve(ClusterSnapshot(nodes={"node-a": node_}), chosen, FACTS).warnings
     kept = ServiceRules(cluster_of(node_), chosen, FACTS, counts=False).warnings
@@ -110,7 +110,7 @@ def test_each_gap_is_a_warning_for_a_plan_and_for_the_agent(mode, addresses, cid
         ((), ("203.0.113.1", "2001:db8:9::1"), []),
     ],
 )
-def test_source_ranges_of_the_other_family_alone_are_warned_of(ranges, vips, is_open):
+def test_source_ranges_of_only_the_other_family_give_a_warning(ranges, vips, is_open):
     spec = k.ServiceSpec(
         type="LoadBalancer",
         cluster_ip="10.96.0.1",
@@ -168,7 +168,7 @@ OTHERS = {"node-a": node([V4, V6]), "node-b": node(["192.0.2.11", "2001:db8::11"
 
 @pytest.mark.parametrize("place", ["externals", "vips"])
 @pytest.mark.parametrize(
-    ("mode", "semantics", "addresses", "is_bound", "is_told"),
+    ("mode", "semantics", "addresses", "is_bound", "has_warning"),
     [
         ("ipvs", "kube-proxy", ("192.0.2.11", "2001:db8::11"), True, True),
         ("ipvs", "strict", ("192.0.2.11", "2001:db8::11"), False, True),
@@ -178,10 +178,10 @@ OTHERS = {"node-a": node([V4, V6]), "node-b": node(["192.0.2.11", "2001:db8::11"
         ("iptables", "strict", ("192.0.2.11", "2001:db8::11"), True, None),
     ],
 )
-def test_ipvs_mode_names_another_nodes_address_that_it_binds(place, mode, semantics, addresses, is_bound, is_told):
-    """What is bound here is this node's own to its kernel: the other node could not be reached any more.
+def test_ipvs_mode_names_another_nodes_address_that_it_binds(place, mode, semantics, addresses, is_bound, has_warning):
+    """The kernel delivers packets to a bound address locally, so the other node cannot be reached any more.
 
-    Other modes tell it of external IPs alone: load balancers that run on the nodes publish the addresses of all.
+    Other modes warn only about external IPs: load balancers that run on nodes publish the addresses of all nodes.
     """
     service = exposed(**{place: addresses})
     name = ObjectName("shop", "web")
@@ -192,7 +192,7 @@ def test_ipvs_mode_names_another_nodes_address_that_it_binds(place, mode, semant
         bound = {str(a) for port in model.services[name].ports for a in (*port.external_ips, *port.load_balancer_ips)}
         assert bound == (set(addresses) if is_bound else set())
         warnings_ = [warning for warning in model.warnings if "Node node-b" in warning]
-        assert len(warnings_) == (2 if is_told or (is_told is None and place == "externals") else 0)
+        assert len(warnings_) == (2 if has_warning or (has_warning is None and place == "externals") else 0)
         assert all("Service shop/web" in w and any(address in w for address in addresses) for w in warnings_)
 
 
@@ -207,7 +207,7 @@ def endpoints_of(name, address, node_name=None):
 
 @pytest.mark.parametrize("place", ["externals", "vips"])
 @pytest.mark.parametrize(
-    ("mode", "address", "on_node", "is_told"),
+    ("mode", "address", "on_node", "has_warning"),
     [
         ("ipvs", "192.0.2.50", None, True),
         ("ipvs", "2001:db8::50", "node-b", True),
@@ -216,8 +216,8 @@ def endpoints_of(name, address, node_name=None):
         ("iptables", "192.0.2.50", None, False),
     ],
 )
-def test_ipvs_mode_names_an_external_address_that_is_an_endpoint(place, mode, address, on_node, is_told):
-    """Known live too, where no other Node is: an API server's address, or that of a Pod of its host's network."""
+def test_ipvs_mode_names_an_external_address_that_is_an_endpoint(place, mode, address, on_node, has_warning):
+    """The agent does not know other Nodes, but endpoints, such as API servers and Pods in the host's network."""
     web, api = exposed(**{place: ("203.0.113.1", address)}), ObjectName("shop", "api")
     behind = k.Service(
         metadata=k.ObjectMeta(name="api", namespace="shop"),
@@ -232,5 +232,5 @@ def test_ipvs_mode_names_an_external_address_that_is_an_endpoint(place, mode, ad
     rules = ServiceRules(cluster_of(web, behind, slice_, *nodes.values()), chosen, FACTS, counts=False)
     for warnings in (planned, rules.warnings):
         warnings_ = [text for text in warnings if "endpoint of Service shop/api" in text]
-        assert len(warnings_) == is_told
+        assert len(warnings_) == has_warning
         assert all(text.startswith(f"Service shop/web: {address}") for text in warnings_)

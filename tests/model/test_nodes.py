@@ -1,4 +1,4 @@
-"""What holds for the whole node: where node ports listen, how pods' traffic is told, what is masqueraded."""
+"""Node-wide decisions: addresses of node ports, recognition of Pod traffic, masquerading."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ def resolved(family=Family.IPV4, facts=FACTS, node=NODE, **fields):
         (["primary"], ["192.168.50.10"], None, False),
     ],
 )
-def test_where_node_ports_listen(given, ipv4, ipv6, on_localhost):
+def test_addresses_of_node_ports(given, ipv4, ipv6, on_localhost):
     for family, expected in ((Family.IPV4, ipv4), (Family.IPV6, ipv6)):
         resolved_ = resolved(family, nodePortAddresses=given).node_port_addresses
         assert (None if resolved_ is None else [str(address) for address in resolved_]) == expected

@@ -1,4 +1,4 @@
-"""What a changed configuration opens is named; the rules are asked whether anything opened."""
+"""A warning names what a changed configuration opens; the resolved rules show whether something opened."""
 
 from __future__ import annotations
 
@@ -115,11 +115,11 @@ fields = st.fixed_dictionaries(
 
 @settings(deadline=None)
 @given(before=fields, after=fields, mode=st.sampled_from(["iptables", "ipvs"]))
-def test_nothing_opens_without_a_word(before, after, mode):
+def test_nothing_opens_without_a_warning(before, after, mode):
     try:
         old, new = (options(**{**each, "mode": mode}) for each in (before, after))
     except RulegenError:
-        reject()  # what is refused opens nothing
+        reject()  # a rejected configuration opens nothing
     said = " ".join(openings(old, new))
     for family in Family:
         was, now = (

@@ -1,4 +1,4 @@
-"""Weights and schedulers by annotation: who gets what share, and what is told of those that cannot be followed."""
+"""Weights and schedulers by annotation: the shares of endpoints, and warnings about invalid values."""
 
 from __future__ import annotations
 
@@ -69,7 +69,7 @@ def weights(**annotations: str) -> list[int]:
 
 
 def odds(**annotations: str) -> list[str]:
-    """Return the rules that balance, as far as they tell shares."""
+    """Return the matches of the rules that distribute connections, without their targets."""
     (fragment,) = [f for f in compiled("iptables", **annotations).rules(Family.IPV4) if f.owner]
     (rules,) = [rules for name, rules in fragment.exact.items() if name.chain.startswith("KUBE-SVC-")]
     return [rule.spec.partition(" -j ")[0] for rule in rules]
@@ -94,7 +94,7 @@ def test_rules_give_each_endpoint_its_share_of_what_is_left():
     assert at_odds(6, 3) == at_odds(2)
 
 
-def test_weights_that_are_all_alike_change_nothing():
+def test_equal_weights_change_nothing():
     assert odds(**{WEIGHTS: '{"pod-a": 4, "pod-b": 4, "pod-c": 4}'}) == odds()
 
 
@@ -123,7 +123,7 @@ def test_an_annotation_with_a_fault_has_no_effect_but_warnings(text, problem):
 
 
 @given(st.text(max_size=60))
-def test_no_annotation_makes_more_of_it_than_weights(text):
+def test_any_annotation_gives_valid_weights(text):
     assert all(1 <= weight <= 65535 for weight in weights(**{WEIGHTS: text}))
 
 
@@ -141,7 +141,7 @@ def test_a_service_may_choose_its_scheduler():
 @pytest.mark.parametrize(
     ("facts", "name"), [(HostFacts(), "bogus"), (HostFacts(), ""), (HostFacts(schedulers=frozenset({"rr"})), "lc")]
 )
-def test_instead_of_an_unknown_scheduler_the_nodes_own_is_used(facts, name):
+def test_the_default_replaces_an_unknown_scheduler(facts, name):
     assert schedulers(facts, **{SCHEDULER: name}) == [("rr", 0)]
     model = resolve(world(**{SCHEDULER: name}), Options(mode="ipvs", node_name="node1"), facts, [Family.IPV4])
     assert any(SCHEDULER in warning and name in warning for warning in model.warnings)
@@ -157,7 +157,7 @@ def test_instead_of_an_unknown_scheduler_the_nodes_own_is_used(facts, name):
         ("iptables", {WEIGHTS: '{"pod-a": 3}'}, False),
     ],
 )
-def test_weights_that_a_scheduler_ignores_are_warned_of(mode, annotations, is_warned_of):
+def test_weights_that_the_scheduler_ignores_give_a_warning(mode, annotations, is_warned_of):
     warnings = compiled(mode, **annotations).model.warnings
     assert any("ignores weights" in warning for warning in warnings) is is_warned_of
 
@@ -187,13 +187,13 @@ def test_an_unknown_annotation_is_named_with_the_nearest_one(mode, key, near):
 
 
 @pytest.mark.parametrize("key", [WEIGHTS, "example.com/rulegen.io", "rulegen.io.example.com/weights", "weights"])
-def test_known_annotations_and_those_of_others_are_not_warned_of(key):
+def test_known_and_foreign_annotations_give_no_warning(key):
     assert not [text for text in compiled("iptables", **{key: "{}"}).model.warnings if "unknown annotation" in text]
 
 
 @given(st.text(min_size=1, max_size=60))
-def test_no_annotation_of_anybody_else_is_ever_warned_of(key):
-    """Whatever other tools write on a Service: no user hears of it."""
+def test_no_foreign_annotation_gives_a_warning(key):
+    """Annotations of other tools on a Service never cause warnings."""
     warnings = compiled("iptables", **{key: "x"}).model.warnings
     assert key.lower().startswith(PREFIX) or not [text for text in warnings if "annotation" in text]
 
@@ -207,7 +207,7 @@ def test_an_annotation_is_ours_and_documented(name):
     assert annotation.name in annotation.path
 
 
-def test_a_flood_of_unknown_annotations_is_counted():
+def test_many_unknown_annotations_are_counted():
     warnings = compiled("iptables", **{f"rulegen.io/x{number}": "" for number in range(500)}).model.warnings
     assert len([text for text in warnings if "annotations" in text]) < 20
     assert any("490 more" in text for text in warnings)

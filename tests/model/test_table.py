@@ -1,4 +1,4 @@
-"""Services decided one by one: in whatever order they come and go, each is served as if all had been decided."""
+"""Services that are added and removed in any order are served as in one decision about all."""
 
 from __future__ import annotations
 
@@ -23,17 +23,17 @@ ADDRESSES = ("198.51.100.1", "198.51.100.2", "198.51.100.3")
 PORTS = (80, 30080, 30081)
 
 
-def ground(*addresses: str, listens: bool = False) -> PortsInUse:
-    """A node with some of the addresses, on one of which no node port answers."""
+def node_with(*addresses: str, listens: bool = False) -> PortsInUse:
+    """A node with some addresses; on one of them, no node ports answer."""
     own = frozenset(parse_address(address) for address in addresses)
     programs = frozenset({(Protocol.TCP, 80)} if listens else ())
     return PortsInUse(addresses=own, answering=own - {parse_address(ADDRESSES[2])}, programs=programs)
 
 
-GROUNDS = (ground(), ground(ADDRESSES[0]), ground(*ADDRESSES), ground(*ADDRESSES[:2], listens=True))
+NODES = (node_with(), node_with(ADDRESSES[0]), node_with(*ADDRESSES), node_with(*ADDRESSES[:2], listens=True))
 
 
-def table(*, oldest_wins: bool = True, guards: bool = False, on: PortsInUse = GROUNDS[0]) -> ServiceTable:
+def table(*, oldest_wins: bool = True, guards: bool = False, on: PortsInUse = NODES[0]) -> ServiceTable:
     return ServiceTable(site_of(guards=guards), tuple(Family), oldest_wins=oldest_wins, ports_in_use=on)
 
 
@@ -64,16 +64,16 @@ puts = st.lists(st.tuples(st.sampled_from(NAMES), st.one_of(st.none(), inputs, i
 
 
 moves = st.lists(
-    st.one_of(st.tuples(st.sampled_from(NAMES), st.one_of(st.none(), inputs, inputs)), st.sampled_from(GROUNDS)),
+    st.one_of(st.tuples(st.sampled_from(NAMES), st.one_of(st.none(), inputs, inputs)), st.sampled_from(NODES)),
     max_size=12,
 )
 
 
 @settings(max_examples=examples(300), deadline=None)
 @given(moves, st.booleans(), st.booleans())
-def test_one_change_after_another_comes_to_what_all_come_to(moves, oldest_wins, guards):
-    """Also where external addresses are the node's own, which has addresses and programs that come and go."""
-    moving, last, on = table(oldest_wins=oldest_wins, guards=guards), {}, GROUNDS[0]
+def test_single_changes_give_the_same_result_as_one_decision(moves, oldest_wins, guards):
+    """This includes external addresses that are the node's own, while its addresses and programs change."""
+    moving, last, on = table(oldest_wins=oldest_wins, guards=guards), {}, NODES[0]
     for move in moves:
         before = {name_: moving.service(name_) for name_ in NAMES}
         if isinstance(move, PortsInUse):
@@ -95,8 +95,8 @@ def test_one_change_after_another_comes_to_what_all_come_to(moves, oldest_wins, 
 
 
 @settings(max_examples=examples(200), deadline=None)
-@given(puts, st.sampled_from(GROUNDS))
-def test_nobody_gets_the_nodes_address_and_port_of_another(puts, on):
+@given(puts, st.sampled_from(NODES))
+def test_no_service_gets_the_nodes_port_of_another(puts, on):
     strict, last = table(guards=True, on=on), {}
     for name, given_ in puts:
         last[name] = given_ and service_of(name, *given_)
@@ -114,7 +114,7 @@ def test_nobody_gets_the_nodes_address_and_port_of_another(puts, on):
 
 @settings(max_examples=examples(60), deadline=None)
 @given(puts)
-def test_a_claim_is_never_given_twice_and_never_lost(puts):
+def test_each_claim_has_exactly_one_owner(puts):
     moving, last = table(), {}
     for name, given_ in puts:
         last[name] = given_
@@ -136,7 +136,7 @@ def test_a_claim_is_never_given_twice_and_never_lost(puts):
     assert {claim for claim in wanted if isinstance(claim, tuple)} == {c for c in claims if isinstance(c, tuple)}
 
 
-def test_what_never_came_can_go():
+def test_a_service_that_was_never_added_can_be_removed():
     empty = table()
     assert empty.put(NAMES[0], None) == {NAMES[0]}
     assert empty.service(NAMES[0]) is None

@@ -31,7 +31,7 @@ def bound_endpoints(
     Args:
         services: The resolved Services.
         inputs: All Services with their EndpointSlices.
-        site: The node. Its own addresses, and in ipvs mode its own endpoints, are ignored.
+        site: The node; external addresses that are its own, or another Node's, are ignored.
     """
     own = {*site.addresses.values(), *site.others, *site.forbidden.own}
     binders: dict[str, dict[tuple[str, int], ObjectName]] = {}
