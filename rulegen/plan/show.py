@@ -32,7 +32,7 @@ NO_CHANGES_SEEN = "No changes in what was observed. Part of the node's state is 
 
 _COLOURS = {"+": "\033[32m", "-": "\033[31m", "~": "\033[33m", "#": "\033[2m", "*": "\033[1m"}
 _NAMES_ALL = {"entry", "address"}
-"""Kinds whose name says everything."""
+"""Kinds that are displayed by their name alone."""
 _ON_ONE_LINE = {*_NAMES_ALL, "set", "device", "virtual server", "real server"}
 """Kinds that are displayed on one line, unless they change."""
 DEFAULT_SERVER = "default server"

@@ -23,13 +23,13 @@ if TYPE_CHECKING:
 
 
 class DeployAction(enum.Enum):
-    """What a deployment did with the engine's program."""
+    """The effect of a deployment on the engine's program."""
 
     NOTHING = "nothing"
     STARTED = "started"
     RELOADED = "reloaded"
     UPDATED = "updated"
-    """It was changed while it ran, without reading its configuration again."""
+    """The program was changed while it ran, without reading its configuration again."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,8 +125,8 @@ class IngressEngine(Protocol[SiteT, ObservedT]):
     A caller observes, checks, plans and deploys, in this order, and passes on each result.
 
     Attributes:
-        options: As for `IngressCompiler`.
-        notes: As for `IngressCompiler`.
+        options: See `IngressCompiler`.
+        notes: See `IngressCompiler`.
     """
 
     options: IngressOptions
@@ -134,15 +134,15 @@ class IngressEngine(Protocol[SiteT, ObservedT]):
 
     @property
     def name(self) -> str:
-        """As for `IngressCompiler`."""
+        """See `IngressCompiler`."""
 
     @property
     def location(self) -> str:
-        """Where the engine keeps its state on this host, for users: for example a folder."""
+        """The place of the engine's state on this host, such as a folder, for messages."""
 
     @property
     def is_serving(self) -> bool:
-        """Whether the program runs and confirms what it serves.
+        """Whether the program runs and confirms the configuration that it serves.
 
         Raises:
             HostError: It does not answer.
@@ -202,10 +202,10 @@ class EngineRemoval(Protocol):
 
     @property
     def location(self) -> str:
-        """As for `IngressEngine`."""
+        """See `IngressEngine`."""
 
     def plan(self) -> IngressPlan:
-        """Return what will be removed; changes nothing.
+        """Return the plan of the removal; changes nothing.
 
         Raises:
             HostError: The state cannot be read, or does not belong to this engine.
