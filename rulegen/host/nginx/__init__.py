@@ -1,1 +1,1 @@
-"""nginx on this node: its releases on disk, the sandbox that tries them, the process that serves them."""
+"""nginx on this node: its releases on disk, the sandbox that tests them, and its processes."""

@@ -1,4 +1,4 @@
-"""nginx as an ingress engine: Ingresses compiled, tried by nginx, those that it rejects left out, the rest served."""
+"""The ingress engine nginx: compiles Ingresses, tests the result, leaves out rejected ones, and serves the rest."""
 
 from __future__ import annotations
 
@@ -35,18 +35,18 @@ if TYPE_CHECKING:
     from rulegen.plan.ingress import IngressPlan
 
 _NO_PASSWORD: Final = b"nobody:!\n"
-"""A password file that lets nobody in."""
+"""A password file without users."""
 
 
 def _naming(model: IngressModel) -> Naming | None:
-    """Return what the process for names must know; None if nginx does not ask it."""
+    """Return the settings of the resolver process; None if nginx does not use it."""
     port = model.defaults.names_port
     return Naming.of(port, model.resolvers, model.forbidden) if port else None
 
 
 @dataclass(slots=True)
 class NginxCompiler:
-    """Compiles for a nginx that need not be on this host; see `IngressCompiler`."""
+    """Compiles without an nginx on this host; see `IngressCompiler`."""
 
     templates: Templates
     options: IngressOptions
@@ -62,17 +62,17 @@ class NginxCompiler:
         return compile_ingress(world, self.options, self.templates, served=False)
 
     def plan_all(self, site: NginxSite) -> IngressPlan:
-        """Return the plan for a host where nginx serves nothing."""
+        """Return the plan for a host on which nginx serves nothing."""
         return plan_site(None, site.configuration, site.names)
 
     def export(self, site: NginxSite, folder: str, *, with_secrets: bool) -> list[str]:
-        """Write a configuration for reading, and where each location of it comes from."""
+        """Write a configuration for users to read, with the origin of each location."""
         configuration, made_up = site.configuration, self.options.made_up_certificate
         secrets = {path: secret.content for path, secret in configuration.secrets.items()}
         if not with_secrets:
             certificate = made_up.content if made_up is not None else default_certificate.make()
             placeholders = {"htpasswd": _NO_PASSWORD, "pem": certificate}
-            secrets = {  # lists of revoked certificates are public, and nginx takes no other file for one
+            secrets = {  # lists of revoked certificates are public
                 path: placeholders.get(path.rpartition(".")[2], content) for path, content in secrets.items()
             }
         document = {
@@ -89,13 +89,13 @@ class NginxCompiler:
 
 @dataclass(slots=True)
 class NginxEngine:
-    """What nginx of one folder serves, and is to serve; see `IngressEngine`.
+    """The nginx of one folder; see `IngressEngine`.
 
     Attributes:
         look: Returns options with the present state of the host.
-        tries_aside: Whether a configuration is tried in a folder that is deleted afterwards, so that nothing is written
-            until it is deployed. Else it is tried in nginx's own folder, where `deploy` then needs to write nothing.
-        deployed: Digest of what this process has served last.
+        tries_aside: Whether a configuration is tested in a temporary folder, so that nothing is written before it is
+            deployed. Else it is tested in nginx's own folder, and `deploy` need not write it again.
+        deployed: The digest of the configuration that this process has deployed last.
     """
 
     service: NginxService
@@ -117,25 +117,25 @@ class NginxEngine:
         return str(self.service.folder)
 
     def with_notes(self, notes: list[str]) -> Self:
-        """Return the same engine with another list for notes."""
+        """Return the same engine with another list of notes."""
         return replace(self, notes=notes)
 
     def known_objects(self, *, writes: bool = True) -> NginxKnownObjects:
-        """Return the objects that are known from before, of nginx's folder."""
+        """Return the last readable objects in nginx's folder."""
         return NginxKnownObjects(self.service.folder, writes=writes)
 
     def refresh(self) -> bool:
-        """Update the options to the present state of the host; return whether another configuration may follow."""
+        """Update the options to the present state of the host; return whether the configuration may change."""
         before, self.options = self.options, self.look(self.options)
         return self.options != before
 
     @property
     def is_serving(self) -> bool:
-        """Whether nginx runs from the folder, and answers what it serves."""
+        """Whether nginx runs from the folder and answers with its digest."""
         return self.service.folder.is_dir() and bool(self.service.status().digest)
 
     def observe(self) -> Configuration | None:
-        """Return what is served from the folder; None if nothing is, or it cannot be read."""
+        """Return the served configuration; None if there is none, or it cannot be read."""
         if not self.service.folder.is_dir():
             return None
         try:
@@ -179,21 +179,21 @@ class NginxEngine:
                 return verdict.message
 
             site = candidates.settled(selected(world, self.options), tested, suspects)
-        # nginx may take an Ingress that it rejects now once a Service of that one has changed.
+        # nginx may accept a rejected Ingress after a change of its Service.
         return replace(site, reads=all_reads([*whole, site]) if whole else None)
 
     def plan(self, site: NginxSite, observed: Configuration | None) -> IngressPlan:
-        """Return what changes for nginx."""
+        """Return the plan for nginx."""
         served = self.service.status().digest if self.service.folder.is_dir() else ""
         return plan_site(observed, site.configuration, site.names, served)
 
     def taken_ports(self, site: NginxSite) -> tuple[str, ...]:
-        """Return one line for each port of a site that another program listens on."""
+        """Return one line for each port on which another program listens."""
         host = site.model.defaults.host
         return tuple(map(str, self.service.taken_ports((host.http_port, host.https_port))))
 
     def deploy(self, site: NginxSite) -> DeployOutcome:
-        """Serve a site that `check` has returned."""
+        """Deploy a site that `check` has returned."""
         made_up = self.options.made_up_certificate
         if made_up is not None and default_certificate.load(self.service.folder) is None:
             self.service.releases.prepare()
@@ -206,7 +206,7 @@ class NginxEngine:
         return outcome
 
     def drain(self, timeout_s: float) -> bool:
-        """End nginx when its requests are answered; return whether all were within `timeout_s`."""
+        """End nginx after its open requests; return whether all ended within `timeout_s` seconds."""
         return self.service.drain(timeout_s)
 
     def _note(self, text: str) -> None:
@@ -226,12 +226,12 @@ class NginxRemoval:
         return str(self.service.folder)
 
     def plan(self) -> IngressPlan:
-        """Return what must go of nginx and its folder."""
+        """Return the plan that removes nginx and its folder."""
         exists = self.service.has_begun()
         return plan_ending(self.location, exists=exists, runs=exists and self.service.runs())
 
     def remove(self, plan: IngressPlan, timeout_s: float) -> list[str]:
-        """End nginx and delete its folder; return what was done, in lines."""
+        """End nginx and delete its folder; return a line for each step."""
         in_time = self.service.drain(timeout_s, remove=True)
         if not plan.runs:
             return [f"no nginx ran in {self.location}; the folder was removed"]

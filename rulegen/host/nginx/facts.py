@@ -1,4 +1,4 @@
-"""Facts of the nginx that is installed, from what it says of itself."""
+"""Facts of the installed nginx, from its own output."""
 
 from __future__ import annotations
 
@@ -19,8 +19,10 @@ if TYPE_CHECKING:
     from rulegen.host.commands.runner import Runner
 
 WORKER_USERS: Final = ("rulegen-nginx", "www-data", "nginx", "nobody")
-"""Who workers run as, where nobody else is named. The first runs nothing else: the image and deploy/systemd make it.
-Then the users of Debian's package, of nginx.org's, and of no package: other processes of theirs can look in."""
+"""The default users of workers, in order.
+
+The first one has no other processes; the image and deploy/systemd create it. Then follow the users of Debian's package,
+of nginx.org's, and of no package, whose other processes can inspect workers."""
 
 _INSTALL: Final = "apt install nginx-light"
 _VERSION: Final = re.compile(r"nginx version: \S+/(\d+)\.(\d+)\.(\d+)")
@@ -33,15 +35,15 @@ _PREFIX: Final = re.compile(r"--prefix=(\S+)")
 
 
 def gather_nginx(run: Runner, binary: str = "nginx", *, user: str = "") -> NginxFacts:
-    """Return what the installed nginx is.
+    """Return the facts of the installed nginx.
 
     Args:
-        run: What runs the tools.
-        binary: Name or path of nginx.
-        user: Who its workers are to run as; empty takes the first of `WORKER_USERS` that this node knows.
+        run: Runs the tools.
+        binary: The name or path of nginx.
+        user: The user of workers; if empty, the first of `WORKER_USERS` that exists on this node.
 
     Raises:
-        HostError: There is no nginx, it does not answer as nginx does, or `user` is not known here.
+        HostError: nginx is not installed, its output has another format, or `user` does not exist.
     """
     try:
         answer = run(Command((binary, "-V")))
@@ -51,7 +53,7 @@ def gather_nginx(run: Runner, binary: str = "nginx", *, user: str = "") -> Nginx
     if answer.code != 0 or version is None:
         raise HostError(f"{binary} -V does not say which nginx it is: {answer.complaint}", hint=_INSTALL)
     configured = answer.stderr.partition("configure arguments:")[2]
-    # both versions are told where they differ: that which it runs with comes last
+    # if two versions are printed, the last one is that of the loaded library
     openssl = _OPENSSL.findall(answer.stderr)
     name, group = _worker(user)
     return NginxFacts(

@@ -1,9 +1,10 @@
-"""Serving a configuration: written, tried, switched to, and proved by what the new workers answer.
+"""Serves a configuration: writes it, tests it, switches to it, and confirms it by the answers of new workers.
 
     write release ─► try it ─► current ─► start, or HUP ─► ask for the digest ─► good
                                                               └─ no proof ─► current back ─► HUP ─► ask ─► error
 
-Whatever kills us in between, `current` is a whole release, old or new, and the next apply continues from there.
+If this process is killed at any point, `current` is a complete old or new release, and the next apply continues from
+there.
 """
 
 from __future__ import annotations
@@ -39,30 +40,30 @@ if TYPE_CHECKING:
     from rulegen.languages.nginx.configuration import Configuration
 
 CONFIRM_S: Final = 30.0
-"""How long new workers may take to answer; `_PER_FILE_S` more for each file: 5,000 hosts with TLS take 18 s."""
+"""The time limit for the answers of new workers; each file adds `_PER_FILE_S`. 5,000 hosts with TLS take 18 s."""
 
 GENERATIONS: Final = 4
-"""Generations of old workers, with connections that do not end, which may live beside the new ones."""
+"""The most generations of old workers with open connections beside the new workers."""
 
 _PER_FILE_S: Final = 0.01
 _ENDED_S: Final = 5.0
 _NAMES_S, _KNOWN_NAMES_S = 10.0, 1.0
-"""How long the process for names may take to answer: one that has just been started, one that runs already."""
+"""The time limits for an answer of the resolver process: a new one, and a running one."""
 _NO_SCRATCH: Final = "cannot create a folder to test nginx's configuration"
 _RENEWED: Final = "the supervisor ran other code, as before an upgrade, and was replaced"
 
 
 @dataclass(frozen=True, slots=True)
 class Status:
-    """What runs in a folder.
+    """The processes of a folder.
 
     Attributes:
-        master: Id of nginx's master; 0 if none runs.
-        supervisor: Id of the supervisor; 0 if none does.
-        digest: What the workers answer; empty if they do not.
-        workers: How many take new connections.
-        leaving: How many only finish what they started.
-        generations: How many generations of workers those are, the new one among them.
+        master: The process id of nginx's master; 0 if none runs.
+        supervisor: The process id of the supervisor; 0 if none runs.
+        digest: The answer of the workers; empty without an answer.
+        workers: The number of workers that take new connections.
+        leaving: The number of workers that only finish their requests.
+        generations: The number of generations of workers, including the new one.
     """
 
     master: int
@@ -89,12 +90,13 @@ class NginxService:
         """Take a folder.
 
         Args:
-            folder: DIR; made with the first apply.
-            run: What runs the tools.
-            binary: Name or path of nginx.
-            worker_group: Id of the group of nginx's workers, which reads password files.
-            confirm_s: How long new workers may take to answer, beside what the size of a configuration adds.
-            keeps_spare: Whether a folder is kept of which the next release is made: for a process that writes many.
+            folder: DIR, which the first apply creates.
+            run: Runs the tools.
+            binary: The name or path of nginx.
+            worker_group: The group id of nginx's workers, which reads password files.
+            confirm_s: The time limit for answers of new workers, without the part that depends on the configuration's
+                size.
+            keeps_spare: Whether the folder of an old release is kept for the next one; for a process that writes many.
         """
         self.folder = folder.absolute()
         self.releases = Releases(self.folder, worker_group=worker_group, keeps_spare=keeps_spare)
@@ -104,10 +106,10 @@ class NginxService:
 
     @contextmanager
     def aside(self) -> Iterator[NginxService]:
-        """Yield a service of a folder that is thrown away: what is tried there leaves nothing in this one's folder.
+        """Yield a service of a temporary folder, so that a test leaves nothing in this folder.
 
         Raises:
-            HostError: There is no place for such a folder, or another user could exchange it.
+            HostError: The folder cannot be created, or another user could replace it.
         """
         try:
             scratch = tempfile.mkdtemp(prefix="rulegen-nginx-")
@@ -119,20 +121,20 @@ class NginxService:
             said = writing.reason(error)
             raise HostError(f"{_NO_SCRATCH}: {said}", hint=writing.hint(error)) from None
         try:
-            yield NginxService(Path(scratch), self._run, binary=self._binary)  # no worker ever enters it
+            yield NginxService(Path(scratch), self._run, binary=self._binary)  # no worker enters it
         finally:
             shutil.rmtree(scratch, ignore_errors=True)
 
     def taken_ports(self, listens: Collection[int]) -> tuple[ports.PortHolder, ...]:
-        """Return who else holds any of the TCP ports that nginx is to listen on."""
+        """Return the other listeners on the TCP ports of nginx."""
         ours = {process.pid for process in processes.find(self.folder)}
         return ports.holders(listens, ours=ours)
 
     def test(self, configuration: Configuration) -> trial.TrialResult:
-        """Return what nginx says of a configuration; nothing that is served changes.
+        """Return the result of a test of a configuration; the served one stays as it is.
 
         Raises:
-            HostError: It cannot be tried.
+            HostError: The configuration cannot be tested.
         """
         with self.releases.locked():
             return self._tried(configuration)
@@ -145,17 +147,17 @@ class NginxService:
         tested: bool = False,
         naming: Naming | None = None,
     ) -> DeployOutcome:
-        """Serve a configuration, and return once all new connections are served with it.
+        """Serve a configuration; return when all new connections are served with it.
 
         Args:
-            configuration: What to serve with.
-            listens: The TCP ports that it listens on; a taken one is told before anything is changed.
-            tested: Whether `test` has passed it just now.
-            naming: What the process for names must know; None if nginx does not ask it.
+            configuration: The configuration.
+            listens: Its TCP ports; a port in use is reported before any change.
+            tested: Whether `test` has just accepted it.
+            naming: The settings of the resolver process; None if nginx does not use it.
 
         Raises:
-            HostError: A port is taken, nginx or a tool is missing, or the folder cannot be used. Nothing changed.
-            ApplyError: nginx did not take it, or it could not be written; what was served before still is.
+            HostError: A port is in use, nginx or a tool is missing, or the folder cannot be used. Nothing has changed.
+            ApplyError: nginx rejected the configuration, or it could not be written. The one before is still served.
         """
         with self.releases.locked():
             digest = configuration.digest
@@ -187,7 +189,7 @@ class NginxService:
             return outcome
 
     def status(self) -> Status:
-        """Return what runs."""
+        """Return the running processes."""
         running = processes.find(self.folder)
         master = processes.master(running)
         current, old = len(processes.workers(running)), len(processes.leaving(running))
@@ -201,10 +203,10 @@ class NginxService:
         )
 
     def has_begun(self) -> bool:
-        """Return whether anything was ever written to the folder. Looks only.
+        """Return whether the folder has files of nginx. Changes nothing.
 
         Raises:
-            HostError: The folder holds other things than nginx's releases: it is another user's.
+            HostError: The folder has other files than those of nginx.
         """
         try:
             names = {entry.name for entry in os.scandir(self.folder)}
@@ -222,19 +224,19 @@ class NginxService:
         return bool(names)
 
     def runs(self) -> bool:
-        """Return whether nginx, or what keeps it running, is at work in the folder. Looks only."""
+        """Return whether nginx or its supervisor runs in the folder. Changes nothing."""
         has_supervisor = (self.folder / "run").is_dir() and supervision.supervisor_pid(self.folder) != 0
         return has_supervisor or bool(processes.find(self.folder))
 
     def drain(self, timeout_s: float = 60.0, *, remove: bool = False) -> bool:
-        """End nginx once it has finished what it started; return whether it could.
+        """End nginx after its open requests; return whether all of them ended.
 
         Args:
-            timeout_s: After so many seconds connections that still last are cut.
-            remove: Whether to take the folder away too.
+            timeout_s: After this time in seconds, open connections are closed.
+            remove: Whether to delete the folder too.
 
         Raises:
-            HostError: It does not end, or the folder cannot be removed.
+            HostError: nginx does not end, or the folder cannot be deleted.
         """
         if not self.folder.exists():
             return True
@@ -247,7 +249,7 @@ class NginxService:
         return in_time
 
     def _remove(self) -> None:
-        """Remove the folder; where something is mounted on it, all that is in it."""
+        """Delete the folder, or only its content if it is a mount point."""
         try:
             if self.folder.is_mount():
                 for path in self.folder.iterdir():
@@ -269,16 +271,16 @@ class NginxService:
         return DeployOutcome(digest, DeployAction.NOTHING, notes=(*notes, *self._await_names(naming, patience_s)))
 
     def _name(self, naming: Naming | None) -> None:
-        """Have the process for names know something; nothing ends it.
+        """Write the settings of the resolver process; None ends it.
 
         Raises:
-            HostError: It cannot be written down.
+            HostError: The settings cannot be written.
         """
         try:
             with trust.folder(self.folder) as home, trust.inner(home, "run", self.folder / "run") as run:
                 try:
                     known = read_regular(control.FILE, control.LARGEST, dir_fd=run)
-                except OSError:  # none yet, or none that can be used: it is written again
+                except OSError:  # missing or unusable: it is written again
                     known = b""
                 if naming is not None and known != naming.line:
                     write_at(control.FILE, naming.line, 0o600, dir_fd=run)
@@ -292,7 +294,7 @@ class NginxService:
         supervision.tell(self.folder, signal.SIGHUP)
 
     def _await_names(self, naming: Naming | None, patience_s: float = _NAMES_S) -> list[str]:
-        """Wait until the process for names answers; return what to tell a user where it does not."""
+        """Wait until the resolver process answers; return a warning if it does not."""
         until = time.monotonic() + patience_s
         while naming is not None:
             if (user := control.stranger(naming.port)) is not None:
@@ -309,7 +311,7 @@ class NginxService:
         place = self.releases.write(configuration)
         verdict = trial.try_release(place, self.folder, self._run, binary=self._binary)
         if verdict.message is not None and not self.releases.is_whole(configuration):
-            # Somebody changed a file of it: files that a release shares with earlier ones were not read before.
+            # A file was changed by another program: files shared with earlier releases were not read before.
             place = self.releases.write(configuration)
             verdict = trial.try_release(place, self.folder, self._run, binary=self._binary)
         if verdict.message is not None:
@@ -323,7 +325,7 @@ class NginxService:
             raise HostError("; ".join(map(str, taken)), hint=f"stop it, or use another port: {numbers}")
 
     def _cap_generations(self) -> list[str]:
-        """End the oldest workers where one more reload would leave too many generations."""
+        """End the oldest workers if another reload would leave too many generations."""
         running = processes.find(self.folder)
         current, old = len(processes.workers(running)), processes.leaving(running)
         too_many = len(old) - (GENERATIONS - 1) * max(current, 1)
@@ -333,7 +335,7 @@ class NginxService:
         return [f"{len(cut)} old workers were ended with their connections: more than {GENERATIONS} generations lived"]
 
     def _bring_up(self, configuration: Configuration, before: str, notes: tuple[str, ...]) -> DeployOutcome:
-        """Start or reload nginx and prove it, or go back."""
+        """Start or reload nginx and confirm it; if this fails, return to the release before."""
         began = time.monotonic()
         digest = configuration.digest
         try:
@@ -345,10 +347,10 @@ class NginxService:
         raise self._gone_back(configuration, before, said)
 
     def _serve(self, digest: str, patience_s: float) -> DeployAction:
-        """Have nginx serve the live release.
+        """Start or reload nginx with the live release.
 
         Raises:
-            RefusedError: It does not.
+            RefusedError: nginx does not serve it.
         """
         running = processes.find(self.folder)
         master = processes.master(running)
@@ -359,8 +361,8 @@ class NginxService:
             wait_for(self.folder, digest, (), complaints, patience_s)
             return DeployAction.STARTED
         if not (self.folder / STATUS_SOCKET).exists():
-            # Somebody has deleted it, and a reload keeps the one that nobody can reach. A killed master is replaced by
-            # one that takes over the other sockets, so that no connection is lost.
+            # The socket was deleted, and a reload would keep it although no client can connect. A killed master is
+            # replaced by one that takes over the other sockets, so that no connection is lost.
             supervision.ensure(self.folder, self._binary)
             processes.send(master, signal.SIGKILL)
             wait_for(self.folder, digest, (), complaints, patience_s)
@@ -371,7 +373,7 @@ class NginxService:
         return DeployAction.RELOADED
 
     def _gone_back(self, configuration: Configuration, before: str, reason: str) -> ApplyError:
-        """Return to the release that served before, and return the error that tells so."""
+        """Return to the release that was served before, and return the error for it."""
         if before == configuration.digest:
             return self._refused(configuration, reason, "it worked before; rulegen keeps trying")
         if not before:
@@ -400,7 +402,7 @@ class NginxService:
         )
 
     def _explained(self, reason: str) -> str:
-        """Name who holds a port that nginx could not bind."""
+        """Return the listener on a port that nginx could not bind."""
         taken = ports.refused_bind(reason)
         ours = {process.pid for process in processes.find(self.folder)}
         held = ports.holders({taken}, ours=ours) if taken else ()
@@ -410,7 +412,7 @@ class NginxService:
         return self._confirm_s + _PER_FILE_S * (len(configuration.files) + len(configuration.secrets))
 
     def _ended(self, number: signal.Signals, timeout_s: float) -> bool:
-        """Signal supervisor and nginx, and wait until all of it is gone; return whether it is."""
+        """Signal supervisor and nginx, and wait until all processes have ended; return whether they have."""
         if not supervision.tell(self.folder, number) or number == signal.SIGKILL:
             running = processes.find(self.folder)
             master = processes.master(running)
@@ -428,5 +430,5 @@ class NginxService:
 
 
 def _generations(current: int, old: int) -> int:
-    """Return how many generations `old` workers are, as many to each as now take connections."""
+    """Return the number of generations of `old` workers; each counts as large as the present one."""
     return -(-old // max(current, 1))

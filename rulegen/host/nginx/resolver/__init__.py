@@ -1,1 +1,1 @@
-"""The process that nginx requests names; it keeps forbidden addresses back."""
+"""The resolver process of nginx, which leaves out forbidden addresses."""

@@ -1,4 +1,4 @@
-"""The process that nginx requests names, as the supervisor sees it: started where there is something to tell it."""
+"""Functions of the supervisor for the resolver process: starts it, and sends it its settings."""
 
 from __future__ import annotations
 
@@ -19,25 +19,25 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
 FILE: Final = "names.json"
-"""In the folder `run`: one line that the process is told, see `rulegen.host.nginx.resolver.settings.Naming`."""
+"""The file in the folder `run` with the settings, one line; see `rulegen.host.nginx.resolver.settings.Naming`."""
 LOG: Final = "names.err"
 LARGEST: Final = 1 << 20
 ADDRESSES: Final = ("127.0.0.1", "127.0.0.2")
-"""Where it listens: one for connections to the ports of nginx, where loops end, and one for all others."""
+"""The addresses that it listens on: one for connections to the ports of nginx, and one for all others."""
 _TABLES: Final = (Path("/proc/thread-self/net/udp"), Path("/proc/thread-self/net/udp6"))
 _PACKED: Final = (ip_address(prefix + text).packed for prefix in ("", "::ffff:") for text in ADDRESSES)
 _PLACES: Final = tuple(
     b"".join(struct.pack("=I", word) for word in struct.unpack(f"!{len(packed) // 4}I", packed)).hex().upper()
     for packed in (bytes(4), bytes(16), *_PACKED)
 )
-"""Those addresses, and those of sockets that have all, as the kernel's lists spell them."""
+"""These addresses and the wildcard addresses, in the format of the kernel's socket lists."""
 _AGAIN_S: Final = 1.0
 _ANSWER_S: Final = 0.3
 _NOT_IMPLEMENTED: Final = 4
 
 
 def answers(port: int) -> bool:
-    """Return whether the process answers on both of its addresses; it knows no answer to what is asked, and says so."""
+    """Return whether the process answers on both addresses; the answer to the test question is an error code."""
     number = os.urandom(2)
     question = number + b"\x01\x00\x00\x01\x00\x00\x00\x00\x00\x00" + b"\x07rulegen\x00" + b"\x00\x10\x00\x01"
     for address in ADDRESSES:
@@ -55,18 +55,18 @@ def answers(port: int) -> bool:
 
 
 def stranger(port: int, tables: Iterable[Path] = _TABLES) -> int | None:
-    """Return the user who has the port in place of the process, and whom nginx would believe; None for nobody.
+    """Return another user whose socket has the port, and whose answers nginx would use; None if there is none.
 
-    Any user may have it, while the process does not run. The process gets its sockets as root, or as who we are.
+    Any user can bind the port while the process does not run. The sockets of the process belong to root or our user.
 
     Args:
-        port: Where nginx asks.
+        port: The port that nginx sends questions to.
         tables: The kernel's lists of UDP sockets (proc_net_udp(5)): local address and port in the second column, in hex
             as they lie in memory, and the user in the eighth.
     """
     places = {f"{place}:{port:04X}" for place in _PLACES}
     for table in tables:
-        with contextlib.suppress(FileNotFoundError), table.open(encoding="ascii") as lines:  # a kernel without IPv6
+        with contextlib.suppress(FileNotFoundError), table.open(encoding="ascii") as lines:  # the kernel has no IPv6
             next(lines, "")
             for fields in map(str.split, lines):
                 if fields[1] in places and (user := int(fields[7])) not in {0, os.geteuid()}:
@@ -75,15 +75,15 @@ def stranger(port: int, tables: Iterable[Path] = _TABLES) -> int | None:
 
 
 def taken_by(port: int, user: int) -> str:
-    """Return in words that another user has the port."""
+    """Return the message that another user has the port."""
     return f"names cannot be resolved: user {user} has port {port}/UDP; stop that program, or see --names-port"
 
 
 class NamesProcess:
-    """Starts the process, starts it again when it ends, and tells it what changes."""
+    """Starts the process, restarts it when it ends, and sends it changed settings."""
 
     def __init__(self, write: Callable[[str], None]) -> None:
-        """Take the supervisor's log."""
+        """Take the log of the supervisor."""
         self._write = write
         self._pid = 0
         self._pipe = -1
@@ -93,15 +93,15 @@ class NamesProcess:
 
     @property
     def is_wanted(self) -> bool:
-        """Whether nginx asks it, as far as is known."""
+        """Whether nginx uses it, as far as known."""
         return self._pid != 0 or self._not_before > 0
 
     def tend(self, run: int, logs: int) -> None:
-        """Have the process run and know what the file says; without the file there is none.
+        """Start the process with the settings in the file; without the file, end it.
 
         Args:
-            run: The folder of the file, a descriptor.
-            logs: The folder of its log, a descriptor.
+            run: The descriptor of the folder with the file.
+            logs: The descriptor of the folder for its log.
         """
         try:
             settings = read_regular(FILE, LARGEST, dir_fd=run)
@@ -121,8 +121,8 @@ class NamesProcess:
         if self._pid and not self._rest and settings != self._sent:
             self._rest = self._sent = settings
         if self._rest:
-            with contextlib.suppress(BrokenPipeError, BlockingIOError):  # it ends, and is started again; or it is slow
-                self._rest = self._rest[os.write(self._pipe, self._rest) :]  # a pipe takes some 64 KiB at once
+            with contextlib.suppress(BrokenPipeError, BlockingIOError):  # it has ended and is started again, or is slow
+                self._rest = self._rest[os.write(self._pipe, self._rest) :]  # a pipe has room for 64 KiB
 
     def end(self) -> None:
         """End the process."""
@@ -130,7 +130,7 @@ class NamesProcess:
         if self._pid:
             os.close(self._pipe)
             with contextlib.suppress(ProcessLookupError):
-                os.kill(self._pid, signal.SIGKILL)  # it holds nothing
+                os.kill(self._pid, signal.SIGKILL)  # it has no state to save
             with contextlib.suppress(ChildProcessError):
                 os.waitpid(self._pid, 0)
             self._pipe, self._pid, self._sent, self._rest = -1, 0, b"", b""

@@ -1,7 +1,7 @@
-"""DNS messages as far as nginx speaks them: one question for an address, and the addresses of the answer (RFC 1035, 4).
+"""The DNS messages that nginx uses: one question for addresses, and the answer (RFC 1035, 4).
 
-An answer is never handed on as it came: a new one is written with the addresses that are kept. So no byte of another
-server reaches nginx but addresses, times to live and a code.
+An answer of a name server is never forwarded. A new answer is written with the permitted addresses, so nginx gets only
+addresses, times to live and a code of other servers.
 """
 
 from __future__ import annotations
@@ -21,9 +21,9 @@ HEADER: Final = struct.Struct("!HHHHHH")
 A, AAAA, IN = 1, 28, 1
 NO_ERROR, SERVER_FAILURE, NOT_IMPLEMENTED = 0, 2, 4
 ASK_ANOTHER: Final = frozenset({SERVER_FAILURE, NOT_IMPLEMENTED, 5})
-"""Codes by which a server says nothing of the name, but that it does not know or (5) does not want to answer."""
+"""Codes of servers that do not know the answer or (5) refuse it, so that the next server is asked."""
 MOST_ADDRESSES: Final = 128
-"""Of one answer: with AAAA, 28 bytes each, it fits the 4,096 bytes that nginx reads."""
+"""The most addresses of one answer; with 28 bytes for each AAAA it fits into the 4,096 bytes that nginx reads."""
 
 _IS_ANSWER, _OPCODE, _TRUNCATED, _RECURSION, _AVAILABLE, _CODE = 0x8000, 0x7800, 0x0200, 0x0100, 0x0080, 0x000F
 _RECORD: Final = struct.Struct("!HHIH")
@@ -40,8 +40,8 @@ class Question:
 
     Attributes:
         number: The identifier of the message.
-        wire: The question's section as it was sent: name, type, class.
-        name: In lower case, for people.
+        wire: The question section as sent: name, type, class.
+        name: The name in lower case, for messages.
         kind: `A`, `AAAA`, or the number of another type.
     """
 
@@ -52,13 +52,13 @@ class Question:
 
     @property
     def is_for_addresses(self) -> bool:
-        """Whether addresses are requested; nginx requests nothing else."""
+        """Whether the question is for addresses; nginx has no other questions."""
         return self.kind in _SIZES
 
 
 @dataclass(frozen=True, slots=True)
 class DnsAnswer:
-    """What a server says: a code, and addresses with their time to live in seconds; or that all of it is too long."""
+    """The answer of a server: a code, and addresses with their time to live in seconds; or that it is truncated."""
 
     code: int
     addresses: tuple[tuple[Address, int], ...] = ()
@@ -66,7 +66,7 @@ class DnsAnswer:
 
 
 def read_question(message: bytes) -> Question | None:
-    """Return the question of a message; None if it is none that can be answered."""
+    """Return the question of a message; None if it cannot be answered."""
     if len(message) < HEADER.size:
         return None
     number, flags, questions, *_ = HEADER.unpack_from(message)
@@ -87,12 +87,12 @@ def read_question(message: bytes) -> Question | None:
 
 
 def write_question(question: Question, number: int) -> bytes:
-    """Return the message that asks a server the same, with another identifier."""
+    """Return the same question for a server, with another identifier."""
     return HEADER.pack(number, _RECURSION, 1, 0, 0, 0) + question.wire
 
 
 def read_answer(message: bytes, question: Question, number: int) -> DnsAnswer | None:
-    """Return what a server answers to a question; None if the message is no answer to it."""
+    """Return the answer of a server to a question; None if the message answers another question."""
     end = HEADER.size + len(question.wire)
     if len(message) < end:
         return None
@@ -118,7 +118,7 @@ def read_answer(message: bytes, question: Question, number: int) -> DnsAnswer | 
 
 
 def write_answer(question: Question, code: int, addresses: Iterable[tuple[Address, int]] = ()) -> bytes:
-    """Return the answer to a question: a code, and at most `MOST_ADDRESSES` addresses, all by the name itself."""
+    """Return the answer to a question: a code, and at most `MOST_ADDRESSES` addresses, without CNAME records."""
     kept = list(addresses)[:MOST_ADDRESSES]
     flags = _IS_ANSWER | _RECURSION | _AVAILABLE | code
     records = (
@@ -129,7 +129,7 @@ def write_answer(question: Question, code: int, addresses: Iterable[tuple[Addres
 
 
 def _behind_name(message: bytes, at: int) -> int:
-    """Return the offset behind a name: at its end, or at a pointer, which ends it."""
+    """Return the offset after a name, which ends with an empty label or a pointer."""
     while at < len(message):
         length = message[at]
         if length >= 0xC0:

@@ -1,7 +1,7 @@
-"""The process that nginx requests names: it asks the node's name servers, and keeps back forbidden addresses.
+"""The resolver process of nginx: it asks the node's name servers, and leaves out forbidden addresses.
 
-nginx connects to what a name resolves to, and resolves it itself, whenever it likes. So the only place where a name's
-address can be judged is the answer: what nginx gets is what was judged, however often the name's owner changes it.
+nginx resolves names itself, at times that it chooses, and connects to the addresses. Addresses must therefore be
+checked in each answer, since the owner of a name can change them at any time.
 
 `python -m rulegen.host.nginx.resolver.process` is started by the supervisor, with a `Naming` as a line of JSON on its
 standard input and another line for each change, and ends with it. It listens on two addresses of this host, for UDP
@@ -47,12 +47,12 @@ _TELL_AGAIN_S: Final = 3600.0
 
 @dataclass(slots=True)
 class Resolver:
-    """Answers questions with what name servers say, but for forbidden addresses.
+    """Answers questions with the answers of name servers, without forbidden addresses.
 
     Attributes:
-        servers: Addresses and ports of name servers, in the order in which they are asked.
-        forbidden: What is kept back.
-        tell: Told of each address that is kept back, in words.
+        servers: Addresses and ports of the name servers, in order.
+        forbidden: The forbidden addresses.
+        tell: Called with a message for each address that is left out.
     """
 
     servers: tuple[tuple[str, int], ...]
@@ -76,7 +76,7 @@ class Resolver:
         return not why
 
     async def _ask(self, question: dns.Question) -> dns.DnsAnswer | None:
-        """Return what the first server says that knows an answer, or else what one says that knows none."""
+        """Return the answer of the first server that knows one, else an answer of another server."""
         failed: dns.DnsAnswer | None = None
         for _ in range(_TRIES):
             for server in self.servers:
@@ -96,7 +96,7 @@ class Resolver:
 
 
 async def _ask_by_datagram(server: tuple[str, int], question: dns.Question, number: int) -> dns.DnsAnswer:
-    """Ask a server from a port of its own; messages that answer something else are passed over."""
+    """Ask a server from a new port; messages that answer other questions are ignored."""
     loop = asyncio.get_running_loop()
     with socket.socket(socket.AF_INET6 if ":" in server[0] else socket.AF_INET, socket.SOCK_DGRAM) as link:
         link.settimeout(0)
@@ -124,23 +124,23 @@ async def _ask_by_stream(server: tuple[str, int], question: dns.Question, number
 
 
 class DnsListener(asyncio.DatagramProtocol):
-    """Takes questions on one address, a bounded number at a time.
+    """Takes questions on one address, with a limit for open questions.
 
-    One more costs the oldest its answer: name servers answer most questions soon, so anyone who asks much that nobody
-    answers keeps no question of nginx waiting.
+    Beyond the limit, the oldest question gets no answer. Name servers answer most questions soon, so many unanswerable
+    questions cannot delay those of nginx.
     """
 
     def __init__(self, resolver: Resolver) -> None:
-        """Take who answers."""
+        """Take the object that answers."""
         self.resolver = resolver
         self._waiting: dict[asyncio.Task[None], None] = {}
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """Answer by this transport."""
+        """Use this transport for answers."""
         self._transport = cast("asyncio.DatagramTransport", transport)
 
     def datagram_received(self, data: bytes, addr: tuple[str, int]) -> None:
-        """Take a question."""
+        """Receive a question."""
         question = dns.read_question(data)
         if question is None:
             return
@@ -157,14 +157,14 @@ class DnsListener(asyncio.DatagramProtocol):
 
 
 class ResolverInput:
-    """Lines for people, the same one once an hour, and a bounded number of them."""
+    """Log lines: the same line at most once an hour, and a limited number of different ones."""
 
     def __init__(self) -> None:
-        """Nothing was told yet."""
+        """Start without lines."""
         self._when: dict[str, float] = {}
 
     def __call__(self, line: str) -> None:
-        """Tell a line."""
+        """Write a line."""
         now = time.monotonic()
         if now - self._when.get(line, -_TELL_AGAIN_S) < _TELL_AGAIN_S:
             return
@@ -178,7 +178,7 @@ class ResolverInput:
 
 
 async def serve(naming: Naming, changes: asyncio.StreamReader, tell: Callable[[str], None]) -> None:
-    """Answer until there are no more changes to come, or one requests another port."""
+    """Answer questions until standard input ends, or a change requests another port."""
     loop = asyncio.get_running_loop()
     resolvers = [Resolver((), Forbidden(), tell) for _ in range(2)]
     for address, resolver in zip(ADDRESSES, resolvers, strict=True):
@@ -202,7 +202,7 @@ async def serve(naming: Naming, changes: asyncio.StreamReader, tell: Callable[[s
 
 
 def _give_up_rights(tell: Callable[[str], None]) -> None:
-    """Run on as a user that nobody else is; without the right to change it, as who we are."""
+    """Continue as a user id without other processes; without the right to change it, as the present user."""
     if os.geteuid() == 0:
         try:
             number = identity.unused()

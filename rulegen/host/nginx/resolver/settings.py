@@ -1,4 +1,4 @@
-"""What the process that nginx requests names must know, as a value that is written down and read back."""
+"""The settings of the resolver process, and their JSON form."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ from rulegen.net import parse_address, parse_network
 
 
 class Naming(msgspec.Struct, frozen=True):
-    """What the process is told; addresses and prefixes as text.
+    """The settings, with addresses and prefixes as text.
 
     Attributes:
-        port: Where it listens.
+        port: The port that it listens on.
         servers: The node's name servers.
         own: The node's addresses.
-        gateways: Its gateways.
-        allowed: Prefixes that may be named all the same.
+        gateways: The node's gateways.
+        allowed: Prefixes that are permitted although they are forbidden by default.
     """
 
     port: int
@@ -27,13 +27,13 @@ class Naming(msgspec.Struct, frozen=True):
 
     @classmethod
     def of(cls, port: int, servers: tuple[str, ...], forbidden: Forbidden) -> Naming:
-        """Return what follows from what nginx connects to for no Ingress."""
+        """Return the settings that follow from the addresses that are forbidden for Ingresses."""
         own, gateways = (tuple(sorted(map(str, addresses))) for addresses in (forbidden.own, forbidden.gateways))
         return cls(port, servers, own, gateways, tuple(map(str, forbidden.allowed)))
 
     @property
     def forbidden(self) -> Forbidden:
-        """What no name may resolve to."""
+        """The addresses that no name may have."""
         return Forbidden(
             own=frozenset(map(parse_address, self.own)),
             gateways=frozenset(map(parse_address, self.gateways)),
@@ -42,5 +42,5 @@ class Naming(msgspec.Struct, frozen=True):
 
     @property
     def line(self) -> bytes:
-        """It as a line of JSON."""
+        """The settings as a line of JSON."""
         return msgspec.json.encode(self) + b"\n"

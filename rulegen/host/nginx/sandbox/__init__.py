@@ -1,1 +1,1 @@
-"""Where a release is tried by `nginx -t` without any rights."""
+"""The sandbox in which `nginx -t` tests a release without rights."""

@@ -1,12 +1,11 @@
-"""The inside of the sandbox: a program of its own, run by `rulegen.host.nginx.sandbox.trial` in fresh namespaces.
+"""The program inside the sandbox, which `rulegen.host.nginx.sandbox.trial` runs in new namespaces.
 
-It reads what to do as JSON from its standard input, builds a root that holds nothing but programs, their settings and
-a copy of one release in memory, gives up all privileges and becomes `nginx -t`. Nothing of rulegen is imported: it is
-started as a file.
+It reads its task as JSON from standard input, builds a root with programs, their settings and a copy of one release in
+memory, drops all privileges and executes `nginx -t`. It imports nothing of rulegen, because it is started as a file.
 
-What nginx reads there belongs to root, and to a group that has no other member. It cannot change it, and no other user
-can enter the folders above it. nginx may be executed but not read: then the kernel lets nobody but root look into the
-process, not even one of the same user (PR_SET_DUMPABLE in prctl(2)).
+The files of nginx there belong to root and to a group without other members. nginx cannot change them, and no other
+user can enter the folders above. The program can be executed and not read, so that the kernel lets only root inspect
+the process, and not even another process of the same user (PR_SET_DUMPABLE in prctl(2)).
 """
 
 from __future__ import annotations
@@ -28,7 +27,7 @@ from typing import Any, NoReturn
 _MS_RDONLY, _MS_NOSUID, _MS_NODEV, _MS_REMOUNT = 1, 2, 4, 32
 _MS_BIND, _MS_MOVE, _MS_REC, _MS_PRIVATE = 4096, 8192, 16384, 1 << 18
 _MNT_DETACH = 2
-_SYS_MOUNT_SETATTR = 442  # the same number on all architectures; there is no function of libc yet
+_SYS_MOUNT_SETATTR = 442  # the same number on all architectures; libc has no function for it
 _AT_RECURSIVE, _AT_EMPTY_PATH, _AT_FDCWD = 0x8000, 0x1000, -100
 _ATTR_RDONLY, _ATTR_NOSUID = 1, 2
 _PR_SET_PDEATHSIG, _PR_SET_KEEPCAPS, _PR_SET_NO_NEW_PRIVS = 1, 8, 38  # prctl(2)
@@ -39,7 +38,7 @@ CAP_NET_BIND_SERVICE = 10
 _SIOCGIFFLAGS, _SIOCSIFFLAGS, _IFF_UP = 0x8913, 0x8914, 1
 
 _PROGRAMS = ("/usr", "/etc", "/bin", "/sbin", "/lib", "/lib32", "/lib64", "/libx32")
-_PAGE = 1 << 14  # of the largest there are, and more than an inode takes
+_PAGE = 1 << 14  # for the largest blocks, and for inodes
 _DEVICES = ("/dev/null", "/dev/zero", "/dev/random", "/dev/urandom")
 _HIDDEN = ("/etc/kubernetes", "/etc/rulegen", "/etc/rancher", "/etc/cni")
 _ELF = b"\x7fELF"
@@ -47,7 +46,7 @@ _READ = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 _NEW = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 _CHUNK = 1 << 20
 PROGRAM = "nginx-to-try"
-"""The copy of nginx that may be executed only; its name in the new root, or in the folder of a trial."""
+"""The copy of nginx that can only be executed; its name in the new root, or in the folder of a trial."""
 _SETTINGS = {
     "net/ipv4/ip_unprivileged_port_start": "0",
     "net/ipv4/ip_nonlocal_bind": "1",
@@ -58,9 +57,9 @@ _libc = ctypes.CDLL(None, use_errno=True)
 
 
 def main() -> int:
-    """Do what standard input says, and return how nginx ended, as a shell tells it."""
+    """Execute the task on standard input, and return the exit code of nginx as a shell does."""
     order = json.load(sys.stdin)
-    os.umask(0o022)  # whatever it was: the user goes through the folders that lead to the release
+    os.umask(0o022)  # for any umask: the user must enter the folders above the release
     if order["root"]:
         _build(order)
     os.chdir(order["folder"])
@@ -74,7 +73,7 @@ def main() -> int:
 
 
 def _become(order: dict[str, Any]) -> NoReturn:
-    """Replace this process, a fresh child, by nginx, as another user where one is ordered."""
+    """Replace this process, a new child, by nginx, with another user if the task has one."""
     try:
         os.dup2(os.open("/dev/null", os.O_RDWR), 0)
         _limit(order)
@@ -88,15 +87,15 @@ def _become(order: dict[str, Any]) -> NoReturn:
 
 
 def _drop(user: int, kept: list[int]) -> None:
-    """Become a user, with its own group alone, and with no more than some capabilities; there is no way back.
+    """Change permanently to a user with only its own group, and with at most these capabilities.
 
-    Before nginx is executed already, nothing is left that could read its program: else the kernel would let others of
-    the user look into the process. setpriv(1) keeps all until then.
+    The right to read the program is dropped before nginx is executed; otherwise the kernel would let other processes of
+    the user inspect it. setpriv(1) drops it too late.
     """
     number = 0
     while _libc.prctl(_PR_CAPBSET_READ, number, 0, 0, 0) >= 0:
         if number not in kept:
-            _libc.prctl(_PR_CAPBSET_DROP, number, 0, 0, 0)  # rejected without CAP_SETPCAP; the next line does as well
+            _libc.prctl(_PR_CAPBSET_DROP, number, 0, 0, 0)  # fails without CAP_SETPCAP; the next line is enough
         number += 1
     _check(_libc.prctl(_PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0), "no new privileges")
     if kept:
@@ -112,7 +111,7 @@ def _drop(user: int, kept: list[int]) -> None:
     only = sum(1 << number for number in kept)
     header = struct.pack("=Ii", _CAPABILITY_VERSION, 0)
     wanted = struct.pack("=6I", *[only & 0xFFFFFFFF] * 3, *[only >> 32] * 3)
-    if _libc.capset(header, wanted) == 0:  # not permitted to us: then nginx says what it could not do
+    if _libc.capset(header, wanted) == 0:  # not permitted: nginx reports what it could not do
         for number in kept:
             _libc.prctl(_PR_CAP_AMBIENT, _PR_CAP_AMBIENT_RAISE, number, 0, 0)
     else:
@@ -129,19 +128,19 @@ def _check(result: int, what: str) -> None:
 def _limit(order: dict[str, Any]) -> None:
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     resource.setrlimit(resource.RLIMIT_FSIZE, (1 << 26, 1 << 26))
-    # Not RLIMIT_AS: the zones of limits are large, shared, and empty while nginx only reads.
+    # Not RLIMIT_AS: the zones of limits are large, shared, and empty during the test.
     resource.setrlimit(resource.RLIMIT_DATA, (order["memory"], order["memory"]))
     seconds = int(order["seconds"]) + 1
     resource.setrlimit(resource.RLIMIT_CPU, (seconds, seconds))
 
 
 def _build(order: dict[str, Any]) -> None:
-    """Make a new root and go there: programs read-only, one release, empty folders to write to, and nothing else."""
+    """Create and enter a new root with read-only programs, one release, and empty writable folders."""
     folder, release, group = Path(order["folder"]), Path(order["release"]), order["group"]
     contents = read_release(release)
     _raise_loopback()
     _mount("none", "/", None, _MS_REC | _MS_PRIVATE)
-    root = folder / "run"  # a mount point that hides nothing which is still needed
+    root = folder / "run"  # a mount point that hides no needed file
     size = sum(len(content) + _PAGE for content in contents.values()) + (256 << 20)
     _mount("tmpfs", root, "tmpfs", _MS_NOSUID | _MS_NODEV, f"mode=750,gid={group},size={size}")
     _set_kernel(root / "proc")
@@ -167,10 +166,10 @@ def _build(order: dict[str, Any]) -> None:
 
 
 def read_release(release: Path) -> dict[str, bytes]:
-    """Return the files of a release by their names; neither links nor anything else that is no file.
+    """Return the regular files of a release by name, without links.
 
     Raises:
-        OSError: It cannot be read.
+        OSError: The release cannot be read.
     """
     contents: dict[str, bytes] = {}
     for folder in ("", "hosts", "upstreams", "secrets"):
@@ -182,10 +181,10 @@ def read_release(release: Path) -> dict[str, bytes]:
 
 
 def write_release(place: Path, contents: dict[str, bytes], group: int) -> None:
-    """Write a copy of a release that a group may read, and nobody but us write to.
+    """Write a copy of a release that a group may read and only our user may write to.
 
     Raises:
-        OSError: It cannot be written.
+        OSError: The copy cannot be written.
     """
     for folder in ("", "hosts", "upstreams", "secrets"):
         make_folder(place / folder, 0o750, group)
@@ -194,25 +193,25 @@ def write_release(place: Path, contents: dict[str, bytes], group: int) -> None:
 
 
 def copy_program(program: Path, target: Path, group: int) -> None:
-    """Copy a program so that a group may execute and not read it.
+    """Copy a program that a group may execute and not read.
 
     Raises:
-        OSError: It cannot be copied.
+        OSError: The program cannot be copied.
     """
     _write(target, program.read_bytes(), 0o710, group)
 
 
 def is_binary(program: Path) -> bool:
-    """Tell whether a program can be executed by who cannot read it: a script cannot."""
+    """Return whether a program can be executed without the right to read it; a script cannot."""
     with program.open("rb") as file:
         return file.read(len(_ELF)) == _ELF
 
 
 def make_folder(path: Path, mode: int, group: int) -> None:
-    """Make a folder of ours with just this mode and group.
+    """Create a folder with exactly this mode and group.
 
     Raises:
-        OSError: It cannot be made.
+        OSError: The folder cannot be created.
     """
     path.mkdir(0o700)
     os.chown(path, -1, group)
@@ -245,7 +244,7 @@ def _write(path: Path, content: bytes, mode: int, group: int) -> None:
 
 
 def _show(root: Path, path: Path) -> None:
-    """Have a folder at the same place below the new root, read-only; what is a link is made as a link."""
+    """Mount a folder read-only at the same path below the new root; a link is created as a link."""
     target = root / str(path).lstrip("/")
     if path.is_symlink():
         target.symlink_to(path.readlink())
@@ -266,7 +265,7 @@ def _bind(source: Path, target: Path) -> None:
 def _read_only(target: Path) -> None:
     attributes = struct.pack("=QQQQ", _ATTR_RDONLY | _ATTR_NOSUID, 0, 0, 0)
     done = _libc.syscall(_SYS_MOUNT_SETATTR, _AT_FDCWD, os.fsencode(target), _AT_RECURSIVE, attributes, len(attributes))
-    if done != 0:  # before Linux 5.12: what is mounted below stays as it is, and only root could write there
+    if done != 0:  # before Linux 5.12: mounts below stay writable, for root only
         _mount("none", target, None, _MS_REMOUNT | _MS_BIND | _MS_RDONLY | _MS_NOSUID)
 
 
@@ -278,13 +277,13 @@ def _mount(source: str | Path, target: str | Path, kind: str | None, flags: int,
 
 
 def _set_kernel(proc: Path) -> None:
-    """Let anybody listen on any port of any address, in this empty network namespace alone."""
+    """Let every user listen on all ports and addresses of this empty network namespace."""
     proc.mkdir()
-    with contextlib.suppress(OSError):  # a container may not; then /proc is as good, unless it is read-only
+    with contextlib.suppress(OSError):  # not permitted in a container: use /proc, unless it is read-only
         _mount("proc", proc, "proc", _MS_NOSUID | _MS_NODEV)
     base = proc if (proc / "sys").is_dir() else Path("/proc")
     for name, value in _SETTINGS.items():
-        with contextlib.suppress(OSError):  # no IPv6 here, or a read-only /proc: nginx says what it could not do
+        with contextlib.suppress(OSError):  # no IPv6, or /proc is read-only: nginx reports what it could not do
             (base / "sys" / name).write_text(value)
     _libc.umount2(os.fsencode(proc), _MNT_DETACH)
 

@@ -1,9 +1,8 @@
-"""A number for the sandbox's user and group that nobody else on this node has.
+"""Finds a user and group id for the sandbox that nothing else on this node uses.
 
-A user that others have, as nobody, is no sandbox: who runs as the same user may look into the process through /proc,
-read the files that it may read, and end it. So a number is drawn from a range that no package and no tool gives out,
-and is both user and group. Whether it is free is asked of the processes, the user database and the ranges that users
-may give to containers (subuid(5)).
+A shared user such as nobody is not safe: other processes of that user could inspect the process through /proc, read its
+files, and end it. So the id is taken from a range that no package and no tool assigns, for both user and group. It is
+free if no process, no entry of the user database and no container range (subuid(5)) has it.
 """
 
 from __future__ import annotations
@@ -23,27 +22,27 @@ if TYPE_CHECKING:
 
 
 class Range(NamedTuple):
-    """Numbers from `first` to `last`, both included."""
+    """The ids from `first` to `last`, both included."""
 
     first: int
     last: int
 
 
 PREFERRED: Final = Range(2_000_400_000, 2_147_352_575)
-"""Above what sssd gives to users of a directory and systemd-nspawn to containers; below systemd's foreign users."""
+"""Above the ids that sssd assigns to directory users and systemd-nspawn to containers, below systemd's foreign ids."""
 
 IN_CONTAINERS: Final = Range(60_578, 61_183)
-"""Of the 65,536 that a container with a user namespace mostly has, those that systemd documents as unused."""
+"""The ids that systemd documents as unused, among the 65,536 of a typical container with a user namespace."""
 
 _TRIES: Final = 32
 _SUBORDINATE: Final = ("/etc/subuid", "/etc/subgid")
 
 
 def unused() -> int:
-    """Return a number that no user, group or process of this node has.
+    """Return an id that no user, group or process of this node has.
 
     Raises:
-        HostError: None was found.
+        HostError: No such id was found.
     """
     allowed = usable(_mapped("uid_map"), _mapped("gid_map"))
     taken = frozenset(_of_processes())
@@ -56,7 +55,7 @@ def unused() -> int:
 
 
 def usable(users: tuple[Range, ...], groups: tuple[Range, ...]) -> tuple[Range, ...]:
-    """Return from where numbers may be drawn, where only these users and groups exist (user_namespaces(7)).
+    """Return the ranges for new ids, if only these user and group ids exist (user_namespaces(7)).
 
     >>> whole = (Range(0, 2**32 - 2),)
     >>> usable(whole, whole) == (PREFERRED,)
@@ -81,7 +80,7 @@ def usable(users: tuple[Range, ...], groups: tuple[Range, ...]) -> tuple[Range, 
 
 @cache
 def _drawn(allowed: tuple[Range, ...]) -> int:
-    """Return a number without a name, the same as long as this process lives: a directory is not asked each time."""
+    """Return an id without a user name, the same one in this process, so that a directory is asked only once."""
     given = tuple(_given())
     for _ in range(_TRIES if allowed else 0):
         chosen = secrets.choice(allowed)
@@ -106,18 +105,18 @@ def _is_named(number: int) -> bool:
 
 
 def _mapped(name: str) -> tuple[Range, ...]:
-    """Return which numbers there are in our user namespace."""
+    """Return the ids of our user namespace."""
     lines = (line.split() for line in read_kernel_text(f"/proc/self/{name}").splitlines())
     return tuple(Range(int(first), int(first) + int(count) - 1) for first, _, count in lines)
 
 
 def _of_processes() -> Iterator[int]:
-    """Yield all users and groups that processes run as; of a process that hides them, none."""
+    """Yield the user and group ids of all processes, except hidden ones."""
     for name in os.listdir("/proc"):  # noqa: PTH208 - of 1,000s
         if name.isdigit():
             try:
                 text = read_kernel_text(f"/proc/{name}/status")
-            except OSError:  # it ended
+            except OSError:  # the process has ended
                 continue
             for line in text.splitlines():
                 if line.startswith(("Uid:", "Gid:", "Groups:")):
@@ -125,11 +124,11 @@ def _of_processes() -> Iterator[int]:
 
 
 def _given() -> Iterator[Range]:
-    """Yield the ranges that users may give to containers of theirs."""
+    """Yield the ranges that users can assign to containers."""
     for path in _SUBORDINATE:
         try:
             text = read_regular(path, MIB, follow=True).decode("utf-8", "replace")
-        except OSError:  # there is none
+        except OSError:  # the file does not exist
             continue
         yield from _ranges(text.splitlines())
 

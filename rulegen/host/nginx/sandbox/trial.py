@@ -1,9 +1,9 @@
-"""Trying a release with `nginx -t`, where it can do no harm.
+"""Tests a release with `nginx -t` in a sandbox.
 
-Asking nginx whether it accepts a configuration executes that configuration: it opens files, binds sockets and may load
-libraries. So nginx runs as a user that nobody else has, without capabilities, in namespaces of its own: an empty
-network, and a root that holds programs (read-only), a copy of this one release in memory and nothing else of the node.
-Where the kernel gives no namespaces (a container without CAP_SYS_ADMIN), only the user, the copy and the limits remain.
+A test executes the configuration: nginx opens files, binds sockets and may load libraries. So it runs with an exclusive
+user id, without capabilities, in its own namespaces: an empty network, and a root with read-only programs and a copy of
+the release in memory. Without namespaces (a container without CAP_SYS_ADMIN), only the user id, the copy and the limits
+remain.
 """
 
 from __future__ import annotations
@@ -44,11 +44,11 @@ _NAMESPACES: Final = ("--mount", "--net", "--pid", "--ipc", "--uts", "--fork", "
 
 @dataclass(frozen=True, slots=True)
 class TrialResult:
-    """What nginx says of a release.
+    """The result of a test.
 
     Attributes:
-        message: Why it is rejected, one line for each fault, with paths as the release has them; None if it is not.
-        note: What the sandbox could not do on this node; empty if it could do all.
+        message: Why nginx rejects the release, one line for each fault, with paths of the release; None if it does not.
+        note: The protections that this node does not support; empty if it supports all.
     """
 
     message: str | None
@@ -58,14 +58,14 @@ class TrialResult:
 def try_release(
     release: Path, folder: Path, run: Runner, *, binary: str = "nginx", timeout_s: float = TIMEOUT_S
 ) -> TrialResult:
-    """Return what `nginx -t` says of a release.
+    """Return the result of `nginx -t` for a release.
 
     Args:
-        release: Its folder.
-        folder: DIR, nginx's prefix.
-        run: What runs the tools.
-        binary: Name or path of nginx.
-        timeout_s: After so many seconds it is ended, and that is its fault.
+        release: The folder of the release.
+        folder: DIR, the prefix of nginx.
+        run: Runs the tools.
+        binary: The name or path of nginx.
+        timeout_s: The time limit in seconds; a longer test counts as rejected.
 
     Raises:
         HostError: nginx or a tool is missing, or the sandbox cannot be built.
@@ -106,7 +106,7 @@ def _sealed(release: Path, folder: Path, run: Runner, program: str, timeout_s: f
 
 
 def _bare(release: Path, run: Runner, program: str, timeout_s: float, note: str) -> TrialResult:
-    """Try a release without namespaces: a copy of it, in a folder that only the test user may enter beside us."""
+    """Test a copy of a release without namespaces, in a folder that only the test user and our user can enter."""
     is_root = os.geteuid() == 0
     user = identity.unused() if is_root else os.getegid()
     try:
@@ -135,7 +135,7 @@ def _bare(release: Path, run: Runner, program: str, timeout_s: float, note: str)
 
 
 def _copied(release: Path, scratch: Path, program: str, group: int) -> list[str]:
-    """Copy a release, and nginx, into a folder; return the command that tries it there."""
+    """Copy a release and nginx to a folder; return the command of the test."""
     child.write_release(scratch / "conf", child.read_release(release), group)
     for name in ("run", "logs"):
         child.make_folder(scratch / name, 0o770, group)
@@ -157,7 +157,7 @@ def _nginx(program: str, folder: Path, release: Path) -> list[str]:
 
 
 def _outside(program: str) -> list[str]:
-    """Return the program where it lies beside the folders of programs, as below /opt."""
+    """Return the program if it is outside the folders of programs, such as below /opt."""
     path = Path(program).resolve()
     return [] if path.parts[1] in {"usr", "bin", "sbin"} else [str(path)]
 
@@ -175,7 +175,7 @@ def _judge(ended: Completed, release: Path) -> str | None:
 
 
 def clean(line: str, release: Path) -> str:
-    """Return a line of nginx with paths as the release has them, printable and not too long."""
+    """Return a line of nginx with paths of the release, in printable characters and with limited length."""
     short = _PREFIX.sub("", line.strip())
     for place in {f"{release}/", f"{release.resolve()}/"}:
         short = short.replace(place, "")
