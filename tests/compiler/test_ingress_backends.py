@@ -226,7 +226,7 @@ def test_hosts_that_say_the_same_share_the_variables_it_takes():
     }
     hosts = [f"h{number}.test" for number in range(2)]
     result = compiled(*GROUND, *(ingress(host[:2], rule(host), annotations=reported) for host in hosts))
-    each, other = (set(re.findall(r"(?m)^(?:map|geo) \S+ (\$\w+)", text_of(result, host))) for host in hosts)
+    each, other = (set(re.findall(r'(?m)^(?:map|geo) (?:\S+|".+") (\$\w+)', text_of(result, host))) for host in hosts)
     assert len(each) == 6
     assert each == other
 

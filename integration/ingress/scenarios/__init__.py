@@ -17,6 +17,7 @@ from integration.ingress.scenarios import (
     protocols,
     routing,
     snippets,
+    unclaimed,
     variables,
     worlds,
 )
@@ -25,6 +26,7 @@ ALL: tuple[Scenario, ...] = (
     *access.SCENARIOS,
     *external_auth.SCENARIOS,
     *routing.SCENARIOS,
+    *unclaimed.SCENARIOS,
     *errors.SCENARIOS,
     *canaries.SCENARIOS,
     *balancing.SCENARIOS,

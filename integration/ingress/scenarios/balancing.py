@@ -10,7 +10,7 @@ from integration.ingress.clients import Ask
 from integration.ingress.features import SECOND_CLIENT, Scenario, Stage, World
 from integration.ingress.scenarios.plain import plain
 
-_COOKIE = r"~^INGRESSCOOKIE=[0-9a-f]{32}; Path=/; HttpOnly$"
+_COOKIE = r"~^INGRESSCOOKIE=[0-9a-f]{32}\|[0-9a-f]{32}; Path=/; HttpOnly$"
 
 
 def _sticks(host: str, name: str = "INGRESSCOOKIE") -> Callable[[Stage], object]:
@@ -61,8 +61,8 @@ _AFFINITY = [
         Ask(
             host="attributes.test",
             want={
-                "cookie": "~^route-id=[0-9a-f]{32}; Path=/app; Domain=attributes.test; Max-Age=3600; HttpOnly;"
-                " SameSite=Strict; Secure$"
+                "cookie": r"~^route-id=[0-9a-f]{32}\|[0-9a-f]{32}; Path=/app; Domain=attributes.test; Max-Age=3600;"
+                " HttpOnly; SameSite=Strict; Secure$"
             },
         ),
         # What a backend sets itself stays.
@@ -100,11 +100,11 @@ _AFFINITY = [
                 name="sticky-both-2",
             ),
         ],
-        Ask(host="sticky-both.test", path="/a", want={"cookie": r"~^INGRESSCOOKIE=[0-9a-f]{32}; Path=/a; HttpOnly$"}),
+        Ask(host="sticky-both.test", path="/a", want={"cookie": r"~^INGRESSCOOKIE=[0-9a-f|]{65}; Path=/a; HttpOnly$"}),
         Ask(
             host="sticky-both.test",
             path="/b",
-            want={"cookie": r"~^INGRESSCOOKIE=[0-9a-f]{16}; Path=/b; HttpOnly; Secure$"},
+            want={"cookie": r"~^INGRESSCOOKIE=[0-9a-f]{16}\|[0-9a-f]{32}; Path=/b; HttpOnly; Secure$"},
         ),
     ),
     plain(

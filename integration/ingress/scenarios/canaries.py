@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from integration.ingress.cast import site
-from integration.ingress.clients import Ask
+from integration.ingress.clients import Ask, Told
+from integration.ingress.features import Scenario, Stage, World
 from integration.ingress.identities import site_secret
 from integration.ingress.objects import Document
 from integration.ingress.scenarios.plain import plain
@@ -12,6 +15,14 @@ from integration.ingress.scenarios.plain import plain
 def _canary(host: str, service: str, annotations: dict[str, str], number: int = 1) -> Document:
     given = {"canary": "true", **annotations}
     return site(host, given, service, name=f"{host}-canary-{number}", created=f"2025-02-0{number}T00:00:00Z")
+
+
+def _with_default(host: str, service: str) -> Document:
+    """Return an Ingress with a path `/app` and a default backend."""
+    made = site(host, path="/app")
+    backend = {"service": {"name": service, "port": {"number": 80}}}
+    made["spec"]["defaultBackend"] = backend
+    return made
 
 
 def _gets(host: str, backend: str, headers: dict[str, str] | None = None, *, times: int = 1, tls: bool = False) -> Ask:
@@ -101,4 +112,113 @@ _CANARIES = [
     ),
 ]
 
-SCENARIOS = tuple(_CANARIES)
+
+def _cookie(reply: Told) -> dict[str, str]:
+    return {"Cookie": reply.all("Set-Cookie")[0].partition(";")[0]}
+
+
+def _keeps(mode: str) -> Callable[[Stage], object]:
+    """Look whether a client that a header led to the canary stays with its pod: without the header, at any weight."""
+
+    def then(stage: Stage) -> object:
+        for _ in range(4):
+            first = stage.client.ask_one(Ask(host=f"keep-1.{mode}.test", headers={"X-Try": "always"}))
+            pod = first.seen["address"]
+            for weight, header in (("1", {}), ("1", {"X-Try": "never"}), ("0", {})):
+                ask = Ask(host=f"keep-{weight}.{mode}.test", headers={**_cookie(first), **header}, times=8)
+                again = stage.client.ask_all(ask)
+                if {reply.seen["address"] for reply in again} != {pod} or not pod.startswith("10.244.1."):
+                    return f"{pod}, then {[reply.seen['address'] for reply in again]} at weight {weight} {header}"
+                if any(reply.all("Set-Cookie") for reply in again):
+                    return "the cookie is set again"
+        main = stage.client.ask_one(Ask(host=f"keep-0.{mode}.test"))
+        again = stage.client.ask_all(
+            Ask(host=f"keep-1.{mode}.test", headers={**_cookie(main), "X-Try": "always"}, times=8)
+        )
+        places = {reply.seen["address"] for reply in again}
+        return places != {main.seen["address"]} and f"main {main.seen['address']}, then {places}"
+
+    return then
+
+
+def _forgets(stage: Stage) -> object:
+    """Look whether the canary sets no cookie, and a cookie of the main Ingress keeps its client there."""
+    canary = stage.client.ask_all(Ask(host="legacy.test", headers={"X-Try": "always"}, times=8))
+    if any(reply.all("Set-Cookie") or not reply.seen["address"].startswith("10.244.1.") for reply in canary):
+        return [(reply.all("Set-Cookie"), reply.seen) for reply in canary]
+    main = stage.client.ask_one(Ask(host="legacy.test"))
+    again = stage.client.ask_all(Ask(host="legacy.test", headers={**_cookie(main), "X-Try": "always"}, times=8))
+    return {reply.seen["address"] for reply in again} != {main.seen["address"]} and "moved"
+
+
+_AFFINITY = [
+    plain(
+        f"canary-keeps-clients-{mode}",
+        [
+            document
+            for weight in ("0", "1")
+            for document in (
+                site(f"keep-{weight}.{mode}.test", {"affinity": "cookie", "affinity-mode": mode}, "crowd"),
+                _canary(f"keep-{weight}.{mode}.test", "echo", {"canary-by-header": "X-Try", "canary-weight": weight}),
+            )
+        ],
+        then=_keeps(mode),
+    )
+    for mode in ("balanced", "persistent")
+]
+_AFFINITY.append(
+    plain(
+        "canary-keeps-no-clients",
+        [
+            site("legacy.test", {"affinity": "cookie"}, "crowd"),
+            _canary("legacy.test", "echo", {"canary-by-header": "X-Try", "affinity-canary-behavior": "legacy"}),
+        ],
+        then=_forgets,
+    )
+)
+
+
+def _catching(name: str, service: str, annotations: dict[str, str]) -> Document:
+    """Return an Ingress without rules."""
+    made = site("", annotations, service, name=name)
+    (entry,) = made["spec"].pop("rules")[0]["http"]["paths"]
+    made["spec"]["defaultBackend"] = entry["backend"]
+    return made
+
+
+_OWN_WAYS = [
+    plain(
+        "canary-picks-its-own-way",
+        [
+            site("own-way.test", service="other"),
+            _canary("own-way.test", "crowd", {"canary-weight": "100", "upstream-hash-by": "$request_uri"}),
+        ],
+        Ask(host="own-way.test", path="/x", times=10, want={"status": 200, "backend": "crowd", "same_endpoint": True}),
+    ),
+    plain(
+        "canary-of-a-default-backend-of-a-host",
+        [_with_default("rest.test", "other"), _canary("rest.test", "third", {"canary-by-header": "X-Try"})],
+        Ask(host="rest.test", path="/any", want={"status": 200, "backend": "other"}),
+        Ask(host="rest.test", path="/any", headers={"X-Try": "always"}, want={"status": 200, "backend": "third"}),
+        Ask(host="rest.test", path="/app", headers={"X-Try": "always"}, want={"status": 200, "backend": "echo"}),
+    ),
+    Scenario(
+        name="canary-of-the-default-backend",
+        world=World(name="catching"),
+        documents=(
+            _catching("catch", "echo", {"permanent-redirect": "/gone", "force-ssl-redirect": "true"}),
+            _catching("catch-canary", "other", {"canary": "true", "canary-by-header": "X-Try"}),
+        ),
+        asks=(
+            Ask(host="nobody-knows.test", path="/a", want={"status": 200, "backend": "echo"}),
+            Ask(
+                host="nobody-knows.test",
+                path="/a",
+                headers={"X-Try": "always"},
+                want={"status": 200, "backend": "other"},
+            ),
+        ),
+    ),
+]
+
+SCENARIOS = (*_CANARIES, *_AFFINITY, *_OWN_WAYS)

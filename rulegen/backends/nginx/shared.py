@@ -116,7 +116,7 @@ def size_nodes(model: IngressModel) -> list[Node]:
     names = [name for server in model.servers.values() for name in (server.host, *server.aliases)]
     longest = max(map(len, names), default=0)
     locations = (location for server in model.servers.values() for location in server.locations if location.canaries)
-    variables = sum(4 * len(location.canaries) for location in locations)
+    variables = sum(4 * (len(location.canaries) + 1) for location in locations)
     # Steps, not exact sizes: one host more does not rewrite what all share.
     sizes = {
         "server_names_hash_bucket_size": _power(128, longest + 32),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from typing import TYPE_CHECKING, Final
 
 from rulegen.backends.nginx.names import mark
@@ -85,6 +86,16 @@ def sticky_key(sticky: Sticky) -> str:
     return f"key_{mark(sticky.cookie)}"
 
 
+def side(decided: Upstream) -> str:
+    """Return what a cookie names a Service and its port by, so that its client stays at a canary or at the main path.
+
+    It is what ingress-nginx writes, so a client whose cookie is from there stays, too.
+    """
+    name = "-".join(decided.name.split(".")[:3])
+    inner = hashlib.md5(name.encode(), usedforsecurity=False).hexdigest()
+    return hashlib.md5(f"{inner}{name}".encode(), usedforsecurity=False).hexdigest()
+
+
 def sticky_set(decided: Upstream, sticky: Sticky) -> str:
     """Return the variable that holds the cookie to set, if any."""
     if sticky.is_persistent:
@@ -95,31 +106,33 @@ def sticky_set(decided: Upstream, sticky: Sticky) -> str:
 def sticky_maps(decided: Upstream, sticky: Sticky) -> Iterator[Node]:
     """Yield the maps for a cookie that keeps a client with its server.
 
-    Balanced: the key to choose by is the cookie's value; a client without one gets this request's id for a key, and as
-    its cookie. Persistent: `…_to` is the upstream that the cookie names, or that of all servers; in the latter case the
-    cookie is set to name the server that has answered.
+    The cookie is `value|side`. Balanced: the key to choose by is the value; a client without one gets this request's id
+    for a key, and in its cookie. Persistent: `…_to` is the upstream that the value names, or that of all servers; in
+    the latter case the cookie is set to name the server that has answered.
     """
     name = sticky_name(decided)
-    cookie = variable(cookie_value(sticky.cookie))
+    cookie, key = variable(cookie_value(sticky.cookie)), sticky_key(sticky)
     yield cookie_map(sticky.cookie)
+    known = Entry(rf"^(?<{key}_value>[^|]+)", variable(f"{key}_value"), KeyKind.REGEX)
+    yield Directive("map", (cookie, f"${key}"), (Entry("default", variable("request_id"), KeyKind.FIXED), known))
     if not sticky.is_persistent:
-        otherwise = (Entry("default", cookie, KeyKind.FIXED), Entry("", variable("request_id")))
-        yield Directive("map", (cookie, f"${sticky_key(sticky)}"), otherwise)
+        value = template("%s|%s", variable("request_id"), variable("sticky_side"))
         news: tuple[Node, ...] = (
             Entry("default", "", KeyKind.FIXED),
-            Entry("", _fresh(sticky, variable("request_id"))),
+            Entry("^[0-9a-f]+ $", _fresh(sticky, value), KeyKind.REGEX),
         )
-        yield Directive("map", (cookie, f"${sticky_set(decided, sticky)}"), news)
+        source = template("%s %s", variable("sticky_side"), cookie)
+        yield Directive("map", (source, f"${sticky_set(decided, sticky)}"), news)
         return
     chosen: list[Node] = [Entry("default", decided.name, KeyKind.FIXED)]
     chosen += [Entry(mark(server), f"{decided.name}.{mark(server)}") for server in decided.servers]
-    yield Directive("map", (cookie, f"${name}_to"), tuple(chosen))
+    yield Directive("map", (variable(key), f"${name}_to"), tuple(chosen))
     answered: list[Node] = [Entry("default", "", KeyKind.FIXED)]
     answered += [
         Entry(f"(?:^|[ ,:]){regex.escape(server)}$", mark(server), KeyKind.REGEX) for server in decided.servers
     ]
     yield Directive("map", (variable("upstream_addr"), f"${name}_by"), tuple(answered))
-    fresh = _fresh(sticky, variable(f"{name}_by"))
+    fresh = _fresh(sticky, template("%s|%s", variable(f"{name}_by"), side(decided)))
     news = (
         Entry("default", fresh, KeyKind.FIXED),
         Entry(f"{decided.name} ", ""),

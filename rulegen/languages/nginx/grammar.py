@@ -59,6 +59,9 @@ MAX_LOCATION: Final = 255
 """Bytes of a location's path: nginx keeps its length in one byte, and a longer one would match other paths than its own
 (measured with 1.22: a prefix of 512 bytes matches everything). A regular expression may be longer."""
 
+NO_FILE: Final = "//rulegen/none"
+"""A path below the folder of nginx where no file is: `try_files` answers with the status behind it."""
+
 _HTTP: Final = "http server location"
 
 _PLACES: Final = (
@@ -100,7 +103,7 @@ _PLACES: Final = (
     (f"{_HTTP} limit_except", "allow auth_basic auth_basic_user_file deny"),
     (_HTTP, "auth_request auth_request_set"),
     (f"{_HTTP} location_if", "more_clear_headers more_set_headers"),
-    ("location", "internal limit_except"),
+    ("location", "internal limit_except try_files"),
     ("location location_if limit_except", "proxy_pass"),
     ("location location_if", "fastcgi_pass grpc_pass"),
     (_HTTP, "proxy_bind proxy_buffer_size proxy_buffering proxy_buffers proxy_busy_buffers_size"),
@@ -181,6 +184,7 @@ _IGNORING: Final = frozenset({"proxy_ignore_headers", "grpc_ignore_headers", "fa
 INTERNAL_REDIRECT: Final = "X-Accel-Redirect"
 """The header by which a backend would have nginx answer from any location, an internal one of another Ingress too."""
 _NAMED_LOCATION: Final = re.compile(r"@[A-Za-z0-9_-]+\Z")
+_STATUS: Final = re.compile(r"=[1-5][0-9][0-9]\Z")
 _MEDIA_TYPE: Final = re.compile(r"[\w.+-]+/[\w.+-]+\Z", re.ASCII)
 
 
@@ -233,6 +237,8 @@ def refusal(context: str, name: str, args: Sequence[str], *, block: bool) -> str
         return f"{name} names a socket of this host"
     if name in _IGNORING and INTERNAL_REDIRECT not in args:
         return f"a list without {INTERNAL_REDIRECT} would let a backend reach internal locations"
+    if name == "try_files" and not (len(args) == 2 and args[0] == NO_FILE and _STATUS.match(args[1])):
+        return "try_files may only answer with a status"
     if name == "auth_basic" and args and args[0] == "off":
         return "a realm called off would switch authentication off"
     if name == "location" and not _is_location(args):

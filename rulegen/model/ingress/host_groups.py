@@ -6,15 +6,14 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 from rulegen.kube.objects.names import ObjectKey, ObjectName
-from rulegen.model.ingress.ir import ClientCertificate, FixedResponse, Location, MatchKind, Server, ToName, ToUpstream
+from rulegen.model.ingress.ir import ClientCertificate, FixedResponse, Server, ToName, ToUpstream
 from rulegen.model.ingress.reads import RecordedMapping
 from rulegen.model.ingress.reasons import Reason, Verdict
 from rulegen.model.ingress.routing.certificates import Certificates
 from rulegen.model.ingress.routing.ingresses import ResolvedIngress, oldest, read_owner
-from rulegen.model.ingress.routing.paths import BARE
 from rulegen.model.ingress.routing.routes import Routing
 from rulegen.model.ingress.upstreams.referenced_objects import Referred
-from rulegen.model.ingress.upstreams.services import NOT_FOUND, UNAVAILABLE, Targets
+from rulegen.model.ingress.upstreams.services import UNAVAILABLE, Targets
 from rulegen.model.ingress.values.annotations.routing import APP_ROOT, FROM_TO_WWW_REDIRECT, SERVER_ALIAS
 from rulegen.model.ingress.values.annotations.tls import AUTH_TLS_SECRET, SSL_CIPHERS, SSL_PREFER_SERVER_CIPHERS
 from rulegen.model.ingress.values.setting import SettingGuard
@@ -30,6 +29,7 @@ if TYPE_CHECKING:
     from rulegen.kube.snapshot.world import ClusterSnapshot, ServiceInput
     from rulegen.model.forbidden import Forbidden
     from rulegen.model.ingress.ir import ExternalAuth, Limits, SecretFile, Target, Upstream
+    from rulegen.model.ingress.routing.paths import Paths
     from rulegen.model.ingress.upstreams.certificates import Certificate
     from rulegen.model.ingress.upstreams.services import UsableEndpoints
     from rulegen.model.ingress.values.settings import Settings
@@ -309,20 +309,19 @@ def _servers(
     default = common.default_backend
     if default is not None and common.guards - {SettingGuard.WITHOUT_AUTH}:
         default = UNAVAILABLE
-    nobody = Location(kind=MatchKind.PREFIX, path="/", target=default or NOT_FOUND, policy=BARE)
     limits = _limits(routing)
     for host in sorted(routing.paths):
         paths, owners = routing.paths[host], list(routing.owners.get(host, {}).values())
         is_regex = paths.is_regex
         if is_regex:
-            reasons += _of_expressions(host, owners)
+            reasons += _of_expressions(host, paths, owners)
         tls = certificates.of_host(host, owners)
         own = _at_home(routing, host, owners)
         canaries = routing.canaries.get(host, ())
         telling = [owner for owner in own if owner.annotations.values]  # most say nothing about their host
         server = Server(
             host=host,
-            locations=paths.locations(routing.fallbacks.get(host, nobody)),
+            locations=paths.locations(routing.rest(host, default)),
             certificate=tls.certificate,
             has_tls=tls.is_wanted,
             rejects_tls=tls.is_unread,
@@ -372,12 +371,11 @@ def _report_unverified(server: Server, owners: Iterable[ResolvedIngress], settin
     owner.annotations.report(Verdict.NOTE, AUTH_TLS_SECRET, message)
 
 
-def _of_expressions(host: str, owners: Sequence[ResolvedIngress]) -> Iterator[Reason]:
+def _of_expressions(host: str, paths: Paths, owners: Sequence[ResolvedIngress]) -> Iterator[Reason]:
     """Yield for each Ingress that its paths are expressions, and because of whom: some of its own namespace."""
-    causes: dict[str, list[str]] = {}
-    for owner in owners:
-        if owner.policy.use_regex:
-            causes.setdefault(owner.name.namespace, []).append(str(owner.name))
+    causes: dict[str, dict[str, None]] = {}
+    for path in paths.expressions:
+        causes.setdefault(path.namespace, {})[str(path.source.name)] = None
     for owner in owners:
         if whose := causes.get(owner.name.namespace):
             message = f"all paths of host {host or '(every)'} are case-insensitive regular expressions, because of "

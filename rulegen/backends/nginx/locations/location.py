@@ -11,7 +11,13 @@ from rulegen.backends.nginx.locations.auth import (
     auth_location,
     auth_path,
 )
-from rulegen.backends.nginx.locations.canary import canary_maps, choice
+from rulegen.backends.nginx.locations.canary import (
+    Cookie,
+    address,
+    canary_maps,
+    chosen_cookie,
+    chosen_side,
+)
 from rulegen.backends.nginx.locations.cors import cors_directives, origins_map
 from rulegen.backends.nginx.locations.errors import UNAVAILABLE, error_headers, error_location, error_name
 from rulegen.backends.nginx.locations.expressions import bounded
@@ -30,8 +36,9 @@ from rulegen.backends.nginx.locations.proxying import SCHEMES, backend_tls, modu
 from rulegen.backends.nginx.locations.signin import signin_location, signin_name
 from rulegen.backends.nginx.names import mark, modules_of
 from rulegen.backends.nginx.texts import captures_of, written
-from rulegen.backends.nginx.upstream import sticky_key, sticky_name, sticky_set
+from rulegen.backends.nginx.upstream import side, sticky_name, sticky_set
 from rulegen.languages.nginx.facts import HEADERS_MORE
+from rulegen.languages.nginx.grammar import NO_FILE
 from rulegen.languages.nginx.tree import Directive, template, variable
 from rulegen.model.ingress.ir import FixedResponse, MatchKind, ToName, ToUpstream
 from rulegen.model.ingress.values.readers import spell_size
@@ -59,6 +66,10 @@ class LocationText:
         self._settings = defaults.settings
         target = location.target
         self._sticky = sticky.get(target.upstream) if isinstance(target, ToUpstream) else None
+        self._cookie: Cookie | None = None
+        if self._sticky is not None and self._sticky.sticky is not None and location.canaries:
+            others = {canary.target: sticky[canary.target] for canary in location.canaries if canary.target in sticky}
+            self._cookie = Cookie(self._sticky, self._sticky.sticky, others)
         self._policy = location.policy
 
     # -- beside it -----------------------------------------------------------------------------------------------------
@@ -67,15 +78,14 @@ class LocationText:
         """Yield what must stand in the host's file, outside of the server."""
         location, policy = self._location, self._policy
         if isinstance(location.target, ToUpstream) and location.canaries:
-            yield from canary_maps(self._mark(), location.target.upstream, location.canaries, self._chance())
+            yield from canary_maps(self._mark(), location.target.upstream, location.canaries, self._cookie)
         if policy.cors is not None and not policy.cors.any_origin:
             yield origins_map(f"origin_{self._cors_mark()}", policy.cors)
 
     def siblings(self) -> Iterator[Directive]:
         """Yield the hidden locations that this one refers to."""
         policy = self._policy
-        is_answer = isinstance(self._location.target, FixedResponse)
-        if policy.external_auth is not None and not is_answer:
+        if policy.external_auth is not None and not self._answers_at_once:
             yield auth_location(
                 policy.external_auth, self._server, auth_buffers(policy, self._settings), self._defaults
             )
@@ -100,8 +110,7 @@ class LocationText:
         if self._names_ports != self._settings.use_port_in_redirects:
             yield Directive("port_in_redirect", ("on" if self._names_ports else "off",))
         if isinstance(location.target, FixedResponse) and policy.redirect is None:
-            yield from self._error_pages()
-            yield Directive("return", (str(location.target.status),))
+            yield from self._response(location.target)
             return
         if policy.redirect is not None:
             # Where to is known already: as with ingress-nginx, nobody is sent to HTTPS first.
@@ -116,8 +125,7 @@ class LocationText:
         yield from self._to_https()
         yield from self._variables()
         yield from self._guards()
-        if policy.limits.is_any:
-            yield from limit_directives(self._limit_mark(), policy.limits)
+        yield from self._limits()
         yield from self._sizes()
         yield from self._headers()
         yield from self._backend()
@@ -131,6 +139,29 @@ class LocationText:
     def _captures(self, *texts: Text) -> Iterator[Node]:
         is_expression = self._location.kind in {MatchKind.REGEX, MatchKind.REGEX_CASED}
         return captures_of(texts, is_expression=is_expression)
+
+    @property
+    def _answers_at_once(self) -> bool:
+        """Whether nginx answers itself, and no Ingress says that anything comes before that."""
+        location = self._location
+        return isinstance(location.target, FixedResponse) and (location.ingress is None or self._policy.is_closed)
+
+    def _response(self, response: FixedResponse) -> Iterator[Node]:
+        """Yield an answer of our own, after whatever an Ingress wants done with each request first.
+
+        `return` answers before nginx asks who the client is; a list of files without any answers after that.
+        """
+        yield from self._error_pages()
+        before: list[Node] = []
+        if not self._answers_at_once:
+            yield from self._sizes()
+            yield from self._added_headers()
+            before = [*self._to_https(), *self._cross_origin(), *self._guards(), *self._limits()]
+        yield from before
+        if before:
+            yield Directive("try_files", (NO_FILE, f"={response.status}"))
+        else:
+            yield Directive("return", (str(response.status),))
 
     def _to_https(self) -> Iterator[Node]:
         """Yield the redirect to HTTPS."""
@@ -154,8 +185,7 @@ class LocationText:
     def _variables(self) -> Iterator[Node]:
         """Yield what differs here from what holds for all, and what is done before anybody is asked who they are."""
         policy = self._policy
-        if policy.cors is not None:
-            yield from cors_directives(f"origin_{self._cors_mark()}", policy.cors)
+        yield from self._cross_origin()
         if policy.upstream_vhost:
             yield _set("vhost", written(policy.upstream_vhost))
         if policy.forwarded_prefix:
@@ -167,11 +197,20 @@ class LocationText:
         if self._sticky is not None:
             yield _set("sticky_path", self._cookie_path())
         sticky = self._sticky.sticky if self._sticky else None
-        if self._sticky is not None and sticky is not None and not self._names_server:
+        if self._sticky is not None and sticky is not None and not sticky.is_persistent:
+            yield _set("sticky_side", variable(chosen_side(self._mark())) if self._cookie else side(self._sticky))
             yield _set("sticky_cookie", variable(sticky_set(self._sticky, sticky)))
         if policy.rewrite_target:
             pattern = self._location.path if self._location.kind is MatchKind.REGEX else "^/"
             yield Directive("rewrite", (bounded(f"(?i){pattern}"), _rewritten(policy.rewrite_target), "break"))
+
+    def _cross_origin(self) -> Iterator[Node]:
+        if self._policy.cors is not None:
+            yield from cors_directives(f"origin_{self._cors_mark()}", self._policy.cors)
+
+    def _limits(self) -> Iterator[Node]:
+        if self._policy.limits.is_any:
+            yield from limit_directives(self._limit_mark(), self._policy.limits)
 
     def _guards(self) -> Iterator[Node]:
         """Yield who may pass."""
@@ -229,19 +268,23 @@ class LocationText:
         if extra and policy.protocol != "FCGI":
             make = grpc_headers if policy.protocol.startswith("GRPC") else proxy_headers
             yield from make(settings, extra)
-        added: list[tuple[str, Word]] = list(policy.headers)
-        if self._sticky is not None and self._names_server:
-            # Not by way of `set`: who has answered is known only when the answer is sent.
-            added.append(("Set-Cookie", variable(f"{sticky_name(self._sticky)}_set")))
-        if added:
-            yield from answer_headers(settings, added)
-            if HEADERS_MORE in modules_of(self._defaults.host.traits) and any(map(is_server, policy.headers)):
-                yield from server_header(settings, policy.headers)
+        yield from self._added_headers()
         hidden = [name for name, _ in policy.headers]
         if policy.cors is not None:
             hidden += CORS_HEADERS
         if hidden:
             yield from hidden_headers(settings, hidden, (module_of(policy.protocol),))
+
+    def _added_headers(self) -> Iterator[Node]:
+        added: list[tuple[str, Word]] = list(self._policy.headers)
+        if self._sticky is not None and self._names_server:
+            # Not by way of `set`: who has answered is known only when the answer is sent.
+            name = chosen_cookie(self._mark()) if self._cookie else f"{sticky_name(self._sticky)}_set"
+            added.append(("Set-Cookie", variable(name)))
+        if added:
+            yield from answer_headers(self._settings, added)
+            if HEADERS_MORE in modules_of(self._defaults.host.traits) and any(map(is_server, self._policy.headers)):
+                yield from server_header(self._settings, self._policy.headers)
 
     def _backend(self) -> Iterator[Node]:
         policy, target = self._policy, self._location.target
@@ -288,7 +331,7 @@ class LocationText:
         if isinstance(target, ToName):
             return variable("external")
         if self._location.canaries:
-            return variable(choice(self._mark()))
+            return variable(address(self._mark(), self._cookie))
         if self._sticky is not None and self._names_server:
             return variable(f"{sticky_name(self._sticky)}_to")
         return target.upstream if isinstance(target, ToUpstream) else ""
@@ -304,18 +347,11 @@ class LocationText:
         path = self._location.source.rstrip("/")
         return path if self._location.kind is not MatchKind.REGEX and _COOKIE_PATH.match(path) else "/"
 
-    def _chance(self) -> Word:
-        """Return what decides about a share of the requests: for a client with a cookie, the same each time."""
-        sticky = self._sticky.sticky if self._sticky else None
-        if self._sticky is None or sticky is None or sticky.is_persistent:
-            return variable("request_id")
-        return variable(sticky_key(sticky))
-
     @property
     def _names_server(self) -> bool:
-        """Whether a cookie names the server; a canary's choice goes before it."""
+        """Whether a cookie names the server."""
         sticky = self._sticky.sticky if self._sticky else None
-        return sticky is not None and sticky.is_persistent and not self._location.canaries
+        return sticky is not None and sticky.is_persistent
 
     # -- names ---------------------------------------------------------------------------------------------------------
 

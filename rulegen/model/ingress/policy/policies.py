@@ -40,7 +40,6 @@ def policy_of(namespace: str, annotations: Annotations, referred: Referred) -> L
     if not values:  # most Ingresses have none
         return unannotated(settings)
     _report_idle(annotations)
-    rewrite_target = values[routing.REWRITE_TARGET]
     return LocationPolicy(
         ssl_redirect=values.value_or(tls.SSL_REDIRECT, settings.ssl_redirect),
         force_ssl_redirect=values.value_or(tls.FORCE_SSL_REDIRECT, settings.force_ssl_redirect),
@@ -48,8 +47,8 @@ def policy_of(namespace: str, annotations: Annotations, referred: Referred) -> L
         redirect=_redirect(values),
         relative_redirects=values.value_or(routing.RELATIVE_REDIRECTS, settings.relative_redirects),
         ports_in_redirects=values[tls.USE_PORT_IN_REDIRECTS],
-        rewrite_target=rewrite_target,
-        use_regex=values[routing.USE_REGEX] or bool(rewrite_target),
+        rewrite_target=values[routing.REWRITE_TARGET],
+        use_regex=values[routing.USE_REGEX],
         app_root=values[routing.APP_ROOT],
         basic_auth=basic_auth(namespace, annotations, referred),
         external_auth=external_auth(namespace, annotations, referred),
@@ -274,16 +273,19 @@ def _sticky(annotations: Annotations) -> Sticky | None:
     attributes = []
     if domain := values[balancing.SESSION_COOKIE_DOMAIN]:
         attributes.append(f"Domain={domain}")
-    if age_s := values[balancing.SESSION_COOKIE_MAX_AGE] or values[balancing.SESSION_COOKIE_EXPIRES]:
+    age_s = values.value_or(balancing.SESSION_COOKIE_MAX_AGE, values[balancing.SESSION_COOKIE_EXPIRES] or None)
+    if age_s is not None:
         attributes.append(f"Max-Age={age_s}")
     attributes.append("HttpOnly")
     if site := values[balancing.SESSION_COOKIE_SAMESITE]:
         attributes.append(f"SameSite={site}")
+    if values[balancing.SESSION_COOKIE_PARTITIONED]:
+        attributes.append("Partitioned")
     return Sticky(
         cookie=values[balancing.SESSION_COOKIE_NAME],
         attributes="; ".join(attributes),
         path=values[balancing.SESSION_COOKIE_PATH],
-        is_secure=values[balancing.SESSION_COOKIE_SECURE],
+        is_secure=values[balancing.SESSION_COOKIE_SECURE] or None,
         is_persistent=values[balancing.AFFINITY_MODE] == "persistent",
     )
 

@@ -29,13 +29,14 @@ def routes_of(ingress: Ingress, source: ObjectKey, filters: LocationPolicy) -> I
     default: tuple[WeightedBackend, ...] = ()
     if spec.default_backend is not None:
         default = (_backend(spec.default_backend, namespace, DEFAULT_BACKEND),)
+    expressions = hosts_with_expressions(ingress, filters)
     for index, rule in enumerate(spec.rules):
         hosts = (rule.host,)
         for number, path in enumerate(rule.http.paths if rule.http else ()):
             field = f"spec.rules[{index}].http.paths[{number}]"
             yield Route(
                 hosts=hosts,
-                matches=(RouteMatch(_path(path, is_expression=filters.use_regex)),),
+                matches=(RouteMatch(_path(path, is_expression=rule.host in expressions)),),
                 filters=filters,
                 backends=(_backend(path.backend, namespace, f"{field}.backend"),),
                 source=source,
@@ -44,6 +45,20 @@ def routes_of(ingress: Ingress, source: ObjectKey, filters: LocationPolicy) -> I
         yield Route(hosts=hosts, matches=(), filters=filters, backends=default, source=source, field=DEFAULT_BACKEND)
     if default and not spec.rules:
         yield Route(hosts=(), matches=(), filters=filters, backends=default, source=source, field=DEFAULT_BACKEND)
+
+
+def hosts_with_expressions(ingress: Ingress, policy: LocationPolicy) -> set[str]:
+    """Return the hosts on which the paths of an Ingress are expressions: it says so, or one of them is rewritten.
+
+    A path that is the target of its own rewrite is not rewritten.
+    """
+    target = policy.rewrite_target
+    return {
+        rule.host
+        for rule in ingress.spec.rules
+        if policy.use_regex
+        or (target and rule.http is not None and any((path.path or "/") != target for path in rule.http.paths))
+    }
 
 
 def _path(path: HTTPIngressPath, *, is_expression: bool) -> PathMatch:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Final, TypeVar
+from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from rulegen.kube.objects.names import ObjectKey, ObjectName
 from rulegen.model.ingress.ir import LocationPolicy
@@ -11,14 +11,15 @@ from rulegen.model.ingress.policy.authentication import client_auth_of
 from rulegen.model.ingress.policy.policies import policy_of
 from rulegen.model.ingress.policy.snippets import judge_snippets
 from rulegen.model.ingress.reasons import Reason, Verdict
-from rulegen.model.ingress.routing.from_ingress import routes_of
+from rulegen.model.ingress.routing.from_ingress import hosts_with_expressions, routes_of
 from rulegen.model.ingress.values import readers, regex
+from rulegen.model.ingress.values.annotations import routing, tls
 from rulegen.model.ingress.values.annotations.access import AUTH_URL
 from rulegen.model.ingress.values.annotations.annotation import InvalidValue
 from rulegen.model.ingress.values.annotations.reading import Annotations, read_annotations
-from rulegen.model.ingress.values.annotations.routing import CANARY
 from rulegen.model.ingress.values.risks import too_risky
 from rulegen.model.ingress.values.setting import SettingGuard
+from rulegen.model.ingress.values.texts import NO_TEXT
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -44,6 +45,15 @@ MAX_PATH: Final = 250
 
 MAX_ROUTES: Final = 5000
 """Rules, paths and entries for TLS of one Ingress; each is a piece of nginx's memory on every node, some 15 KB."""
+
+
+_NEEDS_RULES: Final[tuple[Annotation[Any], ...]] = (
+    routing.APP_ROOT,
+    routing.PERMANENT_REDIRECT,
+    routing.REWRITE_TARGET,
+    routing.TEMPORAL_REDIRECT,
+    tls.FORCE_SSL_REDIRECT,
+)
 
 
 @dataclass(slots=True)
@@ -128,12 +138,14 @@ def read_owner(
     is_guarded = bool(guards) and _is_guarded(annotations, policy, guards)
     if policy.global_auth and policy.external_auth is None and global_auth is not None:
         policy = replace(policy, external_auth=global_auth)
+    if not ingress.spec.rules:
+        policy = _of_default_backend(policy, annotations)
     client_auth = client_auth_of(name.namespace, annotations, referred)
     faults = [
         Reason(key, Verdict.REJECTED, path, message)
         for path, message in (
             *_forbidden(texts, prefix, referred.settings),
-            *_faults(ingress, is_regex=policy.use_regex),
+            *_faults(ingress, hosts_with_expressions(ingress, policy)),
         )
     ]
     if faults or annotations.outcome is InvalidValue.REJECT:
@@ -145,10 +157,10 @@ def read_owner(
         ingress,
         annotations,
         policy,
-        annotations.values[CANARY],
+        annotations.values[routing.CANARY],
         client_auth,
         is_closed_by_settings=is_guarded,
-        closes_hosts=closes_hosts and not annotations.values[CANARY],  # of a canary, it has no effect
+        closes_hosts=closes_hosts and not annotations.values[routing.CANARY],  # of a canary, it has no effect
     ), []
 
 
@@ -185,6 +197,23 @@ def _forbidden(texts: Mapping[str, str], prefix: str, settings: Settings) -> Ite
                 break
 
 
+def _of_default_backend(policy: LocationPolicy, annotations: Annotations) -> LocationPolicy:
+    """Return the policy of an Ingress that has a default backend only: as with ingress-nginx, it sends nobody away."""
+    for annotation in _NEEDS_RULES:
+        if annotations.values[annotation]:
+            annotations.report(Verdict.IGNORED, annotation, "it has no effect for an Ingress without rules")
+    return replace(
+        policy,
+        ssl_redirect=False,
+        force_ssl_redirect=False,
+        redirect=None,
+        rewrite_target="",
+        forwarded_prefix=NO_TEXT,
+        app_root="",
+        use_regex=False,
+    )
+
+
 def oldest(owners: Sequence[ResolvedIngress], annotation: Annotation[T | None]) -> T | None:
     """Return an annotation that holds for a whole host: of the oldest Ingress that has it; None for none."""
     return next(
@@ -192,7 +221,7 @@ def oldest(owners: Sequence[ResolvedIngress], annotation: Annotation[T | None]) 
     )
 
 
-def _faults(ingress: Ingress, *, is_regex: bool) -> Iterable[tuple[str, str]]:
+def _faults(ingress: Ingress, expressions: set[str]) -> Iterable[tuple[str, str]]:
     spec = ingress.spec
     routes = len(spec.rules) + sum(len(rule.http.paths) for rule in spec.rules if rule.http) + len(spec.tls)
     if routes > MAX_ROUTES:
@@ -201,7 +230,7 @@ def _faults(ingress: Ingress, *, is_regex: bool) -> Iterable[tuple[str, str]]:
     for index, rule in enumerate(ingress.spec.rules):
         for number, path in enumerate(rule.http.paths if rule.http else ()):
             where = f"spec.rules[{index}].http.paths[{number}].path"
-            if is_regex:
+            if rule.host in expressions:
                 try:
                     regex.check(path.path or "/")
                 except ValueError as error:

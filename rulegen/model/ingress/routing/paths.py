@@ -67,7 +67,7 @@ class Pattern(NamedTuple):
     route: HostPath
     kind: MatchKind
     text: str
-    key: tuple[int, bool, str]
+    key: tuple[int, bool, tuple[int, ...]]
 
 
 @dataclass(slots=True)
@@ -96,6 +96,11 @@ class Paths:
     def is_regex(self) -> bool:
         """Whether any path is an expression, which makes all of them such (as in ingress-nginx)."""
         return any(route.is_regex for route in self._routes.values())
+
+    @property
+    def expressions(self) -> list[HostPath]:
+        """The paths that are expressions by themselves."""
+        return [route for route in self._routes.values() if route.is_regex]
 
     def locations(self, rest: Location) -> tuple[Location, ...]:
         """Return the locations; `rest` takes every path that nobody asked for."""
@@ -210,7 +215,8 @@ def _pattern(route: HostPath, *, ignores_case: bool) -> Pattern:
         route=route,
         kind=kind,
         text=text,
-        key=(-len(begun), ignores_case or not route.is_exact, text),
+        # of equal length the one that sorts last comes first (as in ingress-nginx)
+        key=(-len(begun), ignores_case or not route.is_exact, tuple(-ord(character) for character in text)),
     )
 
 

@@ -19,11 +19,11 @@ from rulegen.model.ingress.ir import (
 from rulegen.model.ingress.policy.binding import bound, names_location
 from rulegen.model.ingress.policy.policies import errors_of, port_of, without_auth
 from rulegen.model.ingress.reasons import Reason, Verdict
-from rulegen.model.ingress.routing.paths import HostPath, Paths
+from rulegen.model.ingress.routing.paths import BARE, HostPath, Paths
 from rulegen.model.ingress.upstreams.services import NOT_FOUND, UNAVAILABLE, Targets, UpstreamOptions, transport_of
 from rulegen.model.ingress.values import readers
 from rulegen.model.ingress.values.annotations import access, balancing, routing, tls
-from rulegen.model.ingress.values.texts import Subject
+from rulegen.model.ingress.values.texts import NO_TEXT, Subject
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -35,6 +35,10 @@ if TYPE_CHECKING:
 
 
 _MORE_THAN_PATH: Final = "matches by method, header or query are not supported: this route is left out"
+_WITH_RULES: Final = "only a canary without rules gets requests of a default backend"
+_NO_MAIN: Final = "no main Ingress has this host, path and type"
+_LEAST_TOTAL: Final = 100
+_SMALL_TOTAL: Final = f"a total below {_LEAST_TOTAL} counts as {_LEAST_TOTAL}"
 _ANY_HOST: Final = "with the request's host, a client could choose the server"
 
 
@@ -68,7 +72,7 @@ class Routing:
 
     def add(self, owner: ResolvedIngress) -> None:
         """Add the routes of an object."""
-        wish = _wish(owner)
+        wish = _wish(owner, self.settings)
         for route in owner.routes:
             for host in route.hosts or ("",):
                 if not route.hosts and "" in self.fallbacks:
@@ -86,15 +90,49 @@ class Routing:
                 if not route.matches and route.backends and host not in self.fallbacks:
                     self.fallbacks[host] = self._fallback(owner, wish, route, host)
 
+    def rest(self, host: str, default: Target | None) -> Location:
+        """Return who answers what no path of a host matches.
+
+        What the oldest Ingress of a host says about requests holds there too: who is sent to HTTPS, who is kept out.
+
+        Args:
+            host: The host.
+            default: Who answers where no Ingress has a say; None for 404.
+        """
+        if host in self.fallbacks:
+            return self.fallbacks[host]
+        nobody = Location(kind=MatchKind.PREFIX, path="/", target=default or NOT_FOUND, policy=BARE)
+        owner = next(iter(self.owners.get(host, {}).values()), None)
+        if not host or owner is None:
+            return nobody
+        target = self.default_backend or NOT_FOUND
+        policy = owner.policy
+        if nobody.path.startswith(self.settings.no_auth_locations):
+            policy = without_auth(policy)
+        closed = self._closed(owner, host, policy)
+        if closed is not None:
+            return nobody._replace(target=UNAVAILABLE, policy=closed, ingress=owner.name, source="/")
+        policy = replace(
+            policy, rewrite_target="", forwarded_prefix=NO_TEXT, protocol="HTTP", proxy_ssl=None, sticky=None
+        )
+        if names_location(policy):
+            policy = bound(policy, _of_location(owner, "/"))
+        return nobody._replace(target=target, policy=policy, ingress=owner.name, source="/")
+
     def add_canary(self, owner: ResolvedIngress) -> None:
         """Give the paths of a canary their share of those of the main Ingress."""
         for route in owner.routes:
             for host in route.hosts:
                 if host in self.owners and not self.is_guest(owner, host):
                     self.canaries.setdefault(host, []).append(owner)
-                for match in route.matches:
-                    if message := self._attach(owner, host, match.path, route.backends[0]):
-                        self.reasons.append(owner.reason(Verdict.IGNORED, route.field, message))
+            messages = [
+                self._attach(owner, host, match.path, route.backends[0])
+                for host in route.hosts
+                for match in route.matches
+            ]
+            if not route.matches and route.backends:
+                messages.append(_WITH_RULES if route.hosts else self._attach_to_rest(owner, "", route.backends[0]))
+            self.reasons += [owner.reason(Verdict.IGNORED, route.field, message) for message in messages if message]
 
     def is_guest(self, owner: ResolvedIngress, host: str) -> bool:
         """Whether a host was another namespace's first, so that this Ingress has no say about the whole of it."""
@@ -112,6 +150,8 @@ class Routing:
         self, owner: ResolvedIngress, wish: UpstreamOptions, route: Route, path: PathMatch, host: str
     ) -> HostPath:
         target, policy = self._target(owner, wish, route.backends[0], host, path.value)
+        if policy.rewrite_target and policy.rewrite_target == path.value:
+            policy = replace(policy, rewrite_target="", forwarded_prefix=NO_TEXT)
         return HostPath(
             source=route.source,
             path=path.value,
@@ -130,7 +170,7 @@ class Routing:
             target: Target = UNAVAILABLE
             why = f"a backend of kind {readers.quoted(backend.kind)} is not supported"
             if backend.service is not None and backend.port is not None:
-                wish = UpstreamOptions(transport=transport_of(policy))
+                wish = UpstreamOptions(transport=transport_of(policy, self.settings))
                 target, why = self.targets.of_service(backend.service, backend.port, wish)
             if isinstance(target, ToUpstream) and isinstance(main, ToUpstream):
                 if backend.weight:
@@ -159,32 +199,15 @@ class Routing:
         policy = owner.policy
         if path.startswith(self.settings.no_auth_locations):
             policy = without_auth(policy)
-        if owner.is_closed:
-            return UNAVAILABLE, policy
-        if (closer := self._closer(owner, host)) is not None:
-            message = (
-                f"{host or 'every other host'} is closed: server-snippet of Ingress {closer} may keep requests out"
-            )
-            self.reasons.append(owner.reason(Verdict.CLOSED, "", message))
-            return UNAVAILABLE, LocationPolicy(is_closed=True, global_auth=False)
-        if owner.client_auth is not None and self.is_guest(owner, host):
-            message = (
-                f"client certificates apply to a whole host, and {host or 'every other host'} has another namespace"
-            )
-            owner.annotations.report(Verdict.CLOSED, tls.AUTH_TLS_SECRET, message)
-            return UNAVAILABLE, LocationPolicy(is_closed=True)
-        auth = policy.external_auth
-        if auth is not None and auth.url.name.literal is None and (not host or readers.may_be_address(host)):
-            message = f"{host} ends in a number: the request's host may be an address" if host else _ANY_HOST
-            owner.annotations.close(access.AUTH_URL, message)
-            return UNAVAILABLE, LocationPolicy(is_closed=True)
+        if (closed := self._closed(owner, host, policy)) is not None:
+            return UNAVAILABLE, closed
         if backend.service is None or backend.port is None:
             message = f"a backend of kind {readers.quoted(backend.kind)} is not supported: 404"
             self.reasons.append(owner.reason(Verdict.UNAVAILABLE, backend.field, message))
             return NOT_FOUND, policy
         name = backend.service
         if names_location(policy):
-            policy = bound(policy, _of_location(owner, name, backend.port, path))
+            policy = bound(policy, _of_location(owner, path, name.name, port_of(backend.port)))
         if wish.sticky:
             wish = wish._replace(host=host)
         target, why = self.targets.of_service(name, backend.port, wish)
@@ -211,6 +234,29 @@ class Routing:
         closers = self.closers.get(host, {})
         return closers.get("") or closers.get(owner.name.namespace)
 
+    def _closed(self, owner: ResolvedIngress, host: str, policy: LocationPolicy) -> LocationPolicy | None:
+        """Return the policy of an Ingress for which nothing is passed on for a host; None where requests are."""
+        if owner.is_closed:
+            return owner.policy
+        if (closer := self._closer(owner, host)) is not None:
+            message = (
+                f"{host or 'every other host'} is closed: server-snippet of Ingress {closer} may keep requests out"
+            )
+            self.reasons.append(owner.reason(Verdict.CLOSED, "", message))
+            return LocationPolicy(is_closed=True, global_auth=False)
+        if owner.client_auth is not None and self.is_guest(owner, host):
+            message = (
+                f"client certificates apply to a whole host, and {host or 'every other host'} has another namespace"
+            )
+            owner.annotations.report(Verdict.CLOSED, tls.AUTH_TLS_SECRET, message)
+            return LocationPolicy(is_closed=True)
+        auth = policy.external_auth
+        if auth is not None and auth.url.name.literal is None and (not host or readers.may_be_address(host)):
+            message = f"{host} ends in a number: the request's host may be an address" if host else _ANY_HOST
+            owner.annotations.close(access.AUTH_URL, message)
+            return LocationPolicy(is_closed=True)
+        return None
+
     def _stand_in(self, owner: ResolvedIngress) -> Target | None:
         """Return the target of the annotation default-backend."""
         name = owner.annotations.values[routing.DEFAULT_BACKEND]
@@ -227,23 +273,52 @@ class Routing:
         paths = self.paths.get(host)
         main = paths.find(path.value, is_exact=path.kind.is_exact) if paths else None
         if paths is None or main is None:
-            return "no main Ingress has this host, path and type"
+            is_rest = path.value == "/" and not path.kind.is_exact
+            return self._attach_to_rest(owner, host, backend) if is_rest else _NO_MAIN
+        canary, why = self._canary(owner, backend, host, main.source.name, main.target, main.policy)
+        if canary is not None:
+            paths.replace(main._replace(canaries=(*main.canaries, canary)))
+        return why
+
+    def _attach_to_rest(self, owner: ResolvedIngress, host: str, backend: WeightedBackend) -> str:
+        """Give the default backend of a host its canary; return why it cannot have it."""
+        main = self.fallbacks.get(host)
+        if main is None or main.ingress is None:
+            return _NO_MAIN
+        canary, why = self._canary(owner, backend, host, main.ingress, main.target, main.policy)
+        if canary is not None:
+            self.fallbacks[host] = main._replace(canaries=(*main.canaries, canary))
+        return why
+
+    def _canary(
+        self,
+        owner: ResolvedIngress,
+        backend: WeightedBackend,
+        host: str,
+        main: ObjectName,
+        main_target: Target,
+        policy: LocationPolicy,
+    ) -> tuple[Canary | None, str]:
+        """Return a share of the requests that the main Ingress gets; None, and why there is none."""
         if main.namespace != owner.name.namespace:
-            return f"the main {main.source} belongs to another namespace, whose requests a canary cannot get"
+            return None, f"the main Ingress {main} belongs to another namespace, whose requests a canary cannot get"
         if owner.is_closed or backend.service is None or backend.port is None:
-            return "the canary cannot be served"
-        # The main location speaks to the canary as it does to its own backend.
-        wish = UpstreamOptions(transport=transport_of(main.policy))
+            return None, "the canary cannot be served"
+        # The main location speaks to the canary as it does to its own backend, and keeps clients with it likewise.
+        wish = _wish(owner, self.settings)._replace(transport=transport_of(policy, self.settings), sticky=None)
+        if policy.sticky is not None and owner.annotations.values[balancing.AFFINITY_CANARY_BEHAVIOR] == "sticky":
+            wish = wish._replace(sticky=policy.sticky, host=host)
         target, why = self.targets.of_service(backend.service, backend.port, wish)
         if why or not isinstance(target, ToUpstream):
-            return f"{why or 'the canary is not a Service with endpoints'}: all requests go to the main Ingress"
-        if not isinstance(main.target, ToUpstream):
-            return f"the main {main.source} cannot share its requests"
-        paths.replace(main._replace(canaries=(*main.canaries, _canary(owner, target))))
-        return ""
+            return None, f"{why or 'the canary is not a Service with endpoints'}: all requests go to the main Ingress"
+        if not isinstance(main_target, ToUpstream):
+            return None, f"the main Ingress {main} cannot share its requests"
+        if owner.annotations.values[routing.CANARY_WEIGHT_TOTAL] < _LEAST_TOTAL:
+            owner.annotations.report(Verdict.NOTE, routing.CANARY_WEIGHT_TOTAL, _SMALL_TOTAL)
+        return _share(owner, target), ""
 
 
-def _wish(owner: ResolvedIngress) -> UpstreamOptions:
+def _wish(owner: ResolvedIngress, settings: Settings) -> UpstreamOptions:
     """Return how an Ingress wants all of its backends; beside a cookie, the host is each path's own."""
     values, policy = owner.annotations.values, owner.policy
     return UpstreamOptions(
@@ -251,23 +326,22 @@ def _wish(owner: ResolvedIngress) -> UpstreamOptions:
         hash_key=values[balancing.UPSTREAM_HASH_BY],
         sticky=policy.sticky,
         service_upstream=values[routing.SERVICE_UPSTREAM],
-        transport=transport_of(policy),
+        transport=transport_of(policy, settings),
     )
 
 
-def _of_location(
-    owner: ResolvedIngress, service: ObjectName, port: ServiceBackendPort, path: str
-) -> dict[Subject, str]:
+def _of_location(owner: ResolvedIngress, path: str, service: str = "", port: str = "") -> dict[Subject, str]:
     return {
         Subject.NAMESPACE: owner.name.namespace,
         Subject.INGRESS: owner.name.name,
-        Subject.SERVICE: service.name,
-        Subject.SERVICE_PORT: port_of(port),
+        Subject.SERVICE: service,
+        Subject.SERVICE_PORT: port,
         Subject.INGRESS_PATH: path,
     }
 
 
-def _canary(owner: ResolvedIngress, target: ToUpstream) -> Canary:
+def _share(owner: ResolvedIngress, target: ToUpstream) -> Canary:
+    """Return the share of the requests that a canary wants."""
     values = owner.annotations.values
     value, pattern = values[routing.CANARY_BY_HEADER_VALUE], values[routing.CANARY_BY_HEADER_PATTERN]
     return Canary(
@@ -278,5 +352,7 @@ def _canary(owner: ResolvedIngress, target: ToUpstream) -> Canary:
         header_pattern="" if value else pattern,
         is_header_unreadable=not value and routing.CANARY_BY_HEADER_PATTERN in owner.annotations.failed,
         cookie=values[routing.CANARY_BY_COOKIE],
-        share=min(100.0, 100.0 * values[routing.CANARY_WEIGHT] / values[routing.CANARY_WEIGHT_TOTAL]),
+        share=min(
+            100.0, 100.0 * values[routing.CANARY_WEIGHT] / max(values[routing.CANARY_WEIGHT_TOTAL], _LEAST_TOTAL)
+        ),
     )

@@ -43,6 +43,7 @@ class UpstreamOptions(NamedTuple):
     """How an Ingress wants a Service's servers to be picked.
 
     Attributes:
+        service_upstream: Whether the Service's own address is asked; None if the settings say.
         host: The host that asks, where a cookie makes the upstream its own; None if none does.
         transport: What is spoken, of `transport_of`: engines keep connections by address alone, and one that was made
             without TLS, or to a server that nobody verified, must not serve where that is requested.
@@ -51,7 +52,7 @@ class UpstreamOptions(NamedTuple):
     balance: str = ""
     hash_key: Text = NO_TEXT
     sticky: Sticky | None = None
-    service_upstream: bool = False
+    service_upstream: bool | None = None
     host: str | None = None
     transport: str = ""
 
@@ -60,6 +61,8 @@ _SHOWN: Final = 3
 _EVERYWHERE: Final = (parse_network("0.0.0.0/0"), parse_network("::/0"))
 PLAIN: Final = UpstreamOptions()
 _CLOSING: Final = "CLOSING"
+_STAYING: Final = "STAYING"
+"""As connections of version 1.1, where the settings say 1.0."""
 _NEVER_IDLE: Final = ("AUTO_", "FCGI", _CLOSING)
 """Transports whose connections end with their request. One location that speaks both HTTP and HTTPS must not mix them
 up. A FastCGI application is told to hang up after its answer, as one that must not would spend a process on each idle
@@ -67,12 +70,14 @@ connection, and so is an HTTP server by version 1.0 or by a header; where that d
 would take a connection up again that is about to be closed, and answer 502 where it may not ask twice."""
 
 
-def transport_of(policy: LocationPolicy) -> str:
+def transport_of(policy: LocationPolicy, settings: Settings) -> str:
     """Return what two locations must have in common to share connections to a backend; empty for plain HTTP."""
     spoken = f"{policy.protocol} {policy.proxy_ssl}" if policy.proxy_ssl else policy.protocol
     is_http = policy.protocol in {"HTTP", "HTTPS", "AUTO_HTTP"}
     if is_http and (policy.connection_header == "close" or policy.proxying.http_version == "1.0"):
         return f"{_CLOSING} {spoken}"
+    if is_http and policy.proxying.http_version is not None and settings.proxy_http_version == "1.0":
+        return f"{_STAYING} {spoken}"
     return "" if policy.protocol == "HTTP" else spoken
 
 
@@ -163,8 +168,9 @@ class Targets:
         spec = asked.service.spec
         service_port = self._port(asked, port)
         if spec.type == "ExternalName":
-            number = service_port.port if service_port else port.number
-            return self._external(name, spec.external_name, number, wish)
+            return self._external(
+                name, spec.external_name, _behind(service_port) if service_port else port.number, wish
+            )
         if service_port is None:
             return UNAVAILABLE, f"Service {name} has no port {wanted}"
         if service_port.protocol != Protocol.TCP:
@@ -181,7 +187,9 @@ class Targets:
             return UNAVAILABLE, f"Service {name}: {quoted(host)} is not a name that requests may be forwarded to"
         if why := self.refusal_of_host(lowered, port):
             return UNAVAILABLE, f"Service {name}: {why}: no requests are forwarded to it"
-        inside = self.of_host(lowered, port, wish)
+        # A name of one label is completed by the search domains of a cluster's DNS, that of the namespace first.
+        full = lowered if "." in lowered else f"{lowered}.{name.namespace}.svc"
+        inside = self.of_host(full, port, wish)
         if inside is not None:
             return inside
         if not self.resolves:
@@ -204,9 +212,11 @@ class Targets:
         base = f"{name.namespace}.{name.name}.{port.port}"
         if wish.transport:
             base = f"{base}.{_mark(wish.transport)}"
-        if (wish.service_upstream or self.settings.service_upstream) and own:
+        by_own = self.settings.service_upstream if wish.service_upstream is None else wish.service_upstream
+        if by_own and own:
             return self._keep(Upstream(name=f"{base}.vip", service=name, servers=(own,), keepalive=0)), ""
-        is_never_idle = wish.transport.startswith(_NEVER_IDLE) or self.settings.proxy_http_version == "1.0"
+        is_closed = self.settings.proxy_http_version == "1.0" and not wish.transport.startswith(_STAYING)
+        is_never_idle = wish.transport.startswith(_NEVER_IDLE) or is_closed
         upstream = Upstream(
             name=base,
             service=name,
@@ -336,6 +346,11 @@ class UsableEndpoints(NamedTuple):
     refused: dict[str, dict[str, str]]
     notes: dict[str, str]
     addresses: tuple[str, ...]
+
+
+def _behind(port: ServicePort) -> int:
+    """Return the port that an ExternalName is asked at: that of the target, as far as it is a number."""
+    return port.target_port if isinstance(port.target_port, int) and port.target_port else port.port
 
 
 def _private(asked: ServiceInput) -> Iterator[tuple[str, str]]:

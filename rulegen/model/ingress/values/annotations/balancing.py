@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Final
 
 from rulegen.model.ingress.values import readers
+from rulegen.model.ingress.values.annotations import routing
 from rulegen.model.ingress.values.annotations.annotation import Annotation
 from rulegen.model.ingress.values.readers import boolean, choice, integer, quoted, seconds
 from rulegen.model.ingress.values.texts import IN_KEYS, Text, read_text
@@ -22,6 +23,10 @@ def _own_path(text: str) -> str:
     if ";" in text:
         raise ValueError(f"{quoted(text)} is not a path such as /app")
     return readers.cookie_path(text)
+
+
+def _same_site(text: str) -> str:
+    return choice("None", "Lax", "Strict")(text.capitalize())
 
 
 def _hash_key(text: str) -> Text:
@@ -46,6 +51,14 @@ AFFINITY_MODE: Final = Annotation(
     "`balanced` (a consistent hash of the cookie) or `persistent` (the cookie names the endpoint)",
     default="balanced",
 )
+AFFINITY_CANARY_BEHAVIOR: Final = Annotation(
+    "affinity-canary-behavior",
+    choice("sticky", "legacy"),
+    "of a canary: `sticky` (a client with a cookie stays with the canary or the main Ingress) or `legacy` (no cookie"
+    " leads to the canary)",
+    default="sticky",
+    needs=(routing.CANARY,),
+)
 SESSION_COOKIE_NAME: Final = Annotation(
     "session-cookie-name", readers.cookie_name, "default `INGRESSCOOKIE`", default="INGRESSCOOKIE"
 )
@@ -60,10 +73,9 @@ SESSION_COOKIE_MAX_AGE: Final = Annotation(
     "session-cookie-max-age",
     _age,
     "seconds, also negative; has priority over `session-cookie-expires`",
-    default=0,
 )
 SESSION_COOKIE_SAMESITE: Final = Annotation(
-    "session-cookie-samesite", choice("None", "Lax", "Strict"), "`None`, `Lax`, `Strict`", default=""
+    "session-cookie-samesite", _same_site, "`None`, `Lax`, `Strict`", default=""
 )
 SESSION_COOKIE_CHANGE_ON_FAILURE: Final = Annotation(
     "session-cookie-change-on-failure",
@@ -72,5 +84,8 @@ SESSION_COOKIE_CHANGE_ON_FAILURE: Final = Annotation(
     default=False,
 )
 SESSION_COOKIE_SECURE: Final = Annotation(
-    "session-cookie-secure", boolean, "`true`, `false`; default: `true` if set over HTTPS"
+    "session-cookie-secure", boolean, "`true`, `false`: only if set over HTTPS", default=False
+)
+SESSION_COOKIE_PARTITIONED: Final = Annotation(
+    "session-cookie-partitioned", boolean, "`true`, `false`: the attribute Partitioned", default=False
 )

@@ -66,9 +66,7 @@ CUSTOM_HTTP_ERRORS: Final = Annotation(
 DISABLE_PROXY_INTERCEPT_ERRORS: Final = Annotation(
     "disable-proxy-intercept-errors", boolean, "`true`, `false`", default=False
 )
-SERVICE_UPSTREAM: Final = Annotation(
-    "service-upstream", boolean, "`true`, `false`; the ClusterIP instead of the pods", default=False
-)
+SERVICE_UPSTREAM: Final = Annotation("service-upstream", boolean, "`true`, `false`; the ClusterIP instead of the pods")
 CANARY: Final = Annotation("canary", boolean, "`true`, `false`", REJECT, default=False)
 CANARY_BY_HEADER: Final = Annotation(
     "canary-by-header", readers.header_name, "header; `always` and `never` decide", REJECT, default=""
@@ -93,5 +91,5 @@ CANARY_WEIGHT: Final = Annotation(
     default=0,
 )
 CANARY_WEIGHT_TOTAL: Final = Annotation(
-    "canary-weight-total", integer(1, 1_000_000), "default 100", REJECT, default=100
+    "canary-weight-total", integer(1, 1_000_000), "default, and least: 100", REJECT, default=100
 )

@@ -65,9 +65,7 @@ UNSUPPORTED: Final = by_name(
     _missing("upstream-hash-by-subset-size", _SUBSET),
     NoEffect("http2-push-preload", NameKind.DONE, "browsers do not support HTTP/2 push any more", OFF),
     _protection("auth-tls-crl", "lists of revoked certificates are read from the key `ca.crl` of the Secret"),
-    _missing("affinity-canary-behavior", "a client with a balanced cookie keeps its side: the canary or the main path"),
     _switch("session-cookie-conditional-samesite-none", "current browsers do not need it"),
-    _switch("session-cookie-partitioned", "the cookie does not get the attribute Partitioned"),
     # What older releases had, and 1.15 does not.
     _switch("enable-opentracing", _MODULE),
     _missing("opentracing-trust-incoming-span", _MODULE),
