@@ -290,6 +290,19 @@ def test_a_bundle_of_authorities_may_be_that_of_a_browser(count, is_used):
             read_authorities(bundle)
 
 
+@pytest.mark.parametrize(("days", "says"), [(11, ""), (9, "expires on"), (0, "expires on"), (-1, "expired on")])
+def test_a_certificate_that_ends_soon_is_reported(days, says):
+    end = certificate_of(certificate("site.test"), key_pem()).not_after
+    made = compiled(
+        *WEB,
+        secret("cert", tls_crt=certificate("site.test"), tls_key=key_pem()),
+        ingress("site", rule("site.test"), tls=[tls("cert", "site.test")]),
+        now=end - dt.timedelta(days=days, minutes=1),
+    )
+    assert [says in reason.message for reason in reported(made)] == [True] * bool(says)
+    assert {reason.verdict for reason in reported(made)} <= {Verdict.NOTE}
+
+
 def test_an_entry_without_hosts_is_for_all_hosts():
     made = compiled(*WEB, ingress("site", rule("site.test"), rule("b.test"), tls=[tls("gone")]))
     assert [reason.verdict for reason in reported(made)] == [Verdict.DEFAULT_CERTIFICATE] * 2

@@ -99,7 +99,7 @@ class Certificates:
                     not host or certificate.covers(host, by_common_name=bool(listed))
                 ):
                     if self.now is not None and (lapse := certificate.lapse(self.now)):
-                        message = f"the certificate in Secret {name} {lapse}: clients will reject it"
+                        message = f"the certificate in Secret {name} {lapse}"
                         self.reasons.append(owner.reason(Verdict.NOTE, f"spec.tls[{index}]", message))
                     port = 0
                     if self.referred.settings.enable_ocsp and certificate.responder:

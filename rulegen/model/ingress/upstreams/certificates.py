@@ -48,6 +48,10 @@ MAX_ROUNDS: Final = 700_000
 _USER: Final = re.compile(r"[\x21-\x39\x3b-\x7e]{1,255}\Z")
 
 
+REPORTED_DAYS: Final = 10
+"""So many days before its end a certificate is reported (as in ingress-nginx)."""
+
+
 class UnusableSecretError(ValueError):
     """A Secret that cannot be used for what it is referred to for; the text says why, and holds nothing of it."""
 
@@ -74,10 +78,12 @@ class Certificate:
     has_alternative_names: bool = True
 
     def lapse(self, now: dt.datetime) -> str:
-        """Return why clients will reject it at a time; empty if they will not."""
+        """Return what is to be reported of its times: clients reject it at a time, or will soon; empty for nothing."""
         if now > self.not_after:
-            return f"expired on {self.not_after:%Y-%m-%d}"
-        return f"is valid from {self.not_before:%Y-%m-%d}" if now < self.not_before else ""
+            return f"expired on {self.not_after:%Y-%m-%d}: clients will reject it"
+        if now < self.not_before:
+            return f"is valid from {self.not_before:%Y-%m-%d}: clients will reject it"
+        return f"expires on {self.not_after:%Y-%m-%d}" if (self.not_after - now).days < REPORTED_DAYS else ""
 
     def covers(self, host: str, *, by_common_name: bool = True) -> bool:
         """Whether it is for a host: by its name, or by a wildcard for one label."""
