@@ -118,7 +118,7 @@ _TEXTS = [
         Ask(host="prefix-capture.test", path="/ab%0D%0AX-Evil:%201/d", want={"status": 400}),
     ),
     plain(
-        "redirects-with-variables",
+        "redirects-with-variables-of-the-url",
         [
             site("to-host.test", {"temporal-redirect": "https://$host$uri/x"}),
             site("to-same.test", {"permanent-redirect": "$scheme://new.test$request_uri"}),
