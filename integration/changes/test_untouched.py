@@ -132,4 +132,4 @@ def test_nothing_listens_but_on_documented_ports() -> None:
             }
             assert {address for program, address in tcp if program != "nginx"} == {"0.0.0.0:10256", "127.0.0.1:10249"}
             assert sockets("u") == set()
-            assert unix == {"run/status.sock"}  # in the folder of nginx
+            assert unix == {"run/status.sock", "run/signin.sock"}  # in the folder of nginx

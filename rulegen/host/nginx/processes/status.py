@@ -16,7 +16,8 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 NAME: Final = STATUS_SOCKET.rpartition("/")[2]
-SOCKETS: Final = (NAME, SIGNIN_SOCKET.rpartition("/")[2])
+_SIGNIN: Final = SIGNIN_SOCKET.rpartition("/")[2]
+SOCKETS: Final = (NAME, _SIGNIN)
 """The sockets that nginx creates in `run`."""
 _TIMEOUT_S: Final = 2.0
 _LONGEST: Final = 65536
@@ -51,19 +52,30 @@ def ask(folder: Path, path: str = "/digest", *, timeout_s: float = _TIMEOUT_S) -
 
 
 def close_to_others(run: int) -> None:
-    """Restrict the status socket to our user; nginx creates it with mode 0666 for any umask.
+    """Restrict the status socket to our user, and the other one to the workers; nginx creates them with mode 0666.
 
     Args:
-        run: The descriptor of its folder.
+        run: The descriptor of their folder, whose group is that of the workers.
     """
-    with contextlib.suppress(OSError):  # it does not exist yet; other users cannot enter the folder
-        descriptor = os.open(NAME, os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=run)
-        try:
-            mode = os.fstat(descriptor).st_mode
-            if stat.S_ISSOCK(mode) and stat.S_IMODE(mode) != 0o600:
-                os.chmod(f"/proc/self/fd/{descriptor}", 0o600)  # noqa: PTH101 - fchmod takes no such descriptor
-        finally:
-            os.close(descriptor)
+    workers = os.fstat(run).st_gid
+    for name, mode in ((NAME, 0o600), (_SIGNIN, 0o660)):
+        with contextlib.suppress(OSError):  # it does not exist yet; other users cannot enter the folder
+            _restrict(run, name, mode, -1 if name == NAME else workers)
+
+
+def _restrict(run: int, name: str, mode: int, group: int) -> None:
+    descriptor = os.open(name, os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=run)
+    try:
+        known = os.fstat(descriptor)
+        if not stat.S_ISSOCK(known.st_mode):
+            return
+        path = f"/proc/self/fd/{descriptor}"  # fchmod and fchown take no such descriptor
+        if group not in {-1, known.st_gid}:
+            os.chown(path, -1, group)
+        if stat.S_IMODE(known.st_mode) != mode:
+            os.chmod(path, mode)  # noqa: PTH101
+    finally:
+        os.close(descriptor)
 
 
 def _whole(connection: socket.socket, deadline: float) -> bytes:
