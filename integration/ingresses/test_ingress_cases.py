@@ -8,6 +8,7 @@ import pytest
 
 from integration.ingress import objects, reports
 from integration.ingress.forms import files
+from integration.ingress.forms.groups import Case, CaseGroup, grouped
 from tests.shared import SHARED, shared
 
 if TYPE_CHECKING:
@@ -22,23 +23,53 @@ def _cases() -> list[Any]:
     """Return the cases, spread over two workers; a single one that skips where there is no such file."""
     path = SHARED / _FILE
     cases = files.cases(files.OWN / "cases.yaml") + (files.cases(path) if path.exists() else [])
-    absent = [] if path.exists() else [pytest.param(None, id="absent")]
+    absent = [] if path.exists() else [pytest.param(None, None, id="absent")]
     return absent + [
-        pytest.param(case, id=case["name"], marks=pytest.mark.xdist_group(f"ingress-{number % 2}"))
-        for number, case in enumerate(cases)
+        pytest.param(group, case, id=case["name"], marks=pytest.mark.xdist_group(f"ingress-{group.number % 2}"))
+        for group in grouped(cases)
+        for case in group.cases
     ]
 
 
-@pytest.mark.parametrize("case", _cases())
-def test_case(ingress_lab: IngressLab, ingress_node: Node, case: dict[str, Any] | None) -> None:
-    if case is None:
+class Applied:
+    """The node, which serves one group at a time.
+
+    Attributes:
+        output: What `apply` printed.
+    """
+
+    def __init__(self) -> None:
+        self._group: CaseGroup | None = None
+        self.output = ""
+
+    def apply(self, lab: IngressLab, node: Node, group: CaseGroup) -> None:
+        """Have the node serve a group, unless it does."""
+        if self._group is not group:
+            self.forget()
+            lab.listen(objects.ports(group.documents))
+            self.output = node.apply(group.documents, group.flags).stdout
+            self._group = group
+
+    def forget(self) -> None:
+        """Have the next case apply its group again."""
+        self._group = None
+
+
+@pytest.fixture(scope="module")
+def applied() -> Applied:
+    return Applied()
+
+
+@pytest.mark.parametrize(("group", "case"), _cases())
+def test_case(
+    ingress_lab: IngressLab, ingress_node: Node, applied: Applied, group: CaseGroup | None, case: Case | None
+) -> None:
+    if group is None or case is None:
         shared(_FILE)
         return
     files.check_case(case)
-    documents = objects.of_case(case)
-    ingress_lab.listen(objects.ports(documents))
-    done = ingress_node.apply(documents, case.get("flags"))
-    facts = ingress_lab.facts(documents)
+    applied.apply(ingress_lab, ingress_node, group)
+    facts = ingress_lab.facts(group.documents)
     jars: Jars = {}
     wrong = [
         f"{ {key: value for key, value in request.items() if key != 'expect'} }\n      {entry}"
@@ -47,9 +78,10 @@ def test_case(ingress_lab: IngressLab, ingress_node: Node, case: dict[str, Any] 
     ]
     wrong += _events(ingress_node, case) + _status(ingress_node, case)
     if wrong:
+        applied.forget()
         hosts = "\n".join(f"--- {path}\n{text}" for path, text in ingress_node.rendered().items())
         pytest.fail(
-            f"{case['name']} ({case.get('note', '')})\n  * " + "\n  * ".join(wrong) + f"\n{done.stdout}\n{hosts}",
+            f"{case['name']} ({case.get('note', '')})\n  * " + "\n  * ".join(wrong) + f"\n{applied.output}\n{hosts}",
             pytrace=False,
         )
 
