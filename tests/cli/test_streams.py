@@ -21,6 +21,7 @@ EXAMPLES = ROOT / "deploy" / "examples"
 FILES = ("-f", str(EXAMPLES / "my-blog"), "--config", str(EXAMPLES / "config.yaml"))
 PLAN = ("plan", *FILES, "--host", str(EXAMPLES / "host.yaml"), "--observed", "none")
 RULEGEN = (sys.executable, "-m", "rulegen")
+POSIX, STRICT = {"LC_ALL": "POSIX", "PYTHONUTF8": "0"}, {"PYTHONIOENCODING": "ascii:strict"}
 
 
 def unread(*command: str, **environment: str) -> tuple[int, str]:
@@ -66,8 +67,17 @@ def test_who_does_not_read_the_plan_has_nothing_written(tmp_path):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("locale", [{"LC_ALL": "POSIX", "PYTHONUTF8": "0"}, {"PYTHONIOENCODING": "ascii:strict"}])
-@pytest.mark.parametrize("words", [("doctor",), ("doctor", "-o", "json"), PLAN, ("plan", "--mode", "✗")])
+@pytest.mark.parametrize(
+    ("locale", "words"),
+    [
+        (POSIX, ("doctor",)),
+        (STRICT, ("doctor", "-o", "json")),
+        (POSIX, PLAN),
+        (STRICT, PLAN),
+        (POSIX, ("plan", "--mode", "✗")),
+        (STRICT, ("plan", "--mode", "✗")),
+    ],
+)
 def test_a_locale_that_lacks_signs_gets_others(locale, words):
     done = subprocess.run([*RULEGEN, *words], capture_output=True, check=False, env={**os.environ, **locale})
     assert "fault of rulegen" not in done.stderr.decode("ascii")

@@ -29,7 +29,7 @@ pytestmark = [needs_nginx, needs_sandbox, pytest.mark.slow]
 KEY = "secrets/0123456789abcdef.pem"
 USERS = "secrets/fedcba9876543210.htpasswd"
 MARK = b"# the-key-of-this-test\n"
-HOSTS = 3000
+HOSTS = 1500
 """So many that nginx reads them for a while."""
 
 _PTRACE_ATTACH, _PTRACE_DETACH = 16, 17

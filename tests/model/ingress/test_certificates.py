@@ -130,7 +130,7 @@ def test_nginx_takes_what_is_taken(tmp_path):
 def test_a_damaged_certificate_or_key_is_refused():
     chance = random.Random(5)
     raw = ssl.PEM_cert_to_DER_cert(certificate("site.test", "*.site.test", is_ca=True).decode())
-    tries, refused = examples(6000), 0
+    tries, refused = examples(2000), 0
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         for _ in range(tries):
