@@ -227,45 +227,6 @@ def test_user_templates_are_used_and_a_broken_one_is_one_line(run, tmp_path: Pat
     assert err.startswith("Error: nginx.conf.j2:1: ")
 
 
-def test_an_unreadable_setting_that_restricts_closes_and_stops_nothing_else(run):
-    settings = {
-        "apiVersion": "v1",
-        "kind": "ConfigMap",
-        "metadata": {"name": "settings", "namespace": "demo"},
-        "data": {"whitelist-source-range": "10.0.0.0/33"},
-    }
-    code, out, _ = run(*PLAN, "--configmap", "demo/settings", objects=world(ingress("blog", "b.test"), settings))
-    assert code == 0
-    assert "return 503" in out
-    assert "data.whitelist-source-range" in out
-    settings["data"] = {"gzip-level": "much"}
-    code, out, _ = run(*PLAN, "--configmap", "demo/settings", objects=world(ingress("blog", "b.test"), settings))
-    assert code == 0
-    assert "data.gzip-level" in out
-
-
-@pytest.mark.parametrize(
-    ("annotations", "more", "expected"),
-    [
-        ({}, ("--strict",), 0),
-        ({}, ("--strict", "--detailed-exitcode"), 2),
-        ({"use_regex": "true"}, ("--strict",), 0),  # a note: it is served as written
-        ({"enable_cors": "perhaps"}, (), 0),
-        ({"enable_cors": "perhaps"}, ("--strict",), 3),
-        ({"enable_cors": "perhaps"}, ("--strict", "--detailed-exitcode"), 3),
-        ({"server_snippet": "deny all;"}, ("--strict", "-o", "json"), 3),
-        ({"no_such": "annotation"}, ("--strict",), 3),
-    ],
-)
-def test_with_strict_a_complete_plan_ends_with_3_if_not_all_is_served_as_written(run, annotations, more, expected):
-    code, out, err = run(*PLAN, *more, objects=world(ingress("blog", "b.test", **annotations)))
-    assert code == expected
-    assert "b.test" in out
-    assert ("not served as written, with --strict" in err) is (expected == 3)
-    if "json" in more:
-        assert json.loads(out)["ingress"]["reasons"]
-
-
 def test_only_secrets_that_ingresses_name_are_requested(run, tmp_path: Path):
     chain, key = pem("blog.example.com")
     objects = world(ingress("blog", "blog.example.com", "tls"))

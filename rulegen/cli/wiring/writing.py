@@ -48,7 +48,7 @@ def write(
         yes: Whether to skip the question.
         stdin_is_input: Whether objects were read from standard input.
         engine_before: Action on the ingress engine before the rules are written, such as stopping it.
-        engine_after: Action after the rules are written, such as starting it: addresses of Services then work.
+        engine_after: Action after that, such as starting it: addresses of Services then work.
         apart: Writes the rest if the kernel rejects some Services; None to fail as a whole.
         strict: Whether to write nothing if something is not served as written.
 
@@ -58,16 +58,13 @@ def write(
         ApplyError: A write failed; the message says what was written and what was not.
         LeftOutError: Some Services were rejected; all others were written.
     """
-    refused = strict and bool(report.deviations)
-    _show(plan, report, output=output, yes=yes or refused)
-    if refused and output == "json":
-        print_json({**show.json_document(plan, report), "applied": []})
-    refuse_deviations(report, strict=strict)
+    _show(plan, report, output=output, yes=yes)
+    if strict:
+        _refuse_deviations(plan, report, output=output)
     work = dataplane.steps(plan) if dataplane is not None else ()
     if not plan.is_empty:
         require_consent(yes=yes, stdin_is_input=stdin_is_input)
-    name = plan.site.engine if plan.site is not None else ""
-    done: list[str] = []
+    name, done = plan.site.engine if plan.site is not None else "", list[str]()
     titles = [step.title for step in work]
     left_out: dict[str, str] = {}
     with Progress() as progress:
@@ -88,6 +85,13 @@ def write(
         print_lines([*_summary(plan, titles, left_out), *done])
     if left_out:
         raise LeftOutError(left_out)
+
+
+def _refuse_deviations(plan: Plan, report: Report, *, output: str) -> None:
+    """Reject a plan that was shown if something is not served as written."""
+    if report.deviations and output == "json":
+        print_json({**show.json_document(plan, report), "applied": []})
+    refuse_deviations(report, strict=True)
 
 
 def _summary(plan: Plan, titles: Sequence[str], left_out: Mapping[str, str]) -> list[str]:

@@ -55,18 +55,6 @@ class ResolvedSettings(NamedTuple):
     reasons: list[Reason]
 
 
-_SNIPPET_GUARDS: Final = {
-    "http-snippet": SettingGuard.ALL,
-    "server-snippet": SettingGuard.ALL,
-    "location-snippet": SettingGuard.ALL,
-    "modsecurity-snippet": SettingGuard.ALL,
-    "global-auth-snippet": SettingGuard.WITHOUT_AUTH,
-}
-"""Whom the snippets of the ConfigMap guard."""
-_NEEDED_BY_SNIPPETS: Final = {"modsecurity-snippet": "enable-modsecurity", "global-auth-snippet": "global-auth-url"}
-"""Keys without which a snippet has no effect."""
-
-
 def read_settings(texts: Mapping[str, str], base: Settings) -> SettingsRead:
     """Return the settings that the keys of a ConfigMap make of `base`."""
     values: dict[str, Any] = {}  # each made by the reader of its field, whose type is checked where it is declared
@@ -104,14 +92,20 @@ def read_settings(texts: Mapping[str, str], base: Settings) -> SettingsRead:
 def _judge_snippets(
     settings: Settings, reports: list[tuple[Verdict, str]], faults: list[tuple[SettingGuard, str]]
 ) -> None:
-    """Add what is to be told of the snippets: one that may protect closes whom it guards."""
-    for key, guard in _SNIPPET_GUARDS.items():
-        judgement: Judgement = getattr(settings, _field(key))
-        needed = _NEEDED_BY_SNIPPETS.get(key)
-        if judgement.protects and (needed is None or getattr(settings, _field(needed))):
+    """Add what is to be told of the snippets: one that may protect, and has an effect, closes whom it guards."""
+    everyone, asking = SettingGuard.ALL, SettingGuard.WITHOUT_AUTH
+    snippets: tuple[tuple[str, Judgement, SettingGuard, bool], ...] = (
+        ("http-snippet", settings.http_snippet, everyone, True),
+        ("server-snippet", settings.server_snippet, everyone, True),
+        ("location-snippet", settings.location_snippet, everyone, True),
+        ("modsecurity-snippet", settings.modsecurity_snippet, everyone, settings.enable_modsecurity),
+        ("global-auth-snippet", settings.global_auth_snippet, asking, bool(settings.global_auth_url)),
+    )
+    for key, judgement, guard, has_effect in snippets:
+        if judgement.protects and has_effect:
             faults.append((guard, f"data.{key}: {judgement.message}"))
         elif judgement.message:
-            reports.append((Verdict.IGNORED, f"data.{key}: {judgement.message}"))
+            reports.append((Verdict.UNSUPPORTED, f"data.{key}: {judgement.message}"))
 
 
 def _field(key: str) -> str:

@@ -39,7 +39,7 @@ class SnippetPlace(enum.Enum):
     ELSEWHERE = "part that serves no HTTP requests"
 
 
-class Finding(NamedTuple):
+class SnippetFinding(NamedTuple):
     """A directive, and what there is to say of it."""
 
     directive: SnippetDirective
@@ -89,31 +89,33 @@ def judged(text: str, place: SnippetPlace) -> Judgement:
 
 def _protecting(
     directives: Iterable[SnippetDirective], place: SnippetPlace, inside: tuple[str, ...] = ()
-) -> Iterator[Finding]:
+) -> Iterator[SnippetFinding]:
     """Yield the directives that may keep requests out, with the block that each stands in."""
     for directive in directives:
         name = directive.name
         if place is SnippetPlace.AUTH:
             if name not in OF_AUTH_SUBREQUESTS or directive.block is not None:
                 instead = "auth-proxy-set-headers" if name == "proxy_set_header" else ""
-                yield Finding(directive, inside, KnownDirective("changes what the auth server is asked", instead))
+                yield SnippetFinding(
+                    directive, inside, KnownDirective("changes what the auth server is asked", instead)
+                )
         elif name in {"location", "if"} and directive.block is not None and place is not SnippetPlace.HTTP:
             if _answers_preflights(directive) or _answers_robots(directive):
                 continue
             within = list(_protecting(directive.block, place, (name, *directive.words)))
             yield from within
             if name == "location" and not within:  # it has no handler: nginx serves files there, or 404
-                yield Finding(directive, inside, KnownDirective("answers instead of the backend"))
+                yield SnippetFinding(directive, inside, KnownDirective("answers instead of the backend"))
         elif place is SnippetPlace.HTTP and name in DEFINITIONS:
             continue
         elif name in PROTECTING:
-            yield Finding(directive, inside, PROTECTING[name])
+            yield SnippetFinding(directive, inside, PROTECTING[name])
         elif says_who(name, directive.words):
-            yield Finding(
+            yield SnippetFinding(
                 directive, inside, KnownDirective("tells the backend who a client is", "auth-response-headers")
             )
         elif name not in HARMLESS or (directive.block is not None and name != "types"):
-            yield Finding(directive, inside, KnownDirective("may have any effect"))
+            yield SnippetFinding(directive, inside, KnownDirective("may have any effect"))
 
 
 def _answers_preflights(directive: SnippetDirective) -> bool:

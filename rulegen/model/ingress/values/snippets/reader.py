@@ -41,10 +41,10 @@ def read_snippet(text: str) -> tuple[SnippetDirective, ...]:
     """
     if len(text) > MAX_SNIPPET:
         raise ValueError(f"longer than {MAX_SNIPPET >> 10} KiB")
-    return _Reader(text).directives(0)
+    return _SnippetReader(text).directives(0)
 
 
-class _Reader:
+class _SnippetReader:
     """A position in a text."""
 
     def __init__(self, text: str) -> None:

@@ -1,0 +1,66 @@
+"""`rulegen plan --ingress` with settings that cannot be used, and with --strict: exit codes, and what is shown."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import yaml
+
+from rulegen.cli.main import main
+from tests.cli.test_ingress import HOST, PLAN, ingress, world
+
+
+@pytest.fixture
+def run(tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.chdir(tmp_path)
+    Path("host").write_text(HOST)
+
+    def call(*arguments: str, objects: list[dict]) -> tuple[int, str, str]:
+        Path("objects.yaml").write_text(yaml.safe_dump_all(objects))
+        with pytest.raises(SystemExit) as stop:
+            main([*arguments, "-f", "objects.yaml"])
+        printed = capsys.readouterr()
+        return stop.value.code or 0, printed.out, printed.err
+
+    return call
+
+
+def test_an_unreadable_setting_that_restricts_closes_and_stops_nothing_else(run):
+    settings = {
+        "apiVersion": "v1",
+        "kind": "ConfigMap",
+        "metadata": {"name": "settings", "namespace": "demo"},
+        "data": {"whitelist-source-range": "10.0.0.0/33"},
+    }
+    code, out, _ = run(*PLAN, "--configmap", "demo/settings", objects=world(ingress("blog", "b.test"), settings))
+    assert code == 0
+    assert "return 503" in out
+    assert "data.whitelist-source-range" in out
+    settings["data"] = {"gzip-level": "much"}
+    code, out, _ = run(*PLAN, "--configmap", "demo/settings", objects=world(ingress("blog", "b.test"), settings))
+    assert code == 0
+    assert "data.gzip-level" in out
+
+
+@pytest.mark.parametrize(
+    ("annotations", "more", "expected"),
+    [
+        ({}, ("--strict",), 0),
+        ({}, ("--strict", "--detailed-exitcode"), 2),
+        ({"use_regex": "true"}, ("--strict",), 0),  # a note: it is served as written
+        ({"enable_cors": "perhaps"}, (), 0),
+        ({"enable_cors": "perhaps"}, ("--strict",), 3),
+        ({"enable_cors": "perhaps"}, ("--strict", "--detailed-exitcode"), 3),
+        ({"server_snippet": "deny all;"}, ("--strict", "-o", "json"), 3),
+        ({"no_such": "annotation"}, ("--strict",), 3),
+    ],
+)
+def test_with_strict_a_complete_plan_ends_with_3_if_not_all_is_served_as_written(run, annotations, more, expected):
+    code, out, err = run(*PLAN, *more, objects=world(ingress("blog", "b.test", **annotations)))
+    assert code == expected
+    assert "b.test" in out
+    assert ("not served as written, with --strict" in err) is (expected == 3)
+    if "json" in more:
+        assert json.loads(out)["ingress"]["reasons"]
