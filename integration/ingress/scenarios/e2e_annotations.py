@@ -222,7 +222,6 @@ _DEFAULTS = [
             body=b"x",
             want={"backend": "errors", "backend_sees": {"method": "POST"}},
         ),
-        not_yet="the request for the error page is a GET",
     ),
     _scenario(
         "e2e-default-backend",
@@ -244,7 +243,6 @@ _DEFAULTS = [
                 },
             },
         ),
-        not_yet="who stands in is not told for whom",
     ),
     plain(
         "e2e-default-backend-with-hosts",

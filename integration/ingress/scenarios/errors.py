@@ -99,6 +99,7 @@ _DEFAULTS = [
                         "X-Code": "503",
                         "X-Format": "text/plain",
                         "X-Namespace": "default",
+                        "X-Original-URI": "/x?y",
                         "X-Ingress-Name": "stand-in.test",
                         "X-Service-Name": "empty",
                         "X-Service-Port": "80",

@@ -28,6 +28,7 @@ def error_headers(code: int, ingress: ObjectName | None, service: str, port: str
     return [
         ("X-Code", str(code)),
         ("X-Format", variable("http_accept")),
+        ("X-Original-URI", variable("request_uri")),
         ("X-Namespace", ingress.namespace if ingress else ""),
         ("X-Ingress-Name", ingress.name if ingress else ""),
         ("X-Service-Name", service),
@@ -43,7 +44,6 @@ def error_name(errors: ErrorPages, ingress: ObjectName | None, code: int) -> str
 def error_location(errors: ErrorPages, ingress: ObjectName | None, code: int, defaults: HttpDefaults) -> Directive:
     """Return that location: it asks the default backend, and tells it what went wrong."""
     headers = error_headers(code, ingress, errors.service, errors.port)
-    headers.append(("X-Original-URI", variable("request_uri")))
     block: list[Node] = [Directive("internal")]
     address: Word
     if isinstance(errors.target, ToName):
