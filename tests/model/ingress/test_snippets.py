@@ -217,7 +217,9 @@ def test_where_else_a_snippet_protects(annotations, is_closed):
 def test_a_snippet_of_the_settings_that_protects_closes_all_ingresses(settings_, is_closed):
     site = compiled(*WEB, settings_map(**settings_), ingress("site", rule("site.test")))
     assert closed(site) is is_closed
-    snippets = [reason for reason in site.model.reasons if "-snippet" in reason.message]
+    keys = {reason.message.partition(":")[0] for reason in site.model.reasons if reason.about is None}
+    assert keys >= {f"data.{key.replace('_', '-')}" for key in settings_ if key != "global_auth_url"}
+    snippets = [reason for reason in site.model.reasons if "-snippet" in reason.message.partition(":")[0]]
     assert len(snippets) == 1
     assert (snippets[0].verdict is Verdict.CLOSED) is is_closed
 

@@ -101,6 +101,9 @@ def _judge_snippets(
         ("modsecurity-snippet", settings.modsecurity_snippet, everyone, settings.enable_modsecurity),
         ("global-auth-snippet", settings.global_auth_snippet, asking, bool(settings.global_auth_url)),
     )
+    if settings.enable_modsecurity:
+        message = "ModSecurity is not available, so it protects nothing here"
+        reports.append((Verdict.UNSUPPORTED, f"data.enable-modsecurity: {message}"))
     for key, judgement, guard, has_effect in snippets:
         if judgement.protects and has_effect:
             faults.append((guard, f"data.{key}: {judgement.message}"))

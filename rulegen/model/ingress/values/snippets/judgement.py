@@ -65,6 +65,10 @@ class Judgement:
     message: str = ""
     protects: bool = False
 
+    def __bool__(self) -> bool:
+        """Whether there is anything to tell."""
+        return bool(self.message)
+
 
 @lru_cache(512)
 def judged(text: str, place: SnippetPlace) -> Judgement:
