@@ -34,7 +34,7 @@ from tests.strategies import NODE, slices, worlds
 from tests.test_ipvs_laws import FACTS
 
 quick = settings(
-    max_examples=examples(60),
+    max_examples=examples(30),
     deadline=None,
     phases=(Phase.explicit, Phase.generate),
     suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large],
