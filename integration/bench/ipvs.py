@@ -98,7 +98,7 @@ def cluster_of(services: int) -> Cluster:
     cluster = Cluster()
     for kind in (k.Node, k.Service, k.EndpointSlice):
         reported = (decoded(document, kind) for document in objects(services) if document["kind"] == kind.__name__)
-        cluster.take(Listed(kind, tuple(reported)))
+        cluster.apply_event(Listed(kind, tuple(reported)))
     return cluster
 
 
@@ -131,7 +131,7 @@ def changes(cluster: Cluster, rules: ServiceRules, calls: Calls) -> dict[str, fl
         event = Changed(k.EndpointSlice, decoded(reported, k.EndpointSlice), name)
         calls.taken()
         start = time.perf_counter()
-        update = rules.update(cluster.take(event).services)
+        update = rules.update(cluster.apply_event(event).services)
         perform(steps(update.plan, WriteContext(run=calls.run, variant=VARIANT, wait_s=60)))
         rules.commit(update)
         times.append(time.perf_counter() - start)

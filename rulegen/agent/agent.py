@@ -99,7 +99,7 @@ class Agent:
     options: Options
     facts: HostFacts
     variant: Variant | None
-    forgetting: StaleUdpPolicy
+    stale_udp: StaleUdpPolicy
     counts: bool | None
     kubeconfig: str | None
     context: str | None
@@ -247,7 +247,7 @@ class Agent:
             writers,
             self.facts,
             self.variant,
-            self.forgetting,
+            self.stale_udp,
             self.options,
             tables=self.tables,
             drivers=self.drivers,

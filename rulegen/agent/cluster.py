@@ -32,10 +32,10 @@ class SharedCluster:
         self.objects = Cluster()
         self._lock = threading.Lock()
 
-    def take(self, event: Event) -> Touched:
+    def apply_event(self, event: Event) -> Touched:
         """Apply an event; return what it affects."""
         with self._lock:
-            return self.objects.take(event)
+            return self.objects.apply_event(event)
 
     def services(self) -> Mapping[ObjectName, ServiceInput]:
         """Return all Services with their endpoints."""

@@ -69,7 +69,7 @@ class Place:
             for name, document in self.api.kept(noun).items():
                 decoded = decode_object(_json(document), kind)
                 assert isinstance(decoded, Decoded), decoded
-                cluster.take(Changed(kind, decoded, ObjectName(*name)))
+                cluster.apply_event(Changed(kind, decoded, ObjectName(*name)))
         return cluster
 
     def ingresses(self) -> dict[ObjectName, Ingress]:

@@ -48,7 +48,7 @@ class Stage:
     def change(self, *objects: KubeObject) -> None:
         for known in objects:
             name = scoped(type(known), known.metadata.namespace, known.metadata.name)
-            self.loop.on_change(self.cluster.take(Changed(type(known), Decoded(known, "test"), name)))
+            self.loop.on_change(self.cluster.apply_event(Changed(type(known), Decoded(known, "test"), name)))
 
     def turn(self) -> None:
         """Do what the thread does when it is woken."""

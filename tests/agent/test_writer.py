@@ -274,7 +274,7 @@ def test_a_program_beside_node_ports_keeps_its_udp_flows(monkeypatch, networks, 
     monkeypatch.setattr(conntrack, "delete", lambda flows: [left.remove(flow) for flow in flows])
     port = k.ServicePort(name="game", port=80, node_port=30500, protocol="UDP")
     cluster = Cluster()
-    cluster.take(changed(service("game", type="NodePort", ports=(port,))))
+    cluster.apply_event(changed(service("game", type="NodePort", ports=(port,))))
     options = Options(node_name="node1", node_port_networks=tuple(map(parse_network, networks)))
     rules = ServiceRules(cluster, options, facts, counts=False)
     writer = KernelDataplane(Tools(), VariantChoice(Variant.LEGACY, "for a test"), facts)

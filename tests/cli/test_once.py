@@ -140,7 +140,7 @@ def test_an_outage_is_one_warning_and_one_line_at_its_end(folder):
             options=Options(node_name="node1", healthz_address="", metrics_address=""),
             facts=HostFacts(),
             variant=None,
-            forgetting=StaleUdpPolicy.ALL,
+            stale_udp=StaleUdpPolicy.ALL,
             counts=False,
             kubeconfig=kubeconfig,
             context=None,

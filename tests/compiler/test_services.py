@@ -164,7 +164,7 @@ class Node:
 
     def take(self, events: list[Event]) -> None:
         for event in events:
-            self.dirty.add(self.cluster.take(event))
+            self.dirty.add(self.cluster.apply_event(event))
 
     def sync(self, *, is_lost: bool = False) -> Update | None:
         names, is_new, self.dirty = self.dirty.services, self.dirty.nodes or self.rules is None, Touched()

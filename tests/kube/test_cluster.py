@@ -42,7 +42,9 @@ singles = st.tuples(kinds, st.sampled_from(NAMES), st.one_of(st.none(), st.integ
 
 def tell(cluster: Cluster, kind: type[KubeObject], name: str, state: int | None) -> Touched:
     full_name = scoped(kind, "demo", name)
-    return cluster.take(Gone(kind, full_name) if state is None else Changed(kind, built(kind, name, state), full_name))
+    return cluster.apply_event(
+        Gone(kind, full_name) if state is None else Changed(kind, built(kind, name, state), full_name)
+    )
 
 
 def known(cluster: Cluster) -> object:
@@ -67,7 +69,7 @@ def test_a_list_gives_the_same_state_as_single_events(before, kind, state):
     for change in before:
         tell(listed, *change)
         tell(single, *change)
-    touched = listed.take(Listed(kind, tuple(built(kind, name, at) for name, at in state.items())))
+    touched = listed.apply_event(Listed(kind, tuple(built(kind, name, at) for name, at in state.items())))
     wanted = Touched()
     for name in NAMES:
         wanted.add(tell(single, kind, name, state.get(name)))
@@ -104,7 +106,7 @@ def test_a_repeated_event_touches_nothing(events):
         assert not tell(cluster, kind, name, state)
     for kind in KINDS:
         objects = tuple(built(kind, name, at) for (of, name), at in last.items() if of is kind and at is not None)
-        assert not cluster.take(Listed(kind, objects))
+        assert not cluster.apply_event(Listed(kind, objects))
     assert known(cluster) == before
 
 
@@ -114,7 +116,7 @@ def test_an_object_that_becomes_invalid_is_removed_and_rejected(event):
     tell(cluster, k.Service, "a", 1)
     bad = built(k.Service, "a", 0)
     name = ObjectName("demo", "a")
-    touched = cluster.take(Changed(k.Service, bad, name) if event == "changed" else Listed(k.Service, (bad,)))
+    touched = cluster.apply_event(Changed(k.Service, bad, name) if event == "changed" else Listed(k.Service, (bad,)))
     assert touched.services == {name}
     assert cluster.service(name) is None
     assert cluster.rejected == [bad]
@@ -126,12 +128,12 @@ def test_annotations_of_a_node_touch_nothing():
     cluster, name = Cluster(), ObjectName("", "a")
     for noted, touches in (("1", True), ("2", False)):
         node = k.Node(metadata=k.ObjectMeta(name="a", annotations={"cni.example/seen": noted}))
-        assert bool(cluster.take(Changed(k.Node, Decoded(node, "test"), name))) == touches
+        assert bool(cluster.apply_event(Changed(k.Node, Decoded(node, "test"), name))) == touches
     kept = cluster.node("a")
     assert kept is not None
     assert kept.metadata.annotations == {"cni.example/seen": "2"}
     other = k.Node(metadata=k.ObjectMeta(name="a", labels={"topology.kubernetes.io/zone": "b"}))
-    assert cluster.take(Changed(k.Node, Decoded(other, "test"), name)).nodes
+    assert cluster.apply_event(Changed(k.Node, Decoded(other, "test"), name)).nodes
 
 
 @pytest.mark.parametrize("kind", [k.Secret, k.ConfigMap])
@@ -141,11 +143,11 @@ def test_objects_watched_by_name_are_known_to_exist_or_not(kind):
     present = Decoded(kind(metadata=k.ObjectMeta(name="a", namespace="demo")), "test")
     assert not cluster.is_reported(kind, name)
     for event, is_gone in ((Gone(kind, name), True), (Changed(kind, present, name), False), (Gone(kind, name), True)):
-        assert cluster.take(event).site  # an object that does not exist is reported too
+        assert cluster.apply_event(event).site  # an object that does not exist is reported too
         assert cluster.is_reported(kind, name)
         assert cluster.gone == ({key} if is_gone else set())
-        assert not cluster.take(event).site
-    assert not cluster.take(Unfollowed(kind, name))
+        assert not cluster.apply_event(event).site
+    assert not cluster.apply_event(Unfollowed(kind, name))
     assert not cluster.is_reported(kind, name)
     assert not cluster.gone
 
@@ -155,7 +157,7 @@ def test_warnings_about_ignored_entries_last_as_long_as_these():
     service = k.Service(metadata=k.ObjectMeta(name="a", namespace="demo"))
     first, second = "Service demo/a: spec.externalIPs[0]: ignored", "Service demo/a: spec.externalIPs[1]: ignored"
     for warnings in ((first,), (first, second), (), (second,)):
-        cluster.take(Changed(k.Service, Decoded(service, "test", warnings), name))
+        cluster.apply_event(Changed(k.Service, Decoded(service, "test", warnings), name))
         assert cluster.warnings == list(warnings)
-    cluster.take(Gone(k.Service, name))
+    cluster.apply_event(Gone(k.Service, name))
     assert cluster.warnings == []

@@ -109,20 +109,20 @@ def test_flows_to_a_cluster_ip_that_no_service_has():
 
 
 @pytest.mark.parametrize(
-    ("forgetting", "of_gone_endpoint", "of_no_endpoints", "of_gone_service"),
+    ("stale_udp", "of_gone_endpoint", "of_no_endpoints", "of_gone_service"),
     [
         (StaleUdpPolicy.ALL, True, True, True),
         (StaleUdpPolicy.KUBE_PROXY, True, False, False),
         (StaleUdpPolicy.NONE, False, False, False),
     ],
 )
-def test_the_policy_selects_which_flows_are_deleted(forgetting, of_gone_endpoint, of_no_endpoints, of_gone_service):
+def test_the_policy_selects_which_flows_are_deleted(stale_udp, of_gone_endpoint, of_no_endpoints, of_gone_service):
     seen = flow("10.96.0.10", 53, "10.244.2.9")
     for endpoints, expected in (([SERVED], of_gone_endpoint), ([], of_no_endpoints)):
         services = model(*endpoints).services.values()
-        assert bool(list(stale_flows([seen], services, node_addresses=[], forgetting=forgetting))) is expected
+        assert bool(list(stale_flows([seen], services, node_addresses=[], stale_udp=stale_udp))) is expected
     gone = {FlowFrontend(parse_address("10.96.0.10"), 53)}
-    assert bool(list(stale_flows([seen], (), node_addresses=[], gone=gone, forgetting=forgetting))) is of_gone_service
+    assert bool(list(stale_flows([seen], (), node_addresses=[], gone=gone, stale_udp=stale_udp))) is of_gone_service
 
 
 OWN = (("192.168.50.10", 24), ("10.77.0.10", 24), ("fe80::10", 64), ("fd00:50::10", 64), ("127.0.0.1", 8), ("::1", 128))

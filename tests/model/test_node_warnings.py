@@ -84,7 +84,7 @@ def cluster_of(*objects):
     cluster = Cluster()
     for each in objects:
         name = ObjectName(each.metadata.namespace, each.metadata.name)
-        cluster.take(Changed(type(each), Decoded(each, ""), name))
+        cluster.apply_event(Changed(type(each), Decoded(each, ""), name))
     return cluster
 
 

@@ -226,7 +226,7 @@ class ServiceSync:
 
     def apply_event(self, event: Event) -> None:
         """Apply one event to the known cluster; the next sync writes what it affects."""
-        touched = self.desired.cluster.take(event)
+        touched = self.desired.cluster.apply_event(event)
         if touched.services or touched.nodes:
             self.state.changed()
             count_change(self.state, event, touched)

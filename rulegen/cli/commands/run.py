@@ -233,7 +233,7 @@ class _Runs:
             options=inputs.options,
             facts=inputs.facts,
             variant=settings.forced_variant,
-            forgetting=StaleUdpPolicy(settings.stale_udp),
+            stale_udp=StaleUdpPolicy(settings.stale_udp),
             counts={"on": True, "off": False}.get(settings.nfacct),
             kubeconfig=settings.kubeconfig,
             context=settings.context,

@@ -340,7 +340,7 @@ _NODE = (
     ),
     click.option(
         "--stale-udp",
-        type=click.Choice([forgetting.value for forgetting in StaleUdpPolicy]),
+        type=click.Choice([policy.value for policy in StaleUdpPolicy]),
         default="all",
         show_default=True,
         help="Which stale UDP connections are deleted from conntrack. kube-proxy: all but those of Services without"

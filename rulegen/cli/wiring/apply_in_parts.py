@@ -116,8 +116,8 @@ class ApartWriter:
         def look() -> Plan:
             inputs = self.inputs
             _, observed = observe_live(inputs)
-            forgetting = StaleUdpPolicy(inputs.chosen.stale_udp)
-            return plan_node(compiled, observed, inputs.facts, inputs.world.service_cidrs, forgetting)
+            stale_udp = StaleUdpPolicy(inputs.chosen.stale_udp)
+            return plan_node(compiled, observed, inputs.facts, inputs.world.service_cidrs, stale_udp)
 
         return look
 

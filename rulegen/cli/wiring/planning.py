@@ -101,8 +101,8 @@ def plan_live(inputs: Inputs) -> LivePlan:
     choice = dataplane.choice
     inputs.warn(beside_warning(observed.beside, choice.variant))
     compiled = inputs.compiled(observed, is_live=True)
-    forgetting = StaleUdpPolicy(inputs.chosen.stale_udp)
-    plan = plan_node(compiled, observed, inputs.facts, inputs.world.service_cidrs, forgetting)
+    stale_udp = StaleUdpPolicy(inputs.chosen.stale_udp)
+    plan = plan_node(compiled, observed, inputs.facts, inputs.world.service_cidrs, stale_udp)
     seen = f"iptables-{choice.variant} of this host ({choice.reason})"
     warnings = (*unreadable(observed.rulesets()), *lost_masquerade(compiled, plan), *plan.notes)
     return LivePlan(plan, inputs.report(seen, *warnings), dataplane, compiled, observed)

@@ -41,7 +41,7 @@ def plan_node(
     observed: Observed,
     facts: HostFacts,
     service_cidrs: Iterable[str] = (),
-    forgetting: StaleUdpPolicy = StaleUdpPolicy.ALL,
+    stale_udp: StaleUdpPolicy = StaleUdpPolicy.ALL,
 ) -> Plan:
     """Return all changes that the node needs for a model.
 
@@ -50,7 +50,7 @@ def plan_node(
         observed: The observed state.
         facts: Facts of the host: its addresses identify flows to node ports, its parameters are compared.
         service_cidrs: Ranges of ClusterIPs, if known.
-        forgetting: Which stale UDP flows are deleted from conntrack.
+        stale_udp: Which stale UDP flows are deleted from conntrack.
     """
     model, backend = compiled.model, compiled.backend
     planner = _Planner(
@@ -87,7 +87,7 @@ def plan_node(
             ),
             gone=set(_frontends_removed(parts, compiled.tables)),
             service_networks=[parse_network(cidr) for cidr in service_cidrs],
-            forgetting=forgetting,
+            stale_udp=stale_udp,
         ),
     )
 

@@ -58,7 +58,7 @@ class KernelDataplane:
         run: Runs the tools.
         choice: The iptables variant, and the reason.
         facts: Facts of the host.
-        forgetting: Which stale UDP flows are deleted from conntrack.
+        stale_udp: Which stale UDP flows are deleted from conntrack.
         refused: Kernel parameters that cannot be written here, each with the reason.
         commits: Number of our commits of rules.
         languages: The languages that the mode uses.
@@ -75,7 +75,7 @@ class KernelDataplane:
     run: Runner
     choice: VariantChoice
     facts: HostFacts
-    forgetting: StaleUdpPolicy = StaleUdpPolicy.ALL
+    stale_udp: StaleUdpPolicy = StaleUdpPolicy.ALL
     refused: dict[str, str] = field(default_factory=dict)
     commits: int = 0
     languages: tuple[str, ...] = ()
@@ -94,7 +94,7 @@ class KernelDataplane:
         run: Runner,
         facts: HostFacts,
         forced: variant.Variant | None,
-        forgetting: StaleUdpPolicy,
+        stale_udp: StaleUdpPolicy,
         options: Options,
         *,
         tables: Tables = TABLES,
@@ -115,7 +115,7 @@ class KernelDataplane:
             run,
             choice,
             facts if missing is None else replace(facts, ipv6=False),
-            forgetting,
+            stale_udp,
             languages=tables.backend(options.mode).languages,
             tables=tables,
             drivers=drivers,
@@ -156,7 +156,7 @@ class KernelDataplane:
         known = {*self.facts.sysctls, *(wanted.keys() & {BE_LIBERAL})}  # the parameter appears with conntrack's module
         names = known - (self.refused.keys() & wanted.keys())
         facts = replace(self.facts, sysctls=sysctl.read_all(sorted(names)))
-        return plan_node(compiled, observed, facts, (), self.forgetting)
+        return plan_node(compiled, observed, facts, (), self.stale_udp)
 
     def read_context(self, families: tuple[Family, ...]) -> ReadContext:
         """Return what is read, and with which tools."""
@@ -334,9 +334,7 @@ class KernelDataplane:
         now = [service for service in after if service is not None]
         gone = _frontends(old for old in before if old is not None) - _frontends(now)
         own = [address for family in self.facts.families for address in self.facts.addresses(family)]
-        stale = list(
-            stale_flows(flows, now, node_addresses=answering(nodes, own), gone=gone, forgetting=self.forgetting)
-        )
+        stale = list(stale_flows(flows, now, node_addresses=answering(nodes, own), gone=gone, stale_udp=self.stale_udp))
         deleted = conntrack.delete([entry.flow for entry in stale]) if stale else 0
         self.on_forgotten(time.monotonic() - began, deleted)
         return int(bool(stale)), error
@@ -347,7 +345,7 @@ class KernelDataplane:
         Raises:
             HostError: They cannot be listed or deleted.
         """
-        if self.forgetting is StaleUdpPolicy.NONE:
+        if self.stale_udp is StaleUdpPolicy.NONE:
             return 0
         calls, error = self._delete_stale_flows((), [service for service in services if _has_udp(service)], nodes)
         if error is not None:

@@ -70,7 +70,7 @@ def build_world(
     """
     gathered = _Gathered()
     for entry in inputs:
-        gathered.take(entry)
+        gathered.add(entry)
     return gathered.world(service_cidrs, node_port_range, tuple(sources))
 
 
@@ -92,7 +92,7 @@ def read_world(
         for source in sources:
             names.append(source.name)
             for document in read_documents(source):
-                gathered.take(document if isinstance(document, Rejected) else decode(document))
+                gathered.add(document if isinstance(document, Rejected) else decode(document))
                 if len(gathered.objects) > MAX_OBJECTS:
                     raise InputError(source.name, f"together with the files before it, more than {MAX_OBJECTS} objects")
         if not gathered.is_usable:
@@ -123,7 +123,7 @@ class _Gathered:
     workloads: Workloads = field(default_factory=Workloads)
     warnings: Warnings = field(default_factory=Warnings)
 
-    def take(self, entry: Decoded | Rejected | Unknown | KubeObject) -> None:
+    def add(self, entry: Decoded | Rejected | Unknown | KubeObject) -> None:
         """Add one input. Equal objects count once; a different object with the same name is rejected."""
         match entry:
             case Decoded():
@@ -136,7 +136,7 @@ class _Gathered:
                 if entry.workload is not None:
                     self.workloads.add(entry.workload)
             case _:
-                self.take(check(entry, ""))
+                self.add(check(entry, ""))
 
     def _keep(self, entry: Decoded) -> None:
         metadata = entry.object.metadata

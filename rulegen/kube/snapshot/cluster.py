@@ -102,7 +102,7 @@ class Cluster:
         self._warned: dict[tuple[type[KubeObject], ObjectName], tuple[str, ...]] = {}
         self._view: _IngressView | None = None
 
-    def take(self, event: Event) -> Touched:
+    def apply_event(self, event: Event) -> Touched:
         """Apply an event; return what it affects: nothing if it changes only fields without effect."""
         touched = Touched()
         match event:

@@ -76,7 +76,7 @@ def stale_flows(
     node_addresses: Collection[Address],
     gone: Collection[FlowFrontend] = (),
     service_networks: Collection[Network] = (),
-    forgetting: StaleUdpPolicy = StaleUdpPolicy.ALL,
+    stale_udp: StaleUdpPolicy = StaleUdpPolicy.ALL,
 ) -> Iterator[Stale]:
     """Yield the UDP flows that must be deleted, in the order of `flows`.
 
@@ -92,11 +92,11 @@ def stale_flows(
         gone: Frontends that this node served until now, and that no Service has any more.
         service_networks: Prefixes of ClusterIPs, if known. A flow to an address in these that was translated, and that
             no Service has, is a flow of a Service deleted earlier.
-        forgetting: Which stale flows to delete.
+        stale_udp: Which stale flows to delete.
     """
-    if forgetting is StaleUdpPolicy.NONE:
+    if stale_udp is StaleUdpPolicy.NONE:
         return
-    forgets_all = forgetting is StaleUdpPolicy.ALL
+    deletes_all = stale_udp is StaleUdpPolicy.ALL
     # The frontend of a node port has no address and is equal in both families, so the family is part of the key.
     frontends = {(port.family, frontend): port for port in _udp_ports(services) for frontend in frontends_of(port)}
     removed = set(gone)
@@ -110,9 +110,9 @@ def stale_flows(
         port = frontends.get((flow.family, sent_to))
         reply = join_host_port(flow.reply_src, flow.reply_sport)
         if port is not None:
-            if reply not in port.serving and (port.serving or forgets_all):
+            if reply not in port.serving and (port.serving or deletes_all):
                 yield Stale(flow, str(port.service), f"{reply} does not serve {port.label}")
-        elif not forgets_all:
+        elif not deletes_all:
             continue
         elif sent_to in removed:
             yield Stale(flow, "", "its Service was deleted")

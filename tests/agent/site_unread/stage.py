@@ -134,7 +134,9 @@ class Server:
         present = self.there.get(key)
         name = scoped(kind, *key.name)
         return bool(
-            self.cluster.take(Gone(kind, name) if present is None else Changed(kind, check(present, ""), name)).site
+            self.cluster.apply_event(
+                Gone(kind, name) if present is None else Changed(kind, check(present, ""), name)
+            ).site
         )
 
     def put(self, *objects: KubeObject) -> None:
@@ -176,7 +178,7 @@ class Stage:
             cluster=self.server.cluster,
             known=self.known,
             tell=self.events.append,
-            forget=self.server.cluster.take,
+            forget=self.server.cluster.apply_event,
             about=lambda: NODE,
             is_alone=True,
         )

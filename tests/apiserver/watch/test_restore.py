@@ -94,8 +94,8 @@ class TestRestore:
         assert soon(lambda: watcher.counts().lists["Service"] == 3)
         cluster = Cluster()
         first, *later = seen.of("Service")
-        assert cluster.take(first)
-        assert not any(cluster.take(event) for event in later)
+        assert cluster.apply_event(first)
+        assert not any(cluster.apply_event(event) for event in later)
         assert not watcher.counts().errors
 
     def test_after_a_restart_the_revision_is_asked_for_once_for_all(self, api, watch, seen, notices):

@@ -185,7 +185,9 @@ class Stage:
         kind, name = type(known), scoped(type(known), known.metadata.namespace, known.metadata.name)
         if how == "status" and isinstance(known, k.Ingress):
             known = k.Ingress(known.metadata, known.spec, STATUS)
-        return self.cluster.take(Gone(kind, name) if how == "delete" else Changed(kind, Decoded(known, "test"), name))
+        return self.cluster.apply_event(
+            Gone(kind, name) if how == "delete" else Changed(kind, Decoded(known, "test"), name)
+        )
 
     def step(self, step: Any) -> Touched:
         """Do one thing; return what of the cluster it touches, and all for what is no change of it."""
