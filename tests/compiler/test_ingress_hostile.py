@@ -341,7 +341,7 @@ def is_setting(key: str, value: str) -> bool:
 
 TEXTS = [key for key, known in declared.SETTINGS.items() if known.read is str.strip]
 """Keys that are read where they are used."""
-REFERENCES = [key for key, known in declared.SETTINGS.items() if known.refers_to_headers]
+REFERENCES = [key for key, known in declared.SETTINGS.items() if known.read_header is not None]
 CLOSING = {key for key, known in declared.SETTINGS.items() if known.guards is not SettingGuard.NOTHING}
 TYPED = {*declared.SETTINGS}.difference(TEXTS, REFERENCES)
 WRITABLE = [text for text in NASTY if "\ud800" not in text]

@@ -68,6 +68,7 @@ TAKEN = [
     ("cors-allow-headers", "X-One X_Two", "X-One, X_Two"),
     ("cors-expose-headers", "*", "*"),
     ("session-cookie-max-age", "-1", -1),
+    ("session-cookie-samesite", "lax", "Lax"),
     ("session-cookie-expires", "-1", -1),
     ("session-cookie-expires", "2m", 120),
     ("session-cookie-name", "a-b.c", "a-b.c"),
