@@ -74,6 +74,14 @@ def test_the_limit_of_one_goes_over_that_of_all(own, written):
     assert "limit_rate 5k;" in result.configuration.files["nginx.conf"]
 
 
+@pytest.mark.parametrize("name", ["limit-rps", "limit-rpm", "limit-connections"])
+@pytest.mark.parametrize("text", ["0", "-5"])
+def test_a_limit_of_none_is_none_and_noted(name, text):
+    result = compiled(*GROUND, ingress("site", rule("site.test"), annotations={name: text}))
+    assert "limit_" not in text_of(result)
+    assert verdicts(result) == {Verdict.NOTE}
+
+
 def test_one_bad_address_to_listen_on_does_not_open_all_others():
     result = compiled(*GROUND, settings_map(bind_address="127.0.0.2, 10.0.0.300"), site())
     assert re.findall(r"listen ([^ ;]+)", text_of(result)) == ["127.0.0.2:8080", "127.0.0.2:8443"]

@@ -175,6 +175,9 @@ def _limits(annotations: Annotations, settings: Settings) -> Limits:
     values = annotations.values
     if _LIMITS.isdisjoint(values):
         return _UNLIMITED
+    for annotation in (access.LIMIT_RPS, access.LIMIT_RPM, access.LIMIT_CONNECTIONS):
+        if annotation in values and not values[annotation]:
+            annotations.report(Verdict.NOTE, annotation, "it means no limit")
     rate = values[access.LIMIT_RATE]
     if rate and values.value_or(backend.PROXY_BUFFERING, settings.proxy_buffering) == "off":
         message = "it has no effect without proxy-buffering: set that to on"
