@@ -267,3 +267,19 @@ def test_errors_of_all_without_a_backend_are_reported_once():
     assert [reason for reason in result.model.reasons if reason.about is not None] == []
     (reason,) = [reason for reason in result.model.reasons if "custom-http-errors" in reason.message]
     assert "--default-backend-service" in reason.message
+
+
+@pytest.mark.parametrize(
+    ("of_all", "own", "are_replaced"),
+    [("", "", True), ("true", "", False), ("false", "true", False), ("true", "false", True)],
+)
+def test_whether_answers_of_backends_are_replaced(of_all, own, are_replaced):
+    """Errors of nginx itself are replaced in any case."""
+    keys = {"disable_proxy_intercept_errors": of_all} if of_all else {}
+    annotations = {"disable_proxy_intercept_errors": own} if own else {}
+    common = ObjectName("default", "web")
+    result = compiled(
+        *GROUND, site(**annotations), settings_map(custom_http_errors="404", **keys), default_backend=common
+    )
+    assert ("proxy_intercept_errors on;" in text_of(result)) is are_replaced
+    assert "error_page 404 =" in text_of(result)

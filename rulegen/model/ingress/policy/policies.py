@@ -139,7 +139,9 @@ def errors_of(
         target=target,
         service=whose.name,
         port=whose.port,
-        of_backends=not values[routing.DISABLE_PROXY_INTERCEPT_ERRORS],
+        of_backends=not values.value_or(
+            routing.DISABLE_PROXY_INTERCEPT_ERRORS, settings.disable_proxy_intercept_errors
+        ),
         passes_body=is_buffered and not policy.protocol.startswith("GRPC"),
     )
 

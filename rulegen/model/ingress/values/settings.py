@@ -203,6 +203,7 @@ class Settings:
         readers.header_names, (), "headers that `custom-headers` may set"
     )
     custom_http_errors: tuple[int, ...] = setting_of(readers.error_codes, (), "needs a default backend")
+    disable_proxy_intercept_errors: bool = setting(boolean, "false", "replace only errors of nginx itself")
     limit_rate: int = setting(integer(0, 1 << 21), "0", "KiB a second for each answer; needs `proxy-buffering: on`")
     limit_rate_after: int = setting(integer(0, 1 << 21), "0", "KiB sent before `limit-rate` applies")
     limit_req_status_code: int = setting(_STATUS, "503")

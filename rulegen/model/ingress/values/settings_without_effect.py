@@ -109,7 +109,6 @@ _OF_ANSWERS: Final = (
     *_missing(
         "use the annotation proxy-redirect-from", "proxy-redirect-from", "proxy-redirect-to", fulfilled_by=("off",)
     ),
-    *_missing("use the annotation disable-proxy-intercept-errors", "disable-proxy-intercept-errors", fulfilled_by=OFF),
 )
 _OF_LOGS: Final = (
     *_done(_LOGS, "access-log-path", "http-access-log-path", "error-log-path"),

@@ -126,7 +126,7 @@ class AnnotationValues(dict[Annotation[Any], Any]):
         """Return the default of an annotation that the Ingress does not have."""
         return annotation.default
 
-    def value_or(self, annotation: Annotation[V | None], default: V) -> V:
+    def value_or(self, annotation: Annotation[V | None] | Annotation[V], default: V) -> V:
         """Return the value of an annotation; where the Ingress does not have it, another one, as that of a setting."""
         value: V = self.get(annotation, default)
         return value

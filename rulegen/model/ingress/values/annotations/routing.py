@@ -64,7 +64,10 @@ CUSTOM_HTTP_ERRORS: Final = Annotation(
     "custom-http-errors", readers.error_codes, "codes 400–599 except 499; needs a default backend"
 )
 DISABLE_PROXY_INTERCEPT_ERRORS: Final = Annotation(
-    "disable-proxy-intercept-errors", boolean, "`true`, `false`", default=False
+    "disable-proxy-intercept-errors",
+    boolean,
+    "`true`, `false`; if `true`, only errors of nginx itself are replaced",
+    default=False,
 )
 SERVICE_UPSTREAM: Final = Annotation("service-upstream", boolean, "`true`, `false`; the ClusterIP instead of the pods")
 CANARY: Final = Annotation("canary", boolean, "`true`, `false`", REJECT, default=False)
