@@ -131,6 +131,8 @@ class IngressReports:
             if any(reason.path == str(key) for key in world.recalled):
                 self.send_event(EventRequest(self.node(), "ServedAsBefore", "Serve", str(reason)))
             return
+        if reason.about is None and reason.verdict is Verdict.CLOSED and self.node is not None:
+            self.send_event(EventRequest(self.node(), "IngressesClosed", "Serve", str(reason)))
         if reason.verdict is Verdict.WAITING and REFUSED not in reason.message:
             return  # if the log is silent, there is no Event either
         event_reason = _EVENT_REASONS.get(reason.verdict)

@@ -195,3 +195,14 @@ def test_an_ingress_of_another_controller_is_not_ours_when_its_class_is_gone():
     stage.server.delete(other)
     stage.turn()
     assert not stage.text("plain.test")
+
+
+def test_a_setting_that_closes_ingresses_is_an_event_of_the_node():
+    stage = Stage(PLAIN, RESTRICTED, config_map=SETTINGS).turn()
+    assert stage.is_open("plain.test")
+    stage.server.put(settings_map(whitelist_source_range="10.0.0.0/33"))
+    stage.turn()
+    assert not stage.is_open("plain.test")
+    (event,) = (event for event in stage.events if event.reason == "IngressesClosed")
+    assert event.about.kind == "Node"
+    assert "whitelist-source-range" in event.note
