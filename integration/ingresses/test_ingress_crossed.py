@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import itertools
-from typing import TYPE_CHECKING
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from integration.ingress.crossed import everywhere
 from integration.ingress.crossed.pairs import Row, covering, pairs_of
 from integration.ingress.crossed.sites import FACTORS, asks, documents, is_possible, world
 from integration.ingress.features import World
 
 if TYPE_CHECKING:
+    from integration.ingress.clients import Ask
     from integration.ingress.features import Stage
 
 SEED = 20261129
@@ -31,15 +34,30 @@ def test_every_possible_pair_is_in_a_row() -> None:
     assert len(ROWS) < 2 * len(FACTORS["feature"]) * len(FACTORS["path"])
 
 
-@pytest.mark.parametrize(
-    ("number", "row"),
-    list(enumerate(ROWS)),
-    ids=lambda value: "-".join(value.values()) if isinstance(value, dict) else str(value),
+WAYS = covering(everywhere.WAYS, everywhere.is_way, SEED)
+SET = everywhere.settings_world(
+    tuple(document for number, row in enumerate(WAYS) for document in documents(number, row))
 )
-def test_an_annotation_is_answered_alike(stage: Stage, number: int, row: Row) -> None:
-    stage.serve(CROSSED, ())
-    wrong = [entry for ask in asks(number, row) for entry in stage.judge(ask)]
+
+
+def _parameters(rows: list[Row]) -> list[Any]:
+    return [pytest.param(number, row, id="-".join(row.values())) for number, row in enumerate(rows)]
+
+
+def _check(stage: Stage, number: int, row: Row, world: World, requests: Iterable[Ask]) -> None:
+    stage.serve(world, ())
+    wrong = [entry for ask in requests for entry in stage.judge(ask)]
     if wrong:
         hosts = [text for text in stage.lab.node.rendered().values() if f"r{number}.crossed.test" in text]
         reasons = [line for line in stage.output.splitlines() if f"crossed-r{number}" in line]
         pytest.fail("\n  * ".join([str(row), *wrong]) + "\n" + "\n".join([*reasons, *hosts]), pytrace=False)
+
+
+@pytest.mark.parametrize(("number", "row"), _parameters(ROWS))
+def test_an_annotation_is_answered_alike(stage: Stage, number: int, row: Row) -> None:
+    _check(stage, number, row, CROSSED, asks(number, row))
+
+
+@pytest.mark.parametrize(("number", "row"), _parameters(WAYS))
+def test_a_setting_holds_everywhere(stage: Stage, number: int, row: Row) -> None:
+    _check(stage, number, row, SET, everywhere.asks(number, row))

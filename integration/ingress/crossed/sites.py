@@ -170,30 +170,39 @@ def documents(number: int, row: Row) -> list[Document]:
     return results
 
 
-def asks(number: int, row: Row) -> list[Ask]:
-    """Return the request of a row by somebody who may pass, and one by somebody who may not."""
-    feature, mark = FEATURES[row["feature"]], f"r{number}"
-    host = {
+def host_of(number: int, row: Row) -> str:
+    """Return the host that requests of a row name."""
+    mark = f"r{number}"
+    return {
         "own": f"{mark}.crossed.test",
         "wildcard": f"a.{mark}.crossed.test",
         "alias": f"{mark}.alias.crossed.test",
         "none": f"{mark}.nobody.test",
     }[row["host"]]
+
+
+def proofs(row: Row) -> Mapping[str, str]:
+    """Return the headers of a client that may pass."""
+    return {"nobody": {}, "basic": _PASSES, "asked": {"Cookie": "auth=ok"}}[row["auth"]]
+
+
+def asks(number: int, row: Row) -> list[Ask]:
+    """Return the request of a row by somebody who may pass, and one by somebody who may not."""
+    feature, mark = FEATURES[row["feature"]], f"r{number}"
     is_tls = row["scheme"] == "https"
     want = dict(feature.want if is_tls or feature.over_http is None else feature.over_http)
     if want.get("status") == 200 and "backend" not in want and row["backend"] != "name":
         want["backend"] = "third" if row["role"] == "canary" or row["backend"] == "nobody" else "other"
     canary = {"X-Canary": "always"} if row["role"] == "canary" else {}
-    proof = {"nobody": {}, "basic": _PASSES, "asked": {"Cookie": "auth=ok"}}[row["auth"]]
     common: dict[str, Any] = {
-        "host": host,
+        "host": host_of(number, row),
         "path": f"/{mark}",
         "method": feature.method,
         "body": feature.body,
         "tls": is_tls,
     }
     headers = {**feature.headers, **canary}
-    results = [Ask(**common, headers={**headers, **proof}, want=want)]
+    results = [Ask(**common, headers={**headers, **proofs(row)}, want=want)]
     if row["auth"] != "nobody":
         is_early = feature.before_auth or (feature.over_http is not None and not is_tls)
         refused = {403} if want.get("status") == 403 else {413} if want.get("status") == 413 else {401}
