@@ -32,7 +32,7 @@ CONFIG = {
 
 def is_way(row: Row) -> bool:
     """Tell whether a row is a way; where nobody is behind it, another answers what is asked here."""
-    return is_possible(row) and row["backend"] != "nobody"
+    return is_possible(row) and row["backend"] not in {"nobody", "gone"}
 
 
 def settings_world(documents: tuple[Document, ...]) -> World:

@@ -18,7 +18,7 @@ from integration.ingress.spaces import CLIENT
 
 LATER = "2025-02-01T00:00:00Z"
 SHARED_SECRET = "crossed"
-BACKENDS = {"pods": "other", "name": "crossed-name", "nobody": "empty"}
+BACKENDS = {"pods": "other", "name": "crossed-name", "nobody": "empty", "gone": "empty"}
 _PASSES = basic_auth("jane", "x")
 _AUTHS: Mapping[str, Mapping[str, str]] = {
     "nobody": {},
@@ -101,7 +101,7 @@ FACTORS: Mapping[str, tuple[str, ...]] = {
     "scheme": ("http", "https"),
     "host": ("own", "wildcard", "alias", "none"),
     "path": ("prefix", "exact", "expressions", "rest"),
-    "backend": ("pods", "name", "nobody"),
+    "backend": tuple(BACKENDS),
     "role": ("main", "canary"),
     "auth": tuple(_AUTHS),
     "feature": tuple(FEATURES),
@@ -116,6 +116,12 @@ def is_possible(row: Row) -> bool:
         return False  # they would be those of all sites without host
     # Where nobody is, an Ingress of its own says who stands in, and what it answers is its own.
     answered = {"nothing", "cors", "preflight", "custom-headers", "denylist", "allowlist", "temporal-redirect"}
+    if row["backend"] == "gone":
+        # nginx answers by itself, before it looks at who asks and what is sent.
+        return row["auth"] == "nobody" and row["feature"] in {*answered, "force-ssl-redirect"} - {
+            "denylist",
+            "allowlist",
+        }
     return row["backend"] != "nobody" or row["feature"] in {*answered, "force-ssl-redirect", "body-size"}
 
 
@@ -191,7 +197,9 @@ def asks(number: int, row: Row) -> list[Ask]:
     feature, mark = FEATURES[row["feature"]], f"r{number}"
     is_tls = row["scheme"] == "https"
     want = dict(feature.want if is_tls or feature.over_http is None else feature.over_http)
-    if want.get("status") == 200 and "backend" not in want and row["backend"] != "name":
+    if want.get("status") == 200 and row["backend"] == "gone":
+        want["status"] = 503
+    elif want.get("status") == 200 and "backend" not in want and row["backend"] != "name":
         want["backend"] = "third" if row["role"] == "canary" or row["backend"] == "nobody" else "other"
     canary = {"X-Canary": "always"} if row["role"] == "canary" else {}
     common: dict[str, Any] = {
