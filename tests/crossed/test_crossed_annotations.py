@@ -82,7 +82,6 @@ DIFFERENCES = (
         on=Way(backend="nobody"),
         where=lambda way: way.backend == "nobody",
         names=("default-backend",),
-        fields="target",
     ),
     Difference(
         reason="a rule for all names, or all below one, has no second name with or without www.; reported",

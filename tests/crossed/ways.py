@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from rulegen.kube.objects import structs as k
-from rulegen.model.ingress.ir import IngressModel, Location, LocationPolicy, MatchKind, Server, ToUpstream
+from rulegen.model.ingress.ir import ErrorPages, IngressModel, Location, LocationPolicy, MatchKind, Server, ToUpstream
 from rulegen.model.ingress.resolve import resolve_ingress
 from tests.ingress_strategies import (
     API,
@@ -156,8 +156,11 @@ def answering(server: Server, asked: str) -> Location:
 def _answer(model: IngressModel, server: Server, asked: str) -> Answer:
     location = answering(server, asked)
     facts = {f"policy.{name}": value for name, value in _fields(location.policy).items()}
-    if (errors := location.policy.errors) is not None:
-        facts["policy.errors"] = errors.codes
+    if location.policy.errors is not None:
+        whose = {"target", "service", "port"}
+        facts["policy.errors"] = {
+            key: value for key, value in _fields(location.policy.errors).items() if key not in whose
+        }
     facts |= {f"server.{key}": getattr(server, key) for key in ("client_auth", "app_root", "ciphers")}
     facts["server.prefer_server_ciphers"] = server.prefer_server_ciphers
     facts["server.aliases"], facts["server.redirects"] = bool(server.aliases), bool(server.redirects_from)
@@ -172,5 +175,5 @@ def _answer(model: IngressModel, server: Server, asked: str) -> Answer:
     return facts
 
 
-def _fields(policy: LocationPolicy) -> dict[str, Any]:
+def _fields(policy: LocationPolicy | ErrorPages) -> dict[str, Any]:
     return {entry.name: getattr(policy, entry.name) for entry in dataclasses.fields(policy)}
