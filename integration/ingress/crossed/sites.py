@@ -114,15 +114,9 @@ def is_possible(row: Row) -> bool:
         return False
     if row["host"] == "none" and row["path"] in {"rest", "expressions"}:
         return False  # they would be those of all sites without host
-    # Where nobody is, an Ingress of its own says who stands in, and what it answers is its own.
+    # Where nobody is, who stands in answers as it likes, and else nginx itself does.
     answered = {"nothing", "cors", "preflight", "custom-headers", "denylist", "allowlist", "temporal-redirect"}
-    if row["backend"] == "gone":
-        # nginx answers by itself, before it looks at who asks and what is sent.
-        return row["auth"] == "nobody" and row["feature"] in {*answered, "force-ssl-redirect"} - {
-            "denylist",
-            "allowlist",
-        }
-    return row["backend"] != "nobody" or row["feature"] in {*answered, "force-ssl-redirect", "body-size"}
+    return row["backend"] not in {"nobody", "gone"} or row["feature"] in {*answered, "force-ssl-redirect", "body-size"}
 
 
 def world() -> list[Document]:
