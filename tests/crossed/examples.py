@@ -95,6 +95,7 @@ BALANCING = {
         session_cookie_max_age="70",
         session_cookie_samesite="Lax",
         session_cookie_secure="true",
+        session_cookie_partitioned="true",
     ),
 }
 HEADERS = {
@@ -154,8 +155,9 @@ CANARIES = {
     **_each({"canary": "true"}, canary_weight="30"),
     **_each({"canary": "true", "canary-weight": "30"}, canary_weight_total="1000"),
     **_each({"canary-weight": "30"}, canary="true"),
+    **_each({"canary": "true", "canary-weight": "30"}, affinity_canary_behavior="legacy"),
 }
-"""Annotations of the Ingress beside another one, whose requests it gets a share of."""
+"""Annotations of the Ingress beside another one with a cookie of its own, whose requests it gets a share of."""
 
 WITHOUT_EFFECT = {
     "auth-cache-key": "answers of the auth server are not cached; reported",

@@ -136,3 +136,21 @@ def test_an_annotation_has_the_same_effect_on_every_way(way: Way) -> None:
 @pytest.mark.parametrize("difference", DIFFERENCES, ids=lambda each: each.reason)
 def test_every_difference_is_one(difference: Difference) -> None:
     assert [key for key in _wrong(difference.on) if difference.excuses(key[0], difference.on, key[1])] != []
+
+
+def _shared(way: Way) -> dict[str, dict[str, Any]]:
+    """Return what each example of a canary changes on a way."""
+    effects = {}
+    for name, example in CANARIES.items():
+        main = {**AUTHS[way.auth], "affinity": "cookie"}
+        (has,) = answers(way, [main], {}, {**example.beside, name: example.value})
+        (has_not,) = answers(way, [main], {}, example.beside)
+        effects[name] = differences(has, has_not)
+    return effects
+
+
+@pytest.mark.parametrize("way", [way for way in WAYS if way.has_canary], ids=str)
+def test_a_canary_has_the_same_share_on_every_way(way: Way) -> None:
+    plain = _shared(Way(has_canary=True))
+    assert [name for name, effect in plain.items() if not effect] == []
+    assert _shared(way) == plain

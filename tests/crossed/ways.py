@@ -47,6 +47,7 @@ AUTHS: Mapping[str, Mapping[str, str]] = {
     "basic": {"auth-type": "basic", "auth-secret": "users"},
     "asked": {"auth-url": "http://api.default.svc.cluster.local/"},
 }
+SHARE = {"canary": "true", "canary-weight": "30"}
 LATER = "2026-02-01T00:00:00Z"
 
 
@@ -75,8 +76,8 @@ class Way:
         """Return the host of a site's rule."""
         return {"own": f"{site}.site.test", "wildcard": f"*.{site}.site.test", "none": ""}[self.host]
 
-    def ingresses(self, site: str, annotations: Mapping[str, str]) -> Iterator[k.Ingress]:
-        """Yield the Ingresses of a site, the one with the annotations first."""
+    def ingresses(self, site: str, annotations: Mapping[str, str], share: Mapping[str, str]) -> Iterator[k.Ingress]:
+        """Yield the Ingresses of a site, the one with the annotations first; `share` is the canary's."""
         host, to = self.name_of(site), BACKENDS[self.backend]
         given = {
             "annotations": annotations,
@@ -94,7 +95,6 @@ class Way:
             others = {"use-regex": "true"}
             yield ingress(f"{site}-x", rule(host, path("/else[0-9]")), annotations=others, created=LATER)
         if self.has_canary:
-            share = {"canary": "true", "canary-weight": "30"}
             canary = path("/app", own.path_type, "api")
             yield ingress(f"{site}-c", rule(host, canary), annotations=share, created=LATER)
 
@@ -124,16 +124,20 @@ def differences(answer: Answer, other: Answer) -> dict[str, Any]:
     return {key: value for key, value in answer.items() if other[key] != value}
 
 
-def answers(way: Way, sites: Sequence[Mapping[str, str]], settings: Mapping[str, str]) -> list[Answer]:
+def answers(
+    way: Way, sites: Sequence[Mapping[str, str]], settings: Mapping[str, str], share: Mapping[str, str] = SHARE
+) -> list[Answer]:
     """Return what sites with these annotations answer, each by itself; those without host one after the other."""
     if way.host == "none":
-        return [_answers(way, [site], settings)[0] for site in sites]
-    return _answers(way, sites, settings)
+        return [_answers(way, [site], settings, share)[0] for site in sites]
+    return _answers(way, sites, settings, share)
 
 
-def _answers(way: Way, sites: Sequence[Mapping[str, str]], settings: Mapping[str, str]) -> list[Answer]:
+def _answers(
+    way: Way, sites: Sequence[Mapping[str, str]], settings: Mapping[str, str], share: Mapping[str, str]
+) -> list[Answer]:
     names = [f"n{number}" for number in range(len(sites))]
-    objects = [made for name, site in zip(names, sites, strict=True) for made in way.ingresses(name, site)]
+    objects = [made for name, site in zip(names, sites, strict=True) for made in way.ingresses(name, site, share)]
     also = [settings_map(**settings)] if settings else []
     chosen = options(config_map=SETTINGS) if settings else options()
     model = resolve_ingress(world(*GROUND, *also, *objects), chosen)
@@ -171,7 +175,10 @@ def _answer(model: IngressModel, server: Server, asked: str) -> Answer:
         facts |= {f"upstream.{key}": getattr(upstream, key) for key in ("balance", "hash_key", "sticky", "servers")}
     else:
         facts |= dict.fromkeys(("upstream.balance", "upstream.hash_key", "upstream.sticky", "upstream.servers"))
-    facts["canaries"] = tuple(dataclasses.replace(canary, target="", ingress=None) for canary in location.canaries)  # type: ignore[arg-type]
+    facts["canaries"] = tuple(
+        (dataclasses.replace(canary, target="", ingress=None), model.upstreams[canary.target].sticky)  # type: ignore[arg-type]
+        for canary in location.canaries
+    )
     return facts
 
 

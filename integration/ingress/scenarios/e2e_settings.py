@@ -97,7 +97,6 @@ _SETTINGS = [
         "e2e-service-upstream-not-for-one",
         [site("e2e-pods.test", {"service-upstream": "false"}, "errors")],
         Ask(host="e2e-pods.test", times=5, want={"status": 200, "endpoints_exactly": ["10.244.6.1"]}),
-        not_yet="the ConfigMap's true holds",
     ),
     _in(
         _SET,
