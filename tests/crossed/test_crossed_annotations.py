@@ -78,6 +78,13 @@ DIFFERENCES = (
         names=("auth-secret", "auth-secret-type"),
     ),
     Difference(
+        reason="a canary keeps clients as its main Ingress does",
+        on=Way(has_canary=True),
+        where=lambda way: way.has_canary,
+        names=("affinity", "affinity-mode", *(name for name in EXAMPLES if name.startswith("session-cookie-"))),
+        fields="canaries",
+    ),
+    Difference(
         reason="it answers where nobody else does",
         on=Way(backend="nobody"),
         where=lambda way: way.backend == "nobody",
