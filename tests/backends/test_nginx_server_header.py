@@ -37,7 +37,8 @@ def main_of(host, **settings: str) -> str:
 )
 def test_an_answer_has_no_server_or_the_one_that_is_set(host, settings, line):
     text = main_of(host, **settings)
-    assert [found.strip() for found in text.splitlines() if found.strip().startswith("more_")] == ([line] * bool(line))
+    lines = [each.strip() for each in text.splitlines()]
+    assert [each for each in lines if each.startswith("more_")] == ([line] * bool(line))
     assert "add_header Server" not in text
     assert (f"load_module {FILE};" in text) is (host is ABLE)
 
