@@ -1,0 +1,100 @@
+"""Who answers where no Ingress, no endpoint or an error does: default backends, and what holds for their answers."""
+
+from __future__ import annotations
+
+import pytest
+
+from rulegen.kube.objects import structs as k
+from rulegen.kube.objects.names import ObjectName
+from rulegen.model.ingress.ir import FixedResponse, ToUpstream
+from rulegen.model.ingress.reasons import Verdict
+from tests.ingress_strategies import (
+    API,
+    WEB,
+    backend,
+    compiled,
+    config_map,
+    endpoints,
+    ingress,
+    path,
+    reported,
+    rule,
+    service,
+    settings_map,
+    site,
+    text_of,
+    verdicts,
+)
+
+GROUND = (*WEB, *API)
+
+
+def test_a_default_backend_that_does_not_exist_is_404():
+    result = compiled(*GROUND, site(), default_backend=ObjectName("default", "gone"))
+    (rest,) = result.model.servers[""].locations
+    assert rest.target == FixedResponse(404)
+
+
+def test_a_rule_without_host_goes_before_a_default_backend():
+    rest = ingress("rest", default=backend("api"))
+    each = ingress("rule", rule("", path(to="web")), created="2026-02-01T00:00:00Z")
+    result = compiled(*GROUND, rest, each)
+    assert [location.target for location in result.model.servers[""].locations] == [ToUpstream("default.web.80")]
+
+
+@pytest.mark.parametrize("objects", [(), (service("none", ports=()), endpoints("none"))], ids=["missing", "no ports"])
+def test_a_default_backend_that_cannot_answer_is_ignored(objects):
+    """It is reported, and the Service without endpoints answers 503."""
+    result = compiled(*objects, service("web"), site(default_backend="none"))
+    (location,) = result.model.servers["site.test"].locations
+    assert location.target == FixedResponse(503)
+    assert verdicts(result) == {Verdict.IGNORED, Verdict.UNAVAILABLE}
+
+
+def test_a_default_backend_beside_rules_has_the_annotations_of_its_ingress():
+    annotations = {"denylist-source-range": "10.0.0.0/8", "proxy-read-timeout": "7"}
+    result = compiled(
+        *GROUND, ingress("site", rule("site.test", path("/a")), default=backend("api"), annotations=annotations)
+    )
+    rest = text_of(result).partition("location / {")[2]
+    assert "default.api.80" in rest
+    assert "deny 10.0.0.0/8;" in rest
+    assert "proxy_read_timeout 7s;" in rest
+
+
+def test_an_answer_that_replaces_another_is_not_replaced():
+    result = compiled(*GROUND, site(custom_http_errors="404", default_backend="api"))
+    instead = text_of(result).partition("location @e404_")[2].partition("\n }")[0]
+    assert "default.api.80" in instead
+    assert "intercept_errors" not in instead
+    assert "error_page" not in instead
+
+
+def test_the_rest_of_all_hosts_asks_nobody():
+    keys = {"global_auth_url": "http://api.default.svc.cluster.local/"}
+    result = compiled(*GROUND, site(), settings_map(**keys), default_backend=ObjectName("default", "web"))
+    assert "auth_request" in text_of(result)
+    assert "auth_request" not in text_of(result, "")
+
+
+def test_parameters_of_another_namespace_close():
+    others = config_map("scripts", {"SCRIPT_FILENAME": "/app.php"}, "other")
+    result = compiled(*GROUND, others, site(backend_protocol="FCGI", fastcgi_params_configmap="other/scripts"))
+    assert "return 503;" in text_of(result)
+    assert verdicts(result) == {Verdict.CLOSED}
+
+
+def test_only_tcp_ports_get_requests():
+    ports = (k.ServicePort(name="dns", port=53, protocol="UDP"),)
+    result = compiled(
+        service("names", ports=ports), endpoints("names"), ingress("site", rule("site.test", path(to="names", port=53)))
+    )
+    (location,) = result.model.servers["site.test"].locations
+    assert location.target == FixedResponse(503)
+    assert "not TCP" in reported(result)[0].message
+
+
+def test_timeouts_hold_for_grpc():
+    result = compiled(*GROUND, site(backend_protocol="GRPC", proxy_read_timeout="7", proxy_connect_timeout="3"))
+    assert "grpc_read_timeout 7s;" in text_of(result)
+    assert "grpc_connect_timeout 3s;" in text_of(result)
