@@ -133,6 +133,12 @@ def test_the_oldest_ingress_of_a_host_decides_about_other_paths():
     assert (rest.ingress, bool(rest.policy.deny)) == (ObjectName("default", "old"), True)
 
 
+def test_a_redirect_of_a_path_says_nothing_about_others():
+    annotations = {"permanent-redirect": "https://new.test/"}
+    result = compiled(*GROUND, ingress("site", rule("site.test", path("/old")), annotations=annotations))
+    assert "return 404" in rest_of(text_of(result))
+
+
 def test_paths_of_all_other_hosts_are_nobodys():
     result = compiled(*GROUND, ingress("site", rule("", path("/app")), annotations={"force-ssl-redirect": "true"}))
     rest = locations(result, "")["/"]

@@ -113,7 +113,13 @@ class Routing:
         if closed is not None:
             return nobody._replace(target=UNAVAILABLE, policy=closed, ingress=owner.name, source="/")
         policy = replace(
-            policy, rewrite_target="", forwarded_prefix=NO_TEXT, protocol="HTTP", proxy_ssl=None, sticky=None
+            policy,
+            redirect=None,  # that of a path says nothing about others
+            rewrite_target="",
+            forwarded_prefix=NO_TEXT,
+            protocol="HTTP",
+            proxy_ssl=None,
+            sticky=None,
         )
         if names_location(policy):
             policy = bound(policy, _of_location(owner, "/"))
