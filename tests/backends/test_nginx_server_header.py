@@ -31,8 +31,8 @@ def main_of(host, **settings: str) -> str:
         ({}, "more_clear_headers Server;"),
         ({"server_tokens": "true"}, ""),
         ({"allow_backend_server_header": "true"}, ""),
-        ({"add_headers": "named"}, 'more_set_headers "Server: x \\"y\\" ${dollar}{host}";'),
-        ({"add_headers": "named", "server_tokens": "true"}, 'more_set_headers "Server: x \\"y\\" ${dollar}{host}";'),
+        ({"add_headers": "named"}, 'more_set_headers "Server: x \\"y\\" ${host}";'),
+        ({"add_headers": "named", "server_tokens": "true"}, 'more_set_headers "Server: x \\"y\\" ${host}";'),
     ],
 )
 def test_an_answer_has_no_server_or_the_one_that_is_set(host, settings, line):
