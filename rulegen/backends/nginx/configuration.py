@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final
 
 from rulegen.backends.nginx.locations.location import matching
+from rulegen.backends.nginx.locations.signin import escaping_server
 from rulegen.backends.nginx.names import host_file, upstream_file
 from rulegen.backends.nginx.server import host_nodes
 from rulegen.backends.nginx.shared import events_nodes, http_nodes, main_nodes, size_nodes, status_server
@@ -131,24 +132,25 @@ def render(
     values = main_values(model, "")
     blank = templates.render(TEMPLATE, values)
     digest = digest_of({**files, MAIN: blank}, secrets)
-    files[MAIN] = templates.render(TEMPLATE, {**values, **status_values(digest)}) if served else blank
+    files[MAIN] = templates.render(TEMPLATE, {**values, **own_servers(model, digest)}) if served else blank
     return Configuration(files=files, secrets=secrets, digest=digest)
 
 
 def main_values(model: IngressModel, digest: str) -> dict[str, Value]:
-    """Return what the template of the main file prints; without a digest, it has no status server."""
+    """Return what the template of the main file prints; without a digest, it has no servers of rulegen's own."""
     return {
         "main": directives(main_nodes(model.defaults), ""),
         "events": directives(events_nodes(model.defaults.settings)),
         "sizes": directives(size_nodes(model)),
         "http": directives(http_nodes(model)),
-        **status_values(digest),
+        **own_servers(model, digest),
     }
 
 
-def status_values(digest: str) -> dict[str, Value]:
-    """Return the status server, which alone knows the digest."""
-    return {"status": directives([status_server(digest)] if digest else [])}
+def own_servers(model: IngressModel, digest: str) -> dict[str, Value]:
+    """Return the servers on sockets of nginx's own folder, which alone know the digest; none without a digest."""
+    servers = [status_server(digest), escaping_server(model.defaults.settings)] if digest else []
+    return {"status": directives(servers)}
 
 
 def check(

@@ -22,7 +22,6 @@ from rulegen.backends.nginx.locations.proxying import (
     resolver,
     temporary_file_size,
 )
-from rulegen.backends.nginx.locations.signin import escaping_server
 from rulegen.backends.nginx.names import HTTP2_IS_DIRECTIVE, modules_of
 from rulegen.backends.nginx.texts import maps, written_for_log
 from rulegen.languages.nginx.facts import HEADERS_MORE
@@ -85,7 +84,6 @@ def http_nodes(model: IngressModel) -> list[Node]:
         *_access(settings),
         *_log(settings),
         *_resolver(model),
-        escaping_server(settings),
     ]
 
 
