@@ -29,8 +29,9 @@ from tests.ingress_strategies import (
 GROUND = (*WEB, *API)
 
 
-def test_a_default_backend_that_does_not_exist_is_404():
-    result = compiled(*GROUND, site(), default_backend=ObjectName("default", "gone"))
+@pytest.mark.parametrize("objects", [(), (service("gone"),)], ids=["missing", "no endpoints"])
+def test_a_default_backend_of_all_that_cannot_answer_is_404(objects):
+    result = compiled(*GROUND, *objects, site(), default_backend=ObjectName("default", "gone"))
     (rest,) = result.model.servers[""].locations
     assert rest.target == FixedResponse(404)
 
@@ -98,3 +99,11 @@ def test_timeouts_hold_for_grpc():
     result = compiled(*GROUND, site(backend_protocol="GRPC", proxy_read_timeout="7", proxy_connect_timeout="3"))
     assert "grpc_read_timeout 7s;" in text_of(result)
     assert "grpc_connect_timeout 3s;" in text_of(result)
+
+
+@pytest.mark.parametrize(("text", "codes"), [("301", (301,)), ("404,599", (404, 599)), ("299", ()), ("499", ())])
+def test_which_codes_can_be_replaced(text, codes):
+    result = compiled(*GROUND, site(custom_http_errors=text, default_backend="api"))
+    (location,) = result.model.servers["site.test"].locations
+    errors = location.policy.errors
+    assert (errors.codes if errors is not None else ()) == codes

@@ -213,7 +213,7 @@ _EXTERNAL += [
         Ask(host="by-variable.test", path="/a", want={"status": 200, "judge_sees": {"path": "/check?u=/a"}}),
         Ask(
             host="by-address.test",
-            want={"status": 200, "judge_sees": {"path": "/check", "headers": {"Host": "10.244.255.1:9100"}}},
+            want={"status": 200, "judge_sees": {"path": "/check", "headers": {"Host": "10.244.255.1"}}},
         ),
         Ask(host="by-loopback.test", want={"status": 503}),
         Ask(host="by-user.test", want={"status": 503}),

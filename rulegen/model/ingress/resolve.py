@@ -180,8 +180,8 @@ def _default_backend(routing: Routing, options: IngressOptions, reasons: list[Re
     target, why = routing.of_first_port(options.default_backend)
     if why:
         where = f"default backend {options.default_backend}"
-        message = f"{why}: {'503' if target else '404'} is the answer instead"
-        reasons.append(Reason(None, Verdict.UNAVAILABLE, where, message))
+        reasons.append(Reason(None, Verdict.UNAVAILABLE, where, f"{why}: 404 is the answer instead"))
+        return None
     return target
 
 

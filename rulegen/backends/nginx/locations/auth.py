@@ -49,7 +49,7 @@ def auth_location(auth: ExternalAuth, server: Server, buffers: Mapping[str, str]
         block.append(Directive("proxy_ssl_server_name", ("on",)))
     back: Word = written(auth.request_redirect) if auth.request_redirect else template("$request_uri")
     headers: list[tuple[str, Word]] = [
-        ("Host", written(url.authority)),
+        ("Host", written(url.name)),
         ("Content-Length", ""),
         ("X-Forwarded-Proto", ""),
         ("X-Request-ID", variable("req_id")),

@@ -394,7 +394,7 @@ def name(text: str) -> str:
 
 def error_codes(text: str) -> tuple[int, ...]:
     """Return the HTTP status codes of a list that an answer can be replaced for; 499 is nginx's own word for none."""
-    read = integer(400, 599)
+    read = integer(300, 599)
     codes = tuple(dict.fromkeys(read(part) for part in items(text)))
     if 499 in codes:
         raise ValueError(f"{quoted(text)}: 499 means that the client has closed the connection, so it gets no answer")

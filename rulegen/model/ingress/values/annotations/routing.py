@@ -61,7 +61,7 @@ DEFAULT_BACKEND: Final = Annotation(
     default="",
 )
 CUSTOM_HTTP_ERRORS: Final = Annotation(
-    "custom-http-errors", readers.error_codes, "codes 400–599 except 499; needs a default backend"
+    "custom-http-errors", readers.error_codes, "codes 300–599 except 499; needs a default backend"
 )
 DISABLE_PROXY_INTERCEPT_ERRORS: Final = Annotation(
     "disable-proxy-intercept-errors",
