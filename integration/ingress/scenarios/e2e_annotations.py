@@ -85,7 +85,6 @@ _AFFINITY = [
         ],
         Ask(host="e2e-regex-warn.test", path="/foo/bar", want={"status": 200}),
         then=partial(_says, host="e2e-regex-warn.test", text="session-cookie-path"),
-        not_yet="it is not said that session-cookie-path is missing",
     ),
     _scenario(
         "e2e-affinity-of-aliases",
@@ -293,7 +292,6 @@ _PROXY = [
             headers=answering(_REDIRECTS),
             want={"location": "hello.test/x"},
         ),
-        not_yet="only a path or a URL is taken",
     ),
     plain(
         "e2e-proxy-sizes",

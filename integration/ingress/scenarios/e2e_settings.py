@@ -112,7 +112,6 @@ _SETTINGS = [
         [site("e2e-next.test")],
         Ask(host="e2e-next.test", want={"status": 200}),
         then=_tries,
-        not_yet="more than 100 tries are not taken",
     ),
     _in(
         _SET,

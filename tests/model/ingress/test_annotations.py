@@ -72,6 +72,9 @@ TAKEN = [
     ("session-cookie-expires", "-1", -1),
     ("session-cookie-expires", "2m", 120),
     ("session-cookie-name", "a-b.c", "a-b.c"),
+    ("proxy-next-upstream-tries", "999999", 999999),
+    ("proxy-redirect-from", "hello.test/x", "hello.test/x"),
+    ("proxy-redirect-from", "https://hello.test/", "https://hello.test/"),
     ("upstream-vhost", "a.test:8080", literal("a.test:8080")),
 ]
 REFUSED = {
@@ -106,6 +109,7 @@ REFUSED = {
     "proxy-buffering": ("On", "true"),
     "proxy-buffers-number": ("1", "0", "1025"),
     "proxy-next-upstream": ("", "http_999", "error;"),
+    "proxy-redirect-from": ("~x", "a b", "a;b", "$host", "a.test/$host", '"', "", "a{b", "http://", "a\nb"),
     "proxy-cookie-domain": ("a", "a b c", "a $host"),
     "backend-protocol": ("HTTP://x", "TCP", ""),
     "connection-proxy-header": ("a;}", "x"),

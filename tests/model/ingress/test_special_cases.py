@@ -302,3 +302,67 @@ def test_a_cookie_keeps_clients_at_a_canary(behavior, keeps, mode, tmp_path):
 def test_how_a_canary_keeps_clients_has_no_effect_on_a_main_ingress():
     result = compiled(*GROUND, site(affinity="cookie", affinity_canary_behavior="legacy"))
     assert verdicts(result) == {Verdict.IGNORED}
+
+
+@pytest.mark.parametrize("number", [0, 1])
+def test_a_canary_without_conditions_or_without_a_main_path_gets_nothing(number):
+    mains = [ingress("main", rule("site.test", path("/")))][:number]
+    alone = ingress("canary", rule("site.test", path("/", to="api")), annotations={"canary": "true"})
+    result = compiled(*GROUND, *mains, alone)
+    assert ("site.test" in result.model.servers) is bool(number)
+    assert [share.share for server in result.model.servers.values() for share in canaries_of(server)] == [0.0] * number
+
+
+def canaries_of(server):
+    return [share for location in server.locations for share in location.canaries]
+
+
+@pytest.mark.parametrize(
+    ("kind", "text", "joins"),
+    [("Prefix", "/", True), ("Exact", "/", False), ("Prefix", "/x", False), ("ImplementationSpecific", "/", True)],
+)
+def test_a_canary_joins_the_path_of_its_text_and_type(kind, text, joins):
+    main = ingress("main", rule("site.test", path("/")))
+    result = compiled(*GROUND, main, canary(rule("site.test", path(text, kind, to="api"))))
+    assert bool(canaries_of(result.model.servers["site.test"])) is joins
+    assert (verdicts(result, "default/canary") == {Verdict.IGNORED}) is not joins
+
+
+def test_other_annotations_of_canaries_make_no_canary():
+    result = compiled(*GROUND, site(canary_weight="50", canary_by_header="X-Try"))
+    assert not canaries_of(result.model.servers["site.test"])
+    assert "proxy_pass http://default.web.80;" in text_of(result)
+
+
+def test_a_canary_gives_its_host_no_certificate():
+    main = ingress("main", rule("site.test", path("/")))
+    other = ingress(
+        "canary", rule("site.test", path("/", to="api")), annotations={"canary": "true"}, tls=[tls("cert", "site.test")]
+    )
+    server = compiled(*GROUND, main, other).model.servers["site.test"]
+    assert (server.certificate, server.has_tls) == ("", False)
+
+
+@pytest.mark.parametrize(
+    ("annotations", "written"),
+    [
+        ({"affinity": "cookie", "upstream-hash-by": "$request_uri", "load-balance": "ip_hash"}, "hash $key_"),
+        ({"upstream-hash-by": "$request_uri", "load-balance": "ip_hash"}, "hash $request_uri"),
+        ({"load-balance": "ip_hash"}, "ip_hash;"),
+    ],
+)
+def test_a_cookie_goes_before_a_hash_and_a_hash_before_the_way_to_pick(annotations, written):
+    result = compiled(*GROUND, ingress("site", rule("site.test"), annotations=annotations))
+    (target,) = {location.target for location in result.model.servers["site.test"].locations if location.rule}
+    assert isinstance(target, ToUpstream)
+    blocks = re.findall(
+        rf"upstream {re.escape(target.upstream)} \{{(.*?)\n\}}",
+        "\n".join(result.configuration.files.values()),
+        re.DOTALL,
+    )
+    assert [written in block for block in blocks] == [True]
+
+
+def test_expressions_without_a_path_of_the_cookie_are_reported():
+    result = compiled(*GROUND, site(affinity="cookie", use_regex="true"))
+    assert any("session-cookie-path" in reason.message for reason in reported(result))

@@ -275,6 +275,9 @@ def _sticky(annotations: Annotations) -> Sticky | None:
     if values[balancing.SESSION_COOKIE_CHANGE_ON_FAILURE]:
         message = "the cookie keeps its value, but another server may answer"
         annotations.report(Verdict.NOTE, balancing.SESSION_COOKIE_CHANGE_ON_FAILURE, message)
+    if values[routing.USE_REGEX] and not values[balancing.SESSION_COOKIE_PATH]:
+        message = "the paths are expressions: without session-cookie-path, the cookie is for all paths of the host"
+        annotations.report(Verdict.NOTE, balancing.AFFINITY, message)
     attributes = []
     if domain := values[balancing.SESSION_COOKIE_DOMAIN]:
         attributes.append(f"Domain={domain}")

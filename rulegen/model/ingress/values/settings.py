@@ -137,7 +137,7 @@ class Settings:
     proxy_busy_buffers_size: int = setting(size(64 << 20), "8k")
     proxy_max_temp_file_size: int = setting(size(), "1024m")
     proxy_next_upstream: tuple[str, ...] = setting(readers.next_upstream, "error timeout")
-    proxy_next_upstream_tries: int = setting(integer(0, 100), "3")
+    proxy_next_upstream_tries: int = setting(integer(0, 1_000_000), "3", "0: no limit")
     proxy_next_upstream_timeout: int = setting(seconds, "0", "0: the read timeout")
     retry_non_idempotent: bool = setting(boolean, "false")
     proxy_http_version: str = setting(choice("1.0", "1.1"), "1.1")

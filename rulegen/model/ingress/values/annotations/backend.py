@@ -27,7 +27,11 @@ def _pair(reader: Callable[[str], str]) -> Callable[[str], tuple[str, str] | Non
 def _redirect_part(text: str) -> str:
     if text in {"off", "default"}:
         return text
-    return readers.cookie_path(text) if text.startswith("/") else readers.url()(text).text.literal or ""
+    if text.startswith("/"):
+        return readers.cookie_path(text)
+    # also the beginning of a URL that has no scheme
+    readers.url()(text if "://" in text else f"http://{text}")
+    return text
 
 
 def _protocol(text: str) -> str:
@@ -55,13 +59,19 @@ PROXY_BUSY_BUFFERS_SIZE: Final = Annotation(
 )
 PROXY_MAX_TEMP_FILE_SIZE: Final = Annotation("proxy-max-temp-file-size", size(), "size")
 PROXY_NEXT_UPSTREAM: Final = Annotation("proxy-next-upstream", readers.next_upstream, "nginx's values")
-PROXY_NEXT_UPSTREAM_TRIES: Final = Annotation("proxy-next-upstream-tries", integer(0, 100), "0–100")
+PROXY_NEXT_UPSTREAM_TRIES: Final = Annotation(
+    "proxy-next-upstream-tries", integer(0, 1_000_000), "0–1000000; 0: no limit"
+)
 PROXY_NEXT_UPSTREAM_TIMEOUT: Final = Annotation(
     "proxy-next-upstream-timeout", seconds, "seconds, or with `s`, `m`, `h`; 0: the read timeout"
 )
 PROXY_HTTP_VERSION: Final = Annotation("proxy-http-version", choice("1.0", "1.1"), "`1.0`, `1.1`")
-PROXY_REDIRECT_FROM: Final = Annotation("proxy-redirect-from", _redirect_part, "`off`, `default`, path, URL")
-PROXY_REDIRECT_TO: Final = Annotation("proxy-redirect-to", _redirect_part, "`off`, `default`, path, URL")
+PROXY_REDIRECT_FROM: Final = Annotation(
+    "proxy-redirect-from", _redirect_part, "`off`, `default`, path, URL, also without `http://`"
+)
+PROXY_REDIRECT_TO: Final = Annotation(
+    "proxy-redirect-to", _redirect_part, "`off`, `default`, path, URL, also without `http://`"
+)
 PROXY_COOKIE_DOMAIN: Final = Annotation("proxy-cookie-domain", _pair(readers.cookie_domain), "`off`, or two domains")
 PROXY_COOKIE_PATH: Final = Annotation("proxy-cookie-path", _pair(readers.cookie_path), "`off`, or two paths")
 FASTCGI_INDEX: Final = Annotation("fastcgi-index", _script, "file name", default="")
