@@ -117,11 +117,11 @@ _TAKEN = {
     "proxy-next-upstream": (
         "error timeout invalid_header http_500 http_502 http_503 http_504 http_403 http_404 http_429 non_idempotent off"
     ),
-    "proxy-next-upstream-tries": "0 1 3",
+    "proxy-next-upstream-tries": "0 1 3 888888",
     "proxy-next-upstream-timeout": "0 5 60",
     "proxy-http-version": "1.0 1.1",
-    "proxy-redirect-from": "off default http://a.test/ /a",
-    "proxy-redirect-to": "off default http://a.test/ /a",
+    "proxy-redirect-from": "off default http://a.test/ /a a.test",
+    "proxy-redirect-to": "off default http://a.test/ /a a.test",
     "proxy-cookie-domain": "off",
     "proxy-cookie-path": "off",
     "fastcgi-index": "index.php",
