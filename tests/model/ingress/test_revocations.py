@@ -74,7 +74,7 @@ BACKENDS = {"proxy-ssl-secret": "mine", "proxy-ssl-verify": "on", "backend-proto
 @pytest.mark.parametrize("lists", [revocations(7), revocations() + revocations(8)], ids=["of-one", "of-two"])
 def test_nginx_takes_the_lists_that_a_secret_has(annotations, directive, lists, tmp_path):
     made = site_with(annotations, ca_crt=CA, ca_crl=lists)
-    assert reported(made) == []
+    assert not [reason for reason in reported(made) if reason.verdict.deviates]
     assert f" {directive} secrets/" in text_of(made)
     assert refusal(made.configuration, tmp_path / "nginx") == ""
 
@@ -96,5 +96,5 @@ def test_what_is_no_list_of_the_ca_closes(annotations, lists):
 @pytest.mark.parametrize("lists", [b"", b" \n"])
 def test_an_empty_key_is_no_list(lists):
     made = site_with(CLIENTS, ca_crt=CA, ca_crl=lists)
-    assert reported(made) == []
+    assert not [reason for reason in reported(made) if reason.verdict.deviates]
     assert "ssl_crl" not in text_of(made)
