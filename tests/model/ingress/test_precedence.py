@@ -28,6 +28,7 @@ VALUES: Final[dict[str, tuple[str, ...]]] = {
     "client-body-buffer-size": ("16k", "1m", "0"),
     "custom-http-errors": ("404", "502,503"),
     "denylist-source-range": ("10.0.0.0/8", "192.0.2.0/24"),
+    "disable-proxy-intercept-errors": ("true", "false"),
     "force-ssl-redirect": ("true", "false"),
     "limit-rate": ("5", "7", "0"),
     "limit-rate-after": ("5", "7", "0"),
@@ -58,6 +59,7 @@ VALUES: Final[dict[str, tuple[str, ...]]] = {
     "whitelist-source-range": ("10.0.0.0/8", "192.0.2.0/24"),
 }
 BESIDE: Final = {
+    "disable-proxy-intercept-errors": {"custom-http-errors": "404"},
     "force-ssl-redirect": {"ssl-redirect": "false"},
     "limit-rate": {"proxy-buffering": "on"},
     "relative-redirects": {"permanent-redirect": "/new"},
