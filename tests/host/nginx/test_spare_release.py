@@ -97,6 +97,13 @@ def test_any_row_of_releases_is_as_written_anew(tmp_path, seed):
         }
 
 
+def in_place(path: Path) -> None:
+    """Write other bytes to a file, which is that of the live release too, and give it its old time again."""
+    status = path.stat()
+    path.write_bytes(b"x" * status.st_size)
+    os.utime(path, ns=(status.st_atime_ns, status.st_mtime_ns))
+
+
 @pytest.mark.parametrize(
     "spoil",
     [
@@ -106,8 +113,12 @@ def test_any_row_of_releases_is_as_written_anew(tmp_path, seed):
         lambda path: path.chmod(0o644),
         lambda path: (path.unlink(), path.write_bytes(b"server {}")),
         lambda path: path.with_name(f"{'0' * 16}.conf").write_bytes(b"server {}"),
+        in_place,
+        lambda path: (path.unlink(), os.link(path.parent.parent / name("b"), path)),
+        lambda path: (path.rename(path.with_suffix(".away")), path.parent.rename(path.parent.with_name("gone"))),
+        lambda path: path.parent.chmod(0o777),
     ],
-    ids=["deleted", "link", "folder", "mode", "content", "added"],
+    ids=["deleted", "link", "folder", "mode", "content", "added", "in place", "hard link", "no folder", "open folder"],
 )
 def test_a_folder_that_somebody_changed_is_made_right_before_it_goes_live(stage, spoil):
     stage.serve(made(a="1", b="1"))
