@@ -4,7 +4,17 @@ from __future__ import annotations
 
 from hypothesis import strategies as st
 
-from rulegen.languages.nginx.grammar import ALLOWED, BLOCKS, ENTRY_BLOCKS, Reading, reading, refusal
+from rulegen.languages.nginx.grammar import (
+    ALLOWED,
+    BLOCKS,
+    ENTRY_BLOCKS,
+    IGNORING,
+    INTERNAL_REDIRECT,
+    NO_FILE,
+    Reading,
+    reading,
+    refusal,
+)
 from rulegen.languages.nginx.tree import Directive, Entry, Interpolated, KeyKind, Node, Variable, Word
 
 NASTY = (
@@ -72,8 +82,17 @@ def _words(how: Reading) -> st.SearchStrategy[Word]:
     return writable if how is Reading.LITERAL else writable.map(lambda text: text.replace("$", ""))
 
 
+ONLY: dict[str, tuple[Word, ...]] = {
+    **dict.fromkeys(IGNORING, (INTERNAL_REDIRECT,)),
+    "try_files": (NO_FILE, "=404"),
+}
+"""Arguments of directives that the grammar allows in one form."""
+
+
 @st.composite
 def _arguments(draw: st.DrawFn, name: str) -> tuple[Word, ...]:
+    if name in ONLY:
+        return ONLY[name]
     if name == "location":
         modifier = draw(st.sampled_from(("", "=", "^~", "~", "~*")))
         path = f"/{draw(writable)}"

@@ -6,7 +6,7 @@ import base64
 import json
 from datetime import UTC, datetime, timedelta
 
-_VALID = timedelta(hours=1)
+_VALID = timedelta(days=30)
 
 
 def make_certificate(name: str) -> tuple[bytes, bytes]:

@@ -167,6 +167,8 @@ def test_no_annotation_harms_another_host_or_is_not_reported(name):
 
 
 def is_readable(name: str, value: str) -> bool:
+    if name in UNSUPPORTED:
+        return value.strip() in UNSUPPORTED[name].fulfilled_by
     try:
         ANNOTATIONS[name].read(value.strip(" \t"))
     except (ValueError, KeyError):

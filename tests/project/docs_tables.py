@@ -9,10 +9,10 @@ from typing import Final
 
 from rulegen.model.ingress.values.annotations.table import SECTIONS, declared_in
 from rulegen.model.ingress.values.annotations.unsupported import UNSUPPORTED
-from rulegen.model.ingress.values.flags_without_effect import FLAGS
-from rulegen.model.ingress.values.no_effect import NameKind, NoEffect
 from rulegen.model.ingress.values.settings import OTHER_NAMES, SETTINGS
-from rulegen.model.ingress.values.settings_without_effect import WITHOUT_EFFECT
+from rulegen.model.ingress.values.without_effect.flags import FLAGS
+from rulegen.model.ingress.values.without_effect.names import NameKind, NoEffect
+from rulegen.model.ingress.values.without_effect.settings import WITHOUT_EFFECT
 from rulegen.model.services.annotations.table import ANNOTATIONS as SERVICE_ANNOTATIONS
 from tests.project.places import ROOT
 

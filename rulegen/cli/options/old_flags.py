@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, Final
 import click
 
 from rulegen.model.ingress.reasons import Reason
-from rulegen.model.ingress.values.flags_without_effect import FLAGS, OTHER_NAMES
-from rulegen.model.ingress.values.no_effect import NameKind, NoEffect
 from rulegen.model.ingress.values.readers import boolean
+from rulegen.model.ingress.values.without_effect.flags import FLAGS, OTHER_NAMES
+from rulegen.model.ingress.values.without_effect.names import NameKind, NoEffect
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence

@@ -180,7 +180,8 @@ _MODULE_FILE: Final = re.compile(r"/(?!.*\.\.)[A-Za-z0-9_./+-]+/ngx_http_headers
 """Shared objects that nginx may load: only modules that add directives of the list above."""
 _PEERS: Final = frozenset({"fastcgi_pass", "grpc_pass", "proxy_pass", "server"})
 _SOCKET_FILE: Final = re.compile(r"(?:\w+://)?unix:", re.IGNORECASE)
-_IGNORING: Final = frozenset({"proxy_ignore_headers", "grpc_ignore_headers", "fastcgi_ignore_headers"})
+IGNORING: Final = frozenset({"proxy_ignore_headers", "grpc_ignore_headers", "fastcgi_ignore_headers"})
+"""Directives with names of headers that nginx does not obey if a backend answers with them."""
 INTERNAL_REDIRECT: Final = "X-Accel-Redirect"
 """The header by which a backend would have nginx answer from any location, an internal one of another Ingress too."""
 _NAMED_LOCATION: Final = re.compile(r"@[A-Za-z0-9_-]+\Z")
@@ -235,7 +236,7 @@ def refusal(context: str, name: str, args: Sequence[str], *, block: bool) -> str
         return "load_module names no module that rulegen uses"
     if name in _PEERS and args and _SOCKET_FILE.match(args[0]) and args[0] != f"http://unix:{SIGNIN_SOCKET}:":
         return f"{name} names a socket of this host"
-    if name in _IGNORING and INTERNAL_REDIRECT not in args:
+    if name in IGNORING and INTERNAL_REDIRECT not in args:
         return f"a list without {INTERNAL_REDIRECT} would let a backend reach internal locations"
     if name == "try_files" and not (len(args) == 2 and args[0] == NO_FILE and _STATUS.match(args[1])):
         return "try_files may only answer with a status"

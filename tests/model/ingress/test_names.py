@@ -12,10 +12,10 @@ from rulegen.model.ingress.values.annotations.reading import read_annotations
 from rulegen.model.ingress.values.annotations.table import ANNOTATIONS
 from rulegen.model.ingress.values.annotations.unsupported import UNSUPPORTED
 from rulegen.model.ingress.values.configmap import read_settings
-from rulegen.model.ingress.values.flags_without_effect import FLAGS
-from rulegen.model.ingress.values.no_effect import NameKind
 from rulegen.model.ingress.values.settings import OTHER_NAMES, SETTINGS, Settings
-from rulegen.model.ingress.values.settings_without_effect import WITHOUT_EFFECT
+from rulegen.model.ingress.values.without_effect.flags import FLAGS
+from rulegen.model.ingress.values.without_effect.names import NameKind
+from rulegen.model.ingress.values.without_effect.settings import WITHOUT_EFFECT
 
 ABOUT = ObjectKey("Ingress", ObjectName("shop", "web"))
 NAMES = Path(__file__).parent / "names"

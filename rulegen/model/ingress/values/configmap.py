@@ -10,11 +10,11 @@ from rulegen.kube.objects.names import ObjectName
 from rulegen.model.ingress.reasons import Reason, Verdict
 from rulegen.model.ingress.unread import missing
 from rulegen.model.ingress.values import readers
-from rulegen.model.ingress.values.no_effect import question
 from rulegen.model.ingress.values.setting import PartialValueError, SettingGuard
 from rulegen.model.ingress.values.settings import OTHER_NAMES, SETTINGS, Settings
-from rulegen.model.ingress.values.settings_without_effect import WITHOUT_EFFECT
 from rulegen.model.ingress.values.texts import literal
+from rulegen.model.ingress.values.without_effect.names import question
+from rulegen.model.ingress.values.without_effect.settings import WITHOUT_EFFECT
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping

@@ -14,7 +14,7 @@ from rulegen.model.ingress.values.annotations.annotation import Annotation, Anno
 from rulegen.model.ingress.values.annotations.table import ANNOTATIONS
 from rulegen.model.ingress.values.annotations.unsupported import SNIPPETS, UNSUPPORTED
 from rulegen.model.ingress.values.empty import EmptyValueError
-from rulegen.model.ingress.values.no_effect import question
+from rulegen.model.ingress.values.without_effect.names import question
 from rulegen.model.services.annotations.annotation import PREFIX
 
 if TYPE_CHECKING:

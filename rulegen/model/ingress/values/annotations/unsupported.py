@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Final
 
-from rulegen.model.ingress.values.no_effect import OFF, NameKind, NoEffect, by_name
 from rulegen.model.ingress.values.snippets.judgement import SnippetPlace
+from rulegen.model.ingress.values.without_effect.names import OFF, NameKind, NoEffect, by_name
 
 _SNIPPET: Final = "snippets are never used; one that may keep requests out closes "
 _PATHS: Final = _SNIPPET + "the paths of the Ingress"

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from rulegen.model.ingress.values.no_effect import OFF, NameKind, NoEffect, by_name
+from rulegen.model.ingress.values.without_effect.names import OFF, NameKind, NoEffect, by_name
 
 _ON: Final = ("1", "t", "T", "true", "TRUE", "True")
 _STREAM: Final = "nothing listens for TCP and UDP Services; publish them with Services of type LoadBalancer or NodePort"

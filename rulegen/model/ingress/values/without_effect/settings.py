@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from rulegen.model.ingress.values.no_effect import OFF, NameKind, NoEffect, by_name
+from rulegen.model.ingress.values.without_effect.names import OFF, NameKind, NoEffect, by_name
 
 _ON: Final = ("1", "t", "T", "true", "TRUE", "True")
 _SNIPPET: Final = "raw configuration is never copied; the administrator can change a copy of nginx_templates/"
