@@ -143,10 +143,12 @@ def notes(report: Report) -> Iterator[str]:
         yield ""
         yield f"Skipped {counted_noun(len(report.rejected), 'invalid object')}:"
         yield from (f"  {_printable(line)}" for rejected in report.rejected for line in rejected.lines())
-    if report.reasons:
-        yield ""
-        yield "Ingresses that are not served as written:"
-        yield from (f"  {_printable(str(reason))}" for reason in report.reasons)
+    for heading, are_remarks in (("Ingresses that are not served as written:", False), ("Notes on Ingresses:", True)):
+        reasons = [reason for reason in report.reasons if reason.verdict.is_remark is are_remarks]
+        if reasons:
+            yield ""
+            yield heading
+            yield from (f"  {_printable(str(reason))}" for reason in reasons)
     if report.warnings:
         yield ""
         yield "Warnings:"

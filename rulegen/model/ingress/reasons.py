@@ -44,6 +44,11 @@ class Verdict(enum.StrEnum):
     __hash__ = str.__hash__  # that of enum is Python code, and each reason is hashed
 
     @property
+    def is_remark(self) -> bool:
+        """Whether the Ingress is served as written."""
+        return self is Verdict.NOTE
+
+    @property
     def deviates(self) -> bool:
         """Whether something that is ours is not served as written."""
         return self not in {Verdict.NOTE, Verdict.SKIPPED}
