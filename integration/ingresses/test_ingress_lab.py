@@ -212,7 +212,7 @@ def test_a_client_keeps_its_cookies_to_itself(served: IngressLab) -> None:
         (objects.described_secret, {"name": "a", "kind": "colour"}),
         (objects.described_secret, {"name": "a", "kind": "htpasswd-map", "users": {}, "colour": "red"}),
     ],
-    ids=str,
+    ids=lambda value: value.__name__ if callable(value) else str(value),
 )
 def test_nothing_of_a_file_is_passed_over(check: Callable[[dict[str, Any]], object], form: dict[str, Any]) -> None:
     with pytest.raises(UnknownForm, match="colour"):
