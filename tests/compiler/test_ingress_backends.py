@@ -8,6 +8,7 @@ import pytest
 
 from rulegen.kube.objects import structs as k
 from rulegen.kube.objects.names import ObjectName
+from rulegen.model.ingress.ir import FixedResponse
 from rulegen.model.ingress.reasons import Verdict
 from tests.ingress_strategies import (
     API,
@@ -96,6 +97,15 @@ def test_external_names(name, expected):
         assert "proxy_pass http://${external};" in text.replace('"', "") or "$external" in text
     else:
         assert expected in text
+
+
+def test_no_external_name_is_served_if_they_are_disabled():
+    external = service("x", type="ExternalName", cluster_ip="", external_name="example.com", ports=())
+    result = compiled(*GROUND, external, ingress("site", rule("site.test", path(to="x"))), refuses_names=True)
+    (location,) = result.model.servers["site.test"].locations
+    assert location.target == FixedResponse(503)
+    assert "example.com" not in text_of(result)
+    assert reported(result)
 
 
 def test_a_backend_that_is_no_service_is_404():

@@ -78,6 +78,12 @@ def test_the_rest_of_all_hosts_asks_nobody():
     assert "auth_request" not in text_of(result, "")
 
 
+def test_an_ingress_without_rules_asks_the_auth_server_of_all():
+    keys = {"global_auth_url": "http://api.default.svc.cluster.local/"}
+    result = compiled(*GROUND, ingress("site", default=backend("web")), settings_map(**keys))
+    assert "auth_request" in text_of(result, "")
+
+
 def test_parameters_of_another_namespace_close():
     others = config_map("scripts", {"SCRIPT_FILENAME": "/app.php"}, "other")
     result = compiled(*GROUND, others, site(backend_protocol="FCGI", fastcgi_params_configmap="other/scripts"))

@@ -224,12 +224,13 @@ def decide_group(group: HostGroup, common: CommonDecisions, lookups: Lookups) ->
     )
     reasons: list[Reason] = []
     owners: list[ResolvedIngress] = []
+    guarding: list[Ingress] = []
     for ingress in group.ingresses:
-        owner, why = read_owner(ingress, common.prefix, referred, common.global_auth, common.guards)
-        reasons += why
-        if owner is not None:
-            owners.append(owner)
-    routing = _routed(owners, common, targets)
+        read = read_owner(ingress, common.prefix, referred, common.global_auth, common.guards)
+        reasons += read.reasons
+        owners += () if read.owner is None else (read.owner,)
+        guarding += (ingress,) if read.guards_hosts else ()
+    routing = _routed(owners, guarding, common, targets)
     if group.has_other_hosts:
         routing.host("")
     certificates = Certificates(referred, lookups.now, parsed=lookups.certificates)
@@ -270,10 +271,12 @@ def name_of(known: KubeObject) -> ObjectName:
     return ObjectName(known.metadata.namespace, known.metadata.name)
 
 
-def _routed(owners: Sequence[ResolvedIngress], common: CommonDecisions, targets: Targets) -> Routing:
+def _routed(
+    owners: Sequence[ResolvedIngress], guarding: Iterable[Ingress], common: CommonDecisions, targets: Targets
+) -> Routing:
     routing = Routing(targets, common.settings)
     routing.default_backend = common.default_backend
-    routing.closers = _closers(owners)
+    routing.closers = _closers(owners, guarding)
     for owner in owners:
         if not owner.is_canary:
             routing.add(owner)
@@ -283,13 +286,17 @@ def _routed(owners: Sequence[ResolvedIngress], common: CommonDecisions, targets:
     return routing
 
 
-def _closers(owners: Iterable[ResolvedIngress]) -> dict[str, dict[str, ObjectName]]:
-    """Return by host and namespace the Ingress that closes paths of the host; of every namespace under an empty one.
+def _closers(owners: Iterable[ResolvedIngress], guarding: Iterable[Ingress]) -> dict[str, dict[str, str]]:
+    """Return by host and namespace why paths of the host are closed; those of every namespace under an empty one.
 
     What guards a host guards all of it, as far as its Ingress has a say: that of the namespace which had the host
     first closes all paths, that of another only those of its own namespace.
+
+    Args:
+        owners: The Ingresses that are served, oldest first.
+        guarding: Ingresses that are not served, and that may keep requests of their hosts out.
     """
-    closers: dict[str, dict[str, ObjectName]] = {}
+    closers: dict[str, dict[str, str]] = {}
     first: dict[str, str] = {}
     for owner in owners:
         if owner.is_canary:
@@ -298,7 +305,14 @@ def _closers(owners: Iterable[ResolvedIngress]) -> dict[str, dict[str, ObjectNam
             namespace = first.setdefault(host, owner.name.namespace)
             if owner.closes_hosts:
                 whose = "" if namespace == owner.name.namespace else owner.name.namespace
-                closers.setdefault(host, {}).setdefault(whose, owner.name)
+                message = f"server-snippet of Ingress {owner.name} may keep requests out"
+                closers.setdefault(host, {}).setdefault(whose, message)
+    for ingress in guarding:
+        name = name_of(ingress)
+        message = f"Ingress {name} is rejected, and its auth-tls-secret or server-snippet may keep requests out"
+        for host in _hosts(ingress):
+            whose = "" if first.get(host) == name.namespace else name.namespace
+            closers.setdefault(host, {}).setdefault(whose, message)
     return closers
 
 

@@ -168,6 +168,27 @@ def test_a_server_snippet_closes_its_host():
     assert verdicts(guests, "default/a") == set()
 
 
+@pytest.mark.parametrize(
+    "guard", [{"server_snippet": "deny all;"}, {"auth_tls_secret": "default/ca"}, {"auth_tls_secret": "wrong"}]
+)
+@pytest.mark.parametrize("fault", [{"rewrite_target": "/x;"}, {"app_root": "no-path"}])
+def test_what_guards_a_host_guards_it_too_if_its_ingress_is_rejected(guard, fault):
+    other = (service("web", namespace="other"), endpoints("web", namespace="other"))
+    rejected = _of("a", "default", "/", 1, **guard, **fault)
+    owners = compiled(*WEB, *other, rejected, _of("b", "default", "/b", 2), _of("c", "other", "/c", 3))
+    assert closed(owners)
+    assert verdicts(owners, "default/a") >= {Verdict.REJECTED}
+    assert verdicts(owners, "default/b") == verdicts(owners, "other/c") == {Verdict.CLOSED}
+
+    guests = compiled(*WEB, *other, _of("c", "other", "/c", 1), rejected, _of("b", "default", "/b", 2))
+    answers = {location.source: location.target for location in guests.model.servers["site.test"].locations}
+    assert answers["/b"] == FixedResponse(503)
+    assert answers["/c"] != FixedResponse(503)
+
+    harmless = compiled(*WEB, _of("a", "default", "/", 1, **fault), _of("b", "default", "/b", 2))
+    assert not closed(harmless)
+
+
 def test_a_configuration_snippet_closes_its_own_paths():
     site = compiled(*WEB, _of("a", "default", "/", 1), _of("b", "default", "/b", 2, configuration_snippet="deny all;"))
     answers = {location.source: location.target for location in site.model.servers["site.test"].locations}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, Final, TypeVar
+from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypeVar
 
 from rulegen.kube.objects.names import ObjectKey, ObjectName
 from rulegen.model.ingress.ir import LocationPolicy
@@ -54,6 +54,20 @@ _NEEDS_RULES: Final[tuple[Annotation[Any], ...]] = (
     routing.TEMPORAL_REDIRECT,
     tls.FORCE_SSL_REDIRECT,
 )
+
+
+class ReadIngress(NamedTuple):
+    """An Ingress as it was read.
+
+    Attributes:
+        owner: The Ingress; None if nothing of it is served.
+        reasons: Why nothing of it is served.
+        guards_hosts: Whether nothing of it is served although it may keep requests of its whole hosts out.
+    """
+
+    owner: ResolvedIngress | None
+    reasons: Sequence[Reason] = ()
+    guards_hosts: bool = False
 
 
 @dataclass(slots=True)
@@ -119,8 +133,8 @@ def read_owner(
     referred: Referred,
     global_auth: ExternalAuth | None,
     guards: frozenset[SettingGuard] = frozenset(),
-) -> tuple[ResolvedIngress | None, list[Reason]]:
-    """Return what an Ingress comes to; None, and why, where nothing of it may be served.
+) -> ReadIngress:
+    """Return an Ingress with its decisions, or the reasons why nothing of it is served.
 
     Args:
         ingress: The Ingress.
@@ -134,6 +148,7 @@ def read_owner(
     texts = ingress.metadata.annotations
     annotations = read_annotations(key, texts, prefix)
     closes_hosts = bool(annotations.snippets) and judge_snippets(annotations, texts, referred.settings)
+    closes_hosts = closes_hosts and not annotations.values[routing.CANARY]  # of a canary, it has no effect
     policy = policy_of(name.namespace, annotations, referred)
     is_guarded = bool(guards) and _is_guarded(annotations, policy, guards)
     if policy.global_auth and policy.external_auth is None and global_auth is not None:
@@ -149,10 +164,10 @@ def read_owner(
         )
     ]
     if faults or annotations.outcome is InvalidValue.REJECT:
-        return None, [*faults, *annotations.reasons]
+        return ReadIngress(None, [*faults, *annotations.reasons], closes_hosts or client_auth is not None)
     if is_guarded or annotations.outcome is InvalidValue.CLOSE:
         policy = LocationPolicy(is_closed=True, ssl_redirect=policy.ssl_redirect, global_auth=False)
-    return ResolvedIngress(
+    owner = ResolvedIngress(
         name,
         ingress,
         annotations,
@@ -160,8 +175,9 @@ def read_owner(
         annotations.values[routing.CANARY],
         client_auth,
         is_closed_by_settings=is_guarded,
-        closes_hosts=closes_hosts and not annotations.values[routing.CANARY],  # of a canary, it has no effect
-    ), []
+        closes_hosts=closes_hosts,
+    )
+    return ReadIngress(owner)
 
 
 def _is_guarded(annotations: Annotations, policy: LocationPolicy, guards: frozenset[SettingGuard]) -> bool:

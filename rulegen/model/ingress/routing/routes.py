@@ -53,7 +53,7 @@ class Routing:
         canaries: By host, the canaries of the namespace that had it first.
         reasons: What is not served as it was written.
         default_backend: Who answers what nobody asked for; None for 404.
-        closers: By host and namespace, the Ingress whose snippet closes the paths; an empty one stands for all.
+        closers: By host and namespace, why the paths are closed; an empty namespace stands for all.
     """
 
     targets: Targets
@@ -64,7 +64,7 @@ class Routing:
     canaries: dict[str, list[ResolvedIngress]] = field(default_factory=dict)
     reasons: list[Reason] = field(default_factory=list)
     default_backend: Target | None = None
-    closers: Mapping[str, Mapping[str, ObjectName]] = field(default_factory=dict)
+    closers: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
 
     def host(self, host: str) -> Paths:
         """Return the paths of a host."""
@@ -235,20 +235,17 @@ class Routing:
         errors = errors_of(owner.annotations, self.settings, policy, (stand_in, self.default_backend), whose)
         return target, policy if errors is None else replace(policy, errors=errors)
 
-    def _closer(self, owner: ResolvedIngress, host: str) -> ObjectName | None:
-        """Return the Ingress whose snippet closes the paths of another for a host; None for none."""
+    def _closer(self, owner: ResolvedIngress, host: str) -> str:
+        """Return why another Ingress closes the paths of this one for a host; empty if none does."""
         closers = self.closers.get(host, {})
-        return closers.get("") or closers.get(owner.name.namespace)
+        return closers.get("") or closers.get(owner.name.namespace, "")
 
     def _closed(self, owner: ResolvedIngress, host: str, policy: LocationPolicy) -> LocationPolicy | None:
         """Return the policy of an Ingress for which nothing is passed on for a host; None where requests are."""
         if owner.is_closed:
             return owner.policy
-        if (closer := self._closer(owner, host)) is not None:
-            message = (
-                f"{host or 'every other host'} is closed: server-snippet of Ingress {closer} may keep requests out"
-            )
-            self.reasons.append(owner.reason(Verdict.CLOSED, "", message))
+        if why := self._closer(owner, host):
+            self.reasons.append(owner.reason(Verdict.CLOSED, "", f"{host or 'every other host'} is closed: {why}"))
             return LocationPolicy(is_closed=True, global_auth=False)
         if owner.client_auth is not None and self.is_guest(owner, host):
             message = (
