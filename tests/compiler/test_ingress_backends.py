@@ -13,6 +13,7 @@ from rulegen.model.ingress.reasons import Verdict
 from tests.ingress_strategies import (
     API,
     NAMED,
+    PREFIX,
     WEB,
     backend,
     compiled,
@@ -114,6 +115,22 @@ def test_a_backend_that_is_no_service_is_404():
     result = compiled(*GROUND, ingress("site", rule("site.test", each)))
     assert "return 404;" in text_of(result)
     assert verdicts(result) == {Verdict.UNAVAILABLE}
+
+
+def test_a_backend_that_is_no_service_stops_nobody_whatever_variables_its_ingress_has():
+    resource = k.IngressBackend(resource=k.TypedReference(kind="Bucket", name="b"))
+    each = k.HTTPIngressPath(path="/", path_type="Prefix", backend=resource)
+    text = {f"{PREFIX}/permanent-redirect": "https://x.test/a$location_path"}
+    result = compiled(*GROUND, ingress("site", rule("site.test", each), annotations=text))
+    assert verdicts(result) == {Verdict.UNAVAILABLE}
+
+
+@pytest.mark.parametrize("query", ["next=$escaped_request_uri", "next=$scheme://$host$request_uri"])
+def test_the_url_of_a_request_stands_once_in_the_url_for_signing_in(query):
+    names = {"auth_url": "https://sso.test/check", "auth_signin": f"https://sso.test/start?{query}"}
+    text = text_of(compiled(*GROUND, site(**names)))
+    assert "https://sso.test/start?next=" in text
+    assert "rd=" not in text
 
 
 def test_a_default_backend_of_rules_serves_their_hosts_alone():

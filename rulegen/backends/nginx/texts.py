@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
+from rulegen.languages.nginx.text import UnquotableError
 from rulegen.languages.nginx.tree import Directive, Entry, KeyKind, template, variable
 from rulegen.model.ingress.values.texts import Capture, Reference, Subject
 
@@ -51,7 +52,7 @@ _VARIABLES: Final[Mapping[Subject, str]] = {
     Subject.HTTPS: "https",
     Subject.TLS_PROTOCOL: "ssl_protocol",
     Subject.TLS_CIPHER: "ssl_cipher",
-    Subject.TLS_SERVER_NAME: "ssl_server_name",
+    Subject.TLS_SERVER_NAME: "plain_server_name",
     Subject.TLS_REUSED: "ssl_session_reused",
     Subject.TLS_CLIENT_SUBJECT: "ssl_client_s_dn",
     Subject.TLS_CLIENT_ISSUER: "ssl_client_i_dn",
@@ -103,7 +104,7 @@ _FAMILIES: Final[Mapping[Subject, str]] = {
     Subject.BACKEND_HEADER: "upstream_http_",
 }
 CONTROL: Final = r"[\x00-\x1f\x7f]"
-"""What no header may have; a decoded path and a decoded user may."""
+"""What no header may have; a decoded path, a decoded user and the name in a TLS handshake may."""
 
 
 def written(text: Text) -> Word:
@@ -131,13 +132,17 @@ def _variable(part: Reference | Capture, variables: Mapping[Subject, str]) -> Wo
         return variable(f"capture_{part.number}")
     if (family := _FAMILIES.get(part.subject)) is not None:
         return variable(f"{family}{part.name}")
-    return variable(variables[part.subject])
+    name = variables.get(part.subject)
+    if name is None:
+        raise UnquotableError(f"nginx has no variable for {part.subject.value!r} in this place")
+    return variable(name)
 
 
 def maps() -> Iterator[Node]:
     """Yield the maps for what a client can put control characters into, which would end a header."""
     nothing = Entry(CONTROL, "", KeyKind.REGEX)
-    for source, name in (("uri", "plain_uri"), ("remote_user", "plain_user")):
+    sources = ("uri", "plain_uri"), ("remote_user", "plain_user"), ("ssl_server_name", "plain_server_name")
+    for source, name in sources:
         entries = (Entry("default", variable(source), KeyKind.FIXED), nothing)
         yield Directive("map", (variable(source), f"${name}"), entries)
     entries = (

@@ -80,6 +80,8 @@ _REFUSED = [
     ("auth-url", "https://a.test/$1", r"\$1"),
     ("auth-signin", "https://a.test/?c=$http_cookie", r"\$http_cookie"),
     ("auth-signin", "https://a.test/?a=$escaped_request_uri&b=$escaped_request_uri", "once"),
+    ("auth-signin", "https://a.test/?rd=https://$host$uri", "only as"),
+    ("auth-signin", "https://a.test/?rd=/&$args", "only as"),
     ("auth-tls-error-page", "https://a.test/$namespace", "location"),
     ("auth-request-redirect", "/$1", "captures"),
 ]
@@ -138,12 +140,12 @@ def test_every_variable_has_a_word_of_nginx() -> None:
 
 
 def test_what_a_client_can_put_a_line_break_into_ends_no_header() -> None:
-    """nginx decodes a path and a user before a variable has them, and copies a header as it is."""
-    decoded = {"uri", "document_uri", "remote_user", "request_filename", "request_body"}
+    """nginx decodes paths and users, takes any name of TLS, and copies a variable into a header as it is."""
+    decoded = {"uri", "document_uri", "remote_user", "request_filename", "request_body", "ssl_server_name"}
     for name in ("proxy-set-headers", "add-headers"):
         read = SETTINGS[name].read_header
         assert read is not None
-        for text in ("$uri", "$document_uri", "$remote_user"):
+        for text in ("$uri", "$document_uri", "$remote_user", "$ssl_server_name"):
             assert quote(written(read(text))).strip("${}") not in decoded
         for text in ("$request_body", "$request_filename", "$document_root", "$ssl_client_raw_cert", "cost: $5", "a $"):
             with pytest.raises(ValueError, match=r"."):

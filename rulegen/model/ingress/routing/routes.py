@@ -210,7 +210,7 @@ class Routing:
         if backend.service is None or backend.port is None:
             message = f"a backend of kind {readers.quoted(backend.kind)} is not supported: 404"
             self.reasons.append(owner.reason(Verdict.UNAVAILABLE, backend.field, message))
-            return NOT_FOUND, policy
+            return NOT_FOUND, bound(policy, _of_location(owner, path)) if names_location(policy) else policy
         name = backend.service
         if names_location(policy):
             policy = bound(policy, _of_location(owner, path, name.name, port_of(backend.port)))

@@ -14,13 +14,15 @@ if TYPE_CHECKING:
     from rulegen.model.ingress.values.texts import Part, Text
 
 _ESCAPED: Final = frozenset({Subject.ESCAPED_REQUEST_URI, Subject.ESCAPED_URL})
+_UNESCAPED: Final = frozenset({Subject.PATH, Subject.RAW_PATH, Subject.QUERY, Subject.QUERY_MARK})
 _read: Final = readers.url(IN_REDIRECT_HOSTS, IN_URLS | {Subject.ESCAPED_REQUEST_URI})
 
 
 def signin_url(text: str) -> Url:
     """Return the URL of a page for signing in; the client's URL stands in it at most once, and escaped in its query.
 
-    A client's URL that is not escaped could add parameters of the client's choice.
+    A client's URL that is not escaped could add parameters of the client's choice, so nothing else of it may stand
+    in the query.
     """
     url = _read(text)
     rest = _escaping(url.rest)
@@ -35,6 +37,8 @@ def _escaping(rest: Text) -> Text:
     for part in rest.parts:
         if is_query and part == Reference(Subject.REQUEST_URI):
             parts.append(Reference(Subject.ESCAPED_REQUEST_URI))
+        elif is_query and isinstance(part, Reference) and part.subject in _UNESCAPED:
+            raise ValueError("a part of the request's URL may stand in the query only as $escaped_request_uri")
         else:
             parts.append(part)
         is_query = is_query or (isinstance(part, str) and "?" in part)
@@ -42,7 +46,9 @@ def _escaping(rest: Text) -> Text:
 
 
 def with_way_back(url: Url, parameter: str) -> Text:
-    """Return the URL with a parameter that holds the URL of the request; unless it has one of this name."""
+    """Return the URL with a parameter that holds the URL of the request; unless it has one of this name, or the URL."""
+    if any(isinstance(part, Reference) and part.subject in _ESCAPED for part in url.rest.parts):
+        return url.text
     rest, fragment = _without_fragment(url.rest)
     literals = "".join(part if isinstance(part, str) else "x" for part in rest.parts)
     if any(word.partition("=")[0] == parameter for word in literals.partition("?")[2].split("&")):

@@ -134,34 +134,45 @@ DEFINITIONS: Final = frozenset(_DEFINITIONS_NAMES.split())
 OF_AUTH_SUBREQUESTS: Final = _named(*_TUNING)
 """Directives without which an auth server is asked the same."""
 
-_CLEARED_SAFELY: Final = frozenset({"accept-encoding", "connection", "upgrade", "origin", "referer", "range", "te"})
-_PROOFS: Final = (
-    "$remote_user",
-    "$ssl_client_",
-    "$auth_",
-    "$upstream_http_",
-    "$jwt_",
-    "${remote_user",
-    "${ssl_client_",
-    "${auth_",
+_PROVING_NOTHING_NAMES: Final = (
+    "accept accept-encoding accept-language cache-control connection host if-modified-since if-none-match origin"
+    " proxy range referer te upgrade user-agent x-forwarded-for x-forwarded-host x-forwarded-port"
+    " x-forwarded-proto x-forwarded-scheme x-original-forwarded-for x-real-ip x-request-id x-scheme"
 )
+_PROVING_NOTHING: Final = frozenset(_PROVING_NOTHING_NAMES.split())
+"""Headers that no backend takes for a proof, or that rulegen sets in place of a client's."""
+_PROOFS: Final = ("$remote_user", "$ssl_client_", "$auth_", "$upstream_http_", "$jwt_")
+_SET_BY_NGINX_NAMES: Final = (
+    "args limit_rate limit_rate_after host uri request_uri query_string document_root proxy_upstream_name"
+    " proxy_alternative_upstream_name best_http_host namespace ingress_name service_name service_port"
+    " location_path pass_access_scheme pass_server_port pass_port preserve_trailing_slash"
+    " balancer_ewma_score global_rate_limit_exceeding the_real_ip"
+)
+_SET_BY_NGINX: Final = frozenset(_SET_BY_NGINX_NAMES.split())
+_FAMILIES_OF_NGINX: Final = ("http_", "arg_", "cookie_", "proxy_", "auth_", "ssl_", "upstream_", "modsecurity", "lua_")
+"""Variables that nginx or ingress-nginx read themselves: what they hold may decide who is served."""
 
 
 def says_who(name: str, words: Iterable[str]) -> bool:
     """Whether a directive sets a request header that may tell a backend who the client is.
 
-    Without it, a client could send the header itself. So it is with a header that is cleared, unless it is one that
-    no backend takes for a proof.
+    Without it, a client could send the header itself: so each header counts but those that prove nothing.
     """
     words = tuple(words)
     if name == "more_set_input_headers":
-        return any(word.rstrip().endswith(":") or _is_proof(word) for word in words)
-    if name not in {"proxy_set_header", "grpc_set_header"}:
+        headers = [word.partition(":")[0] for word in words]
+    elif name in {"proxy_set_header", "grpc_set_header"}:
+        headers = [*words[:1]]
+    else:
         return False
-    header, *values = [*words, ""]
-    value = "".join(values)
-    return (not value and header.lower() not in _CLEARED_SAFELY) or _is_proof(value)
+    return any(header.strip().lower() not in _PROVING_NOTHING for header in headers) or any(map(_is_proof, words))
+
+
+def sets_variable_of_nginx(name: str, words: Iterable[str]) -> bool:
+    """Whether a directive sets a variable that nginx or ingress-nginx read themselves."""
+    variable = next(iter(words), "").lower().lstrip("$").strip("{}")
+    return name == "set" and (variable in _SET_BY_NGINX or variable.startswith(_FAMILIES_OF_NGINX))
 
 
 def _is_proof(value: str) -> bool:
-    return any(proof in value for proof in _PROOFS)
+    return any(proof in value.lower().replace("${", "$") for proof in _PROOFS)

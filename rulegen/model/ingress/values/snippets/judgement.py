@@ -14,6 +14,7 @@ from rulegen.model.ingress.values.snippets.directives import (
     PROTECTING,
     KnownDirective,
     says_who,
+    sets_variable_of_nginx,
 )
 from rulegen.model.ingress.values.snippets.reader import SnippetDirective, read_snippet
 from rulegen.text import printable, quoted
@@ -118,6 +119,8 @@ def _protecting(
             yield SnippetFinding(
                 directive, inside, KnownDirective("tells the backend who a client is", "auth-response-headers")
             )
+        elif sets_variable_of_nginx(name, directive.words):
+            yield SnippetFinding(directive, inside, KnownDirective("sets a variable that nginx reads"))
         elif name not in HARMLESS or (directive.block is not None and name != "types"):
             yield SnippetFinding(directive, inside, KnownDirective("may have any effect"))
 
@@ -175,7 +178,8 @@ def _rules(text: str) -> Judgement:
         name, value = words[0].lower(), words[1].strip("\"'").lower() if len(words) > 1 else ""
         if name == "secruleengine" and value in _DETECTS:
             continue
-        if name in {"secruleengine", "include", "secremoterules"} or line.endswith("\\"):
+        switches = name in {"secruleengine", "include", "secremoterules"} or "ctl:ruleengine" in line.lower()
+        if switches or line.endswith("\\") or "'" in line:
             message = (
                 f"ModSecurity is not available, and line {number} ({quoted(words[0])}) may make it refuse requests"
             )
