@@ -125,6 +125,19 @@ def test_a_backend_that_is_no_service_stops_nobody_whatever_variables_its_ingres
     assert verdicts(result) == {Verdict.UNAVAILABLE}
 
 
+def test_a_text_that_its_variables_make_too_long_closes_its_paths_alone():
+    long = ingress(
+        "long",
+        rule("long.test", path("/" + "a" * 240)),
+        annotations={f"{PREFIX}/permanent-redirect": "https://x.test/" + "$location_path" * 30},
+    )
+    result = compiled(*GROUND, long, site())
+    targets = {location.path: location.target for location in result.model.servers["long.test"].locations}
+    assert targets["/" + "a" * 240] == FixedResponse(503)
+    assert verdicts(result, "default/long") == {Verdict.CLOSED}
+    assert verdicts(result) == set()
+
+
 @pytest.mark.parametrize("query", ["next=$escaped_request_uri", "next=$scheme://$host$request_uri"])
 def test_the_url_of_a_request_stands_once_in_the_url_for_signing_in(query):
     names = {"auth_url": "https://sso.test/check", "auth_signin": f"https://sso.test/start?{query}"}

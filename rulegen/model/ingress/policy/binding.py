@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
+from rulegen.model.ingress.values.readers import writable
 from rulegen.model.ingress.values.texts import OF_LOCATION
 
 if TYPE_CHECKING:
@@ -29,6 +30,16 @@ def bound(policy: LocationPolicy, values: Mapping[Subject, str]) -> LocationPoli
         external_auth=_bound_auth(policy.external_auth, values) if policy.external_auth is not None else None,
         scripts={name: text.bound(values) for name, text in policy.scripts.items()},
     )
+
+
+def check_length(policy: LocationPolicy) -> None:
+    """Check that each text of a policy is short enough for a configuration.
+
+    Raises:
+        ValueError: A text is too long.
+    """
+    for text in _texts(policy):
+        writable("".join(part if isinstance(part, str) else "$" for part in text.parts))
 
 
 def _bound_auth(auth: ExternalAuth, values: Mapping[Subject, str]) -> ExternalAuth:

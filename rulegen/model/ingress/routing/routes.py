@@ -16,7 +16,7 @@ from rulegen.model.ingress.ir import (
     ServiceWithoutEndpoints,
     ToUpstream,
 )
-from rulegen.model.ingress.policy.binding import bound, names_location
+from rulegen.model.ingress.policy.binding import bound, check_length, names_location
 from rulegen.model.ingress.policy.policies import errors_of, port_of, without_auth
 from rulegen.model.ingress.reasons import Reason, Verdict
 from rulegen.model.ingress.routing.paths import BARE, HostPath, Paths
@@ -121,8 +121,9 @@ class Routing:
             proxy_ssl=None,
             sticky=None,
         )
-        if names_location(policy):
-            policy = bound(policy, _of_location(owner, "/"))
+        policy = self._bound(owner, policy, "/")
+        if policy.is_closed:
+            target = UNAVAILABLE
         return nobody._replace(target=target, policy=policy, ingress=owner.name, source="/")
 
     def add_canary(self, owner: ResolvedIngress) -> None:
@@ -210,10 +211,12 @@ class Routing:
         if backend.service is None or backend.port is None:
             message = f"a backend of kind {readers.quoted(backend.kind)} is not supported: 404"
             self.reasons.append(owner.reason(Verdict.UNAVAILABLE, backend.field, message))
-            return NOT_FOUND, bound(policy, _of_location(owner, path)) if names_location(policy) else policy
+            policy = self._bound(owner, policy, path)
+            return UNAVAILABLE if policy.is_closed else NOT_FOUND, policy
         name = backend.service
-        if names_location(policy):
-            policy = bound(policy, _of_location(owner, path, name.name, port_of(backend.port)))
+        policy = self._bound(owner, policy, path, name.name, port_of(backend.port))
+        if policy.is_closed:
+            return UNAVAILABLE, policy
         if wish.sticky:
             wish = wish._replace(host=host)
         target, why = self.targets.of_service(name, backend.port, wish)
@@ -234,6 +237,20 @@ class Routing:
             return target, policy
         errors = errors_of(owner.annotations, self.settings, policy, (stand_in, self.default_backend), whose)
         return target, policy if errors is None else replace(policy, errors=errors)
+
+    def _bound(
+        self, owner: ResolvedIngress, policy: LocationPolicy, path: str, service: str = "", port: str = ""
+    ) -> LocationPolicy:
+        """Return a policy with values for the variables of a location; closed if a text is then too long for nginx."""
+        if not names_location(policy):
+            return policy
+        policy = bound(policy, _of_location(owner, path, service, port))
+        try:
+            check_length(policy)
+        except ValueError as error:
+            self.reasons.append(owner.reason(Verdict.CLOSED, "", f"with the values of its variables, {error}"))
+            return LocationPolicy(is_closed=True, global_auth=False)
+        return policy
 
     def _closer(self, owner: ResolvedIngress, host: str) -> str:
         """Return why another Ingress closes the paths of this one for a host; empty if none does."""
