@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from rulegen.cli.commands.run import command as run
-from rulegen.cli.main import main
+from rulegen.cli.main import cli, main
 from rulegen.kube.objects.names import ObjectName
 
 OBJECTS = """\
@@ -131,6 +131,7 @@ def test_what_nobody_knows_is_an_error(tmp_path, monkeypatch, capsys, flags, sai
     ],
 )
 def test_each_flag_means_what_it_meant(flags, expected) -> None:
-    context = run.make_context("run", list(flags))
+    group = cli.make_context("rulegen", ["run"])  # click keeps the names of the first help option that it makes
+    context = run.make_context("run", list(flags), parent=group)
     assert {name: context.params[name] for name in expected} == expected
     assert context.params["flag_reports"] == ()
