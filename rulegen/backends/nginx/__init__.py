@@ -1,1 +1,1 @@
-"""An L7 model as directives of nginx: one file for each host and one for each Service."""
+"""Compiles the Ingress model to nginx directives: one file for each host and one for each Service."""

@@ -1,4 +1,4 @@
-"""The nginx backend: an L7 model as the files of a configuration, one for each host and one for each Service."""
+"""The files of an nginx configuration, compiled from the Ingress model: one for each host and one for each Service."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from rulegen.model.ingress.values.settings import Settings
 
 TEMPLATE: Final = "nginx.conf.j2"
-"""The template of the main file."""
+"""Name of the template of the main file."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,10 +36,11 @@ class ConfigFragment:
     """One file of a configuration, as directives.
 
     Attributes:
-        path: Where it lies.
-        owner: The host, or the Service, that it is for.
-        nodes: What it says.
-        decisions: What it was compiled from, but for the defaults: of equal ones it need not be compiled again.
+        path: Its path in the configuration.
+        owner: The host or the Service that it belongs to.
+        nodes: Its directives.
+        decisions: The part of the model that it was compiled from, without the defaults. While it is equal, the file
+            need not be compiled again.
     """
 
     path: str
@@ -51,13 +52,13 @@ class ConfigFragment:
 def compile_host(
     server: Server, defaults: HttpDefaults, own: Iterable[Upstream] = (), *, known: ConfigFragment | None = None
 ) -> ConfigFragment:
-    """Return the file of one host.
+    """Return the file of a host.
 
     Args:
         server: The host.
-        defaults: What holds for all.
-        own: The upstreams that it alone uses.
-        known: The file as it was compiled with the same defaults; returned itself where nothing is decided otherwise.
+        defaults: Defaults of all hosts.
+        own: Upstreams that only this host uses.
+        known: The file from an earlier compilation with the same defaults. It is returned if nothing has changed.
     """
     upstreams = tuple(own)
     decisions = server, *upstreams
@@ -69,7 +70,7 @@ def compile_host(
 def compile_service(
     service: ObjectName, upstreams: Iterable[Upstream], settings: Settings, *, known: ConfigFragment | None = None
 ) -> ConfigFragment:
-    """Return the file with the upstreams of one Service, which hosts share; `known` as for a host."""
+    """Return the file with the upstreams of a Service, which all hosts share; `known` as for `compile_host`."""
     decisions = tuple(upstreams)
     if known is not None and known.decisions == decisions:
         return known
@@ -82,9 +83,8 @@ def compile_site(model: IngressModel, known: Mapping[str, ConfigFragment] | None
     """Return the files of all hosts and Services.
 
     Args:
-        model: All decisions.
-        known: Files by path, as they were compiled with equal defaults; those of which nothing is decided otherwise
-            are returned themselves.
+        model: The Ingress model.
+        known: Files by path, from an earlier compilation with equal defaults. Unchanged files are returned as they are.
     """
     known = known or {}
     defaults = model.defaults
@@ -113,18 +113,18 @@ def render(
     served: bool,
     written: Mapping[str, str] | None = None,
 ) -> Configuration:
-    """Return the configuration that fragments make.
+    """Return the configuration that consists of these fragments.
 
     Args:
-        model: What holds for all hosts.
-        fragments: Of `compile_site`.
-        templates: With the template of the main file.
-        served: Whether nginx is to tell rulegen its digest; not for one that is for reading.
-        written: The texts, by path, of those fragments that were rendered before.
+        model: The model that they were compiled from.
+        fragments: Result of `compile_site`.
+        templates: Templates, with the one of the main file.
+        served: Whether nginx will run with it, so that nginx must answer the digest. False for an export.
+        written: Text by path of fragments that were formatted before.
 
     Raises:
         ConfigError: The template cannot be rendered.
-        UnquotableError: A value that no text of a configuration can mean.
+        UnquotableError: A value contains a character that cannot be written in an nginx configuration.
     """
     written = written or {}
     files = {fragment.path: written.get(fragment.path) or str(format_nodes(fragment.nodes)) for fragment in fragments}
@@ -137,7 +137,12 @@ def render(
 
 
 def main_values(model: IngressModel, digest: str) -> dict[str, Value]:
-    """Return what the template of the main file prints; without a digest, it has no servers of rulegen's own."""
+    """Return the values that the template of the main file prints.
+
+    Args:
+        model: The Ingress model.
+        digest: Digest of the configuration; if empty, the servers for rulegen's own use are left out.
+    """
     return {
         "main": directives(main_nodes(model.defaults), ""),
         "events": directives(events_nodes(model.defaults.settings)),
@@ -148,7 +153,7 @@ def main_values(model: IngressModel, digest: str) -> dict[str, Value]:
 
 
 def own_servers(model: IngressModel, digest: str) -> dict[str, Value]:
-    """Return the servers on sockets of nginx's own folder, which alone know the digest; none without a digest."""
+    """Return the servers that listen on unix sockets for rulegen and nginx itself; none without a digest."""
     servers = [status_server(digest), escaping_server(model.defaults.settings)] if digest else []
     return {"status": directives(servers)}
 
@@ -162,18 +167,18 @@ def check(
     unchanged: Collection[str] = (),
     served: bool,
 ) -> None:
-    """Make sure that the files say what was meant, read by a parser that shares nothing with what wrote them.
+    """Verify with an independent parser that the files contain exactly the directives that were compiled.
 
     Args:
-        configuration: Of `render`.
-        model: As rendered.
-        fragments: As rendered.
-        templates: As rendered.
-        unchanged: Paths of files that are served already, and need no second look.
-        served: As rendered.
+        configuration: Result of `render`.
+        model: As for `render`.
+        fragments: As for `render`.
+        templates: As for `render`.
+        unchanged: Paths of files that are already served. They are not parsed again.
+        served: As for `render`.
 
     Raises:
-        MismatchError: A file says anything else.
+        MismatchError: A file contains something else.
     """
     for fragment in fragments:
         if fragment.path not in unchanged:
@@ -183,7 +188,7 @@ def check(
 
 
 def provenance(model: IngressModel) -> list[dict[str, Any]]:
-    """Return for each location where it comes from, in order of host and location."""
+    """Return the Ingress, rule and path of each location, ordered by host and location."""
     return [
         {
             "file": host_file(server.host),
@@ -199,7 +204,7 @@ def provenance(model: IngressModel) -> list[dict[str, Any]]:
 
 
 def ingresses_by_file(model: IngressModel) -> Mapping[str, tuple[ObjectName, ...]]:
-    """Return which Ingresses make each host's file, so that an error in it leads to them."""
+    """Return the Ingresses of each host's file, to attribute an error message of nginx."""
     return {host_file(server.host): server.ingresses for server in model.servers.values()}
 
 

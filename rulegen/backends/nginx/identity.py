@@ -1,4 +1,4 @@
-"""Who a client is, and what it has asked for, as seen from outside: address, protocol, port, host and request ID."""
+"""Maps for the client and its request as seen outside the cluster: address, protocol, port, host and request ID."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ if TYPE_CHECKING:
     from rulegen.model.ingress.values.settings import Settings
 
 _HTTPS_OUTSIDE: Final = "443"
-"""The port of HTTPS as clients see it, whatever port nginx itself listens on."""
+"""The HTTPS port that clients use, whatever port nginx listens on."""
 
 
 def identity_nodes(defaults: HttpDefaults) -> Iterator[Node]:
-    """Yield the directives that find this out, and put it into variables."""
+    """Yield the directives that set these variables."""
     settings = defaults.settings
     yield from _address(settings)
     yield from _scheme(settings)
@@ -32,7 +32,7 @@ def identity_nodes(defaults: HttpDefaults) -> Iterator[Node]:
 
 
 def _address(settings: Settings) -> Iterator[Node]:
-    """Yield who may name the address of a client."""
+    """Yield the directives for the client's address, if a load balancer may send it."""
     if not (settings.use_proxy_protocol or settings.use_forwarded_headers or settings.enable_real_ip):
         return
     header = "proxy_protocol" if settings.use_proxy_protocol else settings.forwarded_for_header
@@ -44,7 +44,10 @@ def _address(settings: Settings) -> Iterator[Node]:
 
 
 def _scheme(settings: Settings) -> Iterator[Node]:
-    """Yield the protocol: of the connection, else of X-Forwarded-Proto; a PROXY header with port 443 means HTTPS."""
+    """Yield the protocol: X-Forwarded-Proto if it is used, else that of the connection.
+
+    With the PROXY protocol, port 443 means HTTPS.
+    """
     scheme: Word = variable("scheme")
     if settings.use_forwarded_headers:
         yield _fallback("received_scheme", variable("http_x_forwarded_proto"), scheme)
@@ -57,7 +60,10 @@ def _scheme(settings: Settings) -> Iterator[Node]:
 
 
 def _port(settings: Settings, https_port: int) -> Iterator[Node]:
-    """Yield the port: of the connection, the PROXY header or X-Forwarded-Port; nginx's port of HTTPS is 443 outside."""
+    """Yield the port: X-Forwarded-Port if it is used, else that of the PROXY header or of the connection.
+
+    nginx's own HTTPS port is 443 for clients.
+    """
     port = variable("proxy_protocol_server_port" if settings.use_proxy_protocol else "server_port")
     if settings.use_forwarded_headers:
         yield _fallback("received_port", variable("http_x_forwarded_port"), port)
@@ -69,12 +75,12 @@ def _port(settings: Settings, https_port: int) -> Iterator[Node]:
 
 
 def _host(settings: Settings) -> Iterator[Node]:
-    """Yield the host: of the header Host, else of the one that the load balancer sends."""
+    """Yield the host: the one that the load balancer sends if it is used, else the header Host."""
     if not settings.use_forwarded_headers:
         yield _constant("best_http_host", variable("this_host"))
         yield _constant("redirect_host", variable("host"))
         return
-    # Of a list the first, whom the client asked; a redirect to HTTPS goes without its port.
+    # The first host of a list is the one that the client requested. A redirect to HTTPS does not contain its port.
     for name, pattern in (("host", r"[^, ]+"), ("name", r"\[[^\]]*\]|[^,: ]+")):
         entry = Entry(f"^ *(?<first_{name}>{pattern})", variable(f"first_{name}"), KeyKind.REGEX)
         parts = (Entry("default", "", KeyKind.FIXED), entry)
@@ -85,11 +91,11 @@ def _host(settings: Settings) -> Iterator[Node]:
 
 
 def _forwarded_for(settings: Settings) -> Iterator[Node]:
-    """Yield X-Forwarded-For for backends: the client's address, behind what was received if that is believed."""
+    """Yield X-Forwarded-For for backends: the client's address, appended to the received header if that is trusted."""
     if not (settings.use_forwarded_headers and settings.compute_full_forwarded_for):
         yield _constant("forwarded_for", variable("remote_addr"))
         return
-    # Who is added is the neighbour, anyone who the client was found to be; with PROXY, that is whom it speaks for.
+    # Append the neighbour's address, whatever the client's address is; with PROXY, the address in the PROXY header.
     received = variable(header_variable(settings.forwarded_for_header))
     neighbour = variable("remote_addr" if settings.use_proxy_protocol else "realip_remote_addr")
     entries = (Entry("default", template("%s, %s", received, neighbour), KeyKind.FIXED), Entry("", neighbour))

@@ -1,4 +1,4 @@
-"""Names of files, variables, zones and hidden locations: hashes, so that no byte of an object gets into one."""
+"""Names of files, variables, zones and internal locations. They are hashes, so they contain no text of an object."""
 
 from __future__ import annotations
 
@@ -10,30 +10,36 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
 INTERNAL: Final = "//rulegen/"
-"""Paths of hidden locations start so: nginx makes one slash of two in every request, so none can ask for them."""
+"""Prefix of the paths of internal locations.
+
+No client can request such a path: nginx merges adjacent slashes of a request's path into one (`merge_slashes`).
+"""
 
 _MOST_NAMES: Final = 10_000
-"""So many paths of each kind are kept: an agent requests those of all hosts at each change."""
+"""Maximum number of cached paths of each kind: `run` needs the paths of all hosts at each change."""
 HTTP2_IS_DIRECTIVE: Final = "http2 is a directive"
-"""The trait of an nginx (1.25.1 and later) that switches HTTP/2 on by a directive, not for each address."""
+"""Trait of nginx 1.25.1 and later: HTTP/2 is switched on by the directive `http2`, not by a parameter of `listen`."""
 
 
 _MODULE: Final = "module "
 
 
 def module_trait(name: str, path: str) -> str:
-    """Return the trait of an nginx that has a module, loaded from a file unless the path is empty."""
+    """Return the trait of an nginx that has a module; `path` is the module's file, empty for a built-in module."""
     return f"{_MODULE}{name} {path}"
 
 
 def modules_of(traits: Iterable[str]) -> dict[str, str]:
-    """Return the modules among the traits of an nginx: the path of each by name, empty for one that is built in."""
+    """Return the modules among the traits of an nginx: path by name, as for `module_trait`."""
     pairs = (trait.removeprefix(_MODULE).partition(" ") for trait in traits if trait.startswith(_MODULE))
     return {name: path for name, _, path in pairs}
 
 
 def mark(*texts: object) -> str:
-    """Return 16 hexadecimal digits for a list of texts: nobody finds others with the same, to be taken for these."""
+    """Return 16 hexadecimal digits that identify a list of texts.
+
+    An attacker cannot find two lists with equal digits.
+    """
     return hashlib.sha256("\0".join(map(str, texts)).encode()).hexdigest()[:16]
 
 
@@ -50,5 +56,5 @@ def upstream_file(service: object) -> str:
 
 
 def header_variable(header: str) -> str:
-    """Return the name of the variable that holds a header of the request, without its dollar sign."""
+    """Return the name of the nginx variable for a request header, without its dollar sign."""
     return f"http_{header.lower().replace('-', '_')}"

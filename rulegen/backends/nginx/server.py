@@ -1,4 +1,4 @@
-"""Servers: all that is answered for the names of a host, and the file that it is written to."""
+"""Server blocks: the file of a host."""
 
 from __future__ import annotations
 
@@ -25,16 +25,16 @@ if TYPE_CHECKING:
     from rulegen.model.ingress.values.settings import Settings
 
 OTHER_HOSTS: Final = "_"
-"""What nginx's users call the server of every other name; no host can be called so."""
+"""Conventional `server_name` of the default server; it is no valid host name."""
 
 
 def host_nodes(server: Server, defaults: HttpDefaults, upstreams: Iterable[Upstream]) -> tuple[Node, ...]:
-    """Return all that a host's file holds.
+    """Return the content of a host's file.
 
     Args:
         server: The host.
-        defaults: What holds for all.
-        upstreams: Those that this host alone uses.
+        defaults: Defaults of all hosts.
+        upstreams: Upstreams that only this host uses.
     """
     sticky = {member.name: member for member in upstreams if member.sticky is not None}
     texts = [LocationText(location, server, defaults, sticky) for location in server.locations]
@@ -57,11 +57,11 @@ def _server(server: Server, defaults: HttpDefaults, texts: Sequence[LocationText
     names = [_name(host) for host in (server.host, *server.aliases)]
     block.append(Directive("server_name", tuple(names)))
     block += _tls(server, defaults)
-    if not server.host:  # HSTS is for hosts that an Ingress names
+    if not server.host:  # HSTS is only for hosts that an Ingress names
         block.append(Directive("set", ("$is_other_host", "1")))
     if defaults.settings.logs_ingress and len(server.ingresses) == 1:
         block.append(Directive("set", ("$ingress", str(server.ingresses[0]))))
-    block += _guards(server, defaults)
+    block += _checks(server, defaults)
     if server.app_root:
         answer = Directive("return", ("302", template("$pass_access_scheme://$http_host%s", server.app_root)))
         block.append(Directive("if", ("(", "$uri", "=", "/", ")"), (answer,)))
@@ -77,7 +77,7 @@ def _server(server: Server, defaults: HttpDefaults, texts: Sequence[LocationText
 
 
 def _listens(defaults: HttpDefaults, *, is_default: bool) -> Iterator[Node]:
-    """Yield the addresses; options stand once, with the default server, and hold for all."""
+    """Yield the `listen` directives. nginx wants socket options once for an address: they are in the default server."""
     settings, host = defaults.settings, defaults.host
     for address in addresses(defaults):
         for port, is_tls in ((host.http_port, False), (host.https_port, True)):
@@ -95,7 +95,7 @@ def _listens(defaults: HttpDefaults, *, is_default: bool) -> Iterator[Node]:
 
 
 def addresses(defaults: HttpDefaults) -> list[str]:
-    """Return the addresses to listen on, an IPv6 one in brackets; an empty one is every IPv4 address."""
+    """Return the addresses to listen on: IPv6 addresses in brackets; an empty text means all IPv4 addresses."""
     if bound := defaults.settings.bind_address:
         texts = [f"[{address}]" if ":" in address else address for address in bound]
         return [text for text in texts if defaults.has_ipv6 or not text.startswith("[")]
@@ -106,13 +106,13 @@ def _name(host: str) -> str:
     if not host:
         return OTHER_HOSTS
     if host.startswith("*."):
-        # nginx's own *.x stands for any number of labels; an Ingress means one.
+        # A wildcard of nginx matches any number of labels; a wildcard of an Ingress matches one.
         return f"~^[\\w-]+\\.{regex.escape(host[2:])}$"
     return host
 
 
 def _tls(server: Server, defaults: HttpDefaults) -> Iterator[Node]:
-    """Yield what this host's TLS has of its own; one without a certificate has that of the default server."""
+    """Yield the TLS directives of a host. Without a certificate, nginx uses the one of the default server."""
     if server.rejects_tls:
         yield Directive("ssl_reject_handshake", ("on",))
         return
@@ -161,8 +161,8 @@ def _client_certificate(client: ClientAuth) -> Iterator[Node]:
         yield Directive("error_page", ("495", "496", "=", written(client.error_page)))
 
 
-def _guards(server: Server, defaults: HttpDefaults) -> Iterator[Node]:
-    """Yield who is turned away from the whole host."""
+def _checks(server: Server, defaults: HttpDefaults) -> Iterator[Node]:
+    """Yield the checks for all requests to the host."""
     yield loop_guard()
     client = server.client_auth
     if client is not None and not client.ca:
@@ -174,14 +174,14 @@ def _guards(server: Server, defaults: HttpDefaults) -> Iterator[Node]:
 
 
 def _blocked(settings: Settings) -> Iterator[Node]:
-    """Yield which clients are turned away from every host."""
+    """Yield the checks that reject blocked clients, for every host."""
     for setting, name in ((settings.block_user_agents, "blocked_agent"), (settings.block_referers, "blocked_referer")):
         if setting:
             yield Directive("if", ("(", f"${name}", ")"), (Directive("return", ("403",)),))
 
 
 def _redirecting(server: Server, defaults: HttpDefaults) -> Directive:
-    """Return the server of the name with or without `www.`, which sends all to this one."""
+    """Return the server that redirects the name with or without `www.` to this host."""
     block: list[Node] = list(_listens(defaults, is_default=False))
     block.append(Directive("server_name", (server.redirects_from,)))
     if server.rejects_tls:

@@ -1,4 +1,4 @@
-"""What holds for all hosts, once: the values of the skeleton that `nginx.conf` is made of."""
+"""Directives that apply to all hosts: the values of the template of `nginx.conf`."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ if TYPE_CHECKING:
 
 _UNLIMITED: Final = 1048576
 _NGINX_STREAMS: Final = 128
-"""What nginx has unless told otherwise."""
+"""Defaults of nginx and of this configuration."""
 
 
 def main_nodes(defaults: HttpDefaults) -> list[Node]:
@@ -64,7 +64,7 @@ def main_nodes(defaults: HttpDefaults) -> list[Node]:
 
 
 def events_nodes(settings: Settings) -> list[Node]:
-    """Return what the block `events` holds."""
+    """Return the content of the block `events`."""
     return [
         Directive("worker_connections", (str(settings.max_worker_connections),)),
         Directive("multi_accept", (_on(settings.enable_multi_accept),)),
@@ -72,7 +72,7 @@ def events_nodes(settings: Settings) -> list[Node]:
 
 
 def http_nodes(model: IngressModel) -> list[Node]:
-    """Return what the block `http` holds beside the skeleton's own."""
+    """Return the content of the block `http`, without what the template itself contains."""
     settings = model.defaults.settings
     return [
         *_clients(model.defaults),
@@ -88,7 +88,10 @@ def http_nodes(model: IngressModel) -> list[Node]:
 
 
 def status_server(digest: str) -> Directive:
-    """Return the server that only this node's rulegen can ask: which configuration this is, and how nginx fares."""
+    """Return the server that rulegen asks for the digest of the configuration and for nginx's connection counters.
+
+    It listens on a unix socket that only rulegen on this node can open.
+    """
     return Directive(
         "server",
         (),
@@ -102,7 +105,7 @@ def status_server(digest: str) -> Directive:
     )
 
 
-def _power(least: int, needed: int) -> int:
+def _power_of_two(least: int, needed: int) -> int:
     size = least
     while size < needed:
         size *= 2
@@ -110,19 +113,19 @@ def _power(least: int, needed: int) -> int:
 
 
 def size_nodes(model: IngressModel) -> list[Node]:
-    """Return the sizes of nginx's hash tables, which reject a name that is too long, or too many."""
+    """Return the sizes of nginx's hash tables; nginx rejects a configuration whose names do not fit."""
     names = [name for server in model.servers.values() for name in (server.host, *server.aliases)]
     longest = max(map(len, names), default=0)
     locations = (location for server in model.servers.values() for location in server.locations if location.canaries)
     variables = sum(4 * (len(location.canaries) + 1) for location in locations)
-    # Steps, not exact sizes: one host more does not rewrite what all share.
+    # Powers of two instead of exact sizes, so that one more host usually does not change the main file.
     sizes = {
-        "server_names_hash_bucket_size": _power(128, longest + 32),
-        "server_names_hash_max_size": _power(1024, 2 * len(names)),
+        "server_names_hash_bucket_size": _power_of_two(128, longest + 32),
+        "server_names_hash_max_size": _power_of_two(1024, 2 * len(names)),
         "map_hash_bucket_size": 256,
         "map_hash_max_size": 4096,
         "variables_hash_bucket_size": 256,
-        "variables_hash_max_size": _power(4096, 2 * variables + 4 * len(names)),
+        "variables_hash_max_size": _power_of_two(4096, 2 * variables + 4 * len(names)),
         "proxy_headers_hash_max_size": 1024,
         "proxy_headers_hash_bucket_size": 256,
     }
@@ -165,7 +168,7 @@ def _proxy(settings: Settings) -> Iterator[Node]:
     limit = settings.proxy_next_upstream_timeout or settings.proxy_read_timeout
     largest = temporary_file_size(settings.proxy_max_temp_file_size, size)
     for module in ("proxy", "grpc", "fastcgi"):
-        # The header of an answer that sends the request on to another location, an internal one too.
+        # X-Accel-Redirect of a backend would send the request to another location, even to an internal one.
         yield Directive(f"{module}_ignore_headers", (INTERNAL_REDIRECT,))
         yield Directive(f"{module}_connect_timeout", (f"{settings.proxy_connect_timeout}s",))
         yield Directive(f"{module}_send_timeout", (f"{settings.proxy_send_timeout}s",))
@@ -173,7 +176,7 @@ def _proxy(settings: Settings) -> Iterator[Node]:
         words = next_upstream_words(module, next_upstream)
         yield Directive(f"{module}_next_upstream", words)
         yield Directive(f"{module}_next_upstream_tries", (str(settings.proxy_next_upstream_tries),))
-        # A request that has waited as long as a backend may take is not sent to the next one.
+        # After the time limit of one backend, a request is not sent to another one.
         yield Directive(f"{module}_next_upstream_timeout", (f"{limit}s",))
         grpc_size = settings.grpc_buffer_size_kb << 10 if module == "grpc" else 0
         yield Directive(f"{module}_buffer_size", (spell_size(grpc_size or size),))
@@ -217,7 +220,7 @@ def _tls(settings: Settings) -> Iterator[Node]:
     yield Directive("ssl_session_tickets", (_on(settings.ssl_session_tickets),))
     yield Directive("ssl_session_timeout", (f"{settings.ssl_session_timeout}s",))
     if settings.ssl_session_cache:
-        # A zone keeps its size for as long as nginx runs: the size is part of its name.
+        # nginx cannot resize a zone while it runs, so the size is part of the zone's name.
         size = spell_size(settings.ssl_session_cache_size)
         yield Directive("ssl_session_cache", (f"shared:tls{size}:{size}",))
     else:
@@ -241,7 +244,7 @@ def _gzip(settings: Settings) -> Iterator[Node]:
 
 
 def _access(settings: Settings) -> Iterator[Node]:
-    """Yield who is turned away everywhere; an `allow` list stands with the locations, which may have their own."""
+    """Yield the deny rules for all hosts. The locations contain allow lists, because an Ingress may replace them."""
     for network in settings.block_cidrs:
         yield Directive("deny", (spell_network(network),))
     for name, header, patterns in (
@@ -255,7 +258,7 @@ def _access(settings: Settings) -> Iterator[Node]:
 
 
 def _matching(pattern: str, value: str) -> Entry:
-    """Return the entry of a map for an expression, in any case behind `~*`."""
+    """Return the map entry of a regular expression; a leading `~*` means that case is ignored."""
     kind = KeyKind.REGEX_ANY_CASE if pattern.startswith("~*") else KeyKind.REGEX
     return Entry(pattern.removeprefix("~*"), value, kind)
 

@@ -1,4 +1,4 @@
-"""Texts with variables in nginx's words: the one place where a variable of nginx is chosen for a part of a text."""
+"""Texts with references as nginx values; only this module chooses the nginx variable for a reference."""
 
 from __future__ import annotations
 
@@ -91,10 +91,10 @@ _VARIABLES: Final[Mapping[Subject, str]] = {
     Subject.BACKEND_BYTES_SENT: "upstream_bytes_sent",
     Subject.CACHE_STATUS: "upstream_cache_status",
 }
-"""The variables of nginx, or of the template, none of which can have a line break."""
+"""Variables of nginx or of the template. None of them can contain a line break."""
 
 _IN_LOGS: Final[Mapping[Subject, str]] = {Subject.PATH: "uri", Subject.USER: "remote_user"}
-"""Those of a log instead, which escapes what it writes."""
+"""Other variables for log formats, in which nginx escapes control characters."""
 
 _FAMILIES: Final[Mapping[Subject, str]] = {
     Subject.PARAMETER: "arg_",
@@ -104,21 +104,25 @@ _FAMILIES: Final[Mapping[Subject, str]] = {
     Subject.BACKEND_HEADER: "upstream_http_",
 }
 CONTROL: Final = r"[\x00-\x1f\x7f]"
-"""What no header may have; a decoded path, a decoded user and the name in a TLS handshake may."""
+"""Control characters. A header must not contain them; a decoded path, a user name and a TLS server name can."""
 
 
 def written(text: Text) -> Word:
-    """Return a text as a value; it ends no header, whatever a client sends."""
+    """Return a text as a value; its variables cannot contain a line break, so it is safe in a header.
+
+    Raises:
+        UnquotableError: The text refers to something for which nginx has no variable.
+    """
     return _written(text.parts, _VARIABLES)
 
 
 def written_for_log(text: Text) -> Word:
-    """Return a text as the format of a log, which escapes what clients send."""
+    """Return a text as a value in a log format, which escapes control characters."""
     return _written(text.parts, {**_VARIABLES, **_IN_LOGS})
 
 
 def written_parts(parts: Iterable[Part]) -> Word:
-    """Return some parts of a text as a value."""
+    """Return parts of a text as a value; see `written`."""
     return _written(parts, _VARIABLES)
 
 
@@ -139,7 +143,7 @@ def _variable(part: Reference | Capture, variables: Mapping[Subject, str]) -> Wo
 
 
 def maps() -> Iterator[Node]:
-    """Yield the maps for what a client can put control characters into, which would end a header."""
+    """Yield the maps that replace values from clients by empty ones if they contain control characters."""
     nothing = Entry(CONTROL, "", KeyKind.REGEX)
     sources = ("uri", "plain_uri"), ("remote_user", "plain_user"), ("ssl_server_name", "plain_server_name")
     for source, name in sources:
@@ -155,9 +159,10 @@ def maps() -> Iterator[Node]:
 
 
 def captures_of(texts: Iterable[Text], *, is_expression: bool) -> Iterator[Node]:
-    """Yield what keeps the captures that texts have before another expression is tried: first in a location.
+    """Yield the directives that save the captures of a location's regular expression; they must come first.
 
-    A path is matched as decoded: a request with control characters in it is refused, since one of them ends a header.
+    nginx overwrites `$1` to `$9` when it evaluates another expression. nginx matches the decoded path, so a capture can
+    contain control characters, which would end a header: such a request is answered with 400.
     """
     numbers = sorted({part.number for text in texts for part in text.parts if isinstance(part, Capture)})
     for number in numbers:

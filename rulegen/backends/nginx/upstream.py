@@ -1,4 +1,4 @@
-"""Upstreams: whom nginx passes requests to, and how it picks."""
+"""Upstream blocks: servers, load balancing, connection reuse and session affinity."""
 
 from __future__ import annotations
 
@@ -19,15 +19,15 @@ if TYPE_CHECKING:
     from rulegen.model.ingress.values.settings import Settings
 
 
-UNJUDGED: Final = "max_fails=0"
+NEVER_FAILED: Final = "max_fails=0"
 
 
 _KEEPALIVE: Final = {"requests": "1000", "time": "3600s", "timeout": "60s"}
-"""What nginx does with idle connections unless it is told otherwise."""
+"""Default values of nginx's keepalive directives."""
 
 
 def upstream(decided: Upstream, settings: Settings) -> Directive:
-    """Return the block of an upstream."""
+    """Return an upstream block."""
     block: list[Node] = []
     match decided.balance:
         case Balance.HASH:
@@ -41,13 +41,14 @@ def upstream(decided: Upstream, settings: Settings) -> Directive:
             block.append(Directive("ip_hash"))
         case Balance.ROUND_ROBIN:
             pass
-    # nginx tells a failed server from a live one by itself; where there is a backup, it asks that meanwhile. Else it
-    # answers 502 to all once each server has failed: one request that none can answer would do that for everybody.
-    trust = () if decided.backup or len(decided.servers) == 1 else (UNJUDGED,)
-    block += [Directive("server", (server, *trust)) for server in decided.servers]
+    # nginx marks a failed server as unavailable. While there is a backup, that is harmless. Without one, nginx responds
+    # with 502 to everybody once all servers are marked, and one request that fails at every server marks them all.
+    options = () if decided.backup or len(decided.servers) == 1 else (NEVER_FAILED,)
+    block += [Directive("server", (server, *options)) for server in decided.servers]
     if decided.backup:
-        # Behind the Service's own address are all servers: what one request meets there says nothing about the next.
-        block.append(Directive("server", (decided.backup, "backup", UNJUDGED)))
+        # The backup is the Service's ClusterIP, with all servers behind it: one failure says nothing about the next
+        # request.
+        block.append(Directive("server", (decided.backup, "backup", NEVER_FAILED)))
     block += _keepalive(decided, settings)
     return Directive("upstream", (decided.name,), tuple(block))
 
@@ -67,29 +68,29 @@ def _keepalive(decided: Upstream, settings: Settings) -> Iterator[Node]:
 
 
 def server_upstreams(decided: Upstream, settings: Settings) -> Iterator[Directive]:
-    """Yield an upstream for each server of one whose clients stay with theirs; the others stand in for it."""
+    """Yield one upstream for each server of a sticky upstream; the other servers are its backups."""
     for server in decided.servers:
         others = (decided.backup,) if decided.backup else tuple(other for other in decided.servers if other != server)
         block: list[Node] = [Directive("server", (server,))]
-        block += [Directive("server", (other, "backup", UNJUDGED)) for other in others]
+        block += [Directive("server", (other, "backup", NEVER_FAILED)) for other in others]
         block += _keepalive(decided, settings)
         yield Directive("upstream", (f"{decided.name}.{mark(server)}",), tuple(block))
 
 
 def sticky_name(decided: Upstream) -> str:
-    """Return what the variables of a cookie that names servers start with."""
+    """Return the prefix of the variables of an upstream with a persistent cookie."""
     return f"sticky_{mark(decided.name)}"
 
 
 def sticky_key(sticky: Sticky) -> str:
-    """Return the variable that holds what a server is chosen by, where a cookie does not name it."""
+    """Return the variable with the key of consistent hashing: the cookie's value, or a new one."""
     return f"key_{mark(sticky.cookie)}"
 
 
 def side(decided: Upstream) -> str:
-    """Return what a cookie names a Service and its port by, so that its client stays at a canary or at the main path.
+    """Return the identifier of a Service and its port in a cookie. It keeps a client at the canary or the main backend.
 
-    It is what ingress-nginx writes, so a client whose cookie is from there stays, too.
+    ingress-nginx writes the same identifier, so its cookies stay valid.
     """
     name = "-".join(decided.name.split(".")[:3])
     inner = hashlib.md5(name.encode(), usedforsecurity=False).hexdigest()
@@ -97,18 +98,19 @@ def side(decided: Upstream) -> str:
 
 
 def sticky_set(decided: Upstream, sticky: Sticky) -> str:
-    """Return the variable that holds the cookie to set, if any."""
+    """Return the variable with the value of the header Set-Cookie; empty if no cookie is needed."""
     if sticky.is_persistent:
         return f"{sticky_name(decided)}_set"
     return f"set_{mark(sticky.cookie, sticky.attributes, sticky.path, sticky.is_secure)}"
 
 
 def sticky_maps(decided: Upstream, sticky: Sticky) -> Iterator[Node]:
-    """Yield the maps for a cookie that keeps a client with its server.
+    """Yield the maps for a cookie that keeps a client at its server.
 
-    The cookie is `value|side`. Balanced: the key to choose by is the value; a client without one gets this request's id
-    for a key, and in its cookie. Persistent: `…_to` is the upstream that the value names, or that of all servers; in
-    the latter case the cookie is set to name the server that has answered.
+    The cookie is `value|side`; see `side`. In mode balanced, the value is the key of consistent hashing; a client
+    without cookie gets its request ID as the key and as the value. In mode persistent, the value names a server: `…_to`
+    is the upstream of that server, or the upstream of all servers if the value is unknown. In the second case, the
+    response sets the cookie to the server that has responded.
     """
     name = sticky_name(decided)
     cookie, key = variable(cookie_value(sticky.cookie)), sticky_key(sticky)
@@ -117,12 +119,12 @@ def sticky_maps(decided: Upstream, sticky: Sticky) -> Iterator[Node]:
     yield Directive("map", (cookie, f"${key}"), (Entry("default", variable("request_id"), KeyKind.FIXED), known))
     if not sticky.is_persistent:
         value = template("%s|%s", variable("request_id"), variable("sticky_side"))
-        news: tuple[Node, ...] = (
+        new_cookies: tuple[Node, ...] = (
             Entry("default", "", KeyKind.FIXED),
-            Entry("^[0-9a-f]+ $", _fresh(sticky, value), KeyKind.REGEX),
+            Entry("^[0-9a-f]+ $", _new_cookie(sticky, value), KeyKind.REGEX),
         )
         source = template("%s %s", variable("sticky_side"), cookie)
-        yield Directive("map", (source, f"${sticky_set(decided, sticky)}"), news)
+        yield Directive("map", (source, f"${sticky_set(decided, sticky)}"), new_cookies)
         return
     chosen: list[Node] = [Entry("default", decided.name, KeyKind.FIXED)]
     chosen += [Entry(mark(server), f"{decided.name}.{mark(server)}") for server in decided.servers]
@@ -132,31 +134,33 @@ def sticky_maps(decided: Upstream, sticky: Sticky) -> Iterator[Node]:
         Entry(f"(?:^|[ ,:]){regex.escape(server)}$", mark(server), KeyKind.REGEX) for server in decided.servers
     ]
     yield Directive("map", (variable("upstream_addr"), f"${name}_by"), tuple(answered))
-    fresh = _fresh(sticky, template("%s|%s", variable(f"{name}_by"), side(decided)))
-    news = (
-        Entry("default", fresh, KeyKind.FIXED),
+    new_cookie = _new_cookie(sticky, template("%s|%s", variable(f"{name}_by"), side(decided)))
+    new_cookies = (
+        Entry("default", new_cookie, KeyKind.FIXED),
         Entry(f"{decided.name} ", ""),
         Entry(f"^{regex.escape(decided.name)}\\.", "", KeyKind.REGEX),
     )
-    yield Directive("map", (template("%s %s", variable(f"{name}_to"), variable(f"{name}_by")), f"${name}_set"), news)
+    yield Directive(
+        "map", (template("%s %s", variable(f"{name}_to"), variable(f"{name}_by")), f"${name}_set"), new_cookies
+    )
 
 
-def _fresh(sticky: Sticky, value: Word) -> Word:
+def _new_cookie(sticky: Sticky, value: Word) -> Word:
     path: Word = sticky.path or variable("sticky_path")
     secure: Word = variable("sticky_secure") if sticky.is_secure is None else "; Secure" * sticky.is_secure
     return template("%s=%s; Path=%s; %s%s", sticky.cookie, value, path, sticky.attributes, secure)
 
 
 def cookie_value(cookie: str) -> str:
-    """Return the variable that holds a cookie's value."""
-    return f"told_{mark(cookie)}"
+    """Return the variable with the value of a cookie."""
+    return f"received_{mark(cookie)}"
 
 
 def cookie_map(cookie: str) -> Directive:
-    """Return the map that puts a cookie's value into a variable; `$cookie_…` knows no names with `-` in them.
+    """Return the map that extracts a cookie's value; nginx's `$cookie_…` does not support names with `-`.
 
-    All hosts that look at a cookie of this name share the variable, each with the same map: nginx has room in every
-    request for each variable that there is, and reads a configuration in a time that grows with their square.
+    All hosts share the variable of a cookie, with equal maps. nginx reserves memory for each variable in each request,
+    and the time to load a configuration grows with the square of their number.
     """
     name = cookie_value(cookie)
     capture = f"{name}_value"

@@ -1,1 +1,1 @@
-"""What is done with the requests for some paths of a host, one file for each subject."""
+"""Location blocks of nginx, one module for each subject."""

@@ -1,4 +1,4 @@
-"""Another server is asked about each request: the hidden location that asks, and the one that sends clients to it."""
+"""External authentication: the internal location that asks an auth server (`auth_request`)."""
 
 from __future__ import annotations
 
@@ -23,23 +23,27 @@ if TYPE_CHECKING:
 
 
 def auth_path(auth: ExternalAuth, host: str, buffers: Mapping[str, str]) -> str:
-    """Return the path of the hidden location that asks; no request from outside can have it."""
+    """Return the path of the internal location that asks the auth server; clients cannot request it."""
     return f"{INTERNAL}auth/{mark(host, auth, *buffers.items())}"
 
 
 def auth_buffers(policy: LocationPolicy, settings: Settings) -> Mapping[str, str]:
-    """Return the sizes that hold for the answers of an auth server too: its headers are often the largest."""
+    """Return the buffer sizes for auth responses, whose headers are often large: those of the location itself."""
     return buffers_of(policy.proxying, settings)
 
 
 def auth_location(auth: ExternalAuth, server: Server, buffers: Mapping[str, str], defaults: HttpDefaults) -> Directive:
-    """Return the hidden location that asks. It replaces no answer by an error page: what it gets is the verdict."""
+    """Return the internal location that asks the auth server.
+
+    It has no error pages: `auth_request` needs the status.
+    """
     url = auth.url
     block: list[Node] = [
         Directive("internal"),
         Directive("proxy_intercept_errors", ("off",)),
         Directive("proxy_pass_request_body", ("off",)),
-        # The question has no body, but nginx measures that of the request here too: the location itself says how much.
+        # The subrequest has no body, but nginx compares the body of the main request with the limit here too. The limit
+        # of the location itself applies.
         Directive("client_max_body_size", ("0",)),
     ]
     block += [Directive(f"proxy_{name}", tuple(text.split())) for name, text in buffers.items()]
@@ -86,11 +90,11 @@ def _pass(auth: ExternalAuth, defaults: HttpDefaults) -> Iterator[Node]:
     rest: Word = _path(url)
     if auth.target:
         if url.scheme == "https":
-            # Else it would be the upstream's name, which no certificate is for.
+            # Otherwise nginx compares the certificate with the upstream's name.
             yield Directive("proxy_ssl_name", (url.host,))
         yield Directive("proxy_pass", (template("%s://%s%s", url.scheme, auth.target, rest),))
         return
-    # A variable makes nginx resolve the name when it is requested, and start although the name is not there.
+    # With a variable, nginx resolves the name at each request, and starts even if the name does not exist.
     port = url.port or (443 if url.scheme == "https" else 80)
     yield Directive("set", ("$auth_server", template(f"%s:{port}", written(url.name))))
     yield from resolver_of(defaults, port)
@@ -98,7 +102,7 @@ def _pass(auth: ExternalAuth, defaults: HttpDefaults) -> Iterator[Node]:
 
 
 def _path(url: Url) -> Word:
-    """Return path and query of a URL; its fragment is for nobody else."""
+    """Return path and query of a URL, without its fragment."""
     parts: list[Part] = []
     for part in url.rest.parts:
         if isinstance(part, str) and "#" in part:
@@ -112,7 +116,7 @@ def _path(url: Url) -> Word:
 
 
 def auth_answer(auth: ExternalAuth) -> Iterator[Node]:
-    """Yield what is taken from the answer."""
+    """Yield the directives that copy headers from the auth server's response."""
     cookie = "$auth_cookie_always" if auth.always_set_cookie else "$auth_cookie"
     yield Directive("auth_request_set", (cookie, variable("upstream_http_set_cookie")))
     for name in auth.response_headers:

@@ -1,4 +1,4 @@
-"""Canaries: maps that choose an upstream for each request."""
+"""Canaries: maps that choose the upstream of each request."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ if TYPE_CHECKING:
 
 
 class Cookie(NamedTuple):
-    """The cookie by which clients stay with the upstream that they came to once.
+    """A cookie that keeps clients at the upstream that served their first request.
 
     Attributes:
         main: The main upstream.
         sticky: The cookie.
-        others: Upstreams of canaries that clients stay with, by name.
+        others: Upstreams of those canaries that the cookie applies to, by name.
     """
 
     main: Upstream
@@ -32,35 +32,41 @@ class Cookie(NamedTuple):
 
     @property
     def upstreams(self) -> list[Upstream]:
-        """All upstreams that clients stay with."""
+        """All upstreams that the cookie applies to."""
         return [self.main, *self.others.values()]
 
 
 def choice(name: str) -> str:
-    """Return the variable that holds the chosen upstream of the location `name` stands for."""
+    """Return the variable with the chosen upstream of a location."""
     return f"to_{name}"
 
 
 def address(name: str, cookie: Cookie | None) -> str:
-    """Return the variable that holds where requests go: the chosen upstream, or the server that a cookie names."""
+    """Return the variable for `proxy_pass`: the chosen upstream, or that of the server in the cookie."""
     return f"at_{name}" if cookie is not None and cookie.sticky.is_persistent else choice(name)
 
 
 def chosen_side(name: str) -> str:
-    """Return the variable that holds what a balanced cookie names the chosen upstream by; empty if none leads to it."""
+    """Return the variable with the identifier of the chosen upstream in a balanced cookie; empty without affinity."""
     return f"side_{name}"
 
 
 def chosen_cookie(name: str) -> str:
-    """Return the variable that holds the persistent cookie to set, if any."""
+    """Return the variable with the persistent cookie to set; empty if none."""
     return f"set_{name}"
 
 
 def canary_maps(name: str, main: str, canaries: Sequence[Canary], cookie: Cookie | None) -> Iterator[Node]:
-    """Yield the maps that choose: of several canaries the first that decides, else the main upstream.
+    """Yield the maps that choose an upstream: the first canary that applies, else the main upstream.
 
-    Each canary has a chain of variables from weight over cookie to header, of which each asks the next before it. The
-    cookie that keeps a client goes before all of them.
+    A canary is decided by its header, else by its cookie, else by its weight: one variable for each, with the next one
+    as its default. A session cookie has priority over all canaries.
+
+    Args:
+        name: Identifier of the location.
+        main: Name of the main upstream.
+        canaries: The canaries, in order of priority.
+        cookie: The session cookie; None without session affinity.
     """
     for number, canary in enumerate(canaries):
         prefix = f"c{number}_{name}"
@@ -68,7 +74,7 @@ def canary_maps(name: str, main: str, canaries: Sequence[Canary], cookie: Cookie
         if canary.share >= 100:
             decided = "1"
         elif canary.share > 0:
-            yield _share(f"{prefix}_w", canary.share, _chance(canary, cookie))
+            yield _weighted(f"{prefix}_w", canary.share, _random_value(canary, cookie))
             decided = variable(f"{prefix}_w")
         if canary.cookie:
             yield cookie_map(canary.cookie)
@@ -77,21 +83,21 @@ def canary_maps(name: str, main: str, canaries: Sequence[Canary], cookie: Cookie
         if canary.header:
             yield from _header(canary, prefix, decided)
             decided = variable(f"{prefix}_h")
-        yield Directive("map", (template("%s", decided), f"${prefix}"), _then(canary.target))
+        yield Directive("map", (template("%s", decided), f"${prefix}"), _target_entries(canary.target))
     decided_by = choice(name) if cookie is None else f"by_{name}"
-    yield Directive("map", (_all(name, len(canaries)), f"${decided_by}"), tuple(_firsts(main, canaries)))
+    yield Directive("map", (_joined(name, len(canaries)), f"${decided_by}"), tuple(_choice_entries(main, canaries)))
     if cookie is not None:
-        yield from _keeping(name, decided_by, cookie)
+        yield from _session_maps(name, decided_by, cookie)
 
 
-def _chance(canary: Canary, cookie: Cookie | None) -> Word:
-    """Return what decides about a share: for a client whose cookie names no side, the same each time."""
+def _random_value(canary: Canary, cookie: Cookie | None) -> Word:
+    """Return the random value of a weight; a client with a session cookie keeps its value."""
     keeps = cookie is not None and not cookie.sticky.is_persistent and canary.target in cookie.others
     return variable(sticky_key(cookie.sticky) if cookie is not None and keeps else "request_id")
 
 
-def _keeping(name: str, decided_by: str, cookie: Cookie) -> Iterator[Node]:
-    """Yield the maps that put the upstream that a cookie names before the one that was chosen, and what names this."""
+def _session_maps(name: str, decided_by: str, cookie: Cookie) -> Iterator[Node]:
+    """Yield the maps that prefer the upstream in the session cookie, and those that set the cookie."""
     kept: list[Node] = [Entry("default", variable(decided_by), KeyKind.FIXED)]
     kept += [Entry(rf"\|{side(known)}$", known.name, KeyKind.REGEX) for known in cookie.upstreams]
     yield cookie_map(cookie.sticky.cookie)
@@ -106,30 +112,30 @@ def _keeping(name: str, decided_by: str, cookie: Cookie) -> Iterator[Node]:
 
 
 def _by_upstream(name: str, made: str, values: Mapping[str, Word], otherwise: Word) -> Directive:
-    """Return the map that has a value for each upstream that may be chosen."""
+    """Return the map from the chosen upstream to a value."""
     entries = [Entry("default", otherwise, KeyKind.FIXED), *(Entry(key, value) for key, value in values.items())]
     return Directive("map", (variable(choice(name)), f"${made}"), tuple(entries))
 
 
-def _then(target: str) -> tuple[Node, ...]:
+def _target_entries(target: str) -> tuple[Node, ...]:
     return Entry("default", "", KeyKind.FIXED), Entry("1", target)
 
 
-def _all(name: str, count: int) -> Word:
+def _joined(name: str, count: int) -> Word:
     return template("|".join(["%s"] * count), *(variable(f"c{number}_{name}") for number in range(count)))
 
 
-def _firsts(main: str, canaries: Sequence[Canary]) -> Iterator[Node]:
+def _choice_entries(main: str, canaries: Sequence[Canary]) -> Iterator[Node]:
     yield Entry("default", main, KeyKind.FIXED)
     for number, canary in enumerate(canaries):
         before = r"\|" * number
         yield Entry(f"^{before}{regex.escape(canary.target)}(?:\\||$)", canary.target, KeyKind.REGEX)
 
 
-def _share(name: str, share: float, chance: Word) -> Directive:
-    """Return what decides by chance: nginx counts hundredths of a percent, and a share is neither none nor all."""
+def _weighted(name: str, share: float, source: Word) -> Directive:
+    """Return the random choice for a weight between 0 % and 100 %, in hundredths of a percent."""
     entries = (Entry(f"{min(max(share, 0.01), 99.99):.2f}%", "1", KeyKind.FIXED), Entry("*", "0", KeyKind.FIXED))
-    return Directive("split_clients", (template("%s%s", name, chance), f"${name}"), entries)
+    return Directive("split_clients", (template("%s%s", name, source), f"${name}"), entries)
 
 
 def _always_never(source: Word, name: str, otherwise: Word) -> Directive:

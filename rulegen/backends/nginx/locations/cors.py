@@ -1,4 +1,4 @@
-"""Cross-origin requests: which origins may, and what they are told (Fetch standard)."""
+"""Cross-origin requests (CORS, Fetch standard): allowed origins and response headers."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 def origins_map(name: str, cors: Cors) -> Directive:
-    """Return the map that puts the request's origin into a variable, if it is one that may."""
+    """Return the map that sets the variable `name` to the request's origin if it is allowed, else to an empty text."""
     entries: list[Node] = [Entry("default", "", KeyKind.FIXED)]
     for origin in cors.origins:
         pattern = regex.escape(origin).replace(r"\*\.", r"[A-Za-z0-9-]+\.", 1)
@@ -25,11 +25,11 @@ def origins_map(name: str, cors: Cors) -> Directive:
 
 
 def cors_directives(name: str, cors: Cors) -> Iterator[Node]:
-    """Yield what a location tells an origin that may, and the answer to its question beforehand.
+    """Yield the response headers for an allowed origin, and the response to a preflight request.
 
     Args:
-        name: The variable of `origins_map`.
-        cors: What is allowed.
+        name: Variable of `origins_map`.
+        cors: The settings.
     """
     headers: dict[str, Word] = {
         "cors_origin": "*" if cors.any_origin else variable(name),

@@ -1,4 +1,4 @@
-"""Answers of a backend that are replaced by those of another."""
+"""Custom error pages: another backend replaces error responses."""
 
 from __future__ import annotations
 
@@ -17,14 +17,16 @@ if TYPE_CHECKING:
     from rulegen.model.ingress.ir import ErrorPages
 
 UNAVAILABLE: Final = 503
-"""What would be answered in the place of a Service without endpoints."""
+"""Status of a response for a Service without endpoints."""
 _BODY_UNREAD: Final = frozenset({400, 408, 413, 414, 431})
-"""Codes that nginx answers before it has read the body: it must not read one that is too large or comes too slowly
-for the sake of the error page."""
+"""Statuses with which nginx responds before it has read the request's body.
+
+nginx must not read such a body for the error page: it may be too large or arrive too slowly.
+"""
 
 
 def error_headers(code: int, ingress: ObjectName | None, service: str, port: str) -> list[tuple[str, Word]]:
-    """Return the headers that tell a default backend for which Service it answers, and with which code."""
+    """Return the headers that name the failed Service and the status for a default backend, as in ingress-nginx."""
     return [
         ("X-Code", str(code)),
         ("X-Format", variable("http_accept")),
@@ -37,12 +39,12 @@ def error_headers(code: int, ingress: ObjectName | None, service: str, port: str
 
 
 def error_name(errors: ErrorPages, ingress: ObjectName | None, code: int) -> str:
-    """Return the name of the location that answers instead."""
+    """Return the name of the location that requests the error page of a status."""
     return f"@e{code}_{mark(ingress, errors.target, errors.service, errors.port)}"
 
 
 def error_location(errors: ErrorPages, ingress: ObjectName | None, code: int, defaults: HttpDefaults) -> Directive:
-    """Return that location: it asks the default backend, and tells it what went wrong."""
+    """Return the location that requests the error page of a status from the default backend."""
     headers = error_headers(code, ingress, errors.service, errors.port)
     block: list[Node] = [Directive("internal")]
     address: Word

@@ -1,8 +1,8 @@
-"""Expressions of objects as nginx is given them: with an end to how long each is tried.
+"""Regular expressions of objects, with a limit of PCRE's work for each match.
 
-nginx itself has no directive for it, but PCRE takes a limit from the beginning of an expression. Without one, a client
-can have a worker try `/(.*)a(.*)b(.*)c` for the better part of a second with each request; with it, for some 10 ms, and
-the answer is 500.
+nginx has no directive for this limit, but PCRE reads one from the start of an expression. Without a limit, a client can
+block a worker for almost a second with one request, for example with `/(.*)a(.*)b(.*)c`. With it, PCRE stops after
+about 10 ms, and nginx responds with 500.
 """
 
 from __future__ import annotations
@@ -11,13 +11,16 @@ import re
 from typing import Final
 
 STEPS: Final = 50_000
-"""How often PCRE may turn back: a hundred times what a long URL takes with an expression that people write."""
+"""Maximum of internal PCRE matching steps: a hundred times what common expressions need for a long URL."""
 _LINEAR: Final = re.compile(r"(?:\(\?i\))?(?:[^*+?{|\\]|\\.|\((?:\?:)?/\|(?:\$|\\z)\))*(?:\(?\.[*+]\)?\$?)?\Z")
-"""What needs no limit: no choice but `(/|$)`, nothing repeated but any characters at the end, as `/app(/|$)(.*)`."""
+"""Expressions that need no limit.
+
+They have no alternatives except `(/|$)`, and repeat only `.` and only at the end, as in `/app(/|$)(.*)`.
+"""
 
 
 def bounded(pattern: str) -> str:
-    """Return an expression that is given up after so many steps, if it may take many."""
+    """Return an expression with the limit if it needs one."""
     if _LINEAR.match(pattern):
         return pattern
     return f"(*LIMIT_MATCH={STEPS}){pattern}"

@@ -1,7 +1,8 @@
-"""Headers of requests and answers that hold for all locations; a location with one of its own repeats them.
+"""Headers of requests and responses for all locations.
 
-nginx inherits `proxy_set_header` and `add_header` from above only where a location has none. So what differs between
-locations is put into variables that are empty by default (an empty header is not sent), and the lists stand once.
+A location inherits `proxy_set_header` and `add_header` only if it has none of its own. Therefore the lists are written
+once, in the block `http`, and contain variables that a location sets. They are empty by default, and nginx does not
+send an empty header. A location that needs another header repeats the whole list.
 """
 
 from __future__ import annotations
@@ -46,10 +47,13 @@ _ANSWER: Final[tuple[tuple[str, str], ...]] = (
     ("Access-Control-Max-Age", "cors_max_age_sent"),
 )
 MAX_HOPS: Final = 5
-"""How many of our nginx a request may pass. Each that it passes may ask an auth server and an error page, which may be
-the next one, too: with n of them, one request can become 3 to the power of n."""
+"""Maximum number of rulegen nginx instances that a request may pass.
+
+Each of them may also request an auth server and an error page, which may be the next instance. One request can
+therefore become 3 to the power of this number.
+"""
 HOPS: Final[tuple[str, Word]] = (HOPS_HEADER, variable("hops"))
-"""The header that a loop is known by, with the mark of this nginx."""
+"""The header that detects loops, with the mark of this nginx."""
 CORS_HEADERS: Final = tuple(dict.fromkeys(name for name, _ in _ANSWER if name.startswith("Access-Control-")))
 
 
@@ -69,37 +73,37 @@ def hop_maps() -> list[Node]:
 
 
 def loop_guard() -> Directive:
-    """Return what ends a request that has passed too many nginx: 508 (RFC 5842, 7.2)."""
+    """Return the check that rejects a request that has passed too many rulegen nginx instances: 508 (RFC 5842, 7.2)."""
     return Directive("if", ("(", "$is_loop", ")"), (Directive("return", ("508",)),))
 
 
 def request_headers(settings: Settings, extra: Iterable[tuple[str, Word]] = ()) -> list[tuple[str, Word]]:
-    """Return the headers that a backend is sent, those of `extra` instead of others of the same name."""
+    """Return the request headers for a backend; headers of `extra` replace those with the same name."""
     headers: list[tuple[str, Word]] = [(name, variable(value)) for name, value in _REQUEST]
     headers.append(("X-Original-Forwarded-For", variable(header_variable(settings.forwarded_for_header))))
     if settings.proxy_add_original_uri_header:
         headers.append(("X-Original-URI", variable("request_uri")))
     headers += [("Proxy", ""), HOPS]
-    return _instead(_instead(headers, _written(settings.proxy_set_headers)), extra)
+    return _replaced(_replaced(headers, _written(settings.proxy_set_headers)), extra)
 
 
 def proxy_headers(settings: Settings, extra: Iterable[tuple[str, Word]] = ()) -> list[Node]:
-    """Return the directives for those headers, and for those between two neighbours, over HTTP/1."""
+    """Return the directives for these headers and the hop-by-hop headers of HTTP/1."""
     neighbours: list[tuple[str, Word]] = [
         ("Upgrade", variable("passed_upgrade")),
         ("Connection", variable("connection_header")),
     ]
-    pairs = _instead(neighbours + request_headers(settings), extra)
+    pairs = _replaced(neighbours + request_headers(settings), extra)
     return [Directive("proxy_set_header", (name, value)) for name, value in pairs]
 
 
 def grpc_headers(settings: Settings, extra: Iterable[tuple[str, Word]] = ()) -> list[Node]:
-    """Return the directives for those headers over gRPC."""
+    """Return the directives for these headers with gRPC."""
     return [Directive("grpc_set_header", pair) for pair in request_headers(settings, extra)]
 
 
 def answer_headers(settings: Settings, extra: Iterable[tuple[str, Word]] = ()) -> list[Node]:
-    """Return the directives for headers that are added to answers."""
+    """Return the directives that add headers to responses."""
     nodes: list[Node] = [Directive("add_header", (name, variable(value), "always")) for name, value in _ANSWER]
     nodes.append(Directive("add_header", ("Set-Cookie", variable("auth_cookie"))))
     pairs = [pair for pair in (*_written(settings.add_headers), *extra) if not is_server(pair)]
@@ -109,7 +113,8 @@ def answer_headers(settings: Settings, extra: Iterable[tuple[str, Word]] = ()) -
 def server_header(settings: Settings, extra: Iterable[tuple[str, Word]] = ()) -> Iterator[Node]:
     """Yield the directives for the header Server, for an nginx with the module HEADERS_MORE.
 
-    It is the last value that is set. Without one it is removed, unless the settings want nginx's or the backend's.
+    The last configured value is used. Without one, the header is removed, unless the settings keep that of nginx or of
+    the backend.
     """
     values = [value for name, value in (*_written(settings.add_headers), *extra) if is_server((name, value))]
     if values:
@@ -119,7 +124,7 @@ def server_header(settings: Settings, extra: Iterable[tuple[str, Word]] = ()) ->
 
 
 def is_server(header: tuple[str, Word]) -> bool:
-    """Whether a header is Server: nginx writes its own beside one that is only added."""
+    """Whether a header is Server, which `add_header` would send in addition to that of nginx."""
     return header[0].lower() == "server"
 
 
@@ -143,7 +148,7 @@ def _written(headers: Iterable[tuple[str, Text]]) -> list[tuple[str, Word]]:
     return [(name, written(text)) for name, text in headers]
 
 
-def _instead(pairs: Iterable[tuple[str, Word]], extra: Iterable[tuple[str, Word]]) -> list[tuple[str, Word]]:
+def _replaced(pairs: Iterable[tuple[str, Word]], extra: Iterable[tuple[str, Word]]) -> list[tuple[str, Word]]:
     new = [pair for pair in extra if pair[0].lower() != HOPS_HEADER.lower() or pair == HOPS]
     names = {name.lower() for name, _ in new}
     return [pair for pair in pairs if pair[0].lower() not in names] + new
@@ -172,9 +177,9 @@ FASTCGI: Final[tuple[tuple[str, Word], ...]] = (
     ("HTTP_PROXY", ""),
     ("HTTP_AUTHORIZATION", variable("passed_authorization")),
 )
-"""What a FastCGI server is told (RFC 3875)."""
+"""Parameters for a FastCGI server (RFC 3875)."""
 
 
 def fastcgi_parameters(extra: Iterable[tuple[str, Word]] = ()) -> list[Node]:
-    """Return the directives for these parameters."""
-    return [Directive("fastcgi_param", pair) for pair in _instead(FASTCGI, extra)]
+    """Return the directives for these parameters; those of `extra` replace others of the same name."""
+    return [Directive("fastcgi_param", pair) for pair in _replaced(FASTCGI, extra)]

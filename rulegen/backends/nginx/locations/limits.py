@@ -1,4 +1,4 @@
-"""Limits for each client: zones that count, and where they count."""
+"""Rate and connection limits for each client: shared memory zones, and directives that use them."""
 
 from __future__ import annotations
 
@@ -15,29 +15,32 @@ if TYPE_CHECKING:
     from rulegen.model.ingress.ir import Limits
 
 ZONE_SIZE = "5m"
-"""Room for some 40,000 clients; when it is full, the clients that were idle longest are forgotten."""
+"""Size of a zone: about 40,000 clients. In a full zone, nginx replaces the clients that were idle longest."""
 
 
 def limit_mark(ingress: ObjectName | None, limits: Limits) -> str:
-    """Return what the zones of an Ingress are called by: the same on all its hosts, which count together."""
+    """Return the identifier of an Ingress's zones. It is the same on all its hosts: their requests count together."""
     return mark(ingress, limits)
 
 
 def limit_zones(name: str, limits: Limits) -> Iterator[Node]:
-    """Yield the zones of an Ingress, which `name` stands for, and who is exempt from them.
+    """Yield the zones of an Ingress, and the maps that exempt clients from them.
 
-    The name holds a hash of all that defines the zone: nginx rejects to change a zone's key while it runs.
+    Args:
+        name: Result of `limit_mark`. nginx cannot change the key of a zone while it runs; therefore the name depends
+            on everything that defines the zone.
+        limits: The limits.
     """
     key = variable("binary_remote_addr")
     if limits.exempt:
         entries: list[Node] = [Entry("default", "1", KeyKind.FIXED)]
         entries += [Entry(str(network), "0", KeyKind.FIXED) for network in limits.exempt]
-        # All who exempt the same share the variables, each with the same maps: see `cookie_map`.
-        who = mark(*limits.exempt)
-        yield Directive("geo", ("$remote_addr", f"$counted_{who}"), tuple(entries))
+        # Ingresses with equal exemptions share the variables: see `cookie_map`.
+        exemption = mark(*limits.exempt)
+        yield Directive("geo", ("$remote_addr", f"$counted_{exemption}"), tuple(entries))
         chosen = (Entry("default", "", KeyKind.FIXED), Entry("1", key))
-        yield Directive("map", (variable(f"counted_{who}"), f"$client_{who}"), chosen)
-        key = variable(f"client_{who}")
+        yield Directive("map", (variable(f"counted_{exemption}"), f"$client_{exemption}"), chosen)
+        key = variable(f"client_{exemption}")
     for unit, rate in (("s", limits.rps), ("m", limits.rpm)):
         if rate:
             zone = f"zone=r{unit}_{name}:{ZONE_SIZE}"
@@ -47,7 +50,7 @@ def limit_zones(name: str, limits: Limits) -> Iterator[Node]:
 
 
 def limit_directives(name: str, limits: Limits) -> Iterator[Node]:
-    """Yield the directives of the location itself."""
+    """Yield the directives of a location."""
     for unit, rate in (("s", limits.rps), ("m", limits.rpm)):
         if rate:
             yield Directive("limit_req", (f"zone=r{unit}_{name}", f"burst={rate * limits.burst_multiplier}", "nodelay"))

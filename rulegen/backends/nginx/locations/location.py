@@ -1,4 +1,4 @@
-"""Locations: what is done with the requests for some paths of a host."""
+"""Location blocks: how nginx serves the requests for some paths of a host."""
 
 from __future__ import annotations
 
@@ -56,12 +56,19 @@ _COOKIE_PATH: Final = re.compile(r"/[A-Za-z0-9._~!&'()*+=:@%/-]+\Z")
 
 
 class LocationText:
-    """The directives of one location, and what it needs beside it in its server and its host's file."""
+    """The directives of one location, and the maps and internal locations that it needs."""
 
     def __init__(
         self, location: Location, server: Server, defaults: HttpDefaults, sticky: Mapping[str, Upstream]
     ) -> None:
-        """Take a location, its server, what holds for all, and the host's own upstreams by name."""
+        """Take the location.
+
+        Args:
+            location: The location.
+            server: Its server.
+            defaults: Defaults of all hosts.
+            sticky: The host's own upstreams with session affinity, by name.
+        """
         self._location, self._server, self._defaults = location, server, defaults
         self._settings = defaults.settings
         target = location.target
@@ -72,10 +79,10 @@ class LocationText:
             self._cookie = Cookie(self._sticky, self._sticky.sticky, others)
         self._policy = location.policy
 
-    # -- beside it -----------------------------------------------------------------------------------------------------
+    # -- maps and internal locations -----------------------------------------------------------------------------------
 
     def maps(self) -> Iterator[Node]:
-        """Yield what must stand in the host's file, outside of the server."""
+        """Yield the maps that the location needs in the block `http`."""
         location, policy = self._location, self._policy
         if isinstance(location.target, ToUpstream) and location.canaries:
             yield from canary_maps(self._mark(), location.target.upstream, location.canaries, self._cookie)
@@ -83,7 +90,7 @@ class LocationText:
             yield origins_map(f"origin_{self._cors_mark()}", policy.cors)
 
     def siblings(self) -> Iterator[Directive]:
-        """Yield the hidden locations that this one refers to."""
+        """Yield the internal locations that this location refers to."""
         policy = self._policy
         if policy.external_auth is not None and not self._answers_at_once:
             yield auth_location(
@@ -95,10 +102,10 @@ class LocationText:
             for code in self._replaced():
                 yield error_location(policy.errors, self._location.ingress, code, self._defaults)
 
-    # -- itself --------------------------------------------------------------------------------------------------------
+    # -- the location itself -------------------------------------------------------------------------------------------
 
     def directive(self) -> Directive:
-        """Return the location."""
+        """Return the location block."""
         return Directive("location", matching(self._location), tuple(self._block()))
 
     def _block(self) -> Iterator[Node]:
@@ -113,7 +120,7 @@ class LocationText:
             yield from self._response(location.target)
             return
         if policy.redirect is not None:
-            # Where to is known already: as with ingress-nginx, nobody is sent to HTTPS first.
+            # As in ingress-nginx, such a redirect does not go to HTTPS first: its target is already final.
             yield from self._captures(policy.redirect[1])
             if policy.cors is not None:
                 yield from cors_directives(f"origin_{self._cors_mark()}", policy.cors)
@@ -124,7 +131,7 @@ class LocationText:
         yield from self._captures(policy.upstream_vhost, policy.forwarded_prefix)
         yield from self._to_https()
         yield from self._variables()
-        yield from self._guards()
+        yield from self._checks()
         yield from self._limits()
         yield from self._sizes()
         yield from self._headers()
@@ -132,7 +139,7 @@ class LocationText:
 
     @property
     def _is_logged(self) -> bool:
-        """Whether requests are logged that no Ingress has anything to do with."""
+        """Whether requests to this location are logged. The default backend has a setting of its own."""
         is_nobodys = self._location.ingress is None and not self._server.host
         return not is_nobodys or self._settings.enable_access_log_for_default_backend
 
@@ -142,21 +149,21 @@ class LocationText:
 
     @property
     def _answers_at_once(self) -> bool:
-        """Whether nginx answers itself, and no Ingress says that anything comes before that."""
+        """Whether nginx responds itself, without redirects, checks and limits of an Ingress before."""
         location = self._location
         return isinstance(location.target, FixedResponse) and (location.ingress is None or self._policy.is_closed)
 
     def _response(self, response: FixedResponse) -> Iterator[Node]:
-        """Yield an answer of our own, after whatever an Ingress wants done with each request first.
+        """Yield a fixed response, after the redirects, checks and limits of the Ingress.
 
-        `return` answers before nginx asks who the client is; a list of files without any answers after that.
+        `return` would respond before authentication; `try_files` without existing files responds after it.
         """
         yield from self._error_pages()
         before: list[Node] = []
         if not self._answers_at_once:
             yield from self._sizes()
             yield from self._added_headers()
-            before = [*self._to_https(), *self._cross_origin(), *self._guards(), *self._limits()]
+            before = [*self._to_https(), *self._cross_origin(), *self._checks(), *self._limits()]
         yield from before
         if before:
             yield Directive("try_files", (NO_FILE, f"={response.status}"))
@@ -167,7 +174,7 @@ class LocationText:
         """Yield the redirect to HTTPS."""
         policy, settings = self._policy, self._settings
         exempt = self._location.source.startswith(settings.no_tls_redirect_locations)
-        # As in ingress-nginx, a rule without host has no TLS that a request could be sent to.
+        # As in ingress-nginx, requests of a rule without host are never redirected to HTTPS.
         has_tls = self._server.has_tls and bool(self._server.host)
         if policy.redirects_to_https(has_tls=has_tls) and not exempt:
             path = "request_uri" if policy.preserve_trailing_slash else "redirect_uri"
@@ -178,12 +185,12 @@ class LocationText:
 
     @property
     def _names_ports(self) -> bool:
-        """Whether redirects name the port of nginx."""
+        """Whether redirects contain the port of nginx."""
         own = self._policy.ports_in_redirects
         return self._settings.use_port_in_redirects if own is None else own
 
     def _variables(self) -> Iterator[Node]:
-        """Yield what differs here from what holds for all, and what is done before anybody is asked who they are."""
+        """Yield what differs from the defaults, and what nginx does before it checks who the client is."""
         policy = self._policy
         yield from self._cross_origin()
         if policy.upstream_vhost:
@@ -212,14 +219,14 @@ class LocationText:
         if self._policy.limits.is_any:
             yield from limit_directives(self._limit_mark(), self._policy.limits)
 
-    def _guards(self) -> Iterator[Node]:
-        """Yield who may pass."""
+    def _checks(self) -> Iterator[Node]:
+        """Yield the checks that decide whether the client may pass."""
         policy, settings = self._policy, self._settings
         if policy.satisfy_any:
             yield Directive("satisfy", ("any",))
         deny = policy.deny or settings.denylist_source_range
         allow = policy.allow or settings.whitelist_source_range
-        # What all are kept from would be lost where a location has a list of its own.
+        # nginx does not inherit deny rules into a location that has such rules of its own.
         deny = (*settings.block_cidrs, *deny) if deny or allow else deny
         yield from (Directive("deny", (spell_network(network),)) for network in deny)
         yield from (Directive("allow", (spell_network(network),)) for network in allow)
@@ -244,8 +251,8 @@ class LocationText:
         if policy.rewrite_log:
             yield Directive("rewrite_log", ("on",))
 
-    def _proofs(self) -> list[tuple[str, Word]]:
-        """Return the headers in which a backend reads facts, such as who the client is: a client cannot set them."""
+    def _verified_headers(self) -> list[tuple[str, Word]]:
+        """Return the headers with verified facts about the client; they replace those that the client sends."""
         auth, client = self._policy.external_auth, self._server.client_auth
         extra: list[tuple[str, Word]] = [(name, "") for name in self._policy.unproven_headers]
         if auth is not None:
@@ -262,9 +269,9 @@ class LocationText:
         return extra
 
     def _headers(self) -> Iterator[Node]:
-        """Yield lists of headers, as far as this location needs others than all have."""
+        """Yield the lists of headers that differ here from the lists of the block `http`."""
         policy, settings = self._policy, self._settings
-        extra = self._proofs()
+        extra = self._verified_headers()
         if extra and policy.protocol != "FCGI":
             make = grpc_headers if policy.protocol.startswith("GRPC") else proxy_headers
             yield from make(settings, extra)
@@ -278,7 +285,7 @@ class LocationText:
     def _added_headers(self) -> Iterator[Node]:
         added: list[tuple[str, Word]] = list(self._policy.headers)
         if self._sticky is not None and self._names_server:
-            # Not by way of `set`: who has answered is known only when the answer is sent.
+            # Not with `set`: which server has responded is known only at the end.
             name = chosen_cookie(self._mark()) if self._cookie else f"{sticky_name(self._sticky)}_set"
             added.append(("Set-Cookie", variable(name)))
         if added:
@@ -301,12 +308,12 @@ class LocationText:
             if module != "fastcgi" and policy.protocol in {"HTTPS", "GRPCS", "AUTO_HTTP"} and policy.proxy_ssl is None:
                 yield Directive(f"{module}_ssl_server_name", ("on",))
         if self._settings.logs_access and (module != "proxy" or isinstance(target, ToName)):
-            # The log names whom a request was passed to; nginx knows it of upstreams over HTTP only.
+            # For the log: nginx itself knows the name of the upstream only over HTTP.
             yield _set("passed_to", target.key if isinstance(target, ToName) else self._address(target))
         if module == "fastcgi":
             if policy.script_index:
                 yield Directive("fastcgi_index", (policy.script_index,))
-            extra = [(f"HTTP_{name.upper().replace('-', '_')}", value) for name, value in self._proofs()]
+            extra = [(f"HTTP_{name.upper().replace('-', '_')}", value) for name, value in self._verified_headers()]
             extra += [(name, written(text)) for name, text in policy.scripts.items()]
             yield from fastcgi_parameters(extra) if extra else ()
             yield Directive("fastcgi_pass", (self._address(target),))
@@ -315,7 +322,7 @@ class LocationText:
         yield Directive(f"{module}_pass", (self._url(scheme, target),))
 
     def _replaced(self) -> Iterator[int]:
-        """Yield the codes whose answers are replaced here, as far as any can come."""
+        """Yield the statuses whose responses are replaced by error pages, as far as they can occur here."""
         target = self._location.target
         for code in self._policy.errors.codes if self._policy.errors is not None else ():
             if not isinstance(target, FixedResponse) or target.status == code:
@@ -343,13 +350,13 @@ class LocationText:
         return template(f"{scheme}://%s", address)
 
     def _cookie_path(self) -> str:
-        """Return the path that a cookie is for; one that a cookie cannot spell is every path."""
+        """Return the cookie's path; `/` if the location's path cannot be written in a cookie."""
         path = self._location.source.rstrip("/")
         return path if self._location.kind is not MatchKind.REGEX and _COOKIE_PATH.match(path) else "/"
 
     @property
     def _names_server(self) -> bool:
-        """Whether a cookie names the server."""
+        """Whether the cookie names a server."""
         sticky = self._sticky.sticky if self._sticky else None
         return sticky is not None and sticky.is_persistent
 
@@ -367,7 +374,7 @@ class LocationText:
 
 
 def matching(location: Location) -> tuple[str, ...]:
-    """Return what stands behind the word location."""
+    """Return the arguments of the directive `location`."""
     kind, path = location.kind, location.path
     match kind:
         case MatchKind.PREFIX:
@@ -381,7 +388,7 @@ def matching(location: Location) -> tuple[str, ...]:
 
 
 def _rewritten(target: str) -> Word:
-    """Return the target of a rewrite; nginx itself puts in what the expression has matched."""
+    """Return the target of a rewrite; nginx replaces `$1` to `$9` by captures."""
     pieces = re.split(r"\$([1-9])", target)
     words: list[Word] = [variable(piece) if number % 2 else piece for number, piece in enumerate(pieces)]
     return template("%s" * len(words), *words)
@@ -392,7 +399,7 @@ def _auth_variable(name: str) -> str:
 
 
 def _quotable(realm: str) -> str:
-    """Return a realm as it stands between quotes in a header (RFC 9110, 5.6.4); nginx copies it there as it is."""
+    """Return a realm with escaped quotes (RFC 9110, 5.6.4), because nginx copies it into a quoted string."""
     return realm.replace("\\", "\\\\").replace('"', '\\"')
 
 
@@ -401,10 +408,10 @@ def _set(name: str, value: Word) -> Directive:
 
 
 def _if(condition: tuple[str, ...], inner: Directive) -> Directive:
-    """Return an `if`, whose first word is a variable's name with its dollar sign."""
+    """Return an `if` block; the first word of the condition is a variable with its dollar sign."""
     return Directive("if", ("(", *condition, ")"), (inner,))
 
 
 def spell_network(network: Network) -> str:
-    """Return a network as nginx's access module reads it."""
+    """Return a network as an argument of `allow` and `deny`."""
     return str(network.network_address) if network.prefixlen == network.max_prefixlen else str(network)

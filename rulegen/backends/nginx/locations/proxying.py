@@ -1,4 +1,4 @@
-"""How nginx speaks with backends: the modules that do, and their directives."""
+"""Directives for the connection to backends, for nginx's modules proxy, grpc and fastcgi."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from rulegen.model.ingress.values.settings import Settings
 
 SCHEMES: Final = {"HTTP": "http", "HTTPS": "https", "AUTO_HTTP": "$scheme", "GRPC": "grpc", "GRPCS": "grpcs"}
-"""What stands before an address, by protocol; FCGI has none."""
+"""Scheme of the address in `proxy_pass` and `grpc_pass` by protocol; `fastcgi_pass` has none."""
 
 _NOT_FOR_FASTCGI: Final = frozenset({"http_502", "http_504"})
 _GRPC_NAMES: Final = frozenset(
@@ -27,28 +27,31 @@ _GRPC_NAMES: Final = frozenset(
 
 
 NAMES_OF_OWN_PORTS, NAMES_OF_OTHER_PORTS = "127.0.0.1", "127.0.0.2"
-"""Where the process for names listens: a name may lead to this node at the ports of nginx alone, where loops end."""
+"""Addresses of the resolver process.
+
+At the first, a name may resolve to this node; it is used only for nginx's own ports, where loops are detected.
+"""
 
 
 def resolver(defaults: HttpDefaults, *servers: str) -> Directive:
-    """Return who is asked for names."""
+    """Return the directive `resolver` for these servers."""
     asks_ipv6 = defaults.has_ipv6 and not defaults.settings.disable_ipv6_dns
     return Directive("resolver", (*servers, "valid=30s", *(() if asks_ipv6 else ("ipv6=off",))))
 
 
 def resolver_of(defaults: HttpDefaults, port: int) -> Iterator[Node]:
-    """Yield who is asked for a name that requests are passed to, where it is not the same as for all."""
+    """Yield the `resolver` of a location that needs another one than all others; see `NAMES_OF_OWN_PORTS`."""
     if defaults.names_port and port not in {defaults.host.http_port, defaults.host.https_port}:
         yield resolver(defaults, f"{NAMES_OF_OTHER_PORTS}:{defaults.names_port}")
 
 
 def module_of(protocol: str) -> str:
-    """Return the module of nginx that speaks a protocol."""
+    """Return the nginx module for a protocol."""
     return {"GRPC": "grpc", "GRPCS": "grpc", "FCGI": "fastcgi"}.get(protocol, "proxy")
 
 
 def tuning(policy: LocationPolicy, module: str, settings: Settings) -> Iterator[Node]:
-    """Yield how a backend is spoken with, as far as one of nginx's modules can."""
+    """Yield the directives of a location for its backend, as far as the nginx module supports them."""
     for name, words in _directives(policy.proxying, settings):
         if module == "grpc" and (name not in _GRPC_NAMES or (name == "buffer_size" and settings.grpc_buffer_size_kb)):
             continue
@@ -65,7 +68,7 @@ def tuning(policy: LocationPolicy, module: str, settings: Settings) -> Iterator[
 
 
 def _directives(proxying: Proxying, settings: Settings) -> Iterator[tuple[str, tuple[str, ...]]]:
-    """Yield directives without their module's name, each with its words."""
+    """Yield the directives without the prefix of their module, each with its arguments."""
     for name, limit_s in (
         ("connect_timeout", proxying.connect_timeout_s),
         ("send_timeout", proxying.send_timeout_s),
@@ -79,8 +82,8 @@ def _directives(proxying: Proxying, settings: Settings) -> Iterator[tuple[str, t
     if proxying.http_version is not None:
         yield "http_version", (proxying.http_version,)
     if proxying.temporary_file_size is not None or proxying.buffer_size is not None:
-        most = _first(proxying.temporary_file_size, settings.proxy_max_temp_file_size)
-        size, _, _ = fitted_buffers(_first(proxying.buffer_size, settings.proxy_buffer_size), 2, 0)
+        most = _or_default(proxying.temporary_file_size, settings.proxy_max_temp_file_size)
+        size, _, _ = fitted_buffers(_or_default(proxying.buffer_size, settings.proxy_buffer_size), 2, 0)
         yield "max_temp_file_size", (spell_size(temporary_file_size(most, size)),)
     for name, text in buffers_of(proxying, settings).items():
         yield name, tuple(text.split())
@@ -89,17 +92,20 @@ def _directives(proxying: Proxying, settings: Settings) -> Iterator[tuple[str, t
     if proxying.retry_tries is not None:
         yield "next_upstream_tries", (str(proxying.retry_tries),)
     if proxying.retry_timeout_s is not None or proxying.read_timeout_s is not None:
-        limit_s = _first(proxying.retry_timeout_s, settings.proxy_next_upstream_timeout)
-        yield "next_upstream_timeout", (f"{limit_s or _first(proxying.read_timeout_s, settings.proxy_read_timeout)}s",)
+        limit_s = _or_default(proxying.retry_timeout_s, settings.proxy_next_upstream_timeout)
+        yield (
+            "next_upstream_timeout",
+            (f"{limit_s or _or_default(proxying.read_timeout_s, settings.proxy_read_timeout)}s",),
+        )
 
 
 def buffers_of(proxying: Proxying, settings: Settings) -> dict[str, str]:
-    """Return the directives for the sizes of buffers, by name without module; nginx rejects some that do not fit."""
+    """Return the directives for buffer sizes, by name without the prefix of their module; empty if all are defaults."""
     if proxying.buffer_size is None and proxying.buffers_number is None and proxying.busy_buffers_size is None:
         return {}
     size, number, busy = fitted_buffers(
-        _first(proxying.buffer_size, settings.proxy_buffer_size),
-        _first(proxying.buffers_number, settings.proxy_buffers_number),
+        _or_default(proxying.buffer_size, settings.proxy_buffer_size),
+        _or_default(proxying.buffers_number, settings.proxy_buffers_number),
         proxying.busy_buffers_size or 0,
     )
     return {
@@ -110,9 +116,9 @@ def buffers_of(proxying: Proxying, settings: Settings) -> dict[str, str]:
 
 
 def fitted_buffers(size: int, number: int, busy: int) -> tuple[int, int, int]:
-    """Return size and number of buffers and the size of busy ones, such that nginx takes them together.
+    """Return number and sizes of buffers, adjusted so that nginx accepts them together; sizes in bytes.
 
-    Busy ones must hold two buffers and leave one free (ngx_http_upstream.c); a page is the least size.
+    Busy buffers must hold at least one buffer of each kind and leave one buffer free (ngx_http_upstream.c).
     """
     size = max(size, 1024)
     most = (number - 1) * size
@@ -120,16 +126,16 @@ def fitted_buffers(size: int, number: int, busy: int) -> tuple[int, int, int]:
 
 
 def temporary_file_size(most: int, buffer: int) -> int:
-    """Return how large a temporary file may be: 0 for none, else nginx wants it to hold a buffer."""
+    """Return `max_temp_file_size`: 0 for no file, else at least the size of one buffer, which nginx requires."""
     return max(most, buffer) if most else 0
 
 
-def _first(given: int | None, otherwise: int) -> int:
+def _or_default(given: int | None, otherwise: int) -> int:
     return otherwise if given is None else given
 
 
 def backend_tls(ssl: ProxySSL, module: str) -> Iterator[Node]:
-    """Yield how TLS is spoken with a backend."""
+    """Yield the directives for TLS to a backend."""
     for name, value in (
         ("certificate", ssl.certificate),
         ("certificate_key", ssl.certificate),
@@ -148,6 +154,6 @@ def backend_tls(ssl: ProxySSL, module: str) -> Iterator[Node]:
 
 
 def next_upstream_words(module: str, words: Iterable[str]) -> tuple[str, ...]:
-    """Return what makes a module ask the next server: each word once, as far as the module has it."""
+    """Return the conditions for trying the next server, without duplicates and without those that the module lacks."""
     known = dict.fromkeys(words)
     return tuple(word for word in known if module != "fastcgi" or word not in _NOT_FOR_FASTCGI) or ("off",)

@@ -1,9 +1,9 @@
-"""The redirect to a page for signing in, with the URL of the request escaped as the value of a parameter.
+"""The redirect to a sign-in page, with the escaped URL of the request as a parameter.
 
-A standard nginx has no function that escapes a value. But a `rewrite` escapes what its expression has matched in the
-path if that becomes part of the query, provided that the request's path has an escaped character. Such a request is
-therefore sent to another server of this nginx, on a socket of its own. Its headers are the URL to escape and the rest
-of the redirect. `escaping_server` makes the URL its path, then its query, and answers with the redirect.
+Standard nginx has no function that escapes a value. But if the path of a request contains an escaped character, then a
+`rewrite` escapes each capture that it copies into the query. Therefore the request is sent to another server block of
+this nginx, on a unix socket. Its headers are the URL to escape and the rest of the redirect. `escaping_server` copies
+the URL into the path, then into the query, and responds with the redirect.
 """
 
 from __future__ import annotations
@@ -35,12 +35,12 @@ _WHOLE: Final = {
 
 
 def signin_name(auth: ExternalAuth, host: str) -> str:
-    """Return the name of the location that sends a client to sign in."""
+    """Return the name of the location that redirects to the sign-in page."""
     return f"@signin_{mark(host, auth)}"
 
 
 def signin_location(auth: ExternalAuth, server: Server, settings: Settings) -> Directive:
-    """Return the location that sends a client to sign in, with the URL to come back to."""
+    """Return the location that redirects to the sign-in page, with the URL to return to."""
     before, escaped, after = _split(auth.signin.parts)
     name = signin_name(auth, server.host)
     if escaped is None:
@@ -72,7 +72,7 @@ def signin_location(auth: ExternalAuth, server: Server, settings: Settings) -> D
 
 
 def escaping_server(settings: Settings) -> Directive:
-    """Return the server that escapes a URL and answers with the redirect; only this nginx can reach it."""
+    """Return the server that escapes a URL and responds with the redirect; its socket is only for nginx itself."""
     size = spell_size(2 * _longest(settings))
     url, before, after = (f"http_{name.lower().replace('-', '_')}" for name in (_URL, _BEFORE, _AFTER))
     redirect = template("%s$args%s", variable(before), variable(after))
@@ -95,12 +95,12 @@ def escaping_server(settings: Settings) -> Directive:
 
 
 def _longest(settings: Settings) -> int:
-    """Return how long a URL of a client can be."""
+    """Return the maximum length of a request's URL, in bytes."""
     return max(settings.client_header_buffer_size, settings.large_client_header_buffers[1], 4096)
 
 
 def _split(parts: Sequence[Part]) -> tuple[Word, Word | None, Word]:
-    """Return what stands before the escaped URL, the URL, and what stands behind it."""
+    """Return the text before the escaped URL, the URL, and the text after it; None if there is no escaped URL."""
     for number, part in enumerate(parts):
         if isinstance(part, Reference) and (whole := _WHOLE.get(part.subject)) is not None:
             return written_parts(parts[:number]), whole, written_parts(parts[number + 1 :])
