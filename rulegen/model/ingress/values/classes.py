@@ -1,4 +1,4 @@
-"""Which Ingresses are ours: by IngressClass, or by the annotation that came before it."""
+"""Selection of the Ingresses to serve, by IngressClass or by the older annotation."""
 
 from __future__ import annotations
 
@@ -22,16 +22,17 @@ LEGACY_ANNOTATION: Final = "kubernetes.io/ingress.class"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Selection:
-    """Whose Ingresses are served.
+    """Rules that select the Ingresses to serve.
 
     Attributes:
-        controller: spec.controller of the classes that are ours.
-        class_name: The class that the old annotation names; also the class by name, where `by_name` says so.
-        without_class: Whether an Ingress that names no class at all is ours.
-        by_name: Whether a class of this name is ours whatever its controller, or if it does not exist.
-        namespaces: Only these; empty for all.
-        namespace_selector: Only namespaces with such labels; None for all.
-        catch_all: Whether Ingresses with spec.defaultBackend are ours, too.
+        controller: spec.controller of the IngressClasses whose Ingresses are served.
+        class_name: Value of the older annotation; with `by_name`, also the name of an IngressClass.
+        without_class: Whether Ingresses without a class are served.
+        by_name: Whether an IngressClass named `class_name` matches even with another controller, or if it does not
+            exist.
+        namespaces: Namespaces to serve; empty for all.
+        namespace_selector: Label selector of the namespaces to serve; None for all.
+        catch_all: Whether Ingresses with spec.defaultBackend are served.
     """
 
     controller: str = CONTROLLER
@@ -43,7 +44,7 @@ class Selection:
     catch_all: bool = True
 
     def refusal(self, ingress: Ingress, world: ClusterSnapshot) -> str:
-        """Return why an Ingress is not ours; empty if it is. The field goes before the annotation."""
+        """Return why an Ingress is not served, else an empty text; the field has priority over the annotation."""
         namespace, classes = ingress.metadata.namespace, world.ingress_classes
         if self.namespaces and namespace not in self.namespaces:
             return f"namespace {namespace} is not watched"
@@ -69,7 +70,7 @@ class Selection:
             return ""
         known = classes.get(named)
         if known is None and named == self.class_name:
-            return ""  # manifests from git seldom come with their class
+            return ""  # manifests in git usually do not contain their IngressClass
         if known is None:
             return f"there is no IngressClass {quoted(named)}"
         if known.spec.controller == self.controller:

@@ -1,4 +1,4 @@
-"""The ConfigMap with settings, and the ConfigMaps with headers that it names."""
+"""The ConfigMap with settings, and the ConfigMaps with headers that it refers to."""
 
 from __future__ import annotations
 
@@ -28,12 +28,13 @@ NO_SERVER_HEADER: Final = "the HTTP server of this node cannot set the header Se
 
 @dataclass(frozen=True, slots=True)
 class SettingsRead:
-    """Settings, and what is wrong with their source.
+    """Settings, and the faults in their ConfigMap.
 
     Attributes:
-        reports: For each key that has no effect, one line, and whether something is then not served as written.
-        faults: One line for each key that guards somebody and cannot be used, with whom it guards.
-        references: Namespace and name of the ConfigMaps that keys name; the namespace is empty where none was given.
+        reports: One line for each key without effect; the verdict says whether Ingresses are then not served as
+            written.
+        faults: One line for each invalid key that protects Ingresses, with the Ingresses that it closes.
+        references: Namespace and name of the ConfigMaps that keys refer to; the namespace is empty if not given.
     """
 
     settings: Settings
@@ -43,12 +44,12 @@ class SettingsRead:
 
     @property
     def warnings(self) -> tuple[str, ...]:
-        """The lines about keys that have no effect."""
+        """The lines about keys without effect."""
         return tuple(line for _, line in self.reports)
 
 
 class ResolvedSettings(NamedTuple):
-    """Settings, whom those that cannot be used guard, and what is to be told of them."""
+    """Settings, the Ingresses that invalid settings close, and the reasons to report."""
 
     settings: Settings
     guards: frozenset[SettingGuard]
@@ -56,8 +57,8 @@ class ResolvedSettings(NamedTuple):
 
 
 def read_settings(texts: Mapping[str, str], base: Settings) -> SettingsRead:
-    """Return the settings that the keys of a ConfigMap make of `base`."""
-    values: dict[str, Any] = {}  # each made by the reader of its field, whose type is checked where it is declared
+    """Return the settings of a ConfigMap; other settings are those of `base`."""
+    values: dict[str, Any] = {}  # each value has the type of its field, which is checked at the declaration
     reports: list[tuple[Verdict, str]] = []
     faults: list[tuple[SettingGuard, str]] = []
     references: dict[str, tuple[str, str]] = {}
@@ -92,7 +93,7 @@ def read_settings(texts: Mapping[str, str], base: Settings) -> SettingsRead:
 def _judge_snippets(
     settings: Settings, reports: list[tuple[Verdict, str]], faults: list[tuple[SettingGuard, str]]
 ) -> None:
-    """Add what is to be told of the snippets: one that may protect, and has an effect, closes whom it guards."""
+    """Report snippets. One that may protect Ingresses and would have an effect closes them."""
     everyone, asking = SettingGuard.ALL, SettingGuard.WITHOUT_AUTH
     snippets: tuple[tuple[str, Judgement, SettingGuard, bool], ...] = (
         ("http-snippet", settings.http_snippet, everyone, True),
@@ -116,7 +117,7 @@ def _field(key: str) -> str:
 
 
 def _without_effect(key: str, text: str) -> Iterator[tuple[Verdict, str]]:
-    """Yield what to report about a key that sets nothing; nothing if what it asks for is done."""
+    """Yield reports about a key that is no setting; none if rulegen already does what its value requests."""
     known = WITHOUT_EFFECT.get(key)
     if known is None:
         meant = question(key, [*SETTINGS, *OTHER_NAMES, *WITHOUT_EFFECT])
@@ -129,18 +130,18 @@ def _without_effect(key: str, text: str) -> Iterator[tuple[Verdict, str]]:
 def settings_of(
     world: ClusterSnapshot, name: ObjectName | None, base: Settings, *, has_ipv6: bool, sets_server: bool
 ) -> ResolvedSettings:
-    """Return the settings that a ConfigMap makes of `base`, and what of it has no effect.
+    """Return the settings of a ConfigMap, and reports about its keys without effect.
 
     Args:
-        world: With all ConfigMaps there are.
-        name: The one with the settings; None for none.
-        base: What holds where it says nothing.
-        has_ipv6: Whether the host speaks IPv6.
-        sets_server: Whether the HTTP server can send another header Server than its own.
+        world: All ConfigMaps.
+        name: The ConfigMap with settings; None for none.
+        base: Settings for keys that it does not contain.
+        has_ipv6: Whether the host has IPv6.
+        sets_server: Whether the HTTP server can replace its own header Server.
 
     Raises:
-        MissingError: It is not there, or a ConfigMap that it names.
-        ConfigError: It names only addresses to listen on that this host does not have.
+        MissingError: The ConfigMap does not exist, or one that it refers to.
+        ConfigError: It contains only listen addresses that this host cannot have.
     """
     reasons: list[Reason] = []
     if name is None:
@@ -186,9 +187,10 @@ def _check_addresses(settings: Settings, where: str, *, has_ipv6: bool) -> None:
 
 
 def _without_server(settings: Settings, ignore: Callable[[str], None]) -> Settings:
-    """Return settings that do not add the header Server, which an answer would then have twice.
+    """Return settings without the header Server, which a response would otherwise contain twice.
 
-    Ingresses may still name it, as one that does would be closed otherwise; it has no effect for them.
+    `global-allowed-response-headers` keeps it, because otherwise an Ingress that sets it would be closed; it has no
+    effect.
     """
     if any(name.lower() == "server" for name in settings.global_allowed_response_headers):
         ignore(f"data.global-allowed-response-headers: {NO_SERVER_HEADER}")

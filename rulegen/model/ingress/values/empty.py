@@ -1,4 +1,4 @@
-"""Values for which an empty text means the same as none: it is reported, and it neither opens nor closes anything."""
+"""Values for which an empty text means the same as no value. It is reported and has no other effect."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ T = TypeVar("T")
 
 
 class EmptyValueError(ValueError):
-    """An empty text, which means the same as an absent one."""
+    """The text is empty, which means the same as an absent one."""
 
 
 def unless_empty(read: Callable[[str], T]) -> Callable[[str], T]:
-    """Return a reader that takes an empty text for an absent one."""
+    """Return a reader that treats an empty text as absent."""
     return partial(_unless_empty, read)
 
 

@@ -1,8 +1,8 @@
-"""Values of annotations and settings, typed: anyone who has one of these has no untrusted text any more.
+"""Readers of annotations and settings: they convert untrusted text to typed values.
 
-Each function takes the text of an annotation or of a ConfigMap key and returns a value, or raises ValueError with what
-is wrong and what was expected. A text is matched as a whole, never up to a newline. The words are those of
-ingress-nginx's annotations; the syntax is that of the RFCs (9110 for headers, 6265 for cookies, 3986 for URLs).
+Each function takes the text of an annotation or of a ConfigMap key. It returns a value, or raises ValueError with the
+fault and the expected form. Expressions match the whole text, including a final newline. The accepted words are those
+of ingress-nginx; the syntax is that of RFC 9110 (headers), RFC 6265 (cookies) and RFC 3986 (URLs).
 """
 
 from __future__ import annotations
@@ -24,18 +24,18 @@ if TYPE_CHECKING:
 __all__ = ["printable", "quoted", "re"]
 
 MAX_VALUE: Final = 4096
-"""Bytes of one annotation; nginx reads no longer token."""
+"""Maximum length of an annotation in bytes; nginx limits a token to this length."""
 MAX_WRITTEN: Final = 3500
-"""Bytes of a value as it is written for nginx, where quotes and dollar signs take more than one."""
+"""Maximum length of a value in bytes as written for nginx, where quotes and dollar signs need several bytes."""
 MAX_NETWORKS: Final = 1000
 MAX_TIME_S: Final = 2_147_483
 
 HOP_BY_HOP: Final = frozenset(
     {"connection", "content-length", "host", "keep-alive", "te", "trailer", "transfer-encoding", "upgrade"}
 )
-"""Headers that are between two neighbours; setting one by hand breaks the framing of messages."""
+"""Hop-by-hop headers, and those that delimit a message. If an object could set them, it could break the framing."""
 HOPS_HEADER: Final = "X-Rulegen-Hops"
-"""Each nginx of ours adds a mark to it in each request that it passes on."""
+"""Header for loop detection: each rulegen nginx adds a mark to it in each request that it passes on."""
 
 _INT: Final = re.compile(r"(?:0|[1-9][0-9]{0,9})\Z")
 _SIZE: Final = re.compile(r"([0-9]{1,10})([kKmMgG]?)\Z")
@@ -46,7 +46,7 @@ _COOKIE_NAME: Final = re.compile(r"[A-Za-z0-9!#&'*+.^_`|~-]{1,100}\Z")
 _COOKIE_PATH: Final = re.compile(r"/[A-Za-z0-9._~!&'()*+,=:@%/-]{0,500}\Z")
 _PATH: Final = re.compile(r"/[A-Za-z0-9._~!&'()*+,;=:@%/-]{0,1000}\Z")
 _URL_TEXT: Final = re.compile(r"[A-Za-z0-9._~:/?#\[\]@!&'()*+,;=%${}-]{1,2000}\Z")
-# $request_uri and $uri start with a slash, always: they may stand right behind the host, as many write it.
+# $request_uri and $uri always start with a slash, so they may directly follow the host, as many users write it.
 _SLASHED: Final = r"\$(?:\{(?:request_uri|uri)\}|(?:request_uri|uri)(?![A-Za-z0-9_]))"
 _URL: Final = re.compile(rf"(https?)://((?:(?!{_SLASHED})[^/?#])*)((?:[/?#]|{_SLASHED}).*)?\Z")
 _AUTHORITY: Final = re.compile(r"(\[[0-9a-fA-F:.]+\]|(?:[A-Za-z0-9.-]|\$\{\w+\}|\$\w+)+)(?::([0-9]{1,5}))?\Z", re.ASCII)
@@ -72,12 +72,12 @@ _UNITS: Final = {"": 1, "k": 1 << 10, "m": 1 << 20, "g": 1 << 30}
 
 
 class Url(NamedTuple):
-    """An absolute URL in its parts.
+    """An absolute URL.
 
     Attributes:
         scheme: `http` or `https`.
-        name: A DNS name in lower case, or an address (IPv6 in brackets); with variables of the request's host.
-        port: 0 for the scheme's own.
+        name: A DNS name in lower case or an address (IPv6 in brackets); it may contain variables of the request's host.
+        port: Port; 0 for the default of the scheme.
         rest: Path, query and fragment.
     """
 
@@ -88,26 +88,26 @@ class Url(NamedTuple):
 
     @property
     def host(self) -> str:
-        """The name, if it is the same for all requests; else empty."""
+        """The name if it has no variables, else empty."""
         return self.name.literal or ""
 
     @property
     def authority(self) -> Text:
-        """Host, and port where one was given."""
+        """The host, with the port if the URL has one."""
         return text_of([*self.name.parts, f":{self.port}" * bool(self.port)])
 
     @property
     def text(self) -> Text:
-        """The URL as a whole."""
+        """The whole URL."""
         return text_of([f"{self.scheme}://", *self.authority.parts, *self.rest.parts])
 
     def bound(self, values: Mapping[Subject, str]) -> Url:
-        """Return the URL with values in place of variables."""
+        """Return the URL with these subjects replaced by values."""
         return self._replace(name=self.name.bound(values), rest=self.rest.bound(values))
 
 
 def boolean(text: str) -> bool:
-    """Return a boolean in any of the spellings that Go's ParseBool knows."""
+    """Return a boolean, as Go's ParseBool reads it."""
     if text in {"true", "True", "TRUE", "t", "T", "1"}:
         return True
     if text in {"false", "False", "FALSE", "f", "F", "0"}:
@@ -116,7 +116,7 @@ def boolean(text: str) -> bool:
 
 
 def integer(least: int, most: int) -> Callable[[str], int]:
-    """Return the reader of a decimal number between two bounds."""
+    """Return a reader of decimal numbers from `least` to `most`."""
     return partial(_integer, least, most)
 
 
@@ -127,7 +127,7 @@ def _integer(least: int, most: int, text: str) -> int:
 
 
 def whole_number(least: int, most: int) -> Callable[[str], int]:
-    """Return the reader of a whole number between two bounds, of which one may be negative."""
+    """Return a reader of whole numbers from `least` to `most`, which may be negative."""
     return partial(_whole_number, least, most)
 
 
@@ -138,14 +138,14 @@ def _whole_number(least: int, most: int, text: str) -> int:
 
 
 def number(text: str) -> float:
-    """Return a number with up to three digits behind the point."""
+    """Return a number with at most three decimal places."""
     if not re.match(r"[0-9]{1,6}(?:\.[0-9]{1,3})?\Z", text):
         raise ValueError(f"{quoted(text)} is not a number such as 5 or 1.5")
     return float(text)
 
 
 def seconds(text: str) -> int:
-    """Return a time in seconds; a unit (`s`, `m`, `h`) is allowed, as users write it although it was never needed."""
+    """Return a time in seconds. A unit (`s`, `m`, `h`) is accepted, because users write it, although none is needed."""
     match = _SECONDS.match(text)
     value = int(match[1]) * {"": 1, "s": 1, "m": 60, "h": 3600}[match[2]] if match else -1
     if not 0 <= value <= MAX_TIME_S:
@@ -154,7 +154,7 @@ def seconds(text: str) -> int:
 
 
 def size(most: int = 1 << 40, least: int = 0) -> Callable[[str], int]:
-    """Return the reader of a size in bytes, with `k`, `m` or `g` behind it."""
+    """Return a reader of sizes in bytes, which may have the unit `k`, `m` or `g`."""
     return partial(_size, least, most)
 
 
@@ -168,7 +168,7 @@ def _size(least: int, most: int, text: str) -> int:
 
 
 def spell_size(value: int) -> str:
-    """Return a size as nginx reads it: in the greatest unit that needs no fraction, but never in `g`."""
+    """Return a size in nginx's notation, with the unit `m` or `k` if possible."""
     for unit in ("m", "k"):
         if value and value % _UNITS[unit] == 0:
             return f"{value // _UNITS[unit]}{unit}"
@@ -176,7 +176,7 @@ def spell_size(value: int) -> str:
 
 
 def choice(*words: str) -> Callable[[str], str]:
-    """Return the reader of one word of a list."""
+    """Return a reader that accepts one of these words."""
     return partial(_choice, words)
 
 
@@ -187,18 +187,18 @@ def _choice(words: Collection[str], text: str) -> str:
 
 
 def choice_number(*numbers: int) -> Callable[[str], int]:
-    """Return the reader of one number of a list."""
+    """Return a reader that accepts one of these numbers."""
     words = tuple(str(number_) for number_ in numbers)
     return lambda text: int(_choice(words, text))
 
 
 def items(text: str) -> list[str]:
-    """Return the parts of a list that is separated by commas, without the white space around them."""
+    """Return the items of a comma-separated list without surrounding white space; empty items are left out."""
     return [part.strip() for part in text.split(",") if part.strip()]
 
 
 def networks(text: str) -> tuple[Network, ...]:
-    """Return networks and addresses of a list; an address is the network of itself, host bits are cut off."""
+    """Return the networks of a list; an address means a network of one address, and host bits are cleared."""
     unique = dict.fromkeys(network(part) for part in items(text))
     if not unique or len(unique) > MAX_NETWORKS:
         raise ValueError(f"{quoted(text)} is not a list of 1 to {MAX_NETWORKS} networks such as 10.0.0.0/8, fd00::/64")
@@ -206,7 +206,7 @@ def networks(text: str) -> tuple[Network, ...]:
 
 
 def network(text: str) -> Network:
-    """Return a network, or that of one address."""
+    """Return a network; an address means a network of one address."""
     try:
         if "/" not in text:
             address = parse_address(text)
@@ -217,29 +217,29 @@ def network(text: str) -> Network:
 
 
 def next_upstream(text: str) -> tuple[str, ...]:
-    """Return the failures after which a request goes on to another server, in nginx's words."""
+    """Return the failures after which nginx tries the next server, as in `proxy_next_upstream`."""
     return words(*NEXT_UPSTREAM)(text)
 
 
 def header_name(text: str) -> str:
-    """Return the name of a header that nginx passes on: letters, digits, `-` and `_`."""
+    """Return a header name that nginx passes on: letters, digits, `-` and `_`."""
     if not _HEADER_NAME.match(text):
         raise ValueError(f"{quoted(text)} is not the name of a header: letters, digits, - and _ inside, at most 80")
     return text
 
 
 def header_names(text: str) -> tuple[str, ...]:
-    """Return the names of a list of headers, each once."""
+    """Return the header names of a list without duplicates."""
     return tuple(dict.fromkeys(header_name(part) for part in items(text)))
 
 
 def settable_headers(text: str) -> tuple[str, ...]:
-    """Return the names of a list of headers that may be set by hand, each once."""
+    """Return the header names of a list without duplicates; each of them may be set by an object."""
     return tuple(dict.fromkeys(settable_header(part) for part in items(text)))
 
 
 def settable_header(text: str) -> str:
-    """Return the name of a header that may be set by hand."""
+    """Return a header name that an object may set; see `HOP_BY_HOP` and `HOPS_HEADER`."""
     if text.lower() in HOP_BY_HOP:
         raise ValueError(f"{quoted(text)} cannot be set: it defines the length of the message")
     if text.lower().replace("_", "-") == HOPS_HEADER.lower():
@@ -248,24 +248,24 @@ def settable_header(text: str) -> str:
 
 
 def header_text(text: str) -> str:
-    """Return the value of a header: printable ASCII; a dollar sign in it is a dollar sign."""
+    """Return the value of a header: printable ASCII, in which a dollar sign is literal."""
     if not _HEADER_TEXT.match(text):
         raise ValueError(f"{quoted(text)} is not the value of a header: printable ASCII, at most 2000 characters")
     return writable(text)
 
 
 def request_header_text(text: str) -> Text:
-    """Return the value of a header of requests, which may hold variables."""
+    """Return the value of a request header; it may contain variables."""
     return read_text(header_text(text), OF_REQUEST)
 
 
 def answer_header_text(text: str) -> Text:
-    """Return the value of a header of answers, which may hold variables."""
+    """Return the value of a response header; it may contain variables."""
     return read_text(header_text(text), IN_ANSWERS)
 
 
 def writable(text: str) -> str:
-    """Return a text that nginx can be given as one word, whatever it takes to quote it."""
+    """Return a text that fits into one token of nginx, with all quoting."""
     if len(text.encode()) + text.count('"') + text.count("\\") + 8 * text.count("$") > MAX_WRITTEN:
         raise ValueError(f"{quoted(text)} is longer than nginx reads, quoted")
     return text
@@ -279,19 +279,19 @@ def cookie_name(text: str) -> str:
 
 
 def cookie_path(text: str) -> str:
-    """Return the path of a cookie."""
+    """Return the path of a cookie, for example `/app`."""
     if not _COOKIE_PATH.match(text):
         raise ValueError(f"{quoted(text)} is not a path such as /app")
     return text
 
 
 def cookie_domain(text: str) -> str:
-    """Return the domain of a cookie in lower case; a dot may stand before it."""
+    """Return the domain of a cookie in lower case, without a leading dot."""
     return host(text.removeprefix("."))
 
 
 def host(text: str) -> str:
-    """Return the name of a host in lower case: a DNS name, or one with `*.` before it."""
+    """Return a host name in lower case: a DNS name, also with the prefix `*.`."""
     lowered = text.lower()
     if not is_subdomain(lowered.removeprefix("*.")) or _is_address(lowered):
         raise ValueError(f"{quoted(text)} is not the name of a host")
@@ -299,7 +299,7 @@ def host(text: str) -> str:
 
 
 def hosts(text: str) -> tuple[str, ...]:
-    """Return the names of a list, each once; none that requests could have in the form of an address."""
+    """Return the host names of a list without duplicates; names that look like an address are rejected."""
     names = tuple(dict.fromkeys(host(part) for part in items(text)))
     for name in names:
         if may_be_address(name):
@@ -308,23 +308,23 @@ def hosts(text: str) -> tuple[str, ...]:
 
 
 def may_be_address(host: str) -> bool:
-    """Whether a request for a host, or for a name below one with a wildcard, may have an IPv4 address for its name.
+    """Whether a host name can also be read as an IPv4 address, itself or, for a wildcard, a name below it.
 
-    nginx takes `127.000.000.001` for one, which the API takes for a DNS name, and `*.0.0.1` covers 127.0.0.1. No domain
-    at the top is a number (RFC 3696, 2).
+    nginx reads `127.000.000.001` as an address, but the API accepts it as a DNS name; `*.0.0.1` matches 127.0.0.1. No
+    top-level domain is a number (RFC 3696, section 2).
     """
     return host.rpartition(".")[2].isdigit()
 
 
 def plain_host(text: str) -> str:
-    """Return the name of one host, without a wildcard."""
+    """Return a host name without wildcard."""
     if text.startswith("*"):
         raise ValueError(f"{quoted(text)} is not the name of one host")
     return host(text)
 
 
 def host_and_port(text: str) -> str:
-    """Return what a Host header may hold: a name or an address, with a port or without."""
+    """Return a valid value of the header Host: a name or an address, optionally with a port."""
     match = _AUTHORITY.match(text)
     if not match or text.startswith("$") or int(match[2] or 1) not in range(1, 65536):
         raise ValueError(f"{quoted(text)} is not the name of a host")
@@ -332,7 +332,7 @@ def host_and_port(text: str) -> str:
 
 
 def path(text: str) -> str:
-    """Return an absolute path of the site itself; `//host` would leave it."""
+    """Return an absolute path. `//host` is rejected, because browsers read it as another host."""
     if not _PATH.match(text) or text.startswith("//"):
         raise ValueError(f"{quoted(text)} is not a path such as /app")
     return text
@@ -341,7 +341,7 @@ def path(text: str) -> str:
 def url(
     in_host: frozenset[Subject] = frozenset(), in_rest: frozenset[Subject] = frozenset(), *, captures: bool = False
 ) -> Callable[[str], Url]:
-    """Return the reader of an absolute http(s) URL; some variables may stand in its host, some behind it."""
+    """Return a reader of absolute http(s) URLs; the arguments are the allowed variables in the host and behind it."""
     return partial(_url, in_host, in_rest, captures)
 
 
@@ -360,14 +360,14 @@ def _url(in_host: frozenset[Subject], in_rest: frozenset[Subject], captures: boo
 
 
 def ciphers(text: str) -> str:
-    """Return a list of ciphers in OpenSSL's spelling."""
+    """Return a list of ciphers in OpenSSL's syntax."""
     if not _CIPHERS.match(text) or not _are_known_ciphers(text):
         raise ValueError(f"{quoted(text)} is not a list of ciphers such as ECDHE-RSA-AES128-GCM-SHA256:!aNULL")
     return text
 
 
 def _are_known_ciphers(text: str) -> bool:
-    """Whether OpenSSL makes anything of a list of ciphers."""
+    """Whether OpenSSL accepts a list of ciphers."""
     import ssl  # noqa: PLC0415 - loads OpenSSL, which few Ingresses need
 
     try:
@@ -378,7 +378,7 @@ def _are_known_ciphers(text: str) -> bool:
 
 
 def reference(text: str) -> tuple[str, str]:
-    """Return namespace and name of an object; the namespace is empty where the text names none."""
+    """Return namespace and name of an object; the namespace is empty if the text has none."""
     namespace, slash, name = text.rpartition("/")
     if (slash and not is_label(namespace)) or not is_subdomain(name):
         raise ValueError(f"{quoted(text)} is not the name of an object such as shop/web")
@@ -386,14 +386,14 @@ def reference(text: str) -> tuple[str, str]:
 
 
 def name(text: str) -> str:
-    """Return the name of an object of the Ingress' own namespace."""
+    """Return the name of an object in the Ingress's namespace."""
     if not is_subdomain(text):
         raise ValueError(f"{quoted(text)} is not the name of an object in this namespace")
     return text
 
 
 def error_codes(text: str) -> tuple[int, ...]:
-    """Return the HTTP status codes of a list that an answer can be replaced for; 499 is nginx's own word for none."""
+    """Return the HTTP status codes of a list for error pages; 499 is nginx's code for a request without response."""
     read = integer(300, 599)
     codes = tuple(dict.fromkeys(read(part) for part in items(text)))
     if 499 in codes:
@@ -402,7 +402,7 @@ def error_codes(text: str) -> tuple[int, ...]:
 
 
 def words(*known: str) -> Callable[[str], tuple[str, ...]]:
-    """Return the reader of words of a list, separated by white space."""
+    """Return a reader of lists of these words, separated by white space."""
 
     def read(text: str) -> tuple[str, ...]:
         unique = tuple(dict.fromkeys(text.split()))
@@ -414,25 +414,25 @@ def words(*known: str) -> Callable[[str], tuple[str, ...]]:
 
 
 def is_private_to_node(text: str) -> bool:
-    """Whether a host is one that only this node, its link or nobody can mean: no server of a cluster is there."""
+    """Whether a host name means this node or its link, or is no usable address: no backend can have it."""
     if text == "localhost" or text.endswith((".localhost", ".localdomain")):
         return True
     try:
         address = parse_address(text.strip("[]"))
     except ValueError:
-        return bool(re.match(r"[0-9.]+\Z|0[xX]", text))  # an address in a spelling that resolvers still take
+        return bool(re.match(r"[0-9.]+\Z|0[xX]", text))  # resolvers still accept such notations of addresses
     if re.match(r"[0-9.]+\Z", text) and str(address) != text:
-        return True  # 0177.0.0.1 is 127.0.0.1 to who reads it as octal
+        return True  # some programs read 0177.0.0.1 as octal: 127.0.0.1
     return is_private_address(address)
 
 
 def is_private_address(address: Address) -> bool:
-    """Whether an address is the node's own, its link's, or nobody's."""
+    """Whether an address is a loopback or link-local address, or is not a unicast address."""
     return kind_of_address(address) is not AddressKind.UNICAST
 
 
 def is_host(text: str) -> bool:
-    """Whether a text is a DNS name, in any case, or an address."""
+    """Whether a text is a DNS name or an address, in upper or lower case."""
     return is_subdomain(text.lower()) or _is_address(text.strip("[]"))
 
 

@@ -1,4 +1,4 @@
-"""Which Secrets and ConfigMaps Ingresses name, so that these and no others are requested."""
+"""Secrets and ConfigMaps that Ingresses and settings refer to; only these are requested from the API server."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ class ReferencedNames(NamedTuple):
 
 
 def references(ingresses: Iterable[Ingress], prefix: str) -> ReferencedNames:
-    """Return what Ingresses name, of their own namespaces only; what is no name is reported by the model."""
+    """Return the objects that Ingresses refer to, in their own namespaces. The model reports invalid references."""
     secrets: set[ObjectName] = set()
     config_maps: set[ObjectName] = set()
     kinds = [(f"{prefix}/{name}", secrets) for name in SECRETS] + [
@@ -56,16 +56,16 @@ def references_of(
     config_map: ObjectName | None = None,
     default_certificate: ObjectName | None = None,
 ) -> ReferencedNames:
-    """Return what a site is made of beside Ingresses and Services.
+    """Return the Secrets and ConfigMaps that a site needs.
 
-    What the settings name is known once their ConfigMap is in the snapshot.
+    References in the settings are included once their ConfigMap is in the snapshot.
 
     Args:
-        world: With Ingresses, their classes and, where labels decide, namespaces.
-        selection: Whose Ingresses are served.
-        prefix: Of annotations.
-        config_map: With settings.
-        default_certificate: Secret of the certificate for hosts without one.
+        world: Ingresses and IngressClasses; with a namespace selector, also Namespaces.
+        selection: Selects the Ingresses to serve.
+        prefix: Prefix of annotations.
+        config_map: The ConfigMap with settings.
+        default_certificate: The Secret of the default certificate.
     """
     ours = [ingress for ingress in world.ingresses.values() if not selection.refusal(ingress, world)]
     secrets, config_maps = references(ours, prefix)
@@ -79,14 +79,14 @@ def references_of(
 
 
 def header_maps(config_map: ConfigMap) -> frozenset[ObjectName]:
-    """Return the ConfigMaps that the settings' ConfigMap names."""
+    """Return the ConfigMaps that the ConfigMap with settings refers to."""
     names = (config_map.data.get(key) for key in HEADER_KEYS)
     maps = (_named(config_map.metadata.namespace, text, any_namespace=True) for text in names if text)
     return frozenset(name for name in maps if name is not None)
 
 
 def map_secrets(ingresses: Iterable[Ingress], prefix: str) -> frozenset[ObjectName]:
-    """Return the Secrets of passwords that have a key for each user."""
+    """Return the Secrets of passwords that contain one key for each user."""
     names = set()
     secret, kind = f"{prefix}/{access.AUTH_SECRET.name}", f"{prefix}/{access.AUTH_SECRET_TYPE.name}"
     for ingress in ingresses:

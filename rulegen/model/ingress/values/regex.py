@@ -1,9 +1,10 @@
-"""Regular expressions of objects: a small language, a part of PCRE, in which nothing can go wrong.
+"""Regular expressions of objects: a subset of PCRE that is safe to run.
 
-What is accepted compiles in PCRE2 and cannot run away: literals, classes, groups, alternatives, quantifiers, anchors,
-a leading `(?i)`, and lookahead. A repeated group whose inside can match in more than one way (`(a+)+`, `(aa?)+`) is
-rejected, as the time it takes grows exponentially with the request; so is all that few need (lookbehind, back
-references, verbs, recursion, named groups, atomic groups, callouts, escapes beyond the common ones).
+Accepted expressions compile in PCRE2 and need limited time: literals, classes, groups, alternatives, quantifiers,
+anchors, a leading `(?i)`, and lookahead. A repeated group whose content can match a text in several ways, such as
+`(a+)+` or `(aa?)+`, is rejected, because its time grows exponentially with the length of the request. Rarely used
+syntax is rejected too: lookbehind, back references, verbs, recursion, named and atomic groups, callouts, unusual
+escapes.
 """
 
 from __future__ import annotations
@@ -20,11 +21,11 @@ MAX_DEPTH: Final = 20
 MAX_REPEAT: Final = 1000
 MAX_UNBOUNDED: Final = 4
 MAX_HEADS: Final = 64
-"""How many different beginnings of texts are kept apart."""
+"""Maximum number of literal prefixes that an outline distinguishes."""
 MAX_WAYS: Final = 1_000_000
-"""Ways in which repetitions with bounds can match; trying more takes too long."""
+"""Maximum number of ways in which bounded repetitions may match; more would take too long."""
 MAX_SIZE: Final = 30_000
-"""Bytes that PCRE2 makes of an expression, by a high guess; it writes repeated groups out, into 64 KiB at most."""
+"""Upper estimate of an expression's compiled size in bytes. PCRE2 copies repeated groups, up to 64 KiB in total."""
 
 _SPECIAL: Final = re.compile(r"[\\.^$|?*+()\[\]{}]")
 _SETS: Final = frozenset("dDwWsS")
@@ -32,21 +33,21 @@ _ANCHORS: Final = frozenset("bBAzZ")
 _LITERAL_ESCAPES: Final = frozenset("\\.^$|?*+()[]{}/-_~!@#%&=:;,'\"<> `")
 _QUANTIFIER: Final = re.compile(r"(?:[*+?]|\{([0-9]{1,4})(?:(,)([0-9]{0,4}))?\})([?+]?)")
 _LOOKS_REPEATED: Final = re.compile(r"\{[\s0-9,]*[0-9][\s0-9,]*\}")
-"""What some version of PCRE2 takes for a quantifier (more digits, no lower bound, spaces), and others for text."""
+"""Texts that some versions of PCRE2 read as a quantifier and others as literal text."""
 _EMPTY: Final = frozenset({"^", "$", "(?i)", *(f"\\{letter}" for letter in _ANCHORS)})
 _POSIX: Final = re.compile(r"\[:\^?(?:alnum|alpha|digit|lower|upper|punct|space|xdigit|word):\]")
 
 
 def escape(text: str) -> str:
-    """Return the expression that matches this text and no other."""
+    """Return an expression that matches exactly this text."""
     return _SPECIAL.sub(r"\\\g<0>", text)
 
 
 def check(pattern: str) -> str:
-    """Return the expression, which is one of the small language.
+    """Return the expression if it belongs to the accepted subset.
 
     Raises:
-        ValueError: It is not; says where and why.
+        ValueError: It does not; the message contains the position and the reason.
     """
     if len(pattern.encode(errors="replace")) > MAX_LENGTH:
         raise ValueError(f"{quoted(pattern)} is longer than {MAX_LENGTH} bytes")
@@ -60,23 +61,23 @@ def check(pattern: str) -> str:
 
 
 class Outline(NamedTuple):
-    """What is known of the texts that an expression matches, without matching any.
+    """Properties of all texts that an expression can match.
 
     Attributes:
-        heads: Each of them starts with one of these, which are in lower case, in any case.
-        least: Each of them has at least so many bytes.
+        heads: Each matching text starts with one of these prefixes; lower case, compared without case.
+        least: Minimum length of a matching text in bytes.
     """
 
     heads: tuple[str, ...]
     least: int
 
     def may_match(self, text: str) -> bool:
-        """Whether the expression may match the beginning of a text, or all of it; false where it surely does not."""
+        """Whether the expression may match a text or its beginning; False only if that is certain."""
         return len(text.encode()) >= self.least and text.lower().startswith(self.heads)
 
 
 def outline(pattern: str) -> Outline:
-    """Return the outline of a checked expression that stands behind `^`, which binds its first alternative only."""
+    """Return the outline of a checked expression with a `^` before it, which applies to the first alternative only."""
     reader = _Reader(pattern)
     part = reader.alternatives(0)
     first = _Reader(pattern)
@@ -86,25 +87,25 @@ def outline(pattern: str) -> Outline:
 
 
 def outline_of_text(text: str) -> Outline:
-    """Return the outline of the expression that matches this text and what continues behind it."""
+    """Return the outline of an expression that matches this text and longer ones that begin with it."""
     return Outline((text.lower(),), len(text))
 
 
 def groups(pattern: str) -> int:
-    """Return how many groups of a checked expression capture."""
+    """Return the number of capturing groups in a checked expression."""
     plain = re.sub(r"\\.|\[(?:\\.|[^\]\\])*\]", "", pattern)
     return len(re.findall(r"\((?!\?)", plain))
 
 
 class _Part(NamedTuple):
-    """What was read of an expression.
+    """Properties of a part of an expression.
 
     Attributes:
-        ways: In how many ways it can match one text, at most; infinite where it repeats without bound.
-        size: What it takes when it is compiled.
-        least: How many characters it matches at least.
-        heads: Texts, with one of which everything starts that it matches, ignoring case.
-        is_whole: Whether it matches nothing but these texts.
+        ways: Maximum number of ways to match one text; infinite for an unbounded repetition.
+        size: Estimated compiled size in bytes.
+        least: Minimum length of a match in characters.
+        heads: Prefixes, compared without case; each match starts with one of them.
+        is_whole: Whether the prefixes are the only possible matches.
     """
 
     ways: float = 1.0
@@ -116,14 +117,14 @@ class _Part(NamedTuple):
 
 @dataclass(slots=True)
 class _Reader:
-    """Reads an expression from left to right."""
+    """A parser that reads an expression from left to right."""
 
     pattern: str
     at: int = 0
     unbounded: int = 0
 
     def fail(self, what: str) -> NoReturn:
-        """Reject the expression."""
+        """Reject the expression at the current position."""
         raise ValueError(f"{quoted(self.pattern)} cannot be used: {what}, at character {self.at + 1}")
 
     def alternatives(self, depth: int) -> _Part:
@@ -134,7 +135,7 @@ class _Reader:
         while self._takes("|"):
             begins.append(self.at)
             parts.append(self._sequence(depth))
-        # nginx ignores the case of a path's expression.
+        # nginx compares the expression of a path without case.
         firsts = [self.pattern[at : at + 1].lower() for at in begins]
         is_clear = len(set(firsts)) == len(firsts) and not any(_SPECIAL.match(first) for first in firsts)
         ways = max(part.ways for part in parts) if is_clear else sum(part.ways for part in parts)
@@ -185,7 +186,7 @@ class _Reader:
         return _Part(ways * (most - least + 1), part.size * copies + 16, part.least * least, heads)
 
     def _quantifier(self, quantifier: re.Match[str]) -> tuple[int, float]:
-        """Return how often a quantifier repeats: at least, at most."""
+        """Return the minimum and the maximum of a quantifier."""
         lower, comma, limit, _ = quantifier.groups()
         sign = self.pattern[quantifier.start()]
         least = int(lower) if lower is not None else int(sign == "+")
@@ -199,7 +200,7 @@ class _Reader:
         if most < least:
             self.fail("a repetition with its bounds in the wrong order")
         if not most:
-            self.fail("something that is repeated zero times")  # it would hide how an alternative starts
+            self.fail("something that is repeated zero times")  # otherwise the outline's prefixes would be wrong
         self.at = quantifier.end()
         if _QUANTIFIER.match(self.pattern, self.at):
             self.fail("a quantifier that repeats nothing")
@@ -255,7 +256,7 @@ class _Reader:
             last = self._member(last)
 
     def _member(self, last: str) -> str:
-        """Read one member of a class; `last` is the character that a range could start with."""
+        """Read one member of a class; `last` is the previous character, with which a range may start."""
         if match := _POSIX.match(self.pattern, self.at):
             self.at = match.end()
             self._no_range()
@@ -283,12 +284,12 @@ class _Reader:
         return character
 
     def _no_range(self) -> None:
-        r"""Reject a range that starts with a class, as `[\d-z]`."""
+        r"""Reject a range that starts with a class, such as `[\d-z]`."""
         if self.pattern.startswith("-", self.at) and self.pattern[self.at + 1 : self.at + 2] != "]":
             self.fail("a range without a start")
 
     def _escape(self, letters: frozenset[str]) -> str:
-        """Read an escape; return the character that it stands for, empty for one of the letters."""
+        """Read an escape sequence; return its character, or an empty text for one of `letters`."""
         escaped = self.pattern[self.at + 1 : self.at + 2]
         if not escaped or (escaped not in letters and escaped not in _LITERAL_ESCAPES):
             self.fail("an escape that is not allowed")

@@ -1,7 +1,7 @@
-"""How risky ingress-nginx ranks annotations, and which the settings forbid (`annotations-risk-level`).
+"""Risk levels of annotations, for the setting `annotations-risk-level`.
 
-Source: ingress-nginx's documentation, "Annotations Scope and Risk". Snippets, which it ranks above all others, are not
-here: what they may say is judged by itself.
+Source: ingress-nginx's documentation, "Annotations Scope and Risk". It ranks snippets highest. They are not listed
+here, because their content is checked instead.
 """
 
 from __future__ import annotations
@@ -36,10 +36,10 @@ _HIGH: Final = frozenset(_HIGH_NAMES.split())
 
 
 def risk_level(text: str) -> str:
-    """Return a level; as with ingress-nginx, a word that is none is the lowest.
+    """Return a risk level.
 
     Raises:
-        PartialValueError: It is none.
+        PartialValueError: The text is no level. As in ingress-nginx, the lowest level applies.
     """
     if text not in LEVELS:
         raise PartialValueError(LEVELS[0], f"{quoted(text)} is not one of {', '.join(LEVELS)}: {LEVELS[0]} applies")
@@ -47,7 +47,7 @@ def risk_level(text: str) -> str:
 
 
 def too_risky(names: Iterable[str], level: str) -> Mapping[str, str]:
-    """Return the annotations whose risk is above a level, each with its risk."""
+    """Return those annotations whose risk is above a level, each with its risk."""
     highest = LEVELS.index(level)
     risks = {name: "High" if name in _HIGH else "Medium" if name in _MEDIUM else "Low" for name in names}
     return {name: risk for name, risk in risks.items() if LEVELS.index(risk) > highest}

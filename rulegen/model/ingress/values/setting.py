@@ -1,6 +1,6 @@
-"""What a setting is: a field of `Settings` with a type, a reader, a default and documentation, declared in one place.
+"""Declaration of settings: type, reader, default and documentation of a field of `Settings`, in one place.
 
-Reading the ConfigMap, the table of docs/ingress.md and the warnings about keys follow from the declarations. To add a
+The reader of the ConfigMap, the table in docs/ingress.md and the warnings about keys use these declarations. To add a
 setting, add a field to `rulegen.model.ingress.values.settings.Settings`.
 """
 
@@ -20,16 +20,16 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 METADATA: Final = "setting"
-"""The key of a field's metadata."""
+"""Key of a declaration in the metadata of its field."""
 _LONG: Final = 100
-"""Characters of a default that the documentation does not repeat."""
+"""Maximum length of a default that is shown in the documentation."""
 
 
 class PartialValueError(ValueError):
-    """A part of a text cannot be read, and the rest holds.
+    """A part of a text is invalid; the rest applies.
 
     Attributes:
-        value: The rest.
+        value: The value of the rest.
     """
 
     def __init__(self, value: object, message: str) -> None:
@@ -38,7 +38,7 @@ class PartialValueError(ValueError):
 
 
 class SettingGuard(enum.Enum):
-    """Whom a setting guards: where it cannot be read, they are closed."""
+    """The Ingresses that a setting protects. They are closed (503) if it cannot be read."""
 
     NOTHING = ""
     ALL = "all Ingresses answer 503"
@@ -49,15 +49,15 @@ class SettingGuard(enum.Enum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Setting:
-    """How one key of the ConfigMap is read.
+    """Declaration of one key of the ConfigMap.
 
     Attributes:
-        read: Returns the value of a text; raises ValueError with what is wrong and what was expected.
-        default: The cell of the table in docs/ingress.md with the default.
-        documentation: The cell that says what may be written, and what it does.
-        guards: Whom it keeps requests from: an invalid value closes them.
-        other_name: Another name of the key; empty for none.
-        read_header: Returns the value of a header, where it names another ConfigMap, whose keys are headers.
+        read: Converts the text to the value. Raises ValueError with the fault and the expected form.
+        default: Default in the table of docs/ingress.md.
+        documentation: Description in the table of docs/ingress.md.
+        guards: The Ingresses that an invalid value closes, because the setting protects them.
+        other_name: Alternative name of the key; empty for none.
+        read_header: Converts the value of a header, if the key names another ConfigMap whose keys are headers.
     """
 
     read: Callable[[str], Any]
@@ -76,7 +76,7 @@ def setting(
     guards: SettingGuard = SettingGuard.NOTHING,
     other_name: str = "",
 ) -> T:
-    """Return a field of `Settings` whose default is written as in a ConfigMap."""
+    """Return a field of `Settings`; its default is written as in a ConfigMap."""
     shown = f"`{default}`" if len(default) <= _LONG else "a long list"
     described = Setting(read=read, default=shown, documentation=documentation, guards=guards, other_name=other_name)
     return _field(read(default), described)
@@ -90,7 +90,7 @@ def setting_of(
     guards: SettingGuard = SettingGuard.NOTHING,
     other_name: str = "",
 ) -> T:
-    """Return a field of `Settings` whose default no text can say, or takes long to read."""
+    """Return a field of `Settings` whose default cannot be written in a ConfigMap, or takes long to read."""
     described = Setting(
         read=read,
         default="a long list" if value else "—",
@@ -102,11 +102,11 @@ def setting_of(
 
 
 def headers_of_map(read_header: Callable[[str], Text], documentation: str) -> tuple[tuple[str, Text], ...]:
-    """Return a field of `Settings` with headers; its key names the ConfigMap that has them."""
+    """Return a field of `Settings` with headers; its key names a ConfigMap with them."""
     described = Setting(read=readers.reference, default="—", documentation=documentation, read_header=read_header)
     return _field((), described)
 
 
 def _field(value: T, described: Setting) -> T:
-    """Return a dataclass field; to the type checker it is its default, so that reader and field must agree."""
+    """Return a dataclass field. Its declared type is that of the default, so mypy compares reader and field."""
     return field(default=value, metadata={METADATA: described})

@@ -1,4 +1,4 @@
-"""Readers of values that only settings for all hosts have; see `rulegen.model.ingress.values.readers`."""
+"""Readers of values that only settings have; see also `rulegen.model.ingress.values.readers`."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ CURVES: Final = frozenset(
 
 
 def header_buffers(text: str) -> tuple[int, int]:
-    """Return number and size of buffers."""
+    """Return the number and the size of buffers."""
     parts = text.split()
     if len(parts) != 2:
         raise ValueError(f"{readers.quoted(text)} is not a number and a size such as 4 8k")
@@ -27,16 +27,16 @@ def header_buffers(text: str) -> tuple[int, int]:
 
 
 def workers(text: str) -> str:
-    """Return how many processes: a number or auto."""
+    """Return the number of worker processes, or `auto`."""
     return text if text == "auto" else str(integer(1, 512)(text))
 
 
 def addresses(text: str) -> tuple[str, ...]:
-    """Return the addresses of a list, each once.
+    """Return the addresses of a list without duplicates.
 
     Raises:
-        PartialValueError: One of several is none.
-        ValueError: None of them is one.
+        PartialValueError: Some items are no addresses.
+        ValueError: No item is an address.
     """
     usable: dict[str, None] = {}
     wrong = []
@@ -53,12 +53,12 @@ def addresses(text: str) -> tuple[str, ...]:
 
 
 def networks_or_none(text: str) -> tuple[Network, ...]:
-    """Return networks and addresses of a list; none for an empty text."""
+    """Return the networks of a list; an empty text means none."""
     return readers.networks(text) if text else ()
 
 
 def words_of_list(text: str) -> tuple[str, ...]:
-    """Return the texts of a list, each once; empty ones are left out."""
+    """Return the items of a list without duplicates."""
     return tuple(dict.fromkeys(items(text)))
 
 
@@ -68,7 +68,7 @@ def paths(text: str) -> tuple[str, ...]:
 
 
 def protocols(text: str) -> tuple[str, ...]:
-    """Return the versions of TLS that are fit for use, oldest first."""
+    """Return the secure TLS versions of a list, oldest first."""
     versions = {choice("SSLv2", "SSLv3", *readers.PROTOCOLS)(word) for word in text.split()} - {"SSLv2", "SSLv3"}
     if not versions:
         raise ValueError(f"{readers.quoted(text)} has no protocol that is still secure")
@@ -76,28 +76,28 @@ def protocols(text: str) -> tuple[str, ...]:
 
 
 def patterns(text: str) -> tuple[str, ...]:
-    """Return the expressions of a list."""
+    """Return the patterns of a list, each as an expression."""
     return tuple(_pattern(part) for part in items(text))
 
 
 def _pattern(text: str) -> str:
-    """Return an expression: a text stands for itself in any case, one after `~` or `~*` is an expression."""
+    """Return a pattern as an expression: `~` or `~*` precede an expression; other text is literal and ignores case."""
     if text.startswith("~"):
         return "~*" * text.startswith("~*") + regex.check(text.removeprefix("~*").removeprefix("~"))
     if len(text) > 800:
         raise ValueError(f"{readers.quoted(text)} is longer than 800 characters")
-    return f"~*^{regex.escape(readers.header_text(text))}$"  # nginx compares the texts of a map in any case
+    return f"~*^{regex.escape(readers.header_text(text))}$"  # as in a map of nginx, text is compared without case
 
 
 def log_format(text: str) -> Text:
-    """Return a log format of one line, with variables that may be logged."""
+    """Return a log format: one line, with variables that are allowed in logs."""
     if not text.isprintable() or len(text.encode(errors="replace")) > 2000:
         raise ValueError(f"{readers.quoted(text)} is not a log format: one line of at most 2000 bytes")
     return read_text(text, IN_LOGS)
 
 
 def affinity(text: str) -> str:
-    """Return on which CPUs workers run: `auto`, with a mask of CPUs or not, or a mask for each worker."""
+    """Return the CPU affinity of workers: `auto`, optionally with a mask of CPUs, or one mask for each worker."""
     if text and not readers.re.match(r"(?:auto(?: [01]{1,128})?|[01]{1,128}(?: [01]{1,128}){0,63})\Z", text):
         raise ValueError(f"{readers.quoted(text)} is neither auto nor masks of CPUs such as 0001 0010")
     return text
@@ -111,7 +111,7 @@ def mime_type(text: str) -> str:
 
 
 def mime_types(text: str) -> tuple[str, ...]:
-    """Return MIME types without text/html, which is compressed in any case."""
+    """Return a list of MIME types without text/html, which nginx always compresses."""
     words = tuple(dict.fromkeys(text.split()))
     for word in words:
         if word != "*":
@@ -120,17 +120,17 @@ def mime_types(text: str) -> tuple[str, ...]:
 
 
 def curves(text: str) -> str:
-    """Return a list of elliptic curves, or auto."""
+    """Return a list of elliptic curves, or `auto`."""
     if text != "auto" and not set(text.split(":")) <= CURVES:
         raise ValueError(f"{readers.quoted(text)} is neither auto nor a list of curves such as X25519:P-256")
     return text
 
 
 def connections(text: str) -> int:
-    """Return how many connections a worker has; 0 is ingress-nginx's word for its default."""
+    """Return the number of connections of a worker; as in ingress-nginx, 0 means the default."""
     return 16384 if text == "0" else integer(64, 1_000_000)(text)
 
 
 def snippet(place: SnippetPlace, documentation: str) -> Judgement:
-    """Return a field of `Settings` with what a snippet comes to."""
+    """Return a field of `Settings` with the judgement of a snippet."""
     return setting_of(partial(judged, place=place), Judgement(), documentation)

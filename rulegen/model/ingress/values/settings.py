@@ -1,4 +1,4 @@
-"""What holds for all hosts: the keys of ingress-nginx's ConfigMap, typed, with its defaults."""
+"""Settings of all hosts: the typed keys of ingress-nginx's ConfigMap, with its defaults."""
 
 from __future__ import annotations
 
@@ -78,9 +78,12 @@ _LEVEL: Final = choice("debug", "info", "notice", "warn", "error", "crit", "aler
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Settings:
-    """Settings for all hosts; times in seconds, sizes in bytes. A field has the name of its key, with `_` for `-`."""
+    """Settings of all hosts; times in seconds, sizes in bytes.
 
-    # where nginx listens
+    A field is named like its key, with `_` instead of `-`.
+    """
+
+    # listen addresses
     bind_address: tuple[str, ...] = setting_of(
         addresses, (), "addresses to listen on; none: all", guards=SettingGuard.ALL
     )
@@ -109,7 +112,7 @@ class Settings:
     use_proxy_protocol: bool = setting(boolean, "false", "on all ports; connections to port 443 count as HTTPS")
     use_http2: bool = setting(boolean, "true")
     http2_max_concurrent_streams: int = setting(integer(1, 10_000), "128")
-    # who the client is
+    # client address
     use_forwarded_headers: bool = setting(boolean, "false")
     enable_real_ip: bool = setting(boolean, "false")
     proxy_real_ip_cidr: tuple[Network, ...] = setting(
@@ -189,7 +192,7 @@ class Settings:
         "for certificates whose OCSP responder has an `http://` URL with a host that"
         " [nginx may connect to](#what-nginx-connects-to)",
     )
-    # answers
+    # responses
     default_type: str = setting(mime_type, "text/html", "of answers that nginx itself gives")
     use_gzip: bool = setting(boolean, "false")
     gzip_level: int = setting(integer(1, 9), "1")
@@ -208,7 +211,7 @@ class Settings:
     limit_rate_after: int = setting(integer(0, 1 << 21), "0", "KiB sent before `limit-rate` applies")
     limit_req_status_code: int = setting(_STATUS, "503")
     limit_conn_status_code: int = setting(_STATUS, "503")
-    # who may
+    # access control
     whitelist_source_range: tuple[Network, ...] = setting_of(
         networks_or_none,
         (),
@@ -277,19 +280,19 @@ class Settings:
 
     @property
     def log_format_escape(self) -> str:
-        """How the log escapes characters, in nginx's words."""
+        """How characters in the access log are escaped: `default`, `json` or `none`, as in nginx's `log_format`."""
         if self.log_format_escape_none:
             return "none"
         return "json" if self.log_format_escape_json else "default"
 
     @property
     def logs_access(self) -> bool:
-        """Whether there is an access log."""
+        """Whether an access log is written."""
         return not (self.disable_access_log or self.disable_http_access_log)
 
     @property
     def logs_ingress(self) -> bool:
-        """Whether a line of the log, or a header for all hosts, names the Ingress, so that each server must say it."""
+        """Whether the access log or a header of all hosts contains the Ingress, so that each server must set it."""
         texts = [text for _, text in (*self.add_headers, *self.proxy_set_headers)]
         if self.logs_access:
             texts.append(self.log_format_upstream)
@@ -304,8 +307,8 @@ def _names_ingress(text: Text) -> bool:
 SETTINGS: Final[Mapping[str, Setting]] = MappingProxyType(
     {field.name.replace("_", "-"): field.metadata[METADATA] for field in fields(Settings)}
 )
-"""How each key of the ConfigMap is read."""
+"""Declaration of each key of the ConfigMap."""
 OTHER_NAMES: Final[Mapping[str, str]] = MappingProxyType(
     {known.other_name: key for key, known in SETTINGS.items() if known.other_name}
 )
-"""Other names of keys, each with the key that it means."""
+"""Alternative names of keys, each with the key."""

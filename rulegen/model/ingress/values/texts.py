@@ -1,8 +1,8 @@
-"""Texts with variables: a header, a URL, a key or a line of a log that is made for each request.
+"""Texts with variables, such as a header, a URL, a hash key or a log format.
 
-A text is read once, from the syntax of ingress-nginx's annotations (`$host`, `${host}`, `$1`), to parts that say what
-they mean. Each use has a set of subjects that its texts may have; any other variable is refused by name. The backend of
-an engine writes the parts in the engine's words, and only there does a variable of an engine have a name.
+`read_text` parses the syntax of ingress-nginx (`$host`, `${host}`, `$1`) once, to typed parts. Each use of a text has a
+set of allowed subjects; it rejects other variables, and the error names them. Only the backend of an engine chooses the
+engine's variables for the parts.
 """
 
 from __future__ import annotations
@@ -17,13 +17,13 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
 
 MAX_NAME: Final = 80
-"""Characters of a name that becomes part of a variable's name."""
+"""Maximum number of characters of a name that becomes part of a variable's name."""
 
 _VARIABLE: Final = re.compile(r"\$(?:\{([A-Za-z0-9_]+)\}|([1-9])|([A-Za-z_][A-Za-z0-9_]*))")
 
 
 class Subject(enum.StrEnum):
-    """What of a request, of its connection, of its location or of its answer a text may have."""
+    """What a variable refers to: a property of the request, the connection, the location or the response."""
 
     # the URL
     QUERY = "query"
@@ -78,7 +78,7 @@ class Subject(enum.StrEnum):
     TLS_CLIENT_FINGERPRINT = "fingerprint of the client's certificate"
     TLS_CLIENT_CERTIFICATE = "client's certificate, escaped"
     TLS_CLIENT_VERIFIED = "whether the client's certificate was verified"
-    # where and when
+    # location and time
     HOSTNAME = "name of the node"
     TIME_MS = "seconds since 1970 with milliseconds"
     TIME_ISO = "time in ISO 8601"
@@ -90,7 +90,7 @@ class Subject(enum.StrEnum):
     INGRESS_PATH = "path of the Ingress"
     SCRIPT = "path of the FastCGI script"
     SCRIPTS = "folder of FastCGI scripts"
-    # the answer
+    # the response
     STATUS = "status"
     REQUEST_TIME = "seconds that the request took"
     PIPELINED = "whether the request was pipelined"
@@ -197,7 +197,7 @@ _NAMES: Final[Mapping[str, Subject]] = {
     "upstream_status": Subject.BACKEND_STATUS,
     "uri": Subject.PATH,
 }
-"""The variables of ingress-nginx's texts that have a meaning here."""
+"""Supported variables of ingress-nginx, without the dollar sign."""
 
 _FAMILIES: Final[Mapping[str, Subject]] = {
     "arg_": Subject.PARAMETER,
@@ -206,20 +206,20 @@ _FAMILIES: Final[Mapping[str, Subject]] = {
     "sent_http_": Subject.ANSWER_HEADER,
     "upstream_http_": Subject.BACKEND_HEADER,
 }
-"""Variables whose names end in that of a parameter, a cookie or a header."""
+"""Prefixes of variables; the rest of the name is that of a parameter, cookie or header."""
 
 OF_LOCATION: Final = frozenset(
     {Subject.NAMESPACE, Subject.INGRESS, Subject.SERVICE, Subject.SERVICE_PORT, Subject.INGRESS_PATH}
 )
-"""What is the same for all requests to a path of an Ingress."""
+"""Equal for all requests to a path of an Ingress."""
 OF_REQUEST: Final = (
     frozenset(list(Subject)[: list(Subject).index(Subject.STATUS)])
     - {Subject.ESCAPED_REQUEST_URI, Subject.ESCAPED_URL, Subject.RAW_PATH, Subject.SCRIPT}
     - {Subject.SCRIPTS, Subject.CLIENT_ADDRESS_BYTES, Subject.INGRESS_PATH}
 )
-"""What is known of a request before it is passed on, and may be part of a header."""
+"""Allowed in request headers: known before the request is passed on."""
 IN_ANSWERS: Final = OF_REQUEST | {Subject.BACKEND_ADDRESS, Subject.BACKEND_STATUS, Subject.STATUS}
-"""What may be part of a header of an answer."""
+"""Allowed in response headers."""
 IN_LOGS: Final = frozenset(Subject) - {
     Subject.ESCAPED_REQUEST_URI,
     Subject.ESCAPED_URL,
@@ -229,9 +229,9 @@ IN_LOGS: Final = frozenset(Subject) - {
     Subject.INGRESS_PATH,
     Subject.TLS_CLIENT_CERTIFICATE,
 }
-"""What a line of the access log may have."""
+"""Allowed in the access log."""
 IN_KEYS: Final = OF_REQUEST - OF_LOCATION | {Subject.CLIENT_ADDRESS_BYTES}
-"""What a server may be chosen by."""
+"""Allowed in the key of consistent hashing."""
 IN_URLS: Final = OF_LOCATION | {
     Subject.QUERY,
     Subject.QUERY_MARK,
@@ -250,7 +250,7 @@ IN_URLS: Final = OF_LOCATION | {
     Subject.SERVER_NAME,
     Subject.SERVER_PORT,
 }
-"""What a URL may have: what the client has sent as its URL, and nothing that it keeps to itself, as a cookie."""
+"""Allowed in URLs: parts of the client's URL, but nothing confidential, such as a cookie."""
 IN_HOSTS: Final = OF_LOCATION - {Subject.INGRESS_PATH} | {
     Subject.HOST,
     Subject.HOST_HEADER,
@@ -260,18 +260,18 @@ IN_HOSTS: Final = OF_LOCATION - {Subject.INGRESS_PATH} | {
     Subject.SERVER_PORT,
     Subject.HEADER,
 }
-"""What the header Host for a backend may have."""
+"""Allowed in the header Host for a backend."""
 
 
 class Reference(NamedTuple):
-    """A variable part of a text; `name` is that of the header, cookie or parameter, as the annotation has it."""
+    """A variable in a text. `name` is the name of the header, cookie or parameter, as written in the annotation."""
 
     subject: Subject
     name: str = ""
 
 
 class Capture(NamedTuple):
-    """What the group of this number has matched in the expression of the path; empty if the path is no expression."""
+    """A capture group of the path's regular expression, by its number; empty if the path is no expression."""
 
     number: int
 
@@ -280,48 +280,48 @@ Part = str | Reference | Capture
 
 
 class Text(NamedTuple):
-    """A text of parts, in order; no literal part is empty, and no two are side by side."""
+    """A sequence of parts. Literal parts are never empty and never adjacent."""
 
     parts: tuple[Part, ...] = ()
 
     def __bool__(self) -> bool:
-        """Whether there is any text."""
+        """Whether the text has any part."""
         return bool(self.parts)
 
     def __str__(self) -> str:
-        """Return it for messages and hashes, each variable by its meaning."""
+        """Return the text for messages and hashes; a variable is shown as its subject."""
         return "".join(part if isinstance(part, str) else f"<{_shown(part)}>" for part in self.parts)
 
     @property
     def literal(self) -> str | None:
-        """The text, if it has no variable."""
+        """The text itself if it has no variables, else None."""
         if not self.parts:
             return ""
         return self.parts[0] if len(self.parts) == 1 and isinstance(self.parts[0], str) else None
 
     @property
     def subjects(self) -> frozenset[Subject]:
-        """What its variables are about."""
+        """The subjects of its variables."""
         return frozenset(part.subject for part in self.parts if isinstance(part, Reference))
 
     @property
     def has_captures(self) -> bool:
-        """Whether it has what an expression has matched."""
+        """Whether it contains a capture."""
         return any(isinstance(part, Capture) for part in self.parts)
 
     def joined(self, *others: Text) -> Text:
-        """Return this text with others behind it."""
+        """Return this text followed by the others."""
         return text_of([*self.parts, *(part for other in others for part in other.parts)])
 
     def without(self, beginning: str) -> Text:
-        """Return the text without its literal beginning."""
+        """Return the text without its literal prefix."""
         first = self.parts[0] if self.parts else ""
         if not isinstance(first, str) or not first.startswith(beginning):
             return self
         return text_of([first.removeprefix(beginning), *self.parts[1:]])
 
     def bound(self, values: Mapping[Subject, str]) -> Text:
-        """Return the text with values in place of variables."""
+        """Return the text with these subjects replaced by values."""
         if self.subjects.isdisjoint(values):
             return self
         return text_of(values.get(part.subject, part) if isinstance(part, Reference) else part for part in self.parts)
@@ -337,7 +337,7 @@ def _shown(part: Reference | Capture) -> str:
 
 
 def text_of(parts: Iterable[Part]) -> Text:
-    """Return a text of parts, with literal parts that are side by side made one."""
+    """Return a text of these parts; adjacent literal parts are joined."""
     joined: list[Part] = []
     for part in parts:
         if isinstance(part, str) and joined and isinstance(joined[-1], str):
@@ -353,15 +353,15 @@ def literal(text: str) -> Text:
 
 
 def read_text(text: str, allowed: frozenset[Subject], *, captures: bool = False) -> Text:
-    """Return the parts of a text.
+    """Parse a text.
 
     Args:
-        text: In the syntax of ingress-nginx's annotations.
-        allowed: What its variables may be about.
-        captures: Whether `$1` to `$9` may stand in it.
+        text: The text, in the syntax of ingress-nginx's annotations.
+        allowed: Allowed subjects of its variables.
+        captures: Whether `$1` to `$9` are allowed.
 
     Raises:
-        ValueError: A variable that is unknown or not allowed here, or a dollar sign that starts none.
+        ValueError: A variable is unknown or not allowed here, or a dollar sign is not followed by a variable's name.
     """
     parts: list[Part] = []
     end = 0
@@ -400,7 +400,7 @@ def _known(name: str) -> Reference | None:
 def reader(
     allowed: frozenset[Subject], check: Callable[[str], object] = str, *, captures: bool = False
 ) -> Callable[[str], Text]:
-    """Return the reader of texts whose variables may be about some subjects; `check` raises ValueError otherwise."""
+    """Return a reader of texts with these subjects; `check` may raise a ValueError for other reasons."""
 
     def read(text: str) -> Text:
         check(text)

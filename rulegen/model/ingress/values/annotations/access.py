@@ -1,4 +1,4 @@
-"""Who may send requests, and how many: passwords, auth servers, networks, limits."""
+"""Access control: passwords, auth servers, networks and limits."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _MOST_REQUESTS: Final = 1_000_000
 
 
 def _limit(most: int) -> Callable[[str], int]:
-    """Return the reader of a limit: 0 or a negative number is none; what is beyond counting is the most."""
+    """Return a reader of limits: zero or a negative number means no limit; larger numbers are reduced to `most`."""
     return unless_empty(partial(_read_limit, most))
 
 

@@ -1,7 +1,7 @@
-"""What an annotation is: a name, a type, what an invalid value does, and its documentation, declared in one place.
+"""Declaration of annotations: name, type, effect of an invalid value, and documentation, in one place.
 
-Reading, the tables of docs/ingress.md, the references to Secrets and ConfigMaps and the warnings follow from it. To add
-an annotation, declare it in the module of its subject beside this one; `table` collects it.
+The reader of annotations, the tables in docs/ingress.md, the references to Secrets and ConfigMaps and the warnings use
+these declarations. To add an annotation, declare it in the module of its subject in this folder; `table` collects it.
 """
 
 from __future__ import annotations
@@ -23,14 +23,14 @@ ReferencedKind: TypeAlias = Literal["", "Secret", "ConfigMap"]
 
 
 class InvalidValue(enum.Enum):
-    """What an invalid value does; the later ones weigh more than the earlier ones."""
+    """The effect of an invalid value, in order of severity."""
 
     IGNORE = Verdict.IGNORED
     """The default applies."""
     CLOSE = Verdict.CLOSED
-    """The paths of the Ingress answer 503: without the annotation everybody would be let in."""
+    """The paths of the Ingress answer 503, because without the annotation they would be open to everybody."""
     REJECT = Verdict.REJECTED
-    """Nothing of the Ingress is served: nobody knows where its requests are to go."""
+    """Nothing of the Ingress is served, because the target of its requests is unknown."""
 
 
 IGNORE: Final = InvalidValue.IGNORE
@@ -42,21 +42,21 @@ _WEIGHTS: Final = {policy: weight for weight, policy in enumerate(InvalidValue)}
 
 
 def gravest(policy: InvalidValue, other: InvalidValue) -> InvalidValue:
-    """Return the one of two policies that weighs more."""
+    """Return the more severe of two effects."""
     return max(policy, other, key=_WEIGHTS.__getitem__)
 
 
 class Annotation(Generic[T]):
-    """One annotation of an Ingress; T is the type of its value.
+    """Declaration of one annotation; T is the type of its value.
 
     Attributes:
-        name: Without the prefix.
-        read: Returns the value of a text; raises ValueError with what is wrong and what was expected.
-        documentation: The cell of the table in docs/ingress.md that says what may be written.
-        invalid: What an invalid value does.
-        default: The value where an Ingress does not have the annotation.
-        needs: Annotations of which one must stand beside it, as it has no effect otherwise.
-        refers_to: The kind of the object that the value names, so that it is fetched from the API server.
+        name: Name without the prefix.
+        read: Converts the text to the value. Raises ValueError with the fault and the expected form.
+        documentation: Allowed values, for the table in docs/ingress.md.
+        invalid: Effect of an invalid value.
+        default: Value for an Ingress without this annotation.
+        needs: The annotation has no effect unless the Ingress also has one of these.
+        refers_to: Kind of the object that the value names, which is then requested from the API server.
     """
 
     __slots__ = ("default", "documentation", "invalid", "name", "needs", "read", "refers_to")
@@ -110,23 +110,23 @@ class Annotation(Generic[T]):
         self.default, self.needs, self.refers_to = default, needs, refers_to
 
     def __repr__(self) -> str:
-        """Return its name, for failures of tests."""
+        """Return its name, for messages of failed tests."""
         return f"Annotation({self.name})"
 
 
 class AnnotationValues(dict[Annotation[Any], Any]):
-    """The values of those annotations that an Ingress has and that could be read; absent ones have their default."""
+    """The valid annotations of an Ingress with their values; an absent annotation has its default."""
 
     if TYPE_CHECKING:
 
         def __getitem__(self, annotation: Annotation[T]) -> T:
-            """Return the value of an annotation, with the type that it was declared with."""
+            """Return the value of an annotation, with its declared type."""
 
     def __missing__(self, annotation: Annotation[T]) -> T:
-        """Return the default of an annotation that the Ingress does not have."""
+        """Return the default of an absent annotation."""
         return annotation.default
 
     def value_or(self, annotation: Annotation[V | None] | Annotation[V], default: V) -> V:
-        """Return the value of an annotation; where the Ingress does not have it, another one, as that of a setting."""
+        """Return the value of an annotation; `default`, for example a setting, if the Ingress does not have it."""
         value: V = self.get(annotation, default)
         return value

@@ -1,4 +1,4 @@
-"""How requests are passed on to a backend: protocol, times, sizes, cookies."""
+"""Connections to backends: protocol, timeouts, buffers, rewriting of redirects and cookies."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def _redirect_part(text: str) -> str:
         return text
     if text.startswith("/"):
         return readers.cookie_path(text)
-    # also the beginning of a URL that has no scheme
+    # A URL is also accepted without its scheme.
     readers.url()(text if "://" in text else f"http://{text}")
     return text
 

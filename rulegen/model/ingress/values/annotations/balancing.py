@@ -1,4 +1,4 @@
-"""Which server of a Service answers a request, and for which clients it stays the same."""
+"""Load balancing and session affinity."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from rulegen.model.ingress.values.texts import IN_KEYS, Text, read_text
 
 
 def _age(text: str) -> int:
-    """Return seconds; a negative number makes clients forget a cookie at once."""
+    """Return seconds; with a negative number, clients delete the cookie at once."""
     if text.startswith(("-", "+")):
         return readers.whole_number(-readers.MAX_TIME_S, readers.MAX_TIME_S)(text)
     return integer(0, 2_147_483_647)(text) if text.isdigit() else seconds(text)
 
 
 def _own_path(text: str) -> str:
-    """Return the path of a cookie of our own; a semicolon in it would start another attribute (RFC 6265)."""
+    """Return the path of a session cookie. A semicolon is rejected, as it would start another attribute (RFC 6265)."""
     if ";" in text:
         raise ValueError(f"{quoted(text)} is not a path such as /app")
     return readers.cookie_path(text)

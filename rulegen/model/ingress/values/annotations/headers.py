@@ -26,7 +26,7 @@ def _exposed(text: str) -> str:
 
 
 def _allowed(text: str) -> str:
-    # With credentials, which are the default, browsers take * for the name of a header.
+    # Browsers read `*` literally in requests with credentials, which are the default.
     return CORS_HEADERS if text == "*" else _exposed(text)
 
 

@@ -1,4 +1,4 @@
-"""What is written to the logs."""
+"""Logs."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The annotations of one Ingress: their values, and what is wrong with them."""
+"""Reads the annotations of one Ingress: their values and their faults."""
 
 from __future__ import annotations
 
@@ -24,10 +24,10 @@ if TYPE_CHECKING:
 
 DEFAULT_PREFIX: Final = "nginx.ingress.kubernetes.io"
 MAX_UNKNOWN: Final = 50
-"""How many unknown annotations of one Ingress are reported one by one."""
+"""Maximum number of unknown annotations of one Ingress that are reported individually."""
 
 _SHORT: Final = 200
-"""Characters of a text whose value is kept for the next Ingress that has the same."""
+"""Maximum length of a text whose value is cached."""
 
 
 @dataclass(slots=True)
@@ -36,11 +36,11 @@ class Annotations:
 
     Attributes:
         about: The Ingress.
-        values: Those that could be read.
-        failed: Those that could not.
-        snippets: Those that are snippets, by name, unread.
-        outcome: The gravest policy that follows from invalid values and from objects that cannot be used.
-        reasons: What could not be read or has no effect.
+        values: Values of the valid annotations.
+        failed: Invalid annotations.
+        snippets: Text of each snippet, by its name.
+        outcome: The most severe effect of invalid values and of unusable referenced objects.
+        reasons: Reports about annotations that are invalid or have no effect.
     """
 
     about: ObjectKey
@@ -52,27 +52,27 @@ class Annotations:
     reasons: list[Reason] = field(default_factory=list)
 
     def report(self, verdict: Verdict, annotation: Annotation[Any], message: str) -> None:
-        """Add a reason about one annotation."""
+        """Report something about an annotation."""
         self.report_name(verdict, annotation.name, message)
 
     def report_name(self, verdict: Verdict, name: str, message: str) -> None:
-        """Add a reason about an annotation that may be unknown."""
+        """Report something about an annotation by its name, which may be unknown."""
         path = f'metadata.annotations["{self.prefix}/{readers.printable(name)}"]'
         self.reasons.append(Reason(self.about, verdict, path, message))
 
     def close(self, annotation: Annotation[Any], why: str | ValueError) -> None:
-        """Close the Ingress because of one annotation, or of the object that it names."""
+        """Close the Ingress because of an annotation or the object that it names."""
         self.report(Verdict.WAITING if isinstance(why, UnreadError) else Verdict.CLOSED, annotation, str(why))
         self.outcome = gravest(self.outcome, InvalidValue.CLOSE)
 
     def close_by_name(self, name: str, why: str) -> None:
-        """Close the Ingress because of an annotation that is not declared."""
+        """Close the Ingress because of an annotation that is not declared, such as a snippet."""
         self.report_name(Verdict.CLOSED, name, why)
         self.outcome = gravest(self.outcome, InvalidValue.CLOSE)
 
 
 def read_annotations(about: ObjectKey, texts: Mapping[str, str], prefix: str) -> Annotations:
-    """Return the annotations of an Ingress; those with another prefix are ignored."""
+    """Read the annotations of an Ingress; those with another prefix are ignored."""
     result = Annotations(about, prefix)
     start = f"{prefix}/"
     unknown = []
@@ -114,7 +114,7 @@ def _value(annotation: Annotation[Any], text: str) -> Any:
 
 
 _read_before: Final = lru_cache(4096)(_value)
-"""Many Ingresses of a cluster have the same values. A value cannot change, so one serves all that have its text."""
+"""Many Ingresses have equal values. Values are immutable, so they can share one."""
 
 
 def _report_unknown(names: list[str], result: Annotations) -> None:
@@ -127,7 +127,7 @@ def _report_unknown(names: list[str], result: Annotations) -> None:
 
 
 def _report_strays(texts: Mapping[str, str], result: Annotations) -> None:
-    """Report annotations with the prefix that rulegen's own annotations of a Service have: an Ingress has none."""
+    """Report annotations with the prefix of rulegen's annotations for Services, which have no effect on an Ingress."""
     strays = [key for key in sorted(texts) if key[: len(PREFIX)].lower() == PREFIX]
     for key in strays[:MAX_UNKNOWN]:
         near = get_close_matches(key[len(PREFIX) :][:100], ANNOTATIONS, 1)

@@ -1,4 +1,4 @@
-"""Where a client may be sent: a path or a URL, which may hold variables of the URL that it asked for."""
+"""Targets of redirects: a path or a URL, which may contain variables of the requested URL."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ IN_REDIRECT_HOSTS: Final = OF_LOCATION - {Subject.INGRESS_PATH} | {
     Subject.OUTSIDE_HOST,
     Subject.SERVER_NAME,
 }
-"""What the host of a redirect may have."""
+"""Allowed in the host of a redirect."""
 _SCHEMES: Final = ("$scheme", "${scheme}", "$pass_access_scheme", "${pass_access_scheme}")
 
 _url: Final = readers.url(IN_REDIRECT_HOSTS, IN_URLS, captures=True)
 
 
 def redirect(text: str) -> Text:
-    """Return a path of the same host, or an absolute URL, whose scheme may be the request's."""
+    """Return a path on the same host, or an absolute URL, whose scheme may be that of the request."""
     if text.startswith("/") and not text.startswith("//"):
         if not readers.re.match(r"[A-Za-z0-9._~:/?#@!&'()*+,;=%${}-]{1,2000}\Z", text):
             raise ValueError(f"{quoted(text)} is not a path such as /new")
@@ -34,7 +34,7 @@ def redirect(text: str) -> Text:
 
 
 def plain_redirect(text: str) -> Text:
-    """Return what `redirect` does, for where there is no path of an Ingress."""
+    """Return the same as `redirect`, without captures and variables of a location."""
     read = redirect(text)
     if read.has_captures or not OF_LOCATION.isdisjoint(read.subjects):
         raise ValueError(f"{quoted(text)}: captures and variables of a location may not be used here")

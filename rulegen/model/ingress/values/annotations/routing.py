@@ -1,4 +1,4 @@
-"""Where requests go: rewriting, redirects, names of a host, canaries."""
+"""Routing: rewrites, redirects, aliases, error pages and canaries."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def _rewrite(text: str) -> str:
 
 
 def _matched_text(text: str) -> str:
-    """Return a text that becomes an expression, in which each character may take four."""
+    """Return a text for use in an expression, where escaping makes it up to four times as long."""
     if len(text) > 800:
         raise ValueError(f"{quoted(text)} is longer than 800 characters")
     return readers.header_text(text)

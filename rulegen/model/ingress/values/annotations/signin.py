@@ -1,4 +1,4 @@
-"""Where clients are sent to sign in: a URL with a parameter that brings them back."""
+"""The redirect to a sign-in page, with a parameter that contains the URL to return to."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ _read: Final = readers.url(IN_REDIRECT_HOSTS, IN_URLS | {Subject.ESCAPED_REQUEST
 
 
 def signin_url(text: str) -> Url:
-    """Return the URL of a page for signing in; the client's URL stands in it at most once, and escaped in its query.
+    """Return the URL of a sign-in page; it may contain the client's URL at most once, and in the query only escaped.
 
-    A client's URL that is not escaped could add parameters of the client's choice, so nothing else of it may stand
-    in the query.
+    Without escaping, a client could add parameters of its choice. Other parts of its URL are therefore not allowed in
+    the query.
     """
     url = _read(text)
     rest = _escaping(url.rest)
@@ -46,7 +46,7 @@ def _escaping(rest: Text) -> Text:
 
 
 def with_way_back(url: Url, parameter: str) -> Text:
-    """Return the URL with a parameter that holds the URL of the request; unless it has one of this name, or the URL."""
+    """Return the URL with a parameter for the client's URL, unless it has this parameter or that URL already."""
     if any(isinstance(part, Reference) and part.subject in _ESCAPED for part in url.rest.parts):
         return url.text
     rest, fragment = _without_fragment(url.rest)
@@ -59,7 +59,7 @@ def with_way_back(url: Url, parameter: str) -> Text:
 
 
 def _without_fragment(rest: Text) -> tuple[Text, Text]:
-    """Return what stands before a fragment, and the fragment."""
+    """Return the text before the fragment, and the fragment."""
     for number, part in enumerate(rest.parts):
         if isinstance(part, str) and "#" in part:
             before, sign, fragment = part.partition("#")

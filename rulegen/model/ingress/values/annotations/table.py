@@ -1,4 +1,4 @@
-"""All annotations of an Ingress, collected from the modules that declare them."""
+"""The table of all annotations, collected from the modules that declare them."""
 
 from __future__ import annotations
 
@@ -23,19 +23,19 @@ SECTIONS: Final[Mapping[str, ModuleType]] = MappingProxyType(
         "Logs": logs,
     }
 )
-"""The headings of docs/ingress.md, each with the module that declares its annotations."""
+"""Headings in docs/ingress.md, each with the module that declares its annotations."""
 
 
 def declared_in(module: ModuleType) -> dict[str, Annotation[Any]]:
-    """Return the annotations that a module declares, in order, by the names of their constants."""
+    """Return the annotations that a module declares, by the name of their constant, in order."""
     return {name: value for name, value in vars(module).items() if isinstance(value, Annotation)}
 
 
 def collected() -> Mapping[str, Annotation[Any]]:
-    """Return what the modules declare, by name without the prefix."""
+    """Return all declared annotations by name without the prefix."""
     declared = (annotation for module in SECTIONS.values() for annotation in declared_in(module).values())
     return MappingProxyType({annotation.name: annotation for annotation in declared})
 
 
 ANNOTATIONS: Final = collected()
-"""Every annotation that has an effect, by its name without the prefix."""
+"""All supported annotations by name without the prefix."""

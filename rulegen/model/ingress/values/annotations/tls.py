@@ -1,4 +1,4 @@
-"""TLS with clients and with backends."""
+"""TLS for clients and for backends."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ def _proxy_protocols(text: str) -> str:
 
 
 def _depth(text: str) -> int:
-    """Return how many certificates may be in a chain; 0 stands for the default."""
+    """Return the maximum length of a certificate chain; 0 means the default."""
     return integer(0, 100)(text) or 1
 
 
 def _client_subject(text: str) -> str:
-    """Return what a client's subject must match: `CN=` and an expression, all of it an expression."""
+    """Return the expression for a client's subject. It starts with `CN=`, which is part of the expression."""
     if not text.startswith("CN="):
         raise ValueError(f"{quoted(text)} does not begin with CN=")
     return regex.check(text)

@@ -1,4 +1,4 @@
-"""Annotations of all releases of ingress-nginx that have no effect here, each with the reason."""
+"""Annotations of all releases of ingress-nginx that have no effect in rulegen, each with the reason."""
 
 from __future__ import annotations
 
@@ -66,7 +66,7 @@ UNSUPPORTED: Final = by_name(
     NoEffect("http2-push-preload", NameKind.DONE, "browsers do not support HTTP/2 push any more", OFF),
     _protection("auth-tls-crl", "lists of revoked certificates are read from the key `ca.crl` of the Secret"),
     _switch("session-cookie-conditional-samesite-none", "current browsers do not need it"),
-    # What older releases had, and 1.15 does not.
+    # Annotations of older releases, which 1.15 does not have.
     _switch("enable-opentracing", _MODULE),
     _missing("opentracing-trust-incoming-span", _MODULE),
     _switch("enable-influxdb", _MODULE),
@@ -93,7 +93,7 @@ UNSUPPORTED: Final = by_name(
     _protection("global-rate-limit", _GLOBAL_LIMIT, ("", "0")),
     *(_protection(f"global-rate-limit-{name}", _GLOBAL_LIMIT) for name in ("window", "key", "ignored-cidrs")),
 )
-"""By name, those of the last release first."""
+"""By name; those of the last release first."""
 
 SNIPPETS: Final = {
     "configuration-snippet": SnippetPlace.LOCATION,
@@ -102,4 +102,4 @@ SNIPPETS: Final = {
     "auth-snippet": SnippetPlace.AUTH,
     "modsecurity-snippet": SnippetPlace.MODSECURITY,
 }
-"""Those that are snippets, each with where ingress-nginx copies it to."""
+"""Annotations that are snippets, each with the place to which ingress-nginx copies it."""

@@ -1,1 +1,1 @@
-"""Snippets of nginx's configuration in annotations and settings: what they say, and whether it may protect."""
+"""Snippets in annotations and settings: parses them and decides whether they may keep requests out."""

@@ -1,6 +1,7 @@
-"""Directives of snippets: which are harmless to leave out, what the others do, and which annotation says the same.
+"""Directives in snippets: which of them may be left out, the effect of the others, and equivalent annotations.
 
-What is not listed as harmless may protect: without it, somebody could reach what the snippet's author had closed.
+Every directive that is not listed as harmless counts as protection: without it, a client might reach something that
+the author of the snippet has closed.
 """
 
 from __future__ import annotations
@@ -13,21 +14,21 @@ if TYPE_CHECKING:
 
 
 class KnownDirective(NamedTuple):
-    """What a directive does, and the annotations that do the same, as a message names them; either may be empty."""
+    """Effect of a directive, and equivalent annotations, as texts for a message; both may be empty."""
 
     does: str = ""
     instead: str = ""
 
 
 def _named(*rows: tuple[str, str]) -> Mapping[str, KnownDirective]:
-    """Return harmless directives by name; each row has names, and the annotation that says the same."""
+    """Return harmless directives by name, from rows of names and the equivalent annotation."""
     return MappingProxyType(
         {name: KnownDirective(instead=instead) for names, instead in rows for name in names.split()}
     )
 
 
 def _doing(*rows: tuple[str, str, str]) -> Mapping[str, KnownDirective]:
-    """Return directives that protect, by name; each row has names, what they do, and the annotations instead."""
+    """Return protecting directives by name, from rows of names, their effect and the equivalent annotations."""
     return MappingProxyType(
         {name: KnownDirective(does, instead) for names, does, instead in rows for name in names.split()}
     )
@@ -121,7 +122,7 @@ HARMLESS: Final = _named(
     ("opentelemetry opentelemetry_operation_name opentelemetry_propagate opentracing", ""),
     *_TUNING,
 )
-"""Directives without which no request gets further than with them."""
+"""Harmless directives: without them, no additional request reaches the backend."""
 
 _DEFINITIONS_NAMES: Final = (
     "map geo log_format split_clients limit_req_zone limit_conn_zone map_hash_bucket_size map_hash_max_size"
@@ -129,10 +130,10 @@ _DEFINITIONS_NAMES: Final = (
     " server_names_hash_max_size upstream lua_shared_dict lua_package_path more_set_headers"
 )
 DEFINITIONS: Final = frozenset(_DEFINITIONS_NAMES.split())
-"""Directives of the block `http` that define what others use: alone, they do nothing."""
+"""Directives of the block `http` that only define something for other directives."""
 
 OF_AUTH_SUBREQUESTS: Final = _named(*_TUNING)
-"""Directives without which an auth server is asked the same."""
+"""Directives that do not change what the auth server is asked."""
 
 _PROVING_NOTHING_NAMES: Final = (
     "accept accept-encoding accept-language cache-control connection host if-modified-since if-none-match origin"
@@ -140,7 +141,7 @@ _PROVING_NOTHING_NAMES: Final = (
     " x-forwarded-proto x-forwarded-scheme x-original-forwarded-for x-real-ip x-request-id x-scheme"
 )
 _PROVING_NOTHING: Final = frozenset(_PROVING_NOTHING_NAMES.split())
-"""Headers that no backend takes for a proof, or that rulegen sets in place of a client's."""
+"""Headers that do not prove a client's identity to a backend, or that rulegen itself sets."""
 _PROOFS: Final = ("$remote_user", "$ssl_client_", "$auth_", "$upstream_http_", "$jwt_")
 _SET_BY_NGINX_NAMES: Final = (
     "args limit_rate limit_rate_after host uri request_uri query_string document_root proxy_upstream_name"
@@ -150,13 +151,13 @@ _SET_BY_NGINX_NAMES: Final = (
 )
 _SET_BY_NGINX: Final = frozenset(_SET_BY_NGINX_NAMES.split())
 _FAMILIES_OF_NGINX: Final = ("http_", "arg_", "cookie_", "proxy_", "auth_", "ssl_", "upstream_", "modsecurity", "lua_")
-"""Variables that nginx or ingress-nginx read themselves: what they hold may decide who is served."""
+"""Prefixes of variables that nginx or ingress-nginx evaluate; setting them may change who is served."""
 
 
 def says_who(name: str, words: Iterable[str]) -> bool:
     """Whether a directive sets a request header that may tell a backend who the client is.
 
-    Without it, a client could send the header itself: so each header counts but those that prove nothing.
+    Without the directive, a client could send such a header itself. All headers count, except those that prove nothing.
     """
     words = tuple(words)
     if name == "more_set_input_headers":
@@ -169,7 +170,7 @@ def says_who(name: str, words: Iterable[str]) -> bool:
 
 
 def sets_variable_of_nginx(name: str, words: Iterable[str]) -> bool:
-    """Whether a directive sets a variable that nginx or ingress-nginx read themselves."""
+    """Whether a directive sets a variable that nginx or ingress-nginx evaluate."""
     variable = next(iter(words), "").lower().lstrip("$").strip("{}")
     return name == "set" and (variable in _SET_BY_NGINX or variable.startswith(_FAMILIES_OF_NGINX))
 

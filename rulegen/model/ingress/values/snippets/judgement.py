@@ -1,4 +1,4 @@
-"""Judges snippets: what of one may keep requests out, and what else of it has no effect here."""
+"""Judges snippets: whether they may keep requests out, and which of their directives have no effect."""
 
 from __future__ import annotations
 
@@ -26,11 +26,11 @@ _SHOWN: Final = 3
 _FILES: Final = (("return", ("200",)), ("return", ("204",)), ("return", ("404",)))
 _PREFLIGHTS: Final = (("return", ("200",)), ("return", ("204",)))
 _WORDS: Final = 40
-"""Characters of a directive that a message shows."""
+"""Maximum length of a directive in a message."""
 
 
 class SnippetPlace(enum.Enum):
-    """Where ingress-nginx copies a snippet to, which decides what is harmless in it."""
+    """The place to which ingress-nginx copies a snippet; it determines which directives are harmless."""
 
     LOCATION = "location"
     SERVER = "server"
@@ -41,7 +41,7 @@ class SnippetPlace(enum.Enum):
 
 
 class SnippetFinding(NamedTuple):
-    """A directive, and what there is to say of it."""
+    """A directive that may keep requests out, the blocks around it, and its effect."""
 
     directive: SnippetDirective
     inside: tuple[str, ...]
@@ -56,24 +56,24 @@ class SnippetFinding(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Judgement:
-    """What a snippet comes to.
+    """The result for a snippet.
 
     Attributes:
-        message: What is to be told about it; empty for one that says nothing.
-        protects: Whether something of it may keep requests out.
+        message: Message for the user; empty for an empty snippet.
+        protects: Whether the snippet may keep requests out.
     """
 
     message: str = ""
     protects: bool = False
 
     def __bool__(self) -> bool:
-        """Whether there is anything to tell."""
+        """Whether there is a message."""
         return bool(self.message)
 
 
 @lru_cache(512)
 def judged(text: str, place: SnippetPlace) -> Judgement:
-    """Return what a snippet comes to. One that cannot be read may protect."""
+    """Return the judgement of a snippet. A snippet that cannot be parsed counts as protecting."""
     if not text.strip():
         return Judgement()
     if place is SnippetPlace.ELSEWHERE:
@@ -95,7 +95,7 @@ def judged(text: str, place: SnippetPlace) -> Judgement:
 def _protecting(
     directives: Iterable[SnippetDirective], place: SnippetPlace, inside: tuple[str, ...] = ()
 ) -> Iterator[SnippetFinding]:
-    """Yield the directives that may keep requests out, with the block that each stands in."""
+    """Yield the directives that may keep requests out, with the blocks around them."""
     for directive in directives:
         name = directive.name
         if place is SnippetPlace.AUTH:
@@ -109,7 +109,7 @@ def _protecting(
                 continue
             within = list(_protecting(directive.block, place, (name, *directive.words)))
             yield from within
-            if name == "location" and not within:  # it has no handler: nginx serves files there, or 404
+            if name == "location" and not within:  # nginx then serves files, or 404, instead of the backend's response
                 yield SnippetFinding(directive, inside, KnownDirective("answers instead of the backend"))
         elif place is SnippetPlace.HTTP and name in DEFINITIONS:
             continue
@@ -126,7 +126,7 @@ def _protecting(
 
 
 def _answers_preflights(directive: SnippetDirective) -> bool:
-    """Whether a block answers OPTIONS and nothing else: without it, the backend does, which admits nobody."""
+    """Whether a block only answers OPTIONS requests. Without it the backend answers them, which opens nothing."""
     condition = "".join(directive.words).strip("()")
     return (
         directive.name == "if"
@@ -139,7 +139,7 @@ def _answers_preflights(directive: SnippetDirective) -> bool:
 
 
 def _answers_robots(directive: SnippetDirective) -> bool:
-    """Whether a location answers a file that says nothing but what crawlers and browsers ask of every host."""
+    """Whether a location only answers robots.txt or favicon.ico, without any protection."""
     path = directive.words[1:] if directive.words[:1] == ("=",) else directive.words
     return (
         directive.name == "location"
@@ -152,7 +152,7 @@ def _answers_robots(directive: SnippetDirective) -> bool:
 
 
 def _harmless(directives: Iterable[SnippetDirective]) -> str:
-    """Return what is said of a snippet that protects nothing."""
+    """Return the message for a snippet that protects nothing."""
     names: dict[str, str] = {}
     for directive in directives:
         known = HARMLESS.get(directive.name)
@@ -170,7 +170,7 @@ _DETECTS: Final = frozenset({"off", "detectiononly"})
 
 
 def _rules(text: str) -> Judgement:
-    """Return what a snippet of ModSecurity's rules comes to: rules alone detect; they refuse if the engine is on."""
+    """Return the judgement of ModSecurity rules. Without `SecRuleEngine On` they only detect and reject nothing."""
     for number, line in enumerate(text.splitlines(), 1):
         words = line.split()
         if not words or words[0].startswith("#"):

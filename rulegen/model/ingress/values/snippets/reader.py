@@ -1,8 +1,8 @@
-"""Reads a snippet as nginx's lexer would: directives with their words, line and block; nothing of it is ever written.
+"""Parses a snippet as nginx does: directives with arguments, line and block. Nothing of it is ever written.
 
-The grammar is that of ngx_conf_file.c. A word ends at a blank, `;` or `{`. Quotes are quotes only at the beginning of a
-word, and a blank, `;`, `{` or `)` must follow the closing one. A backslash takes the next character along. `#` starts a
-comment only where a word may start. `${` opens no block.
+The grammar is that of ngx_conf_file.c. A word ends at white space, `;` or `{`. Quotes have a meaning only at the start
+of a word, and after the closing quote must follow white space, `;`, `{` or `)`. A backslash escapes the next character.
+`#` starts a comment only where a word may start. `${` does not open a block.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from typing import Final, NamedTuple
 from rulegen.text import quoted
 
 MAX_SNIPPET: Final = 64 << 10
-"""Bytes of a snippet that are read; a longer one is unreadable."""
+"""Maximum length of a snippet; a longer one counts as unreadable."""
 _DEEPEST: Final = 16
 _BLANKS: Final = " \t\r\n"
 _ESCAPED: Final = {'"': '"', "'": "'", "\\": "\\", "t": "\t", "r": "\r", "n": "\n"}
@@ -22,9 +22,9 @@ class SnippetDirective(NamedTuple):
     """One directive of a snippet.
 
     Attributes:
-        words: Its arguments without quotes and escapes.
-        line: Where it starts, from 1.
-        block: The directives inside; None if it has no block.
+        words: Arguments, without quotes and escapes.
+        line: Line number, from 1.
+        block: Directives in its block; None if it has no block.
     """
 
     name: str
@@ -34,10 +34,10 @@ class SnippetDirective(NamedTuple):
 
 
 def read_snippet(text: str) -> tuple[SnippetDirective, ...]:
-    """Return the directives of a snippet.
+    """Parse a snippet.
 
     Raises:
-        ValueError: nginx would not read it to its end, or would read past its end.
+        ValueError: nginx would reject it, or it would close the block around it.
     """
     if len(text) > MAX_SNIPPET:
         raise ValueError(f"longer than {MAX_SNIPPET >> 10} KiB")
@@ -45,13 +45,13 @@ def read_snippet(text: str) -> tuple[SnippetDirective, ...]:
 
 
 class _SnippetReader:
-    """A position in a text."""
+    """A parser with its position in the text."""
 
     def __init__(self, text: str) -> None:
         self._text, self._at, self._line = text, 0, 1
 
     def directives(self, depth: int) -> tuple[SnippetDirective, ...]:
-        """Return the directives up to the end of the text, or of the block."""
+        """Return the directives up to the end of the text or of the block."""
         if depth > _DEEPEST:
             raise self._fault("blocks are nested too deeply")
         read: list[SnippetDirective] = []
@@ -72,7 +72,7 @@ class _SnippetReader:
         return tuple(read)
 
     def _words(self) -> list[str]:
-        """Return the words of one directive; behind them stands a `;` or `{`."""
+        """Return the words of one directive, up to its `;` or `{`."""
         words: list[str] = []
         while (mark := self._next()) and mark not in ";{":
             if mark == "}":
@@ -83,7 +83,7 @@ class _SnippetReader:
         return words
 
     def _next(self) -> str:
-        """Skip blanks and comments; return the next character, empty at the end."""
+        """Skip white space and comments; return the next character, or an empty text at the end."""
         text = self._text
         while self._at < len(text):
             mark = text[self._at]
@@ -121,7 +121,7 @@ class _SnippetReader:
         return "".join(parts)
 
     def _character(self) -> str:
-        """Return the next character of a word, or what an escape stands for."""
+        """Return the next character of a word; an escape sequence is replaced."""
         text, mark = self._text, self._text[self._at]
         self._line += mark == "\n"
         self._at += 1

@@ -1,1 +1,1 @@
-"""Names of ingress-nginx that are known and have no effect here, with the reason for each."""
+"""Known names of ingress-nginx without effect in rulegen, each with the reason."""

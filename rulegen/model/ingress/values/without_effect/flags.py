@@ -1,6 +1,6 @@
-"""Flags of all releases of ingress-nginx that have no effect here, each with the reason.
+"""Flags of all releases of ingress-nginx that have no effect in rulegen, each with the reason.
 
-They are accepted, so that rulegen can be started with the flags that ingress-nginx was started with, and reported.
+rulegen accepts and reports them, so that it can be started with the flags of ingress-nginx.
 """
 
 from __future__ import annotations
@@ -71,7 +71,7 @@ FLAGS: Final = by_name(
     *_rows(NameKind.DONE, _LOG, "v", "vmodule", "alsologtostderr", "logtostderr", "stderrthreshold", "add_dir_header"),
     *_rows(NameKind.DONE, _LOG, "log_backtrace_at", "log_dir", "log_file", "log_file_max_size", "one_output"),
     *_rows(NameKind.DONE, _LOG, "skip_headers", "skip_log_headers"),
-    # What older releases had, and 1.15 does not.
+    # Flags of older releases, which 1.15 does not have.
     *_rows(
         NameKind.DONE,
         "Ingresses use Secrets and ConfigMaps of their own namespace only",
@@ -86,7 +86,7 @@ FLAGS: Final = by_name(
     *_rows(NameKind.REPLACED, _HEALTH, "default-health-check-url"),
     *_rows(NameKind.REPLACED, _KUBECONFIG, "running-in-cluster"),
 )
-"""By name, without dashes; those of the last release first."""
+"""By name without dashes; those of the last release first."""
 
 OTHER_NAMES: Final = {"disable-sync-events": "no-events"}
-"""Flags that have another name here, which a command may have."""
+"""Flags for which a command has another name."""

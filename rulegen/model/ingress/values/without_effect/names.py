@@ -1,7 +1,7 @@
-"""Names of ingress-nginx that are known and have no effect here: annotations, keys of the ConfigMap, and flags.
+"""Known names of ingress-nginx without effect in rulegen: annotations, ConfigMap keys and flags.
 
-Each is declared once, with what it did and what stands for it. The messages and the tables of docs/ingress.md follow
-from the declarations.
+Each is declared once, with the reason or the replacement. Messages and the tables in docs/ingress.md use the
+declarations.
 """
 
 from __future__ import annotations
@@ -17,16 +17,16 @@ if TYPE_CHECKING:
 
 
 class NameKind(enum.Enum):
-    """What kind of name without effect it is."""
+    """Why a name has no effect."""
 
     DONE = "done anyway"
-    """What it asks for is done in any case, or there is nothing to set."""
+    """rulegen always does what it requests, or there is nothing to configure."""
     REPLACED = "replaced"
-    """ingress-nginx has dropped it, and something else says the same."""
+    """ingress-nginx has removed it, and there is a replacement."""
     MISSING = "not supported"
-    """It asks for something that is not done."""
+    """rulegen does not do what it requests."""
     PROTECTION = "not supported, protects nothing here"
-    """It asks for something that is not done and that may keep somebody out."""
+    """rulegen does not do what it requests, and that may let requests in."""
 
 
 OFF: Final = ("", "0", "f", "F", "false", "FALSE", "False", "off")
@@ -34,13 +34,13 @@ OFF: Final = ("", "0", "f", "F", "false", "FALSE", "False", "off")
 
 
 class NoEffect(NamedTuple):
-    """One name without effect.
+    """A name without effect.
 
     Attributes:
-        name: As users write it: an annotation without its prefix, a key, or a flag without dashes.
-        kind: What kind of name it is.
-        reason: What it did, why it has no effect, or what stands for it.
-        fulfilled_by: Values that ask for what is done here, so that there is nothing to report.
+        name: An annotation without its prefix, a ConfigMap key, or a flag without dashes.
+        kind: Why it has no effect.
+        reason: Effect in ingress-nginx, reason, or replacement.
+        fulfilled_by: Values that request what rulegen does anyway; they are not reported.
     """
 
     name: str
@@ -50,13 +50,13 @@ class NoEffect(NamedTuple):
 
     @property
     def message(self) -> str:
-        """What users read."""
+        """Message for the user."""
         warning = " (it protects nothing here!)" if self.kind is NameKind.PROTECTION else ""
         return f"{_BEGINNINGS[self.kind]}{self.reason}{warning}"
 
     @property
     def verdict(self) -> Verdict:
-        """Whether something is then not served as it was written."""
+        """Whether an Ingress with it is not served as written."""
         return Verdict.NOTE if self.kind is NameKind.DONE else Verdict.UNSUPPORTED
 
 
@@ -69,10 +69,10 @@ _BEGINNINGS: Final = {
 
 
 def by_name(*rows: NoEffect) -> dict[str, NoEffect]:
-    """Return rows by their names.
+    """Return rows by name.
 
     Raises:
-        ValueError: Two have one name.
+        ValueError: Two rows have the same name.
     """
     named = {row.name: row for row in rows}
     if len(named) != len(rows):
@@ -81,6 +81,6 @@ def by_name(*rows: NoEffect) -> dict[str, NoEffect]:
 
 
 def question(name: str, known: Iterable[str]) -> str:
-    """Return the question whether the most similar known name was meant; empty if none is similar."""
+    """Return a "did you mean" question with the most similar known name; empty if none is similar."""
     near = get_close_matches(name[:100].lower().replace("_", "-"), list(known), 1)
     return f'; did you mean "{near[0]}"?' if near else ""

@@ -1,4 +1,4 @@
-"""Keys of the ConfigMap of all releases of ingress-nginx that have no effect here, each with the reason."""
+"""ConfigMap keys of all releases of ingress-nginx that have no effect in rulegen, each with the reason."""
 
 from __future__ import annotations
 
@@ -149,4 +149,4 @@ _OF_OLDER_RELEASES: Final = (
 )
 
 WITHOUT_EFFECT: Final = by_name(*_OF_PROTECTION, *_OF_TLS, *_OF_ANSWERS, *_OF_NGINX, *_OF_LOGS, *_OF_OLDER_RELEASES)
-"""By key: what protects first, what only older releases had last."""
+"""By key: those that protect first, those of older releases last."""
