@@ -1,4 +1,4 @@
-"""What holds for all hosts of a node: the settings of the ConfigMap, what the host adds, and what follows from both."""
+"""Defaults of all hosts of a node: the settings of the ConfigMap and properties of the host."""
 
 from __future__ import annotations
 
@@ -9,16 +9,16 @@ from rulegen.model.ingress.values.settings import Settings
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class HttpHost:
-    """What the host and the command line say about HTTP.
+    """Properties of the host and options of the command line that concern HTTP.
 
     Attributes:
-        http_port, https_port: Where the HTTP server listens.
-        names_port: Where a process of ours may answer for names, except for those that lead to forbidden addresses; 0
-            where the HTTP server asks the name servers itself.
-        user: User, and group behind a space, of the workers; empty for that of the master.
-        ipv6: Whether the host speaks IPv6.
-        sets_server: Whether the HTTP server can send another header Server than its own.
-        traits: What an engine must know of its installed program, in words of its own; nothing else reads them.
+        http_port, https_port: Ports of the HTTP server.
+        names_port: Port for rulegen's resolver process, which does not resolve names to forbidden addresses; 0 if the
+            HTTP server asks the name servers itself.
+        user: User of the workers, optionally followed by a space and the group; empty for that of the master process.
+        ipv6: Whether the host has IPv6.
+        sets_server: Whether the HTTP server can replace its own header Server.
+        traits: Properties of the installed program, in a notation that only the engine reads.
     """
 
     http_port: int = 80
@@ -32,15 +32,15 @@ class HttpHost:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class HttpDefaults:
-    """What holds for all hosts, made once; where two are equal, the files of hosts differ by their own decisions only.
+    """Defaults of all hosts. While they are equal, the file of a host changes only with the host's own decisions.
 
     Attributes:
-        settings: Those of the ConfigMap.
-        host: What the host and the command line say.
-        names_port: Where a process of ours answers for names; 0 if none is resolved, or nobody of ours answers.
-        default_certificate: Path, in the configuration, of the certificate for hosts without one of their own.
-        names_certificates: Whether each host names its certificate, the default one too, as nginx rejects some that do
-            not.
+        settings: Settings of the ConfigMap.
+        host: Properties of the host.
+        names_port: Port of rulegen's resolver process; 0 if there are no names to resolve, or no such process.
+        default_certificate: Path of the default certificate's file in the configuration.
+        names_certificates: Whether each server must contain its certificate, even the default one, because nginx
+            otherwise rejects the configuration.
     """
 
     settings: Settings = field(default_factory=Settings)
@@ -51,5 +51,5 @@ class HttpDefaults:
 
     @property
     def has_ipv6(self) -> bool:
-        """Whether IPv6 is spoken: the host can, and the settings do not switch it off."""
+        """Whether IPv6 is used: the host has it, and the settings do not disable it."""
         return self.host.ipv6 and not self.settings.disable_ipv6

@@ -1,8 +1,8 @@
-"""The L7 model (IR): what is answered for every host and path, with every decision taken.
+"""The Ingress model (IR): the response to each path of each host, with all decisions made.
 
-A *server* answers to the names of a host, a *location* is a set of its paths, an *upstream* the servers that a location
-passes requests to. The backend of each ingress engine reads this and writes it in the engine's words; it never looks at
-an Ingress, an annotation or a Secret.
+A *server* serves the names of a host. A *location* is a set of its paths. An *upstream* is a group of backend servers
+to which a location passes requests. The backend of an ingress engine translates this model to the engine's
+configuration. It reads no Ingress, annotation or Secret.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 
 class Balance(enum.StrEnum):
-    """How an upstream picks a server."""
+    """Load balancing method of an upstream."""
 
     ROUND_ROBIN = "round robin"
     LEAST_CONNECTIONS = "least connections"
@@ -39,17 +39,17 @@ class Balance(enum.StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Upstream:
-    """Servers that requests are passed to.
+    """A group of backend servers.
 
     Attributes:
-        name: Unique: `namespace.service.port`, and what makes it differ from others of the same port.
-        service: The Service that it is of.
-        servers: `address:port` of each, sorted.
-        backup: Who is asked when none of them answers: the Service's own address; empty for nobody.
+        name: Unique name: `namespace.service.port`, and a suffix if there are several upstreams for one port.
+        service: Its Service.
+        servers: `address:port` of each server, sorted.
+        backup: `address:port` of the Service's ClusterIP, used if no server responds; empty for none.
         hash_key: For HASH: text with variables.
-        sticky: For HASH: the cookie that holds the key, instead of `hash_key`.
-        keepalive: Idle connections that each worker keeps; 0 for none.
-        host: The host that alone uses it, where its key is the host's (empty for every other name); None for any.
+        sticky: For HASH: the cookie that contains the key, instead of `hash_key`.
+        keepalive: Number of idle connections that each worker keeps; 0 for none.
+        host: The only host that uses it, if its key depends on the host (empty for the default server); None for any.
     """
 
     name: str
@@ -65,15 +65,15 @@ class Upstream:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Sticky:
-    """A cookie that keeps a client with its server.
+    """A cookie that keeps a client at its server.
 
     Attributes:
-        cookie: Its name.
-        attributes: What stands behind its value, and its path.
-        path: Where it is sent; empty for the path that it was set for, as one Service's cookie is not another's.
-        is_secure: Whether it is sent over HTTPS only; None if it is if it was set over that.
-        is_persistent: Whether the cookie names the server, so that none but its own end moves a client; else it is a
-            key, and a few clients move whenever servers come or go.
+        cookie: Name of the cookie.
+        attributes: Attributes of the cookie, without its path.
+        path: Path of the cookie; empty for the path of the Ingress, so that each Service has a cookie of its own.
+        is_secure: Whether it is sent over HTTPS only; None if that depends on the protocol that it was set over.
+        is_persistent: Whether the cookie names the server, so that a client moves only when this server ends. Otherwise
+            it is a hash key, and some clients move whenever servers are added or removed.
     """
 
     cookie: str
@@ -84,13 +84,13 @@ class Sticky:
 
 
 class ToUpstream(NamedTuple):
-    """Requests are passed to an upstream, whose name this is."""
+    """Requests are passed to the upstream of this name."""
 
     upstream: str
 
 
 class ToName(NamedTuple):
-    """Requests go to a name that the engine resolves while it serves; `key` names Service and port, for logs."""
+    """Requests are passed to a DNS name that the engine resolves at run time; `key` names Service and port in logs."""
 
     host: str
     port: int
@@ -98,7 +98,7 @@ class ToName(NamedTuple):
 
 
 class FixedResponse(NamedTuple):
-    """The engine itself answers requests."""
+    """The engine itself responds with this status."""
 
     status: int
 
@@ -107,7 +107,7 @@ Target = ToUpstream | ToName | FixedResponse
 
 
 class MatchKind(enum.Enum):
-    """How a path of a location is compared."""
+    """How the path of a location is compared."""
 
     EXACT = "exact"
     PREFIX = "prefix"
@@ -117,17 +117,17 @@ class MatchKind(enum.Enum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Canary:
-    """A share of the requests that goes elsewhere; of header, cookie and weight the first that decides.
+    """A canary backend, which gets a part of the requests. Header, cookie and weight are checked in this order.
 
     Attributes:
-        target: The upstream's name.
-        ingress: The Ingress that requests it.
-        header: Name; empty for none.
-        header_value: Exact value that selects the canary; empty for `always` and `never`.
-        header_pattern: Regular expression that selects it; an empty one for none.
-        is_header_unreadable: Whether nobody knows what the header must be: who sends it is none of the canary's.
-        cookie: Name; its value `always` selects the canary, `never` does not; empty for none.
-        share: Percent of the other requests, with two decimals.
+        target: Name of its upstream.
+        ingress: Its Ingress.
+        header: Name of the header; empty for none.
+        header_value: Value of the header that selects the canary; if empty, `always` selects it, `never` excludes it.
+        header_pattern: Regular expression for such a value; empty for none.
+        is_header_unreadable: Whether the header's condition is invalid: requests with the header do not get the canary.
+        cookie: Name of a cookie; its value `always` selects the canary, `never` excludes it; empty for none.
+        share: Percentage of all other requests, with two decimal places.
     """
 
     target: str
@@ -142,7 +142,7 @@ class Canary:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BasicAuth:
-    """A password is requested; `file` is the path of the password file in the configuration."""
+    """Basic authentication; `file` is the path of the password file in the configuration."""
 
     realm: str
     file: str
@@ -150,16 +150,16 @@ class BasicAuth:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ExternalAuth:
-    """Another server is asked about every request.
+    """External authentication: an auth server decides about each request.
 
     Attributes:
-        url: Where; may hold variables that were allowed.
-        target: The upstream that answers, where the URL names a Service; else the engine resolves the name.
-        method: Of the question; empty for that of the request.
-        signin: Where a client is sent that may not pass, with a way back; empty for nowhere.
-        response_headers: Of the answer, passed on to the backend.
-        request_redirect: What the answerer is told as the URL to come back to; empty for the request's own.
-        set_headers: Headers that the answerer is sent.
+        url: URL of the auth server; it may contain variables.
+        target: The upstream, if the URL names a Service; otherwise the engine resolves the host.
+        method: Method of the auth request; empty for that of the client's request.
+        signin: URL to which clients without access are redirected, with a parameter to return; empty for none.
+        response_headers: Headers of the auth server's response that the backend gets.
+        request_redirect: URL to return to, as sent to the auth server; empty for that of the request.
+        set_headers: Additional headers of the auth request.
     """
 
     url: Url
@@ -177,8 +177,8 @@ class Cors:
     """Cross-origin requests that are allowed (Fetch standard).
 
     Attributes:
-        origins: Exact origins; one with `*.` in its host stands for one label.
-        any_origin: Every origin; the answer is `*`.
+        origins: Allowed origins; `*.` at the start of the host matches one label.
+        any_origin: Whether all origins are allowed; the response header is then `*`.
     """
 
     origins: tuple[str, ...]
@@ -192,13 +192,13 @@ class Cors:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Limits:
-    """What one client may do; 0 is no limit.
+    """Limits for each client; 0 means no limit.
 
     Attributes:
-        rps, rpm: Requests each second, each minute.
-        rate, rate_after: KiB each second of an answer, after how many KiB; None if what holds for all does.
-        burst_multiplier: How many seconds' worth may come at once.
-        exempt: Who is not limited.
+        rps, rpm: Requests per second and per minute.
+        rate, rate_after: KiB per second of a response, applied after so many KiB; None for the default.
+        burst_multiplier: Requests of how many seconds (or minutes) may arrive at once.
+        exempt: Clients without limits.
     """
 
     rps: int = 0
@@ -211,20 +211,20 @@ class Limits:
 
     @property
     def is_any(self) -> bool:
-        """Whether anything is limited."""
+        """Whether there is any limit."""
         return bool(self.rps or self.rpm or self.connections) or self.rate is not None or self.rate_after is not None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ErrorPages:
-    """Answers with these codes are replaced by those of another backend.
+    """Error pages: responses with these statuses are replaced by those of another backend.
 
     Attributes:
         codes: Status codes.
-        target: The other backend.
-        service, port: The Service and port that the request was for.
-        of_backends: Whether answers of backends are replaced too, not only those of the engine itself.
-        passes_body: Whether the other backend gets the body of the request.
+        target: The backend with the error pages.
+        service, port: The Service and port of the failed request.
+        of_backends: Whether responses of backends are replaced too, not only those of the engine itself.
+        passes_body: Whether the error backend gets the body of the request.
     """
 
     codes: tuple[int, ...]
@@ -236,7 +236,7 @@ class ErrorPages:
 
 
 class ServiceWithoutEndpoints(NamedTuple):
-    """A Service that cannot answer, so that the default backend of its Ingress does; its name and port."""
+    """Name and port of a Service without endpoints, which the default backend of its Ingress replaces."""
 
     name: str
     port: str
@@ -244,18 +244,18 @@ class ServiceWithoutEndpoints(NamedTuple):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LocationPolicy:
-    """All that an Ingress says about its requests beside where they go.
+    """How the requests of an Ingress are served, without their target.
 
-    A field with None leaves it to what holds for all.
+    None means the default of all hosts.
 
     Attributes:
-        is_closed: Nothing is passed on: 503.
-        proxying: How requests are passed on.
-        unproven_headers: Headers that only an auth server may set, where no auth server is asked: what a client
-            sends in them is not passed on.
-        stands_in_for: The Service in whose place the default backend of the Ingress answers.
-        scripts: For FCGI: parameters by name.
-        headers: Response headers to set.
+        is_closed: Whether all requests are rejected with 503.
+        proxying: Options of the connection to the backend.
+        unproven_headers: Headers that only an auth server may set. They are removed from requests for which no auth
+            server is asked.
+        stands_in_for: The Service that the default backend of the Ingress replaces.
+        scripts: FastCGI parameters by name.
+        headers: Additional response headers.
     """
 
     is_closed: bool = False
@@ -298,17 +298,17 @@ class LocationPolicy:
     sticky: Sticky | None = None
 
     def redirects_to_https(self, *, has_tls: bool) -> bool:
-        """Whether a request over HTTP is sent to HTTPS, on a host with TLS or without."""
+        """Whether requests over HTTP are redirected to HTTPS, on a host with or without TLS."""
         return self.force_ssl_redirect or (self.ssl_redirect and has_tls)
 
 
 class Location(NamedTuple):
-    """Paths of a host and what is done with them.
+    """A set of paths of a host, and how their requests are served.
 
     Attributes:
-        path: What is compared; for REGEX, which ignores case, and REGEX_CASED an expression.
-        ingress: The Ingress that it comes from; None if nobody asked for it (a 404 in between).
-        rule: Where in the Ingress, as `spec.rules[0].http.paths[1]`.
+        path: The compared path; an expression for REGEX (without case) and REGEX_CASED.
+        ingress: Its Ingress; None for a location without one, such as a 404.
+        rule: Its field in the Ingress, for example `spec.rules[0].http.paths[1]`.
         source: The path as written in the Ingress.
     """
 
@@ -323,24 +323,24 @@ class Location(NamedTuple):
 
 
 class ClientCertificate(enum.Enum):
-    """Whether clients must show a certificate, and what it must be."""
+    """Whether clients must present a certificate, and how it is verified."""
 
     REQUIRED = "required"
     OPTIONAL = "optional"
-    """One that is shown must be of the CA."""
+    """A certificate is optional, but it must be issued by the CA."""
     UNVERIFIED = "unverified"
-    """One may be shown, of any CA; the backend judges it."""
+    """A certificate is optional and may be issued by any CA; the backend verifies it."""
     NONE = "none"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ClientAuth:
-    """Clients show a certificate (mTLS).
+    """Verification of client certificates (mTLS).
 
     Attributes:
-        ca: Path of the CA's file in the configuration; empty if there is none that can be used: then all is rejected.
-        revoked: Path of the file with the CA's lists of revoked certificates; empty for none.
-        certificate: Whether one must be shown.
+        ca: Path of the CA file in the configuration; if empty, no CA is usable and all requests are rejected.
+        revoked: Path of the file with the CA's revocation lists; empty for none.
+        certificate: Whether a certificate is required.
         match: Regular expression for the subject; empty for any.
     """
 
@@ -355,20 +355,21 @@ class ClientAuth:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Server:
-    """All that is answered for a host.
+    """A host with all its locations.
 
     Attributes:
-        host: The name, `*.name` for every name one label longer, or empty for every name that nobody else has.
-        aliases: Other names.
-        locations: In the order in which they are tried, where they are expressions.
-        certificate: Path of certificate and key in the configuration; empty for the default one.
-        has_tls: Whether an Ingress requests TLS for this host, though its certificate may be missing.
-        rejects_tls: Whether no TLS is spoken, since its certificate could not be read yet.
-        responder_port: The port of the OCSP responder that the engine asks about its certificate; 0 for none.
-        redirects_from: Another name whose requests are sent to this one.
-        ingresses: All Ingresses that it is made of, oldest first.
-        limits: Ingresses whose clients are counted, for all their hosts: each Ingress is in one server.
-        is_regex: Whether paths are expressions, which one Ingress makes of all.
+        host: The name; `*.name` for all names with one more label; empty for the default server.
+        aliases: Additional names.
+        locations: Locations; expressions are in the order of matching.
+        certificate: Path of the file with certificate and key in the configuration; empty for the default certificate.
+        has_tls: Whether an Ingress requests TLS for this host, even if its certificate is missing.
+        rejects_tls: Whether TLS connections are rejected, because the certificate could not be read yet.
+        responder_port: Port of the OCSP responder for its certificate; 0 for none.
+        redirects_from: Another name, which is redirected to this host.
+        ingresses: All its Ingresses, oldest first.
+        limits: Ingresses with limits for each client. A limit counts all hosts of its Ingress and is defined in one
+            server.
+        is_regex: Whether all paths are expressions, which a single Ingress can cause.
     """
 
     host: str
@@ -390,7 +391,7 @@ class Server:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SecretFile:
-    """A file that the model makes of a Secret."""
+    """A file with content from a Secret."""
 
     content: bytes = field(repr=False)
     for_workers: bool = False
@@ -401,13 +402,13 @@ class IngressModel:
     """All decisions about HTTP on one node.
 
     Attributes:
-        defaults: What holds for all hosts.
-        servers: By host, in order of name; the one for every other name always there, under the empty name.
-        upstreams: By name.
-        secrets: Files by path, as the fields above name them.
-        reasons: What users must be told, in order.
-        resolvers: Name servers for names that are resolved while the engine serves.
-        forbidden: What the engine connects to for no Ingress, and what no such name may lead to.
+        defaults: Defaults of all hosts.
+        servers: Servers by host, sorted; the default server always exists, with an empty name.
+        upstreams: Upstreams by name.
+        secrets: Files by path, to which the other objects refer.
+        reasons: Reports for the user, sorted.
+        resolvers: Name servers for names that the engine resolves at run time.
+        forbidden: Addresses that the engine never connects to for an Ingress.
     """
 
     defaults: HttpDefaults

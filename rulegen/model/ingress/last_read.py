@@ -1,9 +1,8 @@
-"""What objects said when they were last read: it holds on while nobody can say what they say now.
+"""Last known contents of objects, used while the API server does not answer.
 
-Not answered yet is not absent, and what is absent is not unrestricted. So a world is completed with what is known from
-before: everything that the API server has not answered about, and of what is gone those objects that restrict others,
-as the ConfigMap with the settings. All else that is gone is gone: an Ingress whose Secret of passwords is deleted is
-closed.
+An object that was not read yet does not count as absent. `completed` adds known contents to a snapshot: of all objects
+for which the API server has not answered, and of deleted objects that restrict others, such as the ConfigMap with
+settings. Other deleted objects remain deleted: if the Secret of passwords is deleted, its Ingress is closed.
 """
 
 from __future__ import annotations
@@ -27,14 +26,14 @@ if TYPE_CHECKING:
 
 KnownObject: TypeAlias = ConfigMap | IngressClass | Namespace | Secret
 Recollection: TypeAlias = "Mapping[ObjectKey, KnownObject]"
-"""Objects as they were last read, by kind and name."""
+"""Last known contents of objects, by kind and name."""
 
 _KEYS: Final = frozenset({"tls.crt", "tls.key", "ca.crt", "auth"})
-"""What is used of a Secret; of one with a key for each user it is all."""
+"""The keys of a Secret that are used; of a Secret with one key for each user, all are."""
 
 
 class CompletedSnapshot(NamedTuple):
-    """A world with what is known from before, and the Secrets and ConfigMaps that it refers to."""
+    """A snapshot with last known contents, and the Secrets and ConfigMaps that it refers to."""
 
     world: ClusterSnapshot
     wanted: ReferencedNames
@@ -48,14 +47,15 @@ def completed(
     *,
     may_be_gone: bool = True,
 ) -> CompletedSnapshot:
-    """Return a world with what is known from before.
+    """Return a snapshot completed with last known contents.
 
     Args:
-        world: The objects that were read.
-        options: Which others are named, and whose Ingresses are served.
-        before: What is known from before.
-        unread: Returns why nobody can say whether an object is there; empty if the server has answered.
-        may_be_gone: Whether what the options or the settings name holds on when it is gone; else that is an error.
+        world: The snapshot.
+        options: Options, which select the Ingresses and may refer to objects.
+        before: Last known contents.
+        unread: Returns why the existence of an object is unknown; empty if the server has answered.
+        may_be_gone: Whether deleted objects that the options or settings refer to remain in use. Otherwise that is an
+            error.
     """
     world = _with_classes(world, options, before)
     wanted = references_of(
@@ -72,11 +72,11 @@ def completed(
         headers = header_maps(settings) if settings is not None else frozenset()
         if headers <= wanted.config_maps:
             return CompletedSnapshot(world, wanted)
-        wanted = ReferencedNames(wanted.secrets, wanted.config_maps | headers)  # known once the settings are
+        wanted = ReferencedNames(wanted.secrets, wanted.config_maps | headers)  # the settings may add references
 
 
 def _with_classes(world: ClusterSnapshot, options: IngressOptions, before: Recollection) -> ClusterSnapshot:
-    """Return a world with the IngressClasses that are gone and that Ingresses name, and namespaces likewise."""
+    """Return the snapshot with deleted IngressClasses and Namespaces that Ingresses still need."""
     classes, namespaces, recalled = dict(world.ingress_classes), dict(world.namespaces), dict(world.recalled)
     for key, known in before.items():
         if isinstance(known, IngressClass) and key.name.name not in classes and _matters(known, options):
@@ -89,13 +89,13 @@ def _with_classes(world: ClusterSnapshot, options: IngressOptions, before: Recol
 
 
 def _matters(ingress_class: IngressClass, options: IngressOptions) -> bool:
-    """Whether more or other Ingresses are ours without a class than with it."""
+    """Whether the absence of an IngressClass may change which Ingresses are served."""
     selection = options.selection
     return ingress_class.spec.controller == selection.controller or ingress_class.metadata.name == selection.class_name
 
 
 def _around(ingresses: Iterable[Ingress], options: IngressOptions) -> set[ObjectKey]:
-    """Return the IngressClasses and namespaces that decide whose Ingresses are."""
+    """Return the IngressClasses and Namespaces that decide which Ingresses are served."""
     classes: set[str] = set()
     namespaces: set[str] = set()
     for ingress in ingresses:
@@ -140,7 +140,7 @@ def _with_named(
 
 
 def _restricting(world: ClusterSnapshot, options: IngressOptions) -> set[ObjectKey]:
-    """Return the objects without which more would be open than with them, or for other names than before."""
+    """Return the objects whose absence would remove restrictions, or change the names that are served."""
     keys = set()
     if options.default_certificate is not None:
         keys.add(ObjectKey("Secret", options.default_certificate))
@@ -152,7 +152,7 @@ def _restricting(world: ClusterSnapshot, options: IngressOptions) -> set[ObjectK
 
 
 def renewed(world: ClusterSnapshot, wanted: ReferencedNames, options: IngressOptions) -> Recollection:
-    """Return what is to be known of a world that was completed: what it refers to, and nothing else."""
+    """Return the contents to remember of a completed snapshot: those of objects that it refers to."""
     whole = map_secrets(world.ingresses.values(), options.prefix)
     kept: dict[ObjectKey, KnownObject] = {}
     for name in wanted.secrets & world.secrets.keys():
@@ -173,14 +173,14 @@ def renewed(world: ClusterSnapshot, wanted: ReferencedNames, options: IngressOpt
 def held(
     world: ClusterSnapshot, options: IngressOptions, before: Mapping[ObjectName, Ingress | None]
 ) -> ClusterSnapshot:
-    """Return a world where Ingresses that name objects not read yet are as they were before.
+    """Return a snapshot in which Ingresses with unread references have their previously served version.
 
-    One that was not there before is left out; one that waited already is left as it is, and so it is closed.
+    An Ingress without a previous version is left out. An Ingress that was closed because it waited stays as it is.
 
     Args:
-        world: As it was completed.
-        options: Whose Ingresses are served.
-        before: The Ingresses as they were last served; None for one that waited.
+        world: The completed snapshot.
+        options: Options, which select the Ingresses.
+        before: Previously served version of each Ingress; None for one that waited.
     """
     ingresses, recalled = dict(world.ingresses), dict(world.recalled)
     for name, ingress in world.ingresses.items():
@@ -200,7 +200,7 @@ def held(
 
 def _used(secret: Secret) -> Secret:
     if _KEYS.issuperset(secret.data) and _KEYS.issuperset(secret.string_data):
-        return secret  # the same one as before, where it did not change
+        return secret  # the same object, so that comparisons stay cheap
     return msgspec.structs.replace(
         secret,
         data={key: text for key, text in secret.data.items() if key in _KEYS},
@@ -209,7 +209,7 @@ def _used(secret: Secret) -> Secret:
 
 
 def unread_by(ingress: Ingress, world: ClusterSnapshot, prefix: str) -> dict[ObjectKey, str]:
-    """Return what an Ingress names and nobody can say whether it is there, each with the reason."""
+    """Return the referenced objects whose existence is unknown, each with the reason."""
     if not world.unread:
         return {}
     named = references([ingress], prefix)

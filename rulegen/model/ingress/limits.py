@@ -1,7 +1,7 @@
-"""How much the Ingresses of one namespace may have, so that the cost of one namespace is bounded for all others.
+"""Limits for the Ingresses of one namespace, so that one namespace cannot slow down all others.
 
-Each host is a server of nginx and each path a location, in each of its processes; each reload reads all of them. Beyond
-a limit the oldest Ingresses of the namespace stay served, and the others are left out, each whole.
+Each host is a server of nginx and each path a location, in each of its processes, and each reload reads all of them.
+Beyond a limit, the oldest Ingresses of the namespace remain served and the others are left out completely.
 """
 
 from __future__ import annotations
@@ -23,13 +23,13 @@ PATHS_PER_HOST: Final = 4
 TEXT_PER_HOST: Final = 2_048
 SECRETS_PER_HOST: Final = 16_384
 UPSTREAM_SERVERS: Final = 10_000
-"""Endpoints of one Service in upstreams, all its ports together."""
+"""Maximum number of endpoints of one Service in upstreams, for all its ports together."""
 OPTION: Final = "--max-namespace-hosts"
 
 
 @dataclass(slots=True)
 class _Usage:
-    """What the Ingresses of one namespace have that are served."""
+    """Usage of the served Ingresses of one namespace."""
 
     hosts: set[str] = field(default_factory=set)
     paths: int = 0
@@ -39,22 +39,22 @@ class _Usage:
 
 
 class NamespaceLimits:
-    """What each namespace has by now; Ingresses are asked about one after the other, the oldest first."""
+    """Usage and limits of each namespace; Ingresses must be passed oldest first."""
 
     def __init__(self, hosts: int, prefix: str, secrets: Mapping[ObjectName, Secret]) -> None:
-        """Start with none.
+        """Start without any usage.
 
         Args:
-            hosts: How many hosts the Ingresses of one namespace have at most; the other limits are a multiple of it.
-            prefix: Of the annotations that mean something.
-            secrets: Those that are known.
+            hosts: Maximum number of hosts of one namespace; the other limits are multiples of it.
+            prefix: Prefix of annotations that have a meaning.
+            secrets: Known Secrets.
         """
         self._most, self._prefix, self._secrets = hosts, f"{prefix}/", secrets
         self._alias = self._prefix + SERVER_ALIAS.name
         self._used: defaultdict[str, _Usage] = defaultdict(_Usage)
 
     def refusal(self, ingress: Ingress) -> str:
-        """Return why an Ingress is not served; empty if it is, and then it counts."""
+        """Return why an Ingress is not served. If it is served, add its usage and return an empty text."""
         namespace, spec, used = ingress.metadata.namespace, ingress.spec, self._used[ingress.metadata.namespace]
         hosts = {rule.host for rule in spec.rules}
         text = 0

@@ -1,4 +1,4 @@
-"""What is wanted of the ingress of a node, beside what the objects say."""
+"""Options for the Ingresses of a node that do not come from objects."""
 
 from __future__ import annotations
 
@@ -25,24 +25,24 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class IngressOptions:
-    """What is wanted of the ingress of this node.
+    """Options for the Ingresses of this node.
 
     Attributes:
-        settings: What holds where the ConfigMap says nothing.
-        host: What the host and the command line say about HTTP.
+        settings: Settings for keys that the ConfigMap does not contain.
+        host: Properties of the host.
         config_map: The ConfigMap with settings; None for none.
-        default_certificate: Secret of the certificate for hosts that have none; None for one that is made up.
-        made_up_certificate: Path and content of that one.
-        default_backend: Service and port that answers what nobody asked for; None for 404.
-        refuses_names: Whether ExternalName Services are rejected.
+        default_certificate: The Secret of the default certificate; None for a self-signed one.
+        made_up_certificate: The self-signed default certificate.
+        default_backend: Service and port for requests that no Ingress matches; None for 404.
+        refuses_names: Whether Services of type ExternalName are rejected.
         resolvers: Name servers.
-        families: Which endpoints can be reached.
+        families: Address families in which endpoints are reachable.
         node: The name of this node.
-        forbidden: What of this host nginx connects to for no Ingress; objects add to it.
-        now: The time, to report certificates that have ended; None to report none.
-        most_hosts: How many hosts the Ingresses of one namespace have at most, see `rulegen.model.ingress.limits`.
-        reports: What to report beside what follows from objects, as about flags without effect.
-        without: Ingresses that are in quarantine, each with the reason.
+        forbidden: Addresses of this host that nginx never connects to for an Ingress; objects add others.
+        now: The time, for reports about expired certificates; None for no such reports.
+        most_hosts: Maximum number of hosts of one namespace; see `rulegen.model.ingress.limits`.
+        reports: Additional reports, for example about flags without effect.
+        without: Quarantined Ingresses, each with the reason.
     """
 
     selection: Selection = field(default_factory=Selection)

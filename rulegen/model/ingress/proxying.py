@@ -1,4 +1,4 @@
-"""How requests are passed on to a backend, as part of the L7 model."""
+"""Options of connections to backends, as part of the Ingress model."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ from typing import Final
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ProxySSL:
-    """How TLS is spoken with a backend; paths are those of files in the configuration.
+    """Options of TLS to a backend; paths are those of files in the configuration.
 
     Attributes:
-        revoked: Lists of revoked certificates of backends; empty for none.
+        revoked: Path of the revocation lists for certificates of backends; empty for none.
     """
 
     certificate: str = ""
@@ -27,18 +27,19 @@ class ProxySSL:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Proxying:
-    """How requests are passed on to a backend; None if what holds for all does.
+    """Options of the connection to a backend; None means the default of all hosts.
 
     Attributes:
-        connect_timeout_s, send_timeout_s, read_timeout_s: For a connection, between two writes, between two reads.
-        buffers_answers, buffers_requests: Whether an answer, or the body of a request, is read before it is passed on.
+        connect_timeout_s, send_timeout_s, read_timeout_s: Time limits for connecting, between two writes, between two
+            reads.
+        buffers_answers, buffers_requests: Whether a response, or the body of a request, is read before it is passed on.
         http_version: `1.0` or `1.1`.
-        buffer_size, busy_buffers_size: Bytes; `buffers_number` of the first hold an answer, the second bounds those
-            that are being sent to the client.
-        temporary_file_size: Bytes of an answer that are kept on disk at most; 0 for none.
-        retry_on: Failures after which another server is asked, as the annotation proxy-next-upstream names them.
-        retry_tries: How many servers are asked at most; 0 for no limit.
-        retry_timeout_s: For how long others are asked; 0 for as long as one may take to answer.
+        buffer_size, busy_buffers_size: Bytes. A response gets `buffers_number` buffers of the first size; the second
+            limits those that are being sent to the client.
+        temporary_file_size: Maximum size in bytes of a response on disk; 0 for none.
+        retry_on: Failures after which the next server is tried, as in the annotation proxy-next-upstream.
+        retry_tries: Maximum number of servers that are tried; 0 for no limit.
+        retry_timeout_s: Time limit for trying; 0 for the time limit of one response.
     """
 
     connect_timeout_s: int | None = None
@@ -57,4 +58,4 @@ class Proxying:
 
 
 AS_FOR_ALL: Final = Proxying()
-"""Requests are passed on as what holds for all says."""
+"""All defaults."""

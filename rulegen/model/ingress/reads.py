@@ -1,4 +1,4 @@
-"""What was looked up to decide: by it is told which decisions still hold, and which changes touch any of them."""
+"""Records lookups, to know which decisions remain valid after a change and which do not."""
 
 from __future__ import annotations
 
@@ -16,16 +16,16 @@ Default = TypeVar("Default")
 
 
 class RecordedMapping(Mapping[Key, Value]):
-    """A mapping that notes what is looked up in it.
+    """A mapping that records lookups.
 
     Attributes:
-        answers: What was looked up, with the answer; None for what is not there.
+        answers: The key and the value of each lookup; None for an absent key.
     """
 
     __slots__ = ("_known", "answers")
 
     def __init__(self, known: Mapping[Key, Value]) -> None:
-        """Look up in another mapping."""
+        """Record lookups in another mapping."""
         self._known = known
         self.answers: dict[Key, Value | None] = {}
 
@@ -36,7 +36,7 @@ class RecordedMapping(Mapping[Key, Value]):
     def get(self, key: Key, /, default: Value | Default) -> Value | Default: ...
 
     def get(self, key: Key, /, default: object = None) -> object:
-        """Return a value, and note that it was looked up."""
+        """Return a value and record the lookup."""
         answer = self.answers[key] = self._known.get(key)
         return default if answer is None else answer
 
@@ -57,20 +57,20 @@ class RecordedMapping(Mapping[Key, Value]):
 
 
 class ServiceReads(NamedTuple):
-    """The Services and addresses that decisions were made of, those that are not there among them.
+    """Services and addresses that were looked up for decisions, also absent ones.
 
     Attributes:
         services: Names that were looked up.
-        addresses: Addresses of which it was looked up whether they are a Service's.
+        addresses: Addresses that were looked up among the addresses of Services.
     """
 
     services: frozenset[ObjectName] = frozenset()
     addresses: frozenset[str] = frozenset()
 
     def is_touched(self, services: AbstractSet[ObjectName], addresses: AbstractSet[str]) -> bool:
-        """Return whether another decision may follow once these Services, or owners of these addresses, changed."""
+        """Return whether a change of these Services, or of the owners of these addresses, may change a decision."""
         return not (self.services.isdisjoint(services) and self.addresses.isdisjoint(addresses))
 
     def with_others(self, other: ServiceReads) -> ServiceReads:
-        """Return what either of two was made of."""
+        """Return the union of both."""
         return ServiceReads(self.services | other.services, self.addresses | other.addresses)

@@ -1,4 +1,4 @@
-"""What became of an Ingress, or of a part of it, that is not served as it was written."""
+"""Why an Ingress, or a part of it, is not served as written."""
 
 from __future__ import annotations
 
@@ -12,56 +12,56 @@ if TYPE_CHECKING:
 
 
 class Verdict(enum.StrEnum):
-    """What became of an Ingress, or of a part of it, that is not served as it was written."""
+    """What happened to an Ingress, or to a part of it, that is not served as written."""
 
     REJECTED = "rejected"
     """Nothing of the Ingress is served."""
     CLOSED = "closed"
-    """Its paths answer 503, as serving them would leave open what was to be protected."""
+    """Its paths answer 503. Otherwise they would be open without the protection that was requested."""
     IGNORED = "ignored"
-    """The value means nothing, so the default holds."""
+    """The value has no meaning, so the default applies."""
     UNSUPPORTED = "unsupported"
-    """The value means something that nginx here cannot do, or that is never done."""
+    """The value requests something that the engine cannot do, or that rulegen never does."""
     LOST = "lost"
     """An older Ingress has the same host, path or name."""
     UNAVAILABLE = "unavailable"
-    """A path answers 503 or 404, as there is nothing behind it."""
+    """A path answers 503 or 404, because it has no usable backend."""
     REFUSED = "refused"
-    """An endpoint is not used: its address is the node's, the cluster's or the cloud's own, and no backend."""
+    """An endpoint is not used: its address belongs to the node, the cluster or the cloud."""
     DEFAULT_CERTIFICATE = "default certificate"
     """A host is served with the default certificate."""
     SKIPPED = "skipped"
-    """The Ingress is of another class."""
+    """The Ingress belongs to another class."""
     OVER_LIMIT = "over a limit"
-    """Its namespace has more than is served: nothing of the Ingress is."""
+    """Its namespace has reached a limit: nothing of the Ingress is served."""
     QUARANTINED = "quarantined"
-    """nginx does not accept the configuration with it."""
+    """The engine rejects the configuration that contains it."""
     WAITING = "waiting"
-    """Something that it refers to could not be read yet: it is served as before, or what depends on it is closed."""
+    """An object that it refers to could not be read yet. Until then its previous version is served, or it is closed."""
     NOTE = "note"
-    """Served as written, but not as many would think."""
+    """It is served as written, but users might expect something else."""
 
-    __hash__ = str.__hash__  # that of enum is Python code, and each reason is hashed
+    __hash__ = str.__hash__  # faster than that of enum; each reason is hashed
 
     @property
     def is_remark(self) -> bool:
-        """Whether the Ingress is served as written."""
+        """Whether the Ingress is served as written nevertheless."""
         return self is Verdict.NOTE
 
     @property
     def deviates(self) -> bool:
-        """Whether something that is ours is not served as written."""
+        """Whether something that rulegen should serve is not served as written."""
         return self not in {Verdict.NOTE, Verdict.SKIPPED}
 
 
 @total_ordering
 @dataclass(frozen=True, slots=True)
 class Reason:
-    """Why an object that requests routes is not served as it was written; sorted by the object's name.
+    """Why an object is not served as written; sorted by the object's name.
 
     Attributes:
-        about: The object; None if the reason is about all of them, or about what they refer to.
-        path: The field, as `spec.rules[0].host`; empty for the object as a whole.
+        about: The object; None if the reason is about all of them, or about an object that they refer to.
+        path: The field, for example `spec.rules[0].host`; empty for the whole object.
     """
 
     about: ObjectKey | None
@@ -79,6 +79,6 @@ class Reason:
 
     @property
     def rank(self) -> tuple[str, ...]:
-        """What reasons are sorted by."""
+        """Sort key."""
         kind, name = (self.about.kind, str(self.about.name)) if self.about else ("", "")
         return name, self.verdict, self.path, self.message, kind

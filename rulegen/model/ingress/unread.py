@@ -1,4 +1,4 @@
-"""Objects of which nobody can say whether they are there: what depends on them is closed, and never opened."""
+"""Objects whose existence is unknown: whatever depends on them is closed, never opened."""
 
 from __future__ import annotations
 
@@ -21,28 +21,28 @@ UNUSABLE: Final = "it is invalid now"
 
 
 class AbsentError(ValueError):
-    """An object that an Ingress names is not there."""
+    """An object that an Ingress refers to does not exist."""
 
 
 class UnreadError(AbsentError):
-    """Nobody can say whether an object is there: the API server has not answered, or does not let it be read."""
+    """It is unknown whether an object exists: the API server has not answered, or denies access."""
 
 
 class MissingError(ConfigError):
-    """An object that the options or the settings name is not there, or nobody can say whether it is.
+    """An object that the options or the settings refer to does not exist, or its existence is unknown.
 
-    It may hold what keeps somebody out, so nothing is decided without it.
+    It may contain access restrictions, so nothing can be decided without it.
     """
 
 
 def missing(world: ClusterSnapshot, kind: str, name: ObjectName, *, named_by: str) -> MissingError:
-    """Return the error for an object without which nothing is decided.
+    """Return the error for a missing object without which nothing can be decided.
 
     Args:
-        world: Where it is not.
+        world: The snapshot without the object.
         kind: `ConfigMap` or `Secret`.
         name: Its name.
-        named_by: Who names it: an option, or a key of the settings.
+        named_by: The option, or the key of the settings, that refers to it.
     """
     key = ObjectKey(kind, name)
     why = world.unread.get(key)
@@ -58,7 +58,7 @@ def missing(world: ClusterSnapshot, kind: str, name: ObjectName, *, named_by: st
 
 
 def recalled(world: ClusterSnapshot) -> Iterator[Reason]:
-    """Yield what holds on as it was last read, one reason for each object."""
+    """Yield one reason for each object whose last known content is still used."""
     for key, why in world.recalled.items():
         if key.kind == "Ingress":
             yield Reason(key, Verdict.WAITING, "", why)

@@ -1,4 +1,4 @@
-"""Other names of hosts: aliases, and the name with or without `www.`; a host's own name is never taken."""
+"""Additional names of hosts: aliases, and the name with or without `www.`; they never replace the name of a host."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ if TYPE_CHECKING:
 def with_other_names(
     servers: Mapping[str, Server], owners: Mapping[str, Iterable[ResolvedIngress]]
 ) -> dict[str, Server]:
-    """Return the servers with their other names, given to the oldest Ingress that requests one.
+    """Return the servers with additional names; the oldest Ingress that requests a name gets it.
 
     Args:
-        servers: By host.
-        owners: The Ingresses of each host.
+        servers: Servers by host.
+        owners: Ingresses by host.
     """
     named = dict(servers)
     taken = dict.fromkeys(servers, "")
@@ -58,7 +58,7 @@ def with_other_names(
 
 
 def _tell_nameless(owner: ResolvedIngress) -> None:
-    """Tell what an Ingress requests in vain, as it has no host."""
+    """Report annotations for names that have no effect in an Ingress without hosts."""
     if SERVER_ALIAS in owner.annotations.values:
         owner.annotations.report(Verdict.IGNORED, SERVER_ALIAS, "a rule without a host matches all names already")
     if owner.annotations.values[FROM_TO_WWW_REDIRECT]:

@@ -1,4 +1,4 @@
-"""An Ingress to routes: its rules, and its default backend, which answers what no path of its hosts matches."""
+"""Converts an Ingress to routes: its rules, and its default backend for all other requests to its hosts."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ DEFAULT_BACKEND = "spec.defaultBackend"
 
 
 def routes_of(ingress: Ingress, source: ObjectKey, filters: LocationPolicy) -> Iterator[Route]:
-    """Yield the routes of an Ingress, in the order of its rules.
+    """Yield the routes of an Ingress in the order of its rules.
 
     Args:
         ingress: The Ingress.
-        source: Its name.
-        filters: What its annotations make of its requests.
+        source: Its kind and name.
+        filters: The policy of its annotations.
     """
     spec, namespace = ingress.spec, source.name.namespace
     default: tuple[WeightedBackend, ...] = ()
@@ -48,9 +48,9 @@ def routes_of(ingress: Ingress, source: ObjectKey, filters: LocationPolicy) -> I
 
 
 def hosts_with_expressions(ingress: Ingress, policy: LocationPolicy) -> set[str]:
-    """Return the hosts on which the paths of an Ingress are expressions: it says so, or one of them is rewritten.
+    """Return the hosts on which the paths of an Ingress are expressions, because of use-regex or rewrite-target.
 
-    A path that is the target of its own rewrite is not rewritten.
+    A path that equals its rewrite target is not rewritten.
     """
     target = policy.rewrite_target
     return {

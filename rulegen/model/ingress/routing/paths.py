@@ -1,8 +1,8 @@
-"""The hosts: paths of all Ingresses put together, conflicts settled, in the order and shape that nginx needs.
+"""The paths of a host: merges the paths of all Ingresses, resolves conflicts, and orders them for nginx.
 
-Matching (Ingress API, `HTTPIngressPath`): the host first, then the longest path, an exact path before a prefix. A
-prefix matches whole elements: `/foo` is `/foo` and all below `/foo/`. nginx answers 301 for `/foo` where only `/foo/`
-is a location; here every such pair is written out, so that a request is answered and not sent away.
+Matching (Ingress API, `HTTPIngressPath`): first the host, then the longest path; an exact path has priority over a
+prefix. A prefix matches whole path elements: `/foo` matches `/foo` and everything below `/foo/`. If only `/foo/` is a
+location, nginx answers `/foo` with 301. Therefore both become locations, so that `/foo` is served and not redirected.
 """
 
 from __future__ import annotations
@@ -21,19 +21,19 @@ if TYPE_CHECKING:
     from rulegen.model.ingress.ir import Canary, Target
 
 MAX_COMPARED: Final = 1000
-"""Expressions of one host, of more than one namespace, that are compared one by one."""
+"""Maximum number of expressions of one host that are compared pairwise, if they belong to several namespaces."""
 BARE: Final = LocationPolicy(ssl_redirect=False, global_auth=False)
 
 
 class HostPath(NamedTuple):
-    """One path of a route for one host, and where its requests go.
+    """One path of a host, and the target of its requests.
 
     Attributes:
-        path: As written; `/` where none was.
+        path: The path as written; `/` if none was.
         is_exact: Whether the whole path is compared.
         is_regex: Whether the path is an expression.
         source: The object that requests it.
-        field: Where in the source.
+        field: Its field in the source.
     """
 
     source: ObjectKey
@@ -47,12 +47,12 @@ class HostPath(NamedTuple):
 
     @property
     def namespace(self) -> str:
-        """Whose it is."""
+        """Namespace of its source."""
         return self.source.name.namespace
 
     @property
     def key(self) -> tuple[str, bool]:
-        """What must not be there twice."""
+        """Identity of the path within its host."""
         return self.path, self.is_exact
 
 
@@ -61,7 +61,7 @@ class Pattern(NamedTuple):
 
     Attributes:
         text: The expression.
-        key: What patterns are sorted by.
+        key: Sort key of patterns.
     """
 
     route: HostPath
@@ -72,38 +72,38 @@ class Pattern(NamedTuple):
 
 @dataclass(slots=True)
 class Paths:
-    """The paths of one host; the first of two equal ones wins, so they are to be added oldest first."""
+    """The paths of one host. The first of two equal paths is used, so paths must be added oldest first."""
 
     host: str
     reasons: list[Reason] = field(default_factory=list)
     _routes: dict[tuple[str, bool], HostPath] = field(default_factory=dict)
 
     def add(self, route: HostPath) -> None:
-        """Add a path, unless an older Ingress has the same."""
+        """Add a path, or report it as lost if an older Ingress has the same path."""
         kept = self._routes.setdefault(route.key, route)
         if kept is not route:
             self._lose(route, kept)
 
     def find(self, path: str, *, is_exact: bool) -> HostPath | None:
-        """Return the route with just this path."""
+        """Return the route with exactly this path."""
         return self._routes.get((path, is_exact))
 
     def replace(self, route: HostPath) -> None:
-        """Put a route in place of the one with the same path."""
+        """Replace the route with the same path."""
         self._routes[route.key] = route
 
     @property
     def is_regex(self) -> bool:
-        """Whether any path is an expression, which makes all of them such (as in ingress-nginx)."""
+        """Whether any path is an expression; as in ingress-nginx, all paths of the host then are."""
         return any(route.is_regex for route in self._routes.values())
 
     @property
     def expressions(self) -> list[HostPath]:
-        """The paths that are expressions by themselves."""
+        """The paths that are written as expressions."""
         return [route for route in self._routes.values() if route.is_regex]
 
     def locations(self, rest: Location) -> tuple[Location, ...]:
-        """Return the locations; `rest` takes every path that nobody asked for."""
+        """Return the locations; `rest` is the location for all other paths."""
         locations = list(self._regex_locations() if self.is_regex else self._literal_locations(rest))
         if not any(location.kind is MatchKind.PREFIX and location.path == "/" for location in locations):
             locations.append(rest)
@@ -125,7 +125,7 @@ class Paths:
                 yield _companion(without, prefixes, rest)
 
     def _prefixes(self) -> dict[str, HostPath]:
-        """Return the prefixes without the slash at their end; of `/foo` and `/foo/` the longer wins (types.go)."""
+        """Return the prefixes without trailing slash; of `/foo` and `/foo/`, the longer one wins (types.go)."""
         prefixes: dict[str, HostPath] = {}
         ordered = sorted((r for r in self._routes.values() if not r.is_exact), key=lambda r: -len(r.path))
         for route in ordered:
@@ -149,7 +149,7 @@ class Paths:
             made = _pattern(route, ignores_case=route.namespace in using)
             kept = patterns.setdefault((made.kind, made.text), made)
             if kept is not made:
-                # An exact path comes before a prefix, as ever; both are prefixes that ignore case here.
+                # The exact path has priority, as always, although both become prefixes that ignore case.
                 is_own = route.namespace == kept.route.namespace
                 is_first = is_own and route.is_exact and not kept.route.is_exact
                 winner, loser = (made, kept) if is_first else (kept, made)
@@ -159,19 +159,19 @@ class Paths:
             yield _location(pattern.kind, pattern.text, pattern.route)
 
     def _in_order(self, patterns: list[Pattern]) -> list[Pattern]:
-        """Return patterns, oldest first, in the order in which they are tried: the longest first.
+        """Return the patterns, given oldest first, in the order of matching: longest first.
 
-        But none comes before what an older Ingress of another namespace names and it would match: else anyone who may
-        write a long expression would have all requests of a host.
+        But a pattern never precedes an older pattern of another namespace whose requests it could match. Otherwise
+        anybody with a long expression could take over all requests of a host.
         """
         ages: dict[str, int] = {}
         for pattern in patterns:
             ages.setdefault(pattern.route.namespace, len(ages))
         if len(ages) < 2:
             return sorted(patterns, key=lambda pattern: pattern.key)
-        if len(patterns) > MAX_COMPARED:  # each with each would take too long
+        if len(patterns) > MAX_COMPARED:  # a pairwise comparison would take too long
             return sorted(patterns, key=lambda pattern: (ages[pattern.route.namespace], pattern.key))
-        # Only here: to read an expression takes longer than all else that is done with its path.
+        # Only if needed: parsing an expression takes longer than everything else about its path.
         outlines = {pattern.route.key: _outline(pattern.route) for pattern in patterns}
         ordered: list[Pattern] = []
         for pattern in patterns:
@@ -201,8 +201,8 @@ class Paths:
 def _pattern(route: HostPath, *, ignores_case: bool) -> Pattern:
     """Return a path as an expression.
 
-    With `ignores_case`, as ingress-nginx has it: a beginning, in any case. Where only other namespaces use expressions,
-    a path continues meaning what it says.
+    With `ignores_case`, it is a prefix that ignores case, as in ingress-nginx. If only other namespaces use
+    expressions, a path keeps its normal meaning.
     """
     path = route.path if route.is_regex else regex.escape(route.path)
     begun = path if path.startswith("^") else f"^{path}"
@@ -215,18 +215,18 @@ def _pattern(route: HostPath, *, ignores_case: bool) -> Pattern:
         route=route,
         kind=kind,
         text=text,
-        # of equal length the one that sorts last comes first (as in ingress-nginx)
+        # of equal length, the one that sorts last comes first, as in ingress-nginx
         key=(-len(begun), ignores_case or not route.is_exact, tuple(-ord(character) for character in text)),
     )
 
 
 def _outline(route: HostPath) -> regex.Outline:
-    """Return what the expression of a path may match."""
+    """Return the outline of a path's expression."""
     return regex.outline(route.path) if route.is_regex else regex.outline_of_text(route.path)
 
 
 def _companion(path: str, prefixes: dict[str, HostPath], rest: Location) -> Location:
-    """Return the location for `/foo` beside an exact `/foo/`: else nginx would send requests there by 301."""
+    """Return the location for `/foo` beside an exact `/foo/`, which nginx would otherwise redirect with 301."""
     above = path
     while above:
         above = above.rpartition("/")[0]

@@ -1,6 +1,7 @@
-"""Routes: what objects of any kind ask of requests, in words of no kind.
+"""Routes: which requests go to which backends, independent of the kind of object that requests it.
 
-An Ingress compiles to routes (`from_ingress`), and so can any other kind; `routes.Routing` decides where they lead.
+`from_ingress` converts an Ingress to routes; other kinds can be converted likewise. `routes.Routing` then decides where
+requests go.
 """
 
 from __future__ import annotations
@@ -19,14 +20,14 @@ class PathKind(enum.Enum):
 
     EXACT = "exact"
     PREFIX = "prefix"
-    """By whole elements: `/foo` is `/foo` and all below `/foo/`."""
+    """By path elements: `/foo` matches `/foo` and everything below `/foo/`."""
     EXPRESSION = "expression"
     EXACT_EXPRESSION = "exact expression"
-    """An expression that comes before others of the same text, as an exact path does."""
+    """An expression that has priority over other expressions of the same text, like an exact path."""
 
     @property
     def is_exact(self) -> bool:
-        """Whether the whole path is compared, or comes first as if it were."""
+        """Whether the path has the priority of an exact path."""
         return self is PathKind.EXACT or self is PathKind.EXACT_EXPRESSION
 
     @property
@@ -36,14 +37,14 @@ class PathKind(enum.Enum):
 
 
 class PathMatch(NamedTuple):
-    """A path that requests have."""
+    """A condition for the path of a request."""
 
     kind: PathKind
     value: str
 
 
 class ValueMatch(NamedTuple):
-    """A header or a parameter of the query that requests have, and its value."""
+    """A condition for a header or a query parameter of a request."""
 
     name: str
     value: str
@@ -51,7 +52,7 @@ class ValueMatch(NamedTuple):
 
 
 class RouteMatch(NamedTuple):
-    """What a request must be: all of it; an empty method is any."""
+    """The conditions that a request must all meet; an empty method matches any."""
 
     path: PathMatch = PathMatch(PathKind.PREFIX, "/")
     method: str = ""
@@ -60,19 +61,19 @@ class RouteMatch(NamedTuple):
 
     @property
     def is_path_alone(self) -> bool:
-        """Whether nothing but the path counts."""
+        """Whether the path is the only condition."""
         return not (self.method or self.headers or self.query)
 
 
 class WeightedBackend(NamedTuple):
-    """A Service that requests are passed to.
+    """A backend of a route.
 
     Attributes:
-        service: Its name; None if the backend is of another kind.
+        service: The Service; None if the backend is of another kind.
         port: Its port; None if the backend is of another kind.
-        field: Where in the source the backend stands.
-        weight: Its share of the requests, in proportion to the other backends of the route.
-        kind: The other kind.
+        field: Its field in the source.
+        weight: Its share of the requests, relative to the other backends of the route.
+        kind: The kind of the backend if it is not a Service.
     """
 
     service: ObjectName | None
@@ -83,15 +84,17 @@ class WeightedBackend(NamedTuple):
 
 
 class Route(NamedTuple):
-    """Which requests go where.
+    """Conditions, and the backends of requests that meet them.
 
     Attributes:
-        hosts: Names; an empty one stands for every name that nobody has. None at all: what no other route takes.
-        matches: A request must be one of these; none at all: what no other route of the host takes.
-        filters: What is done with requests and answers on the way.
-        backends: None where the source only claims the hosts.
-        source: The object that requests it.
-        field: Where in the source, as `spec.rules[0].http.paths[1]`.
+        hosts: Host names; an empty name stands for hosts without rules. Without any name: requests that no route
+            matches.
+        matches: Alternatives, one of which a request must meet. Without any: requests that no other route of the host
+            matches.
+        filters: How the requests are served.
+        backends: The backends; empty if the source only claims the hosts.
+        source: The object that requests the route.
+        field: Its field in the source, for example `spec.rules[0].http.paths[1]`.
     """
 
     hosts: tuple[str, ...]

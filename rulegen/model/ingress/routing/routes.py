@@ -1,4 +1,4 @@
-"""Routes to paths of hosts: where each path's requests go, and which share of them to a canary."""
+"""Assigns routes to the paths of hosts: the target of each path, and the share of its canaries."""
 
 from __future__ import annotations
 
@@ -44,16 +44,16 @@ _ANY_HOST: Final = "with the request's host, a client could choose the server"
 
 @dataclass(slots=True)
 class Routing:
-    """The routes of all hosts; Ingresses are to be added oldest first, canaries behind all others.
+    """The routes of all hosts. Ingresses must be added oldest first, and canaries after all others.
 
     Attributes:
-        paths: By host.
-        fallbacks: By host, who answers what no path of it matches.
-        owners: By host, the Ingresses that have a rule for it.
-        canaries: By host, the canaries of the namespace that had it first.
-        reasons: What is not served as it was written.
-        default_backend: Who answers what nobody asked for; None for 404.
-        closers: By host and namespace, why the paths are closed; an empty namespace stands for all.
+        paths: Paths by host.
+        fallbacks: Location by host, for requests that no path matches.
+        owners: Ingresses with a rule for the host, by host.
+        canaries: Canaries by host, of the namespace of its oldest Ingress.
+        reasons: Reports about what is not served as written.
+        default_backend: Target of requests that no Ingress matches; None for 404.
+        closers: Why paths are closed, by host and namespace; an empty namespace stands for all.
     """
 
     targets: Targets
@@ -91,13 +91,14 @@ class Routing:
                     self.fallbacks[host] = self._fallback(owner, wish, route, host)
 
     def rest(self, host: str, default: Target | None) -> Location:
-        """Return who answers what no path of a host matches.
+        """Return the location for requests that no path of a host matches.
 
-        What the oldest Ingress of a host says about requests holds there too: who is sent to HTTPS, who is kept out.
+        The policy of the host's oldest Ingress applies there too, for example its redirect to HTTPS and its access
+        control.
 
         Args:
             host: The host.
-            default: Who answers where no Ingress has a say; None for 404.
+            default: Target if the host has no Ingress; None for 404.
         """
         if host in self.fallbacks:
             return self.fallbacks[host]
@@ -114,7 +115,7 @@ class Routing:
             return nobody._replace(target=UNAVAILABLE, policy=closed, ingress=owner.name, source="/")
         policy = replace(
             policy,
-            redirect=None,  # that of a path says nothing about others
+            redirect=None,  # the redirect of a path does not apply to other paths
             rewrite_target="",
             forwarded_prefix=NO_TEXT,
             protocol="HTTP",
@@ -127,7 +128,7 @@ class Routing:
         return nobody._replace(target=target, policy=policy, ingress=owner.name, source="/")
 
     def add_canary(self, owner: ResolvedIngress) -> None:
-        """Give the paths of a canary their share of those of the main Ingress."""
+        """Add a canary to the paths of its main Ingress."""
         for route in owner.routes:
             for host in route.hosts:
                 if host in self.owners and not self.is_guest(owner, host):
@@ -142,11 +143,11 @@ class Routing:
             self.reasons += [owner.reason(Verdict.IGNORED, route.field, message) for message in messages if message]
 
     def is_guest(self, owner: ResolvedIngress, host: str) -> bool:
-        """Whether a host was another namespace's first, so that this Ingress has no say about the whole of it."""
+        """Whether the host belongs to another namespace, that of its oldest Ingress."""
         return next(iter(self.owners[host])).namespace != owner.name.namespace
 
     def of_first_port(self, name: ObjectName) -> tuple[Target | None, str]:
-        """Return where requests to a Service's first port go; None, or an answer of our own, and why."""
+        """Return the target for a Service's first port; if unusable, None or a fixed response, and the reason."""
         service = self.targets.services.get(name)
         if service is None or not service.service.spec.ports:
             return None, f"Service {name} does not exist"
@@ -171,7 +172,7 @@ class Routing:
         )
 
     def _shares(self, owner: ResolvedIngress, route: Route, main: Target, policy: LocationPolicy) -> Iterator[Canary]:
-        """Yield the shares of the backends behind the first; each is requested its part of what those before left."""
+        """Yield the shares of all backends after the first, each as a percentage of what the previous ones leave."""
         left = sum(backend.weight for backend in route.backends)
         for backend in route.backends[1:]:
             target: Target = UNAVAILABLE
@@ -202,7 +203,7 @@ class Routing:
     def _target(
         self, owner: ResolvedIngress, wish: UpstreamOptions, backend: WeightedBackend, host: str, path: str
     ) -> tuple[Target, LocationPolicy]:
-        """Return where the requests to a path go, and the policy that they have there; `wish` is of `_wish`."""
+        """Return the target of a path and its policy; `wish` is the result of `_wish`."""
         policy = owner.policy
         if path.startswith(self.settings.no_auth_locations):
             policy = without_auth(policy)
@@ -241,7 +242,7 @@ class Routing:
     def _bound(
         self, owner: ResolvedIngress, policy: LocationPolicy, path: str, service: str = "", port: str = ""
     ) -> LocationPolicy:
-        """Return a policy with values for the variables of a location; closed if a text is then too long for nginx."""
+        """Return a policy with values for the variables of a location; closed if a text becomes too long for nginx."""
         if not names_location(policy):
             return policy
         policy = bound(policy, _of_location(owner, path, service, port))
@@ -253,12 +254,12 @@ class Routing:
         return policy
 
     def _closer(self, owner: ResolvedIngress, host: str) -> str:
-        """Return why another Ingress closes the paths of this one for a host; empty if none does."""
+        """Return why another Ingress closes this Ingress's paths of a host; empty if none does."""
         closers = self.closers.get(host, {})
         return closers.get("") or closers.get(owner.name.namespace, "")
 
     def _closed(self, owner: ResolvedIngress, host: str, policy: LocationPolicy) -> LocationPolicy | None:
-        """Return the policy of an Ingress for which nothing is passed on for a host; None where requests are."""
+        """Return the policy of an Ingress whose paths of a host are closed; None if they are served."""
         if owner.is_closed:
             return owner.policy
         if why := self._closer(owner, host):
@@ -278,7 +279,7 @@ class Routing:
         return None
 
     def _stand_in(self, owner: ResolvedIngress) -> Target | None:
-        """Return the target of the annotation default-backend."""
+        """Return the target of the annotation default-backend; None if there is none."""
         name = owner.annotations.values[routing.DEFAULT_BACKEND]
         if not name:
             return None
@@ -289,7 +290,7 @@ class Routing:
         return target
 
     def _attach(self, owner: ResolvedIngress, host: str, path: PathMatch, backend: WeightedBackend) -> str:
-        """Give a path its canary; return why it cannot have it."""
+        """Add a canary to a path; return the reason if that is not possible."""
         paths = self.paths.get(host)
         main = paths.find(path.value, is_exact=path.kind.is_exact) if paths else None
         if paths is None or main is None:
@@ -301,7 +302,7 @@ class Routing:
         return why
 
     def _attach_to_rest(self, owner: ResolvedIngress, host: str, backend: WeightedBackend) -> str:
-        """Give the default backend of a host its canary; return why it cannot have it."""
+        """Add a canary to the default backend of a host; return the reason if that is not possible."""
         main = self.fallbacks.get(host)
         if main is None or main.ingress is None:
             return _NO_MAIN
@@ -319,12 +320,12 @@ class Routing:
         main_target: Target,
         policy: LocationPolicy,
     ) -> tuple[Canary | None, str]:
-        """Return a share of the requests that the main Ingress gets; None, and why there is none."""
+        """Return a canary of the main Ingress, or None and the reason."""
         if main.namespace != owner.name.namespace:
             return None, f"the main Ingress {main} belongs to another namespace, whose requests a canary cannot get"
         if owner.is_closed or backend.service is None or backend.port is None:
             return None, "the canary cannot be served"
-        # The main location speaks to the canary as it does to its own backend, and keeps clients with it likewise.
+        # Requests to the canary use the same protocol and session affinity as those to the main backend.
         wish = _wish(owner, self.settings)._replace(transport=transport_of(policy, self.settings), sticky=None)
         if policy.sticky is not None and owner.annotations.values[balancing.AFFINITY_CANARY_BEHAVIOR] == "sticky":
             wish = wish._replace(sticky=policy.sticky, host=host)
@@ -339,7 +340,7 @@ class Routing:
 
 
 def _wish(owner: ResolvedIngress, settings: Settings) -> UpstreamOptions:
-    """Return how an Ingress wants all of its backends; beside a cookie, the host is each path's own."""
+    """Return the options of an Ingress for its upstreams; for session affinity, each path adds its host."""
     values, policy = owner.annotations.values, owner.policy
     return UpstreamOptions(
         balance=values[balancing.LOAD_BALANCE],
@@ -361,7 +362,7 @@ def _of_location(owner: ResolvedIngress, path: str, service: str = "", port: str
 
 
 def _share(owner: ResolvedIngress, target: ToUpstream) -> Canary:
-    """Return the share of the requests that a canary wants."""
+    """Return the canary of an Ingress for an upstream."""
     values = owner.annotations.values
     value, pattern = values[routing.CANARY_BY_HEADER_VALUE], values[routing.CANARY_BY_HEADER_PATTERN]
     return Canary(
