@@ -1,1 +1,1 @@
-"""What an Ingress requests beside its routes: authentication, proxying, limits, redirects."""
+"""The policy of an Ingress: everything except its routes, such as authentication, proxying, limits, redirects."""

@@ -1,4 +1,4 @@
-"""Who may: passwords, another server that is asked, and certificates of clients. What cannot be had closes."""
+"""Authentication by password, auth server or client certificate. If it is unusable, the Ingress is closed."""
 
 from __future__ import annotations
 
@@ -33,11 +33,11 @@ _CERTIFICATES: Final = {
     "optional_no_ca": ClientCertificate.UNVERIFIED,
     "off": ClientCertificate.NONE,
 }
-"""What the words of auth-tls-verify-client mean."""
+"""Meaning of the values of auth-tls-verify-client."""
 
 
 def client_auth_of(namespace: str, annotations: Annotations, referred: Referred) -> ClientAuth | None:
-    """Return how clients must show a certificate; one without a CA lets nobody in."""
+    """Return the verification of client certificates; None for none. Without a usable CA, all clients are rejected."""
     values = annotations.values
     reference = values[tls.AUTH_TLS_SECRET]
     if reference is None and tls.AUTH_TLS_SECRET not in annotations.failed:
@@ -66,7 +66,7 @@ def client_auth_of(namespace: str, annotations: Annotations, referred: Referred)
 
 
 def basic_auth(namespace: str, annotations: Annotations, referred: Referred) -> BasicAuth | None:
-    """Return whether a password is requested; without the file that it needs, nobody may."""
+    """Return the basic authentication of an Ingress; None for none. Without a usable password file, it is closed."""
     values = annotations.values
     if values[access.AUTH_TYPE] is None:
         return None
@@ -90,7 +90,7 @@ def basic_auth(namespace: str, annotations: Annotations, referred: Referred) -> 
 
 
 def external_auth(namespace: str, annotations: Annotations, referred: Referred) -> ExternalAuth | None:
-    """Return the server that is asked about each request of an Ingress."""
+    """Return the auth server of an Ingress; None for none. If it is unusable, the Ingress is closed."""
     values = annotations.values
     url = values[access.AUTH_URL]
     if url is None:
@@ -117,10 +117,10 @@ def external_auth(namespace: str, annotations: Annotations, referred: Referred) 
 
 
 def global_auth(settings: Settings, targets: Targets) -> ExternalAuth | None:
-    """Return the server that is asked about requests of all Ingresses that do not opt out; None for none.
+    """Return the auth server for all Ingresses that do not opt out; None for none.
 
     Raises:
-        ValueError: A setting of it cannot be read: then it would let in whom it was to keep out.
+        ValueError: One of its settings is invalid. Without it, clients that it rejects would be admitted.
     """
     if not settings.global_auth_url:
         return None
@@ -142,10 +142,10 @@ def global_auth(settings: Settings, targets: Targets) -> ExternalAuth | None:
 
 
 def auth_target(url: Url, targets: Targets) -> str:
-    """Return the upstream of the Service that a URL names; empty if nginx must resolve the name.
+    """Return the upstream of the Service that a URL names; empty if the engine must resolve the host.
 
     Raises:
-        ValueError: No Ingress may name the host, or nothing can resolve it.
+        ValueError: An Ingress may not use this host, or there is no name server to resolve it.
     """
     if not url.host:
         if not targets.resolves:
@@ -157,7 +157,7 @@ def auth_target(url: Url, targets: Targets) -> str:
     port = url.port or (443 if is_tls else 80)
     if why := targets.refusal_of_host(url.host, port):
         raise ValueError(f"{why}, which cannot be an auth server")
-    # The name is part of how TLS is spoken: a connection that was made with another must not serve.
+    # The server name is part of the key: a TLS connection to another name must not be reused.
     wish = UpstreamOptions(transport=f"HTTPS {url.host}" if is_tls else "")
     inside = targets.of_host(url.host, port, wish)
     if inside is not None:

@@ -1,4 +1,4 @@
-"""What a text says about its location, as the name of the Service, in words: it is the same for all requests there."""
+"""Replaces variables about the location, such as the name of the Service, by their values, which are known."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ if TYPE_CHECKING:
 
 
 def names_location(policy: LocationPolicy) -> bool:
-    """Whether a text of a policy says something about its location."""
+    """Whether a text of a policy refers to its location."""
     return any(not OF_LOCATION.isdisjoint(text.subjects) for text in _texts(policy))
 
 
 def bound(policy: LocationPolicy, values: Mapping[Subject, str]) -> LocationPolicy:
-    """Return a policy whose texts have values in place of what they say about their location."""
+    """Return a policy in whose texts variables about the location are replaced by values."""
     return replace(
         policy,
         redirect=(policy.redirect[0], policy.redirect[1].bound(values)) if policy.redirect is not None else None,

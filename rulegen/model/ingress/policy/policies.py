@@ -1,4 +1,4 @@
-"""The policy of an Ingress: its annotations, and the objects that they name, as decisions."""
+"""Converts the annotations of an Ingress, and the objects that they refer to, to its policy."""
 
 from __future__ import annotations
 
@@ -31,11 +31,11 @@ _LIMITS: Final = frozenset(
 )
 _UNLIMITED: Final = Limits()
 _PARAMETERS: Final = OF_REQUEST | {Subject.SCRIPT, Subject.SCRIPTS}
-"""What a parameter of FastCGI may have."""
+"""Allowed in FastCGI parameters."""
 
 
 def policy_of(namespace: str, annotations: Annotations, referred: Referred) -> LocationPolicy:
-    """Return the policy that the annotations of an Ingress make; what cannot be used is reported in `annotations`."""
+    """Return the policy of an Ingress; what cannot be used is reported in `annotations`."""
     values, settings = annotations.values, referred.settings
     if not values:  # most Ingresses have none
         return unannotated(settings)
@@ -79,13 +79,13 @@ def policy_of(namespace: str, annotations: Annotations, referred: Referred) -> L
 
 
 def unannotated(settings: Settings) -> LocationPolicy:
-    """Return the policy of an Ingress without annotations: what the settings say, and the defaults."""
+    """Return the policy of an Ingress without annotations."""
     return _plain(settings.ssl_redirect, settings.force_ssl_redirect, settings.preserve_trailing_slash)
 
 
 @cache
 def _plain(ssl_redirect: bool, force_ssl_redirect: bool, preserve_trailing_slash: bool) -> LocationPolicy:  # noqa: FBT001 - hashed by position
-    """Return a policy that says nothing but this; most Ingresses share one, as it has many fields."""
+    """Return a policy with only these values; it is cached, because most Ingresses share it."""
     return LocationPolicy(
         ssl_redirect=ssl_redirect,
         force_ssl_redirect=force_ssl_redirect,
@@ -94,7 +94,7 @@ def _plain(ssl_redirect: bool, force_ssl_redirect: bool, preserve_trailing_slash
 
 
 def without_auth(policy: LocationPolicy) -> LocationPolicy:
-    """Return a policy that asks nobody who he is: neither by password nor by an auth server."""
+    """Return a policy without password and without auth server."""
     auth = policy.external_auth
     if auth is None and policy.basic_auth is None:
         return policy
@@ -109,14 +109,14 @@ def errors_of(
     backends: tuple[Target | None, Target | None],
     whose: ServiceWithoutEndpoints,
 ) -> ErrorPages | None:
-    """Return which answers are replaced, and by whose.
+    """Return the error pages of a location; None for none.
 
     Args:
-        annotations: Of the Ingress.
-        settings: What holds for all.
-        policy: What else holds for the location.
-        backends: The default backend of the Ingress, and the one of all; None for none.
-        whose: The Service and port that requests are for.
+        annotations: Annotations of the Ingress.
+        settings: Settings of all hosts.
+        policy: Policy of the location.
+        backends: The default backend of the Ingress, and that of all Ingresses; None for none.
+        whose: The Service and port of the location.
     """
     values = annotations.values
     own, common = backends
@@ -124,7 +124,7 @@ def errors_of(
     target = own or common
     if codes is None:
         if policy.external_auth is not None and policy.external_auth.signin:
-            return None  # as with ingress-nginx: the page to sign in is the only one for errors here
+            return None  # as in ingress-nginx, the sign-in page is then the only error page
         codes, target = settings.custom_http_errors, common or own
     if not codes:
         return None
@@ -147,7 +147,7 @@ def errors_of(
 
 
 def _either(networks: tuple[Network, ...] | None, other: tuple[Network, ...] | None) -> tuple[Network, ...]:
-    """Return the value of the first of two names of one annotation that an Ingress has."""
+    """Return the value of an annotation with two names; the first name has priority."""
     return networks if networks is not None else other or ()
 
 
@@ -160,7 +160,7 @@ def _redirect(values: AnnotationValues) -> tuple[int, Text] | None:
 
 
 def _report_idle(annotations: Annotations) -> None:
-    """Report annotations without effect, above all where a user may think that they protect."""
+    """Report annotations without effect, because users may believe that they protect something."""
     values = annotations.values
     for annotation in values:
         if annotation.needs and not any(other in values for other in annotation.needs):
@@ -217,7 +217,7 @@ def _custom_headers(namespace: str, annotations: Annotations, referred: Referred
         return ()
     try:
         pairs = referred.headers(referred.own(namespace, reference))
-    except ValueError as error:  # they may be what keeps a browser from doing harm
+    except ValueError as error:  # these headers may protect browsers, for example against framing
         annotations.close(headers.CUSTOM_HEADERS, error)
         return ()
     allowed = {name.lower() for name in referred.settings.global_allowed_response_headers}
@@ -240,7 +240,7 @@ def _forwarded_prefix(annotations: Annotations) -> Text:
 
 def _redirect_rewrite(values: AnnotationValues) -> tuple[str, str] | None:
     before, after = values[backend.PROXY_REDIRECT_FROM], values[backend.PROXY_REDIRECT_TO]
-    # nginx's default would put back the path for the address of the upstream, which no backend knows.
+    # nginx's own default would replace the upstream's address, which no backend knows.
     if before in (None, "off", "default"):
         return None
     return (before, after) if after and after not in ("off", "default") else None
@@ -299,5 +299,5 @@ def _sticky(annotations: Annotations) -> Sticky | None:
 
 
 def port_of(port: ServiceBackendPort) -> str:
-    """Return the port as people write it: its name or its number."""
+    """Return the name of a port, or its number if it has no name."""
     return port.name or str(port.number)

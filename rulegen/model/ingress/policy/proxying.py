@@ -1,4 +1,4 @@
-"""How backends are spoken with: times, sizes, retries, TLS."""
+"""Converts annotations to options of connections to backends: time limits, buffers, retries, TLS."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ _BACKEND_TLS: Final = frozenset(
 
 
 def proxying(values: AnnotationValues) -> Proxying:
-    """Return how requests are passed on, where annotations say so."""
+    """Return the options of connections to backends; None in a field without annotation."""
     if _PROXYING.isdisjoint(values):
         return _AS_FOR_ALL
     return Proxying(
@@ -53,7 +53,7 @@ def _switch(values: AnnotationValues, annotation: Annotation[Any]) -> bool | Non
 
 
 def backend_tls(namespace: str, annotations: Annotations, referred: Referred) -> ProxySSL | None:
-    """Return how TLS is spoken with backends; where what it needs cannot be had, nothing is passed on."""
+    """Return the options of TLS to backends; None for none. If they are unusable, the Ingress is closed."""
     values = annotations.values
     if not any(annotation in _BACKEND_TLS for annotation in values):
         return None

@@ -1,4 +1,4 @@
-"""What the snippets of an Ingress come to: those that may keep requests out close what they guard."""
+"""Reports the snippets of an Ingress, and closes what they may protect."""
 
 from __future__ import annotations
 
@@ -21,12 +21,15 @@ _ENABLE_MODSECURITY: Final = "enable-modsecurity"
 
 
 def judge_snippets(annotations: Annotations, texts: Mapping[str, str], settings: Settings) -> bool:
-    """Report the snippets of an Ingress and close it if one may protect; return whether one closes its hosts too.
+    """Report the snippets of an Ingress and close it if one may protect it.
 
     Args:
-        annotations: Its annotations, as they were read.
-        texts: All its annotations.
-        settings: Whether ModSecurity is enabled for all Ingresses.
+        annotations: Its annotations, as they were read; gets the reports.
+        texts: The texts of all its annotations.
+        settings: Settings, which may enable ModSecurity for all Ingresses.
+
+    Returns:
+        Whether a snippet may protect all paths of its hosts.
     """
     closes_hosts = False
     for name, text in annotations.snippets.items():
@@ -43,7 +46,7 @@ def judge_snippets(annotations: Annotations, texts: Mapping[str, str], settings:
 
 
 def _has_effect(place: SnippetPlace, annotations: Annotations, texts: Mapping[str, str], settings: Settings) -> bool:
-    """Whether a snippet had any effect with ingress-nginx beside the other annotations."""
+    """Whether ingress-nginx would use a snippet, depending on the other annotations."""
     if place is SnippetPlace.AUTH:
         return access.AUTH_URL in annotations.values or access.AUTH_URL in annotations.failed
     if place is SnippetPlace.MODSECURITY:

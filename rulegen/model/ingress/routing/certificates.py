@@ -1,4 +1,4 @@
-"""Which certificate a host is served with."""
+"""The certificate of each host."""
 
 from __future__ import annotations
 
@@ -21,17 +21,17 @@ if TYPE_CHECKING:
     from rulegen.model.ingress.upstreams.referenced_objects import Referred
 
 DEFAULT_CERTIFICATE: Final = "secrets/00000000000000000000000000000000.pem"
-"""Where the certificate for hosts without one lies."""
+"""Path of the self-signed default certificate in the configuration."""
 
 
 class HostTLS(NamedTuple):
-    """How a host speaks TLS.
+    """TLS of a host.
 
     Attributes:
-        certificate: Path of certificate and key; empty for the default ones.
-        is_wanted: Whether an Ingress requests TLS for it.
-        is_unread: Whether nobody can say yet with which certificate, so that it is spoken with none.
-        responder_port: The port of the OCSP responder that its certificate names; 0 if none is asked.
+        certificate: Path of the file with certificate and key; empty for the default certificate.
+        is_wanted: Whether an Ingress requests TLS for the host.
+        is_unread: Whether its certificate could not be read yet, so that TLS connections are rejected.
+        responder_port: Port of its certificate's OCSP responder; 0 for none.
     """
 
     certificate: str = ""
@@ -44,7 +44,7 @@ _NO_TLS: Final = HostTLS()
 
 
 def with_wildcard_certificates(servers: Mapping[str, Server]) -> dict[str, Server]:
-    """Return the servers by host; a name without TLS of its own has that of the wildcard that it is a name of."""
+    """Return the servers by host; a host without TLS gets that of a matching wildcard host."""
     completed = dict(servers)
     for host, server in servers.items():
         wildcard = servers.get(f"*.{host.partition('.')[2]}")
@@ -61,12 +61,12 @@ def with_wildcard_certificates(servers: Mapping[str, Server]) -> dict[str, Serve
 
 @dataclass(slots=True)
 class Certificates:
-    """The certificates of Secrets, each read once.
+    """The certificates in Secrets. Each is parsed once.
 
     Attributes:
-        now: When they are judged; None if their times are not looked at.
-        parsed: Certificates of Secrets, or why there is none, each with the Secret that it was read of; may be shared.
-        reasons: What is to be told of those that cannot be used, or that clients will reject.
+        now: The time, to report expired certificates; None for no such reports.
+        parsed: Certificate or fault of each Secret, with the Secret it was read from; may be shared between objects.
+        reasons: Reports about certificates that cannot be used, or that clients will reject.
     """
 
     referred: Referred
@@ -77,10 +77,10 @@ class Certificates:
     _listed: dict[ObjectName, dict[str, list[tuple[int, IngressTLS]]]] = field(default_factory=dict)
 
     def of_host(self, host: str, owners: Sequence[ResolvedIngress]) -> HostTLS:
-        """Return with which certificate a host speaks TLS.
+        """Return the TLS of a host.
 
-        The oldest Ingress with `tls` decides: by the entry that lists the host, else by the first one whose
-        certificate is for it.
+        The oldest Ingress with `tls` decides: with the entry that lists the host, else with the first entry whose
+        certificate matches the host.
         """
         for owner in owners:
             entries = owner.ingress.spec.tls
@@ -133,7 +133,7 @@ class Certificates:
         return _NO_TLS
 
     def _responder_port(self, url: str) -> tuple[int, str]:
-        """Return the port of an OCSP responder; 0, and why it is not asked, where it is none that may be."""
+        """Return the port of an OCSP responder, or 0 and the reason if nginx must not connect to it."""
         try:
             responder = readers.url()(url)
         except ValueError as error:
@@ -147,7 +147,7 @@ class Certificates:
         return (0, why) if why else (port, "")
 
     def _entries(self, owner: ResolvedIngress) -> Mapping[str, list[tuple[int, IngressTLS]]]:
-        """Return an Ingress' entries by the hosts that they list."""
+        """Return the `tls` entries of an Ingress by host."""
         known = self._listed.get(owner.name)
         if known is None:
             known = self._listed[owner.name] = {}
@@ -157,7 +157,7 @@ class Certificates:
         return known
 
     def default(self, options: IngressOptions) -> str:
-        """Return the path of the certificate for hosts without one."""
+        """Return the path of the default certificate."""
         name = options.default_certificate
         if name is not None:
             certificate = self.of_secret(name)
@@ -170,7 +170,7 @@ class Certificates:
         return DEFAULT_CERTIFICATE
 
     def of_secret(self, name: ObjectName) -> Certificate | str:
-        """Return the certificate of a Secret, or why there is none."""
+        """Return the certificate in a Secret, or its fault."""
         known = self._known.get(name)
         if known is None:
             try:
@@ -194,7 +194,7 @@ class Certificates:
         return known
 
     def lapses(self) -> tuple[tuple[Certificate, str], ...]:
-        """Return the certificates that were looked at, each with why clients reject it now; empty if they do not."""
+        """Return the certificates that were used, each with why clients reject it now; empty if they do not."""
         if self.now is None:
             return ()
         looked_at = (known for known in self._known.values() if isinstance(known, Certificate))

@@ -1,4 +1,4 @@
-"""The Ingresses that are ours, each with what its annotations come to."""
+"""The Ingresses that this node serves, with the policies of their annotations."""
 
 from __future__ import annotations
 
@@ -38,13 +38,13 @@ T = TypeVar("T")
 INGRESS: Final = "Ingress"
 
 YOUNGEST: Final = "~"
-"""Sorts behind every time: an Ingress without one is not there yet, as the API server gives each its time."""
+"""Sorts after all times. An Ingress without a time does not exist yet: the API server sets the time of each object."""
 
 MAX_PATH: Final = 250
-"""Bytes of a path; nginx keeps the length of a location in one byte (ngx_http_core_module.h)."""
+"""Maximum length of a path in bytes: nginx stores the length of a location in one byte (ngx_http_core_module.h)."""
 
 MAX_ROUTES: Final = 5000
-"""Rules, paths and entries for TLS of one Ingress; each is a piece of nginx's memory on every node, some 15 KB."""
+"""Maximum number of rules, paths and `tls` entries of one Ingress. Each needs about 15 KB of nginx's memory."""
 
 
 _NEEDS_RULES: Final[tuple[Annotation[Any], ...]] = (
@@ -57,12 +57,12 @@ _NEEDS_RULES: Final[tuple[Annotation[Any], ...]] = (
 
 
 class ReadIngress(NamedTuple):
-    """An Ingress as it was read.
+    """Result of reading an Ingress.
 
     Attributes:
         owner: The Ingress; None if nothing of it is served.
         reasons: Why nothing of it is served.
-        guards_hosts: Whether nothing of it is served although it may keep requests of its whole hosts out.
+        guards_hosts: Whether it is not served although it may protect all paths of its hosts.
     """
 
     owner: ResolvedIngress | None
@@ -72,14 +72,14 @@ class ReadIngress(NamedTuple):
 
 @dataclass(slots=True)
 class ResolvedIngress:
-    """An Ingress that owns hosts, or a part of them.
+    """An Ingress with its policy.
 
     Attributes:
-        policy: What it says about its requests.
-        client_auth: What it says about its clients' certificates, for the whole host.
-        is_canary: Whether it only takes a share of another's requests.
-        is_closed_by_settings: Whether a setting that guards it cannot be used.
-        closes_hosts: Whether a snippet of it may guard all paths of its hosts.
+        policy: How its requests are served.
+        client_auth: Verification of client certificates, for the whole host.
+        is_canary: Whether it only gets a share of the requests of another Ingress.
+        is_closed_by_settings: Whether it is closed, because a setting that protects it is invalid.
+        closes_hosts: Whether it has a snippet that may protect all paths of its hosts.
     """
 
     name: ObjectName
@@ -93,32 +93,32 @@ class ResolvedIngress:
 
     @property
     def is_closed(self) -> bool:
-        """Whether nothing of it may be passed on."""
+        """Whether its paths are closed."""
         return self.is_closed_by_settings or self.annotations.outcome is not InvalidValue.IGNORE
 
     @property
     def routes(self) -> tuple[Route, ...]:
-        """The routes that it requests."""
+        """Its routes."""
         return tuple(routes_of(self.ingress, self.annotations.about, self.policy))
 
     def reason(self, verdict: Verdict, path: str, message: str) -> Reason:
-        """Return something to tell about it."""
+        """Return a reason about it."""
         return Reason(self.annotations.about, verdict, path, message)
 
 
 def age(ingress: Ingress) -> tuple[str, str, str]:
-    """Return what Ingresses are sorted by: oldest first, of the same age by namespace and name."""
+    """Return the sort key of Ingresses: oldest first, then namespace and name."""
     metadata = ingress.metadata
     return metadata.creation_timestamp or YOUNGEST, metadata.namespace, metadata.name
 
 
 def in_order(ingresses: Iterable[Ingress]) -> list[Ingress]:
-    """Return Ingresses oldest first."""
+    """Return Ingresses sorted oldest first."""
     return sorted(ingresses, key=age)
 
 
 def selected(world: ClusterSnapshot, options: IngressOptions) -> list[ObjectName]:
-    """Return the names of the Ingresses that are served here, oldest first."""
+    """Return the names of the Ingresses that this node serves, oldest first."""
     refusal = options.selection.refusal
     return [
         ObjectName(ingress.metadata.namespace, ingress.metadata.name)
@@ -134,21 +134,21 @@ def read_owner(
     global_auth: ExternalAuth | None,
     guards: frozenset[SettingGuard] = frozenset(),
 ) -> ReadIngress:
-    """Return an Ingress with its decisions, or the reasons why nothing of it is served.
+    """Return an Ingress with its policy, or the reasons why nothing of it is served.
 
     Args:
         ingress: The Ingress.
-        prefix: Of annotations.
-        referred: What annotations name.
-        global_auth: Who is asked about requests of all Ingresses that do not opt out.
-        guards: Whom those settings guard that cannot be used.
+        prefix: Prefix of annotations.
+        referred: Objects that annotations refer to.
+        global_auth: The auth server for all Ingresses that do not opt out; None for none.
+        guards: The Ingresses that invalid settings close.
     """
     name = ObjectName(ingress.metadata.namespace, ingress.metadata.name)
     key = ObjectKey(INGRESS, name)
     texts = ingress.metadata.annotations
     annotations = read_annotations(key, texts, prefix)
     closes_hosts = bool(annotations.snippets) and judge_snippets(annotations, texts, referred.settings)
-    closes_hosts = closes_hosts and not annotations.values[routing.CANARY]  # of a canary, it has no effect
+    closes_hosts = closes_hosts and not annotations.values[routing.CANARY]  # a canary's server-snippet has no effect
     policy = policy_of(name.namespace, annotations, referred)
     is_guarded = bool(guards) and _is_guarded(annotations, policy, guards)
     if policy.global_auth and policy.external_auth is None and global_auth is not None:
@@ -181,7 +181,7 @@ def read_owner(
 
 
 def _is_guarded(annotations: Annotations, policy: LocationPolicy, guards: frozenset[SettingGuard]) -> bool:
-    """Whether a setting that cannot be used guards an Ingress, which says nothing of its own in its place."""
+    """Whether an invalid setting closes an Ingress, which has no annotation that replaces the setting."""
     return (
         SettingGuard.ALL in guards
         or (SettingGuard.WITHOUT_ALLOWED in guards and not policy.allow)
@@ -196,9 +196,9 @@ def _is_guarded(annotations: Annotations, policy: LocationPolicy, guards: frozen
 
 
 def _forbidden(texts: Mapping[str, str], prefix: str, settings: Settings) -> Iterable[tuple[str, str]]:
-    """Yield the annotations that the settings forbid, each with why."""
+    """Yield the annotations that the settings forbid, each with the reason."""
     words, level = settings.annotation_value_word_blocklist, settings.annotations_risk_level
-    if not words and level == "High":  # no annotation that has an effect is of a higher risk
+    if not words and level == "High":  # no supported annotation has a higher risk
         return
     start = f"{prefix}/"
     ours = {key.removeprefix(start): text for key, text in sorted(texts.items()) if key.startswith(start)}
@@ -214,7 +214,7 @@ def _forbidden(texts: Mapping[str, str], prefix: str, settings: Settings) -> Ite
 
 
 def _of_default_backend(policy: LocationPolicy, annotations: Annotations) -> LocationPolicy:
-    """Return the policy of an Ingress that has a default backend only: as with ingress-nginx, it sends nobody away."""
+    """Return the policy of an Ingress without rules: as in ingress-nginx, without redirects and rewrites."""
     for annotation in _NEEDS_RULES:
         if annotations.values[annotation]:
             annotations.report(Verdict.IGNORED, annotation, "it has no effect for an Ingress without rules")
@@ -231,7 +231,7 @@ def _of_default_backend(policy: LocationPolicy, annotations: Annotations) -> Loc
 
 
 def oldest(owners: Sequence[ResolvedIngress], annotation: Annotation[T | None]) -> T | None:
-    """Return an annotation that holds for a whole host: of the oldest Ingress that has it; None for none."""
+    """Return the value of an annotation that applies to a whole host: that of the oldest Ingress; None for none."""
     return next(
         (owner.annotations.values[annotation] for owner in owners if annotation in owner.annotations.values), None
     )

@@ -1,7 +1,7 @@
-"""Certificates, keys and password files out of Secrets: read with a library, checked, written again.
+"""Certificates, keys and password files in Secrets: parsed, checked and encoded again.
 
-nginx rejects a whole configuration for one key that does not fit its certificate. So nothing of a Secret reaches it but
-what was parsed here and encoded again. No message holds a byte of a Secret.
+nginx rejects a whole configuration if one key does not match its certificate. Therefore only content that was parsed
+here and encoded again is passed to nginx. No message contains content of a Secret.
 """
 
 from __future__ import annotations
@@ -23,12 +23,12 @@ if TYPE_CHECKING:
     from rulegen.kube.objects.structs import Secret
 
 MAX_CHAIN: Final = 20, 64 << 10
-"""Certificates, and bytes of their PEM; the longest chains of public authorities have some 10 KiB."""
+"""Maximum number of certificates, and of bytes of their PEM; chains of public CAs have at most about 10 KiB."""
 MAX_AUTHORITIES: Final = 300, 512 << 10
-"""Likewise; those that browsers know come to some 150 and 230 KiB."""
+"""The same for CA certificates; the lists of browsers have about 150 certificates and 230 KiB."""
 MIN_RSA_BITS: Final = 2048
 MAX_RSA_BITS: Final = 8192
-"""A handshake with a longer key would keep a worker from all others, for a second with 16384 bits."""
+"""A handshake with a longer key would block a worker too long: 16384 bits take about a second."""
 MIN_EC_BITS: Final = 224
 _UNREADABLE: Final = (ValueError, TypeError, AttributeError, OverflowError)
 _WEAK_HASHES: Final = frozenset({"md5", "sha1"})
@@ -40,33 +40,36 @@ _HASH: Final = re.compile(
     r"|\$y\$j[./0-9A-C][./0-9A-T]\$"
     r"|[./0-9A-Za-z]{13}(?::|\Z)"
 )
-"""How a hash starts that nginx or crypt(3) knows, and that takes no more than about 1 s: nginx computes it in the
-worker, for anyone who sends a password, and meanwhile nobody else is answered (bcrypt of cost 31 takes days)."""
+"""Start of a password hash that nginx or crypt(3) supports and that takes at most about 1 s to compute.
+
+nginx computes it in the worker, for each request with a password, and the worker serves nobody else meanwhile. bcrypt
+of cost 31 takes days.
+"""
 SLOW_COST: Final = 13
-"""From this cost on, a bcrypt hash takes more than some 0.3 s, which users are told."""
+"""From this cost on, a bcrypt hash takes more than about 0.3 s, which is reported."""
 MAX_ROUNDS: Final = 700_000
 _USER: Final = re.compile(r"[\x21-\x39\x3b-\x7e]{1,255}\Z")
 
 
 REPORTED_DAYS: Final = 10
-"""So many days before its end a certificate is reported (as in ingress-nginx)."""
+"""A certificate is reported this many days before it expires, as in ingress-nginx."""
 
 
 class UnusableSecretError(ValueError):
-    """A Secret that cannot be used for what it is referred to for; the text says why, and holds nothing of it."""
+    """A Secret cannot be used for its purpose; the message contains the reason, but no content of the Secret."""
 
 
 @dataclass(frozen=True, slots=True)
 class Certificate:
-    """A certificate with its key, as one file.
+    """A certificate and its key, as one file.
 
     Attributes:
-        path: Where the file lies in a configuration: named by the hash of its content.
+        path: Path in the configuration; contains the hash of the content.
         content: Certificate, chain and key in PEM.
-        names: DNS names that it is for, in lower case, wildcards too.
-        not_before, not_after: When it starts and ends.
-        responder: The URL of the first OCSP responder that it names; empty for none.
-        has_alternative_names: Whether the names are those of the extension, and not its common name.
+        names: Its DNS names in lower case, also wildcards.
+        not_before, not_after: Start and end of its validity.
+        responder: URL of its first OCSP responder; empty for none.
+        has_alternative_names: Whether the names are subject alternative names, not the common name.
     """
 
     path: str
@@ -78,7 +81,7 @@ class Certificate:
     has_alternative_names: bool = True
 
     def lapse(self, now: dt.datetime) -> str:
-        """Return what is to be reported of its times: clients reject it at a time, or will soon; empty for nothing."""
+        """Return a report about its validity, if clients reject it or will reject it soon; else an empty text."""
         if now > self.not_after:
             return f"expired on {self.not_after:%Y-%m-%d}: clients will reject it"
         if now < self.not_before:
@@ -86,7 +89,7 @@ class Certificate:
         return f"expires on {self.not_after:%Y-%m-%d}" if (self.not_after - now).days < REPORTED_DAYS else ""
 
     def covers(self, host: str, *, by_common_name: bool = True) -> bool:
-        """Whether it is for a host: by its name, or by a wildcard for one label."""
+        """Whether it matches a host, by name or by a wildcard for one label."""
         if not (by_common_name or self.has_alternative_names):
             return False
         _, dot, parent = host.partition(".")
@@ -94,26 +97,26 @@ class Certificate:
 
 
 def path_of(content: bytes, suffix: str) -> str:
-    """Return the path of a secret file: nothing but the hash of its content."""
+    """Return the path of a file with content from a Secret: the hash of the content."""
     return f"secrets/{hashlib.sha256(content).hexdigest()[:32]}.{suffix}"
 
 
 def holds_certificate(secret: Secret) -> bool:
-    """Whether a Secret has a certificate or a key, that can be read or not."""
+    """Whether a Secret contains a certificate or a key, readable or not."""
     values = secret_values(secret)
     return bool(values.get("tls.crt") or values.get("tls.key"))
 
 
 def holds_authorities(secret: Secret) -> bool:
-    """Whether a Secret has certificates of a CA, that can be read or not."""
+    """Whether a Secret contains CA certificates, readable or not."""
     return bool(secret_values(secret).get("ca.crt"))
 
 
 def read_certificate(secret: Secret) -> Certificate:
-    """Return the certificate and key of a TLS Secret.
+    """Return the certificate and key in a TLS Secret.
 
     Raises:
-        UnusableSecretError: There is none, it cannot be read, is too weak for OpenSSL, or its key is another's.
+        UnusableSecretError: They are missing, unreadable or too weak for OpenSSL, or do not belong together.
     """
     values = secret_values(secret)
     if not values.get("tls.crt") or not values.get("tls.key"):
@@ -122,7 +125,7 @@ def read_certificate(secret: Secret) -> Certificate:
 
 
 def certificate_of(chain: bytes, key: bytes) -> Certificate:
-    """Return certificate and key in one file; raises as `read_certificate`."""
+    """Return certificate and key as one file; raises the same errors as `read_certificate`."""
     from cryptography import x509  # noqa: PLC0415 - loads OpenSSL, which not every command needs
     from cryptography.exceptions import UnsupportedAlgorithm  # noqa: PLC0415
     from cryptography.hazmat.primitives import serialization  # noqa: PLC0415
@@ -130,7 +133,7 @@ def certificate_of(chain: bytes, key: bytes) -> Certificate:
     certificates = _chain(chain, "tls.crt")
     leaf = certificates[0]
     try:
-        # The library would search factors for being prime, for seconds with a long key; see _fits.
+        # Otherwise the library checks that the factors are prime, which takes seconds with a long key; see _fits.
         private = serialization.load_pem_private_key(key, password=None, unsafe_skip_rsa_key_validation=True)
     except (ValueError, TypeError, UnsupportedAlgorithm):
         raise UnusableSecretError("tls.key is not an unencrypted private key in PEM") from None
@@ -148,7 +151,7 @@ def certificate_of(chain: bytes, key: bytes) -> Certificate:
         (names, has_names), not_before, not_after = _names(leaf), leaf.not_valid_before_utc, leaf.not_valid_after_utc
         responder = _responder(leaf)
         for number, certificate in enumerate(certificates):
-            _ = list(certificate.extensions), certificate.subject, certificate.issuer  # OpenSSL reads them all too
+            _ = list(certificate.extensions), certificate.subject, certificate.issuer  # OpenSSL parses all of them too
             _check_strength(certificate, "it" if not number else f"certificate {number + 1} of its chain")
     except (x509.DuplicateExtension, x509.UnsupportedGeneralNameType, UnsupportedAlgorithm, *_UNREADABLE) as error:
         if isinstance(error, UnusableSecretError):
@@ -159,7 +162,7 @@ def certificate_of(chain: bytes, key: bytes) -> Certificate:
 
 
 def _responder(leaf: x509.Certificate) -> str:
-    """Return the URL that nginx asks whether a certificate was revoked (RFC 5280, 4.2.2.1): the first of them."""
+    """Return the URL of the first OCSP responder, which nginx uses; empty for none (RFC 5280, 4.2.2.1)."""
     from cryptography import x509  # noqa: PLC0415
     from cryptography.x509.oid import AuthorityInformationAccessOID  # noqa: PLC0415
 
@@ -177,7 +180,7 @@ def _responder(leaf: x509.Certificate) -> str:
 
 
 def _fits(private: PrivateKeyTypes, leaf: x509.Certificate) -> bool:
-    """Return whether a private key is that of a certificate: the same public key, and what it signs is verified."""
+    """Whether a private key belongs to a certificate: the public keys are equal, and a signature can be verified."""
     from cryptography.exceptions import InvalidSignature  # noqa: PLC0415
     from cryptography.hazmat.primitives import hashes, serialization  # noqa: PLC0415
     from cryptography.hazmat.primitives.asymmetric import ec, ed448, ed25519, padding, rsa  # noqa: PLC0415
@@ -209,9 +212,9 @@ def _fits(private: PrivateKeyTypes, leaf: x509.Certificate) -> bool:
 
 
 def _is_consistent(private: RSAPrivateKey) -> bool:
-    """Return whether the numbers of an RSA key belong together (RFC 8017, 3.2), so that OpenSSL can count with them.
+    """Whether the numbers of an RSA key are consistent (RFC 8017, 3.2), so that OpenSSL can use them.
 
-    Whether its factors are prime shows when it signs.
+    Whether its factors are prime is tested by signing.
     """
     numbers = private.private_numbers()
     p, q, d, e = numbers.p, numbers.q, numbers.d, numbers.public_numbers.e
@@ -225,9 +228,9 @@ def _is_consistent(private: RSAPrivateKey) -> bool:
 
 
 def _names(leaf: x509.Certificate) -> tuple[tuple[str, ...], bool]:
-    """Return what a certificate is for, in lower case, and whether it says so by alternative names.
+    """Return the DNS names of a certificate in lower case, and whether they are subject alternative names.
 
-    Its common name counts only where it has no others.
+    The common name is used only if there are no alternative names.
     """
     from cryptography import x509  # noqa: PLC0415
 
@@ -243,7 +246,7 @@ def read_authorities(secret: Secret) -> tuple[str, bytes]:
     """Return path and content of the CA certificates in a Secret's `ca.crt`.
 
     Raises:
-        UnusableSecretError: It has none.
+        UnusableSecretError: There are none, or they are unreadable.
     """
     from cryptography.hazmat.primitives.serialization import Encoding  # noqa: PLC0415
 
@@ -252,7 +255,7 @@ def read_authorities(secret: Secret) -> tuple[str, bytes]:
 
 
 def authorities(secret: Secret) -> list[x509.Certificate]:
-    """Return the CA certificates in a Secret's `ca.crt`; raises as `read_authorities`."""
+    """Return the CA certificates in a Secret's `ca.crt`; raises the same errors as `read_authorities`."""
     pem = secret_values(secret).get("ca.crt")
     if not pem:
         raise UnusableSecretError("it has no ca.crt")
@@ -263,11 +266,11 @@ def read_passwords(secret: Secret, kind: str) -> tuple[str, bytes]:
     """Return path and content of a password file.
 
     Args:
-        secret: With users and hashes in the key `auth` (`auth-file`), or with a key for each user (`auth-map`).
+        secret: The Secret: the key `auth` with users and hashes (`auth-file`), or one key for each user (`auth-map`).
         kind: `auth-file` or `auth-map`.
 
     Raises:
-        UnusableSecretError: It has none, or a line that is none.
+        UnusableSecretError: There are no passwords, or a line is invalid.
     """
     values = secret_values(secret)
     if kind == "auth-map":
@@ -289,7 +292,7 @@ def read_passwords(secret: Secret, kind: str) -> tuple[str, bytes]:
 
 
 def slow_hash(content: bytes) -> str:
-    """Return the bcrypt hash of a password file that keeps a worker busy for longest, in words; empty if none does."""
+    """Return the slowest bcrypt hash of a password file as a text; empty if no hash blocks a worker for long."""
     hashes = (_HASH.match(line.partition(":")[2]) for line in content.decode("ascii").splitlines())
     cost = max((int(match["cost"] or 0) for match in hashes if match), default=0)
     return f"bcrypt of cost {cost}" if cost >= SLOW_COST else ""
@@ -325,7 +328,7 @@ def _chain(pem: bytes, key: str, most: tuple[int, int] = MAX_CHAIN) -> list[x509
 
 
 def _check_strength(certificate: x509.Certificate, what: str) -> None:
-    """Reject what OpenSSL's security level 2, Debian's default, would reject when nginx loads it."""
+    """Reject what OpenSSL would reject in nginx at security level 2, the default of Debian."""
     from cryptography.exceptions import UnsupportedAlgorithm  # noqa: PLC0415
     from cryptography.hazmat.primitives.asymmetric import ec, rsa  # noqa: PLC0415
 
@@ -337,7 +340,7 @@ def _check_strength(certificate: x509.Certificate, what: str) -> None:
     if isinstance(public, ec.EllipticCurvePublicKey) and public.key_size < MIN_EC_BITS:
         raise UnusableSecretError(f"the key of {what} has {public.key_size} bits: at least {MIN_EC_BITS}")
     if what != "it" and certificate.subject == certificate.issuer:
-        return  # nobody looks at how a root is signed
+        return  # the signature of a root certificate is not verified
     try:
         algorithm = certificate.signature_hash_algorithm
     except UnsupportedAlgorithm:

@@ -1,4 +1,4 @@
-"""The Secrets and ConfigMaps that annotations name, and the files that they become."""
+"""Secrets and ConfigMaps that annotations refer to, and the files with their content."""
 
 from __future__ import annotations
 
@@ -24,11 +24,11 @@ MAX_HEADERS: Final = 50
 
 @dataclass(slots=True)
 class Referred:
-    """The objects that annotations name, and the files that they become.
+    """Secrets and ConfigMaps that annotations refer to, and the files with their content.
 
     Attributes:
-        unread: Objects of which nobody can say whether they are there, each with the reason.
-        files: Secret files by path, as far as they were requested.
+        unread: Objects whose existence is unknown, each with the reason.
+        files: Files of the configuration with content from Secrets, by path.
     """
 
     secrets: Mapping[ObjectName, Secret]
@@ -39,10 +39,10 @@ class Referred:
     files: dict[str, SecretFile] = field(default_factory=dict)
 
     def own(self, namespace: str, reference: tuple[str, str]) -> ObjectName:
-        """Return the name of an object that an Ingress of a namespace may use.
+        """Return the name of an object that an annotation refers to.
 
         Raises:
-            ValueError: It is of another namespace.
+            ValueError: The object is in another namespace.
         """
         if reference[0] not in ("", namespace):
             raise ValueError(f"{reference[0]}/{reference[1]} is not of this namespace")
@@ -52,8 +52,8 @@ class Referred:
         """Return a Secret.
 
         Raises:
-            UnreadError: Nobody can say whether it is there.
-            AbsentError: It is not there.
+            UnreadError: It is unknown whether the Secret exists.
+            AbsentError: The Secret does not exist.
         """
         secret = self.secrets.get(name)
         if secret is None:
@@ -64,8 +64,8 @@ class Referred:
         """Return a ConfigMap.
 
         Raises:
-            UnreadError: Nobody can say whether it is there.
-            AbsentError: It is not there.
+            UnreadError: It is unknown whether the ConfigMap exists.
+            AbsentError: The ConfigMap does not exist.
         """
         config_map = self.config_maps.get(name)
         if config_map is None:
@@ -77,22 +77,22 @@ class Referred:
         return UnreadError(f"{key}: {why}") if why else AbsentError(f"{key} does not exist")
 
     def headers(self, name: ObjectName) -> tuple[tuple[str, str], ...]:
-        """Return the headers of answers that a ConfigMap holds, in order of name; a dollar sign is just one.
+        """Return the response headers in a ConfigMap, sorted by name; a dollar sign in a value is literal.
 
         Raises:
-            UnreadError: Nobody can say whether it is there.
-            AbsentError: It is not there.
-            ValueError: One of them is none.
+            UnreadError: It is unknown whether the ConfigMap exists.
+            AbsentError: The ConfigMap does not exist.
+            ValueError: A key or a value is no header.
         """
         return self._headers(name, readers.header_text)
 
     def request_headers(self, name: ObjectName) -> tuple[tuple[str, Text], ...]:
-        """Return the headers of requests that a ConfigMap holds, in order of name, with variables.
+        """Return the request headers in a ConfigMap, sorted by name; values may contain variables.
 
         Raises:
-            UnreadError: Nobody can say whether it is there.
-            AbsentError: It is not there.
-            ValueError: One of them is none.
+            UnreadError: It is unknown whether the ConfigMap exists.
+            AbsentError: The ConfigMap does not exist.
+            ValueError: A key or a value is no header.
         """
         return self._headers(name, readers.request_header_text)
 
@@ -106,6 +106,6 @@ class Referred:
             raise ValueError(f"ConfigMap {name}: {error}") from None
 
     def keep(self, path: str, content: bytes, *, for_workers: bool = False) -> str:
-        """Have the configuration hold a file; return its path."""
+        """Add a file to the configuration; return its path."""
         self.files[path] = SecretFile(content=content, for_workers=for_workers)
         return path

@@ -1,4 +1,4 @@
-"""Lists of revoked certificates (CRL, RFC 5280, 5) in Secrets: read with a library, checked, written again."""
+"""Certificate revocation lists (CRL, RFC 5280, section 5) in Secrets: parsed, checked and encoded again."""
 
 from __future__ import annotations
 
@@ -14,17 +14,17 @@ if TYPE_CHECKING:
     from rulegen.kube.objects.structs import Secret
 
 MAX_LISTS: Final = MAX_AUTHORITIES[0], 1 << 20
-"""Lists, and bytes of their PEM; a Secret has at most 1 MiB."""
+"""Maximum number of lists, and of bytes of their PEM; a Secret has at most 1 MiB."""
 _PEM: Final = re.compile(rb"-----BEGIN X509 CRL-----[A-Za-z0-9+/=\s]+-----END X509 CRL-----")
 
 
 def read_revocations(secret: Secret) -> tuple[str, bytes] | None:
-    """Return path and content of the lists of revoked certificates in a Secret's `ca.crl`; None if it has none.
+    """Return path and content of the revocation lists in a Secret's `ca.crl`; None if it has none.
 
-    nginx refuses every certificate of a CA without a list, once it has any: so each CA must have one.
+    Once nginx has any list, it rejects all certificates of a CA without one: so each CA must have a list.
 
     Raises:
-        UnusableSecretError: They cannot be read, or are none of the CAs'.
+        UnusableSecretError: They cannot be read, or no CA of the Secret has signed them.
     """
     from cryptography.hazmat.primitives.serialization import Encoding  # noqa: PLC0415 - loads OpenSSL
 

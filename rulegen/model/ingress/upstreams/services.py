@@ -1,4 +1,4 @@
-"""Where requests go: Services named by Ingresses, turned into upstreams, names to resolve, or an answer of our own."""
+"""Targets of requests: the Services of Ingresses as upstreams, as names to resolve, or as fixed responses."""
 
 from __future__ import annotations
 
@@ -40,13 +40,13 @@ _BALANCES: Final = {
 
 
 class UpstreamOptions(NamedTuple):
-    """How an Ingress wants a Service's servers to be picked.
+    """Options of an Ingress for the upstream of a Service.
 
     Attributes:
-        service_upstream: Whether the Service's own address is asked; None if the settings say.
-        host: The host that asks, where a cookie makes the upstream its own; None if none does.
-        transport: What is spoken, of `transport_of`: engines keep connections by address alone, and one that was made
-            without TLS, or to a server that nobody verified, must not serve where that is requested.
+        service_upstream: Whether to use the Service's ClusterIP instead of endpoints; None for the setting.
+        host: The host, if session affinity makes the upstream specific to it; None otherwise.
+        transport: Result of `transport_of`. An engine reuses connections of an upstream by their address only. A
+            connection without TLS, or to an unverified server, must not be used where these are required.
     """
 
     balance: str = ""
@@ -62,16 +62,18 @@ _EVERYWHERE: Final = (parse_network("0.0.0.0/0"), parse_network("::/0"))
 PLAIN: Final = UpstreamOptions()
 _CLOSING: Final = "CLOSING"
 _STAYING: Final = "STAYING"
-"""As connections of version 1.1, where the settings say 1.0."""
+"""Connections of HTTP/1.1, where the settings specify 1.0."""
 _NEVER_IDLE: Final = ("AUTO_", "FCGI", _CLOSING)
-"""Transports whose connections end with their request. One location that speaks both HTTP and HTTPS must not mix them
-up. A FastCGI application is told to hang up after its answer, as one that must not would spend a process on each idle
-connection, and so is an HTTP server by version 1.0 or by a header; where that does not say itself that it will, nginx
-would take a connection up again that is about to be closed, and answer 502 where it may not ask twice."""
+"""Transports whose connections close after each request.
+
+AUTO: a location that uses both HTTP and HTTPS must not mix up their connections. FCGI: a FastCGI application that keeps
+idle connections would need a process for each. CLOSING: HTTP/1.0 or a header closes the connection; nginx might reuse
+it just before it is closed, and would respond with 502 to requests that it must not repeat.
+"""
 
 
 def transport_of(policy: LocationPolicy, settings: Settings) -> str:
-    """Return what two locations must have in common to share connections to a backend; empty for plain HTTP."""
+    """Return a key that two locations must share to reuse connections to a backend; empty for plain HTTP."""
     spoken = f"{policy.protocol} {policy.proxy_ssl}" if policy.proxy_ssl else policy.protocol
     is_http = policy.protocol in {"HTTP", "HTTPS", "AUTO_HTTP"}
     if is_http and (policy.connection_header == "close" or policy.proxying.http_version == "1.0"):
@@ -83,16 +85,16 @@ def transport_of(policy: LocationPolicy, settings: Settings) -> str:
 
 @dataclass(slots=True)
 class Targets:
-    """Makes upstreams out of Services, each once.
+    """Creates the upstreams of Services, each once.
 
     Attributes:
-        upstreams: Those that were requested, by name.
-        refuses_names: Whether ExternalName Services are rejected.
-        resolves: Whether there is a name server to resolve names with.
-        forbidden: What the engine connects to for no Ingress.
-        refused: Fields with addresses that nothing is passed on to, each with the reason.
-        addresses: Which Services have which addresses; follows from `services` where it is not given.
-        endpoints: Of each Service that was requested; may be shared with others that decide by the same.
+        upstreams: The created upstreams by name.
+        refuses_names: Whether Services of type ExternalName are rejected.
+        resolves: Whether there is a name server.
+        forbidden: Addresses that the engine never connects to for an Ingress.
+        refused: Fields of Services with unusable addresses, each with the reason.
+        addresses: The Services of each address; derived from `services` if None.
+        endpoints: Endpoints of the Services that were used; may be shared with other instances for the same `services`.
     """
 
     services: Mapping[ObjectName, ServiceInput]
@@ -110,7 +112,7 @@ class Targets:
     def of_service(
         self, name: ObjectName, port: ServiceBackendPort, wish: UpstreamOptions = PLAIN
     ) -> tuple[Target, str]:
-        """Return where requests to a Service's port go, and why there is nothing behind it; empty if there is."""
+        """Return the target for a Service's port, and the reason if it is not usable; empty if it is."""
         key = (name, port.name, port.number, wish)
         known = self._known.get(key)
         if known is None:
@@ -118,7 +120,7 @@ class Targets:
         return known
 
     def of_host(self, host: str, port: int, wish: UpstreamOptions = PLAIN) -> tuple[Target, str] | None:
-        """Return what `of_service` does for a Service named as the cluster's DNS names it; None for any other name."""
+        """Return the same as `of_service` for the DNS name of a Service in the cluster; None for any other name."""
         labels = host.rstrip(".").split(".")
         if len(labels) < 3 or labels[2] != "svc":
             return None
@@ -130,7 +132,7 @@ class Targets:
         return self._upstream(name, asked, ports[0], wish) if ports else None
 
     def refusal_of_host(self, host: str, port: int) -> str:
-        """Return why the engine does not connect to a host that is an address; empty for a name, or where it may."""
+        """Return why the engine must not connect to a host; empty for a name, or for an allowed address."""
         try:
             address = parse_address(host.strip("[]"))
         except ValueError:
@@ -138,7 +140,7 @@ class Targets:
         return self.forbidden.refusal(address, AddressUse.UPSTREAM, port)
 
     def refused_endpoints(self, name: ObjectName, port: ServiceBackendPort) -> str:
-        """Return which endpoints of a Service's port are not used, and why; empty if all are."""
+        """Return which endpoints of a Service's port are not used, and why; empty if all are used."""
         known = self.endpoints.get(name)
         if known is not None and not known.refused and not known.notes:
             return ""  # the usual case, for each path
@@ -187,7 +189,7 @@ class Targets:
             return UNAVAILABLE, f"Service {name}: {quoted(host)} is not a name that requests may be forwarded to"
         if why := self.refusal_of_host(lowered, port):
             return UNAVAILABLE, f"Service {name}: {why}: no requests are forwarded to it"
-        # A name of one label is completed by the search domains of a cluster's DNS, that of the namespace first.
+        # The cluster's DNS completes a name without dots with search domains, first with that of the namespace.
         full = lowered if "." in lowered else f"{lowered}.{name.namespace}.svc"
         inside = self.of_host(full, port, wish)
         if inside is not None:
@@ -207,7 +209,7 @@ class Targets:
         if not endpoints:
             where = f"Service {name} has no endpoints that are ready on port {port.name or port.port}"
             return UNAVAILABLE, f"{where} ({_not_used(refused)})" if refused else where
-        # Behind its own address, the Service has those endpoints, too, that are not used here.
+        # The ClusterIP would also lead to the endpoints that are not used here.
         own = "" if refused else self._own(name, spec.cluster_ip, port.port)
         base = f"{name.namespace}.{name.name}.{port.port}"
         if wish.transport:
@@ -227,7 +229,7 @@ class Targets:
         return self._keep(self._picking(upstream, wish)), ""
 
     def _own(self, name: ObjectName, cluster_ip: str, port: int) -> str:
-        """Return the Service's own address and port; empty if it has none, or one that only this node can mean."""
+        """Return the Service's ClusterIP and port; empty if it has none, or a loopback or link-local address."""
         if cluster_ip in ("", "None"):
             return ""
         address = parse_address(cluster_ip)
@@ -239,7 +241,7 @@ class Targets:
         return join_host_port(address, port)
 
     def _picking(self, upstream: Upstream, wish: UpstreamOptions) -> Upstream:
-        """Return the upstream that picks its servers as wished; nginx has no backup beside a hash or chance."""
+        """Return the upstream with the requested balancing; nginx supports no backup with `hash` and `random`."""
         if wish.sticky is not None:
             name = f"{upstream.name}.{_mark(str(wish.host), *map(str, astuple(wish.sticky)))}"
             if wish.sticky.is_persistent:
@@ -272,7 +274,7 @@ class Targets:
         return ToUpstream(upstream.name)
 
     def _endpoints(self, name: ObjectName, asked: ServiceInput) -> UsableEndpoints:
-        """Return the endpoints of a Service by port's name, without those that only this node can mean."""
+        """Return the endpoints of a Service by name of the port, without loopback and link-local addresses."""
         known = self.endpoints.get(name)
         if known is None:
             known = self.endpoints[name] = self._usable(name, asked)
@@ -291,7 +293,7 @@ class Targets:
             )
         most = dict.fromkeys(by_port, each)
         endpoints = candidates(asked.slices, "", ignored.append, origin=asked.endpoints_from, most=most)
-        if ignored:  # each node's own rules ignore them too; here the Ingress's user reads why
+        if ignored:  # Services on the node ignore these addresses too; the report is for the user of the Ingress
             notes.update(_private(asked))
         ready: dict[str, list[str]] = {}
         refused: dict[str, dict[str, str]] = {}
@@ -311,10 +313,10 @@ class Targets:
     def _refusal(self, name: ObjectName, address: Address, text: str, port: int) -> str:
         """Return why an endpoint of a Service is not used.
 
-        A virtual address leads on to endpoints that nobody has looked at here, so it is none of its own (the API says
-        the same: endpoints must not be the cluster IPs of other Services). The API server assigns ClusterIPs. External
-        IPs are what anybody writes, the addresses of Pods and nodes of others too: so they count in their own
-        namespace alone, at the Service's ports.
+        An address of another Service leads to endpoints that were not checked here, and the API does not allow it
+        (endpoints must not be the cluster IPs of other Services). The API server assigns ClusterIPs. But anybody can
+        write any external IP, also an address of another Pod or node. External IPs are therefore considered only in
+        their own namespace and at the Service's ports.
         """
         if self.addresses is None:
             self.addresses = ServiceAddresses.of_services(
@@ -331,14 +333,14 @@ class Targets:
 
 
 class UsableEndpoints(NamedTuple):
-    """The endpoints of a Service, as they were judged.
+    """The endpoints of a Service, checked.
 
     Attributes:
-        source: The Service and its slices, of which they are.
-        ready: `address:port` of the ready ones, by port's name.
-        refused: The reason of each that is not used, by port's name and `address:port`.
-        notes: What is to be said of the Service's fields.
-        addresses: All addresses that were looked up: whether another Service has them decides, too.
+        source: The Service with its EndpointSlices.
+        ready: `address:port` of ready endpoints, by name of the port.
+        refused: Reason for each unusable endpoint, by name of the port and `address:port`.
+        notes: Reports about fields of the Service.
+        addresses: All addresses that were checked. The result also depends on other Services with these addresses.
     """
 
     source: ServiceInput
@@ -349,12 +351,12 @@ class UsableEndpoints(NamedTuple):
 
 
 def _behind(port: ServicePort) -> int:
-    """Return the port that an ExternalName is asked at: that of the target, as far as it is a number."""
+    """Return the port of an ExternalName: targetPort if it is a number, else the port itself."""
     return port.target_port if isinstance(port.target_port, int) and port.target_port else port.port
 
 
 def _private(asked: ServiceInput) -> Iterator[tuple[str, str]]:
-    """Yield addresses that only this node can mean: anyone who writes endpoints must not reach what listens there."""
+    """Yield loopback and link-local addresses. They are not used: endpoints must not reach what listens on the node."""
     for known in asked.slices:
         where = f"{asked.endpoints_from or 'EndpointSlice'} {known.metadata.namespace}/{known.metadata.name}"
         for index, endpoint in enumerate(known.endpoints):
@@ -365,7 +367,7 @@ def _private(asked: ServiceInput) -> Iterator[tuple[str, str]]:
 
 
 def _not_used(refused: Mapping[str, str]) -> str:
-    """Return endpoints with their reasons in words, the first few of many; empty if there are none."""
+    """Return unusable endpoints with their reasons as a text, at most the first few; empty if there are none."""
     if not refused:
         return ""
     shown = [f"{endpoint} is not used: {why}" for endpoint, why in sorted(refused.items())[:_SHOWN]]
@@ -373,5 +375,5 @@ def _not_used(refused: Mapping[str, str]) -> str:
 
 
 def _mark(*texts: str) -> str:
-    """Return what tells two upstreams of one port apart: long enough that nobody finds a key that shares another's."""
+    """Return the suffix that distinguishes upstreams of one port; an attacker cannot find an equal one."""
     return hashlib.sha256("\0".join(texts).encode()).hexdigest()[:16]
