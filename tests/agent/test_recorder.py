@@ -67,7 +67,7 @@ class TestSending:
         recorder.send(drift())
         assert len(events(place)) == 2
 
-    def test_an_event_that_was_swept_away_is_told_anew(self, place):
+    def test_a_deleted_event_is_created_again(self, place):
         recorder = place.recorder()
         recorder.send(drift())
         for namespace, name in place.api.kept("events"):
@@ -78,10 +78,9 @@ class TestSending:
         recorder.send(drift())
         assert len(events(place)) == 1
 
-    def test_a_namespace_that_is_going_takes_no_events_and_others_do(self, place):
+    def test_a_deleted_namespace_does_not_stop_other_events(self, place):
         recorder = place.recorder()
-        words = 'events.events.k8s.io "web.1" is forbidden: unable to create new content in namespace shop'
-        place.api.fail("events", Fault.status(403, f"{words} because it is being terminated"))
+        place.api.fail("events", Fault.terminating("events.events.k8s.io", "web.1", "shop"))
         recorder.send(rejected())
         recorder.send(drift())
         assert [event["metadata"]["namespace"] for event in events(place)] == ["default"]
@@ -104,7 +103,7 @@ class TestSending:
         recorder.stop()
         assert recorder.state.metrics.events["failed"] == 1
 
-    def test_what_every_node_finds_out_is_told_once_for_all(self, place):
+    def test_a_shared_event_is_created_once_for_all_nodes(self, place):
         for node in ("node1", "node2", "node3"):
             recorder = place.recorder(node)
             recorder.send(rejected())
@@ -128,7 +127,7 @@ class TestSending:
         assert [event["series"] for event in events(place)] == [{"count": 3, "lastObservedTime": last}] * len(notes)
         assert "get" not in {verb for verb, _, _ in place.api.done}  # the role has no such right
 
-    def test_what_stays_so_is_told_again_after_a_while(self, place):
+    def test_a_lasting_problem_is_sent_again_later(self, place):
         recorder = place.recorder()
         recorder.send(rejected())
         place.clock.now += module.SERIES_S

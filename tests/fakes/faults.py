@@ -22,14 +22,30 @@ class Fault:
     answer: Callable[[BaseHTTPRequestHandler], None]
 
     @classmethod
-    def status(cls, code: int, message: str = "", *, retry_after: int | None = None) -> Self:
-        """Answer with a status and a v1 Status that carries a message."""
+    def status(
+        cls, code: int, message: str = "", *, retry_after: int | None = None, details: dict[str, object] | None = None
+    ) -> Self:
+        """Answer with a status and a v1 Status that has a message, and details if given."""
 
         def answer(handler: BaseHTTPRequestHandler) -> None:
             headers = {} if retry_after is None else {"Retry-After": str(retry_after)}
-            reply(handler, code, {"kind": "Status", "apiVersion": "v1", "code": code, "message": message}, headers)
+            document = {"kind": "Status", "apiVersion": "v1", "status": "Failure", "code": code, "message": message}
+            reply(handler, code, document if details is None else {**document, "details": details}, headers)
 
         return cls(answer)
+
+    @classmethod
+    def terminating(cls, plural: str, name: str, namespace: str) -> Self:
+        """Answer as the API server does (admission plugin NamespaceLifecycle) for a namespace that is being deleted."""
+        group = plural.partition(".")[2]
+        cause = {
+            "reason": "NamespaceTerminating",
+            "message": f"namespace {namespace} is being terminated",
+            "field": "metadata.namespace",
+        }
+        words = f"unable to create new content in namespace {namespace} because it is being terminated"
+        details = {"name": name, "group": group, "kind": plural.partition(".")[0], "causes": [cause]}
+        return cls.status(403, f'{plural} "{name}" is forbidden: {words}', details=details)
 
     @classmethod
     def body(cls, content: bytes, *, length: int | None = None) -> Self:

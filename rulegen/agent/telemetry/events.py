@@ -62,8 +62,8 @@ LONGEST_PAUSE_S: Final = 30.0
 SILENCE_S: Final = 600.0
 """Pause after sending was forbidden."""
 END_S: Final = 2.0
-TERMINATING: Final = "because it is being terminated"
-"""Text of a server's answer (403) that a namespace accepts nothing new, although access is not forbidden."""
+TERMINATING: Final = "NamespaceTerminating"
+"""Cause in a response with status 403: the namespace is being deleted and accepts no new objects."""
 
 
 class ObjectReference(NamedTuple):
@@ -386,7 +386,7 @@ class Recorder:
             except ApiError as error:
                 if error.status in expected:
                     return error.status
-                if error.status == 403 and TERMINATING not in error.message:
+                if error.status == 403 and TERMINATING not in error.causes:
                     self._silent_until = self.clock() + SILENCE_S
                     self.log.warning("not allowed to write events", error=error.message, hint=error.hint)
                     break

@@ -11,7 +11,7 @@ import json
 import re
 import socket
 import ssl
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from rulegen.apiserver.transport.metering import WireError
 from rulegen.apiserver.transport.reasons import ApiReason
@@ -19,7 +19,7 @@ from rulegen.errors import HostError
 from rulegen.text import printable
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Mapping
 
 RENEW: Final = "renew the token or certificate"
 LONGEST: Final = 300
@@ -35,15 +35,24 @@ class ApiError(HostError):
         reason: Of which sort.
         status: The HTTP status, 0 if there was none.
         retry_after: Pause in seconds that the server requests.
+        causes: See `ApiRefusedError`.
     """
 
     def __init__(
-        self, message: str, reason: ApiReason, *, status: int = 0, retry_after: float = 0.0, hint: str = ""
+        self,
+        message: str,
+        reason: ApiReason,
+        *,
+        status: int = 0,
+        retry_after: float = 0.0,
+        causes: frozenset[str] = frozenset(),
+        hint: str = "",
     ) -> None:
         super().__init__(message, hint=hint)
         self.reason = reason
         self.status = status
         self.retry_after = retry_after
+        self.causes = causes
 
     @property
     def label(self) -> str:
@@ -56,16 +65,20 @@ class ApiRefusedError(HostError):
 
     Attributes:
         status: The HTTP status.
+        causes: The reasons in `details.causes` of the v1 Status, such as `NamespaceTerminating`.
     """
 
-    def __init__(self, message: str, status: int, *, hint: str = "") -> None:
+    def __init__(self, message: str, status: int, *, causes: frozenset[str] = frozenset(), hint: str = "") -> None:
         super().__init__(message, hint=hint)
         self.status = status
+        self.causes = causes
 
 
 def refusal(url: str, doing: str, status: int, body: bytes | bytearray) -> ApiRefusedError:
     """Return the error for an answer with another status than 200, as text for people."""
-    message = _status_message(body)
+    document = _status_document(body)
+    message = document.get("message")
+    message = one_line(message) if isinstance(message, str) else ""
     tail = f": {message}" if message else ""
     match status:
         case 401:
@@ -78,7 +91,7 @@ def refusal(url: str, doing: str, status: int, body: bytes | bytearray) -> ApiRe
             words, hint = f"the API server failed to {doing}", "check its log, or try again later"
         case _:
             words, hint = f"cannot {doing}", ""
-    return ApiRefusedError(f"{url}: {words} ({status}{tail})", status, hint=hint)
+    return ApiRefusedError(f"{url}: {words} ({status}{tail})", status, causes=_causes_of(document), hint=hint)
 
 
 def unreachable(url: str, error: Exception) -> HostError:
@@ -176,14 +189,20 @@ def _seconds(error: Exception) -> str:
     return f"{float(match[1]):g} s" if match else "the time limit"
 
 
-def _status_message(body: bytes | bytearray) -> str:
-    """Return the message of a v1 Status; nothing if the body is something else, such as a page of a proxy."""
+def _status_document(body: bytes | bytearray) -> dict[str, Any]:
+    """Return the fields of a v1 Status; empty if the body is something else, such as a page of a proxy."""
     try:
         document = json.loads(body)
     except (ValueError, RecursionError):
-        return ""
-    message = document.get("message") if isinstance(document, dict) else None
-    return one_line(message) if isinstance(message, str) else ""
+        return {}
+    return document if isinstance(document, dict) else {}
+
+
+def _causes_of(document: Mapping[str, Any]) -> frozenset[str]:
+    details = document.get("details")
+    causes = details.get("causes") if isinstance(details, dict) else None
+    reasons = [cause.get("reason") for cause in causes if isinstance(cause, dict)] if isinstance(causes, list) else []
+    return frozenset(reason for reason in reasons if isinstance(reason, str))
 
 
 def one_line(text: object) -> str:

@@ -174,7 +174,7 @@ class Response:
         error = refusal(self._url, doing, status, content)
         reason = ApiReason.EXPIRED if status == 410 else ApiReason.STATUS
         pause = asked_pause(self._response.headers.get("Retry-After"))
-        return ApiError(error.message, reason, status=status, retry_after=pause, hint=error.hint)
+        return ApiError(error.message, reason, status=status, retry_after=pause, causes=error.causes, hint=error.hint)
 
     def shut(self) -> None:
         """End the reading in another thread."""
