@@ -180,7 +180,7 @@ def test_where_the_parameter_cannot_be_set_the_guard_alone_stays(mode):
     assert again.of("iptables")[Family.IPV4].changes == ()
 
 
-def test_a_guard_that_others_rules_lead_to_is_emptied_only_once_the_prefix_is_closed():
+def test_a_referenced_guard_is_emptied_after_the_parameter():
     node = a_node()
     node.write(planned(node, ClusterSnapshot()))
     node.kernels[Family.IPV4].tables["filter"]["MINE"] = ["-j KUBE-FIREWALL"]
@@ -209,7 +209,7 @@ def test_the_guard_of_the_other_variant_is_enough_while_it_stays():
 
 @settings(FEW, max_examples=examples(20))
 @given(worlds(), st.booleans())
-def test_sets_that_the_other_variant_looks_into_go_behind_its_rules_and_stay_with_them(world, takes_both):
+def test_sets_are_deleted_after_the_other_variants_rules(world, takes_both):
     node = a_node()
     node.write(planned(node, world, "ipvs"))
     node.kernels, node.beside = node.beside, node.kernels
@@ -231,7 +231,7 @@ def test_rules_of_a_proxy_in_the_other_variant_are_warned_of():
     assert "rulegen cleanup --variant legacy" in warning
 
 
-def test_a_liberal_conntrack_is_planned_where_nobody_could_read_it():
+def test_an_unreadable_conntrack_parameter_is_planned():
     """As on a node whose kernel has not loaded conntrack yet: the rule is left out, so the parameter is set."""
     node = a_node()
     del node.parameters[BE_LIBERAL]
@@ -248,7 +248,7 @@ LIBERAL = (
 
 @pytest.mark.parametrize("mode", ["iptables", "ipvs"])
 @pytest.mark.parametrize("is_liberal", [True, False])
-def test_export_has_the_rule_or_the_parameter_and_says_which_comes_first(tmp_path, monkeypatch, mode, is_liberal):
+def test_export_orders_the_rule_and_the_parameter(tmp_path, monkeypatch, mode, is_liberal):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "config").write_text(LIBERAL if is_liberal else LIBERAL.replace("true", "false"))
     (tmp_path / "blog.yaml").write_text(BLOG)
@@ -311,7 +311,7 @@ def exposed(node: NodeKernel) -> set[str]:
     st.lists(st.tuples(worlds(), st.sampled_from(("ipvs", "ipvs", "iptables", "cleanup"))), min_size=2, max_size=4),
     st.data(),
 )
-def test_bound_addresses_of_services_lead_to_nothing_else_of_the_node(steps, data):
+def test_bound_addresses_reach_no_other_port_of_the_node(steps, data):
     """In ipvs mode: at first, while Services change, at switches of mode and cleanups, each cut off anywhere."""
     node = a_node()
     for world, mode in steps:

@@ -93,7 +93,7 @@ def surplus(node: NodeKernel, wants: Compiled) -> list[str]:
 
 @quick
 @given(worlds(), ways, worlds(), ways, st.sampled_from((None, 3)))
-def test_apply_then_plan_is_empty_from_any_other_world_in_any_mode(before, way, after, other, chunk):
+def test_apply_then_plan_is_empty_from_any_world_and_mode(before, way, after, other, chunk):
     node = shared_kernel()
     apply(node, compiled(before, way), chunk)
     assert surplus(node, compiled(before, way)) == []
@@ -104,7 +104,7 @@ def test_apply_then_plan_is_empty_from_any_other_world_in_any_mode(before, way, 
 
 @quick
 @given(worlds(), ways, worlds(), ways, st.integers(0, 2**32), st.data())
-def test_apply_completes_what_was_interrupted_and_mends_what_was_damaged(before, way, after, other, seed, data):
+def test_apply_completes_interrupted_and_repairs_damaged(before, way, after, other, seed, data):
     node = shared_kernel()
     apply(node, compiled(before, way))
     pieces = list(node.pieces(plan_node(compiled(after, other), node.observed(), FACTS)))
@@ -158,7 +158,7 @@ def damage(node: NodeKernel, chance: random.Random) -> None:
 
 @quick
 @given(worlds(), ways, worlds(), ways)
-def test_after_every_piece_what_works_before_and_after_still_works(before, way, after, other):
+def test_connections_work_after_every_piece(before, way, after, other):
     node = shared_kernel()
     apply(node, compiled(before, way))
     old, goal = delivered(node), NodeKernel()

@@ -131,7 +131,7 @@ def damage(kernel: Kernel, chance: random.Random) -> None:
 
 @quick
 @given(worlds(), worlds(), chunk_sizes)
-def test_after_every_commit_what_works_before_and_after_still_works(before, after, chunk):
+def test_connections_work_after_every_commit(before, after, chunk):
     kernel = foreign_kernel()
     apply(kernel, compiled(before), Family.IPV4, chunk)
     wants = compiled(after)

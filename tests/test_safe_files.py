@@ -186,7 +186,7 @@ def test_a_device_of_a_number_of_its_own_is_not_opened(tmp_path):
 
 
 class TestDefaultCertificate:
-    def test_a_fifo_in_its_place_is_told(self, tmp_path):
+    def test_a_fifo_in_its_place_is_reported(self, tmp_path):
         os.mkfifo(tmp_path / default_certificate.NAME)
         with pytest.raises(HostError, match=r"default\.pem cannot be read: is a FIFO, not a file") as raised:
             default_certificate.load(tmp_path)

@@ -205,7 +205,7 @@ class TestDamage:
     """The kernel tells of it, so it is mended at once, long before the period is over."""
 
     @pytest.mark.parametrize("kind", NFT_DAMAGE)
-    def test_what_others_break_is_mended_and_told(self, mending: Node, kind: str) -> None:
+    def test_foreign_changes_are_repaired_and_logged(self, mending: Node, kind: str) -> None:
         before, reported, counted = mending.rules.everything(), len(mending.lines(TOLD)), mending.drift()
         NFT_DAMAGE[kind](mending.rules)
         elapsed = until(lambda: sorted(mending.rules.everything()) == sorted(before), 10, kind)
@@ -245,14 +245,14 @@ class TestPolledDamage:
     """Nothing tells of it, so it is seen within a period."""
 
     @pytest.mark.parametrize("kind", DAMAGE)
-    def test_of_legacy_rules_it_is_mended_and_told(self, polling: Node, kind: str) -> None:
+    def test_legacy_rules_are_repaired_and_logged(self, polling: Node, kind: str) -> None:
         before, reported, counted = polling.rules.everything(), len(polling.lines(TOLD)), polling.drift()
         DAMAGE[kind](polling.rules)
         until(lambda: sorted(polling.rules.everything()) == sorted(before), 10, kind)
         until(lambda: len(polling.lines(TOLD)) > reported, 2, "told")
         assert polling.drift() > counted
 
-    def test_of_a_kernel_parameter_it_is_mended_and_told(self, polling: Node) -> None:
+    def test_a_kernel_parameter_is_repaired_and_logged(self, polling: Node) -> None:
         count = len(polling.lines("route_localnet"))
         drop_parameter()
         until(lambda: SYSCTL.read_text() == "1\n", 10, "the parameter")
@@ -319,7 +319,7 @@ def test_sighup_has_it_read_its_configuration_anew(node: Node) -> None:
     node.configure()
 
 
-def test_told_to_begin_anew_and_to_end_at_once_it_ends(node: Node) -> None:
+def test_sighup_then_sigterm_stops_the_agent(node: Node) -> None:
     """Two signals at the same moment: the kernel gives the second to any thread."""
     node.serve(TWO)
     for _ in range(3):

@@ -63,7 +63,7 @@ def published(node: Node, collection: str, name: str) -> list[str]:
     return sorted(ingress["ip"] for ingress in status.get("loadBalancer", {}).get("ingress", []))
 
 
-def test_users_are_told_of_damage_and_of_objects_with_faults(node: Node) -> None:
+def test_events_report_drift_and_invalid_objects(node: Node) -> None:
     bad = {"metadata": {"namespace": "lab", "name": "bad", "uid": "u"}, "spec": {"clusterIP": "10.96.9.9", "ports": 5}}
     node.serve(TWO)
     node.api.put("services", bad)
@@ -86,7 +86,7 @@ def test_users_are_told_of_damage_and_of_objects_with_faults(node: Node) -> None
     assert {event["regarding"]["name"] for event in drifted} == {topology.NODE}
 
 
-def test_told_to_write_no_events_it_writes_none(node: Node) -> None:
+def test_with_no_events_none_are_written(node: Node) -> None:
     node.serve(TWO)
     before = len(node.api.done)
     with node.running("--no-events"):
@@ -262,7 +262,7 @@ class TestIngress:
         ports = ["--http-port", "8080", "--https-port", "8443"]
         return ["--ingress", "--no-services", "--nginx-dir", str(folder / "nginx"), *ports]
 
-    def test_it_is_served_published_told_of_and_drained(self, site: Node, folder: Path) -> None:
+    def test_an_ingress_is_served_published_and_drained(self, site: Node, folder: Path) -> None:
         with site.running(*self.argv(folder)) as process:
             until(lambda: published(site, "ingresses", "web") == ADDRESSES, 20, "published")
             assert get("http://127.0.0.1:8080/", Host="nobody.example")[0] == 404
@@ -287,7 +287,7 @@ class TestIngress:
             pass
         assert site.lines("nginx drained")
 
-    def test_told_to_keep_serving_nginx_outlives_it(self, site: Node, folder: Path) -> None:
+    def test_with_keep_serving_nginx_outlives_the_agent(self, site: Node, folder: Path) -> None:
         with site.running(*self.argv(folder), "--keep-serving", "--no-update-status-on-shutdown"):
             until(lambda: published(site, "ingresses", "web") == ADDRESSES, 20, "published")
         assert get("http://127.0.0.1:8080/", Host="nobody.example")[0] == 404

@@ -118,7 +118,7 @@ def site() -> Iterator[Site]:
 
 class TestDamage:
     @pytest.mark.parametrize("kind", DAMAGE)
-    def test_what_others_spoil_is_mended_and_told(self, site: Site, kind: str) -> None:
+    def test_foreign_changes_of_files_are_repaired_and_logged(self, site: Site, kind: str) -> None:
         until(lambda: site.plan() == 0, 20, "nothing to do")
         before, reported, counted = site.files(), len(site.node.lines(TOLD)), site.node.drift()
         DAMAGE[kind](site)

@@ -300,7 +300,7 @@ def test_a_killed_master_is_back_with_the_next_apply(ingress_lab: IngressLab) ->
         check_completes(ingress_lab, node, "mended-too.test")
 
 
-def test_a_port_in_use_is_told_with_who_holds_it(ingress_lab: IngressLab) -> None:
+def test_a_port_in_use_is_reported_with_its_owner(ingress_lab: IngressLab) -> None:
     with ingress_lab.served_apart("port") as node:
         code = "import socket, time; s = socket.create_server(('0.0.0.0', 80)); time.sleep(1000)"
         holder = node.host.popen(["python3", "-c", code])

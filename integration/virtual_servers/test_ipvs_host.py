@@ -251,7 +251,7 @@ class TestSets:
         assert refused.value.line == 3
         assert refused.value.message.startswith("ipset restore rejected line 3 of 4, `add A fd00::1`: ")
 
-    def test_a_set_of_another_type_is_told(self) -> None:
+    def test_a_set_of_another_type_is_reported(self) -> None:
         ipset.restore(run, "create A hash:ip family inet\n")
         with pytest.raises(SetError, match="line 1 of 1, `create A hash:ip,port family inet`"):
             ipset.restore(run, "create A hash:ip,port family inet\n")

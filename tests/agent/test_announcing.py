@@ -60,18 +60,18 @@ def written(**more) -> Stage:
 
 
 class TestEvents:
-    def test_all_is_well_and_nobody_is_told_anything(self, stage, sent):
+    def test_without_problems_there_are_no_events(self, stage, sent):
         stage.run(200)
         assert sent == []
 
-    def test_drift_is_told_about_the_node_with_what_was_changed(self, stage, sent):
+    def test_drift_causes_an_event_about_the_node(self, stage, sent):
         stage.at(40, lambda: flush(stage))
         stage.run(80)
         assert set(sent.reasons()) == {"DriftMended"}
         assert {(event.about.kind, event.about.name) for event in sent} == {("Node", NODE)}
         assert any("deleted" in event.note for event in sent)
 
-    def test_drift_that_is_only_reported_is_told_too(self, sent):
+    def test_drift_that_is_not_repaired_causes_an_event(self, sent):
         stage = written(send_event=sent.append, mends=False)
         stage.at(5, lambda: flush(stage), Wake("check"))
         stage.run(10)
@@ -99,7 +99,7 @@ class TestEvents:
         assert 0 < counts[0] == counts[1] < len(sent)
         assert stage.state.metrics.drift_unmended.value > 0
 
-    def test_an_object_with_faults_is_told_once_about_itself(self, stage, sent):
+    def test_an_invalid_object_gets_one_event(self, stage, sent):
         stage.at(5, Changed(k.Service, FAULTY, WEB), changed(service("other", 2)))
         stage.at(50, Changed(k.Service, FAULTY, WEB))
         stage.run(100)
@@ -108,7 +108,7 @@ class TestEvents:
         assert (event.reason, event.is_shared, event.note) == ("Rejected", True, "not served: spec.ports: none")
         assert [line for line in stage.log if "skipped" in line] != []
 
-    def test_one_that_was_mended_and_breaks_again_is_told_again(self, stage, sent):
+    def test_an_object_invalid_again_gets_a_second_event(self, stage, sent):
         stage.at(5, Changed(k.Service, FAULTY, WEB))
         stage.at(50, changed(service("web")))
         stage.at(100, Changed(k.Service, FAULTY, WEB))
@@ -116,12 +116,12 @@ class TestEvents:
         assert sent.reasons() == ["Rejected", "Rejected"]
         assert any("no longer skipped" in line for line in stage.log)
 
-    def test_one_in_a_list_is_told_as_well(self, stage, sent):
+    def test_an_invalid_object_in_a_list_gets_an_event(self, stage, sent):
         stage.at(5, Listed(k.Service, (FAULTY,)))
         stage.run(50)
         assert sent.reasons() == ["Rejected"]
 
-    def test_two_services_that_have_one_address_are_both_told_once(self, stage, sent):
+    def test_an_address_conflict_gives_both_services_one_event(self, stage, sent):
         taken, other = (replace(plain, spec=replace(plain.spec, external_ips=("203.0.113.1",))) for plain in PAIR)
         stage.at(5, changed(taken), changed(other))
         stage.at(100, changed(endpoints("web", 2)))
@@ -133,14 +133,14 @@ class TestEvents:
         ]
         assert all("demo/web" in event.note and "demo/other" in event.note for event in sent)
 
-    def test_syncs_that_fail_are_told(self, stage, sent):
+    def test_failed_syncs_cause_an_event(self, stage, sent):
         stage.writer.failures.extend(["lost", "half"])
         stage.run(60)
         assert set(sent.reasons()) == {"FailedToSync"}
         assert stage.is_right()
         assert stage.state.metrics.restore_failures.value == 2
 
-    def test_a_parameter_that_may_not_be_set_is_told(self, stage, sent):
+    def test_an_unset_parameter_causes_an_event(self, stage, sent):
         stage.at(5, lambda: stage.reports.refused_parameters({"net.ipv4.x": "sysctl net.ipv4.x = 1: read-only"}))
         stage.run(10)
         assert sent.reasons() == ["ParameterNotSet"]
@@ -241,7 +241,7 @@ class TestViews:
         stage.run(50)
         return views(stage.loop)
 
-    def test_each_is_told_as_text_and_as_json(self, pages):
+    def test_each_page_is_text_and_json(self, pages):
         for path in PATHS:
             text, document = pages[path](), pages[f"{path}?output=json"]()
             assert (text.status, document.status) == (200, 200)
@@ -276,7 +276,7 @@ class TestViews:
             assert page().status == 503
 
 
-def test_a_service_over_a_limit_is_told_once_and_counted(stage, sent):
+def test_a_service_over_a_limit_is_reported_once_and_counted(stage, sent):
     stage.desired.options = dataclasses.replace(stage.desired.options, limits=ServiceLimits(endpoints=25))
     stage.at(5, changed(service("web")), changed(endpoints("web", *range(1, 9))), changed(service("other", 2)))
     stage.at(40, changed(endpoints("web", *range(1, 10))))  # as many as it has by now is no news

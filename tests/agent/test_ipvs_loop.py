@@ -92,7 +92,7 @@ def test_a_restart_reads_what_drains_from_the_kernel():
     assert kernel_of(stage).calls == [1]
 
 
-def test_what_others_change_is_mended_and_told():
+def test_foreign_ipvs_changes_are_repaired_and_logged():
     def spoil() -> None:
         there = kernel_of(stage).node
         there.addresses.clear()

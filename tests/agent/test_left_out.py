@@ -98,7 +98,7 @@ def three(*, shop: dict[str, object] = STICKY) -> list:
 
 
 class TestFirst:
-    def test_the_rest_is_served_and_the_one_is_told_everywhere(self, stage):
+    def test_the_rejected_service_is_reported_others_served(self, stage):
         stage.at(0, *three())
         stage.run(20)
         assert stage.ends() == ["10.244.1.1:8080", "10.244.1.2:8080"]
@@ -240,7 +240,7 @@ class TestLater:
         assert len(stage.events[-1]) == 2
         assert stage.ends() == ["10.244.1.1:8080", "10.244.1.2:8080", "10.244.1.9:8080"]
 
-    def test_it_is_told_once_however_often_it_is_tried(self, stage):
+    def test_repeated_rejections_are_reported_once(self, stage):
         stage.at(0, *three())
         stage.run(4 * RETRY_S)
         assert len([line for line in stage.log if "services=demo/shop" in line]) == 1

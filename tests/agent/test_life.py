@@ -64,7 +64,7 @@ class TestWatchdog:
             watchdog.stop()
 
     @pytest.mark.parametrize(("period", "pid"), [("", ""), ("0", ""), ("x", ""), ("1000", "1")])
-    def test_nobody_is_told_who_has_not_asked(self, systemd, monkeypatch, period, pid):
+    def test_without_notify_socket_nothing_is_sent(self, systemd, monkeypatch, period, pid):
         monkeypatch.setenv("WATCHDOG_USEC", period)
         monkeypatch.setenv("WATCHDOG_PID", pid)
         before = threading.active_count()
@@ -245,7 +245,7 @@ class TestFileChanges:
         finally:
             changes.stop()
 
-    def test_whoever_is_told_may_end_it(self, tmp_path, seen):
+    def test_a_callback_may_stop_watching_files(self, tmp_path, seen):
         file = tmp_path / "config"
         file.write_text("a")
         changes = FileChanges([str(file)], period_s=0.02, settled_s=0.02)
@@ -309,7 +309,7 @@ class TestModuleParameter:
         sysctl.raise_module_parameter("nf_conntrack/other", 5)
         assert not parameter.with_name("other").exists()
 
-    def test_one_that_cannot_be_read_is_told(self, parameter):
+    def test_an_unreadable_file_is_reported(self, parameter):
         parameter.write_text("many")
         with pytest.raises(HostError, match="module parameter nf_conntrack/hashsize = 5"):
             sysctl.raise_module_parameter("nf_conntrack/hashsize", 5)

@@ -233,7 +233,7 @@ class TestFailures:
     @pytest.mark.parametrize(
         "error", [KeyError("a fault of ours"), InputError("iptables-save", "line 3: what is that?")]
     )
-    def test_a_fault_of_ours_is_told_and_nothing_is_lost(self, method, error):
+    def test_an_internal_error_is_logged_and_nothing_is_lost(self, method, error):
         stage = Stage()
         stage.at(0, *WEB)
         works = getattr(stage.writer, method)

@@ -20,7 +20,7 @@ from tests.sizes import examples, sized
 
 
 class TestOthers:
-    def test_what_others_break_is_mended_and_told(self):
+    def test_foreign_changes_are_repaired_and_logged(self):
         stage = Stage()
         stage.at(0, *WEB)
         stage.at(5, lambda: flush(stage), Wake("check"))
@@ -139,7 +139,7 @@ class TestOthers:
         assert stage.state.metrics.drift_unmended.value == 0
         assert stage.written == []
 
-    def test_what_a_change_asks_for_is_not_told_as_damage(self):
+    def test_a_requested_change_is_not_logged_as_drift(self):
         """Nor what it comes to for another Service, which gets an address back that it had to leave to the older."""
         shared = ("198.51.100.7",)
         stage = Stage(min_sync_s=3)
@@ -197,7 +197,7 @@ class TestOthers:
         assert stage.is_right()
         assert "not written" not in stage.text.getvalue()
 
-    def test_an_entry_of_an_object_that_is_ignored_is_told_once(self):
+    def test_an_entry_of_an_ignored_object_is_logged_once(self):
         stage = Stage()
         warning = "Service demo/web: spec.loadBalancerSourceRanges[0]: not a CIDR"
         name = ObjectName("demo", "web")
@@ -215,7 +215,7 @@ class TestOthers:
         assert stage.checked == [0]
         assert len([line for line in stage.log if "198.51.100.7" in line]) == 1
 
-    def test_damage_is_told_though_a_change_comes_with_it(self):
+    def test_drift_is_logged_together_with_a_change(self):
         stage = Stage(min_sync_s=3)
         stage.at(0, *WEB, changed(service("shop", 2)), changed(endpoints("shop", 5)))
         stage.at(4, changed(endpoints("shop", 6)))

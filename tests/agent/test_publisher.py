@@ -389,7 +389,7 @@ class TestTrouble:
         node.turn()
         assert place.published("ingresses", "a") == [A]
 
-    def test_one_trouble_is_told_once_and_who_may_not_asks_no_more(self, place):
+    def test_one_failure_is_logged_once_and_403_ends_requests(self, place):
         place.api.put("ingresses", ingress("web"))
         place.api.allows = lambda done: done[2] != "leases"
         node = place.node("a", A)

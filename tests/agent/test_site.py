@@ -100,7 +100,7 @@ def stage() -> Stage:
 
 
 @pytest.mark.parametrize("has_release", [False, True])
-def test_who_only_reports_tells_no_first_look_and_no_change_as_work_of_others_but_each_of_theirs_once(has_release):
+def test_report_mode_logs_each_foreign_change_once(has_release):
     stage = Stage()
     if has_release:
         stage.loop.serve()
@@ -152,7 +152,7 @@ def test_what_it_has_served_itself_is_read_after_the_check(stage):
     assert stage.live.order == ["check", "observe"]
 
 
-def test_what_others_take_away_is_served_again_though_nothing_is_decided(stage):
+def test_deleted_files_are_restored_without_a_new_decision(stage):
     stage.loop.serve()
     stage.live.live = None
     assert stage.loop.serve()
@@ -166,7 +166,7 @@ def test_in_the_end_all_is_decided_again_as_certificates_lapse(stage):
     assert stage.live.decisions == 2
 
 
-def test_a_change_that_comes_while_one_is_decided_is_decided_next(stage):
+def test_a_change_during_a_decision_is_decided_next(stage):
     def snapshot() -> ClusterSnapshot:
         current = world(*stage.objects)
         stage.change(site("new.test"))

@@ -98,14 +98,14 @@ def test_only_what_ingresses_refer_to_wakes_the_thread(stage, changed, wakes):
     assert (counted["decided"], counted["ignored"]) == (before[0] + wakes, before[1] + (not wakes))
 
 
-def test_a_service_is_referred_to_from_the_time_an_ingress_names_it(stage):
+def test_a_service_counts_as_soon_as_an_ingress_refers_to_it(stage):
     assert not stage.wakes(endpoints("other", ("10.244.9.7",)))
     assert stage.wakes(ingress("b", rule("b.test", path(to="other"))))
     assert stage.wakes(endpoints("other", ("10.244.9.6",)))
     assert not stage.wakes(endpoints("third", ("10.244.9.5",)))
 
 
-def test_what_changes_while_it_is_first_referred_to_is_not_missed(stage):
+def test_a_change_during_the_first_reference_is_not_missed(stage):
     """The change comes between the look at the cluster and the end of the decision that makes it matter."""
     stage.meanwhile = lambda: stage.change(endpoints("other", ("10.244.9.4",)))
     stage.change(ingress("b", rule("b.test", path(to="other"))))
@@ -128,7 +128,7 @@ def test_after_a_decision_that_failed_every_change_wakes(stage, monkeypatch):
     assert stage.wakes(endpoints("other", ("10.244.9.3",)))
 
 
-def test_where_it_is_not_known_what_was_read_every_change_matters():
+def test_with_unknown_reads_every_change_counts():
     index, change = ReferenceIndex(), Touched(services={OTHER_NAME})
     assert index.is_touched(change)
     index.begin()

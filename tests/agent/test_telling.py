@@ -159,7 +159,7 @@ class TestServiceHealth:
         yield made
         made.stop()
 
-    def test_load_balancers_are_told_how_many_endpoints_are_here(self, health):
+    def test_health_checks_report_the_local_endpoints(self, health):
         port = free_port()
         health.serve(services(2, port))
         status, body, headers = ask(port, "/healthz")
@@ -266,7 +266,7 @@ class TestServiceHealth:
         health.change({other.name: other}, lambda _: "")
         assert json.loads(ask(ports[1])[1])["service"]["name"] == "other"
 
-    def test_a_port_that_is_taken_is_told_and_tried_again(self, health, sent):
+    def test_a_port_in_use_is_logged_and_tried_again(self, health, sent):
         with socket.socket() as other:
             other.bind(("127.0.0.1", 0))
             other.listen()

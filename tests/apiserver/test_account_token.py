@@ -8,7 +8,7 @@ from rulegen.apiserver.transport.account_token import exposure
 
 
 @pytest.mark.parametrize(("mode", "is_told"), [(0o600, False), (0o400, False), (0o640, True), (0o644, True)])
-def test_a_token_that_others_may_read_is_told(tmp_path, mode, is_told):
+def test_a_token_readable_by_others_is_reported(tmp_path, mode, is_told):
     token = tmp_path / "token"
     token.write_text("secret")
     token.chmod(mode)
@@ -17,5 +17,5 @@ def test_a_token_that_others_may_read_is_told(tmp_path, mode, is_told):
     assert is_told == (f"mode {mode:04o}" in exposure(token))
 
 
-def test_where_there_is_no_token_nothing_is_told(tmp_path):
+def test_without_a_token_nothing_is_reported(tmp_path):
     assert exposure(tmp_path / "token") == ""

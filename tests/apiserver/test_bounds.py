@@ -234,7 +234,7 @@ class TestObjects:
         weights.changed(Gone(Service, name))
         assert weights.total == 0
 
-    def test_what_all_have_told_is_counted_together(self):
+    def test_the_limit_counts_all_watches_together(self):
         kept = Kept(ApiTerms(mebibytes=1))
         assert kept.note("a", 600_000)
         assert not kept.note("b", 500_000)

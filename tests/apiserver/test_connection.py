@@ -38,14 +38,14 @@ class TestCredentials:
         assert names(read_cluster(api.kubeconfig(tmp_path, user={"token": "secret\n"}))) == ["web"]
 
     @pytest.mark.parametrize("token", ["hush\nhush", "hush\u2028", "hush\u00e9", "hush\0"])
-    def test_a_token_that_cannot_be_one_is_told_without_it(self, api, tmp_path, token):
+    def test_an_invalid_token_is_reported_without_its_text(self, api, tmp_path, token):
         link = ApiConnection(api.kubeconfig(tmp_path, user={"token": token}))
         with pytest.raises(ApiError) as lines:
             link.fetch("/api/v1/services", doing="list services")
         assert lines.value.reason is ApiReason.CREDENTIALS
         assert "hush" not in lines.value.message + lines.value.hint
 
-    def test_a_wrong_token_is_told(self, api, tmp_path):
+    def test_a_wrong_token_is_reported(self, api, tmp_path):
         with pytest.raises(HostError, match="rejects the credentials") as caught:
             read_cluster(api.kubeconfig(tmp_path, user={"token": "wrong"}))
         assert "wrong" not in caught.value.message
@@ -73,12 +73,12 @@ class TestCredentials:
             ("print('{}')", "missing key 'apiVersion'"),
         ],
     )
-    def test_a_plugin_that_fails_is_told(self, api, tmp_path, text, expected):
+    def test_a_failed_plugin_is_reported(self, api, tmp_path, text, expected):
         with pytest.raises(HostError, match=expected) as caught:
             read_cluster(api.kubeconfig(tmp_path, user=self.plugin(tmp_path, text)))
         assert caught.value.message.startswith("credentials of the kubeconfig: exec: ")
 
-    def test_a_plugin_that_is_not_there_is_told(self, api, tmp_path):
+    def test_a_missing_plugin_is_reported(self, api, tmp_path):
         user = {"exec": {"apiVersion": "client.authentication.k8s.io/v1", "command": "no-such-plugin"}}
         with pytest.raises(HostError, match="no-such-plugin"):
             read_cluster(api.kubeconfig(tmp_path, user=user))

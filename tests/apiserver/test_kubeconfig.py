@@ -95,7 +95,7 @@ class TestPlugins:
         text = f"{leaves}print({json.dumps(line)!r})"
         assert read_cluster(api.kubeconfig(tmp_path, user=plugin(text))) == []
 
-    def test_its_complaint_is_told_and_no_more_than_a_line_of_it(self, api, tmp_path):
+    def test_one_line_of_its_error_output_is_reported(self, api, tmp_path):
         user = plugin("import sys\nsys.stderr.write('no login ' * 100_000)\nsys.exit(3)")
         with pytest.raises(HostError, match=r"exec: process returned 3\. no login") as caught:
             read_cluster(api.kubeconfig(tmp_path, user=user))

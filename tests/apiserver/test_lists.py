@@ -218,7 +218,7 @@ class TestIngress:
         assert [path.rpartition("/")[2] for path, _ in api.requests] == ["services", "endpointslices"]
 
     @pytest.mark.parametrize("noun", ["ingresses", "ingressclasses"])
-    def test_a_right_that_is_missing_is_told(self, api, tmp_path, noun):
+    def test_a_missing_permission_is_reported(self, api, tmp_path, noun):
         api.fail(noun, Fault.status(403, "no"))
 
         with pytest.raises(HostError, match=rf"not allowed to list {noun}\.networking\.k8s\.io"):

@@ -64,7 +64,7 @@ def test_whether_a_watch_may_go_on(reported, answer, goes_on, set_back):
     assert revisions.era == len(set_back)
 
 
-def test_what_any_watcher_was_told_counts_for_all():
+def test_a_revision_of_one_watch_counts_for_all():
     server = Server("150")
     revisions = server.revisions()
     revisions.heard("200", 0)
@@ -72,7 +72,7 @@ def test_what_any_watcher_was_told_counts_for_all():
     assert server.set_back == [(150, 200)]
 
 
-def test_what_is_told_while_the_server_is_asked_is_no_sign():
+def test_a_revision_during_the_request_proves_nothing():
     """An answer is as old as its question: a list of many pages takes half a minute."""
     revisions = Server().revisions()
     revisions.heard("100", 0)

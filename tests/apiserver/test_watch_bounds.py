@@ -49,7 +49,7 @@ class TestWatches:
         for each in begun:
             each.stop()
 
-    def test_objects_for_ever_end_and_what_was_told_stays(self, follow):
+    def test_endless_events_end_and_known_objects_stay(self, follow):
         """What there is, is then read as a whole; when that fits, all goes on."""
         event = '{{"type":"ADDED","object":{}}}\n'.format
         feed = watch_of(lambda number: event(service(number, labels=100)).encode() if number < 2000 else b"\n")
@@ -106,7 +106,7 @@ class TestWatches:
             assert soon(lambda: watch.counts().watches.get("Service", 0) >= 2)
             watch.stop()
 
-    def test_lists_that_need_too_much_memory_are_not_told(self, follow):
+    def test_lists_over_the_memory_limit_are_discarded(self, follow):
         with hostile(pages_of(lambda number: service(number, labels=50))) as url:
             seen, _, watch = follow(url)
             assert soon(lambda: watch.counts().errors.get(("Service", "too many")))

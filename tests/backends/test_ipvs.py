@@ -81,7 +81,7 @@ def test_with_local_endpoints_strict_is_as_kube_proxy_has_it():
     assert wants.objects("ipset") == compiled(local=True, semantics="kube-proxy").objects("ipset")
 
 
-def test_without_local_endpoints_strict_serves_the_node_and_its_pods_only():
+def test_strict_without_local_endpoints_serves_node_and_pods():
     wants = compiled(local=False)
     assert reached(wants) == {VIP: 1, CLUSTER_IP: 0, "192.168.50.10": 1}
     elsewhere = "! -s 10.244.0.0/16 -d {}/32 -p tcp -m tcp --dport {} -m addrtype ! --src-type LOCAL -j DROP"
@@ -94,13 +94,13 @@ def test_without_local_endpoints_strict_serves_the_node_and_its_pods_only():
     assert not {name for name in entries if "LOCAL" in name}, "who may come is masqueraded"
 
 
-def test_without_local_endpoints_kube_proxys_semantics_fall_back_to_all():
+def test_kube_proxy_semantics_fall_back_to_all_endpoints():
     wants = compiled(local=False, semantics="kube-proxy")
     assert reached(wants) == {VIP: 1, CLUSTER_IP: 1, "192.168.50.10": 1}
     assert policy_rules(wants) == []
 
 
-def test_pods_that_are_told_by_an_interface_are_let_through_by_it():
+def test_pods_recognised_by_an_interface_pass_by_it():
     wants = compiled(local=False, detect_local_mode=DetectLocalMode.BRIDGE_INTERFACE, bridge_interface="cbr0")
     assert f"-d {VIP}/32 ! -i cbr0 -p tcp -m tcp --dport 80 -m addrtype ! --src-type LOCAL -j DROP" in policy_rules(
         wants
@@ -108,12 +108,12 @@ def test_pods_that_are_told_by_an_interface_are_let_through_by_it():
 
 
 @pytest.mark.parametrize(("semantics", "is_open"), [("kube-proxy", False), ("strict", True)])
-def test_a_node_without_addresses_for_node_ports_answers_health_checks_if_strict(semantics, is_open):
+def test_strict_health_checks_work_without_node_port_addresses(semantics, is_open):
     wants = compiled(local=True, semantics=semantics, node_port_networks=(parse_network("172.31.0.0/16"),))
     assert (EntryKey("KUBE-HEALTH-CHECK-NODE-PORT", "30900") in wants.objects("ipset")) is is_open
 
 
-def test_the_loopback_prefix_is_closed_before_the_rule_that_guards_it_goes():
+def test_route_localnet_is_reset_before_its_rule_is_deleted():
     node = NodeKernel()
     before = compiled(local=True, mode="iptables")
     node.write(plan_node(before, node.observed(Family.IPV4), FACTS))
@@ -157,7 +157,7 @@ def test_timeouts_that_are_not_asked_for_stay():
         ("0.0.0.0", "ff05::1"),
     ],
 )
-def test_addresses_that_no_host_can_have_harm_nothing_but_themselves(mode, address, external):
+def test_impossible_addresses_affect_only_themselves(mode, address, external):
     """The kernel refuses them, and behind a refused write nothing is written."""
     good, hostile = whole(mode), whole(mode, address, external)
     assert {f: good.rules(f) for f in Family} == {f: hostile.rules(f) for f in Family}
@@ -165,7 +165,7 @@ def test_addresses_that_no_host_can_have_harm_nothing_but_themselves(mode, addre
     assert sum("is ignored" in warning for warning in hostile.model.warnings) == 2
 
 
-def test_ipvs_sends_to_no_broadcast_address_of_the_nodes_own_networks():
+def test_broadcast_addresses_are_no_real_servers():
     assert whole("ipvs", "192.168.50.255").objects("ipvs") == whole("ipvs").objects("ipvs")
     assert any("192.168.50.255" in warning for warning in whole("ipvs", "192.168.50.255").model.warnings)
     first = "192.168.50.0"
@@ -198,7 +198,7 @@ def whole(mode: str, address: str = "", external: str = "", kernel: str = "") ->
 
 
 @pytest.mark.parametrize("semantics", ["strict", "kube-proxy"])
-def test_a_node_port_has_no_virtual_server_where_an_older_service_has_the_address_and_number(semantics):
+def test_an_older_service_keeps_its_frontend_from_a_node_port(semantics):
     """Else the endpoints of both would be in one; on the node's other addresses it is as it was."""
 
     def service(name, number, created, endpoint, **fields):

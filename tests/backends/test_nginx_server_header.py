@@ -50,7 +50,7 @@ def test_one_ingress_sets_a_server_of_its_own():
     assert not made.model.reasons
 
 
-def test_without_the_module_nothing_is_sent_twice_and_that_is_reported():
+def test_without_headers_more_server_is_sent_once():
     objects = (
         config_map("own", {"Server": "mine"}),
         NAMED,

@@ -59,7 +59,7 @@ def test_each_worker_has_its_own_sockets_unless_switched_off(text, count):
     assert directives("listen") > {"8080", "8443"}
 
 
-def test_the_default_server_has_what_the_first_ingress_without_host_says():
+def test_the_oldest_ingress_without_host_sets_the_default_server():
     both = [
         ingress("b", rule(""), annotations={"ssl-ciphers": "AES256-SHA"}, created="2026-01-02T00:00:00Z"),
         ingress("a", rule(""), annotations={"ssl-ciphers": "AES128-SHA"}, created="2026-01-01T00:00:00Z"),

@@ -83,7 +83,7 @@ def test_an_engine_of_the_tests_is_served_by_the_commands(run, tmp_path):
     assert not (tmp_path / "tiny").exists()
 
 
-def test_apply_writes_nothing_with_strict_if_an_ingress_is_not_served_as_written(run, tmp_path):
+def test_strict_apply_writes_nothing_if_an_ingress_deviates(run, tmp_path):
     code, out = run("apply", *ENGINE, "--yes", "--strict")
     assert (code, "+ route shop.test/" in out) == (3, True)
     assert not (tmp_path / "tiny").exists()

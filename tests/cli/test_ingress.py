@@ -349,7 +349,7 @@ def test_nginx_listens_on_ipv6_only_if_facts_and_kernel_have_it(monkeypatch, of_
 
 
 @pytest.mark.parametrize(("user", "is_told"), [("nobody", True), ("rulegen-nginx", False)])
-def test_a_user_that_other_programs_have_is_told(user, is_told, monkeypatch):
+def test_a_user_of_other_programs_is_reported(user, is_told, monkeypatch):
     facts = replace(PLACEHOLDER_NGINX, user=user, group=user)
     monkeypatch.setattr("rulegen.cli.engines.nginx.gather_nginx", lambda *_, **__: facts)
     notes: list[str] = []

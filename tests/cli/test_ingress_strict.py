@@ -27,7 +27,7 @@ def run(tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.
     return call
 
 
-def test_an_unreadable_setting_that_restricts_closes_and_stops_nothing_else(run):
+def test_an_unreadable_restriction_closes_only_its_ingresses(run):
     settings = {
         "apiVersion": "v1",
         "kind": "ConfigMap",
@@ -57,7 +57,7 @@ def test_an_unreadable_setting_that_restricts_closes_and_stops_nothing_else(run)
         ({"no_such": "annotation"}, ("--strict",), 3),
     ],
 )
-def test_with_strict_a_complete_plan_ends_with_3_if_not_all_is_served_as_written(run, annotations, more, expected):
+def test_strict_plan_exits_with_3_if_an_ingress_deviates(run, annotations, more, expected):
     code, out, err = run(*PLAN, *more, objects=world(ingress("blog", "b.test", **annotations)))
     assert code == expected
     assert "b.test" in out

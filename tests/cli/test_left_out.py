@@ -102,7 +102,7 @@ def test_its_old_rules_stay_and_a_second_apply_changes_nothing(cluster):
     assert cluster.tools.kernels[Family.IPV4].save() == before
 
 
-def test_machines_are_told_too(cluster):
+def test_json_names_what_was_left_out(cluster):
     code, out, _ = cluster.apply(service("web", 1), service("shop", 9, sticky=True), options=("-o", "json"))
     assert code == 1
     document = json.loads(out)

@@ -144,7 +144,7 @@ def test_run_leaves_out_the_service_that_a_language_refuses(host, kind):
     ("kind", "words"), [(Blind, "gates: cannot be read on this host"), (Failing, "gatectl: exit code 1")]
 )
 @pytest.mark.parametrize("command", [("plan", *FILES, *MODE), ("apply", *FILES, *MODE, "--yes")])
-def test_a_language_that_cannot_be_read_is_never_one_without_objects(host, kind, words, command):
+def test_an_unreadable_language_does_not_count_as_empty(host, kind, words, command):
     host.kernel.file.write_text(OTHERS)
     with_driver(host, kind)
     code, out = host.run(*command)

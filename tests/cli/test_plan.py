@@ -183,7 +183,7 @@ def test_files_and_an_api_server_together_cause_a_warning(run):
     assert "not from an API server" in out
 
 
-def test_a_family_that_was_not_observed_is_told_and_not_planned(run):
+def test_an_unobserved_family_is_reported_and_not_planned(run):
     run("export", "-f", "blog.yaml", *OFFLINE, "-o", "out")
     code, out, _ = run("plan", "-f", "blog.yaml", *OFFLINE, "--observed", "out/iptables.save", "--detailed-exitcode")
     assert code == 0

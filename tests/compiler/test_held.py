@@ -72,7 +72,7 @@ def chains_in(fragment: OwnedObjects) -> set[ChainName]:
 
 @quick
 @given(worlds(), worlds(), MODES, st.data())
-def test_who_was_served_goes_on_as_before_while_a_new_form_is_refused(before, after, mode, data):
+def test_a_service_is_served_as_before_while_rejected(before, after, mode, data):
     kernel = NodeKernel()
     kernel.write(plan_node(compiled(before, mode), kernel.observed(), HostFacts()))
     names = sorted({str(name) for name in (*before.services, *after.services)})
@@ -101,7 +101,7 @@ def test_who_was_served_goes_on_as_before_while_a_new_form_is_refused(before, af
 
 @quick
 @given(worlds(), MODES, st.data())
-def test_whoever_is_left_out_of_a_fresh_node_leaves_nothing_there_and_harms_nobody(after, mode, data):
+def test_a_left_out_service_leaves_nothing_on_a_fresh_node(after, mode, data):
     names = sorted(map(str, after.services))
     left = set(data.draw(st.lists(st.sampled_from(names), unique=True))) if names else set()
     kernel, other = NodeKernel(), NodeKernel()
@@ -119,7 +119,7 @@ def test_whoever_is_left_out_of_a_fresh_node_leaves_nothing_there_and_harms_nobo
 
 @quick
 @given(worlds(), worlds(), st.data())
-def test_a_plan_that_is_written_in_parts_ends_where_the_whole_ends(before, after, data):
+def test_a_plan_written_in_parts_has_the_same_result(before, after, data):
     kernel = NodeKernel()
     kernel.write(plan_node(compiled(before, "iptables"), kernel.observed(), HostFacts()))
     wants = compiled(after, "iptables")
@@ -153,7 +153,7 @@ def written(*worlds: ClusterSnapshot, mode: str) -> NodeKernel:
     return kernel
 
 
-def test_a_frontend_that_the_refused_form_no_longer_has_goes_on_serving():
+def test_a_removed_frontend_stays_while_the_change_is_rejected():
     facts = {"created": "2026-01-01T00:00:00Z", "cluster_ip": "10.96.0.1", "endpoint": "10.244.1.1"}
     kernel = written(service("web", "198.51.100.7", **facts), mode="iptables")
     before, nothing = kernel.observed(), compiled(ClusterSnapshot(), "iptables")
@@ -165,7 +165,7 @@ def test_a_frontend_that_the_refused_form_no_longer_has_goes_on_serving():
 
 
 @pytest.mark.parametrize("mode", ["iptables", "ipvs"])
-def test_a_frontend_that_an_older_service_gets_is_not_taken_for_one_of_the_refused_service(mode):
+def test_a_rejected_service_does_not_keep_an_older_ones_frontend(mode):
     old = service("old", "198.51.100.7", created="2026-01-01T00:00:00Z", cluster_ip="10.96.0.1", endpoint="10.244.1.1")
     new = service("new", "198.51.100.7", created="2026-01-02T00:00:00Z", cluster_ip="10.96.0.2", endpoint="10.244.1.2")
     both = replace(old, services={**old.services, **new.services})

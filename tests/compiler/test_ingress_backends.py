@@ -117,7 +117,7 @@ def test_a_backend_that_is_no_service_is_404():
     assert verdicts(result) == {Verdict.UNAVAILABLE}
 
 
-def test_a_backend_that_is_no_service_stops_nobody_whatever_variables_its_ingress_has():
+def test_a_resource_backend_affects_no_other_ingress():
     resource = k.IngressBackend(resource=k.TypedReference(kind="Bucket", name="b"))
     each = k.HTTPIngressPath(path="/", path_type="Prefix", backend=resource)
     text = {f"{PREFIX}/permanent-redirect": "https://x.test/a$location_path"}
@@ -125,7 +125,7 @@ def test_a_backend_that_is_no_service_stops_nobody_whatever_variables_its_ingres
     assert verdicts(result) == {Verdict.UNAVAILABLE}
 
 
-def test_a_text_that_its_variables_make_too_long_closes_its_paths_alone():
+def test_a_text_too_long_with_its_variables_closes_its_paths():
     long = ingress(
         "long",
         rule("long.test", path("/" + "a" * 240)),
@@ -139,7 +139,7 @@ def test_a_text_that_its_variables_make_too_long_closes_its_paths_alone():
 
 
 @pytest.mark.parametrize("query", ["next=$escaped_request_uri", "next=$scheme://$host$request_uri"])
-def test_the_url_of_a_request_stands_once_in_the_url_for_signing_in(query):
+def test_the_sign_in_url_contains_the_request_url_once(query):
     names = {"auth_url": "https://sso.test/check", "auth_signin": f"https://sso.test/start?{query}"}
     text = text_of(compiled(*GROUND, site(**names)))
     assert "https://sso.test/start?next=" in text
@@ -199,7 +199,7 @@ def test_names_that_only_redirect_have_a_certificate(secret_name, tmp_path):
     ("host", "annotation"),
     [("", "server-alias"), ("", "from-to-www-redirect"), ("*.site.test", "from-to-www-redirect")],
 )
-def test_other_names_that_cannot_be_are_told(host, annotation):
+def test_impossible_aliases_are_reported(host, annotation):
     value = "true" if annotation == "from-to-www-redirect" else "alias.test"
     result = compiled(*GROUND, ingress("site", rule(host), annotations={annotation: value}))
     assert [(each.verdict, annotation in each.path) for each in result.model.reasons] == [(Verdict.IGNORED, True)]

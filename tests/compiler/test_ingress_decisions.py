@@ -104,7 +104,7 @@ def test_whose_an_ingress_is(each, selection, is_ours):
         (("a", None), ("b", "2026-01-01T00:00:00Z"), "b"),
     ],
 )
-def test_the_oldest_wins_and_the_other_is_told(first, second, winner):
+def test_the_oldest_wins_and_the_conflict_is_reported(first, second, winner):
     result = compiled(
         *GROUND,
         *(ingress(name, rule("site.test", path(to="web")), created=created) for name, created in (first, second)),
@@ -378,7 +378,7 @@ def test_who_may_of_one_and_of_all(own, everywhere, expected):
     assert re.findall(r"(?:allow|deny) [^;]+", text_of(result)) == expected
 
 
-def test_a_canary_with_client_certificates_asks_for_them_on_its_host():
+def test_a_canary_can_require_client_certificates():
     canary = {"canary": "true", "canary-weight": "10", "auth-tls-secret": "ca"}
     result = compiled(
         *GROUND, site(), ingress("canary", rule("site.test", path(to="api")), annotations=canary, created=None)

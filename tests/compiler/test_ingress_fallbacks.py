@@ -52,7 +52,7 @@ def test_a_default_backend_that_cannot_answer_is_ignored(objects):
     assert verdicts(result) == {Verdict.IGNORED, Verdict.UNAVAILABLE}
 
 
-def test_a_default_backend_beside_rules_has_the_annotations_of_its_ingress():
+def test_a_default_backend_has_its_ingresss_annotations():
     annotations = {"denylist-source-range": "10.0.0.0/8", "proxy-read-timeout": "7"}
     result = compiled(
         *GROUND, ingress("site", rule("site.test", path("/a")), default=backend("api"), annotations=annotations)

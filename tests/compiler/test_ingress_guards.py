@@ -47,7 +47,7 @@ EXTERNAL = {"auth-url": "http://api.default.svc/check"}
         ({"global-auth-url": "http://localhost/"}, EXTERNAL, False),
     ],
 )
-def test_a_setting_that_keeps_out_and_cannot_be_used_closes_whom_it_guards(data, own, is_closed):
+def test_an_invalid_restricting_setting_closes_its_ingresses(data, own, is_closed):
     """It is one fault of one key: reported once, where it was written."""
     result = compiled(
         *GROUND,
@@ -132,7 +132,7 @@ def test_a_client_is_counted_once_for_all_hosts_of_an_ingress(tmp_path):
         assert text.count(f"zone={zone}:") == 1
 
 
-def test_an_unreadable_wish_to_opt_out_of_the_auth_server_is_none():
+def test_an_invalid_opt_out_of_global_auth_is_ignored():
     everywhere = settings_map(global_auth_url="http://api.default.svc/check")
     result = compiled(*GROUND, everywhere, ingress("site", rule("site.test"), annotations={"enable-global-auth": "no"}))
     assert "auth_request " in text_of(result)

@@ -217,7 +217,7 @@ SECRET = "Pa55word-Canary"
         secret("upstream", tls_crt=SECRET.encode(), tls_key=SECRET.encode(), ca_crt=SECRET.encode()),
     ],
 )
-def test_a_broken_secret_is_told_without_a_byte_of_it(broken):
+def test_an_invalid_secret_is_reported_without_its_content(broken):
     ground = [each for each in GROUND if each.metadata.name != broken.metadata.name or not isinstance(each, k.Secret)]
     reported = {"auth-type": "basic", "auth-secret": "users", "auth-tls-secret": "ca", "proxy-ssl-secret": "upstream"}
     done = compiled(

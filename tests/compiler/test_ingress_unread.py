@@ -73,7 +73,7 @@ class TestNamedByTheOptions:
             )
 
     @pytest.mark.parametrize("why", [UNANSWERED, REFUSED])
-    def test_one_that_nobody_has_told_of_is_not_said_to_be_absent(self, why):
+    def test_an_unread_object_is_not_called_absent(self, why):
         with pytest.raises(MissingError) as caught:
             unread(site(), keys=[ObjectKey("ConfigMap", SETTINGS)], why=why, config_map=SETTINGS)
         assert why in caught.value.message

@@ -82,7 +82,7 @@ changes = st.lists(
     least=st.sampled_from((1, 200)),
     stranger=st.sampled_from((None, "by another proxy", "")),
 )
-def test_rules_are_deleted_as_they_were_written_on_whatever_side_of_a_threshold(
+def test_rules_are_deleted_as_written_across_the_threshold(
     monkeypatch, steps, large, more, mode, chunk, least, stranger
 ):
     monkeypatch.setattr(script, "LARGE", large)
@@ -121,7 +121,7 @@ def comments(kernel: NodeKernel, comment: str) -> None:
 @pytest.mark.parametrize("chunk", [None, 3], ids=["legacy", "nft"])
 @pytest.mark.parametrize(("many", "few"), [(8, 1), (1, 8)], ids=["falls", "rises"])
 @pytest.mark.parametrize("reads", [True, False], ids=["read", "settled"])
-def test_a_namespace_of_many_services_goes_without_a_refused_line(monkeypatch, chunk, many, few, reads):
+def test_deleting_many_services_causes_no_rejected_line(monkeypatch, chunk, many, few, reads):
     monkeypatch.setattr(script, "LARGE", 2)
     monkeypatch.setattr(script, "VERY_LARGE", 14)
     node = Sized("iptables", chunk)
@@ -142,7 +142,7 @@ def test_a_namespace_of_many_services_goes_without_a_refused_line(monkeypatch, c
     node.check()
 
 
-def test_a_rule_without_endpoints_goes_though_its_port_has_another_name_by_now():
+def test_a_reject_rule_is_deleted_after_its_port_was_renamed():
     """Its comment names the port, and nothing else of it does."""
     node = Sized("iptables", None)
     node.grow(1, port="http", ready=0)
@@ -154,7 +154,7 @@ def test_a_rule_without_endpoints_goes_though_its_port_has_another_name_by_now()
     node.check()
 
 
-def test_rules_of_a_chain_that_was_written_anew_have_lost_the_comments_of_others(monkeypatch):
+def test_a_rewritten_chain_has_only_its_own_comments(monkeypatch):
     monkeypatch.setattr(script, "REWRITE_LEAST", 1)
     node = Sized("iptables", None)
     node.grow(2)

@@ -211,7 +211,7 @@ class Node:
 
 @quick
 @given(steps, MODES)
-def test_after_each_change_and_after_lost_ones_the_kernel_is_as_the_whole(steps, mode):
+def test_after_changes_the_kernel_matches_a_full_sync(steps, mode):
     node = Node(mode)
     for events, is_lost in steps:
         node.take(events)
@@ -230,7 +230,7 @@ def test_after_each_change_and_after_lost_ones_the_kernel_is_as_the_whole(steps,
     st.integers(1, 4),
     MODES,
 )
-def test_changes_written_while_another_is_written_leave_the_kernel_as_the_whole(first, large, others, every, mode):
+def test_concurrent_changes_match_a_full_sync(first, large, others, every, mode):
     node = Node(mode)
     for events in first:
         node.take(events)
@@ -262,7 +262,7 @@ meetings = st.lists(
 
 @quick
 @given(meetings, MODES, st.sampled_from(Semantics), st.booleans())
-def test_where_external_addresses_meet_node_ports_the_kernel_is_as_the_whole(meetings, mode, semantics, oldest):
+def test_external_addresses_and_node_ports_match_a_full_sync(meetings, mode, semantics, oldest):
     node = Node(mode, external_ip_semantics=semantics, oldest_claim_wins=oldest)
     for meeting in meetings:
         if isinstance(meeting, HostFacts):
@@ -310,7 +310,7 @@ def node_of(count: int, mode: str = "iptables") -> Node:
 
 
 @pytest.mark.parametrize("mode", ["iptables", "ipvs"])
-def test_what_one_endpoint_changes_does_not_depend_on_how_many_services_there_are(mode):
+def test_the_cost_of_one_endpoint_is_independent_of_services(mode):
     by_size = []
     for count in (1, 10, 150):
         node = node_of(count, mode)
@@ -326,7 +326,7 @@ def test_what_one_endpoint_changes_does_not_depend_on_how_many_services_there_ar
     assert 0 < len(by_size[0]) < 6
 
 
-def test_an_endpoint_that_comes_back_while_it_ends_its_connections_gets_its_share_again():
+def test_a_returning_endpoint_gets_its_weight_while_draining():
     node = node_of(1, "ipvs")
     for count, weights in ((1, {"10.244.1.10": 1, "10.244.1.11": 0}), (2, {"10.244.1.10": 1, "10.244.1.11": 1})):
         node.take([changed(endpoints(0, count))])

@@ -30,7 +30,7 @@ def entries(text: str) -> list[tuple[str, str, list[str]]]:
 
 
 @pytest.mark.parametrize("file", FILES, ids=lambda file: file.name)
-def test_every_package_that_is_needed_is_there_as_constraints_txt_has_it(file: Path) -> None:
+def test_installed_packages_match_constraints_txt(file: Path) -> None:
     pins = pinned.versions()
     _, names = pinned.wanted()[file]
 

@@ -124,7 +124,7 @@ def test_the_agent_for_ingresses_may_read_what_it_reads(which: str) -> None:
     assert here == BY_NAME | {("", noun, "get") for noun in ("secrets", "configmaps")} | LEASES
 
 
-def test_services_are_told_of_with_the_rights_that_there_are(place: Place) -> None:
+def test_events_need_only_the_granted_permissions(place: Place) -> None:
     assert written(place, "rulegen", build(KUSTOMIZE / "overlays/iptables")) == EVENTS
 
 
@@ -145,7 +145,7 @@ def test_services_are_published_with_the_rights_of_the_component(place: Place, t
 
 
 @pytest.mark.parametrize("which", OVERLAYS)
-def test_secrets_of_all_namespaces_are_read_only_where_ingress_nginx_read_them(which: str) -> None:
+def test_only_ingress_roles_read_secrets_of_all_namespaces(which: str) -> None:
     manifests = build(KUSTOMIZE / "overlays" / which)
     wide = granted(manifests, "rulegen", everywhere=True) | granted(manifests, "rulegen-ingress", everywhere=True)
 

@@ -117,7 +117,7 @@ def test_the_unit_for_services_has_the_rights_of_the_pod() -> None:
     assert "ProtectKernelTunables" not in settings(unit)  # it would make /proc/sys read-only
 
 
-def test_the_unit_for_ingresses_has_the_rights_of_the_pod_and_those_of_the_sandbox() -> None:
+def test_the_ingress_unit_has_the_rights_of_pod_and_sandbox() -> None:
     unit = DEPLOY / "systemd/rulegen-ingress.service"
 
     assert capabilities(unit) == CAPABILITIES["ingress"] | SANDBOX

@@ -218,7 +218,7 @@ def test_lists_remember_who_was_there_and_counters_count():
         ),
     ],
 )
-def test_what_cannot_be_told_is_never_taken_for_a_no(rule, sent):
+def test_unknown_never_counts_as_no(rule, sent):
     with pytest.raises(UnknownRuleError, match="cannot be told"):
         outcome(table("filter", rule), sent)
     decided = rule.replace("FORWARD ", "FORWARD -p udp ")  # one condition that fails settles it

@@ -49,7 +49,7 @@ def is_told(times: queue.SimpleQueue[float], *, within_s: float) -> bool:
 
 
 @pytest.mark.parametrize("address", ["192.0.2.7/24", "2001:db8::7/64"])
-def test_an_address_that_comes_and_one_that_goes_are_told(address, notices):
+def test_added_and_removed_addresses_are_reported(address, notices):
     for verb in ("add", "del"):
         ip("addr", verb, address, "dev", "eth0", *(["nodad"] if ":" in address and verb == "add" else []))
         assert is_told(notices, within_s=3), verb
@@ -62,7 +62,7 @@ def test_addresses_go_with_their_interface(notices):
     assert is_told(notices, within_s=3)
 
 
-def test_those_of_services_are_not_told_though_their_device_comes_later(notices):
+def test_addresses_of_services_are_not_reported(notices):
     ip("link", "add", SERVICE_DEVICE, "type", "veth", "peer", "name", "peer1")
     ip("addr", "add", "10.96.0.1/32", "dev", SERVICE_DEVICE)
     assert not is_told(notices, within_s=0.2)
@@ -70,7 +70,7 @@ def test_those_of_services_are_not_told_though_their_device_comes_later(notices)
     assert is_told(notices, within_s=3)
 
 
-def test_changes_that_were_too_many_are_told_as_one(namespace):
+def test_too_many_changes_are_reported_as_one(namespace):
     """A receiver that is held up, with the smallest buffer that the kernel gives."""
     calls: queue.SimpleQueue[None] = queue.SimpleQueue()
     held: queue.SimpleQueue[None] = queue.SimpleQueue()

@@ -125,7 +125,7 @@ def world_without(world: ClusterSnapshot, name: str) -> ClusterSnapshot:
     return ClusterSnapshot(services={key: entry for key, entry in world.services.items() if key.name != name})
 
 
-def test_apply_serves_a_service_whose_scheduler_the_kernel_lacks_with_the_nodes_own():
+def test_a_missing_scheduler_is_replaced_by_the_nodes_own():
     snapshot = world("api", "shop", protocol="TCP")
     (name,) = (name for name in snapshot.services if name.name == "shop")
     plain = snapshot.services[name].service

@@ -76,7 +76,7 @@ def test_a_plan_of_nothing_calls_nothing():
     assert tools.calls == calls > 0
 
 
-def test_steps_are_told_before_they_start_and_end_where_they_should():
+def test_steps_are_announced_before_they_start():
     tools, announced = Tools(), []
     compiled = wants(3)
     work = steps(plan_for(compiled, tools.kernel), WriteContext(run=tools, variant=Variant.NFT, wait_s=5))
@@ -86,7 +86,7 @@ def test_steps_are_told_before_they_start_and_end_where_they_should():
 
 
 @pytest.mark.parametrize("fails_at", [1, 2, 3])
-def test_a_refused_write_says_what_was_written_and_the_next_apply_goes_on_from_there(fails_at):
+def test_the_next_apply_continues_after_a_rejected_write(fails_at):
     compiled = wants(250)  # more chains than one commit takes
     tools = Tools(refuses=fails_at)
     work = steps(plan_for(compiled, tools.kernel), WriteContext(run=tools, variant=Variant.NFT, wait_s=5))
@@ -104,7 +104,7 @@ def test_a_refused_write_says_what_was_written_and_the_next_apply_goes_on_from_t
     assert plan_for(compiled, tools.kernel).is_empty
 
 
-def test_legacy_writes_a_table_once_as_each_write_costs_the_whole_table():
+def test_legacy_writes_each_table_once():
     plan = plan_for(wants(250), Kernel())
     assert len(steps(plan, WriteContext(run=Tools(), variant=Variant.LEGACY, wait_s=5))) == 1
     assert len(steps(plan, WriteContext(run=Tools(), variant=Variant.NFT, wait_s=5))) > 1

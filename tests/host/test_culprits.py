@@ -97,7 +97,7 @@ services = st.integers(1, 60).flatmap(
 
 @settings(max_examples=examples(60), deadline=None)
 @given(services, st.booleans(), st.sampled_from(("", "-m recent", "-m nfacct")), st.data())
-def test_exactly_those_that_are_refused_are_left_out_and_the_others_written_once(kinds, names_lines, lacks, data):
+def test_only_rejected_services_are_left_out(kinds, names_lines, lacks, data):
     bad = data.draw(st.sets(st.sampled_from(sorted(kinds)), max_size=3))
     kernel = Kernel(kinds, names_lines=names_lines, lacks=lacks, bad=bad)
     refused = kernel.search()
@@ -107,7 +107,7 @@ def test_exactly_those_that_are_refused_are_left_out_and_the_others_written_once
 
 @pytest.mark.slow
 @pytest.mark.parametrize("names_lines", [True, False])
-def test_a_kernel_that_lacks_a_match_costs_as_many_tries_for_three_thousand_services_as_for_three(names_lines):
+def test_tries_for_a_missing_match_do_not_grow_with_services(names_lines):
     tries = []
     for sticky in (3, 3_000):
         kinds = {f"s{number:04}": "sticky" if number < sticky else "plain" for number in range(6_000)}
@@ -118,13 +118,13 @@ def test_a_kernel_that_lacks_a_match_costs_as_many_tries_for_three_thousand_serv
     assert max(tries) <= 10
 
 
-def test_three_of_ten_thousand_that_are_refused_for_a_value_are_found_within_the_bound():
+def test_three_rejected_of_ten_thousand_within_the_bound():
     kernel = Kernel({f"s{n:05}": "plain" for n in range(10_000)}, names_lines=False, bad={"s00007", "s05000", "s09999"})
     assert set(kernel.search()) == kernel.bad
     assert kernel.tries < MOST_TRIES
 
 
-def test_the_search_ends_though_every_second_service_is_refused_for_a_value():
+def test_the_search_ends_if_half_of_all_are_rejected():
     kinds = {f"s{number:04}": "plain" for number in range(2_000)}
     kernel = Kernel(kinds, names_lines=False, bad={owner for owner in kinds if int(owner[1:]) % 2})
     refused = kernel.search()

@@ -45,7 +45,7 @@ def the(findings: tuple[Finding, ...], words: str) -> Finding:
 
 @pytest.mark.usefixtures("namespace")
 class TestHost:
-    def test_every_topic_is_told_of_a_bare_host(self):
+    def test_a_bare_host_gets_every_topic(self):
         findings = checks.examine(run)
 
         silent = {"rules", "leftovers"}  # nothing there, nothing to tell
@@ -253,7 +253,7 @@ class TestSickHosts:
         assert not [line for line in lines if "sample rules" in line]
 
     @needs_root
-    def test_python_iptables_that_misreads_a_newer_iptables_is_named_once(self):
+    def test_an_incompatible_python_iptables_is_reported_once(self):
         if find_spec("iptc") is None:
             pytest.skip("python-iptables is optional")
 

@@ -191,7 +191,7 @@ def test_a_table_that_the_tool_could_not_print_is_an_error(tmp_path, table):
         assert f"nft list table ip {table}" in caught.value.hint
 
 
-def test_a_table_of_others_that_the_tool_could_not_print_is_their_business(tmp_path):
+def test_an_unprintable_foreign_table_is_ignored(tmp_path):
     text = "# Table `raw' is incompatible, use 'nft' tool.\n" + saved("iptables")["iptables.save"]
     assert plan(read_dumps(write(tmp_path, {"dump": text})), "iptables").items == ()
 
@@ -257,7 +257,7 @@ LOOKALIKES = [
 
 
 @pytest.mark.parametrize(("text", "what", "hint"), LOOKALIKES)
-def test_what_people_save_instead_of_a_dump_is_told_with_the_right_command(tmp_path, text, what, hint):
+def test_a_wrong_dump_is_reported_with_the_right_command(tmp_path, text, what, hint):
     (path,) = write(tmp_path, {"dump": text})
     with pytest.raises(InputError, match=re.escape(what)) as caught:
         read_dumps([path])
@@ -268,7 +268,7 @@ def test_what_people_save_instead_of_a_dump_is_told_with_the_right_command(tmp_p
     assert hint in warning
 
 
-def test_ipvsadm_without_numbers_is_told_what_to_say(tmp_path):
+def test_ipvsadm_output_without_n_is_reported(tmp_path):
     files = {**saved("ipvs"), "ipvsadm.save": "-A -t kubernetes.default:https -s rr\n"}
     with pytest.raises(InputError, match="line 1") as caught:
         read_dumps(write(tmp_path, files))

@@ -154,7 +154,7 @@ def test_of_an_export_every_file_is_known_and_none_is_spoken_of(tmp_path, mode, 
 
 @pytest.mark.parametrize("mode", ["iptables", "ipvs"])
 @pytest.mark.parametrize("names_files", [False, True], ids=["folder", "each file"])
-def test_of_an_export_that_sets_no_parameter_no_file_is_spoken_of(tmp_path, mode, names_files, capsys):
+def test_an_export_without_parameters_names_no_sysctl_file(tmp_path, mode, names_files, capsys):
     arguments = inputs(tmp_path, mode)
     out = tmp_path / "out"
     assert rulegen("export", *arguments, "-o", str(out)) == 0

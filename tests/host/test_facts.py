@@ -188,12 +188,12 @@ class TestDocument:
             ({"sysctls": {"a.b": math.pi}}, "sysctls.a.b: expected a value, not the number 3.14"),
         ],
     )
-    def test_a_fault_is_told_with_its_path(self, document, expected):
+    def test_a_fault_is_reported_with_its_path(self, document, expected):
         with pytest.raises(InputError) as caught:
             facts_from_document(document, "host.yaml")
         assert caught.value.message.startswith(f"host.yaml: {expected}")
 
-    def test_all_faults_are_told_at_once(self):
+    def test_all_faults_are_reported_at_once(self):
         with pytest.raises(InputError) as caught:
             facts_from_document(
                 {"hostname": 7, "interfaces": [{"addresses": [1]}, {"name": "b", "addresses": ["x"]}]}, "h"

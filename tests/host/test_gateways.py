@@ -18,7 +18,7 @@ def ip(*arguments: str, batch: str | None = None) -> None:
     subprocess.run(["ip", *arguments], input=batch, text=True, check=True, timeout=20)
 
 
-def test_the_gateways_of_default_routes_alone_are_told(namespace):
+def test_only_gateways_of_default_routes_are_returned(namespace):
     ip(
         "-batch",
         "-",

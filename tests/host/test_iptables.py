@@ -103,7 +103,7 @@ def test_a_refused_script_names_its_line(variant, row):
 
 
 @pytest.mark.usefixtures("namespace")
-def test_tables_before_the_refused_one_are_written_and_told(variant):
+def test_tables_before_the_rejected_one_are_reported(variant):
     with pytest.raises(RestoreError) as caught:
         restore(run, variant, Family.IPV4, f"{SCRIPT}*filter\n-A KUBE-GONE -j RETURN\nCOMMIT\n")
 
@@ -185,7 +185,7 @@ class TestLock:
         assert "\n" not in caught.value.message
 
     @pytest.mark.parametrize("wait_s", [9, 0])
-    def test_who_waits_with_success_is_told_meanwhile(self, wait_s):
+    def test_waiting_for_the_lock_is_reported(self, wait_s):
         messages: list[str] = []
         with locked(1.6) as pid:
             restore(run, Variant.LEGACY, Family.IPV4, SCRIPT, messages.append, wait_s=wait_s)
@@ -248,7 +248,7 @@ for family in Family:
 
 
 @pytest.mark.usefixtures("namespace")
-def test_an_unreadable_list_of_legacy_tables_is_not_taken_for_an_empty_one(variant):
+def test_an_unreadable_list_of_legacy_tables_is_an_error(variant):
     ended = run(Command((sys.executable, "-c", UNPRIVILEGED, variant)))
 
     assert [line.split(":")[0] for line in ended.stdout.splitlines()] == ["refused", "refused"], ended.stderr

@@ -36,7 +36,7 @@ def all_told(commits: queue.SimpleQueue, *, within_s: float = 0.3) -> list[NftCo
 
 
 class TestKernel:
-    def test_a_foreign_write_is_told_with_who_made_it(self, commits):
+    def test_a_foreign_write_is_reported_with_its_program(self, commits):
         notices = NftCommits(Writers().has, commits.put)
         try:
             assert run(FOREIGN).code == 0
@@ -47,7 +47,7 @@ class TestKernel:
         assert "iptables" in notice.name or "xtables" in notice.name
         assert notice.generation == nft_commits.generation()
 
-    def test_our_own_writes_are_not_told_and_those_of_others_between_them_are(self, commits):
+    def test_only_foreign_writes_are_reported(self, commits):
         writers = Writers()
         notices = NftCommits(writers.has, commits.put)
         try:
@@ -75,7 +75,7 @@ class TestKernel:
         finally:
             notices.stop()
 
-    def test_a_load_of_two_thousand_chains_tells_nothing_foreign_and_misses_nothing(self, commits):
+    def test_a_large_own_write_reports_nothing_foreign(self, commits):
         chains = "".join(f":OWN-{number} - [0:0]\n" for number in range(2000))
         rules = "".join(f"-A OWN-{number} -s 10.0.0.1/32 -j RETURN\n" for number in range(2000))
         writers = Writers()
@@ -89,7 +89,7 @@ class TestKernel:
         finally:
             notices.stop()
 
-    def test_messages_that_were_missed_are_told_as_such(self, commits, monkeypatch):
+    def test_lost_messages_are_reported(self, commits, monkeypatch):
         """A receiver that is held up, with the smallest buffer that the kernel gives."""
         held = queue.SimpleQueue()
 

@@ -48,7 +48,7 @@ def test_what_is_not_known_any_more_is_not_left_on_disk(tmp_path):
     assert not any(b"users" in content for content in files(tmp_path).values())
 
 
-def test_where_nothing_may_be_written_it_is_known_to_this_process(tmp_path):
+def test_without_write_access_only_this_process_knows(tmp_path):
     known = NginxKnownObjects(tmp_path, writes=False)
     known.keep(OBJECTS)
     assert known.objects == OBJECTS
@@ -75,7 +75,7 @@ def test_what_could_not_be_written_is_written_the_next_time(tmp_path):
     ],
     ids=["empty", "cut", "another kind", "no name", "another name"],
 )
-def test_a_file_that_is_not_sound_is_told_and_not_believed(tmp_path, spoil):
+def test_an_invalid_file_is_reported_and_ignored(tmp_path, spoil):
     NginxKnownObjects(tmp_path).keep(OBJECTS)
     path = next(path for path in (tmp_path / "known").iterdir() if b'"users"' in path.read_bytes())
     spoil(path)

@@ -89,7 +89,7 @@ def test_who_starts_a_process_knows_its_number_before_it_ends():
     assert [str(pid) for pid in pids] == [ended.stdout.strip()]
 
 
-def test_no_process_goes_on_alone_when_whoever_started_it_is_stopped():
+def test_no_child_outlives_its_stopped_parent():
     def interrupt(pid: int) -> None:
         pids.append(pid)
         raise KeyboardInterrupt

@@ -65,7 +65,7 @@ def is_gone(pid: int) -> bool:
     return False
 
 
-def test_the_next_call_is_that_of_a_process_which_was_there_before(standby, tool):
+def test_the_next_call_uses_a_waiting_process(standby, tool):
     assert answer_of(standby, "one")[0] == "one"
     (next_one,) = waiting(standby)
     assert answer_of(standby, "two") == ("two", next_one, "first")
@@ -113,7 +113,7 @@ def test_a_tool_that_was_taken_away_is_missing_at_once(standby, tool):
     assert is_gone(pid)
 
 
-def test_one_that_cannot_be_started_is_told_by_the_call_that_needs_it(standby, tool):
+def test_a_failed_start_is_reported_by_the_next_call(standby, tool):
     answer_of(standby, "one")
     tool.write_text("\0")
     with pytest.raises(HostError, match="could not be started"):

@@ -92,7 +92,7 @@ def test_nobody_waits_for_a_fifo(lock):
 
 
 @needs_root
-def test_the_lock_of_another_user_is_told(lock):
+def test_the_lock_of_another_user_is_reported(lock):
     lock.touch()
     os.chown(lock, NOBODY, NOBODY)
 

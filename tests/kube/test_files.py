@@ -202,7 +202,7 @@ RENDERED = [
 
 @pytest.mark.parametrize(("files", "read", "commands"), RENDERED)
 @pytest.mark.parametrize("path", ["app", "app/*", "./app/"], ids=["folder", "each-file", "folder-as-path"])
-def test_a_folder_that_another_tool_renders_is_named_with_its_command(
+def test_a_folder_for_another_tool_is_reported(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, files: list[str], read: list[str], commands: list[str], path: str
 ) -> None:
     monkeypatch.chdir(tmp_path)
@@ -222,7 +222,7 @@ def test_a_folder_that_another_tool_renders_is_named_with_its_command(
     ("marker", "command"),
     [("kustomization.yaml", "kubectl kustomize 'my app'"), ("Chart.yaml", "helm template 'my app'")],
 )
-def test_a_folder_with_nothing_but_the_file_of_another_tool_is_an_error_with_the_command(
+def test_a_folder_with_only_another_tools_file_is_an_error(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, marker: str, command: str
 ) -> None:
     monkeypatch.chdir(tmp_path)

@@ -95,7 +95,7 @@ def test_a_firewall_mark_is_somebody_elses():
     assert text.read("-A -f 7 -s rr\n-a -f 7 -r 10.0.0.1:0 -g -w 1\n", "test") == {}
 
 
-def test_persistence_for_a_whole_network_is_told_apart():
+def test_persistence_for_a_network_is_distinguished():
     (value,) = text.read("-A -t 10.0.0.1:80 -s rr -p 300 -M 255.255.255.0\n", "test").values()
     assert value == VirtualServer("rr", 300, netmask=24)
 
@@ -176,7 +176,7 @@ def test_sets_are_filled_in_order_and_emptied_in_reverse():
     ]
 
 
-def test_a_set_whose_entries_bear_more_is_filled_aside_and_swapped():
+def test_a_set_with_other_extensions_is_filled_and_swapped():
     spoilt = {**SETS, ipset.SetKey("GUARD"): ipset.SetValue("hash:ip,port", "inet", extensions=frozenset({"comment"}))}
     scripts = set_script(diff(spoilt, SETS), SETS, ORDER)
     assert scripts.grow.splitlines() == [
@@ -201,7 +201,7 @@ def test_a_set_without_room_for_what_comes_gets_more_of_it():
 
 
 @pytest.mark.parametrize(("count", "room"), [(1, 65536), (65536, 65536), (65537, 131072), (300_000, 524_288)])
-def test_sets_are_as_kube_proxy_has_them_for_as_long_as_that_is_enough(count, room):
+def test_sets_have_kube_proxys_size_while_that_is_enough(count, room):
     assert ipset.SetValue("hash:ip", "inet").with_room(count).maxelem == room
     assert ipset.SetValue("bitmap:port", range="0-65535").with_room(count).options == "bitmap:port range 0-65535"
 
@@ -241,7 +241,7 @@ def test_addresses_are_read_whatever_the_state_of_the_device():
     assert [str(command) for command in told_commands.unbind] == ["addr del 10.96.0.1/32 dev kube-ipvs0"]
 
 
-def test_of_link_local_addresses_only_those_of_ipv6_are_the_kernels_own():
+def test_only_ipv6_link_local_addresses_are_the_kernels_own():
     parsed = links.read("kube-ipvs0 DOWN 169.254.9.9/32 fe80::1/64 fd00::1/128\n", "dump")
     assert [str(key) for key in parsed.addresses] == ["169.254.9.9/32", "fd00::1/128"]
 

@@ -156,7 +156,7 @@ def test_one_tree_is_not_taken_for_another(each: tuple[Node, ...], other: tuple[
 
 
 @given(writable, writable)
-def test_literal_texts_that_differ_are_told_apart(each: str, other: str):
+def test_different_literal_texts_are_distinguished(each: str, other: str):
     assume(each != other)
     for place in PLACES.values():
         with pytest.raises(MismatchError):
@@ -208,7 +208,7 @@ def test_a_mismatch_tells_file_line_and_both_sides(text: str, nodes: tuple[Node,
     assert says in str(caught.value)
 
 
-def test_what_is_told_is_escaped_and_short():
+def test_messages_are_escaped_and_short():
     with pytest.raises(MismatchError) as caught:
         check_nodes(
             "x.conf", f'server {{ return 200 "\x1b\n{"é" * 1000}"; }}', server(Directive("return", ("200", "x")))

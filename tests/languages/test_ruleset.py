@@ -26,7 +26,7 @@ COMMIT
 """
 
 
-def test_comments_counters_and_double_spaces_are_no_part_of_a_rule():
+def test_comments_counters_and_spaces_are_not_compared():
     ruleset = read(DUMP, "dump", Family.IPV4)
     jump = ruleset.chains[ChainName("nat", "PREROUTING")]
     assert (jump.policy, jump.rules[0].spec, jump.rules[0].comment) == (
@@ -42,7 +42,7 @@ def test_comments_counters_and_double_spaces_are_no_part_of_a_rule():
     ]
 
 
-def test_a_rule_is_deleted_by_the_words_in_which_the_kernel_printed_it():
+def test_a_rule_is_deleted_by_the_kernels_text():
     line = '-d 10.96.0.1/32 -p tcp -m comment --comment "why" -m tcp --dport 443 -j X'
     assert read_rule(line).line == line
 
@@ -57,7 +57,7 @@ def test_a_rule_is_deleted_by_the_words_in_which_the_kernel_printed_it():
         ("hello", "line 1: not a line of iptables-save: 'hello'"),
     ],
 )
-def test_what_is_no_dump_is_told_with_its_line(text, fault):
+def test_an_invalid_dump_is_reported_with_its_line(text, fault):
     with pytest.raises(InputError, match=fault):
         read(text, "dump", Family.IPV4)
 
@@ -134,7 +134,7 @@ def test_words_are_spelled_as_the_tools_print_them(word, text):
 
 
 @pytest.mark.parametrize("odd", ["\x0b", "\x0c", "\x1c", "\x85", "\u2028", "\u2029"])
-def test_what_unicode_takes_for_the_end_of_a_line_is_none_in_a_comment_of_others(odd):
+def test_unicode_line_ends_do_not_split_comments(odd):
     text = f'*nat\n:CNI - [0:0]\n-A CNI -m comment --comment "a{odd}b" -j RETURN\nCOMMIT\n'
     (chain,) = read(text, "test", Family.IPV4).chains.values()
     assert [rule.comment for rule in chain.rules] == [f"a{odd}b"]

@@ -58,7 +58,7 @@ def test_one_more_service_costs_its_own_lines_only():
     ]
 
 
-def test_one_service_less_takes_its_dispatch_away_before_its_chains():
+def test_a_service_loses_its_dispatch_before_its_chains():
     (commit,) = lines([BASE, fragment(1), fragment(2)], [BASE, fragment(1)])
     assert commit.index("-D KUBE-SERVICES -d 10.0.0.2/32 -j KUBE-SVC-0002") < commit.index("-X KUBE-SVC-0002")
 
@@ -74,7 +74,7 @@ def test_a_misplaced_tail_goes_to_the_end_and_the_old_one_goes():
     ]
 
 
-def test_a_large_load_comes_in_commits_that_stand_alone_and_the_dispatch_comes_last():
+def test_a_large_load_has_several_commits_and_dispatch_last():
     commits = lines([], [BASE, *(fragment(number) for number in range(500))], chains_per_commit=100)
     assert len(commits) == 11
     known: set[str] = set()
@@ -85,7 +85,7 @@ def test_a_large_load_comes_in_commits_that_stand_alone_and_the_dispatch_comes_l
     assert commits[-1][-2] == "-A KUBE-SERVICES -j KUBE-NODEPORTS"
 
 
-def test_a_dispatch_chain_that_changes_much_is_written_anew_at_once():
+def test_a_much_changed_dispatch_chain_is_rewritten():
     before = [BASE, *(fragment(number) for number in range(600))]
     after = [BASE, *(fragment(number) for number in range(300, 900))]
     (commit,) = lines(before, after)
@@ -99,7 +99,7 @@ def test_a_chain_value_compares_by_rules_and_not_by_comments():
     assert diff({key: first}, {key: second}) == ()
 
 
-def test_without_comments_only_the_dispatch_tells_whose_a_chain_is():
+def test_without_comments_the_dispatch_shows_a_chains_owner():
     chain = ChainName("nat", "KUBE-SVC-0001")
     said = RulesFragment(
         "shop/s1",
@@ -118,7 +118,7 @@ def test_without_comments_only_the_dispatch_tells_whose_a_chain_is():
         assert '-A KUBE-SERVICES -m comment --comment "shop/s1 cluster IP" -d 10.0.0.1/32 -j KUBE-SVC-0001\n' in script
 
 
-def test_without_any_comments_rules_go_as_they_came_or_as_a_kernel_has_printed_them():
+def test_rules_without_comments_are_deleted_by_their_text():
     def said(*rules: Rule) -> list[RulesFragment]:
         return [BASE, RulesFragment("shop/s1", Family.IPV4, blocks=tuple(Block(SERVICES, (rule,)) for rule in rules))]
 

@@ -115,14 +115,14 @@ def histories(draw: st.DrawFn) -> tuple[ClusterSnapshot, ClusterSnapshot]:
 
 @quick
 @given(histories(), every, every)
-def test_a_service_that_keeps_its_frontends_and_changes_all_else_causes_no_drift(history, old, new):
+def test_a_changed_service_causes_no_drift(history, old, new):
     before, after = history
     assert drifted(plan_node(compiled(after, new), written(compiled(before, old)).observed(), FACTS)) == []
 
 
 @quick
 @given(histories(), every, st.booleans())
-def test_what_goes_is_under_the_service_whose_it_was_and_a_leftover_only_where_that_is_gone(history, options, comments):
+def test_deletions_belong_to_their_service_while_it_exists(history, options, comments):
     """In all tables, sets and virtual servers, of both modes; where rules have no comments, by their frontends.
 
     Only comments of rules say whose a thing was. Elsewhere its frontend or endpoint must tell, and another Service may
@@ -247,7 +247,7 @@ def shared(day: int, name: str, policy: str) -> Source:
     return Source(name, text.encode())
 
 
-def test_an_entry_of_a_frontend_that_another_takes_over_is_that_others():
+def test_an_entry_belongs_to_the_new_owner_of_a_frontend():
     """Entries have no comments: what the older Service leaves is told by the address and port, now the younger's."""
     before = read_world([shared(1, "old", "Cluster"), shared(2, "young", "Local")])
     was, wants = (compiled(world, CHANGED["ipvs"]) for world in (before, read_world([shared(2, "young", "Local")])))
@@ -260,7 +260,7 @@ def test_an_entry_of_a_frontend_that_another_takes_over_is_that_others():
 
 
 @pytest.mark.parametrize(("comments", "owner"), [(True, "shop/young"), (False, "shop/old")])
-def test_of_two_claims_that_are_both_kept_a_rule_without_comment_is_the_olders(comments, owner):
+def test_a_rule_without_comment_belongs_to_the_older_claim(comments, owner):
     sources = [shared(1, "old", "Cluster"), shared(2, "young", "Cluster")]
     empty = sources[1].content.replace(b"endpoints: [{addresses: [10.244.1.2], nodeName: node1}]", b"endpoints: []")
     refused = [sources[0], Source("young", empty)]
@@ -327,7 +327,7 @@ def test_each_tampered_place_counts(done, expected):
     assert any(line.startswith(f"Drift: {len(expected)} ") for line in lines)
 
 
-def test_in_ipvs_mode_what_stands_without_what_belongs_to_it_was_taken_away():
+def test_in_ipvs_mode_missing_parts_count_as_deleted():
     wants = compiled(read_world([Source("f", POLICY.encode())]), CHANGED["ipvs"])
     node = written(wants)
     node.addresses.clear()

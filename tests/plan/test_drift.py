@@ -120,7 +120,7 @@ DAMAGE = [
 
 
 @pytest.mark.parametrize(("damage", "expected"), [case[1:] for case in DAMAGE], ids=[case[0] for case in DAMAGE])
-def test_damage_is_told_as_drift(kernel, damage, expected):
+def test_foreign_changes_are_shown_as_drift(kernel, damage, expected):
     damage(kernel.tables)
     items = plan(TWO, kernel).items
     assert expected in signs(items)
@@ -139,7 +139,7 @@ def test_damage_in_a_services_own_chain(kernel, prefix, rule, drift):
     assert [line.sign for line in item.lines if line.sign != " "] == ["-" if rule else "+"]
 
 
-def test_what_the_kubelet_puts_into_the_chain_it_shares_with_us_is_no_drift(kernel):
+def test_kubelet_rules_in_a_shared_chain_are_no_drift(kernel):
     kernel.tables["filter"]["KUBE-FIREWALL"].append("-m mark --mark 0x8000/0x8000 -j DROP")
     assert plan(TWO, kernel).is_empty
 
@@ -155,7 +155,7 @@ def test_a_chain_that_others_refer_to_is_emptied_and_kept(kernel):
 
 
 @pytest.mark.parametrize("has_kubelet", [True, False])
-def test_cleanup_keeps_the_shared_chain_only_where_a_kubelet_is_at_work(kernel, has_kubelet):
+def test_cleanup_keeps_the_shared_chain_if_a_kubelet_runs(kernel, has_kubelet):
     if has_kubelet:
         kernel.tables["mangle"]["KUBE-KUBELET-CANARY"] = []
     observed = observing(rulesets={Family.IPV4: read(kernel.save(), "kernel", Family.IPV4)})
@@ -176,7 +176,7 @@ def test_an_age_alone_changes_nothing(kernel):
     assert plan(ClusterSnapshot(services={BLOG: replace(TWO.services[BLOG], service=service)}), kernel).is_empty
 
 
-def test_whose_leftovers_are_is_told_by_the_dispatch_where_chains_have_no_comments():
+def test_the_dispatch_shows_the_owner_of_leftovers():
     bare = Kernel()
     part = plan(TWO, bare).of("iptables")[Family.IPV4]
     for restore in script(part.changes, part.desired, comments=Comments.DISPATCH):

@@ -77,7 +77,7 @@ def test_a_line_that_looks_like_a_header_of_a_diff_is_shown():
     assert any("b;" in line for line in lines(plan))
 
 
-def test_a_long_new_file_is_only_counted_but_a_change_in_it_is_shown():
+def test_a_long_new_file_is_counted_and_a_change_shown():
     long = "x;\n" * (SHOWN + 1)
     assert lines(plan_site(None, configuration({"f": long}), {})) == [f"+({SHOWN + 1} lines)"]
     assert lines(plan_site(configuration({"f": long}), configuration({}), {})) == [f"-({SHOWN + 1} lines)"]

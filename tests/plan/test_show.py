@@ -6,7 +6,7 @@ from rulegen.model.ingress.reasons import Reason, Verdict
 from rulegen.plan import show
 
 
-def test_remarks_on_ingresses_that_are_served_as_written_have_a_heading_of_their_own() -> None:
+def test_notes_on_ingresses_have_their_own_heading() -> None:
     reasons = (Reason(None, Verdict.IGNORED, "a", "not a number"), Reason(None, Verdict.NOTE, "b", "expires soon"))
     report = show.Report(node="n", mode="iptables", observed="kernel", reasons=reasons)
     lines = [line for line in show.notes(report) if line]

@@ -63,21 +63,21 @@ def test_several_at_once(extensions):
     assert planned(TWO, text).items == ()
 
 
-def test_a_change_of_objects_among_them_is_told_as_one():
+def test_a_changed_unreadable_object_is_one_change():
     text = blurred(loaded().save(), "statistic")
     items = planned(world("10.244.1.1", "10.244.1.2", "10.244.1.3"), text).items
     assert {(item.owner, item.drift) for item in items} == {("demo/blog", None)}
     assert Action.DELETE not in {item.action for item in items}
 
 
-def test_a_rule_of_others_that_cannot_be_read_is_not_said_to_be_by_hand():
+def test_an_unreadable_foreign_rule_is_no_drift():
     kernel = loaded()
     kernel.tables["nat"]["KUBE-SERVICES"].insert(0, f"-m owner {UNREADABLE} -j ACCEPT")
     (item,) = plan(TWO, kernel).items
     assert (item.action, item.drift) == (Action.DELETE, None)
 
 
-def test_it_goes_with_its_chain_written_anew_since_nobody_knows_its_text():
+def test_an_unreadable_rule_is_deleted_with_its_chain():
     kernel = loaded()
     kernel.tables["nat"]["KUBE-SERVICES"].insert(0, f"-m owner {UNREADABLE} -j ACCEPT")
     part = plan(TWO, kernel).of("iptables")[Family.IPV4]

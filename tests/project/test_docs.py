@@ -182,7 +182,7 @@ def rows(heading: str) -> dict[str, list[str]]:
     return collected
 
 
-def test_what_has_no_effect_is_told() -> None:
+def test_names_without_effect_are_documented() -> None:
     """A name that nothing in the model or the backend asks for is checked only."""
     places = [ROOT / "rulegen/model/ingress", ROOT / "rulegen/backends/nginx"]
     texts = {path: path.read_text(encoding="utf-8") for place in places for path in place.rglob("*.py")}

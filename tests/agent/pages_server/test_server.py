@@ -73,7 +73,7 @@ class TestServer:
             for client in idle:
                 client.close()
 
-    def test_bytes_that_are_no_text_are_told_nevertheless(self, server):
+    def test_invalid_utf8_is_shown_escaped(self, server):
         assert ask(server.port, "/bytes")[:2] == (200, "a rule that others wrote: \\udcff\n")
 
     def test_a_fault_of_ours_is_an_answer_too(self, server):
@@ -141,7 +141,7 @@ class TestPatientServer:
             patient.stop()
             assert time.monotonic() - began < 1
 
-    def test_whoever_is_told_may_give_up(self):
+    def test_a_failed_bind_may_raise(self):
         def give_up(error: str) -> None:
             raise HostError(error, hint="bindAddressHardFail")
 

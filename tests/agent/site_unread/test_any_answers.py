@@ -36,7 +36,7 @@ STEPS = st.lists(
 
 @settings(max_examples=examples(12), deadline=None)
 @given(STEPS)
-def test_whatever_the_api_server_says_or_not_nothing_that_is_shut_opens(steps):
+def test_no_answer_of_the_api_server_opens_a_closed_path(steps):
     """And once it answers, all is as if it had always answered."""
     objects = [CERTIFICATE, PASSWORDS, RESTRICTED]
     references.LOOK_S = 0.0

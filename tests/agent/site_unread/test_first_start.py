@@ -45,7 +45,7 @@ class TestFirstStart:
         assert "ssl_certificate secrets/" in stage.text("tls.test")
         assert stage.log.getvalue().count("waits") == 0
 
-    def test_what_stays_unanswered_is_named_once_and_all_others_are_served(self):
+    def test_unanswered_objects_are_logged_once_others_served(self):
         more = [ingress(f"m{n}", rule(f"m{n}.test", path()), tls=[tls(f"c{n}", f"m{n}.test")]) for n in range(20)]
         silent = secrets(CERT, USERS, *(ObjectName("default", f"c{n}") for n in range(20)))
         stage = Stage(WITH_TLS, SHUT, PLAIN, *more, silent=silent).turn()
@@ -79,7 +79,7 @@ class TestFirstStart:
         assert len(stage.events) == 2
 
     @pytest.mark.parametrize("how", ["absent", "silent", "forbidden"])
-    def test_without_the_settings_nothing_is_served_and_health_says_so(self, how):
+    def test_without_settings_nothing_is_served_and_unhealthy(self, how):
         key = ObjectKey("ConfigMap", SETTINGS)
         there = [RESTRICTED] if how != "absent" else []
         faults = {how: [key]} if how != "absent" else {}

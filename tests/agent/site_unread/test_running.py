@@ -42,7 +42,7 @@ class TestRunning:
     def begun(self, *more, **changes) -> Stage:
         return Stage(WITH_TLS, SHUT, PLAIN, CERTIFICATE, PASSWORDS, *more, **changes).turn()
 
-    def test_an_agent_that_begins_anew_changes_nothing_for_what_is_not_answered(self):
+    def test_a_restart_changes_nothing_while_unanswered(self):
         stage = self.begun()
         again = stage.again(silent=secrets(CERT, USERS))
         again.loop.touch()
@@ -55,7 +55,7 @@ class TestRunning:
         assert again.is_open("new.test")
         assert again.text("tls.test") == stage.text("tls.test")
 
-    def test_beside_an_nginx_of_which_nothing_is_known_it_waits_for_all_answers(self):
+    def test_with_an_unknown_nginx_it_waits_for_all_answers(self):
         stage = self.begun()
         again = stage.again(silent=secrets(CERT, USERS))
         again.loop.objects.known = Memory()
@@ -76,7 +76,7 @@ class TestRunning:
         assert oct((tmp_path / "known").stat().st_mode & 0o777) == "0o700"
         assert {oct(path.stat().st_mode & 0o777) for path in (tmp_path / "known").iterdir()} == {"0o600"}
 
-    def test_what_is_spoilt_on_disk_is_unknown_and_told(self, tmp_path: Path):
+    def test_a_damaged_file_counts_as_unknown_and_is_logged(self, tmp_path: Path):
         stage = self.begun(known=NginxKnownObjects(tmp_path))
         spoilt = next(path for path in (tmp_path / "known").iterdir() if b'"users"' in path.read_bytes())
         spoilt.write_bytes(spoilt.read_bytes()[:20])
@@ -86,7 +86,7 @@ class TestRunning:
         assert not again.is_open("shut.test")
         assert "it contains no object" in again.log.getvalue()
 
-    def test_an_ingress_that_names_something_new_is_as_it_was_until_that_is_answered(self):
+    def test_a_new_reference_applies_only_once_it_is_answered(self):
         stage = self.begun()
         other = ObjectName("default", "other")
         stage.server.silent = set(secrets(other))
@@ -126,7 +126,7 @@ class TestRunning:
         stage.turn()
         assert not stage.is_open("shut.test")
 
-    def test_so_is_one_that_was_named_before_the_agent_began_anew_with_what_it_knew(self):
+    def test_a_restart_opens_nothing_while_passwords_are_unread(self):
         stage = self.begun()
         stage.server.delete(SHUT)
         stage.loop = stage.begin()
@@ -156,7 +156,7 @@ GUARDS = {
 
 
 @pytest.mark.parametrize("name", GUARDS)
-def test_what_restricts_others_and_is_taken_away_restricts_them_still(name, tmp_path):
+def test_a_deleted_restricting_object_still_restricts(name, tmp_path):
     guard, changes, sign = GUARDS[name]
     class_name = "mine" if name == "class" else "rulegen"
     shut = ingress(
@@ -188,7 +188,7 @@ def test_what_restricts_others_and_is_taken_away_restricts_them_still(name, tmp_
     assert "no longer: " in stage.log.getvalue()
 
 
-def test_an_ingress_of_another_controller_is_not_ours_when_its_class_is_gone():
+def test_an_ingress_of_a_deleted_foreign_class_is_not_served():
     other = k.IngressClass(metadata=k.ObjectMeta(name="rulegen"), spec=k.IngressClassSpec(controller="example.com/x"))
     stage = Stage(other, PLAIN).turn()
     assert not stage.text("plain.test")

@@ -83,7 +83,7 @@ def names_of(count: int, namespaces: int = 1) -> list[ObjectName]:
 
 class TestRoles:
     @pytest.mark.parametrize("role", ROLES)
-    def test_each_object_is_told_changes_goes_and_comes(self, place, role):
+    def test_each_object_is_added_changed_deleted_and_added_again(self, place, role):
         place.role = role
         names = names_of(30, 3)
         place.put(names[1:])
@@ -277,7 +277,7 @@ class TestWhatIsRead:
         place.api.calm_down()
         assert place.has(names)
 
-    def test_of_silent_objects_nothing_is_told_and_others_are(self, place):
+    def test_silent_objects_do_not_delay_others(self, place):
         names = names_of(8)
         place.put(names)
         place.api.hush("secrets", "tls-1", "tls-5")

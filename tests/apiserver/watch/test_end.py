@@ -92,7 +92,7 @@ class TestCredentials:
         api.put("services", service("a"))
         assert soon(lambda: seen.names("Service") == ["a"])
 
-    def test_no_configuration_is_told_at_once(self, tmp_path):
+    def test_a_missing_configuration_is_reported_at_once(self, tmp_path):
         with pytest.raises(HostError, match="no such file"):
             Watch(print, kubeconfig=str(tmp_path / "absent"))
 
@@ -146,7 +146,7 @@ class TestTls:
                 assert "tls" not in {reason for _, reason in watcher.counts().errors}
                 assert watcher._link.generation == 1
 
-    def test_verification_turned_off_is_told(self, tmp_path, seen, warnings):
+    def test_disabled_verification_is_reported(self, tmp_path, seen, warnings):
         with FakeApi(certificate=make_certificate(tmp_path)) as api:
             kubeconfig = api.kubeconfig(tmp_path, **{"insecure-skip-tls-verify": True})
             with Watch(seen, kubeconfig=kubeconfig, warn=warnings.append, timing=fast()) as watcher:

@@ -150,7 +150,7 @@ class TestRestore:
         api.calm_down()
         assert soon(lambda: seen.names("Service") == ["a"])
 
-    def test_an_event_from_before_what_was_told(self, api, watch, seen, notices):
+    def test_an_event_older_than_the_known_state(self, api, watch, seen, notices):
         """A proxy leads us to a server that was set back, and nothing breaks off."""
         api.put("services", service("a"), service("b"))
         watcher = watch(notice=notices.append)
@@ -200,7 +200,7 @@ class TestNamed:
         api.come_back()
         assert soon(lambda: not seen.state("Secret")[0])
 
-    def test_of_one_that_is_no_longer_named_nothing_is_told(self, api, watch, seen):
+    def test_objects_without_references_cause_no_events(self, api, watch, seen):
         api.put("secrets", secret(), secret("other"))
         watcher = watch()
         other = ObjectName("shop", "other")
@@ -229,7 +229,7 @@ class TestNamed:
         assert soon(lambda: seen.names("Secret") == ["tls"])
 
     @pytest.mark.parametrize("status", [401, 403, 429, 500, 503])
-    def test_of_one_that_is_not_answered_nothing_is_told(self, api, watch, seen, warnings, status):
+    def test_unanswered_objects_cause_no_events(self, api, watch, seen, warnings, status):
         api.put("secrets", secret())
         api.fail("secrets", *[Fault.status(status, "no")] * 4)
         watcher = watch()
@@ -278,7 +278,7 @@ class TestNamed:
         assert soon(lambda: seen.of("Secret", Gone) == [Gone(Secret, TLS)])
         assert soon(lambda: seen.names("Secret") == ["tls"])
 
-    def test_a_bad_one_is_told_with_its_faults(self, api, watch, seen):
+    def test_an_invalid_object_is_reported_with_its_faults(self, api, watch, seen):
         api.put("secrets", secret(value="super secret!"))
         watch().refer_to(secrets=[TLS])
         assert soon(lambda: seen.state("Secret")[1] == {"Secret shop/tls"})

@@ -86,7 +86,7 @@ class TestTrouble:
         assert soon(lambda: seen.names("Service") == ["new", "web"])
         assert not watcher.counts().troubles
 
-    def test_a_server_that_is_away_harms_nothing_and_is_told_once(self, api, watch, seen, warnings):
+    def test_an_unreachable_server_is_logged_once(self, api, watch, seen, warnings):
         api.put("services", service("a"), service("b"))
         watcher = watch(timing={"outage": 0.3})
         assert is_watching(watcher)
@@ -121,7 +121,7 @@ class TestTrouble:
         api.disturb("services", DROP)
         assert soon(lambda: len(seen.of("Service", Listed)) == 2)
 
-    def test_a_consumer_that_fails_is_told_all_anew(self, api, tmp_path, seen, warnings):
+    def test_a_failed_consumer_gets_all_objects_again(self, api, tmp_path, seen, warnings):
         api.put("services", service("a"))
         failing = iter([ValueError("full"), None, ValueError("again")])
 

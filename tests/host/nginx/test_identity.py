@@ -74,7 +74,7 @@ def test_a_number_with_a_name_is_not_taken(monkeypatch):
 
 
 @pytest.mark.parametrize("allowed", [(), (Range(0, 0),), (Range(0, 1000),)])
-def test_where_there_is_no_such_user_that_is_told(monkeypatch, allowed):
+def test_a_lack_of_free_user_ids_is_reported(monkeypatch, allowed):
     monkeypatch.setattr(identity, "_mapped", lambda _: allowed)
 
     with pytest.raises(HostError, match="no user id is free"):

@@ -88,7 +88,7 @@ def test_an_installed_module_is_loaded():
     assert without_unloadable(run, "nginx", facts, HEADERS_MORE) == facts
 
 
-def test_no_nginx_is_told_with_the_next_step():
+def test_a_missing_nginx_is_reported_with_the_next_step():
     def missing(command: Command) -> Completed:
         raise MissingToolError(command.argv[0])
 
@@ -98,12 +98,12 @@ def test_no_nginx_is_told_with_the_next_step():
 
 
 @pytest.mark.parametrize("answer", ["", "nginx version: openresty", "Segmentation fault"])
-def test_what_is_no_nginx_is_told(answer):
+def test_a_program_that_is_not_nginx_is_reported(answer):
     with pytest.raises(HostError, match="does not say which nginx it is"):
         gather_nginx(saying(answer))
 
 
-def test_a_user_that_is_not_there_is_told():
+def test_a_missing_worker_user_is_reported():
     with pytest.raises(HostError, match="there is no user 'nowhere'"):
         gather_nginx(saying(SAYS.format(modules="/nowhere")), user="nowhere")
 

@@ -179,7 +179,7 @@ def test_of_releases_the_live_and_the_confirmed_one_stay(releases):
     assert left == {all_of_them[i].digest for i in (0, 1, 5)}
 
 
-def test_a_damaged_release_is_told(releases):
+def test_a_damaged_release_is_reported(releases):
     place = releases.write(FIRST)
     releases.switch(FIRST.digest)
     (place / "MANIFEST").write_text("[]")
@@ -236,7 +236,7 @@ print("small fits" if releases.current() == small else "not")
 
 
 @needs_mounts
-def test_a_folder_that_cannot_be_written_to_is_told(tmp_path):
+def test_an_unwritable_folder_is_reported(tmp_path):
     script = tmp_path / "closed.py"
     script.write_text(CLOSED)
     argv = ["unshare", "--mount", sys.executable, str(script), str(tmp_path)]

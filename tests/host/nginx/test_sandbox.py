@@ -47,7 +47,7 @@ def test_what_is_right_passes(folder, namespace, runner):
     assert bool(result.note) == (runner is not run)
 
 
-def test_what_is_wrong_is_told_with_the_place_in_the_release(folder, namespace, runner):
+def test_a_fault_is_reported_with_its_line_in_the_release(folder, namespace, runner):
     result = verdict(folder, configuration({"a.test": server("a.test", extra="bogus on;")}), runner)
 
     assert result.message is not None

@@ -132,7 +132,7 @@ def test_a_taken_port_is_reported_first_with_its_holder(service):
         assert not service.releases.live()
 
 
-def test_a_port_that_nginx_finds_taken_is_told_with_its_holder(service):
+def test_a_port_taken_at_start_is_reported_with_its_owner(service):
     with socket.create_server(("127.0.0.1", 8080)), pytest.raises(ApplyError, match=f"held by process {os.getpid()}"):
         service.apply(FIRST)
 
@@ -218,7 +218,7 @@ def test_a_killed_worker_is_replaced(service, eventually):
     assert get() == "first"
 
 
-def test_nginx_outlives_its_supervisor_and_the_next_one_watches_it(service, eventually):
+def test_a_new_supervisor_adopts_the_running_nginx(service, eventually):
     service.apply(FIRST)
     status = service.status()
     os.kill(status.supervisor, signal.SIGKILL)

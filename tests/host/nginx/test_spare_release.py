@@ -120,7 +120,7 @@ def in_place(path: Path) -> None:
     ],
     ids=["deleted", "link", "folder", "mode", "content", "added", "in place", "hard link", "no folder", "open folder"],
 )
-def test_a_folder_that_somebody_changed_is_made_right_before_it_goes_live(stage, spoil):
+def test_a_changed_spare_folder_is_repaired_before_use(stage, spoil):
     stage.serve(made(a="1", b="1"))
     spoil(stage.spare / name("a"))
     wanted = made(a="1", b="2")
@@ -154,7 +154,7 @@ def test_a_command_keeps_no_such_folder(tmp_path):
     assert len(list((releases.folder / "releases").iterdir())) == 3
 
 
-def test_nginx_refuses_no_configuration_for_what_somebody_did_to_such_a_folder(folder, namespace):
+def test_a_changed_spare_folder_rejects_no_configuration(folder, namespace):
     service = NginxService(folder, run, confirm_s=10, keeps_spare=True)
     hosts = {host: server(host) for host in ("a.test", "b.test")}
     service.apply(configuration(hosts))

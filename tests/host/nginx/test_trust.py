@@ -222,7 +222,7 @@ def test_a_certificate_of_another_user_is_not_served(tmp_path, right):
     assert default_certificate.load(folder)
 
 
-def test_what_is_no_folder_is_told(tmp_path):
+def test_a_path_that_is_no_folder_is_reported(tmp_path):
     (tmp_path / "file").touch()
 
     with pytest.raises(HostError, match="file: is not a folder"):

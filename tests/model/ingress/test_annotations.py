@@ -155,7 +155,7 @@ def test_the_gravest_fault_decides():
 
 
 @pytest.mark.parametrize("name", ["denylist-source-range", "rewrite-target", "limit-rps", "limit-connections"])
-def test_an_empty_text_that_keeps_nobody_out_is_reported_and_has_no_effect(name):
+def test_an_empty_harmless_value_is_only_reported(name):
     for text in ("", " \t"):
         read = read_annotations(ABOUT, {f"{PREFIX}/{name}": text}, PREFIX)
         assert (read.values, read.failed, read.outcome) == ({}, set(), IGNORE)
@@ -163,12 +163,12 @@ def test_an_empty_text_that_keeps_nobody_out_is_reported_and_has_no_effect(name)
 
 
 @pytest.mark.parametrize("name", sorted(UNSUPPORTED.keys() - SNIPPETS.keys()))
-def test_what_is_known_and_not_done_is_told(name):
+def test_unsupported_annotations_are_reported(name):
     read = read_annotations(ABOUT, {f"{PREFIX}/{name}": "anything\n{"}, PREFIX)
     assert [reason.verdict for reason in read.reasons] == [UNSUPPORTED[name].verdict]
 
 
-def test_an_unknown_name_is_told_with_the_one_that_was_meant():
+def test_an_unknown_name_is_reported_with_a_suggestion():
     texts = {f"{PREFIX}/proxy-read-timout": "5", "other.example.com/use-regex": "x"}
     (reason,) = read_annotations(ABOUT, texts, PREFIX).reasons
     assert "proxy-read-timeout" in reason.message
@@ -263,7 +263,7 @@ def test_settings(key, good, bad):
         SETTINGS[key].read(bad)
 
 
-def test_of_thousands_that_nobody_knows_only_some_are_told():
+def test_only_some_of_many_unknown_annotations_are_reported():
     texts = {f"{PREFIX}/made-up-{n}": "" for n in range(5000)} | {f"{PREFIX}/use-regex": "true"}
     read = read_annotations(ABOUT, texts, PREFIX)
     assert len(read.reasons) == 51

@@ -205,7 +205,7 @@ def test_a_name_has_the_default_certificate_if_its_wildcard_has():
     assert "return 308" in text
 
 
-def test_a_listed_host_without_secret_has_the_default_certificate():
+def test_a_listed_host_without_secret_gets_the_default():
     made = compiled(
         *WEB,
         secret("b", tls_crt=certificate("site.test"), tls_key=key_pem()),
@@ -316,7 +316,7 @@ def test_an_entry_without_hosts_is_for_all_hosts():
 
 
 @pytest.mark.parametrize(("year", "message"), [(2019, "is valid from"), (2026, ""), (2028, "expired on")])
-def test_a_certificate_that_clients_refuse_is_served_and_told(year, message):
+def test_an_expired_certificate_is_served_and_reported(year, message):
     made = compiled(
         *WEB,
         secret("cert", tls_crt=certificate("site.test"), tls_key=key_pem()),

@@ -147,7 +147,7 @@ def test_the_message_names_the_directive_and_what_says_the_same(text, words):
     assert all(word in reason.message for word in words)
 
 
-def test_a_harmless_one_is_reported_with_what_can_be_written_instead():
+def test_a_harmless_snippet_is_reported_with_alternatives():
     text = "more_set_headers 'X-A: b'; proxy_read_timeout 5s;"
     site = compiled(*WEB, ingress("site", rule("site.test"), annotations={"configuration-snippet": text}))
     (reason,) = reported(site)
@@ -183,7 +183,7 @@ def test_a_server_snippet_closes_its_host():
     "guard", [{"server_snippet": "deny all;"}, {"auth_tls_secret": "default/ca"}, {"auth_tls_secret": "wrong"}]
 )
 @pytest.mark.parametrize("fault", [{"rewrite_target": "/x;"}, {"app_root": "no-path"}])
-def test_what_guards_a_host_guards_it_too_if_its_ingress_is_rejected(guard, fault):
+def test_a_rejected_ingress_still_closes_what_it_protects(guard, fault):
     other = (service("web", namespace="other"), endpoints("web", namespace="other"))
     rejected = _of("a", "default", "/", 1, **guard, **fault)
     owners = compiled(*WEB, *other, rejected, _of("b", "default", "/b", 2), _of("c", "other", "/c", 3))
@@ -248,7 +248,7 @@ def test_where_else_a_snippet_protects(annotations, is_closed):
         ({"global_auth_snippet": "proxy_set_header A b;", "global_auth_url": "http://web.default.svc/"}, True),
     ],
 )
-def test_a_snippet_of_the_settings_that_protects_closes_all_ingresses(settings_, is_closed):
+def test_a_protecting_snippet_of_settings_closes_all(settings_, is_closed):
     site = compiled(*WEB, settings_map(**settings_), ingress("site", rule("site.test")))
     assert closed(site) is is_closed
     keys = {reason.message.partition(":")[0] for reason in site.model.reasons if reason.about is None}

@@ -70,7 +70,7 @@ def test_each_host_of_an_ingress_is_looked_at_by_itself():
     assert [result.model.servers[host].is_regex for host in ("site.test", "other.test")] == [False, True]
 
 
-def test_without_a_rewrite_no_prefix_is_told():
+def test_without_a_rewrite_there_is_no_forwarded_prefix():
     result = compiled(*GROUND, site(rewrite_target="/", x_forwarded_prefix="/app"))
     assert "forwarded_prefix" not in text_of(result)
     assert "rewrite" not in text_of(result)
@@ -84,7 +84,7 @@ def test_a_path_that_is_its_own_rewrite_is_no_expression(target):
     assert MatchKind.REGEX not in kinds
 
 
-def test_of_expressions_of_one_length_the_one_that_sorts_last_is_tried_first():
+def test_equally_long_expressions_are_tried_last_first():
     annotations = {"use-regex": "true"}
     paths = [path(f"/{letter}{rest}") for letter in "ab" for rest in ("[xy]", "[yz]")]
     result = compiled(*GROUND, ingress("site", rule("site.test", *paths), annotations=annotations))
@@ -151,7 +151,7 @@ def test_other_paths_of_a_closed_ingress_are_closed():
     assert locations(result)["/"].target == FixedResponse(503)
 
 
-def test_nothing_of_the_backend_holds_for_paths_that_it_does_not_serve():
+def test_backend_options_do_not_apply_to_unmatched_paths():
     annotations = {
         "rewrite-target": "/$1",
         "backend-protocol": "HTTPS",
@@ -169,7 +169,7 @@ def test_nothing_of_the_backend_holds_for_paths_that_it_does_not_serve():
     assert "sticky" not in block
 
 
-def test_an_answer_that_nobody_is_asked_for_first_is_given_at_once():
+def test_a_fixed_response_without_checks_uses_return():
     result = compiled(*GROUND, ingress("site", rule("site.test", path("/app"))))
     assert "try_files" not in text_of(result)
     assert "return 404" in rest_of(text_of(result))
@@ -212,13 +212,13 @@ def test_an_external_name_is_asked_at_the_port_of_its_target(port, target_port, 
 
 
 @pytest.mark.parametrize("name", ["web", "web.", "web.default.svc.cluster.local"])
-def test_an_external_name_of_one_label_is_a_service_of_its_namespace(name):
+def test_a_one_label_external_name_is_a_service_here(name):
     near = service("near", type="ExternalName", cluster_ip="", external_name=name)
     target = locations(compiled(*GROUND, near, ingress("site", rule("site.test", path(to="near")))))["/"].target
     assert target == ToUpstream("default.web.80")
 
 
-def test_an_external_name_of_one_label_is_no_service_of_another_namespace():
+def test_a_one_label_external_name_stays_in_its_namespace():
     near = service("near", type="ExternalName", cluster_ip="", external_name="web", namespace="other")
     site_ = ingress("site", rule("site.test", path(to="near")), namespace="other")
     assert isinstance(locations(compiled(*GROUND, near, site_))["/"].target, ToName)
@@ -259,7 +259,7 @@ def test_a_default_backend_that_a_canary_cannot_join_is_reported(objects, why):
     assert any(why in reason.message for reason in reported(result, "default/canary"))
 
 
-def test_a_canary_with_rules_joins_no_default_backend_and_says_so():
+def test_a_canary_with_rules_does_not_join_a_default_backend():
     main = ingress("main", rule("site.test", path("/")))
     result = compiled(*GROUND, main, canary(rule("site.test", path("/", to="api")), default=backend("api")))
     (share,) = locations(result)["/"].canaries
@@ -267,7 +267,7 @@ def test_a_canary_with_rules_joins_no_default_backend_and_says_so():
     assert verdicts(result, "default/canary") == {Verdict.IGNORED}
 
 
-def test_a_canary_of_the_root_joins_the_default_backend_of_its_host():
+def test_a_canary_of_the_root_joins_the_default_backend():
     main = ingress("main", rule("site.test", path("/app")), default=backend("web"))
     result = compiled(*GROUND, main, canary(rule("site.test", path("/", to="api"))))
     assert [len(locations(result)[source].canaries) for source in ("/", "/app")] == [1, 0]
@@ -299,13 +299,13 @@ def test_a_cookie_keeps_clients_at_a_canary(behavior, keeps, mode, tmp_path):
     assert refusal(result.configuration, tmp_path / "nginx") == ""
 
 
-def test_how_a_canary_keeps_clients_has_no_effect_on_a_main_ingress():
+def test_affinity_canary_behavior_does_not_affect_the_main():
     result = compiled(*GROUND, site(affinity="cookie", affinity_canary_behavior="legacy"))
     assert verdicts(result) == {Verdict.IGNORED}
 
 
 @pytest.mark.parametrize("number", [0, 1])
-def test_a_canary_without_conditions_or_without_a_main_path_gets_nothing(number):
+def test_a_canary_without_condition_or_main_gets_nothing(number):
     mains = [ingress("main", rule("site.test", path("/")))][:number]
     alone = ingress("canary", rule("site.test", path("/", to="api")), annotations={"canary": "true"})
     result = compiled(*GROUND, *mains, alone)
@@ -351,7 +351,7 @@ def test_a_canary_gives_its_host_no_certificate():
         ({"load-balance": "ip_hash"}, "ip_hash;"),
     ],
 )
-def test_a_cookie_goes_before_a_hash_and_a_hash_before_the_way_to_pick(annotations, written):
+def test_cookie_has_priority_over_hash_and_balancing(annotations, written):
     result = compiled(*GROUND, ingress("site", rule("site.test"), annotations=annotations))
     (target,) = {location.target for location in result.model.servers["site.test"].locations if location.rule}
     assert isinstance(target, ToUpstream)

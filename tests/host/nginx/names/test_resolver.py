@@ -202,7 +202,7 @@ def test_a_long_line_reaches_the_process_whole(tmp_path, monkeypatch):
 
 
 @needs_root
-def test_a_port_that_another_program_has_is_told(namespace):
+def test_a_port_of_another_program_is_reported(namespace):
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as other:
         other.bind(("127.0.0.2", PORT))
         argv = (sys.executable, "-m", "rulegen.host.nginx.resolver.process")
@@ -237,7 +237,7 @@ def test_another_user_who_has_the_port_is_known(namespace, address, tmp_path):
         other.stdin.close()
 
 
-def test_the_same_line_is_told_once(capsys):
+def test_equal_lines_are_logged_once(capsys):
     reported = ResolverInput()
     for _ in range(3):
         reported("a")
