@@ -7,8 +7,9 @@ It keeps objects as plain mappings, as `kubectl get -o json` prints them:
         api.fail("services", Fault.status(429, retry_after=0))
         read_cluster(api.kubeconfig(tmp_path))
 
-It knows `limit` and `continue` (a token that it has forgotten is 410), label selectors of the form `!key`, and the
-field selectors `spec.clusterIP!=None` and `metadata.name=…`. What it was asked is in `requests`.
+It knows `limit` and `continue` (a token that it has forgotten is 410), label selectors of the forms `!key`, `key=value`
+and `key!=value`, and the field selectors `spec.clusterIP!=None`, `status.phase!=…` and `metadata.name=…`.
+What it was asked is in `requests`.
 
 It also serves watches: each change has a resourceVersion, a watch goes on from any that is not older than what was
 compacted away (410, or an ERROR event), objects that leave a selector are told as DELETED, bookmarks come if wanted.

@@ -42,6 +42,7 @@ from rulegen.host.netfilter.iptables import asks_late
 from rulegen.host.netfilter.nft_commits import Writers
 from rulegen.host.netfilter.variant import Variant
 from rulegen.host.node.facts import hostname, refreshed
+from rulegen.kube.endpoints_from import EndpointsFrom
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -84,6 +85,7 @@ class Agent:
         site: The engine that serves Ingresses; None if Ingresses are not served.
         drains: Whether the ingress engine finishes its requests and stops with the agent; otherwise it keeps running.
         events: Whether Kubernetes Events are sent.
+        endpoints_from: Where endpoints of Services come from.
         publishing: What is published about this node.
         known: The last known objects of the previous agent, and at the end those for the next one. None for nothing.
         can_reload: Called before a reload; returns whether the new configuration is valid.
@@ -114,6 +116,7 @@ class Agent:
     site: AnyEngine | None = None
     drains: bool = True
     events: bool = True
+    endpoints_from: EndpointsFrom = EndpointsFrom.SLICES
     publishing: Publishing = field(default_factory=lambda: Publishing(ingresses=False))
     known: CachedCluster | None = None
     can_reload: Callable[[], bool] = lambda: True
@@ -191,7 +194,7 @@ class Agent:
         followed = self._followed()
         cleanup.callback(followed.watch.stop)
         cached = followed.cached
-        cluster = cached.cluster if cached is not None else SharedCluster()
+        cluster = cached.cluster if cached is not None else SharedCluster(self.endpoints_from, self._node_name)
         node = self._this_node(cluster, followed)
         counts = bool(nfacct.supported()) if self.counts is None else self.counts
         desired = DesiredServices(
@@ -269,9 +272,10 @@ class Agent:
             ApiAccess(self.kubeconfig, self.context, self.terms),
             self.inbox,
             self.log,
-            node=self.options.node_name or self.facts.hostname,
+            node=self._node_name,
             ingress=self.site is not None,
             namespaces=self.site is not None and self.site.options.selection.namespace_selector is not None,
+            endpoints_from=self.endpoints_from,
             cached=self.known,
             during_outage=(f"nothing is written before all lists were received{late}", kept),
         )
@@ -279,7 +283,7 @@ class Agent:
     def _this_node(self, cluster: SharedCluster, followed: FollowedCluster) -> ThisNode:
         is_known = followed.cached is not None and followed.cached.node is not None
         return ThisNode(
-            self.options.node_name or self.facts.hostname,
+            self._node_name,
             cluster,
             self.state,
             self.log,
@@ -430,6 +434,10 @@ class Agent:
             self.log.error(f"{self.site.name} did not finish its requests in time", error=error.message)
         else:
             self.log.info(f"{self.site.name} drained", seconds=round(self.clock() - began, 3), in_time=in_time)
+
+    @property
+    def _node_name(self) -> str:
+        return self.options.node_name or self.facts.hostname
 
     def _names(self, desired: DesiredServices) -> frozenset[str]:
         """Return the lower-case names of this node: its own, the host's, those in its status, and configured ones."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 from typing import TYPE_CHECKING
 
+from rulegen.kube.endpoints_from import EndpointsFrom
 from rulegen.kube.objects.structs import ConfigMap, Ingress, Secret
 from rulegen.kube.snapshot.cluster import Cluster
 from rulegen.model.ingress.values.references import ReferencedNames
@@ -27,9 +28,9 @@ class SharedCluster:
         objects: The cluster itself, for the thread that applies events.
     """
 
-    def __init__(self) -> None:
-        """Start without any objects."""
-        self.objects = Cluster()
+    def __init__(self, endpoints_from: EndpointsFrom = EndpointsFrom.SLICES, node: str = "") -> None:
+        """Start without any objects; for the arguments, see `Cluster`."""
+        self.objects = Cluster(endpoints_from, node)
         self._lock = threading.Lock()
 
     def apply_event(self, event: Event) -> Touched:

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from rulegen.agent.telemetry.state import AgentState
     from rulegen.apiserver.limits import ApiTerms
     from rulegen.apiserver.watching.outage import OutageNotice
+    from rulegen.kube.endpoints_from import EndpointsFrom
     from rulegen.kube.objects.structs import Node
 
 SHOWN: Final = 5
@@ -67,6 +68,7 @@ class FollowedCluster:
         node: str,
         ingress: bool,
         namespaces: bool,
+        endpoints_from: EndpointsFrom,
         cached: CachedCluster | None,
         during_outage: tuple[str, str],
     ) -> None:
@@ -79,6 +81,7 @@ class FollowedCluster:
             node: Name of this node.
             ingress: Whether Ingresses are served.
             namespaces: Whether labels of namespaces select Ingresses.
+            endpoints_from: Where endpoints come from.
             cached: What the previous agent knew.
             during_outage: Text for the log: what continues during an outage, before all lists were received and later.
 
@@ -97,11 +100,12 @@ class FollowedCluster:
             node=node,
             ingress=ingress,
             namespaces=namespaces,
+            endpoints_from=endpoints_from,
             warn=log.warning,
             notice=self._on_outage,
             meanwhile=self._meanwhile,
         )
-        self.followed: tuple[object, ...] = (self.watch.url, node, ingress, namespaces)
+        self.followed: tuple[object, ...] = (self.watch.url, node, ingress, namespaces, endpoints_from)
         self.cached = cached if cached is not None and cached.followed == self.followed else None
 
     def has_synced(self) -> bool:

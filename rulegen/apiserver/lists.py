@@ -25,11 +25,13 @@ from rulegen.kube.objects.structs import (
     IngressClass,
     Namespace,
     Node,
+    Pod,
     Secret,
     Service,
 )
 from rulegen.kube.reading.decode import decode_list, decode_object
 from rulegen.kube.reading.json_text import value_count
+from rulegen.kube.snapshot.pods import CONTROLLER, MANAGED_BY_LABEL
 from rulegen.kube.syntax import is_label, is_subdomain
 
 if TYPE_CHECKING:
@@ -84,6 +86,11 @@ INGRESS_CLASSES: Final = Collection(
 )
 NAMESPACES: Final = Collection(Namespace, "/api/v1/namespaces", "namespaces")
 NODES: Final = "/api/v1/nodes"
+ALL_NODES: Final = Collection(Node, NODES, "nodes")
+PODS: Final = Collection(Pod, "/api/v1/pods", "pods", fields="status.phase!=Succeeded,status.phase!=Failed")
+"""Pods that have not finished. Each is kept without the fields that no endpoint depends on."""
+FOREIGN_SLICES: Final = f"{MANAGED_BY_LABEL}!={CONTROLLER}"
+"""Label selector of the EndpointSlices that are not derived from Pods."""
 SHOWN_NAMES: Final = 3
 
 

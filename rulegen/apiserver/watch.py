@@ -12,11 +12,13 @@ from typing import TYPE_CHECKING, Final, Self
 
 from rulegen.apiserver.budget import Kept, Untaken
 from rulegen.apiserver.lists import (
+    ALL_NODES,
+    FOREIGN_SLICES,
     INGRESS_CLASSES,
     INGRESSES,
     NAMESPACES,
-    NODES,
     PAGE_SIZE,
+    PODS,
     SERVICES,
     SHOWN_NAMES,
     SLICES,
@@ -30,9 +32,10 @@ from rulegen.apiserver.watching.outage import Outage, OutageNotice, is_of_server
 from rulegen.apiserver.watching.reflector import Reflector, Shared
 from rulegen.apiserver.watching.revision import Revisions
 from rulegen.apiserver.watching.stats import Counts, WatchStats
+from rulegen.kube.endpoints_from import EndpointsFrom
 from rulegen.kube.objects.kinds import title
 from rulegen.kube.objects.names import ObjectKey
-from rulegen.kube.objects.structs import ConfigMap, Node, Secret
+from rulegen.kube.objects.structs import ConfigMap, Secret
 from rulegen.kube.syntax import is_label, is_subdomain
 
 if TYPE_CHECKING:
@@ -73,6 +76,7 @@ class Watch:
         node: str | None = None,
         ingress: bool = False,
         namespaces: bool = False,
+        endpoints_from: EndpointsFrom = EndpointsFrom.SLICES,
         warn: Callable[[str], None] = _be_quiet,
         notice: Callable[[OutageNotice], None] | None = None,
         meanwhile: Callable[[], str] | None = None,
@@ -90,6 +94,7 @@ class Watch:
             node: The Node to follow; none by default.
             namespaces: Whether labels of namespaces select Ingresses.
             ingress: Whether Ingresses are served: then Ingresses, their classes, and all Services are followed.
+            endpoints_from: Where endpoints come from. If from Pods, all Pods and all Nodes are followed.
             warn: Receives new warnings, one line each.
             notice: Receives warnings about the server with fields, and their end; by default, `warn` does.
             meanwhile: Returns a text about what continues during an outage.
@@ -119,7 +124,7 @@ class Watch:
         self._is_over = False
         self._followers = [
             Reflector(self._link, each, emit, self._shared, self._timing, page_size=page_size)
-            for each in _collections(node, ingress=ingress, namespaces=namespaces)
+            for each in _collections(node, endpoints_from, ingress=ingress, namespaces=namespaces)
         ]
         self._referred = ReferredObjects(self._link, emit, self._shared, self._timing)
         self._named: set[Key] = set()
@@ -230,15 +235,22 @@ class Watch:
         return "the last known objects are kept" if self.has_synced else waits
 
 
-def _collections(node: str | None, *, ingress: bool, namespaces: bool) -> list[Collection]:
+def _collections(
+    node: str | None, endpoints_from: EndpointsFrom, *, ingress: bool, namespaces: bool
+) -> list[Collection]:
     """Return the collections that are listed and watched as a whole."""
-    wanted = [SERVICES, SLICES]
+    services, slices = (each._replace(labels="", fields="") if ingress else each for each in (SERVICES, SLICES))
+    if endpoints_from is EndpointsFrom.PODS:
+        slices = slices._replace(labels=",".join(filter(None, (slices.labels, FOREIGN_SLICES))))
+    wanted = [services, slices]
     if ingress:
-        wanted = [*(each._replace(labels="", fields="") for each in wanted), INGRESSES, INGRESS_CLASSES]
+        wanted += [INGRESSES, INGRESS_CLASSES]
     if namespaces:
         wanted.append(NAMESPACES)
-    if node:
-        wanted.append(Collection(Node, NODES, "nodes", fields=f"metadata.name={_literal(node)}"))
+    if endpoints_from.has_pods:
+        wanted += [PODS, ALL_NODES]
+    elif node:
+        wanted.append(ALL_NODES._replace(fields=f"metadata.name={_literal(node)}"))
     return wanted
 
 

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from rulegen.agent.telemetry.events import EventRequest, ObjectReference
-from rulegen.apiserver.lists import INGRESS_CLASSES, INGRESSES, NODES, SERVICES, SLICES
+from rulegen.apiserver.lists import INGRESS_CLASSES, INGRESSES, NODES, PODS, SERVICES, SLICES
 from rulegen.apiserver.referred.reading import path_of
 from rulegen.kube.objects.structs import ConfigMap, Secret
 from tests.agent.talking import Place, balanced, ingress
@@ -142,6 +142,15 @@ def test_services_are_published_with_the_rights_of_the_component(place: Place, t
     assert "--publish-service-status" in agents(manifests)["services"]["containers"][0]["args"]
     assert written(place, "rulegen", manifests, "services") == EVENTS | LEASES | SERVICE_STATUS
     assert granted(manifests, "rulegen", everywhere=False) == LEASES
+
+
+def test_pods_are_read_with_the_rights_of_the_component(tmp_path: Path) -> None:
+    manifests = with_component(tmp_path, "endpoints-from-pods")
+    pod = agents(manifests)["services"]
+
+    for container in (*pod["initContainers"], *pod["containers"]):
+        assert "--endpoints=pods" in container["args"]
+    assert granted(manifests, "rulegen", everywhere=True) == SERVICES_AND_NODE | following(PODS.path) | EVENTS
 
 
 @pytest.mark.parametrize("which", OVERLAYS)

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 COLLECTIONS = {
     "services": ("/api/v1/services", "v1", "Service"),
     "nodes": ("/api/v1/nodes", "v1", "Node"),
+    "pods": ("/api/v1/pods", "v1", "Pod"),
     "endpointslices": ("/apis/discovery.k8s.io/v1/endpointslices", "discovery.k8s.io/v1", "EndpointSlice"),
     "ingresses": ("/apis/networking.k8s.io/v1/ingresses", "networking.k8s.io/v1", "Ingress"),
     "ingressclasses": ("/apis/networking.k8s.io/v1/ingressclasses", "networking.k8s.io/v1", "IngressClass"),
@@ -36,8 +37,10 @@ def selector(path: str) -> Callable[[dict[str, Any]], bool]:
     query = {key: values[0] for key, values in parse_qs(url.query).items()}
     terms = query.get("labelSelector", "").split(",")
     absent = [term[1:] for term in terms if term.startswith("!")]
-    equal = [term.partition("=")[::2] for term in terms if "=" in term and not term.startswith("!")]
+    unequal = [term.partition("!=")[::2] for term in terms if "!=" in term]
+    equal = [term.partition("=")[::2] for term in terms if "=" in term and "!=" not in term]
     fields = query.get("fieldSelector", "")
+    phases = re.findall(r"status\.phase!=(\w+)", fields)
     inside = re.search(r"/namespaces/([^/]+)/[^/]+$", url.path)
 
     def selects(each: dict[str, Any]) -> bool:
@@ -45,6 +48,8 @@ def selector(path: str) -> Callable[[dict[str, Any]], bool]:
         return (
             not any(label in metadata.get("labels", {}) for label in absent)
             and all(metadata.get("labels", {}).get(label) == value for label, value in equal)
+            and not any(metadata.get("labels", {}).get(label) == value for label, value in unequal)
+            and not (phases and each.get("status", {}).get("phase") in phases)
             and not ("spec.clusterIP!=None" in fields and each["spec"].get("clusterIP") == "None")
             and (not fields.startswith("metadata.name=") or metadata["name"] == fields.partition("=")[2])
             and (not inside or metadata.get("namespace") == inside[1])

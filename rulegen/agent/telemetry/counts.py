@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Final
 
 from rulegen.errors import Rejected
 from rulegen.kube.objects.events import Changed, Gone
-from rulegen.kube.objects.structs import EndpointSlice, Service
+from rulegen.kube.objects.structs import EndpointSlice, Pod, Service
 from rulegen.model.services.ir import Delivery
 
 if TYPE_CHECKING:
@@ -26,7 +26,7 @@ TRIGGERED: Final = "endpoints.kubernetes.io/last-change-trigger-time"
 
 def count_change(state: AgentState, event: Event, touched: Touched) -> None:
     """Count an event as kube-proxy does; a list counts as many changes as it affects Services."""
-    if event.kind not in {Service, EndpointSlice}:
+    if event.kind not in {Service, EndpointSlice, Pod}:
         return
     triggered = None
     if isinstance(event, Changed) and not isinstance(event.state, Rejected):

@@ -13,16 +13,18 @@ from rulegen.cli.options.common import CliOptions, input_options, no_services_op
 from rulegen.cli.options.ingress import SWITCH, ChosenIngress, export_options, ingress_options
 from rulegen.cli.options.old_flags import IngressCommand
 from rulegen.cli.terminal.console import note, print_lines
+from rulegen.cli.wiring.endpoint_slices import slices_text
 from rulegen.cli.wiring.ingress import IngressInputs, export_site
 from rulegen.cli.wiring.inputs import Inputs
 from rulegen.compiler.services.compile import printed
+from rulegen.errors import ConfigError
 from rulegen.host.files.output import write_folder
 from rulegen.model.services.document import model_document
 from rulegen.model.services.node.context import BE_LIBERAL, ROUTE_LOCALNET
 from rulegen.plan import show
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Mapping
 
     from rulegen.model.services.ir import Model
 
@@ -30,12 +32,18 @@ if TYPE_CHECKING:
 @click.command("export", cls=IngressCommand)
 @input_options
 @click.option("-o", "--output", "folder", metavar="DIR", help="Folder for the files for Services. Created if missing.")
+@click.option(
+    "--endpointslices",
+    is_flag=True,
+    help="Write the EndpointSlices that the controller would write for the Services, Pods and Nodes of -f: to"
+    " DIR/endpointslices.yaml, without -o to standard output.",
+)
 @SWITCH
 @export_options()
 @no_services_option
 @click.option("--with-secrets", is_flag=True, help="Write real certificates and password files. Default: placeholders.")
 @ingress_options(switch=False)
-def command(folder: str | None, *, with_secrets: bool, no_services: bool, **chosen: Any) -> None:
+def command(folder: str | None, *, endpointslices: bool, with_secrets: bool, no_services: bool, **chosen: Any) -> None:
     """Write the desired state of a node to files for the standard tools.
 
     An earlier export is overwritten. If another file has one of these names, the command fails and writes nothing.
@@ -49,6 +57,7 @@ def command(folder: str | None, *, with_secrets: bool, no_services: bool, **chos
     nfacct.sh                       --nfacct on: creates the counters; run it before loading the rules
     sysctl.conf                     load with sysctl -p, after the rules
     model.json                      the decisions behind the rules, Service by Service
+    endpointslices.yaml             --endpointslices: what the EndpointSlice controller would write
 
     \b
     nginx/nginx.conf, nginx/hosts/  --ingress: the configuration; test it with nginx -t -p DIR/nginx -c nginx.conf
@@ -60,14 +69,17 @@ def command(folder: str | None, *, with_secrets: bool, no_services: bool, **chos
     rulegen export -f shop/ --host host.yaml --node web-1 -o out/
     rulegen export -f shop/ --ingress -o out/
     rulegen export -f shop/ --ingress --no-services --nginx site/
+    rulegen export -f shop/ --endpointslices
     """
     sites = {name: site for name in ENGINES if (site := chosen.pop(f"export_{name}"))}
     ingress = ChosenIngress.of(chosen)
-    if not sites:
+    if endpointslices:
+        _refuse_without_pods(chosen["files"], no_services=no_services)
+    elif not sites:
         ingress.refuse_nothing(no_services=no_services, verb="export")
     if ingress.ingress and not sites and folder:
         sites = {ingress.ingress_engine: f"{folder}/{ingress.ingress_engine}"}
-    if not sites and not folder:
+    if not sites and not folder and not endpointslices:
         flag = " or ".join(f"--{name} DIR" for name in ENGINES)
         raise click.UsageError(f"give a folder: -o DIR, or {flag} for Ingresses alone")
     inputs = Inputs(CliOptions(**chosen), is_of_this_host=False, ingress=ingress if sites else None)
@@ -75,14 +87,41 @@ def command(folder: str | None, *, with_secrets: bool, no_services: bool, **chos
         engine = replace(ingress, ingress_engine=name)
         export_site(IngressInputs(engine, inputs, is_live=False), site, with_secrets=with_secrets)
     if folder and not no_services:
-        _export_rules(inputs, folder)
+        more = {"endpointslices.yaml": slices_text(inputs.world)} if endpointslices else {}
+        _export_rules(inputs, folder, more)
+    elif endpointslices:
+        _show_slices(inputs)
     elif not no_services and (count := len(inputs.world.services)):
         what = "1 Service are" if count == 1 else f"{count:,} Services are"
         note(f"the rules of {what} not exported: add -o DIR, or --no-services")
 
 
-def _export_rules(inputs: Inputs, folder: str) -> None:
-    """Write the rules, the kernel parameters and the model."""
+def _refuse_without_pods(files: object, *, no_services: bool) -> None:
+    """Reject --endpointslices if there are no Pods or Services to derive them from.
+
+    Raises:
+        ConfigError: Objects are not read from files, or Services are not included.
+    """
+    if no_services:
+        raise ConfigError("--endpointslices and --no-services exclude each other", hint="omit one of them")
+    if not files:
+        raise ConfigError(
+            "--endpointslices needs files: no command lists the Pods of an API server",
+            hint="kubectl get nodes,services,pods -A -o yaml | rulegen export --endpointslices -f -",
+        )
+
+
+def _show_slices(inputs: Inputs) -> None:
+    """Print the EndpointSlices."""
+    text = slices_text(inputs.world)
+    for rejected in inputs.world.rejected:
+        for line in rejected.lines():
+            note(line)
+    print_lines(text.splitlines())
+
+
+def _export_rules(inputs: Inputs, folder: str, more: Mapping[str, str]) -> None:
+    """Write the rules, the kernel parameters, the model, and more files."""
     with inputs.progress:
         compiled = inputs.exported()
     files = {each.file: each.head + each.text for each in printed(compiled)}
@@ -91,6 +130,7 @@ def _export_rules(inputs: Inputs, folder: str) -> None:
     files["sysctl.conf"] = _parameters(inputs.model)
     document = msgspec.json.format(msgspec.json.encode(model_document(inputs.model)), indent=2)
     files["model.json"] = f"{document.decode()}\n"
+    files |= more
     write_folder(folder, files)
     for line in show.notes(inputs.report("nothing")):
         note(line)

@@ -15,6 +15,7 @@ from rulegen.cli.options.old_flags import IngressCommand
 from rulegen.cli.wiring.ingress import IngressInputs
 from rulegen.cli.wiring.inputs import Inputs
 from rulegen.errors import ConfigError, RulegenError
+from rulegen.kube.endpoints_from import EndpointsFrom
 from rulegen.kube.proxyconfig.durations import parse_duration
 from rulegen.kube.proxyconfig.validation import host_and_port
 from rulegen.kube.syntax import is_label, is_subdomain
@@ -53,6 +54,15 @@ NOT_RELOADED: Final = "configuration not reloaded: the old one stays in use"
     metavar="NAME",
     help="Also answer requests with this name as Host. Repeatable. Addresses, localhost and the node's names are"
     " always accepted.",
+)
+@click.option(
+    "--endpoints",
+    type=click.Choice([each.value for each in EndpointsFrom]),
+    default=EndpointsFrom.SLICES.value,
+    show_default=True,
+    help="Where endpoints come from. slices: EndpointSlices. pods: Pods, for Services with a selector; a Pod that"
+    " becomes ready is served at once. auto: Pods, for Services with a selector and without EndpointSlices. pods and"
+    " auto need the right to list and watch pods and nodes.",
 )
 @click.option(
     "--drift",
@@ -123,6 +133,7 @@ NOT_RELOADED: Final = "configuration not reloaded: the old one stays in use"
 @click.option("-v", "--verbose", is_flag=True, help="Log every sync.")
 def command(
     *,
+    endpoints: str,
     drift: str,
     once: bool,
     timeout: str | None,
@@ -173,6 +184,7 @@ def command(
         "allow_unknown_node": allow_unknown_node,
         "drains": not keep_serving,
         "events": not no_events,
+        "endpoints_from": EndpointsFrom(endpoints),
         "publishing": publishing,
         "metrics_hosts": metrics_hosts,
     }

@@ -32,7 +32,15 @@ RULES: Final = frozenset({"iptables.save", "ip6tables.save"})
 _RULES: Final = re.compile(TABLES_OF.pattern.encode())
 
 COMPANIONS: Final = frozenset(
-    {"model.json", "sysctl.conf", "kube-ipvs0.batch", "nfacct.sh", "nginx.conf", "provenance.json"}
+    {
+        "model.json",
+        "sysctl.conf",
+        "kube-ipvs0.batch",
+        "nfacct.sh",
+        "nginx.conf",
+        "provenance.json",
+        "endpointslices.yaml",
+    }
 )
 """Files of an export that have no kernel state."""
 

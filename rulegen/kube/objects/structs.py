@@ -35,13 +35,14 @@ class ObjectMeta(Object, frozen=True):
 
 
 class ServicePort(Object, frozen=True):
-    """spec.ports[] of a Service. `target_port` is used only to derive endpoints from Pods."""
+    """spec.ports[] of a Service. `target_port` and `app_protocol` are used only to derive endpoints from Pods."""
 
     name: str = ""
     protocol: str = "TCP"
     port: int = 0
     target_port: IntOrString = 0
     node_port: int = 0
+    app_protocol: str | None = None
 
 
 class ClientIPConfig(Object, frozen=True):

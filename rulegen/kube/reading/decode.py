@@ -10,9 +10,11 @@ import msgspec
 from rulegen.errors import Fault, InputError, Rejected
 from rulegen.kube.objects.kinds import CLUSTER_SCOPED, CONFIDENTIAL, KINDS, title
 from rulegen.kube.objects.legacy_ingress import LegacyIngress, modern, with_old_paths
-from rulegen.kube.objects.structs import ObjectMeta
+from rulegen.kube.objects.names import Decoded
+from rulegen.kube.objects.structs import ObjectMeta, Pod
 from rulegen.kube.reading.documents import Document
 from rulegen.kube.reading.json_text import MAX_PLAIN_VALUES, plain_json, value_count
+from rulegen.kube.reading.pod_parts import PodParts
 from rulegen.kube.reading.shape_faults import shape_faults
 from rulegen.kube.reading.workloads import read_workload
 from rulegen.kube.validation.validate import check
@@ -22,7 +24,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from rulegen.kube.objects.kinds import KubeObject
-    from rulegen.kube.objects.names import Decoded
     from rulegen.kube.reading.workloads import Workload
 
 
@@ -169,7 +170,20 @@ def decode_list(
 def decode_object(
     raw: bytes | bytearray | msgspec.Raw, kind: type[KubeObject], *, source: str = "API server"
 ) -> Decoded | Rejected:
-    """Return one object of a known kind from its JSON text, or its rejection with all faults."""
+    """Return one object of a known kind from its JSON text, or its rejection with all faults.
+
+    A Pod is returned without the fields that no endpoint depends on: there may be 150,000 of them.
+    """
+    verdict = _decoded(raw, kind, source)
+    if isinstance(verdict, Decoded) and isinstance(verdict.object, Pod):
+        return Decoded(_POD_PARTS.reduced(verdict.object), verdict.source, verdict.warnings)
+    return verdict
+
+
+_POD_PARTS: Final = PodParts()
+
+
+def _decoded(raw: bytes | bytearray | msgspec.Raw, kind: type[KubeObject], source: str) -> Decoded | Rejected:
     if len(memoryview(raw)) > MAX_PLAIN_VALUES and value_count(memoryview(raw)) > MAX_PLAIN_VALUES:
         return _of_too_many_values(raw, kind, source)
     try:

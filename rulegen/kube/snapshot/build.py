@@ -205,6 +205,7 @@ class _Gathered:
         return ClusterSnapshot(
             services=MappingProxyType(services),
             nodes=MappingProxyType(parts.nodes),
+            pods=tuple(parts.pods),
             ingresses=MappingProxyType(parts.ingresses),
             ingress_classes=MappingProxyType(parts.ingress_classes),
             namespaces=MappingProxyType(parts.namespaces),

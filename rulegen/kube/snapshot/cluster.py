@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar
 from msgspec.structs import replace
 
 from rulegen.errors import Rejected
+from rulegen.kube.endpoints_from import EndpointsFrom
 from rulegen.kube.objects.events import Changed, Gone, Listed, Unfollowed, called
 from rulegen.kube.objects.names import ObjectKey, ObjectName
 from rulegen.kube.objects.structs import (
@@ -21,12 +22,14 @@ from rulegen.kube.objects.structs import (
     IngressClass,
     Namespace,
     Node,
+    Pod,
     Secret,
     Service,
 )
 from rulegen.kube.snapshot.addresses import ServiceAddresses
 from rulegen.kube.snapshot.build import build_world
 from rulegen.kube.snapshot.endpoints import SERVICE_NAME_LABEL
+from rulegen.kube.snapshot.live_endpoints import LiveEndpoints
 from rulegen.kube.snapshot.world import ClusterSnapshot, ServiceInput
 
 if TYPE_CHECKING:
@@ -42,7 +45,7 @@ class Touched:
     """What changes affect.
 
     Attributes:
-        services: Services of which the object or an EndpointSlice was added, changed or deleted.
+        services: Services of which the object, an EndpointSlice or a Pod was added, changed or deleted.
         addresses: ClusterIPs and external IPs that were added or removed; empty before the first call of
             `for_ingresses`.
         nodes: Whether a Node has changed.
@@ -93,18 +96,39 @@ class _IngressView:
 class Cluster:
     """All objects by kind and name."""
 
-    def __init__(self) -> None:
-        """Start without objects. Nothing may be written to the kernel before all lists were received."""
+    def __init__(self, endpoints_from: EndpointsFrom = EndpointsFrom.SLICES, node: str = "") -> None:
+        """Start without objects. Nothing may be written to the kernel before all lists were received.
+
+        Args:
+            endpoints_from: Where the endpoints of Services come from.
+            node: Name of this node, if endpoints come from Pods: events about all Nodes are then expected, and only
+                this Node is kept.
+        """
         self._objects: dict[type[KubeObject], dict[ObjectName, Decoded]] = defaultdict(dict)
         self._slices: dict[ObjectName, dict[str, EndpointSlice]] = defaultdict(dict)
         self._rejected: dict[tuple[type[KubeObject], str], Rejected] = {}
         self._gone: set[ObjectKey] = set()
         self._warned: dict[tuple[type[KubeObject], ObjectName], tuple[str, ...]] = {}
         self._view: _IngressView | None = None
+        self._live = LiveEndpoints(endpoints_from, node) if endpoints_from.has_pods else None
 
     def apply_event(self, event: Event) -> Touched:
         """Apply an event; return what it affects: nothing if it changes only fields without effect."""
         touched = Touched()
+        if self._live is None:
+            self._apply(event, touched)
+            return touched
+        part: Event | None = event
+        if event.kind is Node:
+            touched.services, part = self._live.follow_nodes(event)
+        if part is not None:
+            self._apply(part, touched)
+        touched.services |= self._live.settle(touched.services)
+        if self._view is not None:
+            self._view.stale |= touched.services
+        return touched
+
+    def _apply(self, event: Event, touched: Touched) -> None:
         match event:
             case Listed(kind, objects):
                 self._replace(kind, objects, touched)
@@ -118,19 +142,20 @@ class Cluster:
             case Unfollowed(kind, name):
                 self._drop(kind, name, Touched())
                 self._gone.discard(ObjectKey(kind.__name__, name))
-        return touched
 
     def service(self, name: ObjectName) -> ServiceInput | None:
         """Return a Service with its endpoints; None if it does not exist."""
         decoded = self._objects[Service].get(name)
         if decoded is None or not isinstance(decoded.object, Service):
             return None
-        slices = self._slices.get(name, {})
-        return ServiceInput(
-            service=decoded.object,
-            slices=tuple(slices[key] for key in sorted(slices)),
-            endpoints_from="EndpointSlice" if slices else "",
-        )
+        known = self._slices.get(name, {})
+        slices, origin = tuple(known[key] for key in sorted(known)), "EndpointSlice" if known else ""
+        if self._live is not None:
+            complete = self._live.complete(decoded.object, slices)
+            if complete is None:
+                return None
+            slices, origin = complete
+        return ServiceInput(service=decoded.object, slices=slices, endpoints_from=origin)
 
     @property
     def gone(self) -> frozenset[ObjectKey]:
@@ -163,7 +188,9 @@ class Cluster:
     @property
     def rejected(self) -> list[Rejected]:
         """Invalid objects, which are skipped, each with its faults."""
-        return [self._rejected[key] for key in sorted(self._rejected, key=lambda key: (key[0].__name__, key[1]))]
+        refused = self._live.rejected if self._live is not None else []
+        known = [self._rejected[key] for key in sorted(self._rejected, key=lambda key: (key[0].__name__, key[1]))]
+        return known + refused
 
     def snapshot(self) -> list[Decoded | Rejected]:
         """Return all objects, so that another thread can build a ClusterSnapshot from them."""
@@ -298,21 +325,27 @@ class Cluster:
     def _link(self, entry: KubeObject) -> None:
         if isinstance(entry, EndpointSlice) and (owner := _owner(entry)):
             self._slices[owner][entry.metadata.name] = entry
+        if self._live is not None:
+            self._live.link(entry)
 
     def _unlink(self, entry: KubeObject) -> None:
         if isinstance(entry, EndpointSlice) and (owner := _owner(entry)):
             self._slices[owner].pop(entry.metadata.name, None)
             if not self._slices[owner]:
                 del self._slices[owner]
+        if self._live is not None:
+            self._live.unlink(entry)
 
-    @staticmethod
-    def _touch(entry: KubeObject, touched: Touched) -> None:
+    def _touch(self, entry: KubeObject, touched: Touched) -> None:
         match entry:
             case Service():
                 touched.services.add(_name(entry))
             case EndpointSlice():
                 if owner := _owner(entry):
                     touched.services.add(owner)
+            case Pod():
+                if self._live is not None:
+                    touched.services.update(self._live.selecting(entry))
             case Node():
                 touched.nodes = True
             case _:

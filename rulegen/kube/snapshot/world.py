@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 
     from rulegen.errors import Rejected
     from rulegen.kube.objects.names import ObjectKey, ObjectName
-    from rulegen.kube.objects.structs import ConfigMap, EndpointSlice, Ingress, IngressClass, Node, Secret, Service
+    from rulegen.kube.objects.structs import ConfigMap, EndpointSlice, Ingress, IngressClass, Node, Pod, Secret, Service
     from rulegen.kube.snapshot.addresses import ServiceAddresses
 
 
@@ -40,6 +40,7 @@ class ClusterSnapshot:
         services: The Services by name, sorted by name.
         addresses: Index of Services by address, if it exists already; None to derive it from `services`.
         nodes: The Nodes by name.
+        pods: The Pods of files; endpoints of Services without other ones are derived from them.
         ingresses: The Ingresses by name, sorted by name; older API versions are converted to v1.
         ingress_classes: The IngressClasses by name.
         namespaces: The labels of known Namespaces, by name.
@@ -57,6 +58,7 @@ class ClusterSnapshot:
     services: Mapping[ObjectName, ServiceInput] = field(default_factory=lambda: MappingProxyType({}))
     addresses: ServiceAddresses | None = None
     nodes: Mapping[str, Node] = field(default_factory=lambda: MappingProxyType({}))
+    pods: tuple[Pod, ...] = ()
     ingresses: Mapping[ObjectName, Ingress] = field(default_factory=lambda: MappingProxyType({}))
     ingress_classes: Mapping[str, IngressClass] = field(default_factory=lambda: MappingProxyType({}))
     namespaces: Mapping[str, Mapping[str, str]] = field(default_factory=lambda: MappingProxyType({}))
