@@ -44,6 +44,19 @@ def node(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Node]:
         yield Node(tmp_path_factory.mktemp("agent"), api)
 
 
+def pod(host: str, app: App, *, is_ready: bool) -> dict[str, Any]:
+    """Return a Pod of an App, as an API server prints it."""
+    return {
+        "metadata": {"namespace": "lab", "name": host, "labels": {"app": app.name, "pod": host}},
+        "spec": {"nodeName": topology.PODS[host]},
+        "status": {
+            "phase": "Running",
+            "podIPs": [{"ip": str(topology.address(host, family))} for family in app.families],
+            "conditions": [{"type": "Ready", "status": str(is_ready)}],
+        },
+    }
+
+
 def get(url: str, **headers: str) -> tuple[int, str, dict[str, str]]:
     request = urllib.request.Request(url, headers=headers)
     try:
@@ -84,6 +97,23 @@ def test_events_report_drift_and_invalid_objects(node: Node) -> None:
     drifted = events(node, "DriftMended")
     assert {event["metadata"]["namespace"] for event in drifted} == {"default"}
     assert {event["regarding"]["name"] for event in drifted} == {topology.NODE}
+
+
+def test_a_pod_is_served_when_it_is_ready_and_not_before(node: Node) -> None:
+    app = App(name="bare", number=811)
+    node.serve(app)
+    node.api.put("pods", pod("pod-a", app, is_ready=True), pod("pod-b", app, is_ready=False))
+    try:
+        with node.running("--endpoints", "pods"):
+            assert node.rules.sends_to(app, "pod-a")
+            node.api.put("pods", pod("pod-b", app, is_ready=True))
+            until(lambda: node.rules.sends_to(app, "pod-a", "pod-b"), 5, "the Pod is served")
+            node.api.put("pods", pod("pod-a", app, is_ready=False))
+            until(lambda: node.rules.sends_to(app, "pod-b"), 5, "the other Pod is not served")
+            assert not node.api.kept("endpointslices")
+    finally:
+        node.api.delete("pods", "lab", "pod-a")
+        node.api.delete("pods", "lab", "pod-b")
 
 
 def test_with_no_events_none_are_written(node: Node) -> None:
