@@ -10,6 +10,8 @@ from rulegen.backends.iptables import node as iptables_node
 from rulegen.backends.iptables import service as iptables_service
 from rulegen.backends.ipvs import node as ipvs_node
 from rulegen.backends.ipvs import service as ipvs_service
+from rulegen.backends.userspace import node as userspace_node
+from rulegen.backends.userspace import service as userspace_service
 from rulegen.kube.proxyconfig.modes import MODES
 from rulegen.model.services.modes import NEEDS
 from rulegen.ownership.table import OWNERSHIP
@@ -43,6 +45,16 @@ BACKENDS: Mapping[str, Backend] = MappingProxyType(
                 depends_on=("ipset",),
                 filled=ipvs_node.filled_sets,
                 compile_between=ipvs_node.compile_between,
+            ),
+            Backend(
+                mode="userspace",
+                languages=("iptables", "routes"),
+                needs=NEEDS["userspace"],
+                sections=MODES["userspace"],
+                compile_node=userspace_node.compile_node,
+                compile_service=userspace_service.compile_service,
+                ownership={**OWNERSHIP, "iptables": userspace_node.ownership},
+                counters=userspace_node.COUNTERS,
             ),
         )
     }

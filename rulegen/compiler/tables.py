@@ -8,11 +8,13 @@ from typing import TYPE_CHECKING
 
 from rulegen.backends.table import BACKENDS
 from rulegen.errors import ConfigError
+from rulegen.kube.proxyconfig.modes import offered
 from rulegen.languages.addresses.language import Addresses
 from rulegen.languages.ipset.language import Ipsets
 from rulegen.languages.iptables.language import Iptables
 from rulegen.languages.iptables.loopback import LoopbackGuard
 from rulegen.languages.ipvs.language import Ipvs
+from rulegen.languages.routes.language import Routes
 from rulegen.net import Family
 from rulegen.ownership import chains, ipsets, virtual_servers
 
@@ -33,6 +35,7 @@ LANGUAGES: Mapping[str, Language] = MappingProxyType(
             Addresses(virtual_servers.DEVICE),
             Ipsets(ipsets.order),
             Ipvs(),
+            Routes(),
         )
     }
 )
@@ -65,7 +68,8 @@ class Tables:
         backend = self.backends.get(mode)
         if backend is None:
             raise ConfigError(
-                f"mode {mode!r} is not supported", hint=f"use --mode with one of: {', '.join(sorted(self.backends))}"
+                f"mode {mode!r} is not supported",
+                hint=f"use --mode with one of: {', '.join(sorted(offered(self.modes)))}",
             )
         return backend
 

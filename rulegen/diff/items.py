@@ -51,7 +51,7 @@ class Item:
     """One object that changes.
 
     Attributes:
-        language: `iptables`, `ipset`, `ipvs`, `links`, `conntrack`, `sysctl`, `nfacct`, `nginx`.
+        language: `iptables`, `ipset`, `ipvs`, `links`, `routes`, `conntrack`, `sysctl`, `nfacct`, `nginx`.
         family: `IPv4`, `IPv6`, or empty if it belongs to neither.
         kind: Kind of the object in its language: chain, rule, jump; set, entry; virtual server, real server, timeouts;
             device,

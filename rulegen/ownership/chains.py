@@ -35,8 +35,18 @@ IPVS_FILTER = "KUBE-IPVS-FILTER"
 IPVS_OUT_FILTER = "KUBE-IPVS-OUT-FILTER"
 IPVS_POLICY = "KUBE-IPVS-POLICY"
 
+PORTALS_CONTAINER = "KUBE-PORTALS-CONTAINER"
+PORTALS_HOST = "KUBE-PORTALS-HOST"
+PORTALS_ESTABLISHED = "KUBE-PORTALS-ESTABLISHED"
+NODEPORT_CONTAINER = "KUBE-NODEPORT-CONTAINER"
+NODEPORT_HOST = "KUBE-NODEPORT-HOST"
+NODEPORT_NON_LOCAL = "KUBE-NODEPORT-NON-LOCAL"
+
 PREFIXES = ("KUBE-SVC-", "KUBE-SVL-", "KUBE-EXT-", "KUBE-FW-", "KUBE-SEP-")
 """Prefixes of the chains of one Service in iptables mode: cluster and local pool, external, ranges, endpoint."""
+
+PROXIED_PREFIXES = ("KUBE-EXT-", "KUBE-FW-")
+"""Prefixes of the chains of one Service in table mangle, which userspace mode has for IPv6."""
 
 KUBELET_CANARY = "KUBE-KUBELET-CANARY"
 """Chain by which the kubelet marks its presence; never a chain of rulegen."""
@@ -50,6 +60,11 @@ def nat(chain: str) -> ChainName:
 def filter_(chain: str) -> ChainName:
     """Return a chain of the filter table."""
     return ChainName("filter", chain)
+
+
+def mangle(chain: str) -> ChainName:
+    """Return a chain of the mangle table."""
+    return ChainName("mangle", chain)
 
 
 CANARIES = tuple(ChainName(table, CANARY) for table in ("mangle", "nat", "filter"))
@@ -87,6 +102,21 @@ OF_IPVS = frozenset(
 STRICT_IPVS = frozenset({filter_(IPVS_POLICY)})
 """Additional chains of strict ipvs mode."""
 
+PORTALS = frozenset(
+    {
+        nat(PORTALS_CONTAINER),
+        nat(PORTALS_HOST),
+        nat(NODEPORT_CONTAINER),
+        nat(NODEPORT_HOST),
+        mangle(PORTALS_ESTABLISHED),
+        mangle(PORTALS_CONTAINER),
+        mangle(PORTALS_HOST),
+        mangle(NODEPORT_CONTAINER),
+        filter_(NODEPORT_NON_LOCAL),
+    }
+)
+"""The chains that userspace mode has in addition to those of iptables mode: nat for IPv4, mangle for IPv6."""
+
 GUARDING = frozenset({filter_(IPVS_FILTER)})
 """Chains that protect addresses bound by another language: they exist before the first address and after the last."""
 
@@ -100,7 +130,8 @@ _KUBELETS = frozenset({nat(MARK_MASQ), nat(POSTROUTING), filter_(FIREWALL)})
 _MARK = r"(0x[0-9a-f]+)"
 _BY_SET = r"(?:-p \w+ )?-m set --match-set KUBE-\S+ \S+(?: -m \S+ ! --\S+(?: LOCAL)?| -m addrtype --dst-type LOCAL)*"
 _TO_PORT = r"(?:-d \S+ )?-p (tcp|udp|sctp) (?:-m addrtype --dst-type LOCAL )?-m \1 --dport \d+"
-_REFUSAL = rf"{_TO_PORT} -j (?:DROP|REJECT --reject-with \S+)"
+_PROXIED = r"(?:-d \S+ )?-p tcp -m tcp --dport \d+"
+_REFUSAL = rf"{_TO_PORT} (?:-m mark ! --mark \S+ )?-j (?:DROP|REJECT --reject-with \S+)"
 _MARTIANS = r"! -s \S+ -d (?:127\.0\.0\.0/8|::1/128) -m conntrack ! --ctstate RELATED,ESTABLISHED,DNAT -j DROP"
 _INVALID = r"-m conntrack --ctstate INVALID(?: -m nfacct --nfacct-name \S+)? -j DROP"
 
@@ -125,6 +156,16 @@ _SHAPES: Mapping[ChainName, re.Pattern[str]] = {
         filter_(PROXY_FIREWALL): _REFUSAL,
         filter_(NODE_PORT): rf"{_BY_SET} -j ACCEPT",
         filter_(SOURCE_RANGES_FIREWALL): rf"{_BY_SET} -j RETURN|-j DROP",
+        filter_(
+            NODEPORT_NON_LOCAL
+        ): r"-p tcp (?:-m tcp --dport \d+ )?(?:-m conntrack --ctstate \w+ |-m mark --mark \S+ )?"
+        r"-j (?:ACCEPT|DROP)",
+        nat(PORTALS_CONTAINER): rf"{_PROXIED} -j REDIRECT --to-ports \d+",
+        nat(NODEPORT_CONTAINER): rf"{_PROXIED} -j REDIRECT --to-ports \d+",
+        mangle(PORTALS_CONTAINER): rf"{_PROXIED} -j TPROXY --on-port \d+ --on-ip \S+ --tproxy-mark \S+",
+        mangle(NODEPORT_CONTAINER): rf"{_PROXIED} -j TPROXY --on-port \d+ --on-ip \S+ --tproxy-mark \S+",
+        mangle(PORTALS_HOST): rf"{_PROXIED} -j MARK --set-xmark {_MARK}/\1",
+        mangle(PORTALS_ESTABLISHED): r"-p tcp (?:-m socket --transparent )?-j MARK --set-xmark \S+",
         filter_(IPVS_FILTER): rf"{_BY_SET} -j RETURN|-m conntrack --ctstate NEW {_BY_SET} -j REJECT --reject-with \S+",
         filter_(IPVS_OUT_FILTER): r"-s \S+ -m ipvs --vproto \d+ --vaddr \S+ --vport \d+ -j DROP",
         filter_(IPVS_POLICY): r"(?:! -[si] \S+ )?-d \S+ (?:! -i \S+ )?-p (tcp|udp|sctp) -m \1 --dport \d+ "
@@ -165,7 +206,7 @@ def own_layout(
         pair_marks: As in `Layout`.
         tolerated: As in `Layout`.
     """
-    others = (OF_IPTABLES | OF_IPVS | STRICT_IPVS) - chains.keys()
+    others = (OF_IPTABLES | OF_IPVS | STRICT_IPVS | PORTALS) - chains.keys()
     return Layout(
         proof=frozenset(chains.keys() - _KUBELETS),
         optional=STRICT_IPVS,
@@ -174,7 +215,7 @@ def own_layout(
         shapes=_SHAPES,
         lasting={nat(SERVICES): ("KUBE-SVC-", "KUBE-SVL-")},
         chains={**dict.fromkeys(others, Kind.EXACT), **chains},
-        prefixes={"nat": PREFIXES},
+        prefixes={"nat": PREFIXES, "mangle": PROXIED_PREFIXES},
         others=frozenset(others),
         tails=tails or {},
         pair_marks=pair_marks or {},
@@ -187,7 +228,7 @@ def has_kubelet(ruleset: Ruleset) -> bool:
     return ChainName("mangle", KUBELET_CANARY) in ruleset.chains
 
 
-_OF_PROXIES = (OF_IPTABLES | OF_IPVS | STRICT_IPVS) - {nat(POSTROUTING), nat(MARK_MASQ), filter_(FIREWALL)}
+_OF_PROXIES = (OF_IPTABLES | OF_IPVS | STRICT_IPVS | PORTALS) - {nat(POSTROUTING), nat(MARK_MASQ), filter_(FIREWALL)}
 """Chains that only a Service proxy creates; kubelets before 1.28 also created the others."""
 
 

@@ -14,11 +14,14 @@ from rulegen.languages.ipset.language import NAME as IPSET
 from rulegen.languages.ipset.script import TEMPORARY
 from rulegen.languages.ipvs.language import NAME as IPVS
 from rulegen.languages.ipvs.state import TimeoutsKey
+from rulegen.languages.routes.language import NAME as ROUTES
+from rulegen.model.services.node.context import PROXY_TABLE
 from rulegen.ownership import ipsets, virtual_servers
 
 if TYPE_CHECKING:
     from rulegen.languages.addresses.state import Links
     from rulegen.languages.ipvs.state import IpvsState
+    from rulegen.languages.routes.state import Key, Present
     from rulegen.model.services.ir import ResolvedNode
     from rulegen.net import Address, Family, Network
 
@@ -112,6 +115,16 @@ class _Servers:
         )
 
 
+@dataclass(frozen=True, slots=True)
+class _Routes:
+    """Rules by mark that lead to the routing table of the proxy, and local routes in it, belong to rulegen."""
+
+    family: Family | None
+
+    def ours(self, state: Mapping[Key, Present]) -> Mapping[Key, Present]:
+        return {key: value for key, value in state.items() if key.family is self.family and key.table == PROXY_TABLE}
+
+
 def _sets_of(context: OwnershipContext) -> _Sets:
     if context.family is None:
         return _Sets(())
@@ -123,6 +136,7 @@ def _sets_of(context: OwnershipContext) -> _Sets:
 
 OWNERSHIP: Final[Mapping[str, OwnershipOf]] = MappingProxyType(
     {
+        ROUTES: lambda context: _Routes(context.family),
         LINKS: lambda context: _Links(context.family),
         IPSET: _sets_of,
         IPVS: _Servers,

@@ -60,7 +60,7 @@ ROWS: list[tuple[dict, str, str]] = [
     ({"oomScoreAdj": 5000}, REFUSED, "oomScoreAdj: 5000 is not from -1000 to 1000"),
     ({"oomScoreAdj": -1001}, REFUSED, "oomScoreAdj: -1001 is not"),
     ({"oomScoreAdj": -1000}, ACCEPTED, "oomScoreAdj"),
-    ({"mode": "userspace"}, REFUSED, 'mode: "userspace" is not one of iptables, ipvs'),
+    ({"mode": "kernelspace"}, REFUSED, 'mode: "kernelspace" is not one of iptables, ipvs'),
     ({"mode": "nftables"}, REFUSED, 'mode: "nftables" is not one of iptables, ipvs'),
     ({"mode": ""}, ACCEPTED, "mode:"),
     ({"mode": "ipvs"}, WARNED, "kube-proxy's ipvs mode is deprecated"),

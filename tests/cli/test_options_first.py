@@ -35,7 +35,7 @@ def run(tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.
 @pytest.mark.parametrize(
     ("words", "said"),
     [
-        (("--mode", "userspace"), "'userspace' is not one of 'iptables', 'ipvs'"),
+        (("--mode", "kernelspace"), "'kernelspace' is not one of 'iptables', 'ipvs'"),
         (("--mode", "nftables"), "'nftables' is not one of 'iptables', 'ipvs'"),
         (("--mode", "ipvs", "--ipvs-scheduler", "foo"), "unknown scheduler 'foo'"),
         (("--ipvs-scheduler", "foo"), "command line: ipvs.scheduler: unknown scheduler 'foo'"),

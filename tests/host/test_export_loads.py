@@ -12,6 +12,9 @@ import pytest
 from rulegen.cli.main import main
 from rulegen.host.files.output import COMPANIONS
 from rulegen.host.netfilter.variant import Variant
+from rulegen.host.routing.routes import observe
+from rulegen.languages.routes.state import format_routes
+from rulegen.model.services.node.context import PROXY_TABLE
 from tests.host.conftest import namespace
 
 __all__ = ["namespace"]
@@ -139,7 +142,20 @@ def test_an_export_of_iptables_mode_loads_as_it_is(tmp_path, variant: Variant, n
     assert_empty(capsys, *arguments, "--observed", str(out))
 
 
-@pytest.mark.parametrize("mode", ["iptables", "ipvs"])
+@pytest.mark.usefixtures("namespace")
+def test_an_export_of_userspace_mode_loads_as_it_is(tmp_path, variant: Variant, capsys):
+    arguments = inputs(tmp_path, "userspace", "--nfacct", "off")
+    out = tmp_path / "out"
+    assert rulegen("export", *arguments, "-o", str(out)) == 0
+    shell(f"iptables-{variant}-restore < iptables.save; ip6tables-{variant}-restore < ip6tables.save", out)
+    shell("ip -6 -batch policy.routes", out)
+    save(variant, tmp_path / "saved")
+    (tmp_path / "saved" / "policy.routes").write_text(format_routes(observe(PROXY_TABLE)))
+    assert_empty(capsys, *arguments, "--observed", str(tmp_path / "saved"))
+    assert_empty(capsys, *arguments, "--observed", str(out))
+
+
+@pytest.mark.parametrize("mode", ["iptables", "ipvs", "userspace"])
 @pytest.mark.parametrize("nfacct", ["auto", "on"])
 def test_of_an_export_every_file_is_known_and_none_is_spoken_of(tmp_path, mode, nfacct, capsys):
     arguments = inputs(tmp_path, mode, "--nfacct", nfacct)
@@ -152,7 +168,7 @@ def test_of_an_export_every_file_is_known_and_none_is_spoken_of(tmp_path, mode, 
     assert not any(path.name in shown for path in out.iterdir() if path.name != "out"), shown
 
 
-@pytest.mark.parametrize("mode", ["iptables", "ipvs"])
+@pytest.mark.parametrize("mode", ["iptables", "ipvs", "userspace"])
 @pytest.mark.parametrize("names_files", [False, True], ids=["folder", "each file"])
 def test_an_export_without_parameters_names_no_sysctl_file(tmp_path, mode, names_files, capsys):
     arguments = inputs(tmp_path, mode)

@@ -41,7 +41,7 @@ def compile_service(service: ResolvedService, node: ResolvedNode, *, counts: boo
     blocks: list[Block] = []
     for port in service.ports:
         if port.family is node.family:
-            own = _PortChains(port, node, counts=counts)
+            own = PortChains(port, node, counts=counts)
             exact.update(own.exact())
             blocks += own.blocks()
     owner = str(service.name)
@@ -49,7 +49,7 @@ def compile_service(service: ResolvedService, node: ResolvedNode, *, counts: boo
     return OwnedObjects(owner, node.family, {IPTABLES: fragment})
 
 
-class _PortChains:
+class PortChains:
     """The chains of one Service port, and its rules in shared chains."""
 
     def __init__(self, port: ResolvedPort, node: ResolvedNode, *, counts: bool) -> None:
@@ -117,32 +117,44 @@ class _PortChains:
 
     def _external_blocks(self) -> Iterator[Block]:
         port = self._port
-        frontends = [(address, "external IP", self._external) for address in port.external_ips]
         vip_chain = self._allowed if self._is_guarded else self._external
-        frontends += ((address, "load balancer IP", vip_chain) for address in port.load_balancer_ips)
+        frontends = [
+            *((address, "external IP", self._external) for address in port.external_ips),
+            *((address, "load balancer IP", vip_chain) for address in port.load_balancer_ips),
+        ]
         if port.has_endpoints:
-            for address, what, chain in frontends:
-                rule = r.rule(*self._to(address), r.jump(chain), comment=f"{self._label} {what}")
-                yield Block(chains.nat(chains.SERVICES), (rule,))
-            if port.node_port:
-                yield Block(chains.nat(chains.NODE_PORTS), tuple(self._node_port_rules()))
+            yield from self._served_blocks(frontends)
         if not port.external.has_pool:
-            verdict, reason = self._refusal(port.external)
-            for address, _, _ in frontends:
-                rule = r.rule(*self._to(address), verdict, comment=f"{self._label} {reason}")
-                yield Block(chains.filter_(chains.EXTERNAL_SERVICES), (rule,))
-            if port.node_port:
-                words = (
-                    r.protocol(port.protocol),
-                    r.destination_is_local(),
-                    r.destination_port(port.protocol, port.node_port),
-                )
-                rule = r.rule(*words, verdict, comment=f"{self._label} {reason}")
-                yield Block(chains.filter_(chains.EXTERNAL_SERVICES), (rule,))
+            yield from self._refused_blocks([address for address, _, _ in frontends])
         if self._is_guarded:
             for address in port.load_balancer_ips:
-                rule = r.rule(*self._to(address), r.drop(), comment=f"{self._label} rejected by its source ranges")
+                words = (*self._to(address), *self._not_accepted(), r.drop())
+                rule = r.rule(*words, comment=f"{self._label} rejected by its source ranges")
                 yield Block(chains.filter_(chains.PROXY_FIREWALL), (rule,))
+
+    def _served_blocks(self, frontends: Sequence[tuple[Address, str, str]]) -> Iterator[Block]:
+        """Yield the rules that lead external frontends (address, description, chain) and the node port to endpoints."""
+        for address, what, chain in frontends:
+            rule = r.rule(*self._to(address), r.jump(chain), comment=f"{self._label} {what}")
+            yield Block(chains.nat(chains.SERVICES), (rule,))
+        if self._port.node_port:
+            yield Block(chains.nat(chains.NODE_PORTS), tuple(self._node_port_rules()))
+
+    def _refused_blocks(self, addresses: Sequence[Address]) -> Iterator[Block]:
+        """Yield the rules that refuse connections from outside to external frontends and to the node port."""
+        port = self._port
+        verdict, reason = self._refusal(port.external)
+        matches = [self._to(address) for address in addresses]
+        if port.node_port:
+            number = r.destination_port(port.protocol, port.node_port)
+            matches.append((r.protocol(port.protocol), r.destination_is_local(), number))
+        for words in matches:
+            rule = r.rule(*words, *self._not_accepted(), verdict, comment=f"{self._label} {reason}")
+            yield Block(chains.filter_(chains.EXTERNAL_SERVICES), (rule,))
+
+    def _not_accepted(self) -> tuple[str, ...]:
+        """Return the matches for packets that nothing has accepted before table filter; here nat rewrites those."""
+        return ()
 
     def _node_port_rules(self) -> Iterator[Rule]:
         port = self._port

@@ -15,7 +15,7 @@ from rulegen.host.commands.runner import run
 from rulegen.host.files.manifests import read_sources, read_text
 from rulegen.kube.node_names import read_node_name
 from rulegen.kube.proxyconfig.configuration import API_VERSION, KIND
-from rulegen.kube.proxyconfig.modes import DEFAULT_MODE
+from rulegen.kube.proxyconfig.modes import DEFAULT_MODE, OFFERED
 from rulegen.kube.proxyconfig.reading import read_config
 from rulegen.kube.proxyconfig.validation import SCHEDULERS, cautions
 from rulegen.kube.reading.yaml_text import YamlFault, read_yaml
@@ -103,6 +103,19 @@ class Inputs:
     def cautions(self) -> tuple[str, ...]:
         """Warnings that kube-proxy would print about the configuration; nothing if Services are not managed."""
         return tuple(f"{self._source}: {caution}" for caution in cautions(self._configuration[0], self.tables.modes))
+
+    def refuse_unfinished(self) -> None:
+        """Reject a mode that is not complete yet: its rules alone would not serve any connection.
+
+        Raises:
+            ConfigError: The mode can only be planned and exported.
+        """
+        sections = self.tables.modes[self.options.mode]
+        if sections.unfinished:
+            raise ConfigError(
+                f"{self._source}: nothing is written in {self.options.mode} mode yet: {sections.unfinished}",
+                hint=f"use --mode with one of: {', '.join(OFFERED)}; `rulegen plan` shows the rules of this mode",
+            )
 
     @property
     def _source(self) -> str:

@@ -17,6 +17,8 @@ from rulegen.host.ipvs.servers import ServersError
 from rulegen.host.netfilter import ipset, iptables
 from rulegen.host.netfilter.ipset import SetError
 from rulegen.host.netfilter.restore_error import RestoreError
+from rulegen.host.routing import routes
+from rulegen.host.routing.routes import RoutesError
 from rulegen.languages.addresses.language import NAME as LINKS
 from rulegen.languages.addresses.language import ChangeAddresses
 from rulegen.languages.ipset.language import NAME as IPSET
@@ -29,6 +31,9 @@ from rulegen.languages.iptables.ruleset import read
 from rulegen.languages.ipvs.language import NAME as IPVS
 from rulegen.languages.ipvs.language import ChangeVirtualServers, SetIpvsTimeouts, WaitForDrain
 from rulegen.languages.ipvs.state import IpvsState, RealServer, VirtualServer
+from rulegen.languages.routes.language import NAME as ROUTES
+from rulegen.languages.routes.language import ChangeRoutes
+from rulegen.model.services.node.context import PROXY_TABLE
 from rulegen.net import Family
 from rulegen.ownership import ipsets, virtual_servers
 
@@ -244,7 +249,38 @@ class LinksDriver:
         return named
 
 
+class RoutesDriver:
+    """Policy routing, over netlink."""
+
+    name = ROUTES
+    tells_of_writes = False
+
+    def read(self, context: ReadContext) -> Any:  # noqa: ARG002 - the same for all
+        """Return the rules and routes of our routing table, unparsed."""
+        return routes.observe(PROXY_TABLE)
+
+    def states(self, raw: Any, context: ReadContext) -> Mapping[StateKey, Any]:  # noqa: ARG002 - nothing to parse
+        """Return the rules and routes."""
+        return {(ROUTES, None): raw}
+
+    def writes(self) -> Mapping[type, Callable[[Any, WriteContext], None]]:
+        """Return the function that sends the messages."""
+        return {ChangeRoutes: lambda work, _: routes.write(work.commands)}
+
+    def preparation(self, tasks: Sequence[Task], run: Runner) -> Preparation | None:  # noqa: ARG002 - the kernel has it built in
+        """Return nothing."""
+        return None
+
+    def is_refusal(self, cause: BaseException | None) -> bool:
+        """Whether the kernel rejects a rule or route."""
+        return isinstance(cause, RoutesError) and cause.number not in _MOMENTARY
+
+    def culprits(self, cause: BaseException | None, belongings: Belongings) -> Mapping[str, Culprit]:  # noqa: ARG002 - the node alone
+        """Return nothing: these objects are the node's own."""
+        return {}
+
+
 DRIVERS: Final[Mapping[str, Driver]] = MappingProxyType(
-    {row.name: row for row in (IptablesDriver(), LinksDriver(), IpsetDriver(), IpvsDriver())}
+    {row.name: row for row in (IptablesDriver(), LinksDriver(), IpsetDriver(), IpvsDriver(), RoutesDriver())}
 )
 """By language."""

@@ -20,6 +20,8 @@ class ModeSections:
         min_sync_s: Default of the minimum time between two writes, in seconds.
         has_virtual_servers: Whether the mode reads the options of virtual servers in the section `ipvs`.
         caution: A warning about the mode; empty for none.
+        unfinished: What the mode still lacks, so that help does not list it and nothing is written in it; empty if
+            it is complete.
     """
 
     periods: str = "iptables"
@@ -27,6 +29,7 @@ class ModeSections:
     min_sync_s: float = 1.0
     has_virtual_servers: bool = False
     caution: str = ""
+    unfinished: str = ""
 
 
 DEFAULT_MODE: Final = "iptables"
@@ -41,9 +44,22 @@ MODES: Final[Mapping[str, ModeSections]] = MappingProxyType(
             has_virtual_servers=True,
             caution="kube-proxy's ipvs mode is deprecated and will be removed from kube-proxy; rulegen keeps its own",
         ),
+        "userspace": ModeSections(
+            caution="the userspace mode is experimental: plan and export show its rules",
+            unfinished="rulegen does not run the proxy yet that the rules lead to",
+        ),
     }
 )
 """Keyed by `mode` of the configuration. rulegen does not have kube-proxy's nftables mode."""
+
+
+def offered(modes: Mapping[str, ModeSections]) -> tuple[str, ...]:
+    """Return the names of the complete modes, which help and error messages list."""
+    return tuple(mode for mode, sections in modes.items() if not sections.unfinished)
+
+
+OFFERED: Final = offered(MODES)
+"""The complete modes of rulegen itself."""
 
 
 def sections_of(mode: str, modes: Mapping[str, ModeSections]) -> ModeSections:

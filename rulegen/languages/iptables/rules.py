@@ -250,5 +250,30 @@ def dnat(to: str) -> str:
     return f"-j DNAT --to-destination {to}"
 
 
+def redirect(port: int) -> str:
+    """Rewrite the destination to this host and the port."""
+    return f"-j REDIRECT --to-ports {port}"
+
+
+def tproxy(port: int, mark: int) -> str:
+    """Deliver the packet to the listener on a port of this host, with its destination unchanged, and mark it."""
+    return f"-j TPROXY --on-port {port} --on-ip :: --tproxy-mark {mark:#x}/{mark:#x}"
+
+
+def clear_mark(mark: int) -> str:
+    """Clear the bits of the mark."""
+    return f"-j MARK --set-xmark 0x0/{mark:#x}"
+
+
+def of_transparent_socket() -> str:
+    """Match packets of a connection that a socket of this host has accepted for an address of somebody else."""
+    return "-m socket --transparent"
+
+
+def is_translated() -> str:
+    """Match packets whose destination a rule of this host has rewritten."""
+    return "-m conntrack --ctstate DNAT"
+
+
 def _mask(bits: int) -> str:
     return "255.255.255.255" if bits == 32 else "ffff:ffff:ffff:ffff:ffff:ffff:ffff:ffff"

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 if TYPE_CHECKING:
-    from rulegen.model.services.ir import Model
+    from rulegen.model.services.ir import Model, ResolvedNode
 
 SCHEMA_VERSION = 1
 
@@ -20,7 +20,7 @@ def model_document(model: Model) -> dict[str, Any]:
         "schemaVersion": SCHEMA_VERSION,
         "kind": "Model",
         "node": model.node_name,
-        "families": {family.value: _plain(node) for family, node in model.nodes.items()},
+        "families": {family.value: _plain_node(node) for family, node in model.nodes.items()},
         "sysctls": dict(model.sysctls),
         "services": [
             {
@@ -42,6 +42,11 @@ def model_document(model: Model) -> dict[str, Any]:
             for service in model.services.values()
         ],
     }
+
+
+def _plain_node(node: ResolvedNode) -> dict[str, Any]:
+    """Return the decisions of a node; the proxy only in a mode that has one."""
+    return {name: value for name, value in _plain(node).items() if name != "proxy" or value is not None}
 
 
 def _plain(value: object) -> Any:

@@ -236,6 +236,21 @@ class IpvsOptions:
     semantics: Semantics = Semantics.KUBE_PROXY
 
 
+@dataclass(frozen=True, slots=True)
+class ConnectionProxy:
+    """The proxy of the node, which accepts TCP connections and chooses their endpoints.
+
+    Attributes:
+        port: The port of its listener. Connections to it are only accepted if a rule has led them there.
+        mark: The bit of the packet mark of packets that are delivered to it whatever their destination (IPv6).
+        table: The number of the routing table for these packets, and the priority of the rule that leads there.
+    """
+
+    port: int
+    mark: int
+    table: int
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ResolvedNode:
     """The decisions for all Services on this node, in one family.
@@ -255,6 +270,7 @@ class ResolvedNode:
         link_local_node_ports: Whether node ports answer on IPv6 link-local addresses; in ipvs mode only on configured
             ones.
         ipvs: Options of ipvs mode.
+        proxy: The proxy that serves TCP; None in a mode without one.
     """
 
     family: Family
@@ -269,6 +285,7 @@ class ResolvedNode:
     listening: tuple[Address, ...] = ()
     link_local_node_ports: bool = True
     ipvs: IpvsOptions = IpvsOptions()
+    proxy: ConnectionProxy | None = None
 
     def answers_node_ports(self, address: Address) -> bool:
         """Whether node ports answer on this address of the node (of this family)."""

@@ -18,16 +18,19 @@ class ModeNeeds:
         has_virtual_servers: Whether Services are IPVS virtual servers. These need addresses bound to this node,
             schedulers, timeouts and kernel parameters.
         opens_loopback: Whether node ports answer on 127.0.0.1, which needs route_localnet.
+        has_proxy: Whether a proxy of this node accepts connections and chooses their endpoints.
     """
 
     has_virtual_servers: bool = False
     opens_loopback: bool = False
+    has_proxy: bool = False
 
 
 NEEDS: Final[Mapping[str, ModeNeeds]] = MappingProxyType(
     {
         "iptables": ModeNeeds(opens_loopback=True),
         "ipvs": ModeNeeds(has_virtual_servers=True),
+        "userspace": ModeNeeds(opens_loopback=True, has_proxy=True),
     }
 )
 """Keyed by `mode` of the configuration."""

@@ -13,6 +13,7 @@ from rulegen.model.forbidden import NOTHING, Forbidden, forbidden
 from rulegen.model.host.facts import HostFacts
 from rulegen.model.services.endpoints import Topology
 from rulegen.model.services.ir import (
+    ConnectionProxy,
     IpvsOptions,
     Masquerade,
     PodInterface,
@@ -32,6 +33,10 @@ if TYPE_CHECKING:
 
 ZONE_LABEL = "topology.kubernetes.io/zone"
 ROUTE_LOCALNET = "net.ipv4.conf.all.route_localnet"
+PROXY_PORT = 10261
+PROXY_TABLE = 10261
+PROXY_BITS = (13, 12)
+"""The bit of the mark of packets for the proxy, and the one that is used if that bit requests masquerading."""
 _KERNEL = re.compile(r"(\d+)\.(\d+)")
 _REUSE_SINCE, _REUSE_UNTIL = (4, 1), (5, 9)
 _FIRST_IS_UNICAST_SINCE = (5, 14)
@@ -185,7 +190,14 @@ def resolve_node(
             excluded=tuple(n for n in options.ipvs_excluded if family_of(n) is family),
             semantics=options.ipvs_semantics,
         ),
+        proxy=_proxy(options) if options.needs.has_proxy else None,
     )
+
+
+def _proxy(options: Options) -> ConnectionProxy:
+    """Return the proxy; its mark differs from the one that requests masquerading."""
+    bit = next(bit for bit in PROXY_BITS if bit != options.masquerade_bit)
+    return ConnectionProxy(port=PROXY_PORT, mark=1 << bit, table=PROXY_TABLE)
 
 
 def resolve_sysctls(nodes: Iterable[ResolvedNode], options: Options, facts: HostFacts) -> dict[str, str]:

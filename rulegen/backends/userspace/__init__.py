@@ -1,0 +1,1 @@
+"""The userspace mode: a proxy of this node accepts TCP connections; rules decide which connections reach it."""

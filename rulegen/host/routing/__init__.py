@@ -1,0 +1,1 @@
+"""Policy routing of this host, over rtnetlink."""
