@@ -180,7 +180,7 @@ def _default_backend(routing: Routing, options: IngressOptions, reasons: list[Re
     target, why = routing.of_first_port(options.default_backend)
     if why:
         where = f"default backend {options.default_backend}"
-        reasons.append(Reason(None, Verdict.UNAVAILABLE, where, f"{why}: 404 is the answer instead"))
+        reasons.append(Reason(None, Verdict.UNAVAILABLE, where, f"{why}: requests are answered with 404"))
         return None
     return target
 

@@ -231,7 +231,7 @@ class Routing:
             answer = (
                 f"its requests are answered with {target.status}"
                 if isinstance(target, FixedResponse)
-                else "another answers"
+                else "the default backend answers"
             )
             self.reasons.append(owner.reason(Verdict.UNAVAILABLE, backend.field, f"{why}: {answer}"))
         elif isinstance(target, FixedResponse) or policy.redirect is not None:
