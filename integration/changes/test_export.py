@@ -9,7 +9,7 @@ import pytest
 from rulegen.host.commands.runner import run
 from rulegen.host.ipvs import servers
 from tests.host.conftest import namespace
-from tests.host.test_export_loads import assert_empty, inputs, rulegen, save, shell
+from tests.host.netfilter.test_export_loads import assert_empty, inputs, rulegen, save, shell
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -15,10 +15,22 @@ PARTS: dict[str, tuple[int, tuple[str, ...]]] = {
 """Share of all mutants in percent, and the folders, by all names that they have had."""
 
 LAWS = ("tests/test_laws.py", "tests/test_ipvs_laws.py", "tests/test_guards.py")
-SERVICES = ("tests/backends/test_ipvs.py", "tests/compiler/test_services.py", "tests/compiler/test_rule_text.py")
+SERVICES = (
+    "tests/backends/test_ipvs.py",
+    "tests/compiler/services",
+    "tests/compiler/test_services.py",
+    "tests/compiler/test_rule_text.py",
+)
 EVERYWHERE = ("tests/plan", "tests/compiler", "tests/road", "tests/cli/test_plan.py", "tests/cli/test_export_folder.py")
 NEAR: dict[str, tuple[str, ...]] = {
-    "ingress": ("tests/compiler", "tests/road", "tests/backends", "tests/model/ingress", "tests/cli/test_ingress.py"),
+    "ingress": (
+        "tests/compiler",
+        "tests/road",
+        "tests/backends",
+        "tests/model/ingress",
+        "tests/cli/ingress/test_ingress.py",
+        "tests/cli/test_ingress.py",
+    ),
     "nginx": ("tests/backends", "tests/languages", "tests/compiler", "tests/road", "tests/plan"),
 }
 """Tests by a word of the path of what is mutated; all else is of Services."""

@@ -9,8 +9,8 @@ from rulegen.agent.pages_server.health import healthz, livez
 from rulegen.kube.objects import structs as k
 from rulegen.kube.objects.events import Gone
 from rulegen.kube.objects.names import ObjectName
+from tests.agent.services.test_loop import WEB
 from tests.agent.stage import Stage, changed, endpoints, node, service
-from tests.agent.test_loop import WEB
 
 
 class TestUnknownNode:

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from rulegen.cli.main import main
-from tests.cli.test_old_flags import OBJECTS
+from tests.cli.ingress.test_old_flags import OBJECTS
 
 RULES, SITE = "iptables.save", "nginx.conf"
 

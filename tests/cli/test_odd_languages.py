@@ -17,7 +17,7 @@ from rulegen.host.netfilter.variant import Variant, VariantChoice
 from rulegen.languages.language import StateKey
 from rulegen.model.services.options import Options
 from tests.agent.stage import FACTS, NODE, Stage, changed, endpoints, node, service
-from tests.cli.test_mode import FILES, MODE, OTHERS, Host
+from tests.cli.options.test_mode import FILES, MODE, OTHERS, Host
 from tests.modes.backend import GATES
 from tests.modes.kernel import GateDriver
 from tests.modes.language import NAME, ChangeGates, read

@@ -13,7 +13,7 @@ import yaml
 
 from rulegen.cli.main import main
 from rulegen.host.nginx.processes import process_list
-from tests.cli.test_ingress import HOST, ingress, world
+from tests.cli.ingress.test_ingress import HOST, ingress, world
 
 pytestmark = [pytest.mark.kernel, pytest.mark.usefixtures("namespace")]
 

@@ -20,8 +20,8 @@ from rulegen.kube.objects.kinds import KubeObject
 from rulegen.kube.objects.names import Decoded, ObjectName
 from rulegen.kube.snapshot.cluster import Touched
 from rulegen.model.ingress.reads import ServiceReads
+from tests.agent.ingress.test_site import MemorySite, Nothing
 from tests.agent.stage import Clock
-from tests.agent.test_site import MemorySite, Nothing
 from tests.ingress_strategies import WEB, compiled, endpoints, ingress, path, rule, service, site
 
 WEB_NAME, OTHER_NAME = ObjectName("default", "web"), ObjectName("default", "other")

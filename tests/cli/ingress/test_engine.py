@@ -14,14 +14,14 @@ import pytest
 import yaml
 
 from tests.apiserver.watching import soon
-from tests.cli.test_ingress import HOST, ingress, world
+from tests.cli.ingress.test_ingress import HOST, ingress, world
 from tests.engines.engine import REFUSED
 from tests.engines.text import Line, parse
 from tests.fakeapi import FakeApi
 
 pytestmark = pytest.mark.slow
 
-PROJECT = Path(__file__).parents[2]
+PROJECT = Path(__file__).parents[3]
 ENGINE = ("--ingress", "--ingress-engine", "tiny", "--no-services")
 NOUNS = {"Service": "services", "EndpointSlice": "endpointslices", "Ingress": "ingresses"}
 SHOP = Line("shop.test", "/", "10.244.1.1:80")

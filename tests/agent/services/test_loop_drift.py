@@ -14,8 +14,8 @@ from rulegen.kube.objects.events import Changed, Gone
 from rulegen.kube.objects.names import Decoded, ObjectName
 from rulegen.languages.iptables import script
 from rulegen.net import Family
+from tests.agent.services.test_loop import NAT, WEB, flush, is_flushed
 from tests.agent.stage import Stage, changed, endpoints, node, service
-from tests.agent.test_loop import NAT, WEB, flush, is_flushed
 from tests.sizes import examples, sized
 
 

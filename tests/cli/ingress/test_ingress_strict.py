@@ -9,7 +9,7 @@ import pytest
 import yaml
 
 from rulegen.cli.main import main
-from tests.cli.test_ingress import HOST, PLAN, ingress, world
+from tests.cli.ingress.test_ingress import HOST, PLAN, ingress, world
 
 
 @pytest.fixture

@@ -17,8 +17,8 @@ from rulegen.host.nginx.engine import NginxEngine
 from rulegen.kube.objects import structs as k
 from rulegen.kube.objects.events import Gone
 from rulegen.kube.objects.names import ObjectName
+from tests.agent.services.test_left_out import StandIn
 from tests.agent.stage import FACTS, Stage, changed, endpoints, node, service
-from tests.agent.test_left_out import StandIn
 from tests.refusing import Tools
 
 LEAVES = (str, bytes, int, float, bool, type(None))

@@ -194,7 +194,7 @@ def test_a_full_disk_leaves_what_was_live(tmp_path):
     script = tmp_path / "full.py"
     script.write_text(FULL)
     argv = ["unshare", "--mount", sys.executable, str(script), str(tmp_path)]
-    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[3])}
+    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[4])}
     ended = subprocess.run(argv, capture_output=True, text=True, check=False, env=environment)
 
     assert ended.stdout.splitlines() == [
@@ -240,7 +240,7 @@ def test_an_unwritable_folder_is_reported(tmp_path):
     script = tmp_path / "closed.py"
     script.write_text(CLOSED)
     argv = ["unshare", "--mount", sys.executable, str(script), str(tmp_path)]
-    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[3])}
+    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[4])}
     ended = subprocess.run(argv, capture_output=True, text=True, check=False, env=environment)
 
     assert ended.stdout.splitlines() == ["True True", "True", "same"], ended.stderr

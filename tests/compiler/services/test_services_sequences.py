@@ -19,7 +19,7 @@ from rulegen.model.services.limits import ServiceLimits
 from rulegen.model.services.resolve import resolve
 from rulegen.plan.fragments import OwnedObjects
 from rulegen.plan.plan import Plan
-from tests.compiler.test_services import (
+from tests.compiler.services.test_services import (
     MODES,
     Node,
     api_server_events,

@@ -214,7 +214,7 @@ def test_the_next_export_removes_only_hosts_that_are_gone(run):
 
 
 def test_user_templates_are_used_and_a_broken_one_is_one_line(run, tmp_path: Path):
-    shutil.copytree(Path(__file__).parents[2] / "nginx_templates", tmp_path / "own")
+    shutil.copytree(Path(__file__).parents[3] / "nginx_templates", tmp_path / "own")
     template = tmp_path / "own" / "nginx.conf.j2"
     template.write_text(template.read_text().replace("tcp_nodelay on;", "tcp_nodelay off;"))
     objects = world(ingress("blog", "b.test"))

@@ -14,7 +14,7 @@ from rulegen.kube.snapshot.cluster import Touched
 from rulegen.languages.iptables import script
 from rulegen.languages.iptables.ruleset import read_rule
 from rulegen.net import Family
-from tests.compiler.test_services import Node, changed, endpoints, service
+from tests.compiler.services.test_services import Node, changed, endpoints, service
 from tests.kernel import printed
 from tests.nodekernel import NodeKernel
 from tests.sizes import examples
