@@ -272,7 +272,7 @@ def name_of(known: KubeObject) -> ObjectName:
 
 
 def _routed(
-    owners: Sequence[ResolvedIngress], guarding: Iterable[Ingress], common: CommonDecisions, targets: Targets
+    owners: Sequence[ResolvedIngress], guarding: Sequence[Ingress], common: CommonDecisions, targets: Targets
 ) -> Routing:
     routing = Routing(targets, common.settings)
     routing.default_backend = common.default_backend
@@ -286,7 +286,7 @@ def _routed(
     return routing
 
 
-def _closers(owners: Iterable[ResolvedIngress], guarding: Iterable[Ingress]) -> dict[str, dict[str, str]]:
+def _closers(owners: Sequence[ResolvedIngress], guarding: Sequence[Ingress]) -> dict[str, dict[str, str]]:
     """Return by host and namespace why paths of the host are closed; those of every namespace under an empty one.
 
     What guards a host guards all of it, as far as its Ingress has a say: that of the namespace which had the host
@@ -297,6 +297,8 @@ def _closers(owners: Iterable[ResolvedIngress], guarding: Iterable[Ingress]) -> 
         guarding: Ingresses that are not served, and that may keep requests of their hosts out.
     """
     closers: dict[str, dict[str, str]] = {}
+    if not guarding and not any(owner.closes_hosts for owner in owners):  # most groups
+        return closers
     first: dict[str, str] = {}
     for owner in owners:
         if owner.is_canary:
@@ -423,7 +425,8 @@ def _named_by(servers: Iterable[Server]) -> tuple[tuple[str, ...], bool]:
                 if isinstance(target, ToUpstream):
                     used.add(target.upstream)
                 asks_names |= isinstance(target, ToName)
-            used.update(canary.target for canary in location.canaries)
+            if location.canaries:
+                used.update(canary.target for canary in location.canaries)
             if (auth := policy.external_auth) is not None:
                 used.update((auth.target,) if auth.target else ())
                 asks_names |= not auth.target

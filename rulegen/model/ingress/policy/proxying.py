@@ -55,7 +55,7 @@ def _switch(values: AnnotationValues, annotation: Annotation[Any]) -> bool | Non
 def backend_tls(namespace: str, annotations: Annotations, referred: Referred) -> ProxySSL | None:
     """Return the options of TLS to backends; None for none. If they are unusable, the Ingress is closed."""
     values = annotations.values
-    if not any(annotation in _BACKEND_TLS for annotation in values):
+    if _BACKEND_TLS.isdisjoint(values):
         return None
     certificate = ca = revoked = ""
     if (reference := values[tls.PROXY_SSL_SECRET]) is not None:

@@ -53,6 +53,8 @@ def hosts_with_expressions(ingress: Ingress, policy: LocationPolicy) -> set[str]
     A path that equals its rewrite target is not rewritten.
     """
     target = policy.rewrite_target
+    if not (policy.use_regex or target):  # most Ingresses
+        return set()
     return {
         rule.host
         for rule in ingress.spec.rules

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypeVar
 
 from rulegen.kube.objects.names import ObjectKey, ObjectName
 from rulegen.model.ingress.ir import LocationPolicy
 from rulegen.model.ingress.policy.authentication import client_auth_of
+from rulegen.model.ingress.policy.binding import names_location
 from rulegen.model.ingress.policy.policies import policy_of
 from rulegen.model.ingress.policy.snippets import judge_snippets
 from rulegen.model.ingress.reasons import Reason, Verdict
@@ -80,6 +81,8 @@ class ResolvedIngress:
         is_canary: Whether it only gets a share of the requests of another Ingress.
         is_closed_by_settings: Whether it is closed, because a setting that protects it is invalid.
         closes_hosts: Whether it has a snippet that may protect all paths of its hosts.
+        names_location: Whether a text of the policy depends on the location. It is determined here once, not for each
+            path: no path adds texts to the policy.
     """
 
     name: ObjectName
@@ -90,6 +93,11 @@ class ResolvedIngress:
     client_auth: ClientAuth | None = None
     is_closed_by_settings: bool = False
     closes_hosts: bool = False
+    names_location: bool = field(init=False)
+
+    def __post_init__(self) -> None:
+        """Look at the texts of the policy."""
+        self.names_location = names_location(self.policy)
 
     @property
     def is_closed(self) -> bool:
@@ -245,13 +253,20 @@ def _faults(ingress: Ingress, expressions: set[str]) -> Iterable[tuple[str, str]
         return
     for index, rule in enumerate(ingress.spec.rules):
         for number, path in enumerate(rule.http.paths if rule.http else ()):
-            where = f"spec.rules[{index}].http.paths[{number}].path"
-            if rule.host in expressions:
-                try:
-                    regex.check(path.path or "/")
-                except ValueError as error:
-                    yield where, str(error)
-            elif len(path.path.encode()) > MAX_PATH:
-                yield where, f"{readers.quoted(path.path)} is longer than {MAX_PATH} bytes, which nginx compares"
-            elif "//" in path.path:
-                yield where, f"{readers.quoted(path.path)}: nginx merges double slashes, so no request can match"
+            if fault := _fault_of_path(path.path, is_expression=rule.host in expressions):
+                yield f"spec.rules[{index}].http.paths[{number}].path", fault
+
+
+def _fault_of_path(path: str, *, is_expression: bool) -> str:
+    """Return why a path cannot be served; empty if it can."""
+    if is_expression:
+        try:
+            regex.check(path or "/")
+        except ValueError as error:
+            return str(error)
+        return ""
+    if len(path.encode()) > MAX_PATH:
+        return f"{readers.quoted(path)} is longer than {MAX_PATH} bytes, which nginx compares"
+    if "//" in path:
+        return f"{readers.quoted(path)}: nginx merges double slashes, so no request can match"
+    return ""

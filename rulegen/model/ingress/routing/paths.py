@@ -10,6 +10,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final, NamedTuple
 
+from msgspec import Struct
+
 from rulegen.model.ingress.ir import Location, LocationPolicy, MatchKind
 from rulegen.model.ingress.reasons import Reason, Verdict
 from rulegen.model.ingress.values import regex
@@ -25,7 +27,7 @@ MAX_COMPARED: Final = 1000
 BARE: Final = LocationPolicy(ssl_redirect=False, global_auth=False)
 
 
-class HostPath(NamedTuple):
+class HostPath(Struct, frozen=True):
     """One path of a host, and the target of its requests.
 
     Attributes:

@@ -7,7 +7,9 @@ requests go.
 from __future__ import annotations
 
 import enum
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
+
+from msgspec import Struct
 
 if TYPE_CHECKING:
     from rulegen.kube.objects.names import ObjectKey, ObjectName
@@ -36,14 +38,14 @@ class PathKind(enum.Enum):
         return self is PathKind.EXPRESSION or self is PathKind.EXACT_EXPRESSION
 
 
-class PathMatch(NamedTuple):
+class PathMatch(Struct, frozen=True):
     """A condition for the path of a request."""
 
     kind: PathKind
     value: str
 
 
-class ValueMatch(NamedTuple):
+class ValueMatch(Struct, frozen=True):
     """A condition for a header or a query parameter of a request."""
 
     name: str
@@ -51,7 +53,7 @@ class ValueMatch(NamedTuple):
     is_expression: bool = False
 
 
-class RouteMatch(NamedTuple):
+class RouteMatch(Struct, frozen=True):
     """The conditions that a request must all meet; an empty method matches any."""
 
     path: PathMatch = PathMatch(PathKind.PREFIX, "/")
@@ -65,7 +67,7 @@ class RouteMatch(NamedTuple):
         return not (self.method or self.headers or self.query)
 
 
-class WeightedBackend(NamedTuple):
+class WeightedBackend(Struct, frozen=True):
     """A backend of a route.
 
     Attributes:
@@ -83,7 +85,7 @@ class WeightedBackend(NamedTuple):
     kind: str = ""
 
 
-class Route(NamedTuple):
+class Route(Struct, frozen=True):
     """Conditions, and the backends of requests that meet them.
 
     Attributes:

@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Final
 
+from msgspec import structs
+
 from rulegen.kube.objects.names import ObjectName
 from rulegen.kube.objects.structs import ServiceBackendPort
 from rulegen.model.ingress.ir import (
@@ -68,7 +70,10 @@ class Routing:
 
     def host(self, host: str) -> Paths:
         """Return the paths of a host."""
-        return self.paths.setdefault(host, Paths(host))
+        known = self.paths.get(host)
+        if known is None:
+            known = self.paths[host] = Paths(host)
+        return known
 
     def add(self, owner: ResolvedIngress) -> None:
         """Add the routes of an object."""
@@ -113,16 +118,7 @@ class Routing:
         closed = self._closed(owner, host, policy)
         if closed is not None:
             return nobody._replace(target=UNAVAILABLE, policy=closed, ingress=owner.name, source="/")
-        policy = replace(
-            policy,
-            redirect=None,  # the redirect of a path does not apply to other paths
-            rewrite_target="",
-            forwarded_prefix=NO_TEXT,
-            protocol="HTTP",
-            proxy_ssl=None,
-            sticky=None,
-        )
-        policy = self._bound(owner, policy, "/")
+        policy = self._bound(owner, _without_backend(policy), "/")
         if policy.is_closed:
             target = UNAVAILABLE
         return nobody._replace(target=target, policy=policy, ingress=owner.name, source="/")
@@ -215,7 +211,8 @@ class Routing:
             policy = self._bound(owner, policy, path)
             return UNAVAILABLE if policy.is_closed else NOT_FOUND, policy
         name = backend.service
-        policy = self._bound(owner, policy, path, name.name, port_of(backend.port))
+        whose = ServiceWithoutEndpoints(name.name, port_of(backend.port))
+        policy = self._bound(owner, policy, path, whose.name, whose.port)
         if policy.is_closed:
             return UNAVAILABLE, policy
         if wish.sticky:
@@ -224,7 +221,6 @@ class Routing:
         if refused := self.targets.refused_endpoints(name, backend.port):
             self.reasons.append(owner.reason(Verdict.REFUSED, backend.field, f"Service {name}: {refused}"))
         stand_in = self._stand_in(owner)
-        whose = ServiceWithoutEndpoints(name.name, port_of(backend.port))
         if why:
             if stand_in is not None:
                 target, policy = stand_in, replace(policy, stands_in_for=whose)
@@ -243,7 +239,7 @@ class Routing:
         self, owner: ResolvedIngress, policy: LocationPolicy, path: str, service: str = "", port: str = ""
     ) -> LocationPolicy:
         """Return a policy with values for the variables of a location; closed if a text becomes too long for nginx."""
-        if not names_location(policy):
+        if not (owner.names_location and names_location(policy)):
             return policy
         policy = bound(policy, _of_location(owner, path, service, port))
         try:
@@ -262,7 +258,7 @@ class Routing:
         """Return the policy of an Ingress whose paths of a host are closed; None if they are served."""
         if owner.is_closed:
             return owner.policy
-        if why := self._closer(owner, host):
+        if self.closers and (why := self._closer(owner, host)):
             self.reasons.append(owner.reason(Verdict.CLOSED, "", f"{host or 'every other host'} is closed: {why}"))
             return LocationPolicy(is_closed=True, global_auth=False)
         if owner.client_auth is not None and self.is_guest(owner, host):
@@ -298,7 +294,7 @@ class Routing:
             return self._attach_to_rest(owner, host, backend) if is_rest else _NO_MAIN
         canary, why = self._canary(owner, backend, host, main.source.name, main.target, main.policy)
         if canary is not None:
-            paths.replace(main._replace(canaries=(*main.canaries, canary)))
+            paths.replace(structs.replace(main, canaries=(*main.canaries, canary)))
         return why
 
     def _attach_to_rest(self, owner: ResolvedIngress, host: str, backend: WeightedBackend) -> str:
@@ -337,6 +333,29 @@ class Routing:
         if owner.annotations.values[routing.CANARY_WEIGHT_TOTAL] < _LEAST_TOTAL:
             owner.annotations.report(Verdict.NOTE, routing.CANARY_WEIGHT_TOTAL, _SMALL_TOTAL)
         return _share(owner, target), ""
+
+
+def _without_backend(policy: LocationPolicy) -> LocationPolicy:
+    """Return a policy without the options that apply to single paths and their backends."""
+    is_without = (
+        policy.redirect is None
+        and not policy.rewrite_target
+        and not policy.forwarded_prefix
+        and policy.protocol == "HTTP"
+        and policy.proxy_ssl is None
+        and policy.sticky is None
+    )
+    if is_without:  # as for most Ingresses; a copy takes long, because a policy has many fields
+        return policy
+    return replace(
+        policy,
+        redirect=None,  # the redirect of a path does not apply to other paths
+        rewrite_target="",
+        forwarded_prefix=NO_TEXT,
+        protocol="HTTP",
+        proxy_ssl=None,
+        sticky=None,
+    )
 
 
 def _wish(owner: ResolvedIngress, settings: Settings) -> UpstreamOptions:
