@@ -12,6 +12,7 @@ Run as `python specialists.py AUTHORITY SERVER_PEM`:
     9106  sends back the body that it is sent, and its size
     9107  answers 502, whatever it is asked
     9108  keeps connections as HTTP/1.1 has it, and where it is told to close one, does so without a word
+    9109  notes what it is asked; /noted answers the notes, as JSON
 """
 
 from __future__ import annotations
@@ -195,6 +196,23 @@ async def close_silently(reader: asyncio.StreamReader, writer: asyncio.StreamWri
             return
 
 
+_NOTES: list[dict[str, object]] = []
+
+
+async def note(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    """Note a request with its body, or answer the notes."""
+    head = (await reader.readuntil(b"\r\n\r\n")).decode("latin-1")
+    first, *lines = head.strip().split("\r\n")
+    headers = {key.lower(): value.strip() for key, _, value in (line.partition(":") for line in lines)}
+    if " /noted " in first:
+        writer.write(answer(200, {"Content-Type": "application/json"}, json.dumps({"notes": _NOTES}).encode()))
+    else:
+        body = await reader.readexactly(int(headers.get("content-length", 0)))
+        _NOTES.append({"asks": first.rpartition(" ")[0], "headers": headers, "body": body.decode("latin-1")})
+        writer.write(answer(418, {"X-Noted": "yes"}, b"noted"))
+    await writer.drain()
+
+
 def server_context(certificate: str, authority: str = "") -> ssl.SSLContext:
     """Return how TLS is spoken: with clients that show a certificate where there is an authority for it."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
@@ -224,6 +242,7 @@ async def main(authority: str, certificate: str) -> None:
         9106: (mirror, None),
         9107: (refuse, None),
         9108: (close_silently, None),
+        9109: (note, None),
     }
     servers = [
         await asyncio.start_server(quietly(talk), "0.0.0.0", port, ssl=context, limit=1 << 22)

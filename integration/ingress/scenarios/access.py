@@ -344,4 +344,44 @@ _LIMITS = [
     ),
 ]
 
-SCENARIOS = (*_TLS, *_BASIC, *_LIMITS)
+_PREFLIGHT = {"Origin": "https://app.test", "Access-Control-Request-Method": "PUT"}
+_WHO_MAY = [
+    plain(
+        "who-may-by-password-and-address",
+        [
+            objects.secret("who-may", "Opaque", {"auth": b"anna:{PLAIN}open\n"}),
+            site("password.test", {"auth-type": "basic", "auth-secret": "who-may", "enable-cors": "true"}),
+            site(
+                "both-names.test",
+                {"whitelist-source-range": "192.168.50.0/24", "allowlist-source-range": SECOND_CLIENT},
+            ),
+            site("no-burst.test", {"limit-rpm": "1", "limit-burst-multiplier": "0"}),
+        ],
+        Ask(host="password.test", want={"status": 401}),
+        Ask(host="password.test", headers=basic_auth("anna", "shut"), want={"status": 401}),
+        Ask(host="password.test", headers=basic_auth("bob", "open"), want={"status": 401}),
+        Ask(
+            host="password.test",
+            headers=basic_auth("anna", "open"),
+            want={"status": 200, "backend_headers_absent": ["Authorization"]},
+        ),
+        Ask(host="password.test", method="OPTIONS", headers=_PREFLIGHT, want={"status": 204}),
+        Ask(host="both-names.test", want={"status": 403}),
+        Ask(host="both-names.test", source=SECOND_CLIENT, want={"status": 200}),
+        Ask(host="no-burst.test", times=4, want={"status_counts": {"200": [1, 1], "503": [3, 3]}}),
+    ),
+    plain(
+        "what-backends-are-told-of-clients",
+        [site("facts.test")],
+        Ask(
+            host="facts.test",
+            headers={"X-Real-IP": "203.0.113.1", "X-Scheme": "ftp", "Proxy": "http://203.0.113.1"},
+            want={
+                "backend_sees": {"headers": {"X-Real-IP": "$client_ip", "X-Scheme": "http", "X-Request-ID": "~."}},
+                "backend_headers_absent": ["Proxy"],
+            },
+        ),
+    ),
+]
+
+SCENARIOS = (*_TLS, *_BASIC, *_LIMITS, *_WHO_MAY)

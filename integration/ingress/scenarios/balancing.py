@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from functools import partial
+from typing import Any
 
 from integration.ingress.cast import cluster_ip, site
 from integration.ingress.clients import Ask
@@ -297,6 +299,15 @@ _AFFINITY += [
     for mode in ("persistent", "balanced")
 ]
 
+_AFFINITY += [
+    plain(
+        f"affinity-of-a-wildcard-host-{mode}",
+        [site(f"*.{mode}.sticky.test", {"affinity": "cookie", "affinity-mode": mode}, "crowd", name=f"wild-{mode}")],
+        then=_sticks(f"any.{mode}.sticky.test"),
+    )
+    for mode in ("persistent", "balanced")
+]
+
 _NAMELESS = [
     Scenario(
         name=f"affinity-of-all-other-names-{mode}",
@@ -307,4 +318,67 @@ _NAMELESS = [
     for mode in ("persistent", "balanced")
 ]
 
-SCENARIOS = (*_AFFINITY, *_PICKING, *_FAILING, *_NAMELESS)
+
+_NOTES_URL = "http://notes.default.svc.cluster.local"
+
+
+def _noted(stage: Stage, asks: str) -> dict[str, Any]:
+    """Return what the mirror has got of a request, which may come a little after the answer."""
+    deadline = time.monotonic() + 5
+    while time.monotonic() < deadline:
+        notes = stage.client.ask_one(Ask(host="notes.test", path="/noted")).json["notes"]
+        if wanted := [note for note in notes if note["asks"] == asks]:
+            return dict(wanted[0])
+        time.sleep(0.02)
+    return {"asks": f"no {asks}", "headers": {}, "body": ""}
+
+
+def _mirrored(stage: Stage) -> object:
+    """The mirror gets method, URL, body and headers of requests that pass, and no header that a client forges."""
+    whole, bare = _noted(stage, "POST /whole?a=%20b"), _noted(stage, "POST /bare")
+    closed = stage.client.ask_one(Ask(host="notes.test", path="/noted")).json["notes"]
+    headers = whole["headers"]
+    return [
+        wrong
+        for wrong, is_wrong in {
+            "whole body": whole["body"] != "all of it",
+            "host of the URL": headers.get("host") != "notes.default.svc.cluster.local",
+            "who the client is": headers.get("x-real-ip") != headers.get("x-forwarded-for") != "203.0.113.1",
+            "host of its own": bare["headers"].get("host") != "seen.mirror-bare.test",
+            "no body": bare["body"] != "" or "transfer-encoding" in bare["headers"],
+            "nobody else's": any(note["asks"].endswith("/refused") for note in closed),
+        }.items()
+        if is_wrong
+    ]
+
+
+_MIRRORING = [
+    plain(
+        "mirrors",
+        [
+            site("notes.test", service="notes"),
+            site("mirror-whole.test", {"mirror-target": f"{_NOTES_URL}$request_uri"}),
+            site(
+                "mirror-bare.test",
+                {"mirror-target": _NOTES_URL, "mirror-host": "seen.$host", "mirror-request-body": "off"},
+            ),
+            site(
+                "mirror-refused.test",
+                {"mirror-target": f"{_NOTES_URL}$request_uri", "denylist-source-range": "0.0.0.0/0"},
+            ),
+        ],
+        Ask(
+            host="mirror-whole.test",
+            path="/whole?a=%20b",
+            method="POST",
+            body=b"all of it",
+            headers={"X-Real-IP": "203.0.113.1"},
+            want={"status": 200, "backend": "echo"},
+        ),
+        Ask(host="mirror-bare.test", path="/bare", method="POST", body=b"kept", want={"status": 200}),
+        Ask(host="mirror-refused.test", path="/refused", want={"status": 403}),
+        then=_mirrored,
+    )
+]
+
+SCENARIOS = (*_AFFINITY, *_PICKING, *_FAILING, *_NAMELESS, *_MIRRORING)

@@ -313,4 +313,62 @@ _OTHERS = [
     ),
 ]
 
-SCENARIOS = (*_REWRITES, *_REDIRECTS, *_TOGETHER, *_OTHERS)
+_BY_PATH = {
+    "/": "other",
+    "/third": "third",
+    "/third/": "third",
+    "/third/x": "third",
+    "/thirdly": "other",
+    "/Third": "other",
+    "/third/exact": "crowd",
+    "/third/exact/": "third",
+    "/third/both": "echo",
+    "/third/both/x": "crowd",
+}
+
+_LATER = "2025-02-01T00:00:00Z"
+
+_NAMES_AND_PATHS = [
+    plain(
+        "hosts-and-paths-as-the-api-has-them",
+        [
+            site("named.test", service="other"),
+            site("named.test", service="third", path="/third", name="named-third"),
+            site("named.test", service="crowd", path="/third/exact", path_type="Exact", name="named-exact"),
+            site("named.test", path="/third/both", path_type="Exact", name="named-both"),
+            site("named.test", service="crowd", path="/third/both", name="named-both-prefix"),
+            site("*.wildly.test", service="third"),
+            site("exact.wildly.test", service="crowd"),
+        ],
+        *(Ask(host="named.test", path=path, want={"status": 200, "backend": to}) for path, to in _BY_PATH.items()),
+        *(
+            Ask(host=host, path="/third", want={"status": 200, "backend": "third"})
+            for host in ("NAMED.test", "named.test:8080", "named.test.")
+        ),
+        *(
+            Ask(host=host, want={"status": 200, "backend": to})
+            for host, to in {
+                "any.wildly.test": "third",
+                "exact.wildly.test": "crowd",
+                "EXACT.wildly.test": "crowd",
+            }.items()
+        ),
+        *(Ask(host=host, want={"status": 404}) for host in ("wildly.test", "named.test.x", "x")),
+    ),
+    plain(
+        "app-root-of-the-longest-path",
+        [
+            site("roots.test", {"app-root": "/of-the-oldest"}, path="/a"),
+            site(
+                "roots.test",
+                {"app-root": "/of-the-longest"},
+                path="/a/b",
+                name="roots-b",
+                created="2025-02-01T00:00:00Z",
+            ),
+        ],
+        Ask(host="roots.test", want={"status": 302, "location": "http://roots.test/of-the-longest"}),
+    ),
+]
+
+SCENARIOS = (*_REWRITES, *_REDIRECTS, *_TOGETHER, *_OTHERS, *_NAMES_AND_PATHS)
