@@ -12,6 +12,7 @@ _STICKY = {"affinity": "cookie"}
 _CLIENT = {"auth-tls-secret": "ca"}
 _BACKEND_TLS = {"backend-protocol": "HTTPS", "proxy-ssl-secret": "upstream"}
 _RATE = {"limit-rps": "5"}
+_MIRRORED = {"mirror-target": "http://api.default.svc.cluster.local/copy"}
 _REDIRECT = {"permanent-redirect": "https://new.test/"}
 
 
@@ -80,6 +81,8 @@ BACKEND = {
     ),
     **_each({"proxy-buffering": "on"}, proxy_buffers_number="9", proxy_busy_buffers_size="24k"),
     **_each({"proxy-redirect-to": "/to"}, proxy_redirect_from="/from"),
+    **_each({}, mirror_target="http://api.default.svc.cluster.local/copy"),
+    **_each(_MIRRORED, mirror_host="copy.test", mirror_request_body="off"),
     **_each({"proxy-redirect-from": "/from"}, proxy_redirect_to="/to"),
     **_each({"backend-protocol": "FCGI"}, fastcgi_index="index.php", fastcgi_params_configmap="parameters"),
 }

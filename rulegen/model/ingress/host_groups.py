@@ -10,8 +10,9 @@ from rulegen.model.ingress.ir import ClientCertificate, FixedResponse, Server, T
 from rulegen.model.ingress.reads import RecordedMapping
 from rulegen.model.ingress.reasons import Reason, Verdict
 from rulegen.model.ingress.routing.certificates import Certificates
-from rulegen.model.ingress.routing.ingresses import ResolvedIngress, oldest, read_owner
+from rulegen.model.ingress.routing.ingresses import ResolvedIngress, read_owner
 from rulegen.model.ingress.routing.routes import Routing
+from rulegen.model.ingress.routing.whole_host import app_root_of_host, client_auth_of_host, of_oldest
 from rulegen.model.ingress.upstreams.referenced_objects import Referred
 from rulegen.model.ingress.upstreams.services import UNAVAILABLE, Targets
 from rulegen.model.ingress.values.annotations.routing import APP_ROOT, FROM_TO_WWW_REDIRECT, SERVER_ALIAS
@@ -335,17 +336,18 @@ def _servers(
         own = _at_home(routing, host, owners)
         canaries = routing.canaries.get(host, ())
         telling = [owner for owner in own if owner.annotations.values]  # most say nothing about their host
+        locations = paths.locations(routing.rest(host, default))
         server = Server(
             host=host,
-            locations=paths.locations(routing.rest(host, default)),
+            locations=locations,
             certificate=tls.certificate,
             has_tls=tls.is_wanted,
             rejects_tls=tls.is_unread,
             responder_port=tls.responder_port if routing.targets.resolves else 0,
-            client_auth=next((owner.client_auth for owner in (*own, *canaries) if owner.client_auth is not None), None),
-            app_root=next((owner.policy.app_root for owner in telling if owner.policy.app_root), ""),
-            ciphers=oldest(telling, SSL_CIPHERS) or "",
-            prefer_server_ciphers=oldest(telling, SSL_PREFER_SERVER_CIPHERS),
+            client_auth=client_auth_of_host((*own, *canaries), host),
+            app_root=app_root_of_host(telling, locations, host),
+            ciphers=of_oldest(telling, SSL_CIPHERS, host) or "",
+            prefer_server_ciphers=of_oldest(telling, SSL_PREFER_SERVER_CIPHERS, host),
             ingresses=tuple(owner.name for owner in owners),
             limits=tuple(limits.get(host, {}).items()),
             is_regex=is_regex,
@@ -430,6 +432,9 @@ def _named_by(servers: Iterable[Server]) -> tuple[tuple[str, ...], bool]:
             if (auth := policy.external_auth) is not None:
                 used.update((auth.target,) if auth.target else ())
                 asks_names |= not auth.target
+            if (mirror := policy.mirror) is not None:
+                used.update((mirror.target,) if mirror.target else ())
+                asks_names |= not mirror.target
     return tuple(sorted(used)), asks_names
 
 

@@ -149,6 +149,23 @@ class BasicAuth:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Mirror:
+    """Each request is sent to another server too, whose answer nobody gets.
+
+    Attributes:
+        url: Where to; a URL without a path stands for that of the request.
+        target: The upstream of the Service that it names; empty if the name is to be resolved.
+        host: The header Host.
+        passes_body: Whether the body of the request is sent as well.
+    """
+
+    url: Url
+    target: str
+    host: Text
+    passes_body: bool = True
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class ExternalAuth:
     """External authentication: an auth server decides about each request.
 
@@ -296,6 +313,7 @@ class LocationPolicy:
     access_log: bool = True
     rewrite_log: bool = False
     sticky: Sticky | None = None
+    mirror: Mirror | None = None
 
     def redirects_to_https(self, *, has_tls: bool) -> bool:
         """Whether requests over HTTP are redirected to HTTPS, on a host with or without TLS."""

@@ -76,6 +76,10 @@ TAKEN = [
     ("proxy-redirect-from", "hello.test/x", "hello.test/x"),
     ("proxy-redirect-from", "https://hello.test/", "https://hello.test/"),
     ("upstream-vhost", "a.test:8080", literal("a.test:8080")),
+    ("mirror-host", "a.test:8080", literal("a.test:8080")),
+    ("mirror-host", "$host", Text((Reference(Subject.HOST),))),
+    ("mirror-request-body", "off", "off"),
+    ("limit-burst-multiplier", "0", 0),
 ]
 REFUSED = {
     "use-regex": ("yes", "", "1 ", "TrUe", "true\n"),
@@ -122,6 +126,24 @@ REFUSED = {
     "session-cookie-samesite": ("laxer", "None; Secure"),
     "x-forwarded-prefix": ("a", "//a", "/a\n"),
     "ssl-ciphers": ("", "a b", "a;b"),
+    "mirror-target": (
+        "notes.test",
+        "ftp://a.test",
+        "http://$host/x",
+        "http://a.test/ b",
+        "http://a.test/\n",
+        'http://a.test/"',
+        "http://a.test/\\",
+        "http://a.test/\0",
+        "http://a.test/é",
+        "http://a.test/$http_cookie",
+        "http://a.test/$1",
+        "http://a.test/$namespace",
+        "http://u:p@a.test/",
+    ),
+    "mirror-host": ("a b", "a;b", "a{b", "a#b", "a'b", "a\nb", "$cookie_a", "$1", "$namespace.test", "é", "a\\b", ""),
+    "mirror-request-body": ("On", "true", ""),
+    "limit-burst-multiplier": ("-1", "1001", "a"),
     "auth-tls-match-cn": ("x", "(CN=a", "CN=(", ""),
 }
 

@@ -94,7 +94,16 @@ def test_what_is_no_list_of_the_ca_closes(annotations, lists):
 
 
 @pytest.mark.parametrize("lists", [b"", b" \n"])
-def test_an_empty_key_is_no_list(lists):
+def test_an_empty_key_is_no_list_and_is_reported(lists):
     made = site_with(CLIENTS, ca_crt=CA, ca_crl=lists)
     assert not [reason for reason in reported(made) if reason.verdict.deviates]
+    assert any("ca.crl of the Secret is empty" in reason.message for reason in reported(made))
     assert "ssl_crl" not in text_of(made)
+
+
+@pytest.mark.parametrize("key", [0, 1])
+def test_of_two_authorities_of_one_name_each_may_sign_the_list(key):
+    pair = CA + certificate("ca.test", is_ca=True, key=ec_key(1))
+    made = site_with(CLIENTS, ca_crt=pair, ca_crl=revocations(7, key=key))
+    assert "ssl_crl" in text_of(made)
+    assert not [reason for reason in reported(made) if reason.verdict.deviates]

@@ -366,3 +366,45 @@ def test_cookie_has_priority_over_hash_and_balancing(annotations, written):
 def test_expressions_without_a_path_of_the_cookie_are_reported():
     result = compiled(*GROUND, site(affinity="cookie", use_regex="true"))
     assert any("session-cookie-path" in reason.message for reason in reported(result))
+
+
+# -- what nothing comes of ---------------------------------------------------------------------------------------------
+
+
+def test_an_exact_path_is_the_beginning_of_paths_where_paths_are_expressions():
+    owner = ingress("site", rule("site.test", path("/app", "Exact")), annotations={"use-regex": "true"})
+    location = locations(compiled(*GROUND, owner))["/app"]
+    assert location.kind is MatchKind.REGEX
+    assert re.match(location.path, "/app/below")
+
+
+def test_a_canary_of_the_same_service_sends_requests_nowhere_else():
+    main = ingress("main", rule("site.test", path("/")))
+    result = compiled(*GROUND, main, canary(rule("site.test", path("/"))))
+    own = locations(result)["/"]
+    assert isinstance(own.target, ToUpstream)
+    assert {result.model.upstreams[share.target].servers for share in own.canaries} == {
+        result.model.upstreams[own.target.upstream].servers
+    }
+
+
+def test_an_invalid_affinity_mode_is_balanced_and_reported():
+    result = compiled(*GROUND, site(affinity="cookie", affinity_mode="forever"))
+    assert verdicts(result) == {Verdict.IGNORED}
+    target = locations(result)["/"].target
+    assert isinstance(target, ToUpstream)
+    assert (sticky := result.model.upstreams[target.upstream].sticky) is not None
+    assert not sticky.is_persistent
+
+
+@pytest.mark.parametrize("change", [{"load-balance": "ewma"}, {"affinity": "cookie"}, {"upstream-hash-by": "$host"}])
+def test_another_way_to_pick_servers_of_one_service_leaves_the_others_as_they_are(change):
+    other = ingress("other", rule("other.test", path("/", to="api")))
+    before, after = (
+        compiled(*GROUND, other, ingress("site", rule("site.test"), annotations=annotations)).model.upstreams
+        for annotations in ({}, change)
+    )
+    target = locations(compiled(*GROUND, other), "other.test")["/"].target
+    assert isinstance(target, ToUpstream)
+    assert before[target.upstream] == after[target.upstream]
+    assert before != after

@@ -87,7 +87,7 @@ def auth_location(auth: ExternalAuth, server: Server, buffers: Mapping[str, str]
 
 def _pass(auth: ExternalAuth, defaults: HttpDefaults) -> Iterator[Node]:
     url = auth.url
-    rest: Word = _path(url)
+    rest: Word = asked_path(url)
     if auth.target:
         if url.scheme == "https":
             # Otherwise nginx compares the certificate with the upstream's name.
@@ -101,7 +101,7 @@ def _pass(auth: ExternalAuth, defaults: HttpDefaults) -> Iterator[Node]:
     yield Directive("proxy_pass", (template("%s://$auth_server%s", url.scheme, rest),))
 
 
-def _path(url: Url) -> Word:
+def asked_path(url: Url) -> Word:
     """Return path and query of a URL, without its fragment."""
     parts: list[Part] = []
     for part in url.rest.parts:

@@ -53,7 +53,8 @@ def limit_directives(name: str, limits: Limits) -> Iterator[Node]:
     """Yield the directives of a location."""
     for unit, rate in (("s", limits.rps), ("m", limits.rpm)):
         if rate:
-            yield Directive("limit_req", (f"zone=r{unit}_{name}", f"burst={rate * limits.burst_multiplier}", "nodelay"))
+            burst = (f"burst={rate * limits.burst_multiplier}", "nodelay") if limits.burst_multiplier else ()
+            yield Directive("limit_req", (f"zone=r{unit}_{name}", *burst))
     if limits.connections:
         yield Directive("limit_conn", (f"c_{name}", str(limits.connections)))
     for directive, kibibytes in (("limit_rate", limits.rate), ("limit_rate_after", limits.rate_after)):

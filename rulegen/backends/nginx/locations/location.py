@@ -32,6 +32,7 @@ from rulegen.backends.nginx.locations.headers import (
     server_header,
 )
 from rulegen.backends.nginx.locations.limits import limit_directives, limit_mark
+from rulegen.backends.nginx.locations.mirror import mirror_directives, mirror_location
 from rulegen.backends.nginx.locations.proxying import SCHEMES, backend_tls, module_of, resolver_of, tuning
 from rulegen.backends.nginx.locations.signin import signin_location, signin_name
 from rulegen.backends.nginx.names import mark, modules_of
@@ -98,6 +99,8 @@ class LocationText:
             )
             if policy.external_auth.signin:
                 yield signin_location(policy.external_auth, self._server, self._settings)
+        if policy.mirror is not None and self._is_mirrored:
+            yield mirror_location(policy.mirror, self._verified_headers(), self._defaults)
         if policy.errors is not None:
             for code in self._replaced():
                 yield error_location(policy.errors, self._location.ingress, code, self._defaults)
@@ -126,6 +129,7 @@ class LocationText:
                 yield from cors_directives(f"origin_{self._cors_mark()}", policy.cors)
             if policy.relative_redirects:
                 yield Directive("absolute_redirect", ("off",))
+            yield from self._added_headers()
             yield Directive("return", (str(policy.redirect[0]), written(policy.redirect[1])))
             return
         yield from self._captures(policy.upstream_vhost, policy.forwarded_prefix)
@@ -135,7 +139,14 @@ class LocationText:
         yield from self._limits()
         yield from self._sizes()
         yield from self._headers()
+        if policy.mirror is not None and self._is_mirrored:
+            yield from mirror_directives(policy.mirror, self._verified_headers())
         yield from self._backend()
+
+    @property
+    def _is_mirrored(self) -> bool:
+        """Whether requests are passed on, so that they can be sent to a second server as well."""
+        return self._policy.redirect is None and not isinstance(self._location.target, FixedResponse)
 
     @property
     def _is_logged(self) -> bool:
@@ -284,7 +295,7 @@ class LocationText:
 
     def _added_headers(self) -> Iterator[Node]:
         added: list[tuple[str, Word]] = list(self._policy.headers)
-        if self._sticky is not None and self._names_server:
+        if self._sticky is not None and self._names_server and self._policy.redirect is None:
             # Not with `set`: which server has responded is known only at the end.
             name = chosen_cookie(self._mark()) if self._cookie else f"{sticky_name(self._sticky)}_set"
             added.append(("Set-Cookie", variable(name)))

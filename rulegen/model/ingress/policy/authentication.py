@@ -13,7 +13,7 @@ from rulegen.model.ingress.upstreams.certificates import (
     read_passwords,
     slow_hash,
 )
-from rulegen.model.ingress.upstreams.revocations import read_revocations
+from rulegen.model.ingress.upstreams.revocations import EMPTY_REVOCATIONS, has_empty_revocations, read_revocations
 from rulegen.model.ingress.upstreams.services import UpstreamOptions
 from rulegen.model.ingress.values import readers
 from rulegen.model.ingress.values.annotations import access, tls
@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from rulegen.model.ingress.values.readers import Url
     from rulegen.model.ingress.values.settings import Settings
 
+_SERVER: Final = "an auth server"
 _CERTIFICATES: Final = {
     "on": ClientCertificate.REQUIRED,
     "optional": ClientCertificate.OPTIONAL,
@@ -49,6 +50,8 @@ def client_auth_of(namespace: str, annotations: Annotations, referred: Referred)
             path, content = read_authorities(secret)
             if (lists := read_revocations(secret)) is not None:
                 revoked = referred.keep(*lists)
+            elif has_empty_revocations(secret):
+                annotations.report(Verdict.NOTE, tls.AUTH_TLS_SECRET, EMPTY_REVOCATIONS)
             ca = referred.keep(path, content)
         except UnreadError as error:
             annotations.close(tls.AUTH_TLS_SECRET, error)
@@ -96,7 +99,7 @@ def external_auth(namespace: str, annotations: Annotations, referred: Referred) 
     if url is None:
         return None
     try:
-        target = auth_target(url, referred.targets)
+        target = asked_target(url, referred.targets, _SERVER)
         headers: tuple[tuple[str, Text], ...] = ()
         if (reference := values[access.AUTH_PROXY_SET_HEADERS]) is not None:
             headers = referred.request_headers(referred.own(namespace, reference))
@@ -132,7 +135,7 @@ def global_auth(settings: Settings, targets: Targets) -> ExternalAuth | None:
     parameter = readers.header_name(settings.global_auth_signin_redirect_param)
     return ExternalAuth(
         url=url,
-        target=auth_target(url, targets),
+        target=asked_target(url, targets, _SERVER),
         method=settings.global_auth_method,
         signin=with_way_back(signin, parameter) if signin is not None else Text(),
         response_headers=readers.settable_headers(settings.global_auth_response_headers),
@@ -141,8 +144,13 @@ def global_auth(settings: Settings, targets: Targets) -> ExternalAuth | None:
     )
 
 
-def auth_target(url: Url, targets: Targets) -> str:
+def asked_target(url: Url, targets: Targets, what: str) -> str:
     """Return the upstream of the Service that a URL names; empty if the engine must resolve the host.
+
+    Args:
+        url: Where to.
+        targets: The Services.
+        what: What the server would be, for messages.
 
     Raises:
         ValueError: An Ingress may not use this host, or there is no name server to resolve it.
@@ -152,11 +160,11 @@ def auth_target(url: Url, targets: Targets) -> str:
             raise ValueError("no DNS server is configured to resolve the request's host")
         return ""
     if readers.is_private_to_node(url.host):
-        raise ValueError(f"{readers.quoted(url.host)} is the node itself, which cannot be an auth server")
+        raise ValueError(f"{readers.quoted(url.host)} is the node itself, which cannot be {what}")
     is_tls = url.scheme == "https"
     port = url.port or (443 if is_tls else 80)
     if why := targets.refusal_of_host(url.host, port):
-        raise ValueError(f"{why}, which cannot be an auth server")
+        raise ValueError(f"{why}, which cannot be {what}")
     # The server name is part of the key: a TLS connection to another name must not be reused.
     wish = UpstreamOptions(transport=f"HTTPS {url.host}" if is_tls else "")
     inside = targets.of_host(url.host, port, wish)

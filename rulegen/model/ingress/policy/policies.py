@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Final
 
 from rulegen.model.ingress.ir import Cors, ErrorPages, FixedResponse, Limits, LocationPolicy, Sticky
 from rulegen.model.ingress.policy.authentication import basic_auth, external_auth
+from rulegen.model.ingress.policy.mirroring import mirror_of
 from rulegen.model.ingress.policy.proxying import backend_tls, proxying
 from rulegen.model.ingress.reasons import Verdict
 from rulegen.model.ingress.upstreams.referenced_objects import MAX_HEADERS
@@ -39,7 +40,6 @@ def policy_of(namespace: str, annotations: Annotations, referred: Referred) -> L
     values, settings = annotations.values, referred.settings
     if not values:  # most Ingresses have none
         return unannotated(settings)
-    _report_idle(annotations)
     return LocationPolicy(
         ssl_redirect=values.value_or(tls.SSL_REDIRECT, settings.ssl_redirect),
         force_ssl_redirect=values.value_or(tls.FORCE_SSL_REDIRECT, settings.force_ssl_redirect),
@@ -75,6 +75,7 @@ def policy_of(namespace: str, annotations: Annotations, referred: Referred) -> L
         access_log=values[logs.ENABLE_ACCESS_LOG],
         rewrite_log=values[logs.ENABLE_REWRITE_LOG],
         sticky=_sticky(annotations),
+        mirror=mirror_of(annotations, referred.targets),
     )
 
 
@@ -159,20 +160,6 @@ def _redirect(values: AnnotationValues) -> tuple[int, Text] | None:
     return None
 
 
-def _report_idle(annotations: Annotations) -> None:
-    """Report annotations without effect, because users may believe that they protect something."""
-    values = annotations.values
-    for annotation in values:
-        if annotation.needs and not any(other in values for other in annotation.needs):
-            *names, last = (other.name for other in annotation.needs)
-            needed = f"{', '.join(names)} or {last}" if names else last
-            message = f"without {needed} it has no effect and protects nothing"
-            annotations.report(Verdict.IGNORED, annotation, message)
-    if access.AUTH_CACHE_KEY in values:
-        message = "answers of the auth server are not cached: each request causes a request to it"
-        annotations.report(Verdict.UNSUPPORTED, access.AUTH_CACHE_KEY, message)
-
-
 def _limits(annotations: Annotations, settings: Settings) -> Limits:
     values = annotations.values
     if _LIMITS.isdisjoint(values):
@@ -181,7 +168,8 @@ def _limits(annotations: Annotations, settings: Settings) -> Limits:
         if annotation in values and not values[annotation]:
             annotations.report(Verdict.NOTE, annotation, "it means no limit")
     rate = values[access.LIMIT_RATE]
-    if rate and values.value_or(backend.PROXY_BUFFERING, settings.proxy_buffering) == "off":
+    is_buffered = values.value_or(backend.PROXY_BUFFERING, settings.proxy_buffering) == "on"
+    if rate and not is_buffered and _redirect(values) is None:
         message = "it has no effect without proxy-buffering: set that to on"
         annotations.report(Verdict.IGNORED, access.LIMIT_RATE, message)
     return Limits(
@@ -231,11 +219,7 @@ def _custom_headers(namespace: str, annotations: Annotations, referred: Referred
 
 def _forwarded_prefix(annotations: Annotations) -> Text:
     prefix = annotations.values[headers.X_FORWARDED_PREFIX]
-    if prefix and routing.REWRITE_TARGET not in annotations.values:
-        message = "it has no effect without rewrite-target"
-        annotations.report(Verdict.IGNORED, headers.X_FORWARDED_PREFIX, message)
-        return Text()
-    return prefix
+    return prefix if routing.REWRITE_TARGET in annotations.values else Text()
 
 
 def _redirect_rewrite(values: AnnotationValues) -> tuple[str, str] | None:
@@ -272,9 +256,6 @@ def _sticky(annotations: Annotations) -> Sticky | None:
     values = annotations.values
     if values[balancing.AFFINITY] != "cookie":
         return None
-    if values[balancing.SESSION_COOKIE_CHANGE_ON_FAILURE]:
-        message = "the cookie keeps its value, but another server may answer"
-        annotations.report(Verdict.NOTE, balancing.SESSION_COOKIE_CHANGE_ON_FAILURE, message)
     if values[routing.USE_REGEX] and not values[balancing.SESSION_COOKIE_PATH]:
         message = "the paths are expressions: without session-cookie-path, the cookie is for all paths of the host"
         annotations.report(Verdict.NOTE, balancing.AFFINITY, message)

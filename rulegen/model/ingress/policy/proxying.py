@@ -5,13 +5,14 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, Final
 
 from rulegen.model.ingress.proxying import Proxying, ProxySSL
+from rulegen.model.ingress.reasons import Verdict
 from rulegen.model.ingress.upstreams.certificates import (
     holds_authorities,
     holds_certificate,
     read_authorities,
     read_certificate,
 )
-from rulegen.model.ingress.upstreams.revocations import read_revocations
+from rulegen.model.ingress.upstreams.revocations import EMPTY_REVOCATIONS, has_empty_revocations, read_revocations
 from rulegen.model.ingress.values.annotations import backend, tls
 from rulegen.model.ingress.values.annotations.table import declared_in
 
@@ -69,6 +70,8 @@ def backend_tls(namespace: str, annotations: Annotations, referred: Referred) ->
                 ca = referred.keep(*read_authorities(secret))
             if (lists := read_revocations(secret)) is not None:
                 revoked = referred.keep(*lists)
+            elif has_empty_revocations(secret):
+                annotations.report(Verdict.NOTE, tls.PROXY_SSL_SECRET, EMPTY_REVOCATIONS)
         except ValueError as error:
             annotations.close(tls.PROXY_SSL_SECRET, error)
             return None

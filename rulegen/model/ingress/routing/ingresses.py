@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypeVar
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from rulegen.kube.objects.names import ObjectKey, ObjectName
 from rulegen.model.ingress.ir import LocationPolicy
 from rulegen.model.ingress.policy.authentication import client_auth_of
 from rulegen.model.ingress.policy.binding import names_location
+from rulegen.model.ingress.policy.idle import report_idle
 from rulegen.model.ingress.policy.policies import policy_of
 from rulegen.model.ingress.policy.snippets import judge_snippets
 from rulegen.model.ingress.reasons import Reason, Verdict
@@ -33,8 +34,6 @@ if TYPE_CHECKING:
     from rulegen.model.ingress.upstreams.referenced_objects import Referred
     from rulegen.model.ingress.values.annotations.annotation import Annotation
     from rulegen.model.ingress.values.settings import Settings
-
-T = TypeVar("T")
 
 INGRESS: Final = "Ingress"
 
@@ -158,6 +157,8 @@ def read_owner(
     closes_hosts = bool(annotations.snippets) and judge_snippets(annotations, texts, referred.settings)
     closes_hosts = closes_hosts and not annotations.values[routing.CANARY]  # a canary's server-snippet has no effect
     policy = policy_of(name.namespace, annotations, referred)
+    if annotations.values:
+        report_idle(annotations, referred.settings, has_tls=bool(ingress.spec.tls))
     is_guarded = bool(guards) and _is_guarded(annotations, policy, guards)
     if policy.global_auth and policy.external_auth is None and global_auth is not None:
         policy = replace(policy, external_auth=global_auth)
@@ -235,13 +236,6 @@ def _of_default_backend(policy: LocationPolicy, annotations: Annotations) -> Loc
         forwarded_prefix=NO_TEXT,
         app_root="",
         use_regex=False,
-    )
-
-
-def oldest(owners: Sequence[ResolvedIngress], annotation: Annotation[T | None]) -> T | None:
-    """Return the value of an annotation that applies to a whole host: that of the oldest Ingress; None for none."""
-    return next(
-        (owner.annotations.values[annotation] for owner in owners if annotation in owner.annotations.values), None
     )
 
 

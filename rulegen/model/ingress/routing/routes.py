@@ -19,11 +19,13 @@ from rulegen.model.ingress.ir import (
     ToUpstream,
 )
 from rulegen.model.ingress.policy.binding import bound, check_length, names_location
+from rulegen.model.ingress.policy.idle import report_of_canary
 from rulegen.model.ingress.policy.policies import errors_of, port_of, without_auth
 from rulegen.model.ingress.reasons import Reason, Verdict
 from rulegen.model.ingress.routing.paths import BARE, HostPath, Paths
+from rulegen.model.ingress.routing.route import PathKind, PathMatch
 from rulegen.model.ingress.upstreams.services import NOT_FOUND, UNAVAILABLE, Targets, UpstreamOptions, transport_of
-from rulegen.model.ingress.values import readers
+from rulegen.model.ingress.values import readers, regex
 from rulegen.model.ingress.values.annotations import access, balancing, routing, tls
 from rulegen.model.ingress.values.texts import NO_TEXT, Subject
 
@@ -32,13 +34,14 @@ if TYPE_CHECKING:
 
     from rulegen.model.ingress.ir import Target
     from rulegen.model.ingress.routing.ingresses import ResolvedIngress
-    from rulegen.model.ingress.routing.route import PathMatch, Route, WeightedBackend
+    from rulegen.model.ingress.routing.route import Route, WeightedBackend
     from rulegen.model.ingress.values.settings import Settings
 
 
 _MORE_THAN_PATH: Final = "matches by method, header or query are not supported: this route is left out"
 _WITH_RULES: Final = "only a canary without rules gets requests of a default backend"
 _NO_MAIN: Final = "no main Ingress has this host, path and type"
+_ROOT: Final = PathMatch(PathKind.PREFIX, "/")
 _LEAST_TOTAL: Final = 100
 _SMALL_TOTAL: Final = f"a total below {_LEAST_TOTAL} counts as {_LEAST_TOTAL}"
 _ANY_HOST: Final = "with the request's host, a client could choose the server"
@@ -113,7 +116,7 @@ class Routing:
             return nobody
         target = self.default_backend or NOT_FOUND
         policy = owner.policy
-        if nobody.path.startswith(self.settings.no_auth_locations):
+        if self._needs_no_auth(_ROOT):
             policy = without_auth(policy)
         closed = self._closed(owner, host, policy)
         if closed is not None:
@@ -153,7 +156,8 @@ class Routing:
     def _path(
         self, owner: ResolvedIngress, wish: UpstreamOptions, route: Route, path: PathMatch, host: str
     ) -> HostPath:
-        target, policy = self._target(owner, wish, route.backends[0], host, path.value)
+        target, policy = self._target(owner, wish, route.backends[0], host, path)
+        self._report_auth(owner, route, path)
         if policy.rewrite_target and policy.rewrite_target == path.value:
             policy = replace(policy, rewrite_target="", forwarded_prefix=NO_TEXT)
         return HostPath(
@@ -185,7 +189,7 @@ class Routing:
                 self.reasons.append(owner.reason(Verdict.UNAVAILABLE, backend.field, message))
 
     def _fallback(self, owner: ResolvedIngress, wish: UpstreamOptions, route: Route, host: str) -> Location:
-        target, policy = self._target(owner, wish, route.backends[0], host, "/")
+        target, policy = self._target(owner, wish, route.backends[0], host, _ROOT)
         return Location(
             kind=MatchKind.PREFIX,
             path="/",
@@ -197,11 +201,11 @@ class Routing:
         )
 
     def _target(
-        self, owner: ResolvedIngress, wish: UpstreamOptions, backend: WeightedBackend, host: str, path: str
+        self, owner: ResolvedIngress, wish: UpstreamOptions, backend: WeightedBackend, host: str, match: PathMatch
     ) -> tuple[Target, LocationPolicy]:
         """Return the target of a path and its policy; `wish` is the result of `_wish`."""
-        policy = owner.policy
-        if path.startswith(self.settings.no_auth_locations):
+        policy, path = owner.policy, match.value
+        if self._needs_no_auth(match):
             policy = without_auth(policy)
         if (closed := self._closed(owner, host, policy)) is not None:
             return UNAVAILABLE, closed
@@ -234,6 +238,20 @@ class Routing:
             return target, policy
         errors = errors_of(owner.annotations, self.settings, policy, (stand_in, self.default_backend), whose)
         return target, policy if errors is None else replace(policy, errors=errors)
+
+    def _needs_no_auth(self, path: PathMatch) -> bool:
+        """Whether a setting lets everybody have a path: all that it matches begins as the setting says."""
+        if not path.kind.is_expression:
+            return path.value.startswith(self.settings.no_auth_locations)
+        return any(regex.begins_with(path.value, known) for known in self.settings.no_auth_locations)
+
+    def _report_auth(self, owner: ResolvedIngress, route: Route, path: PathMatch) -> None:
+        """Report an expression that matches more than the paths that need no authentication."""
+        if not path.kind.is_expression or not path.value.startswith(self.settings.no_auth_locations):
+            return
+        if owner.policy != without_auth(owner.policy) and not self._needs_no_auth(path):
+            message = "the expression matches other paths than no-auth-locations names: authentication holds for all"
+            self.reasons.append(owner.reason(Verdict.IGNORED, f"{route.field}.path", message))
 
     def _bound(
         self, owner: ResolvedIngress, policy: LocationPolicy, path: str, service: str = "", port: str = ""
@@ -332,6 +350,7 @@ class Routing:
             return None, f"the main Ingress {main} cannot share its requests"
         if owner.annotations.values[routing.CANARY_WEIGHT_TOTAL] < _LEAST_TOTAL:
             owner.annotations.report(Verdict.NOTE, routing.CANARY_WEIGHT_TOTAL, _SMALL_TOTAL)
+        report_of_canary(owner.annotations, self.owners[host][main].annotations)
         return _share(owner, target), ""
 
 
@@ -344,6 +363,7 @@ def _without_backend(policy: LocationPolicy) -> LocationPolicy:
         and policy.protocol == "HTTP"
         and policy.proxy_ssl is None
         and policy.sticky is None
+        and policy.mirror is None
     )
     if is_without:  # as for most Ingresses; a copy takes long, because a policy has many fields
         return policy
@@ -355,6 +375,7 @@ def _without_backend(policy: LocationPolicy) -> LocationPolicy:
         protocol="HTTP",
         proxy_ssl=None,
         sticky=None,
+        mirror=None,
     )
 
 

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 
 MAX_LISTS: Final = MAX_AUTHORITIES[0], 1 << 20
 """Maximum number of lists, and of bytes of their PEM; a Secret has at most 1 MiB."""
+EMPTY_REVOCATIONS: Final = "ca.crl of the Secret is empty: no certificate counts as revoked"
 _PEM: Final = re.compile(rb"-----BEGIN X509 CRL-----[A-Za-z0-9+/=\s]+-----END X509 CRL-----")
 
 
@@ -32,13 +33,18 @@ def read_revocations(secret: Secret) -> tuple[str, bytes] | None:
     if not pem or not pem.strip():
         return None
     lists = _lists(pem)
-    known = {certificate.subject: certificate for certificate in authorities(secret)}
+    known = authorities(secret)  # several may have one name, as while a key is replaced by the next
     for revoked in lists:
-        issuer = known.get(revoked.issuer)
-        if issuer is None or not _is_signed_by(revoked, issuer):
+        if not any(issuer.subject == revoked.issuer and _is_signed_by(revoked, issuer) for issuer in known):
             raise UnusableSecretError("ca.crl contains a list that no CA of ca.crt has signed")
     content = b"".join(revoked.public_bytes(Encoding.PEM) for revoked in lists)
     return path_of(content, "crl"), content
+
+
+def has_empty_revocations(secret: Secret) -> bool:
+    """Whether a Secret has the key for lists of revoked certificates, and nothing in it."""
+    pem = secret_values(secret).get("ca.crl")
+    return pem is not None and not pem.strip()
 
 
 def _lists(pem: bytes) -> list[x509.CertificateRevocationList]:

@@ -11,6 +11,7 @@ from rulegen.model.ingress.reasons import Reason, Verdict
 from rulegen.model.ingress.unread import missing
 from rulegen.model.ingress.values import readers
 from rulegen.model.ingress.values.setting import PartialValueError, SettingGuard
+from rulegen.model.ingress.values.setting_dependencies import idle_settings
 from rulegen.model.ingress.values.settings import OTHER_NAMES, SETTINGS, Settings
 from rulegen.model.ingress.values.texts import literal
 from rulegen.model.ingress.values.without_effect.names import question
@@ -87,6 +88,7 @@ def read_settings(texts: Mapping[str, str], base: Settings) -> SettingsRead:
             values[_field(key)] = value
     settings = replace(base, **values)
     _judge_snippets(settings, reports, faults)
+    reports += idle_settings(texts.keys(), settings)
     return SettingsRead(settings, tuple(reports), tuple(faults), references)
 
 
@@ -165,8 +167,6 @@ def settings_of(
     _check_addresses(settings, where, has_ipv6=has_ipv6)
     if not sets_server:
         settings = _without_server(settings, ignore)
-    if settings.compute_full_forwarded_for and not settings.use_forwarded_headers:
-        ignore("data.compute-full-forwarded-for: it has no effect without use-forwarded-headers")
     if settings.use_proxy_protocol and settings.use_forwarded_headers:
         ignore("data.use-forwarded-headers: the client's address is that of use-proxy-protocol, not of X-Forwarded-For")
     trusts = settings.use_forwarded_headers or settings.enable_real_ip or settings.use_proxy_protocol

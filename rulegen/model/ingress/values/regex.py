@@ -60,6 +60,18 @@ def check(pattern: str) -> str:
     return pattern
 
 
+def begins_with(pattern: str, text: str) -> bool:
+    """Whether an expression begins with a text and has no other branch, so that all it matches begins with it too."""
+    if not pattern.startswith(text) or pattern[len(text) : len(text) + 1] in {"?", "*", "{"}:
+        return False
+    depth = 0
+    for sign in re.sub(r"\\.|\[\^?\]?[^\]]*\]", "", pattern, flags=re.DOTALL):
+        depth += (sign == "(") - (sign == ")")
+        if sign == "|" and depth <= 0:
+            return False
+    return True
+
+
 class Outline(NamedTuple):
     """Properties of all texts that an expression can match.
 

@@ -7,6 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from rulegen.model.ingress.values.configmap import read_settings
+from rulegen.model.ingress.values.setting_dependencies import NEEDS
 from rulegen.model.ingress.values.settings import OTHER_NAMES, SETTINGS, Settings
 from tests.ingress_strategies import WEB, compiled, settings_map, site
 
@@ -84,6 +85,15 @@ def test_names_are_resolved_to_ipv6_unless_either_key_says_no(texts: dict[str, s
             "data.compute-full-forwarded-for: it has no effect without use-forwarded-headers",
         ),
         (
+            {"global_auth_signin": "https://sso.test/"},
+            "data.global-auth-signin: it has no effect without global-auth-url",
+        ),
+        ({"gzip_level": "5"}, "data.gzip-level: it has no effect without use-gzip"),
+        ({"gzip_level": "5", "use_gzip": "false"}, "data.gzip-level: it has no effect without use-gzip"),
+        ({"gzip_level": "5", "use_gzip": "true"}, ""),
+        ({"hsts": "false", "hsts_preload": "true"}, "data.hsts-preload: it has no effect without hsts"),
+        ({"hsts": "false", "hsts_preload": "false"}, ""),
+        (
             {
                 "compute_full_forwarded_for": "true",
                 "use_forwarded_headers": "true",
@@ -100,3 +110,16 @@ def test_names_are_resolved_to_ipv6_unless_either_key_says_no(texts: dict[str, s
 def test_what_two_keys_together_do_is_reported(texts: dict[str, str], says: str) -> None:
     made = compiled(*WEB, site(), settings_map(**texts))
     assert [reason.message for reason in made.model.reasons] == [says] * bool(says)
+
+
+@pytest.mark.parametrize("key", sorted(NEEDS))
+def test_a_key_that_needs_another_one_and_the_other_one_are_keys(key: str) -> None:
+    assert {key, NEEDS[key]} <= SETTINGS.keys()
+
+
+@pytest.mark.parametrize(("texts", "is_remark"), [({}, False), ({"use_gzip": "false"}, True)])
+def test_a_key_without_effect_is_a_remark_where_what_it_needs_is_switched_off(
+    texts: dict[str, str], is_remark: bool
+) -> None:
+    made = compiled(*WEB, site(), settings_map(gzip_level="5", **texts))
+    assert [reason.verdict.is_remark for reason in made.model.reasons] == [is_remark]

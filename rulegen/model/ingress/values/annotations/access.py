@@ -55,7 +55,6 @@ AUTH_SECRET: Final = Annotation(
     "Secret of the namespace; hashes as below",
     CLOSE,
     refers_to="Secret",
-    needs=(AUTH_TYPE,),
 )
 AUTH_SECRET_TYPE: Final = Annotation(
     "auth-secret-type",
@@ -64,9 +63,7 @@ AUTH_SECRET_TYPE: Final = Annotation(
     CLOSE,
     default="auth-file",
 )
-AUTH_REALM: Final = Annotation(
-    "auth-realm", _realm, "text of at most 400 characters, not `off`", CLOSE, default="", needs=(AUTH_TYPE,)
-)
+AUTH_REALM: Final = Annotation("auth-realm", _realm, "text of at most 400 characters, not `off`", CLOSE, default="")
 AUTH_URL: Final = Annotation(
     "auth-url",
     auth_url,
@@ -74,9 +71,7 @@ AUTH_URL: Final = Annotation(
     CLOSE,
 )
 AUTH_METHOD: Final = Annotation("auth-method", _METHOD, "HTTP method", CLOSE, default="")
-AUTH_SIGNIN: Final = Annotation(
-    "auth-signin", signin_url, "URL of a redirect that replaces a 401", CLOSE, needs=(AUTH_URL,)
-)
+AUTH_SIGNIN: Final = Annotation("auth-signin", signin_url, "URL of a redirect that replaces a 401", CLOSE)
 AUTH_SIGNIN_REDIRECT_PARAM: Final = Annotation(
     "auth-signin-redirect-param", readers.header_name, "default `rd`", CLOSE, default="rd"
 )
@@ -86,7 +81,6 @@ AUTH_RESPONSE_HEADERS: Final = Annotation(
     "headers of its answer for the backend; no framing headers",
     CLOSE,
     default=NO_NAMES,
-    needs=(AUTH_URL,),
 )
 AUTH_PROXY_SET_HEADERS: Final = Annotation(
     "auth-proxy-set-headers",
@@ -120,14 +114,15 @@ SATISFY: Final = Annotation(
     "`all` (default), `any`",
     CLOSE,
     default="all",
-    needs=(AUTH_TYPE, AUTH_URL, WHITELIST_SOURCE_RANGE, ALLOWLIST_SOURCE_RANGE),
 )
 LIMIT_RPS: Final = Annotation("limit-rps", _limit(_MOST_REQUESTS), "requests a second; 0: no limit", CLOSE, default=0)
 LIMIT_RPM: Final = Annotation("limit-rpm", _limit(_MOST_REQUESTS), "requests a minute; 0: no limit", CLOSE, default=0)
 LIMIT_CONNECTIONS: Final = Annotation(
     "limit-connections", _limit(65535), "connections at a time; 0: no limit", CLOSE, default=0
 )
-LIMIT_BURST_MULTIPLIER: Final = Annotation("limit-burst-multiplier", integer(1, 1000), "default 5", default=5)
+LIMIT_BURST_MULTIPLIER: Final = Annotation(
+    "limit-burst-multiplier", integer(0, 1000), "default 5; 0: not even one request above the limit", default=5
+)
 LIMIT_RATE: Final = Annotation(
     "limit-rate", _limit(1 << 21), "KiB a second for each answer, 0: any; needs `proxy-buffering: on`"
 )

@@ -55,18 +55,16 @@ class Annotation(Generic[T]):
         documentation: Allowed values, for the table in docs/ingress.md.
         invalid: Effect of an invalid value.
         default: Value for an Ingress without this annotation.
-        needs: The annotation has no effect unless the Ingress also has one of these.
         refers_to: Kind of the object that the value names, which is then requested from the API server.
     """
 
-    __slots__ = ("default", "documentation", "invalid", "name", "needs", "read", "refers_to")
+    __slots__ = ("default", "documentation", "invalid", "name", "read", "refers_to")
 
     name: str
     read: Callable[[str], T]
     documentation: str
     invalid: InvalidValue
     default: T
-    needs: tuple[Annotation[Any], ...]
     refers_to: ReferencedKind
 
     @overload
@@ -77,7 +75,6 @@ class Annotation(Generic[T]):
         documentation: str,
         invalid: InvalidValue = ...,
         *,
-        needs: tuple[Annotation[Any], ...] = ...,
         refers_to: ReferencedKind = ...,
     ) -> None: ...
 
@@ -90,7 +87,6 @@ class Annotation(Generic[T]):
         invalid: InvalidValue = ...,
         *,
         default: V,
-        needs: tuple[Annotation[Any], ...] = ...,
         refers_to: ReferencedKind = ...,
     ) -> None: ...
 
@@ -102,12 +98,11 @@ class Annotation(Generic[T]):
         invalid: InvalidValue = IGNORE,
         *,
         default: Any = None,
-        needs: tuple[Annotation[Any], ...] = (),
         refers_to: ReferencedKind = "",
     ) -> None:
         """Declare an annotation; without a default, the value of an absent one is None."""
         self.name, self.read, self.documentation, self.invalid = name, read, documentation, invalid
-        self.default, self.needs, self.refers_to = default, needs, refers_to
+        self.default, self.refers_to = default, refers_to
 
     def __repr__(self) -> str:
         """Return its name, for messages of failed tests."""

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Final
 from rulegen.model.ingress.values import readers
 from rulegen.model.ingress.values.annotations.annotation import CLOSE, Annotation
 from rulegen.model.ingress.values.readers import choice, integer, quoted, seconds, size
+from rulegen.model.ingress.values.texts import IN_HOSTS, IN_URLS, NO_TEXT, OF_LOCATION, Text, literal, read_text
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -40,6 +41,18 @@ def _protocol(text: str) -> str:
 
 def _script(text: str) -> str:
     return readers.cookie_path(f"/{text}")[1:]
+
+
+_OF_MIRRORED: Final = IN_URLS - OF_LOCATION
+_mirror_url: Final = readers.url(in_rest=_OF_MIRRORED)
+
+
+def _mirror_host(text: str) -> Text:
+    if "$" not in text:
+        return literal(readers.host_and_port(text))
+    if not readers.re.match(r"[A-Za-z0-9._:\[\]${}-]{1,500}\Z", text):
+        raise ValueError(f"{quoted(text)} is not the name of a host")
+    return read_text(text, IN_HOSTS - OF_LOCATION)
 
 
 BACKEND_PROTOCOL: Final = Annotation(
@@ -77,4 +90,15 @@ PROXY_COOKIE_PATH: Final = Annotation("proxy-cookie-path", _pair(readers.cookie_
 FASTCGI_INDEX: Final = Annotation("fastcgi-index", _script, "file name", default="")
 FASTCGI_PARAMS_CONFIGMAP: Final = Annotation(
     "fastcgi-params-configmap", readers.reference, "ConfigMap of the namespace", CLOSE, refers_to="ConfigMap"
+)
+MIRROR_TARGET: Final = Annotation(
+    "mirror-target",
+    _mirror_url,
+    "URL that gets each request too, with variables of the request's URL; its answer is dropped",
+)
+MIRROR_HOST: Final = Annotation(
+    "mirror-host", _mirror_host, "the header Host for it; default: the host of the URL", default=NO_TEXT
+)
+MIRROR_REQUEST_BODY: Final = Annotation(
+    "mirror-request-body", choice("on", "off"), "`on` (default), `off`", default="on"
 )

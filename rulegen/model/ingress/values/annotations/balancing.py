@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import Final
 
 from rulegen.model.ingress.values import readers
-from rulegen.model.ingress.values.annotations import routing
 from rulegen.model.ingress.values.annotations.annotation import Annotation
 from rulegen.model.ingress.values.readers import boolean, choice, integer, quoted, seconds
 from rulegen.model.ingress.values.texts import IN_KEYS, Text, read_text
@@ -57,7 +56,6 @@ AFFINITY_CANARY_BEHAVIOR: Final = Annotation(
     "of a canary: `sticky` (a client with a cookie stays with the canary or the main Ingress) or `legacy` (no cookie"
     " leads to the canary)",
     default="sticky",
-    needs=(routing.CANARY,),
 )
 SESSION_COOKIE_NAME: Final = Annotation(
     "session-cookie-name", readers.cookie_name, "default `INGRESSCOOKIE`", default="INGRESSCOOKIE"

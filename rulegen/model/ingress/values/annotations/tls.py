@@ -46,13 +46,12 @@ AUTH_TLS_VERIFY_CLIENT: Final = Annotation(
     "`on` (default), `off`, `optional`, `optional_no_ca`",
     CLOSE,
     default="on",
-    needs=(AUTH_TLS_SECRET,),
 )
 AUTH_TLS_VERIFY_DEPTH: Final = Annotation(
     "auth-tls-verify-depth", _depth, "0–100, default 1; 0 means 1", CLOSE, default=1
 )
 AUTH_TLS_MATCH_CN: Final = Annotation(
-    "auth-tls-match-cn", _client_subject, "`CN=` and a regular expression", CLOSE, default="", needs=(AUTH_TLS_SECRET,)
+    "auth-tls-match-cn", _client_subject, "`CN=` and a regular expression", CLOSE, default=""
 )
 AUTH_TLS_ERROR_PAGE: Final = Annotation(
     "auth-tls-error-page",
@@ -60,7 +59,6 @@ AUTH_TLS_ERROR_PAGE: Final = Annotation(
     "path or URL; variables of the request's URL",
     CLOSE,
     default=Text(),
-    needs=(AUTH_TLS_SECRET,),
 )
 AUTH_TLS_PASS_CERTIFICATE_TO_UPSTREAM: Final = Annotation(
     "auth-tls-pass-certificate-to-upstream", boolean, "`true`, `false`", CLOSE, default=False

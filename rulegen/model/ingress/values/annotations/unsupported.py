@@ -10,8 +10,10 @@ from rulegen.model.ingress.values.without_effect.names import OFF, NameKind, NoE
 _SNIPPET: Final = "snippets are never used; one that may keep requests out closes "
 _PATHS: Final = _SNIPPET + "the paths of the Ingress"
 _MODULE: Final = "it needs a module that standard nginx packages do not have"
-_MIRROR: Final = "requests are not mirrored"
-_KEEPALIVE: Final = "each request to the auth server uses a new connection"
+_MIRROR: Final = "use mirror-target, with a URL"
+_KEEPALIVE: Final = (
+    "connections to an auth server that is a Service are kept as upstream-keepalive-connections says, to any other not"
+)
 _SUBSET: Final = "the hash selects among all servers"
 _WAF: Final = "ingress-nginx removed this firewall in 0.26, and rulegen has none"
 _GLOBAL_LIMIT: Final = "ingress-nginx removed limits over all nodes in 1.12; use limit-rps or limit-rpm, for each node"
@@ -53,9 +55,6 @@ UNSUPPORTED: Final = by_name(
         ' backend-protocol is "HTTPS"; a Service that checks certificates of clients does not get them',
         OFF,
     ),
-    _missing("mirror-target", _MIRROR),
-    _missing("mirror-host", _MIRROR),
-    _missing("mirror-request-body", _MIRROR),
     _missing("auth-cache-duration", "answers of the auth server are not cached: each request causes a request to it"),
     _missing("auth-keepalive", _KEEPALIVE),
     _missing("auth-keepalive-share-vars", _KEEPALIVE),
