@@ -160,8 +160,8 @@ _SHAPES: Mapping[ChainName, re.Pattern[str]] = {
             NODEPORT_NON_LOCAL
         ): r"-p tcp (?:-m tcp --dport \d+ )?(?:-m conntrack --ctstate \w+ |-m mark --mark \S+ )?"
         r"-j (?:ACCEPT|DROP)",
-        nat(PORTALS_CONTAINER): rf"{_PROXIED} -j REDIRECT --to-ports \d+",
-        nat(NODEPORT_CONTAINER): rf"{_PROXIED} -j REDIRECT --to-ports \d+",
+        nat(PORTALS_CONTAINER): rf"{_PROXIED} -j (?:DNAT --to-destination \S+|REDIRECT --to-ports \d+)",
+        nat(NODEPORT_CONTAINER): rf"{_PROXIED} -j (?:DNAT --to-destination \S+|REDIRECT --to-ports \d+)",
         mangle(PORTALS_CONTAINER): rf"{_PROXIED} -j TPROXY --on-port \d+ --on-ip \S+ --tproxy-mark \S+",
         mangle(NODEPORT_CONTAINER): rf"{_PROXIED} -j TPROXY --on-port \d+ --on-ip \S+ --tproxy-mark \S+",
         mangle(PORTALS_HOST): rf"{_PROXIED} -j MARK --set-xmark {_MARK}/\1",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from rulegen.backends.userspace.service import translated
 from rulegen.compiler.services.compile import compile_model
 from rulegen.kube.objects import structs as k
 from rulegen.kube.objects.names import ObjectName
@@ -11,6 +12,7 @@ from rulegen.kube.snapshot.world import ClusterSnapshot, ServiceInput
 from rulegen.languages.iptables.ruleset import ChainName
 from rulegen.languages.routes.state import LocalRouteKey, MarkRuleKey
 from rulegen.model.host.facts import HostFacts, Interface
+from rulegen.model.services.ir import ConnectionProxy
 from rulegen.model.services.options import Options
 from rulegen.model.services.resolve import resolve
 from rulegen.net import Family, parse_address, parse_network
@@ -18,7 +20,7 @@ from rulegen.net import Family, parse_address, parse_network
 INTERFACE = Interface("eth0", ((parse_address("192.168.50.10"), 24), (parse_address("fd00:50::10"), 64)))
 FACTS = HostFacts(interfaces=(INTERFACE,), ipv6=True)
 TO_PROXY = {
-    Family.IPV4: "-j REDIRECT --to-ports 10261",
+    Family.IPV4: "-j DNAT --to-destination 192.168.50.10:10261",
     Family.IPV6: "-j TPROXY --on-port 10261 --on-ip :: --tproxy-mark 0x2000/0x2000",
 }
 TABLE = {Family.IPV4: "nat", Family.IPV6: "mangle"}
@@ -95,6 +97,11 @@ def test_connections_to_the_cluster_pool_go_to_the_proxy_from_anywhere(family):
     assert node.chain("nat", "KUBE-SEP-") == []
 
 
+def test_a_host_without_an_address_redirects_to_the_one_of_the_interface():
+    proxy = ConnectionProxy(port=10261, mark=0x2000, table=10261)
+    assert translated(proxy) == "-j REDIRECT --to-ports 10261"
+
+
 def test_packets_of_the_node_itself_are_led_to_where_tproxy_works():
     node = Node(Family.IPV6)
     to_portal = "-p tcp -m tcp --dport 80 -j MARK --set-xmark 0x2000/0x2000"
@@ -141,8 +148,8 @@ def test_policy_local_leads_outside_to_local_endpoints_and_inside_to_the_proxy(f
     outside = node.chain("nat", "KUBE-EXT-")
     assert outside[-1].startswith("-j KUBE-SVL-")
     if family is Family.IPV6:
-        assert outside[0] == "-m mark --mark 0x2000/0x2000 -j ACCEPT"
-    assert not any("REDIRECT" in rule or "TPROXY" in rule for rule in node.proxied("KUBE-NODEPORT-CONTAINER"))
+        assert outside[:2] == ["-m mark --mark 0x2000/0x2000 -j ACCEPT", "-m addrtype --src-type LOCAL -j ACCEPT"]
+    assert not any(to in rule for rule in node.proxied("KUBE-NODEPORT-CONTAINER"))
 
 
 def test_policy_local_without_a_local_endpoint_drops_what_comes_from_outside(family):

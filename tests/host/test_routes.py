@@ -58,6 +58,15 @@ def test_what_is_written_is_read_back(family):
 
 
 @pytest.mark.usefixtures("namespace")
+def test_a_route_that_ip_has_added_is_deleted_too(family):
+    version, anywhere = ("-6", "::/0") if family is Family.IPV6 else ("-4", "0.0.0.0/0")
+    ip(version, "route", "add", "local", anywhere, "dev", "lo", "table", str(TABLE))
+    assert list(observe(TABLE)) == [LocalRouteKey(family, TABLE)]
+    write([RouteCommand(LocalRouteKey(family, TABLE), adds=False)])
+    assert observe(TABLE) == {}
+
+
+@pytest.mark.usefixtures("namespace")
 def test_others_rules_and_routes_are_not_seen(family):
     version = "-6" if family is Family.IPV6 else "-4"
     anywhere = "::/0" if family is Family.IPV6 else "0.0.0.0/0"

@@ -1,6 +1,6 @@
 """The node's own rules in userspace mode: those of iptables mode, and those that lead TCP to the proxy.
 
-    IPv4: nat PREROUTING ─ KUBE-PORTALS-CONTAINER ─ REDIRECT ─► listener
+    IPv4: nat PREROUTING ─ KUBE-PORTALS-CONTAINER ─ DNAT ─► listener
           nat OUTPUT ──── KUBE-PORTALS-HOST ─┘
     IPv6: mangle OUTPUT ─ KUBE-PORTALS-HOST: mark ─► routing rule: loopback device ─┐
           mangle PREROUTING ─────────────────────────── KUBE-PORTALS-CONTAINER ─ TPROXY ─► listener

@@ -15,7 +15,7 @@ from rulegen.languages.iptables import rules as r
 from rulegen.languages.iptables.language import NAME as IPTABLES
 from rulegen.languages.iptables.state import Block, RulesFragment
 from rulegen.model.services.ir import Delivery, TrafficPolicy
-from rulegen.net import Family, Protocol
+from rulegen.net import Family, Protocol, join_host_port
 from rulegen.ownership import chains
 from rulegen.plan.fragments import OwnedObjects
 
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
     from rulegen.languages.iptables.rules import Rule
     from rulegen.languages.iptables.ruleset import ChainName
-    from rulegen.model.services.ir import ResolvedNode, ResolvedPort, ResolvedService
+    from rulegen.model.services.ir import ConnectionProxy, ResolvedNode, ResolvedPort, ResolvedService
     from rulegen.net import Address
 
 
@@ -48,6 +48,15 @@ def compile_service(service: ResolvedService, node: ResolvedNode, *, counts: boo
     return OwnedObjects(owner, node.family, {IPTABLES: RulesFragment(owner, node.family, exact, blocks=tuple(blocks))})
 
 
+def translated(proxy: ConnectionProxy) -> str:
+    """Return the target that rewrites the destination of an IPv4 packet to the listener.
+
+    REDIRECT rewrites it to the address of the interface that has received the packet, and drops the packet if that
+    interface has none. Interfaces of Pods often have none, so an address of the node is used.
+    """
+    return r.redirect(proxy.port) if proxy.address is None else r.dnat(join_host_port(proxy.address, proxy.port))
+
+
 class ProxiedPort(PortChains):
     """The chains and rules of a TCP port, whose cluster pool is served by the proxy."""
 
@@ -57,7 +66,7 @@ class ProxiedPort(PortChains):
         proxy = proxy_of(node)
         self._mark, self._translates = proxy.mark, node.family is Family.IPV4
         self._table = chains.nat if self._translates else chains.mangle
-        self._verdict = r.redirect(proxy.port) if self._translates else r.tproxy(proxy.port, proxy.mark)
+        self._verdict = translated(proxy) if self._translates else r.tproxy(proxy.port, proxy.mark)
         self._is_local = port.external_policy is TrafficPolicy.LOCAL
 
     def exact(self) -> Iterator[tuple[ChainName, tuple[Rule, ...]]]:
@@ -123,8 +132,12 @@ class ProxiedPort(PortChains):
             yield from self._to_local_pool()
 
     def _kept_rules(self) -> Iterator[Rule]:
-        """Yield the rules in nat for external frontends of IPv6 with the policy Local."""
+        """Yield the rules in nat for external frontends of IPv6 with the policy Local.
+
+        Packets of this node pass nat before they pass PREROUTING; those to its node ports have no mark yet.
+        """
         yield r.rule(r.is_marked(self._mark), r.accept(), comment=f"{self._label} goes to the proxy")
+        yield r.rule(r.source_is_local(), r.accept(), comment=f"{self._label} from this node")
         yield from self._to_local_pool()
 
     def _to_local_pool(self) -> Iterator[Rule]:

@@ -29,7 +29,9 @@ _RULE_PRIORITY, _RULE_MARK, _RULE_TABLE, _RULE_MASK = 6, 10, 15, 16
 _RULE_SELECTORS: Final = {1, 2, 3, 17, 18, 22, 23, 24}
 """Further attributes that select packets: addresses, interfaces, users, protocol and ports."""
 _TO_TABLE: Final = 1
-_LOCAL, _SCOPE_HOST, _BY_STATIC = 2, 254, 4
+_LOCAL = 2
+_SCOPE_HOST, _SCOPE_ANY = 254, 255
+_BY_ANYBODY, _BY_STATIC = 0, 4
 _LOOPBACK_INDEX: Final = 1
 _NUMBERS: Final = {Family.IPV4: socket.AF_INET, Family.IPV6: socket.AF_INET6}
 _FAMILIES: Final = {number: family for family, number in _NUMBERS.items()}
@@ -152,7 +154,8 @@ def _encoded(command: RouteCommand) -> bytes:
         values = {_RULE_PRIORITY: key.priority, _RULE_MARK: key.mark, _RULE_MASK: key.mark, _RULE_TABLE: key.table}
     else:
         kind = _NEW_ROUTE if command.adds else _DELETE_ROUTE
-        body = _HEADER.pack(number, 0, 0, 0, 0, _BY_STATIC, _SCOPE_HOST, _LOCAL, 0)
+        origin, scope = (_BY_STATIC, _SCOPE_HOST) if command.adds else (_BY_ANYBODY, _SCOPE_ANY)
+        body = _HEADER.pack(number, 0, 0, 0, 0, origin, scope, _LOCAL, 0)
         values = {_ROUTE_OUT: _LOOPBACK_INDEX, _ROUTE_TABLE: key.table}
     body += b"".join(messages.attribute(name, struct.pack("=I", value)) for name, value in values.items())
     return messages.message(kind, flags, 0, body)

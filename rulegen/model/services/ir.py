@@ -242,6 +242,8 @@ class ConnectionProxy:
 
     Attributes:
         port: The port of its listener. Connections to it are only accepted if a rule has led them there.
+        address: An address of the node to which IPv4 connections are translated; None if the node has none but
+            loopback addresses.
         mark: The bit of the packet mark of packets that are delivered to it whatever their destination (IPv6).
         table: The number of the routing table for these packets, and the priority of the rule that leads there.
     """
@@ -249,6 +251,7 @@ class ConnectionProxy:
     port: int
     mark: int
     table: int
+    address: Address | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

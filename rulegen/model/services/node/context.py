@@ -190,14 +190,19 @@ def resolve_node(
             excluded=tuple(n for n in options.ipvs_excluded if family_of(n) is family),
             semantics=options.ipvs_semantics,
         ),
-        proxy=_proxy(options) if options.needs.has_proxy else None,
+        proxy=_proxy(options, site.addresses[family], own) if options.needs.has_proxy else None,
     )
 
 
-def _proxy(options: Options) -> ConnectionProxy:
-    """Return the proxy; its mark differs from the one that requests masquerading."""
+def _proxy(options: Options, primary: Address, own: tuple[Address, ...]) -> ConnectionProxy:
+    """Return the proxy; its mark differs from the one that requests masquerading.
+
+    The primary address of the node is used if the host has it, else the first address of the host.
+    """
     bit = next(bit for bit in PROXY_BITS if bit != options.masquerade_bit)
-    return ConnectionProxy(port=PROXY_PORT, mark=1 << bit, table=PROXY_TABLE)
+    usable = [address for address in own if not (address.is_loopback or address.is_link_local)]
+    address = primary if primary in usable else next(iter(usable), None)
+    return ConnectionProxy(port=PROXY_PORT, mark=1 << bit, table=PROXY_TABLE, address=address)
 
 
 def resolve_sysctls(nodes: Iterable[ResolvedNode], options: Options, facts: HostFacts) -> dict[str, str]:
