@@ -10,10 +10,14 @@ import tempfile
 from pathlib import Path
 
 from integration.bench import worlds
+from integration.bench.agent import CHANGES
+from integration.bench.pods import OF_SERVICE
 from integration.lab.lab import Unavailable
 from integration.uml.machine import Machine
 
 SIZES = (1_000, 10_000)
+PODS = 10_000
+MEMORY = ("memory", "memory after changes", "peak")
 INGRESSES = (1_000, 5_000)
 SERVERS = (1_000, 5_000)
 INSIDE_S = 1500
@@ -119,6 +123,22 @@ def agents(size: int) -> None:
     line("processor while nothing happens", f"{results['idle'] * 100:.2f} %", "near 0", holds=results["idle"] < 0.01)
 
 
+def pods(size: int) -> None:
+    """Print what endpoints from Pods cost beside endpoints from slices."""
+    both = {
+        source: measured("pods", source, str(size), str(CHANGES), "3", namespace=True) for source in ("slices", "pods")
+    }
+    print(f"\nrulegen run --endpoints, {size:,} Pods of {size // OF_SERVICE:,} Services, iptables-nft")
+    for source, results in both.items():
+        took = results["change, median"] * 1000
+        line(f"{source}: start until all is written", f"{results['start']:.2f} s")
+        line("  one change, event to kernel, median", f"{took:.1f} ms", "at most 60 ms", holds=took <= 60)
+        line("  p99", f"{results['change, p99'] * 1000:.1f} ms")
+        line("  memory, after changes, most", ", ".join(f"{results[what]:.0f}" for what in MEMORY) + " MB")
+    ratio = both["pods"]["memory after changes"] / both["slices"]["memory after changes"]
+    line("memory with Pods as a multiple", f"{ratio:.2f}", "at most 1.3", holds=ratio <= 1.3)
+
+
 def measured_inside(size: int) -> dict[str, float]:
     """Run the measurement of IPVS mode in a user-mode Linux of its own.
 
@@ -191,6 +211,7 @@ def main(sizes: tuple[int, ...]) -> None:
             plans(as_json, size)
             bytes_written[size] = writes(as_json, size)["bytes written"]
             agents(size)
+        pods(PODS if sizes == SIZES else sizes[-1] * OF_SERVICE)
     first, last = bytes_written[sizes[0]], bytes_written[sizes[-1]]
     print("\nbytes written for one endpoint changed")
     grown = f"{first:.0f} to {last:.0f}"

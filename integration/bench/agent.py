@@ -17,7 +17,7 @@ import tempfile
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -44,10 +44,10 @@ class Subject:
         started: When it began.
     """
 
-    def __init__(self, folder: Path, kubeconfig: str) -> None:
+    def __init__(self, folder: Path, kubeconfig: str, *more: str) -> None:
         config = folder / "config.json"
         config.write_text(manifests.configuration(iptables={"minSyncPeriod": "0s", "syncPeriod": "30s"}))
-        given = ("--kubeconfig", kubeconfig, "--config", str(config), "--node", "node1", "--variant", "nft")
+        given = ("--kubeconfig", kubeconfig, "--config", str(config), "--node", "node1", "--variant", "nft", *more)
         self._log = folder / "log"
         with self._log.open("w") as log:
             self.started = time.perf_counter()
@@ -102,9 +102,9 @@ class Subject:
 
 
 @contextmanager
-def running(folder: Path, kubeconfig: str) -> Iterator[Subject]:
+def running(folder: Path, kubeconfig: str, *more: str) -> Iterator[Subject]:
     """Have an agent run."""
-    subject = Subject(folder, kubeconfig)
+    subject = Subject(folder, kubeconfig, *more)
     try:
         yield subject
     finally:
@@ -136,14 +136,22 @@ def beginnings(folder: Path, kubeconfig: str, settled_s: float) -> Iterator[tupl
 
 def changes(api: FakeApi, services: int, count: int) -> dict[str, float]:
     """Change an endpoint of one Service after the other, and return how long it takes to the kernel, in seconds."""
+
+    def change(number: int) -> None:
+        api.put("endpointslices", worlds.endpoint_slice(number * 7919 % services, worlds.ENDPOINTS - 1))
+
+    return timed(change, count)
+
+
+def timed(change: Callable[[int], None], count: int) -> dict[str, float]:
+    """Change something so many times, and return how long each change takes to the kernel, in seconds."""
     commits: queue.SimpleQueue[float] = queue.SimpleQueue()
     notices = NftCommits(lambda _: False, lambda _: commits.put(time.perf_counter()))
     times = []
     try:
         for number in range(count):
-            changed = worlds.endpoint_slice(number * 7919 % services, worlds.ENDPOINTS - 1)
             began = time.perf_counter()
-            api.put("endpointslices", changed)
+            change(number)
             times.append(commits.get(timeout=60) - began)
             time.sleep(0.05)  # the agent has written; let it get back to waiting
     finally:

@@ -46,6 +46,14 @@ def test_the_agent() -> None:
 
 
 @needs_root
+@pytest.mark.usefixtures("world")
+def test_pods() -> None:
+    results = bench.measured("pods", "pods", "200", "3", "0", namespace=True)
+    assert 0 < results["change, median"] <= results["change, slowest"]
+    assert results["memory"] > 10
+
+
+@needs_root
 @pytest.mark.skipif(not shutil.which("nginx"), reason="nginx is not installed")
 def test_ingresses() -> None:
     results = bench.measured("ingress", "5", "tls", namespace=True, processes=True)
