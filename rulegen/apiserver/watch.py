@@ -101,8 +101,7 @@ class Watch:
             timing: Times to wait.
             page_size: Number of objects in one request.
             terms: Limits for the kubeconfig and for answers.
-            waiting: Returns how many events `emit` has received that are not processed: while they need much memory, no
-                further change is read.
+            waiting: Returns the number of events that wait: while they need much memory, no further change is read.
 
         Raises:
             HostError: There is no usable kubeconfig.
@@ -122,13 +121,14 @@ class Watch:
             warn(text)
         self._lock = threading.Lock()
         self._is_over = False
-        self._followers = [
-            Reflector(self._link, each, emit, self._shared, self._timing, page_size=page_size)
-            for each in _collections(node, endpoints_from, ingress=ingress, namespaces=namespaces)
-        ]
+        wanted = _collections(node, endpoints_from, ingress=ingress, namespaces=namespaces)
+        self._followers = [self._reflector(each, emit, page_size) for each in wanted]
         self._referred = ReferredObjects(self._link, emit, self._shared, self._timing)
         self._named: set[Key] = set()
         self._beyond: set[Key] = set()
+
+    def _reflector(self, collection: Collection, emit: Callable[[Event], None], page_size: int) -> Reflector:
+        return Reflector(self._link, collection, emit, self._shared, self._timing, page_size=page_size)
 
     def __enter__(self) -> Self:
         self.start()
