@@ -17,7 +17,15 @@ if TYPE_CHECKING:
 
 
 class NotCompiledError(RulegenError):
-    """No configuration can be compiled from these Ingresses; without one of them, it may be possible."""
+    """No configuration can be compiled from these Ingresses; without one of them, it may be possible.
+
+    Attributes:
+        is_internal: Whether the reason is an error of rulegen.
+    """
+
+    def __init__(self, message: str, *, is_internal: bool = False) -> None:
+        super().__init__(message)
+        self.is_internal = is_internal
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,6 +57,7 @@ class Candidates(Generic[SiteT]):
         """
         self._program, self._compile, self._options, self._before = program, compile_site, options, before
         self._sites: dict[frozenset[ObjectName], SiteT] = {}
+        self._internal: set[str] = set()
 
     def settled(
         self,
@@ -78,13 +87,18 @@ class Candidates(Generic[SiteT]):
         whole = self._sites.get(frozenset())
         if not refused and whole is not None:
             return whole
-        return self._site({name: f"{self._program} rejects it: {reason}" for name, reason in refused.items()})
+        return self._site({name: self._told(reason) for name, reason in refused.items()})
+
+    def _told(self, reason: str) -> str:
+        return reason if reason in self._internal else f"{self._program} rejects it: {reason}"
 
     def _compiled(self, dropped: frozenset[ObjectName]) -> SiteT | _NotCompiled:
         if dropped not in self._sites:
             try:
                 self._sites[dropped] = self._site(dict.fromkeys(dropped, ""))
             except NotCompiledError as error:
+                if error.is_internal:
+                    self._internal.add(error.message)
                 return _NotCompiled(error.message)
         return self._sites[dropped]
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import datetime as dt
-from contextlib import nullcontext
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Final, Self
 
@@ -11,7 +11,7 @@ import msgspec
 
 from rulegen.compiler.ingress.candidates import Candidates, NotCompiledError
 from rulegen.compiler.ingress.nginx import NginxSite, all_reads, compile_ingress, suspects
-from rulegen.errors import HostError
+from rulegen.errors import HostError, RulegenError, internal_error
 from rulegen.host.files.output import write_site
 from rulegen.host.nginx.disk import default_certificate
 from rulegen.host.nginx.disk.last_read import NginxKnownObjects
@@ -23,7 +23,7 @@ from rulegen.plan.nginx import LANGUAGE, plan_ending, plan_site
 from rulegen.plan.show import SCHEMA_VERSION
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
     from rulegen.compiler.ingress.engine import DeployOutcome
     from rulegen.host.nginx.service import NginxService
@@ -44,6 +44,19 @@ def _naming(model: IngressModel) -> Naming | None:
     return Naming.of(port, model.resolvers, model.forbidden) if port else None
 
 
+@contextmanager
+def _compiling() -> Iterator[None]:
+    """Raise NotCompiledError for what the objects may be the reason of; errors of options and of the host pass."""
+    try:
+        yield
+    except (MismatchError, UnquotableError) as error:
+        raise NotCompiledError(error.message) from error
+    except (RulegenError, MemoryError):
+        raise
+    except Exception as error:
+        raise NotCompiledError(internal_error(error), is_internal=True) from error
+
+
 @dataclass(slots=True)
 class NginxCompiler:
     """Compiles without an nginx on this host; see `IngressCompiler`."""
@@ -58,8 +71,14 @@ class NginxCompiler:
         return LANGUAGE
 
     def compile(self, world: ClusterSnapshot) -> NginxSite:
-        """Return a configuration that plain nginx takes."""
-        return compile_ingress(world, self.options, self.templates, served=False)
+        """Return a configuration that plain nginx takes, without Ingresses from which none can be compiled."""
+
+        def compile_site(options: IngressOptions, before: NginxSite | None) -> NginxSite:
+            with _compiling():
+                return compile_ingress(world, options, self.templates, served=False, before=before)
+
+        candidates = Candidates(LANGUAGE, compile_site, self.options)
+        return candidates.settled(selected(world, self.options), lambda _: None, suspects)
 
     def plan_all(self, site: NginxSite) -> IngressPlan:
         """Return the plan for a host on which nginx serves nothing."""
@@ -159,10 +178,8 @@ class NginxEngine:
         whole: list[NginxSite] = []
 
         def compile_site(options: IngressOptions, before: NginxSite | None) -> NginxSite:
-            try:
+            with _compiling():
                 site = compile_ingress(world, options, self.templates, served=True, live=live, before=before)
-            except (MismatchError, UnquotableError) as error:
-                raise NotCompiledError(error.message) from error
             if not options.without:
                 whole.append(site)
             return site
