@@ -2,7 +2,15 @@
 
 from __future__ import annotations
 
+import traceback
 from dataclasses import dataclass, field
+
+
+def internal_error(error: BaseException) -> str:
+    """Return the kind of an error and its place in the code, without its text: that may contain parts of a Secret."""
+    frames = traceback.extract_tb(error.__traceback__)
+    where = f" at {frames[-1].filename}:{frames[-1].lineno}, in {frames[-1].name}" if frames else ""
+    return f"internal error of rulegen: {type(error).__name__}{where}"
 
 
 class RulegenError(Exception):

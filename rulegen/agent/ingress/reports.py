@@ -10,6 +10,7 @@ from rulegen.agent.telemetry.events import EventRequest, ObjectReference
 from rulegen.agent.telemetry.log import fault
 from rulegen.model.ingress.reasons import Verdict
 from rulegen.model.ingress.unread import REFUSED
+from rulegen.model.ingress.values.configmap import KEPT
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection
@@ -133,6 +134,8 @@ class IngressReports:
             return
         if reason.about is None and reason.verdict is Verdict.CLOSED and self.node is not None:
             self.send_event(EventRequest(self.node(), "IngressesClosed", "Serve", str(reason)))
+        if reason.about is None and KEPT in reason.message and self.node is not None:
+            self.send_event(EventRequest(self.node(), "SettingsNotUsed", "Serve", str(reason)))
         if reason.verdict is Verdict.WAITING and REFUSED not in reason.message:
             return  # if the log is silent, there is no Event either
         event_reason = _EVENT_REASONS.get(reason.verdict)

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from collections import defaultdict
+from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 from rulegen.kube.objects.names import ObjectKey, ObjectName
+from rulegen.model.ingress.closing import LeftOut, hosts_of
+from rulegen.model.ingress.guarding import Owners
 from rulegen.model.ingress.ir import ClientCertificate, FixedResponse, Server, ToName, ToUpstream
 from rulegen.model.ingress.reads import RecordedMapping
 from rulegen.model.ingress.reasons import Reason, Verdict
 from rulegen.model.ingress.routing.certificates import Certificates
-from rulegen.model.ingress.routing.ingresses import ResolvedIngress, read_owner
+from rulegen.model.ingress.routing.ingresses import read_owner
 from rulegen.model.ingress.routing.routes import Routing
 from rulegen.model.ingress.routing.whole_host import app_root_of_host, client_auth_of_host, of_oldest
 from rulegen.model.ingress.upstreams.referenced_objects import Referred
@@ -30,6 +34,7 @@ if TYPE_CHECKING:
     from rulegen.kube.snapshot.world import ClusterSnapshot, ServiceInput
     from rulegen.model.forbidden import Forbidden
     from rulegen.model.ingress.ir import ExternalAuth, Limits, SecretFile, Target, Upstream
+    from rulegen.model.ingress.routing.ingresses import ReadIngress, ResolvedIngress
     from rulegen.model.ingress.routing.paths import Paths
     from rulegen.model.ingress.upstreams.certificates import Certificate
     from rulegen.model.ingress.upstreams.services import UsableEndpoints
@@ -101,23 +106,30 @@ class HostGroup(NamedTuple):
     Attributes:
         ingresses: Oldest first.
         has_other_hosts: Whether the host of every other name is one of theirs.
+        left_out: Those that are not served, and whose requests the others would get.
     """
 
     ingresses: tuple[Ingress, ...]
     has_other_hosts: bool
+    left_out: tuple[LeftOut, ...] = ()
+
+    @property
+    def name(self) -> ObjectName | None:
+        """The name of its first Ingress; None for the group without any."""
+        members = self.ingresses or tuple(known.ingress for known in self.left_out)
+        return name_of(members[0]) if members else None
 
 
 class GroupInputs(NamedTuple):
     """What a group was decided from, beside what is common to all; None for what was not there.
 
     Attributes:
-        ingresses: Its Ingresses, oldest first.
         endpoints: Of the Services, as they were judged: by the addresses of other Services, too.
         unread: Secrets and ConfigMaps of which it was looked up why nobody can say whether they are there.
         lapses: Certificates, and why clients reject them now.
     """
 
-    ingresses: tuple[Ingress, ...]
+    group: HostGroup
     services: tuple[tuple[ObjectName, ServiceInput | None], ...]
     endpoints: tuple[UsableEndpoints, ...]
     secrets: tuple[tuple[ObjectName, Secret | None], ...]
@@ -125,10 +137,10 @@ class GroupInputs(NamedTuple):
     unread: tuple[tuple[ObjectKey, str | None], ...]
     lapses: tuple[tuple[Certificate, str], ...]
 
-    def are(self, ingresses: tuple[Ingress, ...], lookups: Lookups) -> bool:
+    def are(self, group: HostGroup, lookups: Lookups) -> bool:
         """Return whether the same would be found now. Objects that did not change are the same objects."""
         world, now = lookups.world, lookups.now
-        if self.ingresses != ingresses or not (
+        if self.group != group or not (
             _hold(self.services, world.services)
             and _hold(self.secrets, world.secrets)
             and _hold(self.config_maps, world.config_maps)
@@ -180,12 +192,19 @@ class GroupDecisions(NamedTuple):
     seekers: tuple[tuple[str, ResolvedIngress], ...]
 
 
-def grouped(ingresses: Sequence[Ingress]) -> tuple[HostGroup, ...]:
+def grouped(ingresses: Sequence[Ingress], left_out: Sequence[tuple[Ingress, Verdict]] = ()) -> tuple[HostGroup, ...]:
     """Return Ingresses in groups such that no host is in two of them; order stays.
 
     The host of every other name is in one of them, which has no Ingress where none requests it.
+
+    Args:
+        ingresses: Those that are served, oldest first.
+        left_out: Those that are not, with the reason, oldest first. What is written of them has hosts of their own.
     """
-    parents = list(range(len(ingresses)))
+    served = {host for ingress in ingresses for host in hosts_of(ingress)}
+    unserved = [LeftOut.of(ingress, verdict, served) for ingress, verdict in left_out]
+    members: list[Ingress | LeftOut] = [*ingresses, *(known for known in unserved if known.is_written)]
+    parents = list(range(len(members)))
     first_of: dict[str, int] = {}
 
     def root(index: int) -> int:
@@ -193,24 +212,32 @@ def grouped(ingresses: Sequence[Ingress]) -> tuple[HostGroup, ...]:
             parents[index] = index = parents[parents[index]]
         return index
 
-    for index, ingress in enumerate(ingresses):
-        for host in _hosts(ingress):
+    for index, member in enumerate(members):
+        for host in member.hosts if isinstance(member, LeftOut) else hosts_of(member):
             first = first_of.setdefault(host, index)
             if first != index:
                 first, here = root(first), root(index)
                 parents[max(first, here)] = min(first, here)
-    groups: dict[int, list[Ingress]] = {}
-    for index, ingress in enumerate(ingresses):
-        groups.setdefault(root(index), []).append(ingress)
+    groups: dict[int, tuple[list[Ingress], list[LeftOut]]] = {}
+    for index, member in enumerate(members):
+        ours, others = groups.setdefault(root(index), ([], []))
+        if isinstance(member, LeftOut):
+            others.append(member)
+        else:
+            ours.append(member)
     other = root(first_of[""]) if "" in first_of else None
-    made = tuple(HostGroup(tuple(members), first == other) for first, members in groups.items())
-    return made if other is not None else (*made, HostGroup((), has_other_hosts=True))
-
-
-def _hosts(ingress: Ingress) -> set[str]:
-    spec = ingress.spec
-    hosts = {rule.host for rule in spec.rules}
-    return hosts or ({""} if spec.default_backend is not None else set())
+    unwritten: defaultdict[int | None, list[LeftOut]] = defaultdict(list)
+    for known in unserved:
+        if not known.is_written:
+            for at in {root(first_of[host]) for host in known.hosts if host in first_of}:
+                unwritten[at].append(known)
+    return (
+        *(
+            HostGroup(tuple(ours), first == other, (*others, *unwritten[first]))
+            for first, (ours, others) in groups.items()
+        ),
+        *([HostGroup((), has_other_hosts=True)] if other is None else ()),
+    )
 
 
 def decide_group(group: HostGroup, common: CommonDecisions, lookups: Lookups) -> GroupDecisions:
@@ -224,14 +251,15 @@ def decide_group(group: HostGroup, common: CommonDecisions, lookups: Lookups) ->
         secrets=secrets, config_maps=config_maps, targets=targets, settings=common.settings, unread=unread
     )
     reasons: list[Reason] = []
-    owners: list[ResolvedIngress] = []
-    guarding: list[Ingress] = []
+    read = Owners()
     for ingress in group.ingresses:
-        read = read_owner(ingress, common.prefix, referred, common.global_auth, common.guards)
-        reasons += read.reasons
-        owners += () if read.owner is None else (read.owner,)
-        guarding += (ingress,) if read.guards_hosts else ()
-    routing = _routed(owners, guarding, common, targets)
+        read.read(ingress, partial(_read_owner, common=common, referred=referred))
+    unused = replace(referred, files={})  # no server refers to these files
+    for left_out in group.left_out:
+        read.leave_out(left_out, partial(_read_owner, common=common, referred=unused))
+    closers, owners = read.hold(common.prefix), read.served
+    reasons += read.reasons
+    routing = _routed(owners, closers, common, targets)
     if group.has_other_hosts:
         routing.host("")
     certificates = Certificates(referred, lookups.now, parsed=lookups.certificates)
@@ -241,7 +269,7 @@ def decide_group(group: HostGroup, common: CommonDecisions, lookups: Lookups) ->
     reasons += [reason for owner in owners for reason in owner.annotations.reasons]
     reasons += refusals(targets)
     inputs = GroupInputs(
-        ingresses=group.ingresses,
+        group=group,
         services=tuple(services.answers.items()),
         endpoints=tuple(known for name in services.answers if (known := lookups.endpoints.get(name)) is not None),
         secrets=tuple(secrets.answers.items()),
@@ -272,12 +300,19 @@ def name_of(known: KubeObject) -> ObjectName:
     return ObjectName(known.metadata.namespace, known.metadata.name)
 
 
+def _read_owner(ingress: Ingress, *, common: CommonDecisions, referred: Referred) -> ReadIngress:
+    return read_owner(ingress, common.prefix, referred, common.global_auth, common.guards)
+
+
 def _routed(
-    owners: Sequence[ResolvedIngress], guarding: Sequence[Ingress], common: CommonDecisions, targets: Targets
+    owners: Sequence[ResolvedIngress],
+    closers: Mapping[str, Mapping[str, str]],
+    common: CommonDecisions,
+    targets: Targets,
 ) -> Routing:
     routing = Routing(targets, common.settings)
     routing.default_backend = common.default_backend
-    routing.closers = _closers(owners, guarding)
+    routing.closers = closers
     for owner in owners:
         if not owner.is_canary:
             routing.add(owner)
@@ -285,38 +320,6 @@ def _routed(
         if owner.is_canary:
             routing.add_canary(owner)
     return routing
-
-
-def _closers(owners: Sequence[ResolvedIngress], guarding: Sequence[Ingress]) -> dict[str, dict[str, str]]:
-    """Return by host and namespace why paths of the host are closed; those of every namespace under an empty one.
-
-    What guards a host guards all of it, as far as its Ingress has a say: that of the namespace which had the host
-    first closes all paths, that of another only those of its own namespace.
-
-    Args:
-        owners: The Ingresses that are served, oldest first.
-        guarding: Ingresses that are not served, and that may keep requests of their hosts out.
-    """
-    closers: dict[str, dict[str, str]] = {}
-    if not guarding and not any(owner.closes_hosts for owner in owners):  # most groups
-        return closers
-    first: dict[str, str] = {}
-    for owner in owners:
-        if owner.is_canary:
-            continue
-        for host in _hosts(owner.ingress):
-            namespace = first.setdefault(host, owner.name.namespace)
-            if owner.closes_hosts:
-                whose = "" if namespace == owner.name.namespace else owner.name.namespace
-                message = f"server-snippet of Ingress {owner.name} may keep requests out"
-                closers.setdefault(host, {}).setdefault(whose, message)
-    for ingress in guarding:
-        name = name_of(ingress)
-        message = f"Ingress {name} is rejected, and its auth-tls-secret or server-snippet may keep requests out"
-        for host in _hosts(ingress):
-            whose = "" if first.get(host) == name.namespace else name.namespace
-            closers.setdefault(host, {}).setdefault(whose, message)
-    return closers
 
 
 def _servers(

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 from rulegen.kube.objects.names import ObjectKey
 from rulegen.kube.snapshot.addresses import ServiceAddresses
 from rulegen.model.forbidden import KUBERNETES
+from rulegen.model.ingress.closing import INGRESS
 from rulegen.model.ingress.defaults import HttpDefaults
 from rulegen.model.ingress.host_groups import CommonDecisions, Lookups, decide_group, grouped, name_of, refusals
 from rulegen.model.ingress.ir import IngressModel, ToName, ToUpstream
@@ -23,7 +24,7 @@ from rulegen.model.ingress.reads import RecordedMapping, ServiceReads
 from rulegen.model.ingress.reasons import Reason, Verdict
 from rulegen.model.ingress.routing.aliases import with_other_names
 from rulegen.model.ingress.routing.certificates import Certificates, with_wildcard_certificates
-from rulegen.model.ingress.routing.ingresses import INGRESS, in_order
+from rulegen.model.ingress.routing.ingresses import in_order
 from rulegen.model.ingress.routing.routes import Routing
 from rulegen.model.ingress.unread import missing, recalled
 from rulegen.model.ingress.upstreams.referenced_objects import Referred
@@ -42,6 +43,7 @@ if TYPE_CHECKING:
     from rulegen.model.ingress.options import IngressOptions
     from rulegen.model.ingress.routing.ingresses import ResolvedIngress
     from rulegen.model.ingress.upstreams.services import Targets
+    from rulegen.model.ingress.values.configmap import ResolvedSettings
 
 
 _NO_PAGES: Final = (
@@ -71,11 +73,13 @@ class IngressDecisions:
 
     Attributes:
         reads: The Services and addresses that it was made of.
+        settings: Those that could be used last; None if there were none.
         groups: By the name of the oldest Ingress; the group without any under None.
     """
 
     model: IngressModel
     reads: ServiceReads
+    settings: ResolvedSettings | None
     common: CommonDecisions
     admission: _Admission
     groups: Mapping[ObjectName | None, GroupDecisions]
@@ -101,13 +105,16 @@ def decide_ingress(
         MissingError: An object that the options or the settings name is not there.
         ConfigError: The settings name only addresses to listen on that this host does not have.
     """
-    settings, guards, reasons = settings_of(
+    read = settings_of(
         world,
         options.config_map,
         options.settings,
         has_ipv6=options.host.ipv6,
         sets_server=options.host.sets_server,
     )
+    good = before.settings if before is not None else None
+    usable = read.or_before(good)
+    settings, guards, reasons = usable.settings, usable.guards, [*usable.reasons]
     if options.default_certificate is not None and options.default_certificate not in world.secrets:
         raise missing(world, "Secret", options.default_certificate, named_by="--default-ssl-certificate")
     reasons += [*options.reports, *recalled(world)]
@@ -137,6 +144,7 @@ def decide_ingress(
     return IngressDecisions(
         model=model,
         reads=_reads(groups.values(), services, lookups),
+        settings=good if read.faults else read,
         common=common,
         admission=admission,
         groups=groups,
@@ -217,6 +225,7 @@ def _admission(world: ClusterSnapshot, options: IngressOptions, before: _Admissi
         return before
     reasons: list[Reason] = []
     served: list[Ingress] = []
+    left_out: list[tuple[Ingress, Verdict]] = []
     secrets = RecordedMapping(world.secrets)
     limits = NamespaceLimits(options.most_hosts, options.prefix, secrets)
     for ingress in in_order(world.ingresses.values()):
@@ -226,13 +235,17 @@ def _admission(world: ClusterSnapshot, options: IngressOptions, before: _Admissi
         if refusal:
             path = "spec.defaultBackend" if refusal == CATCH_ALL else "spec.ingressClassName"
             reasons.append(Reason(key, Verdict.SKIPPED, path, refusal))
-        elif name in options.without:
-            reasons.append(Reason(key, Verdict.QUARANTINED, "", options.without[name]))
         elif refusal := limits.refusal(ingress):
             reasons.append(Reason(key, Verdict.OVER_LIMIT, "", refusal))
+            left_out.append((ingress, Verdict.OVER_LIMIT))
+        elif name in options.without:
+            reasons.append(Reason(key, Verdict.QUARANTINED, "", options.without[name]))
+            left_out.append((ingress, Verdict.QUARANTINED))
         else:
             served.append(ingress)
-    return _Admission(world.ingresses, decided_by, tuple(secrets.answers.items()), grouped(served), tuple(reasons))
+    return _Admission(
+        world.ingresses, decided_by, tuple(secrets.answers.items()), grouped(served, left_out), tuple(reasons)
+    )
 
 
 def _decided_groups(
@@ -254,9 +267,9 @@ def _decided_groups(
             }
     decided: dict[ObjectName | None, GroupDecisions] = {}
     for group in groups:
-        key = name_of(group.ingresses[0]) if group.ingresses else None
+        key = group.name
         earlier = known.get(key)
-        is_same = earlier is not None and earlier.inputs.are(group.ingresses, lookups)
+        is_same = earlier is not None and earlier.inputs.are(group, lookups)
         decided[key] = earlier if earlier is not None and is_same else decide_group(group, common, lookups)
     return decided
 

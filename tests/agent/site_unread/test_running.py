@@ -197,11 +197,56 @@ def test_an_ingress_of_a_deleted_foreign_class_is_not_served():
     assert not stage.text("plain.test")
 
 
-def test_a_setting_that_closes_ingresses_is_an_event_of_the_node():
-    stage = Stage(PLAIN, RESTRICTED, config_map=SETTINGS).turn()
-    assert stage.is_open("plain.test")
-    stage.server.put(settings_map(whitelist_source_range="10.0.0.0/33"))
+UNREADABLE = (
+    {"whitelist_source_range": "10.0.0.0/33"},
+    {"block_cidrs": "10.0.0.0/33"},
+    {"block_user_agents": "~("},
+    {"block_referers": "~("},
+    {"proxy_real_ip_cidr": "10.0.0.0/33"},
+    {"bind_address": "everywhere"},
+)
+
+
+@pytest.mark.parametrize("data", UNREADABLE, ids=lambda data: next(iter(data)))
+def test_a_setting_that_restricts_access_and_cannot_be_read_leaves_the_one_of_before_in_use(data):
+    (key,) = data
+    good = settings_map(block_cidrs="203.0.113.9", proxy_read_timeout="7")
+    stage = Stage(PLAIN, good, config_map=SETTINGS).turn()
+    before = stage.site.live
+    for _ in range(2):
+        stage.server.put(settings_map(**data, proxy_read_timeout="9"))
+        stage.turn()
+        assert stage.site.live == before
+    (event,) = (event for event in stage.events if event.reason == "SettingsNotUsed")
+    assert event.about.kind == "Node"
+    assert key.replace("_", "-") in event.note
+    assert key.replace("_", "-") in stage.log.getvalue()
+    # Ingresses change as ever, with the settings that could be read.
+    stage.server.put(ingress("later", rule("later.test", path())))
     stage.turn()
+    assert stage.is_open("later.test")
+    assert "deny 203.0.113.9;" in "".join(stage.site.live.files.values())
+    stage.server.put(settings_map(proxy_read_timeout="9"))
+    stage.turn()
+    assert "deny 203.0.113.9;" not in "".join(stage.site.live.files.values())
+    assert "no longer waiting" in stage.log.getvalue()
+    assert stage.is_open("plain.test")
+
+
+@pytest.mark.parametrize("data", UNREADABLE, ids=lambda data: next(iter(data)))
+def test_without_settings_of_before_one_that_cannot_be_read_closes(data):
+    stage = Stage(PLAIN, settings_map(**data), config_map=SETTINGS).turn()
+    assert not stage.is_open("plain.test")
+    stage.server.put(settings_map(**data, proxy_read_timeout="9"))
+    stage.turn()
+    assert not stage.is_open("plain.test")
+    stage.server.put(settings_map())
+    stage.turn()
+    assert stage.is_open("plain.test")
+
+
+def test_a_setting_that_closes_ingresses_is_an_event_of_the_node():
+    stage = Stage(PLAIN, settings_map(whitelist_source_range="10.0.0.0/33"), config_map=SETTINGS).turn()
     assert not stage.is_open("plain.test")
     (event,) = (event for event in stage.events if event.reason == "IngressesClosed")
     assert event.about.kind == "Node"

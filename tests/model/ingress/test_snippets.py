@@ -191,7 +191,8 @@ def test_a_rejected_ingress_still_closes_what_it_protects(guard, fault):
     assert verdicts(owners, "default/a") >= {Verdict.REJECTED}
     assert verdicts(owners, "default/b") == verdicts(owners, "other/c") == {Verdict.CLOSED}
 
-    guests = compiled(*WEB, *other, _of("c", "other", "/c", 1), rejected, _of("b", "default", "/b", 2))
+    younger = _of("a", "default", "/", 2, **guard, **fault)
+    guests = compiled(*WEB, *other, _of("c", "other", "/c", 1), younger, _of("b", "default", "/b", 3))
     answers = {location.source: location.target for location in guests.model.servers["site.test"].locations}
     assert answers["/b"] == FixedResponse(503)
     assert answers["/c"] != FixedResponse(503)

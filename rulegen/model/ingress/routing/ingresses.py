@@ -6,6 +6,7 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from rulegen.kube.objects.names import ObjectKey, ObjectName
+from rulegen.model.ingress.closing import INGRESS, MAX_PATH, MAX_ROUTES, Guard, route_count
 from rulegen.model.ingress.ir import LocationPolicy
 from rulegen.model.ingress.policy.authentication import client_auth_of
 from rulegen.model.ingress.policy.binding import names_location
@@ -35,17 +36,8 @@ if TYPE_CHECKING:
     from rulegen.model.ingress.values.annotations.annotation import Annotation
     from rulegen.model.ingress.values.settings import Settings
 
-INGRESS: Final = "Ingress"
-
 YOUNGEST: Final = "~"
 """Sorts after all times. An Ingress without a time does not exist yet: the API server sets the time of each object."""
-
-MAX_PATH: Final = 250
-"""Maximum length of a path in bytes: nginx stores the length of a location in one byte (ngx_http_core_module.h)."""
-
-MAX_ROUTES: Final = 5000
-"""Maximum number of rules, paths and `tls` entries of one Ingress. Each needs about 15 KB of nginx's memory."""
-
 
 _NEEDS_RULES: Final[tuple[Annotation[Any], ...]] = (
     routing.APP_ROOT,
@@ -62,12 +54,12 @@ class ReadIngress(NamedTuple):
     Attributes:
         owner: The Ingress; None if nothing of it is served.
         reasons: Why nothing of it is served.
-        guards_hosts: Whether it is not served although it may protect all paths of its hosts.
+        guard: What it may keep requests from.
     """
 
     owner: ResolvedIngress | None
     reasons: Sequence[Reason] = ()
-    guards_hosts: bool = False
+    guard: Guard = Guard.NOTHING
 
 
 @dataclass(slots=True)
@@ -172,8 +164,9 @@ def read_owner(
             *_faults(ingress, hosts_with_expressions(ingress, policy)),
         )
     ]
+    guard = _guard(annotations, policy, closes_hosts=closes_hosts or client_auth is not None, is_guarded=is_guarded)
     if faults or annotations.outcome is InvalidValue.REJECT:
-        return ReadIngress(None, [*faults, *annotations.reasons], closes_hosts or client_auth is not None)
+        return ReadIngress(None, [*faults, *annotations.reasons], guard)
     if is_guarded or annotations.outcome is InvalidValue.CLOSE:
         policy = LocationPolicy(is_closed=True, ssl_redirect=policy.ssl_redirect, global_auth=False)
     owner = ResolvedIngress(
@@ -186,7 +179,20 @@ def read_owner(
         is_closed_by_settings=is_guarded,
         closes_hosts=closes_hosts,
     )
-    return ReadIngress(owner)
+    return ReadIngress(owner, guard=guard)
+
+
+def _guard(annotations: Annotations, policy: LocationPolicy, *, closes_hosts: bool, is_guarded: bool) -> Guard:
+    """Return what an Ingress may keep requests from. A canary has no say about its requests, only about its hosts."""
+    if closes_hosts:
+        return Guard.HOSTS
+    if annotations.values[routing.CANARY]:
+        return Guard.NOTHING
+    is_closed = is_guarded or any(reason.verdict in {Verdict.CLOSED, Verdict.WAITING} for reason in annotations.reasons)
+    asks = policy.external_auth is not None or policy.basic_auth is not None
+    if is_closed or asks or policy.allow or policy.deny or policy.limits.is_any:
+        return Guard.PATHS
+    return Guard.NOTHING
 
 
 def _is_guarded(annotations: Annotations, policy: LocationPolicy, guards: frozenset[SettingGuard]) -> bool:
@@ -240,8 +246,7 @@ def _of_default_backend(policy: LocationPolicy, annotations: Annotations) -> Loc
 
 
 def _faults(ingress: Ingress, expressions: set[str]) -> Iterable[tuple[str, str]]:
-    spec = ingress.spec
-    routes = len(spec.rules) + sum(len(rule.http.paths) for rule in spec.rules if rule.http) + len(spec.tls)
+    routes = route_count(ingress)
     if routes > MAX_ROUTES:
         yield "spec", f"{routes} rules, paths and entries for TLS in one Ingress: at most {MAX_ROUTES}"
         return

@@ -24,6 +24,8 @@ if TYPE_CHECKING:
     from rulegen.model.ingress.values.snippets.judgement import Judgement
     from rulegen.model.ingress.values.texts import Text
 
+KEPT: Final = "the settings that could be used last stay in use"
+"""What is told of a ConfigMap that cannot be used, as long as this process knows an earlier one."""
 NO_SERVER_HEADER: Final = "the HTTP server of this node cannot set the header Server: it is ignored"
 
 
@@ -32,16 +34,17 @@ class SettingsRead:
     """Settings, and the faults in their ConfigMap.
 
     Attributes:
-        reports: One line for each key without effect; the verdict says whether Ingresses are then not served as
-            written.
-        faults: One line for each invalid key that protects Ingresses, with the Ingresses that it closes.
-        references: Namespace and name of the ConfigMaps that keys refer to; the namespace is empty if not given.
+        reports: For each key that has no effect, one line, and whether something is then not served as written.
+        faults: One line for each key that guards somebody and cannot be read, with whom it guards.
+        guards: The same of snippets, which are never used.
+        references: Namespace and name of the ConfigMaps that keys name; the namespace is empty where none was given.
     """
 
     settings: Settings
     reports: tuple[tuple[Verdict, str], ...] = ()
     faults: tuple[tuple[SettingGuard, str], ...] = ()
     references: Mapping[str, tuple[str, str]] = field(default_factory=dict)
+    guards: tuple[tuple[SettingGuard, str], ...] = ()
 
     @property
     def warnings(self) -> tuple[str, ...]:
@@ -50,11 +53,37 @@ class SettingsRead:
 
 
 class ResolvedSettings(NamedTuple):
-    """Settings, the Ingresses that invalid settings close, and the reasons to report."""
+    """Settings, and what is to be told of them.
+
+    Attributes:
+        guards: Whom snippets guard, which are never used.
+        where: Where they are written.
+        faults: What is wrong with those that guard somebody and cannot be read.
+    """
 
     settings: Settings
     guards: frozenset[SettingGuard]
     reasons: list[Reason]
+    where: str = ""
+    faults: tuple[tuple[SettingGuard, str], ...] = ()
+
+    def or_before(self, before: ResolvedSettings | None) -> ResolvedSettings:
+        """Return them, or the values of before as long as one that guards somebody cannot be read.
+
+        Without any from before, whom it guards is closed.
+        """
+        if not self.faults:
+            return self
+        if before is None:
+            guards = self.guards.union(guard for guard, _ in self.faults)
+            reasons = [_closing(self.where, *fault) for fault in self.faults]
+            return self._replace(guards=guards, reasons=[*reasons, *self.reasons])
+        kept = [Reason(None, Verdict.WAITING, self.where, f"{fault}: {KEPT}") for _, fault in self.faults]
+        return self._replace(settings=before.settings, reasons=[*kept, *self.reasons])
+
+
+def _closing(where: str, guard: SettingGuard, fault: str) -> Reason:
+    return Reason(None, Verdict.CLOSED, where, f"{fault}: {guard.value}")
 
 
 def read_settings(texts: Mapping[str, str], base: Settings) -> SettingsRead:
@@ -87,15 +116,13 @@ def read_settings(texts: Mapping[str, str], base: Settings) -> SettingsRead:
         else:
             values[_field(key)] = value
     settings = replace(base, **values)
-    _judge_snippets(settings, reports, faults)
+    guards = tuple(_judge_snippets(settings, reports))
     reports += idle_settings(texts.keys(), settings)
-    return SettingsRead(settings, tuple(reports), tuple(faults), references)
+    return SettingsRead(settings, tuple(reports), tuple(faults), references, guards)
 
 
-def _judge_snippets(
-    settings: Settings, reports: list[tuple[Verdict, str]], faults: list[tuple[SettingGuard, str]]
-) -> None:
-    """Report snippets. One that may protect Ingresses and would have an effect closes them."""
+def _judge_snippets(settings: Settings, reports: list[tuple[Verdict, str]]) -> Iterator[tuple[SettingGuard, str]]:
+    """Yield the snippets that may protect and have an effect, with whom they guard; add what the others come to."""
     everyone, asking = SettingGuard.ALL, SettingGuard.WITHOUT_AUTH
     snippets: tuple[tuple[str, Judgement, SettingGuard, bool], ...] = (
         ("http-snippet", settings.http_snippet, everyone, True),
@@ -109,7 +136,7 @@ def _judge_snippets(
         reports.append((Verdict.UNSUPPORTED, f"data.enable-modsecurity: {message}"))
     for key, judgement, guard, has_effect in snippets:
         if judgement.protects and has_effect:
-            faults.append((guard, f"data.{key}: {judgement.message}"))
+            yield guard, f"data.{key}: {judgement.message}"
         elif judgement.message:
             reports.append((Verdict.UNSUPPORTED, f"data.{key}: {judgement.message}"))
 
@@ -157,7 +184,7 @@ def settings_of(
     if config_map is None:
         raise missing(world, "ConfigMap", name, named_by="--configmap")
     read = read_settings(config_map.data, base)
-    reasons += [Reason(None, Verdict.CLOSED, where, f"{fault}: {guard.value}") for guard, fault in read.faults]
+    reasons += [_closing(where, *guard) for guard in read.guards]
     reasons += [Reason(None, verdict, where, line) for verdict, line in read.reports]
     headers: dict[str, Any] = {
         _field(key): _headers(world, ObjectName(namespace or name.namespace, other), key, where, ignore)
@@ -173,7 +200,8 @@ def settings_of(
     if trusts and any(network.prefixlen == 0 for network in settings.proxy_real_ip_cidr):
         message = "data.proxy-real-ip-cidr: any client can fake its address; give the networks of your load balancers"
         reasons.append(Reason(None, Verdict.NOTE, where, message))
-    return ResolvedSettings(settings, frozenset(guard for guard, _ in read.faults), reasons)
+    guards = frozenset(guard for guard, _ in read.guards)
+    return ResolvedSettings(settings, guards, reasons, where, read.faults)
 
 
 def _check_addresses(settings: Settings, where: str, *, has_ipv6: bool) -> None:

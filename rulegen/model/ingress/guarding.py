@@ -1,0 +1,130 @@
+"""Who is closed because of Ingresses that are not served, or because of what one says about its whole hosts."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, NamedTuple
+
+from rulegen.errors import internal_error
+from rulegen.kube.objects.names import ObjectKey, ObjectName
+from rulegen.model.ingress.closing import INGRESS, Guard, LeftOut, held, hosts_of
+from rulegen.model.ingress.ir import LocationPolicy
+from rulegen.model.ingress.reasons import Reason, Verdict
+from rulegen.model.ingress.routing.ingresses import ReadIngress, ResolvedIngress, age
+from rulegen.model.ingress.values.annotations.reading import Annotations
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from rulegen.kube.objects.structs import Ingress
+
+_HELD = "its paths answer 503, because it may keep requests out of {}"
+
+
+class Guarding(NamedTuple):
+    """An Ingress that is not served, and what it may keep requests from."""
+
+    left_out: LeftOut
+    guard: Guard
+
+
+@dataclass(slots=True)
+class Owners:
+    """The Ingresses of a group as they were read.
+
+    Attributes:
+        served: Those that are served, oldest first; with `hold`, also the paths of those that are not, closed.
+        guarding: Those that are not served, and may keep requests out.
+        reasons: Why they are not served as written.
+    """
+
+    served: list[ResolvedIngress] = field(default_factory=list)
+    guarding: list[Guarding] = field(default_factory=list)
+    reasons: list[Reason] = field(default_factory=list)
+
+    def read(self, ingress: Ingress, read: Callable[[Ingress], ReadIngress]) -> None:
+        """Read an Ingress that is to be served. One that cannot be read is rejected, and may guard anything."""
+        name = ObjectName(ingress.metadata.namespace, ingress.metadata.name)
+        try:
+            result = read(ingress)
+        except Exception as error:  # noqa: BLE001 - whatever is wrong with one Ingress, the others are to be served
+            reason = Reason(ObjectKey(INGRESS, name), Verdict.REJECTED, "", internal_error(error))
+            result = ReadIngress(None, [reason], Guard.HOSTS)
+        self.reasons += result.reasons
+        if result.owner is not None:
+            self.served.append(result.owner)
+        elif result.guard is not Guard.NOTHING:
+            left_out = LeftOut.of(ingress, Verdict.REJECTED, hosts_of(ingress))
+            self.guarding.append(Guarding(left_out, result.guard))
+
+    def leave_out(self, left_out: LeftOut, read: Callable[[Ingress], ReadIngress]) -> None:
+        """Take an Ingress that is not served. One that cannot be read may guard anything."""
+        try:
+            guard = read(left_out.ingress).guard
+        except Exception:  # noqa: BLE001 - it is not served, and the reason is reported already
+            guard = Guard.HOSTS
+        if guard is not Guard.NOTHING:
+            self.guarding.append(Guarding(left_out, guard))
+
+    def hold(self, prefix: str) -> dict[str, dict[str, str]]:
+        """Put the paths of Ingresses that are not served among those that are, closed.
+
+        Returns:
+            By host and namespace why paths of the host are closed; those of every namespace under an empty one. What
+            guards a host guards all of it, as far as its Ingress has a say: that of the namespace which had the host
+            first closes all paths, that of another only those of its own namespace.
+        """
+        hosts = {host for owner in self.served if not owner.is_canary for host in hosts_of(owner.ingress)}
+        unwritten: list[tuple[Guarding, frozenset[str]]] = []
+        for guarding in self.guarding:
+            left_out, guard = guarding
+            if not left_out.is_written:
+                unwritten.append((guarding, left_out.hosts))
+                continue
+            instead = held(left_out, prefix, hosts)
+            unwritten.append((guarding, instead.unwritten))
+            about = ObjectKey(INGRESS, left_out.name)
+            policy = LocationPolicy(is_closed=True, global_auth=False)
+            self.served.append(
+                ResolvedIngress(
+                    left_out.name,
+                    instead.ingress,
+                    Annotations(about, prefix),
+                    policy,
+                    is_canary=False,
+                    is_closed_by_settings=True,
+                )
+            )
+            self.reasons.append(Reason(about, Verdict.CLOSED, "", _HELD.format(guard.value)))
+        self.served.sort(key=lambda owner: age(owner.ingress))
+        return _closers(self.served, unwritten)
+
+
+def _closers(
+    owners: Sequence[ResolvedIngress], guarding: Sequence[tuple[Guarding, frozenset[str]]]
+) -> dict[str, dict[str, str]]:
+    """Return who closes which hosts.
+
+    Args:
+        owners: The Ingresses that are served, oldest first.
+        guarding: Ingresses that are not, with the hosts on which nobody knows which requests they guard.
+    """
+    closers: dict[str, dict[str, str]] = {}
+    if not guarding and not any(owner.closes_hosts for owner in owners):  # most groups
+        return closers
+    first: dict[str, str] = {}
+    for owner in owners:
+        if owner.is_canary:
+            continue
+        for host in hosts_of(owner.ingress):
+            namespace = first.setdefault(host, owner.name.namespace)
+            if owner.closes_hosts:
+                whose = "" if namespace == owner.name.namespace else owner.name.namespace
+                message = f"server-snippet of Ingress {owner.name} may keep requests out"
+                closers.setdefault(host, {}).setdefault(whose, message)
+    for (left_out, guard), unclear in guarding:
+        namespace, message = left_out.name.namespace, left_out.message(guard)
+        for host in left_out.hosts if guard is Guard.HOSTS else unclear:
+            whose = "" if guard is Guard.HOSTS and first.get(host) == namespace else namespace
+            closers.setdefault(host, {}).setdefault(whose, message)
+    return closers
