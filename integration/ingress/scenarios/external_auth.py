@@ -54,6 +54,32 @@ _EXTERNAL = [
         ),
     ),
     plain(
+        "the-auth-server-is-asked-about-the-host-that-is-served",
+        [
+            _asked("served.test", "/", _SEEN),
+            _asked("served-in.test", "/status/401", {"auth-signin": "https://$http_host/in?rd=$escaped_request_uri"}),
+            site("named.test", {"enable-global-auth": "false"}),
+        ],
+        Ask(
+            host="named.test",
+            path="http://served.test/x",
+            want={
+                "status": 200,
+                "backend_sees": {"host": "served.test", "headers": {"X-Forwarded-Host": "served.test"}},
+                "judge_sees": {"headers": {"X-Original-URL": "http://served.test/x"}},
+            },
+        ),
+        Ask(
+            host="Served.test:80",
+            want={
+                "backend_sees": {"host": "Served.test:80"},
+                "judge_sees": {"headers": {"X-Original-URL": "http://Served.test:80/"}},
+            },
+        ),
+        Ask(host="named.test", path="http://served-in.test/x", want={"location": "https://served-in.test/in?rd=/x"}),
+        Ask(host="served.test", path="http://named.test/x", want={"backend_sees": {"host": "named.test"}}),
+    ),
+    plain(
         "auth-url-refuses",
         [_asked("auth-401.test", "/status/401"), _asked("auth-403.test", "/status/403")],
         Ask(host="auth-401.test", want={"status": 401, "headers": {"WWW-Authenticate": "Bearer"}}),

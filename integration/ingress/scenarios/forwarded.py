@@ -116,6 +116,46 @@ _FORWARDED = [
         Ask(host="lb.test", headers={"x_under_score": "1"}, want={"backend_sees": {"headers": {"x_under_score": "1"}}}),
     ),
     trusting(
+        "forwarded-headers-of-who-is-not-trusted-mean-nothing",
+        [site("stranger.test"), site("stranger-forced.test", {"force-ssl-redirect": "true"})],
+        Ask(
+            host="stranger.test",
+            source="192.168.50.101",
+            headers={
+                "X-Forwarded-For": "203.0.113.9",
+                "X-Forwarded-Proto": "https",
+                "X-Forwarded-Host": "front.test",
+                "X-Forwarded-Port": "8443",
+            },
+            want={
+                "backend_sees": {
+                    "host": "stranger.test",
+                    "headers": {
+                        "X-Real-IP": "192.168.50.101",
+                        "X-Forwarded-For": "192.168.50.101",
+                        "X-Forwarded-Proto": "http",
+                        "X-Forwarded-Host": "stranger.test",
+                        "X-Forwarded-Port": "80",
+                        "X-Original-Forwarded-Host": "front.test",
+                    },
+                },
+            },
+        ),
+        Ask(
+            host="stranger-forced.test",
+            path="/x",
+            source="192.168.50.101",
+            headers={"X-Forwarded-Proto": "https", "X-Forwarded-Host": "front.test"},
+            want={"status": 301, "location": "https://stranger-forced.test/x"},
+        ),
+        # Who is trusted is asked about the neighbour, not about an address that it names.
+        Ask(
+            host="stranger-forced.test",
+            headers={"X-Forwarded-For": "203.0.113.9", "X-Forwarded-Proto": "https"},
+            want={"status": 200},
+        ),
+    ),
+    trusting(
         "headers-of-answers",
         [
             site("answers.test"),

@@ -106,13 +106,24 @@ _TEXTS = [
                 },
                 path="/(a[^/]*)/(.*)",
                 path_type="ImplementationSpecific",
-            )
+            ),
+            site(
+                "prefix-slashes.test",
+                {"rewrite-target": "/x", "x-forwarded-prefix": "/$1"},
+                path="/old(.*)",
+                path_type="ImplementationSpecific",
+            ),
         ],
         Ask(
             host="prefix-capture.test",
             path="/abc/d",
             headers={"Origin": "https://a.test", "Cookie": "INGRESSCOOKIE=x"},
             want={"backend_sees": {"path": "/d", "headers": {"X-Forwarded-Prefix": "/abc"}}},
+        ),
+        Ask(
+            host="prefix-slashes.test",
+            path="/old/evil.test",
+            want={"backend_sees": {"headers": {"X-Forwarded-Prefix": "/evil.test"}}},
         ),
         # A decoded line break would end the header.
         Ask(host="prefix-capture.test", path="/ab%0D%0AX-Evil:%201/d", want={"status": 400}),

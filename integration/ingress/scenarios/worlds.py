@@ -71,7 +71,11 @@ _GLOBAL = [
             site("open.test", {"enable-global-auth": "false"}),
             site("open-own.test", {"enable-global-auth": "false", "whitelist-source-range": "0.0.0.0/0"}),
             site("www.open-too.test", {"from-to-www-redirect": "true"}),
+            site("open-any.test", {"satisfy": "any", "auth-url": "http://auth.default.svc.cluster.local/"}),
         ],
+        # A password, or whatever lets in, lets nobody in whom all Ingresses keep out.
+        Ask(host="open-any.test", want={"status": 200}),
+        Ask(host="open-any.test", source=SECOND_CLIENT, want={"status": 403}),
         Ask(host="open-too.test", headers={"User-Agent": "An EVIL one"}, want={"status": 403}),
         Ask(host="open-too.test", want={"status": 308}),
         *(
@@ -197,6 +201,7 @@ _FLAGS = [
         "proxy-protocol-of-who-has-ended-tls",
         [_taken("offloaded.test", {"force-ssl-redirect": "true"})],
         _proxied("offloaded.test", want={"status": 308}),
+        _proxied("offloaded.test", to=443, source=SECOND_CLIENT, want={"status": 308}),
         _proxied(
             "offloaded.test",
             to=443,

@@ -23,6 +23,7 @@ def identity_nodes(defaults: HttpDefaults) -> Iterator[Node]:
     """Yield the directives that set these variables."""
     settings = defaults.settings
     yield from _address(settings)
+    yield from _trusted(settings)
     yield from _scheme(settings)
     yield from _port(settings, defaults.host.https_port)
     yield from _host(settings)
@@ -43,6 +44,35 @@ def _address(settings: Settings) -> Iterator[Node]:
         yield Directive("set_real_ip_from", (spell_network(network),))
 
 
+def _trusted(settings: Settings) -> Iterator[Node]:
+    """Yield which neighbours are trusted, and what they sent; empty for all others."""
+    if not settings.trusts_some:
+        return
+    entries: list[Node] = [Entry("default", "0", KeyKind.FIXED)]
+    entries += [Entry(str(network), "1", KeyKind.FIXED) for network in settings.proxy_real_ip_cidr]
+    yield Directive("geo", ("$realip_remote_addr", "$is_trusted"), tuple(entries))
+    for name, source in _believed(settings):
+        believed = Entry(f"^1(?<believed_{name}>.*)$", variable(f"believed_{name}"), KeyKind.REGEX)
+        parts = (Entry("default", "", KeyKind.FIXED), believed)
+        yield Directive("map", (template("$is_trusted%s", variable(source)), f"$trusted_{name}"), parts)
+
+
+def _believed(settings: Settings) -> Iterator[tuple[str, str]]:
+    """Yield the facts that a trusted neighbour sends, and the variables of nginx that contain them."""
+    if settings.use_proxy_protocol:
+        yield "proxy_port", "proxy_protocol_server_port"
+    if settings.use_forwarded_headers:
+        yield "scheme", "http_x_forwarded_proto"
+        yield "port", "http_x_forwarded_port"
+        yield "host", header_variable(settings.forwarded_host_header)
+        yield "chain", header_variable(settings.forwarded_for_header)
+
+
+def _sent(settings: Settings, name: str) -> Word:
+    """Return a fact that a trusted neighbour sent; empty if the neighbour is not trusted."""
+    return variable(f"trusted_{name}" if settings.trusts_some else dict(_believed(settings))[name])
+
+
 def _scheme(settings: Settings) -> Iterator[Node]:
     """Yield the protocol: X-Forwarded-Proto if it is used, else that of the connection.
 
@@ -50,11 +80,11 @@ def _scheme(settings: Settings) -> Iterator[Node]:
     """
     scheme: Word = variable("scheme")
     if settings.use_forwarded_headers:
-        yield _fallback("received_scheme", variable("http_x_forwarded_proto"), scheme)
+        yield _fallback("received_scheme", _sent(settings, "scheme"), scheme)
         scheme = variable("received_scheme")
     if settings.use_proxy_protocol:
         entries = (Entry("default", scheme, KeyKind.FIXED), Entry(_HTTPS_OUTSIDE, "https"))
-        yield Directive("map", (variable("proxy_protocol_server_port"), "$pass_access_scheme"), entries)
+        yield Directive("map", (_sent(settings, "proxy_port"), "$pass_access_scheme"), entries)
     else:
         yield _constant("pass_access_scheme", scheme)
 
@@ -64,9 +94,14 @@ def _port(settings: Settings, https_port: int) -> Iterator[Node]:
 
     nginx's own HTTPS port is 443 for clients.
     """
-    port = variable("proxy_protocol_server_port" if settings.use_proxy_protocol else "server_port")
+    port: Word = variable("server_port")
+    if settings.use_proxy_protocol and settings.trusts_some:
+        yield _fallback("proxied_port", _sent(settings, "proxy_port"), port)
+        port = variable("proxied_port")
+    elif settings.use_proxy_protocol:
+        port = _sent(settings, "proxy_port")
     if settings.use_forwarded_headers:
-        yield _fallback("received_port", variable("http_x_forwarded_port"), port)
+        yield _fallback("received_port", _sent(settings, "port"), port)
         port = variable("received_port")
     entries = [Entry("default", port, KeyKind.FIXED)]
     if str(https_port) != _HTTPS_OUTSIDE:
@@ -84,8 +119,7 @@ def _host(settings: Settings) -> Iterator[Node]:
     for name, pattern in (("host", r"[^, ]+"), ("name", r"\[[^\]]*\]|[^,: ]+")):
         entry = Entry(f"^ *(?<first_{name}>{pattern})", variable(f"first_{name}"), KeyKind.REGEX)
         parts = (Entry("default", "", KeyKind.FIXED), entry)
-        received = variable(header_variable(settings.forwarded_host_header))
-        yield Directive("map", (received, f"$forwarded_{name}"), parts)
+        yield Directive("map", (_sent(settings, "host"), f"$forwarded_{name}"), parts)
     yield _fallback("best_http_host", variable("forwarded_host"), variable("this_host"))
     yield _fallback("redirect_host", variable("forwarded_name"), variable("host"))
 
@@ -96,7 +130,7 @@ def _forwarded_for(settings: Settings) -> Iterator[Node]:
         yield _constant("forwarded_for", variable("remote_addr"))
         return
     # Append the neighbour's address, whatever the client's address is; with PROXY, the address in the PROXY header.
-    received = variable(header_variable(settings.forwarded_for_header))
+    received = _sent(settings, "chain")
     neighbour = variable("remote_addr" if settings.use_proxy_protocol else "realip_remote_addr")
     entries = (Entry("default", template("%s, %s", received, neighbour), KeyKind.FIXED), Entry("", neighbour))
     yield Directive("map", (received, "$forwarded_for"), entries)

@@ -63,7 +63,7 @@ def _server(server: Server, defaults: HttpDefaults, texts: Sequence[LocationText
         block.append(Directive("set", ("$ingress", str(server.ingresses[0]))))
     block += _checks(server, defaults)
     if server.app_root:
-        answer = Directive("return", ("302", template("$pass_access_scheme://$http_host%s", server.app_root)))
+        answer = Directive("return", ("302", template("$pass_access_scheme://$this_host%s", server.app_root)))
         block.append(Directive("if", ("(", "$uri", "=", "/", ")"), (answer,)))
     if not server.host and not any(location.path == "/healthz" for location in server.locations):
         healthy = (Directive("access_log", ("off",)), Directive("return", ("200",)))

@@ -247,6 +247,10 @@ def _access(settings: Settings) -> Iterator[Node]:
     """Yield the deny rules for all hosts. The locations contain allow lists, because an Ingress may replace them."""
     for network in settings.block_cidrs:
         yield Directive("deny", (spell_network(network),))
+    if settings.block_cidrs:
+        blocked: list[Node] = [Entry("default", "0", KeyKind.FIXED)]
+        blocked += [Entry(str(network), "1", KeyKind.FIXED) for network in settings.block_cidrs]
+        yield Directive("geo", ("$remote_addr", "$blocked_address"), tuple(blocked))
     for name, header, patterns in (
         ("blocked_agent", "http_user_agent", settings.block_user_agents),
         ("blocked_referer", "http_referer", settings.block_referers),

@@ -22,7 +22,7 @@ _VARIABLES: Final[Mapping[Subject, str]] = {
     Subject.REQUEST_URI: "request_uri",
     Subject.SCHEME: "scheme",
     Subject.HOST: "host",
-    Subject.HOST_HEADER: "http_host",
+    Subject.HOST_HEADER: "this_host",
     Subject.OUTSIDE_HOST: "best_http_host",
     Subject.OUTSIDE_SCHEME: "pass_access_scheme",
     Subject.OUTSIDE_PORT: "pass_port",
@@ -93,7 +93,11 @@ _VARIABLES: Final[Mapping[Subject, str]] = {
 }
 """Variables of nginx or of the template. None of them can contain a line break."""
 
-_IN_LOGS: Final[Mapping[Subject, str]] = {Subject.PATH: "uri", Subject.USER: "remote_user"}
+_IN_LOGS: Final[Mapping[Subject, str]] = {
+    Subject.PATH: "uri",
+    Subject.USER: "remote_user",
+    Subject.HOST_HEADER: "http_host",
+}
 """Other variables for log formats, in which nginx escapes control characters."""
 
 _FAMILIES: Final[Mapping[Subject, str]] = {

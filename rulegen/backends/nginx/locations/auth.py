@@ -57,7 +57,7 @@ def auth_location(auth: ExternalAuth, server: Server, buffers: Mapping[str, str]
         ("Content-Length", ""),
         ("X-Forwarded-Proto", ""),
         ("X-Request-ID", variable("req_id")),
-        ("X-Original-URL", template("$scheme://$http_host$request_uri")),
+        ("X-Original-URL", template("$scheme://$this_host$request_uri")),
         ("X-Original-Method", variable("request_method")),
         ("X-Sent-From", "nginx-ingress-controller"),
         ("X-Real-IP", variable("remote_addr")),

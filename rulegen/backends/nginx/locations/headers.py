@@ -30,7 +30,7 @@ _REQUEST: Final[tuple[tuple[str, str], ...]] = (
     ("X-Forwarded-Port", "pass_port"),
     ("X-Forwarded-Proto", "pass_access_scheme"),
     ("X-Forwarded-Scheme", "pass_access_scheme"),
-    ("X-Forwarded-Prefix", "forwarded_prefix"),
+    ("X-Forwarded-Prefix", "plain_prefix"),
     ("X-Scheme", "pass_access_scheme"),
     ("X-Original-Forwarded-Host", "http_x_forwarded_host"),
     ("Authorization", "passed_authorization"),

@@ -130,7 +130,7 @@ class LocationText:
             if policy.relative_redirects:
                 yield Directive("absolute_redirect", ("off",))
             yield from self._added_headers()
-            yield Directive("return", (str(policy.redirect[0]), written(policy.redirect[1])))
+            yield from self._sent_away(*policy.redirect)
             return
         yield from self._captures(policy.upstream_vhost, policy.forwarded_prefix)
         yield from self._to_https()
@@ -142,6 +142,14 @@ class LocationText:
         if policy.mirror is not None and self._is_mirrored:
             yield from mirror_directives(policy.mirror, self._verified_headers())
         yield from self._backend()
+
+    def _sent_away(self, code: int, text: Text) -> Iterator[Node]:
+        """Yield a redirect; a relative one whose variables begin with a slash chooses no host."""
+        where = written(text)
+        if self._policy.relative_redirects and text.literal is None and text.parts[0] == "/":
+            yield _set("relative_to", where)
+            where = variable("plain_relative")
+        yield Directive("return", (str(code), where))
 
     @property
     def _is_mirrored(self) -> bool:
@@ -234,6 +242,8 @@ class LocationText:
         """Yield the checks that decide whether the client may pass."""
         policy, settings = self._policy, self._settings
         if policy.satisfy_any:
+            if settings.block_cidrs:  # a password does not let in whom all Ingresses keep out
+                yield _if(("$blocked_address",), Directive("return", ("403",)))
             yield Directive("satisfy", ("any",))
         deny = policy.deny or settings.denylist_source_range
         allow = policy.allow or settings.whitelist_source_range

@@ -30,7 +30,7 @@ _ESCAPED_SPACE: Final = "/%20"
 """A path with an escaped character."""
 _WHOLE: Final = {
     Subject.ESCAPED_REQUEST_URI: template("$request_uri"),
-    Subject.ESCAPED_URL: template("$pass_access_scheme://$http_host$request_uri"),
+    Subject.ESCAPED_URL: template("$pass_access_scheme://$this_host$request_uri"),
 }
 
 

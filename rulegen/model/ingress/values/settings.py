@@ -279,6 +279,15 @@ class Settings:
     error_log_level: str = setting(_LEVEL, "notice")
 
     @property
+    def trusts_some(self) -> bool:
+        """Whether facts about clients are believed of the networks of proxy-real-ip-cidr alone.
+
+        With a network of every address, as by default, they are believed of everybody, as with ingress-nginx.
+        """
+        is_told = self.use_forwarded_headers or self.use_proxy_protocol
+        return is_told and not any(network.prefixlen == 0 for network in self.proxy_real_ip_cidr)
+
+    @property
     def log_format_escape(self) -> str:
         """How characters in the access log are escaped: `default`, `json` or `none`, as in nginx's `log_format`."""
         if self.log_format_escape_none:
