@@ -17,8 +17,6 @@ from rulegen.languages.nginx.facts import HEADERS_MORE
 
 _CLIENT = "203.0.113.7"
 _CLOSED = {"whitelist-source-range": "203.0.113.9", "limit-rps": "1", "limit-burst-multiplier": "1"}
-_EXPRESSION = {"use-regex": "true"}
-_ANY_TYPE = "ImplementationSpecific"
 _REFUSES = "http://auth.default.svc.cluster.local/status/403"
 _SHARED = pair("shared", names=("*.shared.test",))
 
@@ -238,26 +236,6 @@ _OUTSIDE = [
                 ("relative-all.test", 301, "/new"),
                 ("relative-not.test", 301, "http://relative-not.test/new"),
                 ("relative-port.test", 302, "http://relative-port.test:1080/new"),
-            )
-        ),
-    ),
-    _in(
-        _OTHER_PORTS,
-        "what-a-client-asks-for-chooses-no-other-host-of-a-redirect",
-        [
-            site("sent-rest.test", {"permanent-redirect": "/$1", **_EXPRESSION}, path="/old(.*)", path_type=_ANY_TYPE),
-            site("sent-uri.test", {"temporal-redirect": "/$request_uri"}),
-            site("sent-new.test", {"permanent-redirect": "https://new.test$request_uri"}),
-        ],
-        *(
-            Ask(host=host, port=1080, path=path, want={"status": status, **({"location": to} if to else {})})
-            for host, path, status, to in (
-                ("sent-rest.test", "/old/evil.test", 301, "/evil.test"),
-                ("sent-rest.test", "/old/%5Cevil.test", 301, "/%5Cevil.test"),
-                ("sent-rest.test", "/oldx", 301, "/x"),
-                ("sent-uri.test", "/evil.test", 302, "/evil.test"),
-                ("sent-uri.test", "//evil.test", 302, "/evil.test"),
-                ("sent-new.test", "//evil.test", 301, "https://new.test//evil.test"),
             )
         ),
     ),

@@ -92,6 +92,30 @@ _TEXTS = [
         Ask(host="vhost-header.test", headers={"X-Tenant": "blue.test"}, want={"backend_sees": {"host": "blue.test"}}),
     ),
     plain(
+        "what-a-client-asks-for-chooses-no-other-host-of-a-redirect",
+        [
+            site(
+                "sent-rest.test",
+                {"permanent-redirect": "/$1", "relative-redirects": "true", "use-regex": "true"},
+                path="/old(.*)",
+                path_type="ImplementationSpecific",
+            ),
+            site("sent-uri.test", {"temporal-redirect": "/$request_uri", "relative-redirects": "true"}),
+            site("sent-new.test", {"permanent-redirect": "https://new.test$request_uri"}),
+        ],
+        *(
+            Ask(host=host, path=path, want={"status": status, "location": to})
+            for host, path, status, to in (
+                ("sent-rest.test", "/old/evil.test", 301, "/evil.test"),
+                ("sent-rest.test", "/old/%5Cevil.test", 301, "/%5Cevil.test"),
+                ("sent-rest.test", "/oldx", 301, "/x"),
+                ("sent-uri.test", "/evil.test", 302, "/evil.test"),
+                ("sent-uri.test", "//evil.test", 302, "/evil.test"),
+                ("sent-new.test", "//evil.test", 301, "https://new.test//evil.test"),
+            )
+        ),
+    ),
+    plain(
         "x-forwarded-prefix-with-captures",
         [
             site(

@@ -46,7 +46,7 @@ class Guard(enum.Enum):
     """By client certificates or a server-snippet, for all paths of its hosts, those of other Ingresses too."""
 
 
-class LeftOut(NamedTuple):
+class UnservedIngress(NamedTuple):
     """An Ingress that is not served.
 
     Attributes:
@@ -59,7 +59,7 @@ class LeftOut(NamedTuple):
     hosts: frozenset[str]
 
     @classmethod
-    def of(cls, ingress: k.Ingress, verdict: Verdict, served: Collection[str]) -> LeftOut:
+    def of(cls, ingress: k.Ingress, verdict: Verdict, served: Collection[str]) -> UnservedIngress:
         """Return an Ingress that is not served.
 
         If its paths are written, they are closed on its own hosts. Else the Ingresses of these hosts get its requests,
@@ -118,7 +118,7 @@ def hosts_of(ingress: k.Ingress) -> set[str]:
     return hosts or ({""} if ingress.spec.default_backend is not None else set())
 
 
-def held(left_out: LeftOut, prefix: str, served: AbstractSet[str]) -> HeldIngress:
+def held(left_out: UnservedIngress, prefix: str, served: AbstractSet[str]) -> HeldIngress:
     """Return what is served instead of an Ingress that is not, and may keep requests out.
 
     Args:

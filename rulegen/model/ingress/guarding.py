@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from rulegen.errors import internal_error
 from rulegen.kube.objects.names import ObjectKey, ObjectName
-from rulegen.model.ingress.closing import INGRESS, Guard, LeftOut, held, hosts_of
+from rulegen.model.ingress.closing import INGRESS, Guard, UnservedIngress, held, hosts_of
 from rulegen.model.ingress.ir import LocationPolicy
 from rulegen.model.ingress.reasons import Reason, Verdict
 from rulegen.model.ingress.routing.ingresses import ReadIngress, ResolvedIngress, age
@@ -24,7 +24,7 @@ _HELD = "its paths answer 503, because it may keep requests out of {}"
 class Guarding(NamedTuple):
     """An Ingress that is not served, and what it may keep requests from."""
 
-    left_out: LeftOut
+    left_out: UnservedIngress
     guard: Guard
 
 
@@ -54,10 +54,10 @@ class Owners:
         if result.owner is not None:
             self.served.append(result.owner)
         elif result.guard is not Guard.NOTHING:
-            left_out = LeftOut.of(ingress, Verdict.REJECTED, hosts_of(ingress))
+            left_out = UnservedIngress.of(ingress, Verdict.REJECTED, hosts_of(ingress))
             self.guarding.append(Guarding(left_out, result.guard))
 
-    def leave_out(self, left_out: LeftOut, read: Callable[[Ingress], ReadIngress]) -> None:
+    def leave_out(self, left_out: UnservedIngress, read: Callable[[Ingress], ReadIngress]) -> None:
         """Take an Ingress that is not served. One that cannot be read may guard anything."""
         try:
             guard = read(left_out.ingress).guard

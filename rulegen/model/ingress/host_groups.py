@@ -8,7 +8,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 from rulegen.kube.objects.names import ObjectKey, ObjectName
-from rulegen.model.ingress.closing import LeftOut, hosts_of
+from rulegen.model.ingress.closing import UnservedIngress, hosts_of
 from rulegen.model.ingress.guarding import Owners
 from rulegen.model.ingress.ir import ClientCertificate, FixedResponse, Server, ToName, ToUpstream
 from rulegen.model.ingress.reads import RecordedMapping
@@ -111,7 +111,7 @@ class HostGroup(NamedTuple):
 
     ingresses: tuple[Ingress, ...]
     has_other_hosts: bool
-    left_out: tuple[LeftOut, ...] = ()
+    left_out: tuple[UnservedIngress, ...] = ()
 
     @property
     def name(self) -> ObjectName | None:
@@ -202,8 +202,8 @@ def grouped(ingresses: Sequence[Ingress], left_out: Sequence[tuple[Ingress, Verd
         left_out: Those that are not, with the reason, oldest first. What is written of them has hosts of their own.
     """
     served = {host for ingress in ingresses for host in hosts_of(ingress)}
-    unserved = [LeftOut.of(ingress, verdict, served) for ingress, verdict in left_out]
-    members: list[Ingress | LeftOut] = [*ingresses, *(known for known in unserved if known.is_written)]
+    unserved = [UnservedIngress.of(ingress, verdict, served) for ingress, verdict in left_out]
+    members: list[Ingress | UnservedIngress] = [*ingresses, *(known for known in unserved if known.is_written)]
     parents = list(range(len(members)))
     first_of: dict[str, int] = {}
 
@@ -213,20 +213,20 @@ def grouped(ingresses: Sequence[Ingress], left_out: Sequence[tuple[Ingress, Verd
         return index
 
     for index, member in enumerate(members):
-        for host in member.hosts if isinstance(member, LeftOut) else hosts_of(member):
+        for host in member.hosts if isinstance(member, UnservedIngress) else hosts_of(member):
             first = first_of.setdefault(host, index)
             if first != index:
                 first, here = root(first), root(index)
                 parents[max(first, here)] = min(first, here)
-    groups: dict[int, tuple[list[Ingress], list[LeftOut]]] = {}
+    groups: dict[int, tuple[list[Ingress], list[UnservedIngress]]] = {}
     for index, member in enumerate(members):
         ours, others = groups.setdefault(root(index), ([], []))
-        if isinstance(member, LeftOut):
+        if isinstance(member, UnservedIngress):
             others.append(member)
         else:
             ours.append(member)
     other = root(first_of[""]) if "" in first_of else None
-    unwritten: defaultdict[int | None, list[LeftOut]] = defaultdict(list)
+    unwritten: defaultdict[int | None, list[UnservedIngress]] = defaultdict(list)
     for known in unserved:
         if not known.is_written:
             for at in {root(first_of[host]) for host in known.hosts if host in first_of}:
