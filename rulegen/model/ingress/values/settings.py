@@ -67,7 +67,7 @@ GZIP_TYPES: Final = (
     "text/x-component",
 )
 _HEADERS: Final = "another ConfigMap, `namespace/name`, whose keys are headers; their values may hold variables"
-_AS_ANNOTATION: Final = "as the annotation without `global-`"
+_AS_ANNOTATION: Final = "like the annotation without `global-`"
 _GUARDING: Final = "never used; **closes all Ingresses** if it may keep requests out"
 _METHOD: Final = choice("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS")
 _ON_OFF: Final = choice("on", "off")
@@ -135,7 +135,9 @@ class Settings:
     proxy_buffering: str = setting(_ON_OFF, "off")
     proxy_request_buffering: str = setting(_ON_OFF, "on")
     proxy_buffer_size: int = setting(size(16 << 20), "4k")
-    grpc_buffer_size_kb: int = setting(integer(0, 1 << 14), "0", "for gRPC, in place of `proxy-buffer-size`; 0: that")
+    grpc_buffer_size_kb: int = setting(
+        integer(0, 1 << 14), "0", "for gRPC, instead of `proxy-buffer-size`; 0: the same size"
+    )
     proxy_buffers_number: int = setting(integer(2, 1024), "4")
     proxy_busy_buffers_size: int = setting(size(64 << 20), "8k")
     proxy_max_temp_file_size: int = setting(size(), "1024m")
@@ -193,11 +195,11 @@ class Settings:
         " [nginx may connect to](#what-nginx-connects-to)",
     )
     # responses
-    default_type: str = setting(mime_type, "text/html", "of answers that nginx itself gives")
+    default_type: str = setting(mime_type, "text/html", "the type of responses of nginx itself")
     use_gzip: bool = setting(boolean, "false")
     gzip_level: int = setting(integer(1, 9), "1")
     gzip_min_length: int = setting(integer(0, 1 << 30), "256")
-    gzip_disable: str = setting_of(regex.check, "", "expression for browsers that get no compressed answers")
+    gzip_disable: str = setting_of(regex.check, "", "expression for browsers that get no compressed responses")
     gzip_types: tuple[str, ...] = setting(mime_types, " ".join(GZIP_TYPES))
     hide_headers: tuple[str, ...] = setting_of(readers.header_names, (), "headers of backends that clients do not get")
     add_headers: tuple[tuple[str, Text], ...] = headers_of_map(readers.answer_header_text, _HEADERS)
@@ -229,13 +231,13 @@ class Settings:
         guards=SettingGuard.ALL,
     )
     block_user_agents: tuple[str, ...] = setting_of(
-        patterns, (), "texts in any case, or expressions after `~`, `~*`", guards=SettingGuard.ALL
+        patterns, (), "texts, compared without case; expressions begin with `~` or `~*`", guards=SettingGuard.ALL
     )
     block_referers: tuple[str, ...] = setting_of(patterns, (), "the same", guards=SettingGuard.ALL)
     annotations_risk_level: str = setting(
         risk_level,
         "High",
-        "Ingresses with annotations of a higher risk are rejected; snippets are judged by themselves",
+        "Ingresses with annotations of a higher risk are rejected; for snippets, see [Snippets](#snippets)",
     )
     annotation_value_word_blocklist: tuple[str, ...] = setting_of(
         words_of_list, (), "Ingresses with an annotation that contains one of these texts are rejected"
@@ -264,17 +266,19 @@ class Settings:
     )
     # logs
     disable_access_log: bool = setting(boolean, "false")
-    disable_http_access_log: bool = setting(boolean, "false", "the same, as only HTTP is served")
+    disable_http_access_log: bool = setting(boolean, "false", "the same as `disable-access-log`")
     enable_access_log_for_default_backend: bool = setting(
-        boolean, "false", "of requests for other hosts that no Ingress has"
+        boolean, "false", "logs requests for hosts without an Ingress"
     )
     log_format_upstream: Text = setting(  # noqa: RUF009 - a field, as all of these
-        log_format, LOG_FORMAT, "that of ingress-nginx; one line, with allowed variables only"
+        log_format, LOG_FORMAT, "default: that of ingress-nginx; one line, with allowed variables only"
     )
-    log_format_escape_json: bool = setting(boolean, "false", "the log has JSON's escapes")
-    log_format_escape_none: bool = setting(boolean, "false", "the log has no escapes; has priority over the other")
+    log_format_escape_json: bool = setting(boolean, "false", "characters in the log are escaped as in JSON")
+    log_format_escape_none: bool = setting(
+        boolean, "false", "characters in the log are not escaped; has priority over `log-format-escape-json`"
+    )
     skip_access_log_urls: tuple[str, ...] = setting_of(
-        patterns, (), "whole URIs with their query, or expressions after `~`, `~*`"
+        patterns, (), "whole URIs with their query; expressions begin with `~` or `~*`"
     )
     error_log_level: str = setting(_LEVEL, "notice")
 
