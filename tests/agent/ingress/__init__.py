@@ -1,1 +1,1 @@
-"""Tests of agent: ingress."""
+"""Tests of the agent's thread for Ingresses."""

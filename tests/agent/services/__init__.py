@@ -1,1 +1,1 @@
-"""Tests of agent: services."""
+"""Tests of syncs, checks and drift of the agent."""

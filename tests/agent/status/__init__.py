@@ -1,1 +1,1 @@
-"""Tests of agent: status."""
+"""Tests of the addresses that the agent publishes."""

@@ -1,1 +1,1 @@
-"""Tests of agent: telemetry."""
+"""Tests of Events, metrics and pages of the agent."""

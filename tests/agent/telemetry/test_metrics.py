@@ -12,7 +12,7 @@ from rulegen.agent.pages_server.health import healthz, livez
 from rulegen.agent.telemetry.metrics import exposition
 from rulegen.agent.telemetry.state import AgentState
 from tests.agent.stage import Clock
-from tests.project.metrics_table import PAGE, with_table
+from tests.project.docs.metrics_table import PAGE, with_table
 from tests.project.places import ROOT
 
 NAME = r"[a-zA-Z_:][a-zA-Z0-9_:]*"

@@ -1,1 +1,1 @@
-"""Tests of cli: ingress."""
+"""Tests of commands with --ingress."""

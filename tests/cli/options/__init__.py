@@ -1,1 +1,1 @@
-"""Tests of cli: options."""
+"""Tests of options and configurations."""

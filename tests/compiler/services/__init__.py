@@ -1,1 +1,1 @@
-"""Tests of compiler: services."""
+"""Tests of compiling Services."""

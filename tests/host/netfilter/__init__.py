@@ -1,1 +1,1 @@
-"""Tests of host: netfilter."""
+"""Tests of iptables, nf_tables and dumps."""

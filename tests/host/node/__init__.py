@@ -1,1 +1,1 @@
-"""Tests of host: node."""
+"""Tests of the facts of a host."""

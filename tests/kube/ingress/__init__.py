@@ -1,1 +1,1 @@
-"""Tests of kube: ingress."""
+"""Tests of the objects for Ingresses."""

@@ -1,1 +1,1 @@
-"""Tests of kube: snapshot."""
+"""Tests of snapshots of a cluster."""

@@ -1,1 +1,1 @@
-"""Tests of host/nginx: disk."""
+"""Tests of releases of nginx on disk."""

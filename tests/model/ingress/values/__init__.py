@@ -1,1 +1,1 @@
-"""Tests of model/ingress: values."""
+"""Tests of readers of annotations and settings."""

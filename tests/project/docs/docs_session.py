@@ -1,6 +1,6 @@
 """A node and its cluster for the commands of the documentation: run one page's commands in order, as a reader would.
 
-Started by `test_docs_run.py` in name spaces of its own: `python -m tests.project.docs_session FOLDER < commands.json`.
+Started by `test_docs_run.py` in its own namespaces: `python -m tests.project.docs.docs_session FOLDER < commands.json`.
 It has the host name web-1 and the address 192.0.2.10, real iptables, IPVS where the kernel has it, a real nginx, and an
 API server that really serves (`tests.fakeapi`) what deploy/examples hold. `kubectl` and `ssh` are stand-ins that answer
 from that server and from this host. A command that asks is answered with yes on a terminal. One that goes on (`rulegen
@@ -121,7 +121,7 @@ def install_tools(folder: Path, api: FakeApi) -> Path:
     tools.mkdir()
     programs = {
         "rulegen": f'exec "{sys.executable}" -m rulegen "$@"\n',
-        "kubectl": f'exec "{sys.executable}" -m tests.project.docs_kubectl "{api.url}" "$@"\n',
+        "kubectl": f'exec "{sys.executable}" -m tests.project.docs.docs_kubectl "{api.url}" "$@"\n',
         "ssh": 'shift\nexec "$@"\n',  # every host is this one
     }
     for name, text in programs.items():

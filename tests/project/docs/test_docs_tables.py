@@ -14,7 +14,7 @@ from rulegen.model.ingress.values.annotations.table import ANNOTATIONS, SECTIONS
 from rulegen.model.ingress.values.annotations.unsupported import UNSUPPORTED
 from rulegen.model.ingress.values.readers import integer
 from rulegen.model.ingress.values.settings import OTHER_NAMES, SETTINGS
-from tests.project.docs_tables import PAGES, marked, tables, with_tables
+from tests.project.docs.docs_tables import PAGES, marked, tables, with_tables
 from tests.project.places import ROOT
 
 DECLARATIONS = ROOT / "rulegen/model/ingress/values/annotations"

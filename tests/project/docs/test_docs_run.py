@@ -15,8 +15,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.project.docs.test_docs import PAGES, blocks
 from tests.project.places import ROOT
-from tests.project.test_docs import PAGES, blocks
 from tests.rights import can_run, needs_root
 
 pytestmark = [
@@ -86,7 +86,7 @@ def test_a_page_is_run_as_it_is_written(page: Path, tmp_path: Path) -> None:
         "ip link set eth0 up; ip route add default via 192.0.2.1; "
         "mount -t proc proc /proc; sysctl -qw net.ipv4.ip_forward=1; mkdir -p /etc/rulegen /var/lib/rulegen; "
         "for path in /etc/rulegen /etc/default /var/lib/rulegen /run; do mount -t tmpfs tmpfs $path; done; "
-        'exec "$0" -m tests.project.docs_session "$1"'
+        'exec "$0" -m tests.project.docs.docs_session "$1"'
     )
     argv = ["unshare", "--net", "--mount", "--uts", "--pid", "--ipc", "--fork", "--kill-child", "bash", "-ec", inside]
     ended = subprocess.run(
