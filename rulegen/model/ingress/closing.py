@@ -1,7 +1,7 @@
-"""What Ingresses that are not served had guarded: it stays closed.
+"""Closes what Ingresses protected that are not served any more.
 
-An Ingress that is rejected, in quarantine or over a limit is not served. Another Ingress of the same host, or one for a
-wildcard above it, would then get its requests. If it may have kept requests out, they are closed instead.
+An Ingress that is rejected, in quarantine or over a limit is not served. Its requests would then go to another Ingress
+of the same host, or of a wildcard host. If the Ingress may have kept requests out, these requests are rejected instead.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ MAX_ROUTES: Final = 5000
 """Maximum number of rules, paths and `tls` entries of one Ingress. Each needs about 15 KB of nginx's memory."""
 
 _PLAIN: Final = re.compile(r"/[A-Za-z0-9._~/-]*\Z")
-"""A path that means the same to every program that reads it."""
+"""A path that every program reads in the same way."""
 _MAKE_EXPRESSIONS: Final = ("use-regex", "rewrite-target")
 _WHY: Final = {
     Verdict.REJECTED: "is rejected",
@@ -37,20 +37,20 @@ _WHY: Final = {
 
 
 class Guard(enum.Enum):
-    """What an Ingress may keep requests from."""
+    """What an Ingress may protect."""
 
     NOTHING = ""
     PATHS = "its paths"
     """By passwords, an auth server, networks, limits or a snippet for its locations."""
     HOSTS = "its hosts"
-    """By client certificates or a server-snippet, for all paths of its hosts, those of other Ingresses too."""
+    """By client certificates or a server-snippet: all paths of its hosts, including those of other Ingresses."""
 
 
 class UnservedIngress(NamedTuple):
     """An Ingress that is not served.
 
     Attributes:
-        verdict: Why: rejected, in quarantine or over a limit.
+        verdict: Reason: rejected, in quarantine or over a limit.
         hosts: Hosts whose Ingresses would get its requests.
     """
 
@@ -62,13 +62,13 @@ class UnservedIngress(NamedTuple):
     def of(cls, ingress: k.Ingress, verdict: Verdict, served: Collection[str]) -> UnservedIngress:
         """Return an Ingress that is not served.
 
-        If its paths are written, they are closed on its own hosts. Else the Ingresses of these hosts get its requests,
-        or where nobody has a host, those of the wildcard above it or of the host of every other name.
+        If its paths can be written, they are closed on its own hosts. Otherwise its requests go to the Ingresses of
+        these hosts; for a host without any, to those of a matching wildcard host, else to the default server.
 
         Args:
             ingress: The Ingress.
             verdict: Why it is not served.
-            served: The hosts that anybody is served for.
+            served: Hosts of all served Ingresses.
         """
         own = cls(ingress, verdict, frozenset(hosts_of(ingress)))
         if own.is_written:
@@ -86,20 +86,20 @@ class UnservedIngress(NamedTuple):
 
     @property
     def is_written(self) -> bool:
-        """Whether its hosts and paths may become part of a configuration, which has a limited size."""
+        """Whether its hosts and paths are written to the configuration, whose size is limited."""
         return self.verdict is not Verdict.OVER_LIMIT and route_count(self.ingress) <= MAX_ROUTES
 
     def message(self, guard: Guard) -> str:
-        """Return why others are closed."""
+        """Return why other Ingresses are closed."""
         return f"Ingress {self.name} {_WHY[self.verdict]}, and it may keep requests out of {guard.value}"
 
 
 class HeldIngress(NamedTuple):
-    """What is served instead of an Ingress that is not: its paths, closed.
+    """The closed replacement of an Ingress that is not served.
 
     Attributes:
-        ingress: With nothing but hosts, paths and backends.
-        unwritten: Hosts on which some of its paths cannot be written, as nobody knows which requests they match.
+        ingress: An Ingress with only hosts, paths and backends.
+        unwritten: Hosts with paths that cannot be written, because it is unknown which requests they match.
     """
 
     ingress: k.Ingress
@@ -107,24 +107,24 @@ class HeldIngress(NamedTuple):
 
 
 def route_count(ingress: k.Ingress) -> int:
-    """Return how many rules, paths and entries for TLS an Ingress has."""
+    """Return the number of rules, paths and `tls` entries of an Ingress."""
     spec = ingress.spec
     return len(spec.rules) + sum(len(rule.http.paths) for rule in spec.rules if rule.http) + len(spec.tls)
 
 
 def hosts_of(ingress: k.Ingress) -> set[str]:
-    """Return the hosts of an Ingress; an empty one is that of every other name."""
+    """Return the hosts of an Ingress; an empty name means the default server."""
     hosts = {rule.host for rule in ingress.spec.rules}
     return hosts or ({""} if ingress.spec.default_backend is not None else set())
 
 
 def held(left_out: UnservedIngress, prefix: str, served: AbstractSet[str]) -> HeldIngress:
-    """Return what is served instead of an Ingress that is not, and may keep requests out.
+    """Return the closed replacement of an Ingress that is not served and may protect something.
 
     Args:
         left_out: The Ingress.
-        prefix: Of annotations.
-        served: The hosts that others are served for.
+        prefix: Prefix of annotations.
+        served: Hosts of all other Ingresses.
     """
     ingress, rules, unwritten = left_out.ingress, list[k.IngressRule](), set[str]()
     texts = ingress.metadata.annotations

@@ -1,4 +1,4 @@
-"""Who is closed because of Ingresses that are not served, or because of what one says about its whole hosts."""
+"""Ingresses that are closed because of an Ingress that is not served, or that protects whole hosts."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _HELD = "its paths answer 503, because it may keep requests out of {}"
 
 
 class Guarding(NamedTuple):
-    """An Ingress that is not served, and what it may keep requests from."""
+    """An Ingress that is not served, and what it may protect."""
 
     left_out: UnservedIngress
     guard: Guard
@@ -33,8 +33,8 @@ class Owners:
     """The Ingresses of a group as they were read.
 
     Attributes:
-        served: Those that are served, oldest first; with `hold`, also the paths of those that are not, closed.
-        guarding: Those that are not served, and may keep requests out.
+        served: Served Ingresses, oldest first; after `hold`, also closed replacements of those that are not served.
+        guarding: Ingresses that are not served and may protect something.
         reasons: Why they are not served as written.
     """
 
@@ -43,11 +43,11 @@ class Owners:
     reasons: list[Reason] = field(default_factory=list)
 
     def read(self, ingress: Ingress, read: Callable[[Ingress], ReadIngress]) -> None:
-        """Read an Ingress that is to be served. One that cannot be read is rejected, and may guard anything."""
+        """Read an Ingress to serve. If this fails with an internal error, it is rejected, and may protect anything."""
         name = ObjectName(ingress.metadata.namespace, ingress.metadata.name)
         try:
             result = read(ingress)
-        except Exception as error:  # noqa: BLE001 - whatever is wrong with one Ingress, the others are to be served
+        except Exception as error:  # noqa: BLE001 - a fault in one Ingress must not affect the others
             reason = Reason(ObjectKey(INGRESS, name), Verdict.REJECTED, "", internal_error(error))
             result = ReadIngress(None, [reason], Guard.HOSTS)
         self.reasons += result.reasons
@@ -58,7 +58,7 @@ class Owners:
             self.guarding.append(Guarding(left_out, result.guard))
 
     def leave_out(self, left_out: UnservedIngress, read: Callable[[Ingress], ReadIngress]) -> None:
-        """Take an Ingress that is not served. One that cannot be read may guard anything."""
+        """Record an Ingress that is not served. If it cannot be read, it may protect anything."""
         try:
             guard = read(left_out.ingress).guard
         except Exception:  # noqa: BLE001 - it is not served, and the reason is reported already
@@ -67,12 +67,11 @@ class Owners:
             self.guarding.append(Guarding(left_out, guard))
 
     def hold(self, prefix: str) -> dict[str, dict[str, str]]:
-        """Put the paths of Ingresses that are not served among those that are, closed.
+        """Add the closed replacements of Ingresses that are not served.
 
         Returns:
-            By host and namespace why paths of the host are closed; those of every namespace under an empty one. What
-            guards a host guards all of it, as far as its Ingress has a say: that of the namespace which had the host
-            first closes all paths, that of another only those of its own namespace.
+            Why paths are closed, by host and namespace; an empty namespace stands for all. If the Ingress is in the
+            namespace that had the host first, it closes all paths, otherwise only those of its own namespace.
         """
         hosts = {host for owner in self.served if not owner.is_canary for host in hosts_of(owner.ingress)}
         unwritten: list[tuple[Guarding, frozenset[str]]] = []
@@ -103,11 +102,11 @@ class Owners:
 def _closers(
     owners: Sequence[ResolvedIngress], guarding: Sequence[tuple[Guarding, frozenset[str]]]
 ) -> dict[str, dict[str, str]]:
-    """Return who closes which hosts.
+    """Return why paths are closed, by host and namespace.
 
     Args:
-        owners: The Ingresses that are served, oldest first.
-        guarding: Ingresses that are not, with the hosts on which nobody knows which requests they guard.
+        owners: The served Ingresses, oldest first.
+        guarding: Ingresses that are not served, with the hosts where it is unknown which requests they protect.
     """
     closers: dict[str, dict[str, str]] = {}
     if not guarding and not any(owner.closes_hosts for owner in owners):  # most groups

@@ -1,4 +1,4 @@
-"""Decisions about hosts that have Ingresses in common: each group is decided by itself, from what it looks up."""
+"""Decides groups of hosts that share Ingresses. The decisions about a group depend only on what it looks up."""
 
 from __future__ import annotations
 
@@ -46,15 +46,15 @@ _WHOLE_HOST: Final = (APP_ROOT, SSL_CIPHERS, SSL_PREFER_SERVER_CIPHERS)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CommonDecisions:
-    """What the decisions about every host depend on; with another value all of them are taken again.
+    """Inputs of the decisions about all hosts. If any of them changes, all groups are decided again.
 
     Attributes:
         resolves: Whether there is a name server.
-        prefix: Of the annotations that mean something.
-        default_backend: Who answers what nobody asked for; None for 404.
-        global_auth: Who is asked about requests of all Ingresses that do not opt out.
-        judges_times: Whether it is looked at when certificates start and end.
-        guards: Whom those settings guard that cannot be used: they are closed.
+        prefix: Prefix of annotations.
+        default_backend: Target of requests that no Ingress matches; None for 404.
+        global_auth: The auth server for all Ingresses that do not opt out; None for none.
+        judges_times: Whether expired certificates are reported.
+        guards: The Ingresses that invalid settings close.
     """
 
     settings: Settings
@@ -71,13 +71,13 @@ class CommonDecisions:
 
 @dataclass(slots=True)
 class Lookups:
-    """What groups look up.
+    """Objects that groups look up, and results that all groups share.
 
     Attributes:
-        addresses: Which Services have which addresses.
-        now: When certificates are judged.
-        endpoints: Of Services, as they were judged; each once for all groups.
-        certificates: Of Secrets, with the Secret as it was read; each once.
+        addresses: The Services of each address.
+        now: The time, to report expired certificates; None for no such reports.
+        endpoints: Checked endpoints of Services.
+        certificates: Certificate or fault of each Secret, with the Secret it was read from.
     """
 
     world: ClusterSnapshot
@@ -87,7 +87,7 @@ class Lookups:
     certificates: dict[ObjectName, tuple[Secret, Certificate | str]] = field(default_factory=dict)
 
     def targets(self, common: CommonDecisions, services: Mapping[ObjectName, ServiceInput]) -> Targets:
-        """Return what makes upstreams of Services that are looked up in `services`."""
+        """Return an object that creates the upstreams of `services`."""
         return Targets(
             services=services,
             forbidden=common.forbidden,
@@ -101,11 +101,11 @@ class Lookups:
 
 
 class HostGroup(NamedTuple):
-    """Ingresses that have hosts in common, and those of which no host is another's.
+    """Ingresses that share hosts with each other, and with no other Ingress.
 
     Attributes:
-        ingresses: Oldest first.
-        has_other_hosts: Whether the host of every other name is one of theirs.
+        ingresses: The Ingresses, oldest first.
+        has_other_hosts: Whether the default server belongs to this group.
         left_out: Those that are not served, and whose requests the others would get.
     """
 
@@ -121,7 +121,7 @@ class HostGroup(NamedTuple):
 
 
 class GroupInputs(NamedTuple):
-    """What a group was decided from, beside what is common to all; None for what was not there.
+    """Inputs of the decisions about a group, without the common ones; None for an absent object.
 
     Attributes:
         endpoints: Of the Services, as they were judged: by the addresses of other Services, too.
@@ -138,7 +138,7 @@ class GroupInputs(NamedTuple):
     lapses: tuple[tuple[Certificate, str], ...]
 
     def are(self, group: HostGroup, lookups: Lookups) -> bool:
-        """Return whether the same would be found now. Objects that did not change are the same objects."""
+        """Whether all inputs are unchanged. An unchanged object is the same Python object."""
         world, now = lookups.world, lookups.now
         if self.group != group or not (
             _hold(self.services, world.services)
@@ -155,7 +155,7 @@ class GroupInputs(NamedTuple):
         return now is None or all(known.lapse(now) == why for known, why in self.lapses)
 
     def may_differ(self, services: AbstractSet[ObjectName], now: dt.datetime | None) -> bool:
-        """Return whether another decision may follow once these Services changed, or now."""
+        """Whether a change of these Services, or the current time, may change a decision."""
         for name, _ in self.services:
             if name in services:
                 return True
@@ -163,7 +163,7 @@ class GroupInputs(NamedTuple):
 
 
 def _hold(answers: tuple[tuple[ObjectName, object], ...], known: Mapping[ObjectName, object]) -> bool:
-    """Return whether the answers of a mapping are the same objects still. A loop, as it runs for each host."""
+    """Whether lookups still return the same objects. A plain loop, because it runs for each host."""
     for name, answer in answers:  # noqa: SIM110
         if known.get(name) is not answer:
             return False
@@ -171,15 +171,15 @@ def _hold(answers: tuple[tuple[ObjectName, object], ...], known: Mapping[ObjectN
 
 
 class GroupDecisions(NamedTuple):
-    """What was decided about the hosts of one group.
+    """The decisions about the hosts of one group.
 
     Attributes:
-        servers: In order of host, without their other names.
-        upstreams: Those that were made.
-        used: Names of the upstreams that anything of the group refers to.
-        files: Secret files by path.
-        asks_names: Whether nginx resolves any name for it.
-        seekers: Ingresses that ask for other names, each with a host; given in view of all hosts.
+        servers: Servers sorted by host, without additional names.
+        upstreams: Its upstreams.
+        used: Names of the upstreams that it refers to.
+        files: Files with content from Secrets, by path.
+        asks_names: Whether the engine must resolve names for it.
+        seekers: Ingresses that request additional names, each with a host. Names are assigned for all hosts together.
     """
 
     inputs: GroupInputs
@@ -241,7 +241,7 @@ def grouped(ingresses: Sequence[Ingress], left_out: Sequence[tuple[Ingress, Verd
 
 
 def decide_group(group: HostGroup, common: CommonDecisions, lookups: Lookups) -> GroupDecisions:
-    """Return what is decided about one group; see `grouped`."""
+    """Return the decisions about one group; see `grouped`."""
     world = lookups.world
     services = RecordedMapping(world.services)
     secrets, config_maps = RecordedMapping(world.secrets), RecordedMapping(world.config_maps)
@@ -291,7 +291,7 @@ def decide_group(group: HostGroup, common: CommonDecisions, lookups: Lookups) ->
 
 
 def refusals(targets: Targets) -> list[Reason]:
-    """Return what is to be said of fields of Services, which nobody asks nginx to connect to."""
+    """Return reports about fields of Services with addresses that nginx must not connect to."""
     return [Reason(None, Verdict.NOTE, where, message) for where, message in targets.refused.items()]
 
 
@@ -325,7 +325,7 @@ def _routed(
 def _servers(
     routing: Routing, certificates: Certificates, common: CommonDecisions, reasons: list[Reason]
 ) -> Iterator[Server]:
-    """Yield the servers in order of host."""
+    """Yield the servers, sorted by host."""
     default = common.default_backend
     if default is not None and common.guards - {SettingGuard.WITHOUT_AUTH}:
         default = UNAVAILABLE
@@ -338,7 +338,7 @@ def _servers(
         tls = certificates.of_host(host, owners)
         own = _at_home(routing, host, owners)
         canaries = routing.canaries.get(host, ())
-        telling = [owner for owner in own if owner.annotations.values]  # most say nothing about their host
+        telling = [owner for owner in own if owner.annotations.values]  # most have no annotations
         locations = paths.locations(routing.rest(host, default))
         server = Server(
             host=host,
@@ -360,7 +360,10 @@ def _servers(
 
 
 def _limits(routing: Routing) -> dict[str, dict[ObjectName, Limits]]:
-    """Return the limits of Ingresses by the first of their hosts: a client is counted once for all hosts of each."""
+    """Return limits by host and Ingress.
+
+    Each Ingress is listed at its first host, as its limits count all hosts together.
+    """
     homes: dict[ObjectName, str] = {}
     limits: dict[str, dict[ObjectName, Limits]] = {}
     for host in sorted(routing.owners):
@@ -371,7 +374,7 @@ def _limits(routing: Routing) -> dict[str, dict[ObjectName, Limits]]:
 
 
 def _report_unverified(server: Server, owners: Iterable[ResolvedIngress], settings: Settings) -> None:
-    """Report to the Ingress that demands client certificates which requests need none: as in ingress-nginx, HTTP."""
+    """Report HTTP requests that need no client certificate although the host requires one, as in ingress-nginx."""
     auth = server.client_auth
     if auth is None or auth.certificate is not ClientCertificate.REQUIRED or not auth.ca:
         return
@@ -393,7 +396,7 @@ def _report_unverified(server: Server, owners: Iterable[ResolvedIngress], settin
 
 
 def _of_expressions(host: str, paths: Paths, owners: Sequence[ResolvedIngress]) -> Iterator[Reason]:
-    """Yield for each Ingress that its paths are expressions, and because of whom: some of its own namespace."""
+    """Yield a report for each Ingress whose paths are expressions, with the Ingresses that cause this."""
     causes: dict[str, dict[str, None]] = {}
     for path in paths.expressions:
         causes.setdefault(path.namespace, {})[str(path.source.name)] = None
@@ -404,7 +407,7 @@ def _of_expressions(host: str, paths: Paths, owners: Sequence[ResolvedIngress]) 
 
 
 def _at_home(routing: Routing, host: str, owners: Iterable[ResolvedIngress]) -> list[ResolvedIngress]:
-    """Return the Ingresses that have a say about a whole host: those of the namespace that had it first."""
+    """Return the Ingresses that may decide for the whole host: those of the namespace that had it first."""
     own = []
     for owner in owners:
         if not routing.is_guest(owner, host):
@@ -418,7 +421,7 @@ def _at_home(routing: Routing, host: str, owners: Iterable[ResolvedIngress]) -> 
 
 
 def _named_by(servers: Iterable[Server]) -> tuple[tuple[str, ...], bool]:
-    """Return the upstreams that any location refers to, and whether nginx resolves any name for one."""
+    """Return the names of the upstreams that locations refer to, and whether the engine must resolve names."""
     used: set[str] = set()
     asks_names = False
     for server in servers:

@@ -1,7 +1,7 @@
-"""Ingresses to the L7 model: every decision about HTTP, taken once, and only where what it was taken from has changed.
+"""Resolves Ingresses to the Ingress model, and repeats only those decisions whose inputs have changed.
 
-Hosts that have Ingresses in common are decided together (`rulegen.model.ingress.host_groups`); here is what holds for
-all of them: which Ingresses are served, settings, names, and the whole.
+Hosts that share Ingresses are decided together (`rulegen.model.ingress.host_groups`). This module decides what concerns
+all of them: which Ingresses are served, the settings, additional names, and the whole model.
 """
 
 from __future__ import annotations
@@ -53,11 +53,14 @@ _NO_PAGES: Final = (
 
 
 class _Admission(NamedTuple):
-    """Which Ingresses are served, and what that was decided from.
+    """The Ingresses that are served, and the inputs of this decision.
 
     Attributes:
-        secrets: Those whose sizes count.
-        groups: The Ingresses that are served, see `grouped`.
+        ingresses: All Ingresses.
+        decided_by: Other inputs.
+        secrets: Secrets whose sizes were counted.
+        groups: The served Ingresses, in groups; see `grouped`.
+        reasons: Why the others are not served.
     """
 
     ingresses: Mapping[ObjectName, Ingress]
@@ -69,7 +72,7 @@ class _Admission(NamedTuple):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class IngressDecisions:
-    """The L7 model, and what is needed to decide the next one only where something changed.
+    """The Ingress model, and what is needed to update it after a change.
 
     Attributes:
         reads: The Services and addresses that it was made of.
@@ -87,23 +90,23 @@ class IngressDecisions:
 
 
 def resolve_ingress(world: ClusterSnapshot, options: IngressOptions) -> IngressModel:
-    """Return the L7 model of one node; see `decide_ingress`."""
+    """Return the Ingress model of one node; see `decide_ingress`."""
     return decide_ingress(world, options).model
 
 
 def decide_ingress(
     world: ClusterSnapshot, options: IngressOptions, before: IngressDecisions | None = None
 ) -> IngressDecisions:
-    """Return the L7 model of one node.
+    """Return the Ingress model of one node.
 
     Args:
-        world: The objects.
-        options: What is wanted.
-        before: What was decided last, of any world: what still holds of it is taken over.
+        world: The snapshot.
+        options: The options.
+        before: The last decisions, of any snapshot. Those that are still valid are reused.
 
     Raises:
-        MissingError: An object that the options or the settings name is not there.
-        ConfigError: The settings name only addresses to listen on that this host does not have.
+        MissingError: An object that the options or the settings refer to does not exist.
+        ConfigError: The settings contain only listen addresses that this host cannot have.
     """
     read = settings_of(
         world,
@@ -159,12 +162,12 @@ def _addresses(world: ClusterSnapshot) -> ServiceAddresses:
 
 
 def _judges_alike(common: CommonDecisions, before: CommonDecisions) -> bool:
-    """Whether endpoints are judged as before."""
+    """Whether the same rules decide which endpoints are usable."""
     return (common.forbidden, common.families) == (before.forbidden, before.families)
 
 
 def _take_over(lookups: Lookups, before: IngressDecisions, *, is_same: bool) -> None:
-    """Take over the endpoints and certificates that would be read the same."""
+    """Reuse endpoints and certificates whose sources have not changed."""
     services, secrets, addresses = lookups.world.services, lookups.world.secrets, lookups.addresses
     then = before.lookups
     lookups.certificates = {name: known for name, known in then.certificates.items() if secrets.get(name) is known[0]}
@@ -196,7 +199,7 @@ def _default_backend(routing: Routing, options: IngressOptions, reasons: list[Re
 def _with_global_auth(
     common: CommonDecisions, targets: Targets, options: IngressOptions, reasons: list[Reason]
 ) -> CommonDecisions:
-    """Return the decisions with the auth server of all Ingresses; where it cannot be asked, they are closed."""
+    """Return the decisions with the auth server for all Ingresses. If it is unusable, these Ingresses are closed."""
     try:
         return replace(common, global_auth=global_auth(common.settings, targets))
     except ValueError as error:
@@ -207,7 +210,7 @@ def _with_global_auth(
 
 
 def _admission(world: ClusterSnapshot, options: IngressOptions, before: _Admission | None) -> _Admission:
-    """Return which Ingresses are served, oldest first, and why the others are not."""
+    """Return the Ingresses that are served, oldest first, and why the others are not."""
     decided_by = (
         world.ingress_classes,
         world.namespaces if options.selection.namespace_selector is not None else {},
@@ -254,7 +257,7 @@ def _decided_groups(
     lookups: Lookups,
     before: IngressDecisions | None,
 ) -> dict[ObjectName | None, GroupDecisions]:
-    """Return all groups: as they were decided before, where the same would be decided again."""
+    """Return the decisions about all groups; those with unchanged inputs are reused."""
     known = before.groups if before is not None and before.common == common else {}
     if before is not None and known and before.admission.groups is groups:
         changed = _changed_services(before, lookups)
@@ -275,7 +278,7 @@ def _decided_groups(
 
 
 def _changed_services(before: IngressDecisions, lookups: Lookups) -> set[ObjectName] | None:
-    """Return the Services, or those whose endpoints, changed; None where anything else did, too."""
+    """Return the Services that changed, or whose endpoints did; None if any other input changed too."""
     world, then = lookups.world, before.lookups
     if (world.secrets, world.config_maps, world.unread) != (
         then.world.secrets,
@@ -297,7 +300,7 @@ def _whole(
     options: IngressOptions,
     reasons: list[Reason],
 ) -> IngressModel:
-    """Return the model that groups make together."""
+    """Return the model that consists of these groups."""
     all_reasons = set(reasons)
     for group in groups:
         if group.reasons:
@@ -328,11 +331,11 @@ def _whole(
 def _with_other_names(
     servers: dict[str, Server], groups: Iterable[GroupDecisions], reasons: set[Reason]
 ) -> dict[str, Server]:
-    """Return the servers with their other names; adds why an Ingress does not get the name that it requests."""
+    """Return the servers with additional names; report which Ingresses do not get a name that they request."""
     owners: dict[str, list[ResolvedIngress]] = {}
     for group in groups:
         for host, seeker in group.seekers:
-            # What is said of it in view of all hosts is no part of what was decided about its own.
+            # Reports about names depend on all hosts, so they must not become part of the group's decisions.
             owners.setdefault(host, []).append(replace(seeker, annotations=replace(seeker.annotations, reasons=[])))
     if not owners:
         return servers
@@ -350,7 +353,7 @@ def _default_certificate(
     files: dict[str, SecretFile],
     reasons: set[Reason],
 ) -> str:
-    """Return the path of the certificate for hosts that have none; adds its file."""
+    """Return the path of the default certificate, and add its file."""
     world = lookups.world
     referred = Referred(
         secrets=world.secrets,
@@ -367,7 +370,7 @@ def _default_certificate(
 
 
 def _has_own_tls(server: Server) -> bool:
-    """Whether a server's TLS is another than what holds for all."""
+    """Whether a server's TLS differs from the defaults."""
     return bool(
         server.certificate
         or server.rejects_tls
@@ -378,7 +381,7 @@ def _has_own_tls(server: Server) -> bool:
 
 
 def _upstreams(groups: Iterable[GroupDecisions], common: CommonDecisions, targets: Targets) -> dict[str, Upstream]:
-    """Return the upstreams that anything refers to, in order of name."""
+    """Return the upstreams that are referred to, sorted by name."""
     made, used = dict(targets.upstreams), set[str]()
     if isinstance(common.default_backend, ToUpstream):
         used.add(common.default_backend.upstream)

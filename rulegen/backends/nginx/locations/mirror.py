@@ -1,4 +1,4 @@
-"""Each request is sent to a second server too, whose answer is dropped: the hidden location that does so."""
+"""Request mirroring: the internal location that sends a copy of each request to a second server."""
 
 from __future__ import annotations
 
@@ -22,26 +22,26 @@ _WITHOUT_BODY: Final[tuple[tuple[str, Word], ...]] = (("Content-Length", ""), ("
 
 
 def mirror_path(mirror: Mirror, verified: Sequence[tuple[str, Word]]) -> str:
-    """Return the path of the hidden location that sends requests there; no request from outside can have it."""
+    """Return the path of the internal location that sends the copies; clients cannot request it."""
     return f"{INTERNAL}mirror/{mark(mirror, *verified)}"
 
 
 def mirror_directives(mirror: Mirror, verified: Sequence[tuple[str, Word]]) -> Iterator[Node]:
-    """Yield what a location says that is mirrored."""
+    """Yield the directives of a location whose requests are mirrored."""
     yield Directive("mirror", (mirror_path(mirror, verified),))
     if not mirror.passes_body:
         yield Directive("mirror_request_body", ("off",))
 
 
 def mirror_location(mirror: Mirror, verified: Sequence[tuple[str, Word]], defaults: HttpDefaults) -> Directive:
-    """Return the hidden location that sends requests to a mirror.
+    """Return the internal location that sends copies of requests to a mirror.
 
     It gets the headers that a backend gets, of which a client can set none that says who it is.
     """
     block: list[Node] = [
         Directive("internal"),
         Directive("proxy_intercept_errors", ("off",)),
-        # The location itself has measured the body.
+        # The location itself has checked the size of the body.
         Directive("client_max_body_size", ("0",)),
     ]
     own: list[tuple[str, Word]] = [*verified, ("Host", written(mirror.host))]

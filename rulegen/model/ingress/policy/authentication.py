@@ -166,8 +166,8 @@ def asked_target(url: Url, targets: Targets, what: str) -> str:
     if why := targets.refusal_of_host(url.host, port):
         raise ValueError(f"{why}, which cannot be {what}")
     # The server name is part of the key: a TLS connection to another name must not be reused.
-    wish = UpstreamOptions(transport=f"HTTPS {url.host}" if is_tls else "")
-    inside = targets.of_host(url.host, port, wish)
+    options = UpstreamOptions(transport=f"HTTPS {url.host}" if is_tls else "")
+    inside = targets.of_host(url.host, port, options)
     if inside is not None:
         target, why = inside
         if isinstance(target, ToUpstream):

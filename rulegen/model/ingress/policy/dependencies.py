@@ -1,6 +1,6 @@
-"""Which annotation depends on which other one, and by which it is overruled: declared once for each annotation.
+"""Dependencies between annotations: which ones need or override another one, declared once for each annotation.
 
-An annotation whose prerequisite does not hold has no effect. `idle` reports it, where it was written.
+An annotation whose prerequisite is not met has no effect; `idle` reports it.
 """
 
 from __future__ import annotations
@@ -19,12 +19,12 @@ if TYPE_CHECKING:
 
 
 class Prerequisite(NamedTuple):
-    """An annotation that is in force.
+    """A condition: an annotation applies.
 
     Attributes:
         annotation: The annotation.
-        values: The values that count; none at all: each that does not switch it off.
-        setting: The field of the settings that holds where an Ingress does not have the annotation.
+        values: Values that meet the condition; empty for all values that do not switch it off.
+        setting: Field of the settings that applies if an Ingress does not have the annotation.
     """
 
     annotation: Annotation[Any]
@@ -32,7 +32,7 @@ class Prerequisite(NamedTuple):
     setting: str = ""
 
     def holds(self, annotations: Annotations, settings: Settings) -> bool:
-        """Whether it is in force; an invalid value counts, as that value itself is reported."""
+        """Whether the condition is met. An invalid value meets it, because it is reported itself."""
         if self.annotation in annotations.failed:
             return True
         default = getattr(settings, self.setting) if self.setting else self.annotation.default
@@ -45,13 +45,13 @@ class Prerequisite(NamedTuple):
 
 
 class Dependency(NamedTuple):
-    """What must hold so that an annotation has an effect.
+    """The conditions under which an annotation has an effect.
 
     Attributes:
-        needs: Of these, one must hold; none at all: nothing is needed.
-        settings: Fields of the settings, of which one that is set serves as well.
-        yields_to: None of these may hold.
-        needs_tls: What is said where the Ingress has no section for TLS; empty where it does not matter.
+        needs: One of these must be met; empty for none.
+        settings: Fields of the settings, one of which may be set instead.
+        yields_to: None of these may be met.
+        needs_tls: Message if the Ingress has no `tls` section; empty if that does not matter.
     """
 
     needs: tuple[Prerequisite, ...] = ()
@@ -70,7 +70,7 @@ def _of(*annotations: Annotation[Any]) -> tuple[Prerequisite, ...]:
 
 
 REDIRECTS: Final = _of(routing.TEMPORAL_REDIRECT, routing.PERMANENT_REDIRECT)
-"""Where requests are redirected before anybody is asked who they are, and before they are passed on."""
+"""Redirects that nginx sends before authentication and proxying."""
 
 _NO_TLS: Final = "the Ingress has no tls section: it has an effect only if another Ingress of the host has one"
 _DEFAULT_TLS: Final = (
@@ -245,7 +245,7 @@ DEPENDENCIES: Final[Mapping[Annotation[Any], Dependency]] = MappingProxyType(
         )
     )
 )
-"""By annotation; what stands alone is not in it."""
+"""Dependencies by annotation; independent annotations are not listed."""
 
 ALONE: Final[frozenset[Annotation[Any]]] = frozenset(
     (
@@ -268,7 +268,7 @@ ALONE: Final[frozenset[Annotation[Any]]] = frozenset(
         logs.ENABLE_REWRITE_LOG,
     )
 )
-"""What has an effect whatever else an Ingress has."""
+"""Annotations that always have an effect."""
 
 OF_CANARIES: Final[frozenset[Annotation[Any]]] = frozenset(
     (
@@ -281,4 +281,4 @@ OF_CANARIES: Final[frozenset[Annotation[Any]]] = frozenset(
         balancing.AFFINITY_CANARY_BEHAVIOR,
     )
 )
-"""What has an effect in a canary; for the rest of its requests, the main Ingress decides."""
+"""Annotations that have an effect in a canary; the main Ingress decides everything else about its requests."""

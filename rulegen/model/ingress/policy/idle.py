@@ -1,4 +1,4 @@
-"""Annotations without effect: each is reported where it was written, with what it would need."""
+"""Reports annotations without effect, each with its field and with what it would need."""
 
 from __future__ import annotations
 
@@ -19,15 +19,15 @@ if TYPE_CHECKING:
 
 
 def report_idle(annotations: Annotations, settings: Settings, *, has_tls: bool) -> None:
-    """Report annotations that have no effect beside the others, above all where a user may think that they protect.
+    """Report annotations that have no effect together with the others, because users may believe that they protect.
 
     It is a remark where nothing is served otherwise than it was written: the value is the default, or its author has
     switched off what it depends on.
 
     Args:
-        annotations: Of one Ingress.
-        settings: What holds for all.
-        has_tls: Whether the Ingress has a section for TLS.
+        annotations: Annotations of one Ingress.
+        settings: Settings of all hosts.
+        has_tls: Whether the Ingress has a `tls` section.
     """
     is_canary = annotations.values[routing.CANARY]
     for annotation, value in annotations.values.items():
@@ -44,7 +44,7 @@ def report_idle(annotations: Annotations, settings: Settings, *, has_tls: bool) 
 
 
 def report_of_canary(canary: Annotations, main: Annotations) -> None:
-    """Report what a canary says of its requests and the main Ingress does not say, since the main Ingress decides."""
+    """Report annotations of a canary that differ from its main Ingress, which decides about the requests of both."""
     for annotation, value in canary.values.items():
         if annotation in OF_CANARIES or (not is_on(value) and value == annotation.default):
             continue
@@ -103,7 +103,7 @@ def _is_default(annotation: Annotation[Any], annotations: Annotations) -> bool:
 
 
 def _report_undone(annotations: Annotations) -> None:
-    """Report what is read and not done."""
+    """Report annotations that are read but not supported."""
     values = annotations.values
     if access.AUTH_CACHE_KEY in values and access.AUTH_URL in values:
         message = "answers of the auth server are not cached: each request causes a request to it"

@@ -1,4 +1,4 @@
-"""Where each request is sent too: a mirror, which answers nobody. Without it, requests are served all the same."""
+"""The mirror of an Ingress. If it is unusable, requests are served without it."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 def mirror_of(annotations: Annotations, targets: Targets) -> Mirror | None:
-    """Return where the requests of an Ingress are sent too; a server that cannot be asked is reported."""
+    """Return the mirror of an Ingress; None for none. An unusable one is reported."""
     values = annotations.values
     url = values[backend.MIRROR_TARGET]
     if url is None:

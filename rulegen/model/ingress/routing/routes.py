@@ -80,7 +80,7 @@ class Routing:
 
     def add(self, owner: ResolvedIngress) -> None:
         """Add the routes of an object."""
-        wish = _wish(owner, self.settings)
+        options = _upstream_options(owner, self.settings)
         for route in owner.routes:
             for host in route.hosts or ("",):
                 if not route.hosts and "" in self.fallbacks:
@@ -92,11 +92,11 @@ class Routing:
                 self.owners.setdefault(host, {}).setdefault(owner.name, owner)
                 for match in route.matches:
                     if match.is_path_alone:
-                        paths.add(self._path(owner, wish, route, match.path, host))
+                        paths.add(self._path(owner, options, route, match.path, host))
                     else:
                         self.reasons.append(owner.reason(Verdict.UNSUPPORTED, route.field, _MORE_THAN_PATH))
                 if not route.matches and route.backends and host not in self.fallbacks:
-                    self.fallbacks[host] = self._fallback(owner, wish, route, host)
+                    self.fallbacks[host] = self._fallback(owner, options, route, host)
 
     def rest(self, host: str, default: Target | None) -> Location:
         """Return the location for requests that no path of a host matches.
@@ -110,21 +110,21 @@ class Routing:
         """
         if host in self.fallbacks:
             return self.fallbacks[host]
-        nobody = Location(kind=MatchKind.PREFIX, path="/", target=default or NOT_FOUND, policy=BARE)
+        unmatched = Location(kind=MatchKind.PREFIX, path="/", target=default or NOT_FOUND, policy=BARE)
         owner = next(iter(self.owners.get(host, {}).values()), None)
         if not host or owner is None:
-            return nobody
+            return unmatched
         target = self.default_backend or NOT_FOUND
         policy = owner.policy
         if self._needs_no_auth(_ROOT):
             policy = without_auth(policy)
         closed = self._closed(owner, host, policy)
         if closed is not None:
-            return nobody._replace(target=UNAVAILABLE, policy=closed, ingress=owner.name, source="/")
+            return unmatched._replace(target=UNAVAILABLE, policy=closed, ingress=owner.name, source="/")
         policy = self._bound(owner, _without_backend(policy), "/")
         if policy.is_closed:
             target = UNAVAILABLE
-        return nobody._replace(target=target, policy=policy, ingress=owner.name, source="/")
+        return unmatched._replace(target=target, policy=policy, ingress=owner.name, source="/")
 
     def add_canary(self, owner: ResolvedIngress) -> None:
         """Add a canary to the paths of its main Ingress."""
@@ -154,9 +154,9 @@ class Routing:
         return self.targets.of_service(name, ServiceBackendPort(name=port.name, number=port.port))
 
     def _path(
-        self, owner: ResolvedIngress, wish: UpstreamOptions, route: Route, path: PathMatch, host: str
+        self, owner: ResolvedIngress, options: UpstreamOptions, route: Route, path: PathMatch, host: str
     ) -> HostPath:
-        target, policy = self._target(owner, wish, route.backends[0], host, path)
+        target, policy = self._target(owner, options, route.backends[0], host, path)
         self._report_auth(owner, route, path)
         if policy.rewrite_target and policy.rewrite_target == path.value:
             policy = replace(policy, rewrite_target="", forwarded_prefix=NO_TEXT)
@@ -178,8 +178,8 @@ class Routing:
             target: Target = UNAVAILABLE
             why = f"a backend of kind {readers.quoted(backend.kind)} is not supported"
             if backend.service is not None and backend.port is not None:
-                wish = UpstreamOptions(transport=transport_of(policy, self.settings))
-                target, why = self.targets.of_service(backend.service, backend.port, wish)
+                options = UpstreamOptions(transport=transport_of(policy, self.settings))
+                target, why = self.targets.of_service(backend.service, backend.port, options)
             if isinstance(target, ToUpstream) and isinstance(main, ToUpstream):
                 if backend.weight:
                     yield Canary(target=target.upstream, ingress=owner.name, share=100.0 * backend.weight / left)
@@ -188,8 +188,8 @@ class Routing:
                 message = f"{why or 'it is no Service with endpoints'}: the other backends get its requests"
                 self.reasons.append(owner.reason(Verdict.UNAVAILABLE, backend.field, message))
 
-    def _fallback(self, owner: ResolvedIngress, wish: UpstreamOptions, route: Route, host: str) -> Location:
-        target, policy = self._target(owner, wish, route.backends[0], host, _ROOT)
+    def _fallback(self, owner: ResolvedIngress, options: UpstreamOptions, route: Route, host: str) -> Location:
+        target, policy = self._target(owner, options, route.backends[0], host, _ROOT)
         return Location(
             kind=MatchKind.PREFIX,
             path="/",
@@ -201,9 +201,9 @@ class Routing:
         )
 
     def _target(
-        self, owner: ResolvedIngress, wish: UpstreamOptions, backend: WeightedBackend, host: str, match: PathMatch
+        self, owner: ResolvedIngress, options: UpstreamOptions, backend: WeightedBackend, host: str, match: PathMatch
     ) -> tuple[Target, LocationPolicy]:
-        """Return the target of a path and its policy; `wish` is the result of `_wish`."""
+        """Return the target of a path and its policy; `options` is the result of `_upstream_options`."""
         policy, path = owner.policy, match.value
         if self._needs_no_auth(match):
             policy = without_auth(policy)
@@ -219,9 +219,9 @@ class Routing:
         policy = self._bound(owner, policy, path, whose.name, whose.port)
         if policy.is_closed:
             return UNAVAILABLE, policy
-        if wish.sticky:
-            wish = wish._replace(host=host)
-        target, why = self.targets.of_service(name, backend.port, wish)
+        if options.sticky:
+            options = options._replace(host=host)
+        target, why = self.targets.of_service(name, backend.port, options)
         if refused := self.targets.refused_endpoints(name, backend.port):
             self.reasons.append(owner.reason(Verdict.REFUSED, backend.field, f"Service {name}: {refused}"))
         stand_in = self._stand_in(owner)
@@ -340,10 +340,12 @@ class Routing:
         if owner.is_closed or backend.service is None or backend.port is None:
             return None, "the canary cannot be served"
         # Requests to the canary use the same protocol and session affinity as those to the main backend.
-        wish = _wish(owner, self.settings)._replace(transport=transport_of(policy, self.settings), sticky=None)
+        options = _upstream_options(owner, self.settings)._replace(
+            transport=transport_of(policy, self.settings), sticky=None
+        )
         if policy.sticky is not None and owner.annotations.values[balancing.AFFINITY_CANARY_BEHAVIOR] == "sticky":
-            wish = wish._replace(sticky=policy.sticky, host=host)
-        target, why = self.targets.of_service(backend.service, backend.port, wish)
+            options = options._replace(sticky=policy.sticky, host=host)
+        target, why = self.targets.of_service(backend.service, backend.port, options)
         if why or not isinstance(target, ToUpstream):
             return None, f"{why or 'the canary is not a Service with endpoints'}: all requests go to the main Ingress"
         if not isinstance(main_target, ToUpstream):
@@ -379,7 +381,7 @@ def _without_backend(policy: LocationPolicy) -> LocationPolicy:
     )
 
 
-def _wish(owner: ResolvedIngress, settings: Settings) -> UpstreamOptions:
+def _upstream_options(owner: ResolvedIngress, settings: Settings) -> UpstreamOptions:
     """Return the options of an Ingress for its upstreams; for session affinity, each path adds its host."""
     values, policy = owner.annotations.values, owner.policy
     return UpstreamOptions(

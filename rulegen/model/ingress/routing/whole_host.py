@@ -1,4 +1,4 @@
-"""Annotations about a whole host: one of its Ingresses decides, and each other one that says otherwise is reported."""
+"""Annotations about a whole host: one of its Ingresses decides; a different value in another one is reported."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ T = TypeVar("T")
 
 
 def of_oldest(owners: Iterable[ResolvedIngress], annotation: Annotation[T | None], host: str) -> T | None:
-    """Return an annotation that holds for a whole host: of the oldest Ingress that has it; None for none."""
+    """Return the value of an annotation about a whole host: that of the oldest Ingress with it; None for none."""
     having = [owner for owner in owners if annotation in owner.annotations.values]
     if not having:
         return None
@@ -29,7 +29,7 @@ def of_oldest(owners: Iterable[ResolvedIngress], annotation: Annotation[T | None
 
 
 def client_auth_of_host(owners: Iterable[ResolvedIngress], host: str) -> ClientAuth | None:
-    """Return how clients of a host show certificates: as the first Ingress says that has a CA."""
+    """Return the verification of client certificates of a host: that of the first Ingress with a CA."""
     having = [owner for owner in owners if owner.client_auth is not None]
     if not having:
         return None
@@ -39,7 +39,7 @@ def client_auth_of_host(owners: Iterable[ResolvedIngress], host: str) -> ClientA
 
 
 def app_root_of_host(owners: Iterable[ResolvedIngress], locations: Sequence[Location], host: str) -> str:
-    """Return where `/` of a host is redirected to; empty for nowhere.
+    """Return the path to which `/` of a host is redirected; empty for none.
 
     As with ingress-nginx, of several Ingresses the one with the longest path decides.
     """

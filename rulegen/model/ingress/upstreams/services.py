@@ -110,16 +110,16 @@ class Targets:
     _known: dict[tuple[ObjectName, str, int, UpstreamOptions], tuple[Target, str]] = field(default_factory=dict)
 
     def of_service(
-        self, name: ObjectName, port: ServiceBackendPort, wish: UpstreamOptions = PLAIN
+        self, name: ObjectName, port: ServiceBackendPort, options: UpstreamOptions = PLAIN
     ) -> tuple[Target, str]:
         """Return the target for a Service's port, and the reason if it is not usable; empty if it is."""
-        key = (name, port.name, port.number, wish)
+        key = (name, port.name, port.number, options)
         known = self._known.get(key)
         if known is None:
-            known = self._known[key] = self._resolve(name, port, wish)
+            known = self._known[key] = self._resolve(name, port, options)
         return known
 
-    def of_host(self, host: str, port: int, wish: UpstreamOptions = PLAIN) -> tuple[Target, str] | None:
+    def of_host(self, host: str, port: int, options: UpstreamOptions = PLAIN) -> tuple[Target, str] | None:
         """Return the same as `of_service` for the DNS name of a Service in the cluster; None for any other name."""
         labels = host.rstrip(".").split(".")
         if len(labels) < 3 or labels[2] != "svc":
@@ -129,7 +129,7 @@ class Targets:
         if asked is None or asked.service.spec.type == "ExternalName":
             return None
         ports = [known for known in asked.service.spec.ports if known.port == port]
-        return self._upstream(name, asked, ports[0], wish) if ports else None
+        return self._upstream(name, asked, ports[0], options) if ports else None
 
     def refusal_of_host(self, host: str, port: int) -> str:
         """Return why the engine must not connect to a host; empty for a name, or for an allowed address."""
@@ -162,7 +162,7 @@ class Targets:
             None,
         )
 
-    def _resolve(self, name: ObjectName, port: ServiceBackendPort, wish: UpstreamOptions) -> tuple[Target, str]:
+    def _resolve(self, name: ObjectName, port: ServiceBackendPort, options: UpstreamOptions) -> tuple[Target, str]:
         asked = self.services.get(name)
         if asked is None:
             return UNAVAILABLE, f"Service {name} does not exist"
@@ -171,15 +171,15 @@ class Targets:
         service_port = self._port(asked, port)
         if spec.type == "ExternalName":
             return self._external(
-                name, spec.external_name, _behind(service_port) if service_port else port.number, wish
+                name, spec.external_name, _external_port(service_port) if service_port else port.number, options
             )
         if service_port is None:
             return UNAVAILABLE, f"Service {name} has no port {wanted}"
         if service_port.protocol != Protocol.TCP:
             return UNAVAILABLE, f"port {wanted} of Service {name} is {service_port.protocol}, not TCP"
-        return self._upstream(name, asked, service_port, wish)
+        return self._upstream(name, asked, service_port, options)
 
-    def _external(self, name: ObjectName, host: str, port: int, wish: UpstreamOptions) -> tuple[Target, str]:
+    def _external(self, name: ObjectName, host: str, port: int, options: UpstreamOptions) -> tuple[Target, str]:
         lowered = host.rstrip(".").lower()
         if self.refuses_names:
             return UNAVAILABLE, f"Service {name} is an ExternalName, and --disable-svc-external-name is set"
@@ -191,7 +191,7 @@ class Targets:
             return UNAVAILABLE, f"Service {name}: {why}: no requests are forwarded to it"
         # The cluster's DNS completes a name without dots with search domains, first with that of the namespace.
         full = lowered if "." in lowered else f"{lowered}.{name.namespace}.svc"
-        inside = self.of_host(full, port, wish)
+        inside = self.of_host(full, port, options)
         if inside is not None:
             return inside
         if not self.resolves:
@@ -199,7 +199,7 @@ class Targets:
         return ToName(lowered, port, f"{name.namespace}.{name.name}.{port}"), ""
 
     def _upstream(
-        self, name: ObjectName, asked: ServiceInput, port: ServicePort, wish: UpstreamOptions
+        self, name: ObjectName, asked: ServiceInput, port: ServicePort, options: UpstreamOptions
     ) -> tuple[Target, str]:
         spec = asked.service.spec
         known = self._endpoints(name, asked)
@@ -212,13 +212,13 @@ class Targets:
         # The ClusterIP would also lead to the endpoints that are not used here.
         own = "" if refused else self._own(name, spec.cluster_ip, port.port)
         base = f"{name.namespace}.{name.name}.{port.port}"
-        if wish.transport:
-            base = f"{base}.{_mark(wish.transport)}"
-        by_own = self.settings.service_upstream if wish.service_upstream is None else wish.service_upstream
+        if options.transport:
+            base = f"{base}.{_mark(options.transport)}"
+        by_own = self.settings.service_upstream if options.service_upstream is None else options.service_upstream
         if by_own and own:
             return self._keep(Upstream(name=f"{base}.vip", service=name, servers=(own,), keepalive=0)), ""
-        is_closed = self.settings.proxy_http_version == "1.0" and not wish.transport.startswith(_STAYING)
-        is_never_idle = wish.transport.startswith(_NEVER_IDLE) or is_closed
+        is_closed = self.settings.proxy_http_version == "1.0" and not options.transport.startswith(_STAYING)
+        is_never_idle = options.transport.startswith(_NEVER_IDLE) or is_closed
         upstream = Upstream(
             name=base,
             service=name,
@@ -226,7 +226,7 @@ class Targets:
             backup=own,
             keepalive=0 if is_never_idle else self.settings.upstream_keepalive_connections,
         )
-        return self._keep(self._picking(upstream, wish)), ""
+        return self._keep(self._balanced(upstream, options)), ""
 
     def _own(self, name: ObjectName, cluster_ip: str, port: int) -> str:
         """Return the Service's ClusterIP and port; empty if it has none, or a loopback or link-local address."""
@@ -240,22 +240,24 @@ class Targets:
             return ""
         return join_host_port(address, port)
 
-    def _picking(self, upstream: Upstream, wish: UpstreamOptions) -> Upstream:
+    def _balanced(self, upstream: Upstream, options: UpstreamOptions) -> Upstream:
         """Return the upstream with the requested balancing; nginx supports no backup with `hash` and `random`."""
-        if wish.sticky is not None:
-            name = f"{upstream.name}.{_mark(str(wish.host), *map(str, astuple(wish.sticky)))}"
-            if wish.sticky.is_persistent:
-                return replace(upstream, name=name, sticky=wish.sticky, host=wish.host)
-            return replace(upstream, name=name, balance=Balance.HASH, sticky=wish.sticky, backup="", host=wish.host)
-        if wish.hash_key:
+        if options.sticky is not None:
+            name = f"{upstream.name}.{_mark(str(options.host), *map(str, astuple(options.sticky)))}"
+            if options.sticky.is_persistent:
+                return replace(upstream, name=name, sticky=options.sticky, host=options.host)
+            return replace(
+                upstream, name=name, balance=Balance.HASH, sticky=options.sticky, backup="", host=options.host
+            )
+        if options.hash_key:
             return replace(
                 upstream,
-                name=f"{upstream.name}.{_mark(repr(wish.hash_key))}",
+                name=f"{upstream.name}.{_mark(repr(options.hash_key))}",
                 balance=Balance.HASH,
-                hash_key=wish.hash_key,
+                hash_key=options.hash_key,
                 backup="",
             )
-        balance = _BALANCES[wish.balance or self.settings.load_balance]
+        balance = _BALANCES[options.balance or self.settings.load_balance]
         if balance is Balance.ROUND_ROBIN:
             return upstream
         suffix = {Balance.LEAST_CONNECTIONS: "least", Balance.BETTER_OF_TWO: "two", Balance.CLIENT_ADDRESS: "ip"}[
@@ -350,7 +352,7 @@ class UsableEndpoints(NamedTuple):
     addresses: tuple[str, ...]
 
 
-def _behind(port: ServicePort) -> int:
+def _external_port(port: ServicePort) -> int:
     """Return the port of an ExternalName: targetPort if it is a number, else the port itself."""
     return port.target_port if isinstance(port.target_port, int) and port.target_port else port.port
 

@@ -1,4 +1,4 @@
-"""Which key of the ConfigMap needs which other one: without it, it has no effect, which is reported."""
+"""Dependencies between keys of the ConfigMap: a key has no effect without another one, which is reported."""
 
 from __future__ import annotations
 
@@ -23,15 +23,15 @@ _GROUPS: Final = (
     ("ssl-session-cache", "ssl-session-cache-size"),
 )
 NEEDS: Final[Mapping[str, str]] = MappingProxyType({key: needed for needed, keys in _GROUPS for key in keys.split()})
-"""By key, the key that must be set or true."""
+"""By key: the key that must be set or true."""
 
 
 def idle_settings(keys: Collection[str], settings: Settings) -> Iterator[tuple[Verdict, str]]:
-    """Yield what is to be reported of keys that have no effect; a remark where what they need is switched off.
+    """Yield reports about keys without effect; only a note if the key that they need is switched off explicitly.
 
     Args:
-        keys: Those of the ConfigMap.
-        settings: What they came to.
+        keys: Keys of the ConfigMap.
+        settings: The settings with their values.
     """
     for key in sorted(keys):
         needed = NEEDS.get(key)
