@@ -16,6 +16,7 @@ from rulegen.kube.objects.kinds import KubeObject
 from rulegen.kube.objects.names import Decoded, ObjectName
 from rulegen.kube.objects.structs import EndpointSlice, Node, Pod, Service
 from rulegen.kube.reading.decode import decode_object
+from rulegen.kube.reading.pod_parts import PodParts
 from rulegen.kube.snapshot import live_pods
 from rulegen.kube.snapshot.cluster import Cluster
 from rulegen.kube.snapshot.world import ServiceInput
@@ -247,3 +248,21 @@ def test_a_watched_pod_is_kept_without_what_no_endpoint_depends_on():
     assert (kept.object.metadata.uid, kept.object.spec.containers[0].name) == ("", "")
     assert kept.object.status.conditions == pod("b").object.status.conditions
     assert kept.object.spec is pod("b").object.spec
+
+
+def test_large_parts_of_pods_are_not_kept_after_their_pods():
+    """A tenant may create and delete any number of Pods with as many labels and ports as an object can have."""
+    parts = PodParts()
+    for number in range(3):
+        many = {f"key-{number}-{entry}": "x" for entry in range(100)}
+        ports = [{"name": f"p{number}-{entry}", "containerPort": 1 + entry} for entry in range(100)]
+        document = {
+            "metadata": {"name": "a", "labels": many},
+            "spec": {"containers": [{"ports": ports}]},
+            "status": {"phase": "x" * 5000 + str(number)},
+        }
+        kept = parts.reduced(msgspec.convert(document, Pod))
+        assert (len(kept.metadata.labels), len(kept.spec.containers[0].ports)) == (100, 100)
+    long = parts.reduced(msgspec.convert({"metadata": {"name": "a", "labels": {"a": "x" * 5000}}}, Pod))
+    assert long.metadata.labels == {"a": "x" * 5000}
+    assert parts.sizes == (0, 1, 1)  # an empty spec and an empty text

@@ -10,8 +10,12 @@ from rulegen.kube.objects.structs import Condition, Container, ObjectMeta, Pod, 
 if TYPE_CHECKING:
     from rulegen.kube.objects.structs import Labels
 
-MAX_SHARED: Final = 4096
-"""Maximum number of parts that are remembered to be shared."""
+MAX_SHARED: Final = 1024
+"""Maximum number of parts of a kind that are remembered to be shared. They may outlive their Pods, so each is small."""
+MAX_ENTRIES: Final = 32
+"""Maximum number of labels or ports of a shared part."""
+MAX_TEXT: Final = 4096
+"""Maximum number of characters of a shared part."""
 _READY: Final = (Condition(type="Ready", status="True"),)
 
 
@@ -22,6 +26,11 @@ class PodParts:
         self._labels: dict[frozenset[tuple[str, str]], Labels] = {}
         self._specs: dict[PodSpec, PodSpec] = {}
         self._texts: dict[str, str] = {}
+
+    @property
+    def sizes(self) -> tuple[int, int, int]:
+        """The numbers of remembered label sets, specs and texts."""
+        return len(self._labels), len(self._specs), len(self._texts)
 
     def reduced(self, pod: Pod) -> Pod:
         """Return a Pod without the fields that no endpoint depends on."""
@@ -45,16 +54,22 @@ class PodParts:
         ports = tuple(port for container in running_containers(pod) for port in container.ports if port.name)
         containers = (Container(ports=ports),) if ports else ()
         spec = PodSpec(node_name=pod.spec.node_name, containers=containers)
+        if len(ports) > MAX_ENTRIES:
+            return spec
         if len(self._specs) >= MAX_SHARED:
             self._specs.clear()
         return self._specs.setdefault(spec, spec)
 
     def _shared_labels(self, labels: Labels) -> Labels:
+        if len(labels) > MAX_ENTRIES or sum(len(key) + len(value) for key, value in labels.items()) > MAX_TEXT:
+            return labels
         if len(self._labels) >= MAX_SHARED:
             self._labels.clear()
         return self._labels.setdefault(frozenset(labels.items()), labels)
 
     def _text(self, text: str) -> str:
+        if len(text) > MAX_TEXT:
+            return text
         if len(self._texts) >= MAX_SHARED:
             self._texts.clear()
         return self._texts.setdefault(text, text)
