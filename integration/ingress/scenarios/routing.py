@@ -337,7 +337,7 @@ _NAMES_AND_PATHS = [
             site("named.test", service="crowd", path="/third/exact", path_type="Exact", name="named-exact"),
             site("named.test", path="/third/both", path_type="Exact", name="named-both"),
             site("named.test", service="crowd", path="/third/both", name="named-both-prefix"),
-            site("*.wildly.test", service="third"),
+            site("*.wildly.test", service="third", name="wildly"),
             site("exact.wildly.test", service="crowd"),
         ],
         *(Ask(host="named.test", path=path, want={"status": 200, "backend": to}) for path, to in _BY_PATH.items()),
