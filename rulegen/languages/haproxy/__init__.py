@@ -1,0 +1,1 @@
+"""The configuration of HAProxy as data: typed words, the serializer, and a parser that reads the result back."""

@@ -1,0 +1,93 @@
+"""Makes sure that files say what was meant: what the parser reads equals the typed values, word by word."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from rulegen.errors import RulegenError
+from rulegen.languages.haproxy.parser import (
+    UnreadableError,
+    read_certificates,
+    read_expression,
+    read_format,
+    read_map,
+    read_sections,
+)
+from rulegen.languages.haproxy.tree import LogFormat, MatchValue, SampleExpression
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from rulegen.languages.haproxy.tree import ConfigSection, Word
+
+
+class DifferenceError(RulegenError):
+    """A file says something else than the values that it was written from."""
+
+
+def check_sections(path: str, text: str, sections: Sequence[ConfigSection]) -> None:
+    """Make sure that a configuration file has these sections and no others.
+
+    Raises:
+        DifferenceError: It has not.
+    """
+    try:
+        read = read_sections(text)
+    except UnreadableError as error:
+        raise DifferenceError(f"{path}: {error.message}") from error
+    if [(section.kind, section.name) for section in read] != [(section.kind, section.name) for section in sections]:
+        raise DifferenceError(f"{path}: it has other sections than it was written from")
+    for seen, meant in zip(read, sections, strict=True):
+        if len(seen.lines) != len(meant.statements):
+            raise DifferenceError(f"{path}: section {meant.kind} {meant.name} has other lines")
+        for words, line in zip(seen.lines, meant.statements, strict=True):
+            if len(words) != len(line.words) or not all(map(means, words, line.words)):
+                raise DifferenceError(f"{path}: a line of {meant.kind} {meant.name} says something else: {words[:3]!a}")
+
+
+def means(word: str, meant: Word) -> bool:
+    """Whether a word that was read has the meaning of a typed word."""
+    try:
+        if isinstance(meant, SampleExpression):
+            return _is(word, meant)
+        if isinstance(meant, LogFormat):
+            parts = read_format(word)
+            return len(parts) == len(meant.parts) and all(
+                _is(text, part) if isinstance(part, SampleExpression) else not is_expression and text == part
+                for (is_expression, text), part in zip(parts, meant.parts, strict=True)
+            )
+    except UnreadableError:
+        return False
+    return word == (meant.text if isinstance(meant, MatchValue) else meant)
+
+
+def _is(text: str, expression: SampleExpression) -> bool:
+    return read_expression(text) == [(name, tuple(arguments)) for name, arguments in expression.calls]
+
+
+def check_map(path: str, text: str, entries: Sequence[tuple[str, str]]) -> None:
+    """Make sure that a map file has these entries in this order.
+
+    Raises:
+        DifferenceError: It has not.
+    """
+    try:
+        if read_map(text) == list(entries):
+            return
+    except UnreadableError as error:
+        raise DifferenceError(f"{path}: {error.message}") from error
+    raise DifferenceError(f"{path}: it has other entries than it was written from")
+
+
+def check_certificates(path: str, text: str, lines: Sequence[tuple[str, tuple[str, ...]]]) -> None:
+    """Make sure that a list of certificates has these lines in this order.
+
+    Raises:
+        DifferenceError: It has not.
+    """
+    try:
+        if read_certificates(text) == list(lines):
+            return
+    except UnreadableError as error:
+        raise DifferenceError(f"{path}: {error.message}") from error
+    raise DifferenceError(f"{path}: it has other lines than it was written from")
