@@ -126,7 +126,7 @@ def test_nginx_export_goes_into_no_folder_of_another_user(run, name):
     os.chown(Path("out", name), 4321, -1)
     code, out = run("export", *GIVEN, "--nginx", "out")
     assert code == 1
-    assert "belongs to user 4321, who could change what nginx reads there: nothing was written" in out
+    assert "belongs to user 4321, who could change what is read there: nothing was written" in out
     assert "chown" in out
 
 

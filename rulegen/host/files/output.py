@@ -38,6 +38,7 @@ COMPANIONS: Final = frozenset(
         "kube-ipvs0.batch",
         "nfacct.sh",
         "nginx.conf",
+        "haproxy.cfg",
         "provenance.json",
         "endpointslices.yaml",
     }
@@ -50,12 +51,12 @@ _MADE_BY: Final = {
 }
 """The beginning of a file that each export has; it identifies the folder of an earlier export."""
 
-_OURS: Final = re.compile(r"[0-9a-f]{16,32}\.(?:conf|crl|pem|htpasswd)\Z")
+_OURS: Final = re.compile(r"[0-9a-f]{16,32}\.(?:conf|crl|pem|htpasswd|passwords)\Z|[a-z-]+-[0-9a-f]{16}\.map\Z")
 
 
 _SECRETS: Final = "secrets"
-_FOLDERS: Final = ("hosts", "upstreams", _SECRETS, "run", "logs")
-"""The folders of an nginx configuration; nginx itself writes to the last two."""
+_WRITTEN_BY_PROGRAMS: Final = ("run", "logs")
+"""Folders that the program of an ingress engine writes to."""
 _ELSEWHERE: Final = "choose another folder, or move that file"
 
 
@@ -78,14 +79,17 @@ def write_folder(folder: str, files: Mapping[str, str]) -> None:
         raise HostError(f"cannot write to {folder}: {error.strerror or error}") from None
 
 
-def write_site(folder: str, files: Mapping[str, str], secrets: Mapping[str, bytes]) -> None:
-    """Write an nginx configuration to a folder, with the folders that nginx needs; an earlier export is deleted first.
+def write_site(
+    folder: str, files: Mapping[str, str], secrets: Mapping[str, bytes], *, inner: tuple[str, ...] = ()
+) -> None:
+    """Write the configuration of an ingress engine to a folder; an earlier export is deleted first.
 
     Nothing is written if one of the names exists and is not from an export, as in `/etc/nginx`, or if a folder belongs
-    to another user: nginx reads keys there, and the owner of a folder can replace its files.
+    to another user: the program reads keys there, and the owner of a folder can replace its files.
 
     Args:
         folder: Created if it is missing.
+        inner: The folders in it, beside those for secrets and those that the program writes to.
         files: Texts by path.
         secrets: Files with mode 0600, by path.
 
@@ -99,9 +103,10 @@ def write_site(folder: str, files: Mapping[str, str], secrets: Mapping[str, byte
             top = stack.enter_context(folder_at(folder, follow=True))
             _refuse_owner(top, folder)
             _refuse_foreign(top, folder, files, "provenance.json")
-            _refuse_no_folders(top, folder)
-            held = {name: stack.enter_context(_made(top, folder, name)) for name in _FOLDERS}
-            _remove_stale(held, wanted)
+            names = (*inner, _SECRETS, *_WRITTEN_BY_PROGRAMS)
+            _refuse_no_folders(top, folder, names)
+            held = {name: stack.enter_context(_made(top, folder, name)) for name in names}
+            _remove_stale({name: held[name] for name in (*inner, _SECRETS)}, wanted)
             for name in sorted(wanted, key=lambda name: (name in secrets, name != "provenance.json")):
                 parent, _, last = name.rpartition("/")
                 _write(held[parent] if parent else top, last, wanted[name], 0o600 if name in secrets else 0o644)
@@ -111,15 +116,15 @@ def write_site(folder: str, files: Mapping[str, str], secrets: Mapping[str, byte
 
 def _remove_stale(held: Mapping[str, int], wanted: Container[str]) -> None:
     """Delete the files of an earlier export that this export does not have."""
-    for kind in ("hosts", "upstreams", _SECRETS):
-        for name in os.listdir(held[kind]):  # noqa: PTH208 - of a descriptor
+    for kind, descriptor in held.items():
+        for name in os.listdir(descriptor):  # noqa: PTH208 - of a descriptor
             if _OURS.match(name) and f"{kind}/{name}" not in wanted:
-                os.unlink(name, dir_fd=held[kind])
+                os.unlink(name, dir_fd=descriptor)
 
 
-def _refuse_no_folders(top: int, folder: str) -> None:
-    """Raise HostError if one of nginx's folders is a link or no folder, before anything is written."""
-    for name in _FOLDERS:
+def _refuse_no_folders(top: int, folder: str, names: Iterable[str]) -> None:
+    """Raise HostError if one of the inner folders is a link or no folder, before anything is written."""
+    for name in names:
         mode = _mode(top, name)
         if mode and not stat.S_ISDIR(mode):
             raise HostError(f"{folder}/{name} is {kind_text(mode)}, not a folder: nothing was written", hint=_ELSEWHERE)
@@ -139,7 +144,7 @@ def _refuse_owner(held: int, folder: str) -> None:
     owner = os.fstat(held).st_uid
     if owner not in {os.geteuid(), 0}:
         raise HostError(
-            f"{folder} belongs to user {owner}, who could change what nginx reads there: nothing was written",
+            f"{folder} belongs to user {owner}, who could change what is read there: nothing was written",
             hint=f"name another folder, or: chown {os.geteuid()} {folder}",
         )
 
@@ -156,7 +161,7 @@ def _refuse_foreign(held: int, folder: str, names: Iterable[str], mark: str) -> 
     """Raise HostError if one of the names exists and was not written by an export."""
     is_exports = _begins(held, mark, _MADE_BY[mark])
     for name in sorted(names, key=mark.__ne__):
-        mode = _mode(held, name) if "/" not in name else 0  # in folders of nginx, file names are digests
+        mode = _mode(held, name) if "/" not in name else 0  # in inner folders, file names are digests
         if mode and not stat.S_ISREG(mode):
             raise HostError(f"{folder}/{name} is {kind_text(mode)}, not a file: nothing was written", hint=_ELSEWHERE)
         if mode and not (_begins(held, name, _RULES) if name in RULES else is_exports):

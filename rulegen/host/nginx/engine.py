@@ -34,6 +34,8 @@ if TYPE_CHECKING:
     from rulegen.model.ingress.options import IngressOptions
     from rulegen.plan.ingress import IngressPlan
 
+FOLDERS: Final = ("hosts", "upstreams")
+"""The folders of a configuration, beside that for secrets."""
 _NO_PASSWORD: Final = b"nobody:!\n"
 """A password file without users."""
 
@@ -101,7 +103,7 @@ class NginxCompiler:
             "reasons": [str(reason) for reason in site.model.reasons],
         }
         text = msgspec.json.format(msgspec.json.encode(document), indent=2).decode()
-        write_site(folder, {**configuration.files, "provenance.json": f"{text}\n"}, secrets)
+        write_site(folder, {**configuration.files, "provenance.json": f"{text}\n"}, secrets, inner=FOLDERS)
         hint = "" if with_secrets else "; certificates are placeholders (--with-secrets writes the real ones)"
         return [f"{folder}: {len(configuration.files)} files, for nginx -t -p {folder} -c nginx.conf{hint}"]
 

@@ -1,0 +1,134 @@
+"""Who may: lists of addresses, passwords, limits for each client, and other origins."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from rulegen.backends.haproxy.frontend import answer, put, put_text, variable
+from rulegen.backends.haproxy.names import map_file, mark
+from rulegen.languages.haproxy.tree import ConfigSection, is_set, log_format, matches, negated, sample, statement
+from rulegen.model.ingress.values import regex
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, MutableMapping, Sequence
+
+    from rulegen.languages.haproxy.tree import ConfigLine, Word
+    from rulegen.model.ingress.ir import BasicAuth, Cors, Limits, LocationPolicy
+    from rulegen.model.ingress.values.settings import Settings
+    from rulegen.net import Network
+
+
+def within(networks: Sequence[Network], maps: MutableMapping[str, Sequence[tuple[str, str]]]) -> tuple[Word, ...]:
+    """Return the condition that a client is in one of these networks, whose map is added to `maps`."""
+    path = map_file("networks", *networks)
+    maps[path] = [(str(network), "1") for network in networks]
+    return "{", sample("src").then("map_ip", path), "-m", "found", "}"
+
+
+def guard_lines(
+    policy: LocationPolicy, settings: Settings, maps: MutableMapping[str, Sequence[tuple[str, str]]]
+) -> Iterator[ConfigLine]:
+    """Yield who may pass: addresses, then passwords; with `satisfy: any`, one of them is enough."""
+    deny = policy.deny or settings.denylist_source_range
+    allow = policy.allow or settings.whitelist_source_range
+    if settings.block_cidrs:
+        yield answer(403, when=within(settings.block_cidrs, maps))
+    auth = policy.basic_auth
+    if policy.satisfy_any and auth is not None:
+        if allow:
+            free = (*negated(within(deny, maps)), *within(allow, maps)) if deny else within(allow, maps)
+            yield put_text("is_known", log_format("1"), when=free)
+    else:
+        if deny:
+            yield answer(403, when=within(deny, maps))
+        if allow:
+            yield answer(403, when=negated(within(allow, maps)))
+    if auth is not None:
+        yield from _password(auth)
+
+
+def users_name(path: str) -> str:
+    """Return the name of the list of users of a password file."""
+    return f"u{mark(path)}"
+
+
+def passwords_file(path: str) -> str:
+    """Return the path of the map of a password file: the hashes that Lua checks, by user."""
+    return f"secrets/{mark(path)}.passwords"
+
+
+def _password(auth: BasicAuth) -> Iterator[ConfigLine]:
+    unknown = negated(is_set(variable("is_known")))
+    yield put("stored", sample("http_auth_user").then("map_str", passwords_file(auth.file)), when=unknown)
+    yield statement("http-request", "lua.rulegen_password", when=is_set(variable("stored")))
+    by_crypt = ("{", sample("http_auth", users_name(auth.file)), "}")
+    yield put_text("is_known", log_format("1"), when=(*unknown, *by_crypt))
+    realm = (auth.realm or "Authentication Required").replace("\\", "\\\\").replace('"', '\\"')
+    yield statement("http-request", "auth", "realm", realm, when=unknown)
+    yield statement("http-request", "del-header", "Authorization")
+
+
+def limit_name(ingress: object, limits: Limits, unit: str) -> str:
+    """Return the name of the table that counts the clients of an Ingress, on all its hosts together."""
+    return f"t{unit}{mark(ingress, limits)}"
+
+
+def limit_tables(ingress: object, limits: Limits) -> Iterator[ConfigSection]:
+    """Yield the tables that count the clients of an Ingress."""
+    for unit, rate, period_s in (("s", limits.rps, 1), ("m", limits.rpm, 60)):
+        if rate:
+            span_ms = max((rate * limits.burst_multiplier + 1) * period_s * 1000 // rate, 1)
+            store = f"gpc0,gpc0_rate({span_ms})"
+            line = statement("stick-table", "type", "ipv6", "size", "100k", "expire", f"{2 * span_ms}", "store", store)
+            yield ConfigSection("backend", limit_name(ingress, limits, unit), (line,))
+    if limits.connections:
+        line = statement("stick-table", "type", "ipv6", "size", "100k", "expire", "60s", "store", "conn_cur")
+        yield ConfigSection("backend", limit_name(ingress, limits, "c"), (line,))
+
+
+def limit_lines(
+    ingress: object, limits: Limits, settings: Settings, maps: MutableMapping[str, Sequence[tuple[str, str]]]
+) -> Iterator[ConfigLine]:
+    """Yield how clients are counted and rejected: so many requests, at once too, in the time that they may take."""
+    counted: tuple[Word, ...] = negated(within(limits.exempt, maps)) if limits.exempt else ()
+    number = 0
+    for unit, rate in (("s", limits.rps), ("m", limits.rpm)):
+        if rate:
+            table = limit_name(ingress, limits, unit)
+            yield statement("http-request", f"track-sc{number}", sample("src"), "table", table, when=counted)
+            full = ("{", sample(f"sc{number}_gpc0_rate"), "gt", str(rate * limits.burst_multiplier), "}")
+            yield answer(settings.limit_req_status_code, when=full)
+            yield statement("http-request", f"sc-inc-gpc0({number})", when=counted)
+            number += 1
+    if limits.connections:
+        table = limit_name(ingress, limits, "c")
+        yield statement("http-request", f"track-sc{number}", sample("src"), "table", table, when=counted)
+        full = ("{", sample(f"sc{number}_conn_cur"), "gt", str(limits.connections), "}")
+        yield answer(settings.limit_conn_status_code, when=full)
+
+
+def origin_lines(cors: Cors) -> Iterator[ConfigLine]:
+    """Yield what an origin that may is sent with every answer, and the answer to its question beforehand."""
+    origin = sample("req.fhdr", "origin")
+    if cors.any_origin:
+        yield put_text("origin", log_format("*"))
+    for allowed in cors.origins if not cors.any_origin else ():
+        pattern = regex.escape(allowed).replace(r"\*\.", r"[A-Za-z0-9-]+\.", 1)
+        scheme = "" if "://" in allowed or allowed == "null" else "[a-z]+://"
+        yield put("origin", origin, when=matches(origin, "reg", f"^{scheme}{pattern}$", ignores_case=True))
+    known = is_set(variable("origin"))
+    values_by_name = {
+        "Allow-Credentials": "true" if cors.credentials else "",
+        "Allow-Methods": cors.methods,
+        "Allow-Headers": cors.headers,
+        "Max-Age": str(cors.max_age_s),
+        "Expose-Headers": cors.expose,
+    }
+    texts = {"Allow-Origin": log_format(variable("origin"))}
+    texts |= {name: log_format(value) for name, value in values_by_name.items()}
+    for name, text in texts.items():
+        header = f"Access-Control-{name}"
+        yield statement("http-after-response", "del-header", header)
+        if text.parts:
+            yield statement("http-after-response", "set-header", header, text, when=known)
+    yield answer(204, when=(*matches(sample("method"), "str", "OPTIONS"), *known))

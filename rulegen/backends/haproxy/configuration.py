@@ -1,0 +1,246 @@
+"""The whole configuration of HAProxy for an L7 model: sections, maps, the list of certificates, and their texts."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections import defaultdict
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING
+
+from rulegen.backends.haproxy.access import passwords_file, users_name
+from rulegen.backends.haproxy.frontend import answer, frontend_section
+from rulegen.backends.haproxy.location import (
+    ConfigParts,
+    add_location,
+    app_root_backend,
+    closed_backend,
+    location_name,
+    www_backend,
+)
+from rulegen.backends.haproxy.lua import PROGRAM
+from rulegen.backends.haproxy.maps import expression_key, path_key
+from rulegen.backends.haproxy.names import (
+    CERTIFICATES,
+    CONFIG,
+    EXACT,
+    HEALTHY,
+    HOSTS,
+    LUA,
+    NO_LOCATION,
+    PREFIX,
+    TRUSTED,
+    USERS,
+    map_file,
+    server_id,
+)
+from rulegen.backends.haproxy.process import default_section, global_section
+from rulegen.backends.haproxy.served import Obeyed, disobeyed_by_host, disobeyed_by_path, disobeyed_settings
+from rulegen.kube.objects.names import ObjectKey
+from rulegen.languages.haproxy.check import check_certificates, check_map, check_sections
+from rulegen.languages.haproxy.text import UnwritableError, certificate_line, format_map, format_sections
+from rulegen.languages.haproxy.tree import ConfigSection, statement
+from rulegen.model.ingress.ir import MatchKind, SecretFile
+from rulegen.model.ingress.reasons import Reason, Verdict
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping, Sequence
+
+    from rulegen.model.ingress.ir import IngressModel, Location, Server
+
+_KIND = "Ingress"
+_BY_LUA = re.compile(r"\$apr1\$|\{(?:SHA|SSHA|PLAIN)\}")
+
+
+@dataclass(frozen=True, slots=True)
+class HaproxyFiles:
+    """A configuration as values, before anything is written.
+
+    Attributes:
+        sections: The main file.
+        maps: Entries by path, in the order in which HAProxy tries them.
+        certificates: Lines of the list of certificates: path, and names of TLS.
+        users: The file with the users whose hashes HAProxy checks.
+        passwords: Entries by path of the maps with the hashes that Lua checks.
+        model: The model, with what HAProxy does not obey among its reasons.
+    """
+
+    sections: tuple[ConfigSection, ...]
+    maps: Mapping[str, Sequence[tuple[str, str]]]
+    certificates: tuple[tuple[str, tuple[str, ...]], ...]
+    users: tuple[ConfigSection, ...]
+    passwords: Mapping[str, Sequence[tuple[str, str]]]
+    model: IngressModel
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HaproxyConfiguration:
+    """The files that HAProxy runs with.
+
+    Attributes:
+        files: Texts by path.
+        secrets: Certificates, keys and passwords by path.
+        digest: Names this configuration.
+    """
+
+    files: Mapping[str, str]
+    secrets: Mapping[str, SecretFile] = field(repr=False)
+    digest: str
+
+
+def compile_files(model: IngressModel) -> HaproxyFiles:
+    """Return the configuration for a model; what HAProxy cannot be given is closed and reported."""
+    parts = ConfigParts()
+    reasons: set[Reason] = set(_setting_reasons(model))
+    hosts: dict[str, str] = {}
+    tables: defaultdict[str, dict[str, str]] = defaultdict(dict)
+    regex_hosts: list[tuple[str, str]] = []
+    for server in model.servers.values():
+        hosts.update(dict.fromkeys((server.host, *server.aliases), server_id(server.host)))
+        names = [(location, _added(location, server, model, parts, reasons)) for location in server.locations]
+        _paths(server, names, tables)
+        if expressions := list(_expressions(names)):
+            path = map_file("expressions", server.host)
+            parts.maps[path] = expressions
+            regex_hosts.append((server.host, path))
+        _extras(server, model, parts, tables)
+        if server.redirects_from:
+            hosts[server.redirects_from] = server_id(server.redirects_from)
+    hosts.pop("", None)
+    parts.maps[HOSTS] = sorted(hosts.items())
+    for path in (EXACT, PREFIX):
+        parts.maps[path] = sorted(tables[path].items())
+    settings = model.defaults.settings
+    parts.maps[TRUSTED] = [(str(network), "1") for network in settings.proxy_real_ip_cidr]
+    parts.add(ConfigSection("backend", NO_LOCATION, (answer(404),)))
+    sections = (
+        global_section(model.defaults),
+        default_section(settings),
+        frontend_section(model.defaults, regex_hosts, parts.choice),
+        *(parts.sections[key] for key in sorted(parts.sections)),
+    )
+    users, passwords = _users(model, parts)
+    return HaproxyFiles(
+        sections=sections,
+        maps=dict(sorted(parts.maps.items())),
+        certificates=tuple(_certificates(model)),
+        users=users,
+        passwords=passwords,
+        model=replace(model, reasons=tuple(sorted({*model.reasons, *reasons}))),
+    )
+
+
+def _setting_reasons(model: IngressModel) -> Iterator[Reason]:
+    for key in disobeyed_settings(model.defaults.settings):
+        yield Reason(None, Verdict.UNSUPPORTED, key, "this setting has no effect with HAProxy")
+
+
+def _added(location: Location, server: Server, model: IngressModel, parts: ConfigParts, reasons: set[Reason]) -> str:
+    """Return the name of a location's backend, which is added; report what HAProxy does not obey."""
+    about = ObjectKey(_KIND, location.ingress) if location.ingress is not None else None
+    disobeyed = [*disobeyed_by_path(location.policy), *disobeyed_by_host(server)]
+    closes = [message for how, message in disobeyed if how is Obeyed.CLOSES]
+    if about is not None:
+        for how, message in disobeyed:
+            verdict = Verdict.CLOSED if how is Obeyed.CLOSES else Verdict.UNSUPPORTED
+            reasons.add(Reason(about, verdict, location.rule, message))
+    if not closes:
+        try:
+            return add_location(location, server, model, parts)
+        except UnwritableError as error:
+            reasons.add(Reason(about, Verdict.CLOSED, location.rule, f"{error.message}: the path is closed"))
+    parts.add(closed_backend(location, server))
+    return location_name(location, server)
+
+
+def _paths(server: Server, names: Sequence[tuple[Location, str]], tables: Mapping[str, dict[str, str]]) -> None:
+    """Add the paths of a host that are compared as they are."""
+    files = {MatchKind.EXACT: EXACT, MatchKind.PREFIX: PREFIX}
+    for location, name in names:
+        if (file := files.get(location.kind)) is not None:
+            tables[file][f"{server_id(server.host)}{path_key(location.path)}"] = name
+
+
+def _expressions(names: Sequence[tuple[Location, str]]) -> Iterator[tuple[str, str]]:
+    for location, name in names:
+        if location.kind in {MatchKind.REGEX, MatchKind.REGEX_CASED}:
+            yield expression_key(location.path, ignores_case=location.kind is MatchKind.REGEX), name
+
+
+def _extras(server: Server, model: IngressModel, parts: ConfigParts, tables: Mapping[str, dict[str, str]]) -> None:
+    """Add what a host answers beside its locations."""
+    exact = tables[EXACT]
+    if server.app_root:
+        section = app_root_backend(server)
+        parts.add(section)
+        exact[f"{server_id(server.host)}/"] = section.name
+    if not server.host and not any(location.path == "/healthz" for location in server.locations):
+        parts.add(ConfigSection("backend", HEALTHY, (answer(200),)))
+        exact[f"{server_id('')}/healthz"] = HEALTHY
+    if server.redirects_from:
+        section = www_backend(server, model)
+        parts.add(section)
+        tables[PREFIX][f"{server_id(server.redirects_from)}/"] = section.name
+
+
+def _certificates(model: IngressModel) -> Iterator[tuple[str, tuple[str, ...]]]:
+    """Yield the lines of the list: the default certificate first, for every name that no other line has."""
+    default = model.defaults.default_certificate
+    names: dict[str, list[str]] = {default: []}
+    for server in model.servers.values():
+        if server.host:
+            own = [server.host, *server.aliases, *([server.redirects_from] if server.redirects_from else [])]
+            names.setdefault(server.certificate or default, []).extend(own)
+    yield default, tuple(names.pop(default))
+    yield from ((path, tuple(hosts)) for path, hosts in sorted(names.items()))
+
+
+def _users(
+    model: IngressModel, parts: ConfigParts
+) -> tuple[tuple[ConfigSection, ...], dict[str, Sequence[tuple[str, str]]]]:
+    """Return the users of password files: those whose hashes HAProxy checks, and those that Lua does."""
+    sections: list[ConfigSection] = []
+    maps: dict[str, Sequence[tuple[str, str]]] = {}
+    for path in sorted(parts.passwords):
+        lines = model.secrets[path].content.decode("ascii").splitlines()
+        pairs = [(user, text) for user, _, text in (line.partition(":") for line in lines)]
+        by_lua = {user: text for user, text in pairs if _BY_LUA.match(text) and " " not in user and user[:1] != "#"}
+        # A map must have an entry; no client can send this user.
+        maps[passwords_file(path)] = sorted(by_lua.items()) or [("::", "!")]
+        words = [statement("user", user, "password", text) for user, text in pairs if not _BY_LUA.match(text)]
+        sections.append(ConfigSection("userlist", users_name(path), tuple(words)))
+    return tuple(sections), maps
+
+
+def render(files: HaproxyFiles) -> HaproxyConfiguration:
+    """Return the texts of a configuration, each read back and compared with the values that it was written from.
+
+    Raises:
+        UnwritableError: HAProxy cannot be given a value.
+        DifferenceError: A text says something else.
+    """
+    texts = {CONFIG: format_sections(files.sections), LUA: PROGRAM}
+    check_sections(CONFIG, texts[CONFIG], files.sections)
+    for path, entries in files.maps.items():
+        texts[path] = format_map(entries)
+        check_map(path, texts[path], entries)
+    texts[CERTIFICATES] = "".join(f"{certificate_line(path, names)}\n" for path, names in files.certificates)
+    check_certificates(CERTIFICATES, texts[CERTIFICATES], files.certificates)
+    users = format_sections(files.users)
+    check_sections(USERS, users, files.users)
+    secrets = {path: secret for path, secret in files.model.secrets.items() if not path.endswith(".htpasswd")}
+    secrets[USERS] = SecretFile(content=users.encode())
+    for path, entries in files.passwords.items():
+        text = format_map(entries)
+        check_map(path, text, entries)
+        secrets[path] = SecretFile(content=text.encode())
+    return HaproxyConfiguration(files=texts, secrets=secrets, digest=_digest(texts, secrets))
+
+
+def _digest(texts: Mapping[str, str], secrets: Mapping[str, SecretFile]) -> str:
+    state = hashlib.sha256()
+    contents = {path: text.encode() for path, text in texts.items()}
+    contents |= {path: secret.content for path, secret in secrets.items()}
+    for path, content in sorted(contents.items()):
+        state.update(f"{path}\0{len(content)}\0".encode() + content)
+    return state.hexdigest()[:32]

@@ -1,0 +1,256 @@
+"""The backend of one location: what is done with its requests, in the order in which nginx does it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from rulegen.backends.haproxy.access import guard_lines, limit_lines, limit_tables, origin_lines
+from rulegen.backends.haproxy.frontend import answer, put, put_text, redirect, variable
+from rulegen.backends.haproxy.maps import expression_key, substitution
+from rulegen.backends.haproxy.names import map_file, mark
+from rulegen.backends.haproxy.process import retry_lines
+from rulegen.backends.haproxy.texts import captures, written
+from rulegen.backends.haproxy.upstream import server_lines
+from rulegen.languages.haproxy.text import UnwritableError
+from rulegen.languages.haproxy.tree import ConfigSection, is_set, log_format, matches, negated, sample, statement
+from rulegen.model.ingress.ir import FixedResponse, MatchKind, ToUpstream
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+    from rulegen.languages.haproxy.tree import ConfigLine, Word
+    from rulegen.model.ingress.ir import Canary, IngressModel, Location, LocationPolicy, Server, Target
+    from rulegen.model.ingress.values.texts import Text
+
+UNAVAILABLE = 503
+_REQUEST = "http-request"
+
+
+@dataclass(slots=True)
+class ConfigParts:
+    """Parts of a configuration that locations add.
+
+    Attributes:
+        sections: Backends and tables, by kind and name.
+        maps: Entries by path, in their order.
+        passwords: Paths of password files of the model that are used.
+        choice: Statements of the frontend that choose another backend.
+    """
+
+    sections: dict[tuple[str, str], ConfigSection] = field(default_factory=dict)
+    maps: dict[str, Sequence[tuple[str, str]]] = field(default_factory=dict)
+    passwords: dict[str, None] = field(default_factory=dict)
+    choice: list[ConfigLine] = field(default_factory=list)
+
+    def add(self, section: ConfigSection) -> None:
+        """Add a section, unless it is there."""
+        self.sections.setdefault((section.kind, section.name), section)
+
+
+def location_name(location: Location, server: Server) -> str:
+    """Return the name of a location's backend: the same for all paths of one rule."""
+    pattern = location.path if _is_expression(location) else ""
+    policy = () if location.ingress else (location.policy,)
+    return f"b{mark(server.host, location.ingress, location.rule, location.source, pattern, location.target, *policy)}"
+
+
+def add_location(location: Location, server: Server, model: IngressModel, parts: ConfigParts) -> str:
+    """Add the backend of a location, and what it needs beside it; return its name.
+
+    Raises:
+        UnwritableError: HAProxy cannot be given a value of it; nothing was added.
+    """
+    name = location_name(location, server)
+    if ("backend", name) in parts.sections:
+        return name
+    own = ConfigParts()
+    own.add(ConfigSection("backend", name, tuple(_lines(location, location.target, server, model, own))))
+    if isinstance(location.target, ToUpstream) and location.policy.redirect is None:
+        for number, canary in enumerate(location.canaries):
+            target = ToUpstream(canary.target)
+            lines = tuple(_lines(location, target, server, model, own))
+            own.add(ConfigSection("backend", f"{name}.{number}", lines))
+            own.choice += _canary(name, number, canary)
+    for section in own.sections.values():
+        parts.add(section)
+    parts.maps.update(own.maps)
+    parts.passwords.update(own.passwords)
+    parts.choice += own.choice
+    return name
+
+
+def closed_backend(location: Location, server: Server) -> ConfigSection:
+    """Return the backend of a location that cannot be served: every request is answered with 503."""
+    return ConfigSection("backend", location_name(location, server), (answer(UNAVAILABLE),))
+
+
+def app_root_backend(server: Server) -> ConfigSection:
+    """Return the backend that sends `/` of a host to its `app-root`."""
+    target = log_format(variable("scheme"), "://", variable("this_host"), server.app_root)
+    return ConfigSection("backend", f"a{mark(server.host)}", (redirect(302, target),))
+
+
+def www_backend(server: Server, model: IngressModel) -> ConfigSection:
+    """Return the backend that sends all requests for another name of a host to it."""
+    settings, host = model.defaults.settings, model.defaults.host
+    lines: list[ConfigLine] = []
+    for scheme, port, usual in (("http", host.http_port, 80), ("https", host.https_port, 443)):
+        name = f"{server.host}:{port}" if port != usual else server.host
+        target = log_format(variable("scheme"), f"://{name}", variable("redirect_uri"))
+        when = matches(variable("own_scheme"), "str", scheme)
+        lines.append(redirect(settings.http_redirect_code, target, when=when))
+    return ConfigSection("backend", f"w{mark(server.redirects_from)}", tuple(lines))
+
+
+def _is_expression(location: Location) -> bool:
+    return location.kind in {MatchKind.REGEX, MatchKind.REGEX_CASED}
+
+
+def _lines(
+    location: Location, target: Target, server: Server, model: IngressModel, parts: ConfigParts
+) -> Iterator[ConfigLine]:
+    policy, settings = location.policy, model.defaults.settings
+    if policy.redirect is not None:
+        code, text = policy.redirect
+        yield from _captures(location, parts, text)
+        if policy.cors is not None:
+            yield from origin_lines(policy.cors)
+        is_path = isinstance(text.parts[0], str) and text.parts[0].startswith("/")
+        own = (variable("own_scheme"), "://", variable("host")) if is_path and not policy.relative_redirects else ()
+        yield redirect(code, log_format(*own, *written(text).parts))
+        return
+    if isinstance(target, FixedResponse) and (location.ingress is None or policy.is_closed):
+        yield answer(target.status)
+        return
+    yield from _captures(location, parts, policy.upstream_vhost, policy.forwarded_prefix)
+    yield from _to_https(location, server, model)
+    if policy.cors is not None:
+        yield from origin_lines(policy.cors)
+    yield from limit_lines(location.ingress, policy.limits, settings, parts.maps)
+    for table in limit_tables(location.ingress, policy.limits):
+        parts.add(table)
+    yield from _body_size(policy, settings.proxy_body_size)
+    if policy.basic_auth is not None:
+        parts.passwords[policy.basic_auth.file] = None
+    yield from guard_lines(policy, settings, parts.maps)
+    for name, value in policy.headers:
+        yield statement("http-after-response", "set-header", name, log_format(value))
+    if isinstance(target, FixedResponse):
+        yield answer(target.status)
+        return
+    if not isinstance(target, ToUpstream):
+        raise UnwritableError("HAProxy resolves no names of ExternalName Services yet")
+    yield from _rewrite(location, parts)
+    yield from _headers(policy)
+    yield from _timing(policy, model)
+    yield from server_lines(model.upstreams[target.upstream], policy, settings)
+
+
+def _captures(location: Location, parts: ConfigParts, *texts: Text) -> Iterator[ConfigLine]:
+    """Yield what keeps the captures that texts have; a path with control characters would end a header."""
+    numbers = captures(*texts)
+    if not numbers or not _is_expression(location):
+        return
+    yield answer(400, when=is_set(variable("has_control")))
+    for number in numbers:
+        path = map_file("capture", location.path, location.kind, number)
+        key = expression_key(location.path, ignores_case=location.kind is MatchKind.REGEX)
+        parts.maps[path] = [(key, f"\\{number}")]
+        yield put(f"capture{number}", variable("path").then("map_regm", path))
+
+
+def _to_https(location: Location, server: Server, model: IngressModel) -> Iterator[ConfigLine]:
+    policy, settings = location.policy, model.defaults.settings
+    exempt = location.source.startswith(settings.no_tls_redirect_locations)
+    if policy.redirects_to_https(has_tls=server.has_tls and bool(server.host)) and not exempt:
+        path = variable("request_uri" if policy.preserve_trailing_slash else "redirect_uri")
+        target = log_format("https://", variable("redirect_host"), path)
+        yield redirect(settings.http_redirect_code, target, when=matches(variable("scheme"), "str", "http"))
+
+
+def _body_size(policy: LocationPolicy, default: int) -> Iterator[ConfigLine]:
+    """Yield the limit on bodies; one whose length is not known beforehand is rejected, since HAProxy does not count."""
+    most = default if policy.body_size is None else policy.body_size
+    if not most or policy.protocol.startswith("GRPC"):
+        return
+    length = sample("req.hdr_val", "content-length")
+    yield answer(413, when=("{", length, "gt", str(most), "}"))
+    yield answer(411, when=is_set(sample("req.fhdr", "transfer-encoding")))
+    unknown = negated(is_set(sample("req.fhdr", "content-length")))
+    methods = matches(sample("method"), "str", "POST", "PUT", "PATCH")
+    yield answer(411, when=(*matches(sample("req.ver"), "str", "2.0"), *methods, *unknown))
+
+
+def _rewrite(location: Location, parts: ConfigParts) -> Iterator[ConfigLine]:
+    target = location.policy.rewrite_target
+    if not target:
+        return
+    pattern = location.path if location.kind is MatchKind.REGEX else "^/"
+    path, mark_of_query, query = target.partition("?")
+    for name, text in (("rewritten", path), ("rewritten_query", query)):
+        if not text:
+            continue
+        file = map_file(name.replace("_", "-"), pattern, target)
+        parts.maps[file] = [(expression_key(pattern, ignores_case=True), substitution(text))]
+        yield put(name, variable("path").then("map_regm", file))
+    if mark_of_query and not path:
+        raise UnwritableError("a target of a rewrite without a path cannot be written for HAProxy")
+    yield statement(_REQUEST, "lua.rulegen_rewrite")
+    yield statement(_REQUEST, "set-uri", log_format(variable("uri")), when=is_set(variable("uri")))
+
+
+def _headers(policy: LocationPolicy) -> Iterator[ConfigLine]:
+    if policy.forwarded_prefix:
+        yield statement(_REQUEST, "set-header", "X-Forwarded-Prefix", written(policy.forwarded_prefix))
+    for name in policy.unproven_headers:
+        yield statement(_REQUEST, "del-header", name)
+    if policy.upstream_vhost:
+        yield statement(_REQUEST, "set-header", "Host", written(policy.upstream_vhost))
+
+
+def _timing(policy: LocationPolicy, model: IngressModel) -> Iterator[ConfigLine]:
+    proxying, settings = policy.proxying, model.defaults.settings
+    if proxying.connect_timeout_s is not None:
+        yield statement("timeout", "connect", f"{proxying.connect_timeout_s or 1}s")
+    if proxying.read_timeout_s is not None:
+        yield statement("timeout", "server", f"{proxying.read_timeout_s or 1}s")
+        yield statement("timeout", "tunnel", f"{proxying.read_timeout_s or 1}s")
+    if proxying.retry_on is not None or proxying.retry_tries is not None:
+        causes = settings.proxy_next_upstream if proxying.retry_on is None else proxying.retry_on
+        tries = settings.proxy_next_upstream_tries if proxying.retry_tries is None else proxying.retry_tries
+        yield from retry_lines(causes, tries)
+    if not settings.retry_non_idempotent:
+        unsafe = matches(sample("method"), "str", "POST", "PATCH", "LOCK")
+        yield statement(_REQUEST, "disable-l7-retry", when=unsafe)
+
+
+def _canary(name: str, number: int, canary: Canary) -> Iterator[ConfigLine]:
+    """Yield the statements of the frontend that send a share of a location's requests to a canary's backend."""
+    here = matches(variable("backend"), "str", name)
+    open_ = (*here, *negated(is_set(variable("take"))))
+
+    def decide(value: str, *when: Word) -> ConfigLine:
+        return put_text("take", log_format(value), when=(*open_, *when))
+
+    yield statement(_REQUEST, "unset-var(txn.take)", when=here)
+    if canary.header:
+        header = sample("req.fhdr", canary.header)
+        if canary.is_header_unreadable:
+            yield decide("no", *is_set(header))
+        elif canary.header_value:
+            yield decide("yes", *matches(header, "str", canary.header_value))
+        elif canary.header_pattern:
+            pattern = expression_key(canary.header_pattern, ignores_case=False)
+            yield decide("yes", *matches(header, "reg", pattern))
+        else:
+            yield decide("yes", *matches(header, "str", "always"))
+            yield decide("no", *matches(header, "str", "never"))
+    if canary.cookie:
+        cookie = sample("req.cook", canary.cookie)
+        yield decide("yes", *matches(cookie, "str", "always"))
+        yield decide("no", *matches(cookie, "str", "never"))
+    if canary.share > 0:
+        yield decide("yes", "{", sample("rand", "10000"), "lt", str(round(canary.share * 100)), "}")
+    chosen = (*here, *matches(variable("take"), "str", "yes"))
+    yield put_text("backend", log_format(f"{name}.{number}"), when=chosen)

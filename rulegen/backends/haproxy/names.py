@@ -1,0 +1,36 @@
+"""Names of sections, files and servers: hashes, so that no byte of an object gets into one."""
+
+from __future__ import annotations
+
+import hashlib
+from typing import Final
+
+CONFIG: Final = "haproxy.cfg"
+USERS: Final = "secrets/users.cfg"
+"""The file with the users of basic authentication whose hashes HAProxy checks; it is loaded beside the main file."""
+LUA: Final = "rulegen.lua"
+CERTIFICATES: Final = "certificates.list"
+HOSTS: Final = "maps/hosts.map"
+EXACT: Final = "maps/exact.map"
+PREFIX: Final = "maps/prefix.map"
+TRUSTED: Final = "maps/trusted.map"
+SOCKET: Final = "unix@run/haproxy.sock"
+FRONTEND: Final = "ingress"
+NO_LOCATION: Final = "none"
+"""The backend of requests that no location takes, which a model never has."""
+HEALTHY: Final = "healthy"
+
+
+def mark(*texts: object) -> str:
+    """Return 16 hexadecimal digits for a list of texts: nobody finds others with the same, to be taken for these."""
+    return hashlib.sha256("\0".join(map(str, texts)).encode("utf-8", "surrogatepass")).hexdigest()[:16]
+
+
+def server_id(host: str) -> str:
+    """Return the name of a host in maps and conditions."""
+    return f"h{mark(host)}"
+
+
+def map_file(kind: str, *texts: object) -> str:
+    """Return the path of a map or of a list of addresses that belongs to one location or one host."""
+    return f"maps/{kind}-{mark(*texts)}.map"

@@ -1,0 +1,82 @@
+"""What holds for the whole program: the sections `global` and `defaults`."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from rulegen.backends.haproxy.names import LUA, SOCKET
+from rulegen.languages.haproxy.tree import ConfigSection, statement
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from rulegen.languages.haproxy.tree import ConfigLine
+    from rulegen.model.ingress.defaults import HttpDefaults
+    from rulegen.model.ingress.values.settings import Settings
+
+_BUFFER = 32768
+"""Bytes of a buffer, which holds a request's whole head, and a path whose every byte is encoded."""
+
+
+def global_section(defaults: HttpDefaults) -> ConfigSection:
+    """Return the section `global`."""
+    return ConfigSection("global", "", tuple(_global(defaults)))
+
+
+def _global(defaults: HttpDefaults) -> Iterator[ConfigLine]:
+    settings = defaults.settings
+    if defaults.host.user:
+        user, _, group = defaults.host.user.partition(" ")
+        yield statement("user", user)
+        if group:
+            yield statement("group", group)
+    yield statement("stats", "socket", SOCKET, "level", "admin", "mode", "600", "expose-fd", "listeners")
+    yield statement("lua-load", LUA)
+    if settings.worker_processes != "auto":
+        yield statement("nbthread", settings.worker_processes)
+    # Where the host allows fewer descriptors, HAProxy serves fewer connections instead of none.
+    yield statement("no", "strict-limits")
+    yield statement("maxconn", str(settings.max_worker_connections))
+    yield statement("hard-stop-after", f"{settings.worker_shutdown_timeout}s")
+    yield statement("tune.bufsize", str(_BUFFER))
+    yield statement("tune.maxrewrite", "4096")
+    yield statement("tune.ssl.default-dh-param", "2048")
+    yield statement("tune.h2.max-concurrent-streams", str(settings.http2_max_concurrent_streams))
+    yield statement("ssl-default-bind-ciphers", settings.ssl_ciphers)
+
+
+def default_section(settings: Settings) -> ConfigSection:
+    """Return the section `defaults`."""
+    return ConfigSection("defaults", "", tuple(_defaults(settings)))
+
+
+def _defaults(settings: Settings) -> Iterator[ConfigLine]:
+    yield statement("mode", "http")
+    for name, limit_s in (
+        ("connect", settings.proxy_connect_timeout),
+        ("client", settings.client_body_timeout),
+        ("server", settings.proxy_read_timeout),
+        ("tunnel", settings.proxy_read_timeout),
+        ("http-request", settings.client_header_timeout),
+        ("http-keep-alive", settings.keep_alive),
+        ("queue", settings.proxy_connect_timeout),
+    ):
+        yield statement("timeout", name, f"{limit_s or 1}s")
+    yield statement("option", "http-keep-alive")
+    yield from retry_lines(settings.proxy_next_upstream, settings.proxy_next_upstream_tries)
+
+
+def retry_lines(causes: tuple[str, ...], tries: int) -> Iterator[ConfigLine]:
+    """Yield after which failures another server is asked, and how often.
+
+    A backend that has taken too long is not asked again: with nginx, the time for all tries is that for one answer.
+    """
+    words = {"error": "conn-failure empty-response", "invalid_header": "junk-response", "http_429": "429"}
+    words |= {f"http_{code}": str(code) for code in (403, 404, 500, 502, 503, 504)}
+    chosen = [word for cause in dict.fromkeys(causes) for word in words.get(cause, "").split()]
+    if not chosen or tries == 1:
+        yield statement("retries", "0")
+        return
+    yield statement("retries", str(min(tries - 1, 100) if tries else 10))
+    yield statement("option", "redispatch", "1")
+    yield statement("retry-on", *(word for word in chosen if word != "429"))

@@ -1,0 +1,110 @@
+"""Servers of a backend: how one is chosen, and how it is spoken with."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
+
+from rulegen.backends.haproxy.names import mark
+from rulegen.backends.haproxy.texts import written
+from rulegen.languages.haproxy.text import UnwritableError
+from rulegen.languages.haproxy.tree import sample, statement
+from rulegen.model.ingress.ir import Balance
+from rulegen.model.ingress.values.texts import Reference, Subject
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from rulegen.languages.haproxy.tree import ConfigLine, Word
+    from rulegen.model.ingress.ir import LocationPolicy, Sticky, Upstream
+    from rulegen.model.ingress.proxying import ProxySSL
+    from rulegen.model.ingress.values.settings import Settings
+
+PROTOCOLS: Final = frozenset({"HTTP", "HTTPS", "GRPC", "GRPCS"})
+"""What HAProxy speaks with backends here."""
+_KEY: Final = "X-Rulegen-Key"
+"""The header that holds what a server is chosen by; HAProxy 2.6 hashes no expression, and backends see the header."""
+_METHODS: Final = {
+    Balance.ROUND_ROBIN: ("roundrobin",),
+    Balance.LEAST_CONNECTIONS: ("leastconn",),
+    Balance.BETTER_OF_TWO: ("random(2)",),
+    Balance.CLIENT_ADDRESS: ("source",),
+}
+
+
+def server_lines(upstream: Upstream, policy: LocationPolicy, settings: Settings) -> Iterator[ConfigLine]:
+    """Yield the lines of a backend that choose a server, and one for each server.
+
+    Raises:
+        UnwritableError: HAProxy has no words for how one is chosen.
+    """
+    yield from _balance(upstream)
+    sticky = upstream.sticky
+    if sticky is not None:
+        yield _cookie(sticky)
+    options = _options(policy)
+    options += _pool(upstream, settings)
+    for address in upstream.servers:
+        name = f"s{mark(address)}"
+        yield statement("server", name, address, *options, *(("cookie", mark(address)) if sticky else ()))
+    if upstream.backup:
+        yield statement("server", "backup", upstream.backup, *options, "backup")
+
+
+def _balance(upstream: Upstream) -> Iterator[ConfigLine]:
+    if upstream.balance is not Balance.HASH or upstream.sticky is not None:
+        yield statement("balance", *_METHODS.get(upstream.balance, ("roundrobin",)))
+    elif upstream.hash_key.parts == (Reference(Subject.REQUEST_URI),):
+        yield statement("balance", "uri", "whole")
+    elif upstream.hash_key.parts == (Reference(Subject.CLIENT_ADDRESS),):
+        yield statement("balance", "source")
+    else:
+        yield statement("http-request", "set-header", _KEY, written(upstream.hash_key))
+        yield statement("balance", f"hdr({_KEY})")
+    if upstream.balance in {Balance.HASH, Balance.CLIENT_ADDRESS}:
+        yield statement("hash-type", "consistent")
+
+
+def _cookie(sticky: Sticky) -> ConfigLine:
+    words = ["cookie", sticky.cookie, "insert", "indirect", "nocache"]
+    for attribute in sticky.attributes.split("; "):
+        words += ["httponly"] if attribute == "HttpOnly" else ["attr", attribute] if attribute else []
+    if sticky.path:
+        words += ["attr", f"Path={sticky.path}"]
+    if sticky.is_secure:
+        words.append("secure")
+    return statement(*words)
+
+
+def _pool(upstream: Upstream, settings: Settings) -> list[Word]:
+    if not upstream.keepalive:
+        return ["pool-max-conn", "0"]
+    return ["pool-max-conn", str(upstream.keepalive), "pool-purge-delay", f"{settings.upstream_keepalive_timeout}s"]
+
+
+def _options(policy: LocationPolicy) -> list[Word]:
+    protocol = policy.protocol
+    if protocol not in PROTOCOLS:
+        raise UnwritableError(f"HAProxy does not speak {protocol} with backends here")
+    words: list[Word] = ["proto", "h2"] if protocol == "GRPC" else []
+    if protocol in {"HTTPS", "GRPCS"}:
+        words = ["ssl", *(["alpn", "h2"] if protocol == "GRPCS" else [])]
+        words += ["verify", "none"] if policy.proxy_ssl is None else _tls(policy.proxy_ssl)
+    return words
+
+
+def _tls(ssl: ProxySSL) -> list[Word]:
+    if ssl.verify and not (ssl.ca and ssl.name):
+        raise UnwritableError("HAProxy verifies a backend by a CA and a name, and one of them is missing")
+    if ssl.ciphers or ssl.protocols:
+        raise UnwritableError("ciphers and protocols of TLS with backends are not written for HAProxy")
+    words: list[Word] = []
+    if ssl.certificate:
+        words += ["crt", ssl.certificate]
+    if ssl.verify:
+        words += ["verify", "required", "ca-file", ssl.ca, "verifyhost", ssl.name]
+        words += ["crl-file", ssl.revoked] if ssl.revoked else []
+    else:
+        words += ["verify", "none"]
+    if ssl.server_name:
+        words += ["sni", sample("str", ssl.name) if ssl.name else sample("var", "txn.host")]
+    return words
