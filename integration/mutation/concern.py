@@ -22,14 +22,21 @@ SERVICES = (
     "tests/compiler/test_rule_text.py",
 )
 EVERYWHERE = ("tests/plan", "tests/compiler", "tests/road", "tests/cli/test_plan.py", "tests/cli/test_export_folder.py")
+AGENT = (
+    "tests/agent/services/test_ipvs_loop.py",
+    "tests/agent/services/test_writer.py",
+    "tests/agent/services/test_left_out.py",
+)
 NEAR: dict[str, tuple[str, ...]] = {
     "ingress": (
+        "tests/host/nginx/test_quarantine.py",
         "tests/compiler",
         "tests/road",
         "tests/backends",
         "tests/model/ingress",
         "tests/cli/ingress/test_ingress.py",
         "tests/cli/test_ingress.py",
+        "tests/cli/ingress/test_engine.py",
     ),
     "nginx": ("tests/backends", "tests/languages", "tests/compiler", "tests/road", "tests/plan"),
 }
@@ -53,7 +60,7 @@ def concerned_tests(root: Path, mutant: Mutant) -> list[str]:
     """Return the tests that a mutant concerns, the nearest first, by what is there."""
     words = Path(mutant.path).parts
     near = next((paths for word, paths in NEAR.items() if word in words), None)
-    paths = near or (*SERVICES, *EVERYWHERE, *LAWS, "tests/languages", "tests/parity", "tests/flows")
+    paths = near or (*SERVICES, *EVERYWHERE, *LAWS, "tests/languages", "tests/parity", "tests/flows", *AGENT)
     return [path for path in dict.fromkeys(paths) if (root / path).exists()]
 
 

@@ -1,8 +1,9 @@
 """All small faults that can be put into a module: another comparison, constant or condition, or a call left out.
 
 They are edits of the text, so that all else of the file stays, line numbers too. Annotations, docstrings, messages of
-exceptions and decorators stay as they are: no behaviour depends on them. (Libraries for this, such as cosmic-ray and
-mutmut, keep a database or a copy of all mutants, and cannot run one copy of themselves against another commit.)
+exceptions, decorators, protocols and declarations of type variables stay as they are: no behaviour depends on them.
+(Libraries for this, such as cosmic-ray and mutmut, keep a database or a copy of all mutants, and cannot run one copy of
+themselves against another commit.)
 """
 
 from __future__ import annotations
@@ -32,6 +33,9 @@ OPERATORS: dict[type[ast.operator], type[ast.operator]] = {
     ast.BitOr: ast.BitAnd,
     ast.BitAnd: ast.BitOr,
 }
+
+
+_DECLARE_TYPES = frozenset({"TypeVar", "TypeVarTuple", "ParamSpec", "NewType"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,12 +91,24 @@ def _children(node: ast.AST) -> Iterator[ast.AST]:
         return
     if isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING":
         return
+    if isinstance(node, ast.ClassDef) and any(_last_name(base) == "Protocol" for base in node.bases):
+        return
+    if isinstance(node, ast.Call) and _last_name(node.func) in _DECLARE_TYPES:
+        return
+    if isinstance(node, ast.Call) and _last_name(node.func) == "cast":
+        yield from node.args[1:]
+        return
     for field, value in ast.iter_fields(node):
         if field in {"annotation", "returns", "decorator_list", "bases", "keywords"} and not isinstance(node, ast.Call):
             continue
         for child in value if isinstance(value, list) else [value]:
             if isinstance(child, ast.AST) and not _is_text_alone(child):
                 yield child
+
+
+def _last_name(node: ast.expr) -> str:
+    """Return the name of a function or base class, without its module and type arguments."""
+    return ast.unparse(node).partition("[")[0].rpartition(".")[2]
 
 
 def _is_text_alone(node: ast.AST) -> bool:

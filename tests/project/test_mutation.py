@@ -32,6 +32,10 @@ from tests.sizes import sampled
         ("def f(x: 'X') -> 'Y': ...", []),
         ("@dataclass(frozen=True)\nclass A: ...", []),
         ("f'{x == 1}'", []),
+        ("T = TypeVar('T', bound='A')", []),
+        ("x = typing.cast('A', 80)", ["(81)"]),
+        ("class A(Protocol[T]):\n    def f(self, *, x: bool = True) -> None:\n        '''A promise.'''", []),
+        ("class A(Base):\n    x = 80", ["(81)"]),
     ],
 )
 def test_edits(source: str, edits: list[str]) -> None:
