@@ -153,6 +153,15 @@ def test_cleanup_closes_the_loopback_prefix_first(interrupted_after):
     assert "KUBE-FIREWALL" not in node.kernels[Family.IPV4].tables["filter"]
 
 
+def test_cleanup_does_not_set_an_unknown_parameter():
+    node = a_node()
+    node.write(planned(node, ClusterSnapshot()))
+    del node.parameters[ROUTE_LOCALNET]
+    node.write(cleaned(node))
+    assert ROUTE_LOCALNET not in node.parameters
+    assert "KUBE-FIREWALL" not in node.kernels[Family.IPV4].tables["filter"]
+
+
 @pytest.mark.parametrize("mode", ["cleanup", "ipvs"])
 def test_with_a_kubelet_both_stay_and_it_is_said(mode):
     node = a_node()
@@ -229,6 +238,9 @@ def test_rules_of_a_proxy_in_the_other_variant_are_warned_of():
     warning = beside_warning(node.observed().beside, "nft")
     assert warning.startswith("iptables-legacy has ")
     assert "rulegen cleanup --variant legacy" in warning
+    other = beside_warning(node.observed().beside, "legacy")
+    assert other.startswith("iptables-nft has ")
+    assert "rulegen cleanup --variant nft" in other
 
 
 def test_an_unreadable_conntrack_parameter_is_planned():
@@ -239,6 +251,12 @@ def test_an_unreadable_conntrack_parameter_is_planned():
     assert (BE_LIBERAL, None, "1") in plan.sysctls
     assert [item.name for item in plan.items if item.language == "sysctl"] == [ROUTE_LOCALNET, BE_LIBERAL]
     assert not any("INVALID" in line.text for item in plan.items for line in item.lines)
+    node.write(plan)
+    del node.parameters[BE_LIBERAL]
+    node.kernels[Family.IPV4].tables["nat"]["KUBE-MARK-MASQ"].clear()
+    again = planned(node, ClusterSnapshot(), conntrack_be_liberal=True)
+    assert not again.is_empty
+    assert again.sysctls == ()  # the chain of the rule that is left out is as it should be
 
 
 LIBERAL = (

@@ -45,11 +45,38 @@ def directives(name: str, **settings: str) -> set[str]:
         ("default-type", "text/plain", "default_type", {"text/html"}, {"text/plain"}),
         ("grpc-buffer-size-kb", "16", "grpc_buffer_size", {"4k"}, {"16k"}),
         ("use-port-in-redirects", "true", "port_in_redirect", {"off"}, {"on"}),
+        ("disable-access-log", "true", "access_log", {"logs/access.log upstreaminfo if=$loggable", "off"}, {"off"}),
     ],
 )
 def test_a_key_becomes_this_directive(key, text, name, default, expected):
     assert directives(name) == default
     assert directives(name, **{key.replace("-", "_"): text}) == expected
+
+
+NAMES = (
+    "args binary_remote_addr body_bytes_sent bytes_sent connection connection_requests content_length content_type"
+    " gzip_ratio host hostname http_host https is_args msec pipe proxy_host proxy_port proxy_protocol_addr"
+    " proxy_protocol_port realip_remote_addr realip_remote_port remote_addr remote_port remote_user request"
+    " request_completion request_id request_length request_method request_time request_uri scheme server_addr"
+    " server_name server_port server_protocol ssl_cipher ssl_client_fingerprint ssl_client_i_dn ssl_client_s_dn"
+    " ssl_client_serial ssl_client_verify ssl_protocol ssl_session_reused status tcpinfo_rtt time_iso8601"
+    " time_local upstream_addr upstream_bytes_received upstream_bytes_sent upstream_cache_status"
+    " upstream_connect_time upstream_header_time upstream_response_length upstream_response_time upstream_status"
+    " uri"
+)
+"""Variables of nginx that mean the same in a log format of ingress-nginx."""
+
+
+def test_a_log_format_keeps_the_names_of_nginx():
+    names = NAMES.split()
+    (text,) = directives("log_format", log_format_upstream=" ".join(f"${name}" for name in names))
+    assert re.findall(r"\$\{(\w+)\}", text) == names
+
+
+def test_an_expression_for_any_case_is_written_once():
+    files = compiled(*WEB, site_of(), settings_map(block_user_agents="~*bot.*,curl")).configuration.files
+    lines = {line.strip() for text in files.values() for line in text.splitlines()}
+    assert {"~*bot.* 1;", '"~*^curl$" 1;'} <= lines
 
 
 @pytest.mark.parametrize(("text", "count"), [("true", 4), ("false", 0)])

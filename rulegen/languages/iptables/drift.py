@@ -64,7 +64,7 @@ class RuleDrift:
         surplus = [rule for rule in old if rule.spec not in wanted]
         if any(self.is_foreign(key, rule) for rule in surplus) or self._is_added(change, surplus):
             return Drift.FOREIGN
-        if surplus or not self._has_ruled or (change.after is None and not old):
+        if surplus or not self._has_ruled:
             return None
         left = {rule.spec for rule in old}
         missing = [rule for rule in new if rule.spec not in left]

@@ -140,6 +140,7 @@ def test_a_plan_for_machines_has_hosts_reasons_and_the_reload(run):
     document = json.loads(out)
     assert code == 2
     assert {"host", "upstream"} <= {change["kind"] for change in document["changes"] if change["language"] == "nginx"}
+    assert document["ingress"]["observed"]
     assert document["ingress"]["reload"] is True
     (reason,) = document["ingress"]["reasons"]
     assert (reason["ingress"], reason["verdict"]) == ("demo/blog", "ignored")

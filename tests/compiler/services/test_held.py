@@ -153,6 +153,21 @@ def written(*worlds: ClusterSnapshot, mode: str) -> NodeKernel:
     return kernel
 
 
+def test_the_node_part_of_a_plan_has_what_no_service_owns():
+    facts = {"created": "2026-01-01T00:00:00Z", "cluster_ip": "10.96.0.1", "endpoint": "10.244.1.1"}
+    kernel = NodeKernel()
+    host = HostFacts(sysctls={"net.ipv4.ip_forward": "0"})
+    whole = plan_node(compiled(service("web", **facts), "ipvs"), kernel.observed(), host)
+    parts = ServiceParts(whole)
+    node, owned = parts.of((), with_node=True), parts.of(parts.owners, with_node=False)
+    of_host = {key: part.all_changes for key, part in whole.parts.items() if key.family is None}
+    assert any(of_host.values())
+    assert {key: part.all_changes for key, part in node.parts.items() if key.family is None} == of_host
+    assert (node.sysctls, owned.sysctls) == (whole.sysctls, ())
+    assert whole.sysctls
+    assert {key.family for key in owned.parts} == set(Family)
+
+
 def test_a_removed_frontend_stays_while_the_change_is_rejected():
     facts = {"created": "2026-01-01T00:00:00Z", "cluster_ip": "10.96.0.1", "endpoint": "10.244.1.1"}
     kernel = written(service("web", "198.51.100.7", **facts), mode="iptables")

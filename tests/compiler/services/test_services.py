@@ -344,6 +344,23 @@ def test_an_event_that_changes_nothing_writes_nothing():
     assert update.plan.parts == {}
 
 
+def test_a_written_change_is_not_decided_again():
+    node = node_of(3)
+    node.take([changed(endpoints(0, 3))])
+    large = node.rules.update([ObjectName("demo", "web-0")])
+    node.take([changed(endpoints(0, 4))])
+    assert node.rules.update_beside([ObjectName("demo", "web-0")], large) is None
+    node.kernel.write(large.plan)
+    node.rules.commit(large)
+    node.dirty = Touched()
+    decided = []
+    for number in range(3):
+        decided.append([name.name for name in node.sync().services])
+        node.check()
+        node.take([changed(endpoints(number, 5))])
+    assert decided == [["web-0"], ["web-0"], ["web-1"]]
+
+
 OLD, YOUNG = "2026-01-01T00:00:00Z", "2026-02-01T00:00:00Z"
 SHARED = ("198.51.100.7",)
 

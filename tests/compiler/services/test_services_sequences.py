@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -17,16 +18,20 @@ from rulegen.kube.snapshot.cluster import Touched
 from rulegen.model.services.ir import Semantics
 from rulegen.model.services.limits import ServiceLimits
 from rulegen.model.services.resolve import resolve
+from rulegen.net import Family
 from rulegen.plan.fragments import OwnedObjects
 from rulegen.plan.plan import Plan
 from tests.compiler.services.test_services import (
     MODES,
     Node,
     api_server_events,
+    changed,
+    endpoints,
     host_changes,
     meeting_events,
     node_events,
     quick,
+    service,
     service_events,
 )
 from tests.strategies import SERVICES
@@ -138,6 +143,20 @@ class Agent(Node):
         self.write(None)
         self.check_kernel(None)
         self.dirty = Touched()
+
+
+@pytest.mark.parametrize("way", [Agent.write, Agent.check_kernel])
+def test_a_rejected_change_keeps_what_was_written_last(way):
+    agent = Agent("iptables")
+    agent.take([changed(service(0)), changed(endpoints(0, 1))])
+    agent.check_kernel(None)
+    agent.take([changed(endpoints(0, 2))])
+    way(agent, None)
+    agent.take([changed(endpoints(0, 3))])
+    agent.refuse({ObjectName("demo", "web-0")})
+    rules = [rule for rules in agent.kernels[Family.IPV4].tables["nat"].values() for rule in rules]
+    ends = sorted(rule.rpartition(" ")[2] for rule in rules if "-j DNAT" in rule)
+    assert ends == ["10.244.1.10:8080", "10.244.1.11:8080"]
 
 
 pieces = st.one_of(st.none(), st.none(), st.integers(0, 6))
