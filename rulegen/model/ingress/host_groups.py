@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from functools import partial
 from typing import TYPE_CHECKING, Final, NamedTuple
+
+from msgspec import structs
 
 from rulegen.kube.objects.names import ObjectKey, ObjectName
 from rulegen.model.ingress.closing import UnservedIngress, hosts_of
@@ -254,7 +256,7 @@ def decide_group(group: HostGroup, common: CommonDecisions, lookups: Lookups) ->
     read = Owners()
     for ingress in group.ingresses:
         read.read(ingress, partial(_read_owner, common=common, referred=referred))
-    unused = replace(referred, files={})  # no server refers to these files
+    unused = structs.replace(referred, files={})  # no server refers to these files
     for left_out in group.left_out:
         read.leave_out(left_out, partial(_read_owner, common=common, referred=unused))
     closers, owners = read.hold(common.prefix), read.served
@@ -265,8 +267,10 @@ def decide_group(group: HostGroup, common: CommonDecisions, lookups: Lookups) ->
     certificates = Certificates(referred, lookups.now, parsed=lookups.certificates)
     servers = tuple(_servers(routing, certificates, common, reasons))
     reasons += routing.reasons + certificates.reasons
-    reasons += [reason for paths in routing.paths.values() for reason in paths.reasons]
-    reasons += [reason for owner in owners for reason in owner.annotations.reasons]
+    for paths in routing.paths.values():
+        reasons += paths.reasons
+    for owner in owners:
+        reasons += owner.annotations.reasons
     reasons += refusals(targets)
     inputs = GroupInputs(
         group=group,

@@ -11,6 +11,8 @@ from operator import attrgetter
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Final, NamedTuple
 
+from msgspec import structs
+
 from rulegen.kube.objects.names import ObjectKey
 from rulegen.kube.snapshot.addresses import ServiceAddresses
 from rulegen.model.forbidden import KUBERNETES
@@ -336,7 +338,8 @@ def _with_other_names(
     for group in groups:
         for host, seeker in group.seekers:
             # Reports about names depend on all hosts, so they must not become part of the group's decisions.
-            owners.setdefault(host, []).append(replace(seeker, annotations=replace(seeker.annotations, reasons=[])))
+            annotations = structs.replace(seeker.annotations, reasons=[])
+            owners.setdefault(host, []).append(structs.replace(seeker, annotations=annotations))
     if not owners:
         return servers
     named = with_other_names(servers, owners)

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import pytest
 
 from rulegen.kube.objects.names import ObjectKey, ObjectName
@@ -27,7 +25,6 @@ SERVICES = [service(name) for name in NAMES] + [endpoints(name, ("10.244.0.1",))
 ANY = RouteMatch()
 
 
-@dataclass(slots=True)
 class Asker(ResolvedIngress):
     """An object of another kind than Ingress, with the routes that a test gives it."""
 

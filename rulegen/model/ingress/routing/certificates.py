@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from typing import TYPE_CHECKING, Final, NamedTuple
+
+from msgspec import Struct, field
 
 from rulegen.kube.objects.names import ObjectKey, ObjectName
 from rulegen.model.ingress.reasons import Reason, Verdict
@@ -59,8 +61,7 @@ def with_wildcard_certificates(servers: Mapping[str, Server]) -> dict[str, Serve
     return completed
 
 
-@dataclass(slots=True)
-class Certificates:
+class Certificates(Struct):
     """The certificates in Secrets. Each is parsed once.
 
     Attributes:

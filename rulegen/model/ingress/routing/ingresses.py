@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
+
+from msgspec import Struct
 
 from rulegen.kube.objects.names import ObjectKey, ObjectName
 from rulegen.model.ingress.closing import INGRESS, MAX_PATH, MAX_ROUTES, Guard, route_count
@@ -62,8 +64,7 @@ class ReadIngress(NamedTuple):
     guard: Guard = Guard.NOTHING
 
 
-@dataclass(slots=True)
-class ResolvedIngress:
+class ResolvedIngress(Struct):
     """An Ingress with its policy.
 
     Attributes:
@@ -84,7 +85,7 @@ class ResolvedIngress:
     client_auth: ClientAuth | None = None
     is_closed_by_settings: bool = False
     closes_hosts: bool = False
-    names_location: bool = field(init=False)
+    names_location: bool = False
 
     def __post_init__(self) -> None:
         """Look at the texts of the policy."""

@@ -7,10 +7,9 @@ location, nginx answers `/foo` with 301. Therefore both become locations, so tha
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final, NamedTuple
 
-from msgspec import Struct
+from msgspec import Struct, field
 
 from rulegen.model.ingress.ir import Location, LocationPolicy, MatchKind
 from rulegen.model.ingress.reasons import Reason, Verdict
@@ -72,12 +71,16 @@ class Pattern(NamedTuple):
     key: tuple[int, bool, tuple[int, ...]]
 
 
-@dataclass(slots=True)
-class Paths:
-    """The paths of one host. The first of two equal paths is used, so paths must be added oldest first."""
+class Paths(Struct):
+    """The paths of one host. The first of two equal paths is used, so paths must be added oldest first.
+
+    Attributes:
+        is_regex: Whether any path is an expression; as in ingress-nginx, all paths of the host then are.
+    """
 
     host: str
     reasons: list[Reason] = field(default_factory=list)
+    is_regex: bool = False
     _routes: dict[tuple[str, bool], HostPath] = field(default_factory=dict)
 
     def add(self, route: HostPath) -> None:
@@ -85,6 +88,8 @@ class Paths:
         kept = self._routes.setdefault(route.key, route)
         if kept is not route:
             self._lose(route, kept)
+        elif route.is_regex:
+            self.is_regex = True
 
     def find(self, path: str, *, is_exact: bool) -> HostPath | None:
         """Return the route with exactly this path."""
@@ -93,11 +98,6 @@ class Paths:
     def replace(self, route: HostPath) -> None:
         """Replace the route with the same path."""
         self._routes[route.key] = route
-
-    @property
-    def is_regex(self) -> bool:
-        """Whether any path is an expression; as in ingress-nginx, all paths of the host then are."""
-        return any(route.is_regex for route in self._routes.values())
 
     @property
     def expressions(self) -> list[HostPath]:

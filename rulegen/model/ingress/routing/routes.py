@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from typing import TYPE_CHECKING, Final
 
-from msgspec import structs
+from msgspec import Struct, field, structs
 
 from rulegen.kube.objects.names import ObjectName
 from rulegen.kube.objects.structs import ServiceBackendPort
@@ -47,8 +47,7 @@ _SMALL_TOTAL: Final = f"a total below {_LEAST_TOTAL} counts as {_LEAST_TOTAL}"
 _ANY_HOST: Final = "with the request's host, a client could choose the server"
 
 
-@dataclass(slots=True)
-class Routing:
+class Routing(Struct):
     """The routes of all hosts. Ingresses must be added oldest first, and canaries after all others.
 
     Attributes:

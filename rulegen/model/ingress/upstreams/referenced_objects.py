@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final, TypeVar
+
+from msgspec import Struct, field
 
 from rulegen.kube.objects.names import ObjectKey, ObjectName
 from rulegen.model.ingress.ir import SecretFile
@@ -22,8 +23,7 @@ T = TypeVar("T")
 MAX_HEADERS: Final = 50
 
 
-@dataclass(slots=True)
-class Referred:
+class Referred(Struct):
     """Secrets and ConfigMaps that annotations refer to, and the files with their content.
 
     Attributes:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import hashlib
-from dataclasses import astuple, dataclass, field, replace
+from dataclasses import astuple, replace
 from typing import TYPE_CHECKING, Final, NamedTuple
+
+from msgspec import Struct, field
 
 from rulegen.kube.objects.names import ObjectName
 from rulegen.kube.snapshot.addresses import ServiceAddresses
@@ -83,8 +85,7 @@ def transport_of(policy: LocationPolicy, settings: Settings) -> str:
     return "" if policy.protocol == "HTTP" else spoken
 
 
-@dataclass(slots=True)
-class Targets:
+class Targets(Struct):
     """Creates the upstreams of Services, each once.
 
     Attributes:

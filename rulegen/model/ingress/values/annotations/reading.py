@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
 from difflib import get_close_matches
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any, Final
+
+from msgspec import Struct, field
 
 from rulegen.model.ingress.reasons import Reason, Verdict
 from rulegen.model.ingress.unread import UnreadError
@@ -30,8 +31,7 @@ _SHORT: Final = 200
 """Maximum length of a text whose value is cached."""
 
 
-@dataclass(slots=True)
-class Annotations:
+class Annotations(Struct):
     """The annotations of one Ingress.
 
     Attributes:
