@@ -195,7 +195,7 @@ class GroupDecisions(NamedTuple):
 
 
 def grouped(ingresses: Sequence[Ingress], left_out: Sequence[tuple[Ingress, Verdict]] = ()) -> tuple[HostGroup, ...]:
-    """Return Ingresses in groups such that no host is in two of them; order stays.
+    """Return Ingresses in groups, in the same order, such that each host belongs to one group.
 
     The host of every other name is in one of them, which has no Ingress where none requests it.
 
@@ -364,10 +364,7 @@ def _servers(
 
 
 def _limits(routing: Routing) -> dict[str, dict[ObjectName, Limits]]:
-    """Return limits by host and Ingress.
-
-    Each Ingress is listed at its first host, as its limits count all hosts together.
-    """
+    """Return limits by host; each Ingress is listed at its first host, because a limit counts all its hosts."""
     homes: dict[ObjectName, str] = {}
     limits: dict[str, dict[ObjectName, Limits]] = {}
     for host in sorted(routing.owners):
