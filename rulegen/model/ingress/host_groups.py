@@ -197,11 +197,8 @@ class GroupDecisions(NamedTuple):
 def grouped(ingresses: Sequence[Ingress], left_out: Sequence[tuple[Ingress, Verdict]] = ()) -> tuple[HostGroup, ...]:
     """Return Ingresses in groups, in the same order, such that each host belongs to one group.
 
-    The host of every other name is in one of them, which has no Ingress where none requests it.
-
-    Args:
-        ingresses: Those that are served, oldest first.
-        left_out: Those that are not, with the reason, oldest first. What is written of them has hosts of their own.
+    One group has the host for all other names, even if no Ingress requests it. Both arguments are sorted by age,
+    oldest first; `left_out` are Ingresses that are not served, with the reason.
     """
     served = {host for ingress in ingresses for host in hosts_of(ingress)}
     unserved = [UnservedIngress.of(ingress, verdict, served) for ingress, verdict in left_out]
