@@ -152,6 +152,12 @@ def test_a_default_backend_of_rules_serves_their_hosts_alone():
     assert "default.api.80" not in text_of(result, "")
 
 
+@pytest.mark.parametrize(("many", "busy"), [("2", "8k"), ("3", "16k"), ("4", "16k")])
+def test_busy_buffers_are_two_if_another_is_left(many, busy):
+    text = text_of(compiled(*GROUND, site(proxy_buffer_size="8k", proxy_buffers_number=many)))
+    assert f"proxy_busy_buffers_size {busy};" in text
+
+
 @needs_nginx
 def test_all_sizes_of_buffers_are_fitted_to_each_other(tmp_path):
     result = []

@@ -336,6 +336,8 @@ def test_a_secret_for_backends_may_hold_only_one_of_the_two(name, annotations, w
     ("annotations", "written"),
     [
         (BASIC, "auth_basic_user_file secrets/"),
+        ({**BASIC, "auth-realm": 'a "b" \\'}, r'auth_basic "a \\\"b\\\" \\\\";'),
+        ({"auth-tls-secret": "ca"}, "proxy_set_header ssl-client-issuer-dn $ssl_client_i_dn;"),
         (EXTERNAL, "auth_request //rulegen/auth/"),
         ({"allowlist-source-range": "10.0.0.0/8"}, "deny all;"),
         ({"denylist-source-range": "10.0.0.0/8"}, "deny 10.0.0.0/8;"),
@@ -410,6 +412,7 @@ def test_shares_of_canaries(annotations, share, tmp_path):
     result = compiled(*GROUND, site(), canary)
     (location,) = [each for each in result.model.servers["site.test"].locations if each.ingress]
     assert location.canaries[0].share == pytest.approx(share, abs=0.01)
+    assert ("split_clients" in text_of(result)) is (0 < share < 100)
     assert location.ingress == ObjectName("default", "site")
     assert refusal(result.configuration, tmp_path / "nginx") == ""
 

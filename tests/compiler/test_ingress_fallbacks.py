@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import pytest
 
 from rulegen.kube.objects import structs as k
@@ -69,6 +71,14 @@ def test_an_answer_that_replaces_another_is_not_replaced():
     assert "default.api.80" in instead
     assert "intercept_errors" not in instead
     assert "error_page" not in instead
+
+
+def test_of_an_answer_of_nginx_only_its_own_code_is_replaced():
+    errors = {"custom-http-errors": "404,503"}
+    empty = ingress("site", rule("site.test", path(to="empty")), annotations=errors)
+    result = compiled(*GROUND, service("empty"), empty, default_backend=ObjectName("default", "web"))
+    assert "return 503;" in text_of(result)
+    assert re.findall(r"error_page (\d+)", text_of(result)) == ["503"]
 
 
 def test_the_rest_of_all_hosts_asks_nobody():
