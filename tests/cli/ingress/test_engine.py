@@ -75,7 +75,8 @@ def test_an_engine_of_the_tests_is_served_by_the_commands(run, tmp_path):
     code, out = run("plan", *ENGINE, "-o", "json", "--detailed-exitcode")
     changes = json.loads(out[: out.rindex("}") + 1])["changes"]
     assert (code, {change["language"] for change in changes}) == (2, {"tiny"})
-    assert "tiny updated" in run("apply", *ENGINE, "--yes")[1]
+    out = run("apply", *ENGINE, "--yes", "-o", "json")[1]
+    assert json.loads(out[: out.rindex("}") + 1])["applied"] == ["tiny updated"]
     assert SHOP in served(tmp_path)
 
     code, out = run("cleanup", *ENGINE, "--yes")
