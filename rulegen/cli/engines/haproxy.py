@@ -75,4 +75,5 @@ HAPROXY: Final = EngineRow(
     choice=ChosenHaproxy,
     export_help="Experimental: folder for HAProxy's configuration for Ingresses. Created if missing.",
     tools=(Tool("haproxy", "-v", "ingress", Level.INFO),),
+    runs=False,
 )

@@ -181,7 +181,7 @@ ENGINE = click.option(
     type=click.Choice(list(ENGINES)),
     default=DEFAULT,
     show_default=True,
-    hidden=len(ENGINES) == 1,
+    hidden=sum(row.runs for row in ENGINES.values()) == 1,
     help="What serves Ingresses.",
 )
 
