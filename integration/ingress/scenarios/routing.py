@@ -326,24 +326,22 @@ _BY_PATH = {
     "/third/both/x": "crowd",
 }
 
-_LATER = "2025-02-01T00:00:00Z"
-
 _NAMES_AND_PATHS = [
     plain(
         "hosts-and-paths-as-the-api-has-them",
         [
-            site("named.test", service="other"),
-            site("named.test", service="third", path="/third", name="named-third"),
-            site("named.test", service="crowd", path="/third/exact", path_type="Exact", name="named-exact"),
-            site("named.test", path="/third/both", path_type="Exact", name="named-both"),
-            site("named.test", service="crowd", path="/third/both", name="named-both-prefix"),
+            site("spelled.test", service="other"),
+            site("spelled.test", service="third", path="/third", name="spelled-third"),
+            site("spelled.test", service="crowd", path="/third/exact", path_type="Exact", name="spelled-exact"),
+            site("spelled.test", path="/third/both", path_type="Exact", name="spelled-both"),
+            site("spelled.test", service="crowd", path="/third/both", name="spelled-both-prefix"),
             site("*.wildly.test", service="third", name="wildly"),
             site("exact.wildly.test", service="crowd"),
         ],
-        *(Ask(host="named.test", path=path, want={"status": 200, "backend": to}) for path, to in _BY_PATH.items()),
+        *(Ask(host="spelled.test", path=path, want={"status": 200, "backend": to}) for path, to in _BY_PATH.items()),
         *(
             Ask(host=host, path="/third", want={"status": 200, "backend": "third"})
-            for host in ("NAMED.test", "named.test:8080", "named.test.")
+            for host in ("SPELLED.test", "spelled.test:8080", "spelled.test.")
         ),
         *(
             Ask(host=host, want={"status": 200, "backend": to})
@@ -353,7 +351,7 @@ _NAMES_AND_PATHS = [
                 "EXACT.wildly.test": "crowd",
             }.items()
         ),
-        *(Ask(host=host, want={"status": 404}) for host in ("wildly.test", "named.test.x", "x")),
+        *(Ask(host=host, want={"status": 404}) for host in ("wildly.test", "spelled.test.x", "x")),
     ),
     plain(
         "app-root-of-the-longest-path",
