@@ -176,12 +176,15 @@ _PREFIX = _NameType("PREFIX", is_subdomain, f"a prefix of annotations, such as {
 
 SWITCH = click.option("--ingress", is_flag=True, help="Include Ingresses. An nginx in the host's network serves them.")
 
+_RUNNING = [name for name, row in ENGINES.items() if row.runs]
+
 ENGINE = click.option(
     "--ingress-engine",
-    type=click.Choice(list(ENGINES)),
+    type=click.Choice(list(ENGINES)),  # another engine is refused with a hint to `export`
+    metavar=f"[{'|'.join(_RUNNING)}]",
     default=DEFAULT,
     show_default=True,
-    hidden=sum(row.runs for row in ENGINES.values()) == 1,
+    hidden=len(_RUNNING) == 1,
     help="What serves Ingresses.",
 )
 
