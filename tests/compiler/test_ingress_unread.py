@@ -84,17 +84,17 @@ class TestNamedByTheOptions:
     ("annotations", "missing"),
     [
         (BASIC, key("Secret", "users")),
-        ({"proxy_ssl_secret": "ca"}, key("Secret", "ca")),
+        ({"proxy_ssl_secret": "ca", "backend_protocol": "HTTPS"}, key("Secret", "ca")),
         ({"auth_url": "http://web.default.svc/", "auth_proxy_set_headers": "headers"}, key("ConfigMap", "headers")),
         ({"custom_headers": "headers"}, key("ConfigMap", "headers")),
-        ({"fastcgi_params_configmap": "headers"}, key("ConfigMap", "headers")),
+        ({"fastcgi_params_configmap": "headers", "backend_protocol": "FCGI"}, key("ConfigMap", "headers")),
     ],
     ids=lambda each: "-".join(each) if isinstance(each, dict) else "",
 )
 @pytest.mark.parametrize("is_absent", [True, False], ids=["absent", "unanswered"])
 def test_an_ingress_is_closed_without_what_it_names(annotations, missing, is_absent):
     result = unread(site("site.test", **annotations), keys=[] if is_absent else [missing])
-    assert "proxy_pass" not in text_of(result)
+    assert "_pass " not in text_of(result)
     assert "return 503" in text_of(result)
     assert verdicts(result) == {Verdict.CLOSED if is_absent else Verdict.WAITING}
     assert any("does not exist" in str(each) for each in result.model.reasons) is is_absent
