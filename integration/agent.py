@@ -20,7 +20,7 @@ import pytest
 
 from integration import forks, manifests
 from integration.lab import topology
-from tests.fakeapi import FakeApi
+from tests.servers.fakeapi import FakeApi
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping

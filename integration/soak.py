@@ -31,9 +31,9 @@ from integration.lab.hosts import Report as Answers
 from integration.lab.lab import Lab, build
 from integration.lab.namespaces import Namespaces
 from integration.manifests import PORT, App
-from tests.fakeapi import FakeApi
 from tests.fakes.faults import Fault
 from tests.fakes.watches import DROP, FINISH, GARBAGE, HALF_LINE, SLOW, error_event
+from tests.servers.fakeapi import FakeApi
 
 HOSTS = ("pod-a", "pod-b", "pod-x")
 STEADY = App(name="steady", number=801, ready=("pod-b", "pod-x"), type="LoadBalancer", protocols=("TCP",))

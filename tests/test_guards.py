@@ -22,10 +22,10 @@ from rulegen.model.services.resolve import resolve
 from rulegen.net import Family, parse_network
 from rulegen.plan.plan import Plan
 from tests.cli.test_plan import BLOG, HOST
-from tests.kernel import Kernel, RefusedError
-from tests.nodekernel import NodeKernel
+from tests.kernels.kernel import Kernel, RefusedError
+from tests.kernels.nodekernel import NodeKernel
 from tests.sizes import examples
-from tests.strategies import NODE, worlds
+from tests.strategies.services import NODE, worlds
 
 ROUTE_LOCALNET = "net.ipv4.conf.all.route_localnet"
 BE_LIBERAL = "net.netfilter.nf_conntrack_tcp_be_liberal"

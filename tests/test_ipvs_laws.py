@@ -31,9 +31,9 @@ from rulegen.model.services.resolve import resolve
 from rulegen.net import Family, Protocol, parse_address, parse_network
 from rulegen.ownership import ipsets
 from rulegen.ownership.virtual_servers import DEVICE
-from tests.nodekernel import NodeKernel
+from tests.kernels.nodekernel import NodeKernel
 from tests.sizes import examples
-from tests.strategies import NODE, worlds
+from tests.strategies.services import NODE, worlds
 
 NODE_ADDRESS = parse_address("192.168.50.10")
 FACTS = HostFacts(

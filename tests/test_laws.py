@@ -20,10 +20,10 @@ from rulegen.model.host.facts import HostFacts
 from rulegen.model.services.options import Options
 from rulegen.model.services.resolve import resolve
 from rulegen.net import Family, parse_network
-from tests.kernel import Kernel, commits
-from tests.observed import observing
+from tests.kernels.kernel import Kernel, commits
+from tests.kernels.observed import observing
 from tests.sizes import examples
-from tests.strategies import NODE, worlds
+from tests.strategies.services import NODE, worlds
 
 OPTIONS = Options(node_name=NODE, cluster_cidrs=(parse_network("10.244.0.0/16"), parse_network("fd00:10:244::/56")))
 FOREIGN = (

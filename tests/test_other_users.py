@@ -27,10 +27,10 @@ import pytest
 from rulegen.host.nginx.processes import process_list as processes
 from rulegen.languages.nginx.sockets import SIGNIN_SOCKET
 from tests.cli.ingress.test_ingress import ingress, pem, secret, world
-from tests.fakeapi import FakeApi
 from tests.otheruser import NOBODY, as_user
 from tests.project.places import ROOT
 from tests.rights import needs_nginx, needs_sandbox
+from tests.servers.fakeapi import FakeApi
 
 pytestmark = [needs_nginx, needs_sandbox, pytest.mark.slow, pytest.mark.kernel]
 

@@ -15,7 +15,7 @@ from integration import manifests
 from integration.agent import SYSCTL, Node, Rules, network_namespace, tool, until
 from integration.manifests import App
 from rulegen.host.netfilter.nft_commits import generation
-from tests.fakeapi import FakeApi
+from tests.servers.fakeapi import FakeApi
 
 pytestmark = pytest.mark.xdist_group("agent")
 

@@ -18,7 +18,7 @@ from integration import manifests
 from integration.agent import Node, network_namespace, until
 from integration.blackbox import Variant
 from integration.manifests import App
-from tests.fakeapi import FakeApi
+from tests.servers.fakeapi import FakeApi
 from tests.sizes import SIZE, Size
 
 pytestmark = pytest.mark.xdist_group("agent")

@@ -15,7 +15,7 @@ from integration import manifests
 from integration.agent import SYSCTL, Node, network_namespace, tool, until
 from integration.lab import topology
 from integration.manifests import App
-from tests.fakeapi import FakeApi
+from tests.servers.fakeapi import FakeApi
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

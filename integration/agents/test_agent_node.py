@@ -25,8 +25,8 @@ from integration.lab import topology
 from integration.manifests import App
 from rulegen.host.netfilter.nft_commits import generation
 from rulegen.kube.reading.yaml_text import read_yaml
-from tests.fakeapi import FakeApi
 from tests.fakes.certificates import make_certificate
+from tests.servers.fakeapi import FakeApi
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -14,7 +14,7 @@ from integration.agent import Node, network_namespace
 from integration.agents.test_agent_node import get
 from integration.manifests import App
 from tests.agent.attackers import EndlessHeads, memory_kib
-from tests.fakeapi import FakeApi
+from tests.servers.fakeapi import FakeApi
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -18,7 +18,7 @@ from integration import forks, manifests
 from integration.agent import Node, network_namespace, until
 from integration.ingress import objects
 from rulegen.host.nginx.processes import process_list, supervision
-from tests.fakeapi import FakeApi
+from tests.servers.fakeapi import FakeApi
 
 pytestmark = [
     pytest.mark.xdist_group("agent"),

@@ -36,8 +36,8 @@ from tests.deploy.places import DEPLOY, KUSTOMIZE
 from tests.deploy.test_manifests import agents
 from tests.deploy.test_roles import granted as allowed
 from tests.deploy.test_units import SANDBOX, capabilities
-from tests.fakeapi import FakeApi
 from tests.rights import needs_mounts, needs_root
+from tests.servers.fakeapi import FakeApi
 
 pytestmark = [
     needs_root,

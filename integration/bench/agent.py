@@ -25,7 +25,7 @@ from integration import manifests
 from integration.bench import worlds
 from integration.bench.kernel import ONE_RULE, OUTSIDE
 from rulegen.host.netfilter.nft_commits import NftCommits, generation
-from tests.fakeapi import FakeApi
+from tests.servers.fakeapi import FakeApi
 
 CHANGES = 120
 IDLE_S = 40.0

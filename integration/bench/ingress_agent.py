@@ -27,8 +27,8 @@ from rulegen.agent.ingress import sync
 from rulegen.cli.main import main as rulegen
 from rulegen.host.nginx.engine import NginxEngine
 from rulegen.host.nginx.sandbox import trial
-from tests.fakeapi import FakeApi
 from tests.fakes.requests import COLLECTIONS
+from tests.servers.fakeapi import FakeApi
 
 CHANGES = 5
 OTHERS = 20

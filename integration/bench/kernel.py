@@ -36,7 +36,7 @@ from rulegen.languages.iptables.state import RulesFragment, ruleset_of
 from rulegen.model.host.facts import HostFacts
 from rulegen.model.services.resolve import resolve
 from rulegen.net import Family
-from tests.observed import observing
+from tests.kernels.observed import observing
 
 TRIES = 7
 OUTSIDE = "RULEGEN_BENCH_OUTSIDE"

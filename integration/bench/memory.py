@@ -32,7 +32,7 @@ from pathlib import Path
 from integration import manifests
 from integration.bench import ingress, worlds
 from integration.bench.kernel import OUTSIDE
-from tests.fakeapi import FakeApi
+from tests.servers.fakeapi import FakeApi
 
 COLLECTIONS = {
     "Service": "services",

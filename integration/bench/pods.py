@@ -16,7 +16,7 @@ from typing import Any
 
 from integration.bench import agent, worlds
 from integration.bench.kernel import OUTSIDE
-from tests.fakeapi import FakeApi
+from tests.servers.fakeapi import FakeApi
 
 OF_SERVICE = 10
 """Pods of each Service."""

@@ -20,7 +20,7 @@ from rulegen.model.host.facts import HostFacts
 from rulegen.model.services.options import Options
 from rulegen.model.services.resolve import resolve
 from rulegen.net import Family, parse_network
-from tests.observed import observing
+from tests.kernels.observed import observing
 
 T = TypeVar("T")
 

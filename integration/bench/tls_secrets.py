@@ -29,8 +29,8 @@ from integration.bench import worlds
 from integration.bench.agent import PAGE_MB, TICKS
 from integration.ingress import certificates
 from integration.ingress.objects import secret
-from tests.fakeapi import FakeApi
 from tests.fakes.certificates import make_certificate
+from tests.servers.fakeapi import FakeApi
 
 COLLECTIONS = {
     "Service": "services",

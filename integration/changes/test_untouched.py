@@ -15,8 +15,8 @@ from integration import forks, manifests
 from integration.agent import Node, network_namespace, tool, until
 from integration.ingress import objects
 from integration.manifests import App
-from tests.fakeapi import FakeApi
 from tests.rights import needs_root
+from tests.servers.fakeapi import FakeApi
 
 pytestmark = [needs_root, pytest.mark.slow, pytest.mark.xdist_group("agent")]
 

@@ -11,7 +11,7 @@ from integration import manifests
 from integration.agent import Node, network_namespace, tool, until
 from integration.lab import topology
 from integration.manifests import PORT, App
-from tests.fakeapi import FakeApi
+from tests.servers.fakeapi import FakeApi
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -9,8 +9,8 @@ import pytest
 
 from tests.agent.hosts import listening_ports
 from tests.agent.talking import Place
-from tests.fakeapi import FakeApi
 from tests.fakes.certificates import make_certificate
+from tests.servers.fakeapi import FakeApi
 
 
 @pytest.fixture(autouse=True)

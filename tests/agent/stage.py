@@ -47,9 +47,9 @@ from rulegen.model.services.options import Options
 from rulegen.model.services.resolve import resolve
 from rulegen.net import Address, Family, parse_network
 from rulegen.plan.plan import Plan
-from tests.kernel import Kernel, RefusedError
-from tests.nodekernel import NodeKernel
-from tests.observed import observing
+from tests.kernels.kernel import Kernel, RefusedError
+from tests.kernels.nodekernel import NodeKernel
+from tests.kernels.observed import observing
 
 NODE = "node1"
 OPTIONS = Options(node_name=NODE, cluster_cidrs=(parse_network("10.244.0.0/16"),))

@@ -27,7 +27,7 @@ from rulegen.kube.reading.decode import decode_object
 from rulegen.kube.snapshot.cluster import Cluster
 from rulegen.kube.snapshot.world import ServiceInput
 from tests.agent.stage import Clock
-from tests.fakeapi import FakeApi
+from tests.servers.fakeapi import FakeApi
 
 BEGIN = dt.datetime(2026, 1, 2, 3, 4, 5, 678901, tzinfo=dt.UTC)
 NAMESPACE = "rulegen"

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from rulegen.apiserver.transport import client
-from tests.fakeapi import FakeApi
+from tests.servers.fakeapi import FakeApi
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

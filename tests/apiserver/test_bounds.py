@@ -28,7 +28,7 @@ from rulegen.kube.objects.structs import EndpointSlice, Service
 from rulegen.kube.reading.decode import decode_object
 from rulegen.kube.reading.json_text import MAX_PLAIN_VALUES
 from tests.apiserver.watching import Consumer, fast, soon
-from tests.hostileapi import (
+from tests.servers.hostileapi import (
     CHUNK_SIZE,
     CHUNKED,
     EXTENSIONS,

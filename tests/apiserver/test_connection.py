@@ -14,9 +14,9 @@ from rulegen.apiserver.transport.failures import ApiError
 from rulegen.apiserver.transport.reasons import ApiReason
 from rulegen.errors import HostError, Warnings
 from tests.apiserver.answers import names, service
-from tests.fakeapi import FakeApi
 from tests.fakes.certificates import make_certificate
-from tests.forwardproxy import ForwardProxy
+from tests.servers.fakeapi import FakeApi
+from tests.servers.forwardproxy import ForwardProxy
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -15,8 +15,8 @@ from rulegen.apiserver.transport import connection as apilink
 from rulegen.apiserver.transport.connection import ApiConnection
 from rulegen.apiserver.transport.failures import ApiError
 from rulegen.errors import HostError
-from tests.fakeapi import FakeApi
 from tests.fakes.certificates import make_certificate
+from tests.servers.fakeapi import FakeApi
 
 CRLF = b"\r\n"
 OK = b"HTTP/1.1 200 OK" + CRLF

@@ -18,8 +18,8 @@ from rulegen.apiserver.transport import kubeconfig
 from rulegen.apiserver.transport.connection import ApiConnection
 from rulegen.apiserver.watch import Watch
 from rulegen.errors import HostError, Warnings
-from tests.fakeapi import FakeApi
 from tests.fakes.certificates import make_certificate
+from tests.servers.fakeapi import FakeApi
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -14,8 +14,8 @@ from rulegen.apiserver.watching import reflector
 from rulegen.kube.objects.events import Changed
 from rulegen.kube.objects.names import ObjectName
 from tests.apiserver.watching import Consumer, fast, soon
-from tests.fakeapi import FakeApi
-from tests.hostileapi import (
+from tests.servers.fakeapi import FakeApi
+from tests.servers.hostileapi import (
     hostile,
     kubeconfig_of,
     pages_of,

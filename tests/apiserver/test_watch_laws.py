@@ -22,7 +22,6 @@ from rulegen.kube.objects.events import Gone
 from rulegen.kube.objects.names import ObjectName
 from rulegen.kube.objects.structs import Secret
 from tests.apiserver.watching import ALL, ROLES, Consumer, allowed_to, fast, soon
-from tests.fakeapi import FakeApi
 from tests.fakes.certificates import make_certificate
 from tests.fakes.faults import Fault
 from tests.fakes.requests import selector
@@ -37,6 +36,7 @@ from tests.fakes.watches import (
     SLOW,
     error_event,
 )
+from tests.servers.fakeapi import FakeApi
 from tests.sizes import examples
 
 KINDS = {

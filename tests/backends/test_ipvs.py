@@ -23,8 +23,8 @@ from rulegen.model.services.ir import Semantics
 from rulegen.model.services.options import DetectLocalMode, Options
 from rulegen.model.services.resolve import resolve
 from rulegen.net import Family, parse_address, parse_network
-from tests.nodekernel import NodeKernel
-from tests.observed import observing
+from tests.kernels.nodekernel import NodeKernel
+from tests.kernels.observed import observing
 
 FACTS = HostFacts(interfaces=(Interface("eth0", ((parse_address("192.168.50.10"), 24),)),), ipv6=False)
 OPTIONS = {"node_name": "node1", "cluster_cidrs": (parse_network("10.244.0.0/16"),)}

@@ -14,8 +14,8 @@ import pytest
 from rulegen.compiler.ingress.nginx import NginxSite, compile_ingress
 from rulegen.kube.reading.documents import Source
 from rulegen.kube.snapshot.build import read_world
-from tests.ingress_strategies import SETTINGS, TEMPLATES, options, refusal
 from tests.rights import needs_nginx
+from tests.strategies.ingresses import SETTINGS, TEMPLATES, options, refusal
 
 FOLDER = Path(__file__).parent / "golden"
 WORLDS = sorted(path.name for path in FOLDER.iterdir() if path.is_dir())

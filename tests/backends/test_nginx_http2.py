@@ -8,7 +8,7 @@ import pytest
 
 from rulegen.backends.nginx.names import HTTP2_IS_DIRECTIVE
 from rulegen.cli.engines.nginx import PLACEHOLDER_NGINX, ChosenNginx
-from tests.ingress_strategies import OPTIONS, WEB, compiled, site
+from tests.strategies.ingresses import OPTIONS, WEB, compiled, site
 
 
 @pytest.mark.parametrize(

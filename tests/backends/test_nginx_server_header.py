@@ -11,8 +11,8 @@ from rulegen.cli.engines.nginx import PLACEHOLDER_NGINX, ChosenNginx
 from rulegen.host.commands.runner import run
 from rulegen.host.nginx.facts import gather_nginx, without_unloadable
 from rulegen.languages.nginx.facts import HEADERS_MORE
-from tests.ingress_strategies import NASTY, OPTIONS, WEB, compiled, config_map, refusal, settings_map, site, text_of
 from tests.rights import needs_nginx
+from tests.strategies.ingresses import NASTY, OPTIONS, WEB, compiled, config_map, refusal, settings_map, site, text_of
 
 FILE = f"/usr/lib/nginx/modules/{HEADERS_MORE}.so"
 ABLE = replace(OPTIONS.host, sets_server=True, traits=frozenset({module_trait(HEADERS_MORE, FILE)}))

@@ -6,7 +6,7 @@ import re
 
 import pytest
 
-from tests.ingress_strategies import (
+from tests.strategies.ingresses import (
     WEB,
     certificate,
     compiled,
@@ -19,7 +19,7 @@ from tests.ingress_strategies import (
     text_of,
     tls,
 )
-from tests.ingress_strategies import site as site_of
+from tests.strategies.ingresses import site as site_of
 
 
 def directives(name: str, **settings: str) -> set[str]:

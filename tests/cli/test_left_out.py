@@ -12,7 +12,7 @@ from rulegen.cli.wiring import inputs, planning
 from rulegen.host.commands.runner import Completed
 from rulegen.host.netfilter.variant import Variant
 from rulegen.net import Family
-from tests.refusing import Tools
+from tests.kernels.refusing import Tools
 
 NODE = """\
 apiVersion: v1

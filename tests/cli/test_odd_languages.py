@@ -18,10 +18,10 @@ from rulegen.languages.language import StateKey
 from rulegen.model.services.options import Options
 from tests.agent.stage import FACTS, NODE, Stage, changed, endpoints, node, service
 from tests.cli.options.test_mode import FILES, MODE, OTHERS, Host
+from tests.kernels.refusing import Tools
 from tests.modes.backend import GATES
 from tests.modes.kernel import GateDriver
 from tests.modes.language import NAME, ChangeGates, read
-from tests.refusing import Tools
 
 REFUSED = "10.96.0.9"
 

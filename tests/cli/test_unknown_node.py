@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from rulegen.cli.main import main
 from rulegen.kube.node_names import SHOWN, read_node_name, unknown_node
 from tests.cli.test_plan import BLOG, HOST
-from tests.fakeapi import FakeApi
+from tests.servers.fakeapi import FakeApi
 
 NODES = """\
 ---

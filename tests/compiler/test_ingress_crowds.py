@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Final
 import pytest
 
 from rulegen.kube.objects import structs as k
-from tests.ingress_strategies import (
+from tests.rights import needs_nginx
+from tests.strategies.ingresses import (
     API,
     NAMED,
     WEB,
@@ -23,7 +24,6 @@ from tests.ingress_strategies import (
     settings_map,
     tls,
 )
-from tests.rights import needs_nginx
 
 if TYPE_CHECKING:
     from pathlib import Path

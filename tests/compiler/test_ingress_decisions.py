@@ -15,7 +15,8 @@ from rulegen.model.ingress.reasons import Verdict
 from rulegen.model.ingress.values.annotations.annotation import CLOSE
 from rulegen.model.ingress.values.annotations.table import ANNOTATIONS
 from rulegen.model.ingress.values.classes import Selection
-from tests.ingress_strategies import (
+from tests.rights import needs_nginx
+from tests.strategies.ingresses import (
     API,
     HTPASSWD,
     NAMED,
@@ -39,7 +40,6 @@ from tests.ingress_strategies import (
     text_of,
     verdicts,
 )
-from tests.rights import needs_nginx
 
 if TYPE_CHECKING:
     from rulegen.compiler.ingress.nginx import NginxSite

@@ -12,7 +12,7 @@ from rulegen.model.ingress.ir import FixedResponse
 from rulegen.model.ingress.reasons import Verdict
 from rulegen.model.ingress.values.annotations.table import ANNOTATIONS
 from rulegen.model.ingress.values.texts import _FAMILIES, _NAMES
-from tests.ingress_strategies import (
+from tests.strategies.ingresses import (
     NAMED,
     TEMPLATES,
     WEB,

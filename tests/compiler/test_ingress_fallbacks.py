@@ -10,7 +10,7 @@ from rulegen.kube.objects import structs as k
 from rulegen.kube.objects.names import ObjectName
 from rulegen.model.ingress.ir import FixedResponse, ToUpstream
 from rulegen.model.ingress.reasons import Verdict
-from tests.ingress_strategies import (
+from tests.strategies.ingresses import (
     API,
     WEB,
     backend,

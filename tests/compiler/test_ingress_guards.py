@@ -8,7 +8,8 @@ import pytest
 
 from rulegen.model.ingress.ir import ToUpstream
 from rulegen.model.ingress.reasons import Verdict
-from tests.ingress_strategies import (
+from tests.rights import needs_nginx
+from tests.strategies.ingresses import (
     API,
     NAMED,
     SETTINGS,
@@ -24,7 +25,6 @@ from tests.ingress_strategies import (
     text_of,
     verdicts,
 )
-from tests.rights import needs_nginx
 
 GROUND = (*WEB, *API, *NAMED)
 EXTERNAL = {"auth-url": "http://api.default.svc/check"}

@@ -28,7 +28,10 @@ from rulegen.model.ingress.values import settings as declared
 from rulegen.model.ingress.values.annotations.table import ANNOTATIONS
 from rulegen.model.ingress.values.annotations.unsupported import UNSUPPORTED
 from rulegen.model.ingress.values.setting import SettingGuard
-from tests.ingress_strategies import (
+from tests.languages.test_nginx_check import meaning, meaning_to_crossplane, without_parentheses
+from tests.rights import needs_nginx
+from tests.sizes import examples, sampled
+from tests.strategies.ingresses import (
     API,
     FORBIDDEN,
     NAMED,
@@ -51,9 +54,6 @@ from tests.ingress_strategies import (
     tls,
     world,
 )
-from tests.languages.test_nginx_check import meaning, meaning_to_crossplane, without_parentheses
-from tests.rights import needs_nginx
-from tests.sizes import examples, sampled
 
 CONTROL = ingress("control", rule("control.test", path(to="api")), created="2025-01-01T00:00:00Z")
 GROUND = (*WEB, *API, *NAMED, CONTROL)

@@ -18,7 +18,8 @@ from rulegen.plan import show
 from rulegen.plan.nginx import plan_site
 from rulegen.plan.plan import Plan, with_site
 from rulegen.plan.show import Report
-from tests.ingress_strategies import (
+from tests.sizes import examples
+from tests.strategies.ingresses import (
     API,
     HTPASSWD,
     NAMED,
@@ -39,7 +40,6 @@ from tests.ingress_strategies import (
     tls_secret,
     verdicts,
 )
-from tests.sizes import examples
 
 BARE = (service("web"), *API, *NAMED, service("empty"))
 GROUND = (*BARE, endpoints("web"))

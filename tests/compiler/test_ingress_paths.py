@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 from rulegen.compiler.ingress.nginx import NginxSite
 from rulegen.kube.objects import structs as k
 from rulegen.languages.nginx.parser import Statement, parse
-from tests.ingress_strategies import backend, compiled, endpoints, ingress, path, rule, service
 from tests.sizes import examples
+from tests.strategies.ingresses import backend, compiled, endpoints, ingress, path, rule, service
 
 SERVICES = ("s0", "s1", "s2", "s3", "s4", "s5")
 GROUND = tuple(each for name in SERVICES for each in (service(name), endpoints(name)))

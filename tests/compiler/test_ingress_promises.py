@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import re
 
-from tests.ingress_strategies import (
+from tests.project.places import ROOT
+from tests.strategies.ingresses import (
     WEB,
     certificate,
     compiled,
@@ -17,7 +18,6 @@ from tests.ingress_strategies import (
     site,
     tls,
 )
-from tests.project.places import ROOT
 
 NAME = re.compile(r"nginx\.conf|(hosts|upstreams)/[0-9a-f]{16}\.conf")
 SECRET_NAME = re.compile(r"secrets/[0-9a-f]{16,64}\.(pem|htpasswd)")

@@ -10,7 +10,8 @@ from rulegen.compiler.ingress.nginx import compile_ingress
 from rulegen.kube.objects.names import ObjectKey, ObjectName
 from rulegen.model.ingress.reasons import Verdict
 from rulegen.model.ingress.unread import REFUSED, UNANSWERED, MissingError
-from tests.ingress_strategies import (
+from tests.rights import needs_nginx
+from tests.strategies.ingresses import (
     SETTINGS,
     TEMPLATES,
     WEB,
@@ -28,7 +29,6 @@ from tests.ingress_strategies import (
     verdicts,
     world,
 )
-from tests.rights import needs_nginx
 
 BASIC = {"auth_type": "basic", "auth_secret": "users"}
 USERS = secret("users", auth=b"u:{PLAIN}p\n")

@@ -12,7 +12,7 @@ from typing import Any
 from rulegen.kube.objects import structs as k
 from rulegen.model.ingress.ir import ErrorPages, IngressModel, Location, LocationPolicy, MatchKind, Server, ToUpstream
 from rulegen.model.ingress.resolve import resolve_ingress
-from tests.ingress_strategies import (
+from tests.strategies.ingresses import (
     API,
     NAMED,
     SETTINGS,

@@ -17,8 +17,8 @@ from rulegen.host.doctor.tools import TOOLS
 from rulegen.host.nginx.facts import WORKER_USERS
 from rulegen.host.nginx.sandbox.identity import PREFERRED
 from tests.deploy.places import DEPLOY
-from tests.fakeapi import FakeApi
 from tests.project.places import ROOT, run
+from tests.servers.fakeapi import FakeApi
 
 TEXT = (DEPLOY / "Dockerfile").read_text(encoding="utf-8")
 

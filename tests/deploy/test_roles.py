@@ -19,8 +19,8 @@ from tests.agent.talking import Place, balanced, ingress
 from tests.deploy.kustomize import Manifest, build, read
 from tests.deploy.places import KUSTOMIZE, OVERLAYS
 from tests.deploy.test_manifests import agents, with_component
-from tests.fakeapi import FakeApi
 from tests.fakes.certificates import make_certificate
+from tests.servers.fakeapi import FakeApi
 
 Right = tuple[str, str, str]
 """Group, resource, verb."""

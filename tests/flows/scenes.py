@@ -20,7 +20,7 @@ from rulegen.net import Address, Family, family_of, parse_address, parse_network
 from tests.flows.packets import Packet, Simulator
 from tests.flows.saved import read
 from tests.flows.specification import Site
-from tests.strategies import NODE, ZONES, slices, worlds
+from tests.strategies.services import NODE, ZONES, slices, worlds
 
 POD_NETWORKS = (parse_network("10.244.0.0/16"), parse_network("fd00:10:244::/56"))
 NODE_ADDRESSES = ("127.0.0.1", "192.168.50.10", "10.99.0.10", "::1", "fd00:50::10")

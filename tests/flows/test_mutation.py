@@ -27,7 +27,7 @@ from tests.flows.saved import Rule, Saved, UnknownRuleError
 from tests.flows.scenes import NODE_ADDRESSES, POD_NETWORKS, known_connections, packets, simulators
 from tests.flows.specification import Site, counted, expected, stays_s
 from tests.sizes import sampled
-from tests.strategies import NODE
+from tests.strategies.services import NODE
 
 HERE = Path(__file__).parent
 BOUND = ("198.51.100.8", "203.0.113.11", "203.0.113.31", "2001:db8:7::8", "2001:db8:9::11", "2001:db8:9::31")

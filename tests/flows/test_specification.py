@@ -15,7 +15,7 @@ from tests.flows.packets import agree, outcome
 from tests.flows.scenes import known_connections, packets, rich_worlds, simulators, sites
 from tests.flows.specification import counted, expected, stays_s
 from tests.sizes import examples
-from tests.strategies import worlds
+from tests.strategies.services import worlds
 
 HERE = Path(__file__).parent
 HEALTH = [HealthCheck.too_slow, HealthCheck.data_too_large]

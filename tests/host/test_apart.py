@@ -34,7 +34,7 @@ from rulegen.model.services.annotations.scheduler import SCHEDULER
 from rulegen.model.services.resolve import resolve
 from rulegen.plan.plan import Plan
 from tests.agent.stage import OPTIONS, endpoints, service
-from tests.nodekernel import NodeKernel
+from tests.kernels.nodekernel import NodeKernel
 
 MODE = replace(OPTIONS, mode="ipvs")
 

@@ -11,9 +11,9 @@ from rulegen.errors import HostError
 from rulegen.host.nginx.disk.last_read import NginxKnownObjects
 from rulegen.kube.objects import structs as k
 from rulegen.kube.objects.names import ObjectKey, ObjectName
-from tests.ingress_strategies import config_map, secret
 from tests.otheruser import NOBODY
 from tests.rights import needs_root
+from tests.strategies.ingresses import config_map, secret
 
 CLASS = k.IngressClass(metadata=k.ObjectMeta(name="c"), spec=k.IngressClassSpec(controller="example.com/c"))
 NAMESPACE = k.Namespace(metadata=k.ObjectMeta(name="shop", labels={"team": "shop"}))

@@ -29,10 +29,10 @@ from rulegen.plan import show
 from rulegen.safe_files import folder_at
 from rulegen.text import harmless, harmless_json
 from tests.cli.test_plan import BLOG, HOST
-from tests.fakeapi import FakeApi
 from tests.fakes.faults import Fault
 from tests.hostile.output_places import PLACES, PLAN
 from tests.hostile.outputs import CATEGORIES, FEW, NODE, TEXTS, WORST, judge, left, run, streams
+from tests.servers.fakeapi import FakeApi
 
 
 @pytest.fixture(autouse=True)

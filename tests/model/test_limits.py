@@ -19,7 +19,7 @@ from rulegen.model.services.options import Options
 from rulegen.model.services.resolve import resolve
 from rulegen.net import Family
 from tests.sizes import examples
-from tests.strategies import NODE, worlds
+from tests.strategies.services import NODE, worlds
 
 NAME = ObjectName("tenant", "wide")
 SMALL = ServiceLimits(endpoints=12, frontends=6)

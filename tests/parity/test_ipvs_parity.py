@@ -21,7 +21,7 @@ from rulegen.languages.ipset import state as ipset
 from rulegen.languages.ipvs import state as ipvs
 from rulegen.net import Address, Protocol, parse_address, parse_network
 from rulegen.plan.plan import Plan
-from tests.observed import observing
+from tests.kernels.observed import observing
 from tests.parity.test_parity import name_of, run
 from tests.shared import YamlLoader, each, worlds
 from tests.sizes import sized

@@ -17,7 +17,7 @@ from rulegen.diff.items import Action
 from rulegen.host.files.dumps import read_dumps
 from rulegen.languages.iptables.ruleset import read
 from rulegen.net import Family
-from tests.observed import observing
+from tests.kernels.observed import observing
 from tests.shared import each, worlds
 from tests.sizes import sampled, sized
 

@@ -28,9 +28,9 @@ from rulegen.model.services.stale_flows import frontends_of
 from rulegen.net import Family, parse_network
 from rulegen.plan import show
 from rulegen.plan.plan import Plan
-from tests.nodekernel import NodeKernel
+from tests.kernels.nodekernel import NodeKernel
 from tests.sizes import examples
-from tests.strategies import NODE, slices, worlds
+from tests.strategies.services import NODE, slices, worlds
 from tests.test_ipvs_laws import FACTS
 
 quick = settings(

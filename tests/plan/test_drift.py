@@ -19,8 +19,8 @@ from rulegen.model.host.facts import HostFacts
 from rulegen.model.services.options import Options
 from rulegen.model.services.resolve import resolve
 from rulegen.net import Family
-from tests.kernel import Kernel
-from tests.observed import observing
+from tests.kernels.kernel import Kernel
+from tests.kernels.observed import observing
 
 BLOG = ObjectName("demo", "blog")
 

@@ -7,7 +7,7 @@ import pytest
 from rulegen.diff.items import Action
 from rulegen.languages.nginx.configuration import MAIN, Configuration, SecretContent, digest_of
 from rulegen.plan.nginx import EVERY_OTHER, SHOWN, plan_site
-from tests.ingress_strategies import WEB, certificate, compiled, file_of, ingress, key_pem, rule, secret, site, tls
+from tests.strategies.ingresses import WEB, certificate, compiled, file_of, ingress, key_pem, rule, secret, site, tls
 
 
 def configuration(files: dict[str, str], secrets: dict[str, bytes] | None = None) -> Configuration:

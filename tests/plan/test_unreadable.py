@@ -15,8 +15,8 @@ from rulegen.languages.iptables.ruleset import UNREADABLE, is_unreadable, may_be
 from rulegen.languages.iptables.script import script
 from rulegen.model.host.facts import HostFacts
 from rulegen.net import Family
-from tests.kernel import Kernel
-from tests.observed import observing
+from tests.kernels.kernel import Kernel
+from tests.kernels.observed import observing
 from tests.plan.test_drift import TWO, plan, wants, world
 from tests.sizes import examples
 

@@ -4,23 +4,18 @@ from __future__ import annotations
 
 from integration.ingress.features import Scenario
 from integration.ingress.scenarios import (
-    access,
     balancing,
     canaries,
-    e2e_annotations,
-    e2e_settings,
     errors,
-    external_auth,
-    forwarded,
     headers,
-    outside,
     protocols,
     routing,
-    snippets,
     unclaimed,
     variables,
     worlds,
 )
+from integration.ingress.scenarios.e2e import annotations, settings
+from integration.ingress.scenarios.protection import access, external_auth, forwarded, outside, snippets
 
 ALL: tuple[Scenario, ...] = (
     *access.SCENARIOS,
@@ -37,6 +32,6 @@ ALL: tuple[Scenario, ...] = (
     *snippets.SCENARIOS,
     *variables.SCENARIOS,
     *worlds.SCENARIOS,
-    *e2e_annotations.SCENARIOS,
-    *e2e_settings.SCENARIOS,
+    *annotations.SCENARIOS,
+    *settings.SCENARIOS,
 )

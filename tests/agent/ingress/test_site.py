@@ -20,7 +20,7 @@ from rulegen.model.ingress.options import IngressOptions
 from rulegen.plan.ingress import IngressPlan
 from rulegen.plan.nginx import plan_site
 from tests.agent.stage import Clock
-from tests.ingress_strategies import OPTIONS, TEMPLATES, WEB, compiled, site, world
+from tests.strategies.ingresses import OPTIONS, TEMPLATES, WEB, compiled, site, world
 
 
 @dataclass

@@ -8,7 +8,7 @@ from ipaddress import ip_address
 from rulegen.kube.objects import structs as k
 from rulegen.model.forbidden import Forbidden
 from tests.agent.site_unread.stage import Stage
-from tests.ingress_strategies import endpoints, ingress, path, rule, service
+from tests.strategies.ingresses import endpoints, ingress, path, rule, service
 
 OWN = Forbidden(own=frozenset({ip_address("192.0.2.7")}))
 MIXED = (service("mixed"), endpoints("mixed", ("10.244.1.5", "192.0.2.7")))

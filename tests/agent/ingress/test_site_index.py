@@ -22,7 +22,7 @@ from rulegen.kube.snapshot.cluster import Touched
 from rulegen.model.ingress.reads import ServiceReads
 from tests.agent.ingress.test_site import MemorySite, Nothing
 from tests.agent.stage import Clock
-from tests.ingress_strategies import WEB, compiled, endpoints, ingress, path, rule, service, site
+from tests.strategies.ingresses import WEB, compiled, endpoints, ingress, path, rule, service, site
 
 WEB_NAME, OTHER_NAME = ObjectName("default", "web"), ObjectName("default", "other")
 OTHER = (service("other"), endpoints("other", ("10.244.9.9",)))

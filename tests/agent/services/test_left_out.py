@@ -25,8 +25,8 @@ from rulegen.kube.objects.events import Gone
 from rulegen.kube.objects.names import ObjectName
 from rulegen.net import Family
 from tests.agent.stage import FACTS, NODE, Stage, changed, endpoints, node, service
-from tests.kernel import Kernel
-from tests.refusing import Tools
+from tests.kernels.kernel import Kernel
+from tests.kernels.refusing import Tools
 
 STICKY = {
     "session_affinity": "ClientIP",

@@ -34,9 +34,9 @@ from rulegen.model.services.stale_flows import Flow, StaleUdpPolicy
 from rulegen.net import Family, Protocol, parse_address, parse_network
 from rulegen.plan.plan import Plan
 from tests.agent.stage import Stage, changed, endpoints, service
-from tests.kernel import Kernel
-from tests.nodekernel import NodeKernel
-from tests.observed import observing
+from tests.kernels.kernel import Kernel
+from tests.kernels.nodekernel import NodeKernel
+from tests.kernels.observed import observing
 
 
 def same(facts: HostFacts) -> HostFacts:

@@ -24,7 +24,7 @@ from rulegen.languages.nginx.configuration import Configuration
 from rulegen.model.ingress.options import IngressOptions
 from rulegen.plan.ingress import IngressPlan
 from rulegen.plan.nginx import plan_site
-from tests.ingress_strategies import (
+from tests.strategies.ingresses import (
     OPTIONS,
     TEMPLATES,
     WEB,

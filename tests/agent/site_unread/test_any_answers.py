@@ -19,10 +19,10 @@ from tests.agent.site_unread.stage import (
     Stage,
     secrets,
 )
-from tests.ingress_strategies import (
+from tests.sizes import examples
+from tests.strategies.ingresses import (
     SETTINGS,
 )
-from tests.sizes import examples
 
 KEYS = [*secrets(CERT, USERS), ObjectKey("ConfigMap", SETTINGS)]
 STEPS = st.lists(

@@ -24,7 +24,7 @@ from tests.agent.site_unread.stage import (
     secrets,
 )
 from tests.apiserver.watching import soon
-from tests.ingress_strategies import (
+from tests.strategies.ingresses import (
     SETTINGS,
     ingress,
     path,

@@ -25,7 +25,7 @@ from tests.agent.site_unread.stage import (
     Stage,
     secrets,
 )
-from tests.ingress_strategies import (
+from tests.strategies.ingresses import (
     SETTINGS,
     config_map,
     ingress,

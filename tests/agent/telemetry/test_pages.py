@@ -19,7 +19,7 @@ from rulegen.kube.objects.events import Gone
 from rulegen.kube.objects.names import ObjectName
 from tests.agent.services.test_left_out import StandIn
 from tests.agent.stage import FACTS, Stage, changed, endpoints, node, service
-from tests.refusing import Tools
+from tests.kernels.refusing import Tools
 
 LEAVES = (str, bytes, int, float, bool, type(None))
 UDP = {"ports": (k.ServicePort(name="http", port=53, protocol="UDP"),)}

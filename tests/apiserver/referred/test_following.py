@@ -16,10 +16,10 @@ from rulegen.kube.objects.events import Gone
 from rulegen.kube.objects.names import ObjectKey, ObjectName
 from rulegen.kube.objects.structs import ConfigMap, Secret
 from tests.apiserver.watching import ALL, NAMESPACE, ROLES, Consumer, allowed_to, fast, soon
-from tests.fakeapi import FakeApi
 from tests.fakes.certificates import make_certificate
 from tests.fakes.faults import Fault
 from tests.fakes.watches import DROP, FINISH, GARBAGE, HALF_CHUNK, HALF_LINE, SLOW, error_event
+from tests.servers.fakeapi import FakeApi
 from tests.sizes import sized
 
 if TYPE_CHECKING:

@@ -9,7 +9,7 @@ import pytest
 
 from rulegen.apiserver.watch import Watch
 from tests.apiserver.watching import Consumer, fast, soon
-from tests.fakeapi import FakeApi
+from tests.servers.fakeapi import FakeApi
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

@@ -5,7 +5,7 @@ from __future__ import annotations
 from rulegen.apiserver.watch import Watch
 from rulegen.kube.objects.names import ObjectName
 from tests.apiserver.watching import soon
-from tests.fakeapi import FakeApi
+from tests.servers.fakeapi import FakeApi
 
 TLS = ObjectName("shop", "tls")
 

@@ -18,14 +18,14 @@ from rulegen.errors import HostError
 from rulegen.kube.objects.names import ObjectName
 from tests.apiserver.watch.objects import TLS, asked, is_watching, service
 from tests.apiserver.watching import Consumer, fast, soon
-from tests.fakeapi import FakeApi
 from tests.fakes.certificates import make_certificate
 from tests.fakes.faults import Fault
 from tests.fakes.watches import (
     DROP,
     HALF_LINE,
 )
-from tests.forwardproxy import ForwardProxy
+from tests.servers.fakeapi import FakeApi
+from tests.servers.forwardproxy import ForwardProxy
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

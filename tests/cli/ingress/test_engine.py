@@ -17,7 +17,7 @@ from tests.apiserver.watching import soon
 from tests.cli.ingress.test_ingress import HOST, ingress, world
 from tests.engines.engine import REFUSED
 from tests.engines.text import Line, parse
-from tests.fakeapi import FakeApi
+from tests.servers.fakeapi import FakeApi
 
 pytestmark = pytest.mark.slow
 

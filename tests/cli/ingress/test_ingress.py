@@ -29,9 +29,9 @@ from rulegen.kube.snapshot.build import build_world
 from rulegen.kube.validation.validate import check
 from rulegen.model.host.facts import HostFacts, Interface
 from rulegen.net import Family, parse_address
-from tests.fakeapi import FakeApi
 from tests.fakes.faults import Fault
 from tests.rights import SANDBOX, needs_nginx, needs_sandbox
+from tests.servers.fakeapi import FakeApi
 
 PREFIX = "nginx.ingress.kubernetes.io"
 HOST = """\

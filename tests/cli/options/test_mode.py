@@ -18,10 +18,10 @@ from tests.agent.stage import FACTS, NODE, Stage, changed, endpoints, node, serv
 from tests.cli.test_left_out import HOST
 from tests.cli.test_left_out import NODE as NODE_YAML
 from tests.cli.test_left_out import service as service_yaml
+from tests.kernels.refusing import Tools
 from tests.modes.backend import GATES
 from tests.modes.kernel import GateDriver, GateKernel
 from tests.modes.language import Gates
-from tests.refusing import Tools
 
 FILES = ("-f", "all.yaml", "--host", "host")
 MODE = ("--mode", "gates")

@@ -19,8 +19,8 @@ from rulegen.model.host.facts import HostFacts
 from rulegen.model.services.options import Options
 from rulegen.model.services.stale_flows import StaleUdpPolicy
 from tests.apiserver.watching import soon
-from tests.fakeapi import FakeApi
 from tests.fakes.faults import Fault
+from tests.servers.fakeapi import FakeApi
 
 HOST = "host:\n  hostname: node1\n  interfaces: [{name: eth0, addresses: [192.168.50.10/24]}]\n"
 RUN = ("run", "--node", "node1", "--drift", "report", "--no-events", "--health-address", "", "--metrics-address", "")

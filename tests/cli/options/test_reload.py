@@ -15,7 +15,7 @@ from rulegen.agent.agent import Agent
 from rulegen.agent.telemetry.log import AgentLog
 from rulegen.cli.main import cli
 from rulegen.kube.proxyconfig.configuration import API_VERSION, KIND
-from tests.fakeapi import FakeApi
+from tests.servers.fakeapi import FakeApi
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -20,9 +20,9 @@ from rulegen.model.host.facts import HostFacts
 from rulegen.model.services.resolve import resolve
 from rulegen.net import Family
 from rulegen.plan.fragments import OwnedObjects
-from tests.nodekernel import NodeKernel
+from tests.kernels.nodekernel import NodeKernel
 from tests.sizes import examples
-from tests.strategies import worlds
+from tests.strategies.services import worlds
 from tests.test_laws import OPTIONS
 
 MODES = st.sampled_from(("iptables", "ipvs"))

@@ -15,8 +15,8 @@ from rulegen.languages.iptables import script
 from rulegen.languages.iptables.ruleset import read_rule
 from rulegen.net import Family
 from tests.compiler.services.test_services import Node, changed, endpoints, service
-from tests.kernel import printed
-from tests.nodekernel import NodeKernel
+from tests.kernels.kernel import printed
+from tests.kernels.nodekernel import NodeKernel
 from tests.sizes import examples
 
 MOST = 8

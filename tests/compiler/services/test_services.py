@@ -27,9 +27,9 @@ from rulegen.model.services.ir import Semantics
 from rulegen.model.services.options import Options
 from rulegen.model.services.resolve import resolve
 from rulegen.net import Family, parse_address, parse_network
-from tests.nodekernel import NodeKernel
+from tests.kernels.nodekernel import NodeKernel
 from tests.sizes import examples
-from tests.strategies import NODE, SERVICES, services
+from tests.strategies.services import NODE, SERVICES, services
 
 OPTIONS = Options(node_name=NODE, cluster_cidrs=(parse_network("10.244.0.0/16"), parse_network("fd00:10:244::/56")))
 FACTS = HostFacts(interfaces=(Interface("eth0", ((parse_address("192.168.50.10"), 24),)),))

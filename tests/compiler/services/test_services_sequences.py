@@ -34,7 +34,7 @@ from tests.compiler.services.test_services import (
     service,
     service_events,
 )
-from tests.strategies import SERVICES
+from tests.strategies.services import SERVICES
 
 
 class Agent(Node):

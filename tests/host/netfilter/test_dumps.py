@@ -30,7 +30,7 @@ from rulegen.model.services.options import Options
 from rulegen.model.services.resolve import resolve
 from rulegen.net import Family
 from rulegen.plan.plan import Plan
-from tests.observed import observing
+from tests.kernels.observed import observing
 from tests.sizes import examples
 
 OBJECTS = b"""\

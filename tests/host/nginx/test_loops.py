@@ -17,8 +17,8 @@ from rulegen.kube.objects.kinds import KubeObject
 from rulegen.model.forbidden import NOTHING, Forbidden
 from rulegen.model.ingress.defaults import HttpHost
 from rulegen.model.ingress.values.settings import Settings
-from tests.ingress_strategies import compiled, endpoints, service, settings_map, site, write
 from tests.rights import needs_nginx, needs_root
+from tests.strategies.ingresses import compiled, endpoints, service, settings_map, site, write
 
 pytestmark = [needs_root, needs_nginx, pytest.mark.usefixtures("namespace")]
 

@@ -13,7 +13,7 @@ from rulegen.model.ingress.values.annotations.table import ANNOTATIONS
 from rulegen.model.ingress.values.annotations.unsupported import SNIPPETS, UNSUPPORTED
 from rulegen.model.ingress.values.settings import SETTINGS
 from rulegen.model.ingress.values.texts import Reference, Subject, Text, literal
-from tests.ingress_strategies import (
+from tests.strategies.ingresses import (
     NAMED,
     PREFIX,
     WEB,

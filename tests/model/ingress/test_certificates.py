@@ -17,7 +17,9 @@ from rulegen.model.ingress.upstreams.certificates import (
     read_authorities,
     read_passwords,
 )
-from tests.ingress_strategies import (
+from tests.rights import needs_nginx
+from tests.sizes import examples
+from tests.strategies.ingresses import (
     WEB,
     certificate,
     compiled,
@@ -32,8 +34,6 @@ from tests.ingress_strategies import (
     tls,
     verdicts,
 )
-from tests.rights import needs_nginx
-from tests.sizes import examples
 
 RSA = rsa.generate_private_key(65537, 2048)
 EDWARDS = ed25519.Ed25519PrivateKey.from_private_bytes(bytes(range(32)))

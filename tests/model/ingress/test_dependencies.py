@@ -7,7 +7,7 @@ import pytest
 from rulegen.model.ingress.policy.dependencies import ALONE, DEPENDENCIES, OF_CANARIES
 from rulegen.model.ingress.reasons import Verdict
 from rulegen.model.ingress.values.annotations.table import ANNOTATIONS
-from tests.ingress_strategies import (
+from tests.strategies.ingresses import (
     API,
     NAMED,
     WEB,

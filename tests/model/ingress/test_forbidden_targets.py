@@ -12,7 +12,7 @@ from rulegen.model.forbidden import Forbidden
 from rulegen.model.ingress.defaults import HttpHost
 from rulegen.model.ingress.reasons import Verdict
 from rulegen.net import parse_network
-from tests.ingress_strategies import (
+from tests.strategies.ingresses import (
     WEB,
     certificate,
     compiled,

@@ -29,7 +29,8 @@ from rulegen.model.ingress.options import IngressOptions
 from rulegen.model.ingress.resolve import IngressDecisions, decide_ingress, resolve_ingress
 from rulegen.model.ingress.unread import UNANSWERED
 from rulegen.model.ingress.values.classes import Selection
-from tests.ingress_strategies import (
+from tests.sizes import examples
+from tests.strategies.ingresses import (
     HTPASSWD,
     SETTINGS,
     TEMPLATES,
@@ -48,7 +49,6 @@ from tests.ingress_strategies import (
     tls,
     tls_secret,
 )
-from tests.sizes import examples
 
 NOW = dt.datetime(2026, 6, 1, tzinfo=dt.UTC)
 LATER = dt.datetime(2027, 6, 1, tzinfo=dt.UTC)

@@ -9,7 +9,7 @@ from rulegen.model.ingress import resolve
 from rulegen.model.ingress.ir import FixedResponse
 from rulegen.model.ingress.reasons import Verdict
 from rulegen.model.ingress.routing import ingresses
-from tests.ingress_strategies import (
+from tests.strategies.ingresses import (
     NAMED,
     WEB,
     compiled,

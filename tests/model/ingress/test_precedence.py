@@ -16,8 +16,8 @@ from rulegen.languages.nginx.parser import Statement, parse
 from rulegen.model.ingress.ir import ToUpstream
 from rulegen.model.ingress.values.annotations.table import ANNOTATIONS
 from rulegen.model.ingress.values.settings import OTHER_NAMES, SETTINGS
-from tests.ingress_strategies import API, NAMED, WEB, compiled, config_map, file_of, ingress, path, rule, tls
-from tests.ingress_strategies import SETTINGS as MAP
+from tests.strategies.ingresses import API, NAMED, WEB, compiled, config_map, file_of, ingress, path, rule, tls
+from tests.strategies.ingresses import SETTINGS as MAP
 
 GROUND = (*WEB, *API, *NAMED)
 SAME: Final = {"allowlist-source-range": "whitelist-source-range"}

@@ -10,7 +10,8 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.x509.oid import NameOID
 
 from rulegen.model.ingress.reasons import Verdict
-from tests.ingress_strategies import (
+from tests.rights import needs_nginx
+from tests.strategies.ingresses import (
     NAMED,
     WEB,
     certificate,
@@ -24,7 +25,6 @@ from tests.ingress_strategies import (
     secret,
     text_of,
 )
-from tests.rights import needs_nginx
 
 CA = certificate("ca.test", is_ca=True)
 

@@ -16,7 +16,7 @@ from rulegen.model.ingress.upstreams.services import NOT_FOUND, Targets
 from rulegen.model.ingress.values.annotations.reading import read_annotations
 from rulegen.model.ingress.values.settings import Settings
 from rulegen.net import Family
-from tests.ingress_strategies import PREFIX, endpoints, ingress, path, rule, service, world
+from tests.strategies.ingresses import PREFIX, endpoints, ingress, path, rule, service, world
 
 NOBODY = Location(kind=MatchKind.PREFIX, path="/", target=NOT_FOUND, policy=BARE)
 SOURCE = ObjectKey("TestRoute", ObjectName("default", "split"))

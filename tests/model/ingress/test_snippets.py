@@ -12,7 +12,8 @@ from rulegen.model.ingress.ir import FixedResponse
 from rulegen.model.ingress.reasons import Verdict
 from rulegen.model.ingress.values.snippets.judgement import SnippetPlace, judged
 from rulegen.model.ingress.values.snippets.reader import read_snippet
-from tests.ingress_strategies import (
+from tests.sizes import examples
+from tests.strategies.ingresses import (
     NAMED,
     NASTY,
     WEB,
@@ -27,7 +28,6 @@ from tests.ingress_strategies import (
     text_of,
     verdicts,
 )
-from tests.sizes import examples
 
 PROTECTING = [
     "deny 192.0.2.1;",

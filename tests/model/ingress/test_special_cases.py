@@ -10,7 +10,8 @@ from rulegen.kube.objects import structs as k
 from rulegen.kube.objects.names import ObjectName
 from rulegen.model.ingress.ir import FixedResponse, Location, MatchKind, ToName, ToUpstream
 from rulegen.model.ingress.reasons import Verdict
-from tests.ingress_strategies import (
+from tests.rights import needs_nginx
+from tests.strategies.ingresses import (
     API,
     NAMED,
     WEB,
@@ -28,7 +29,6 @@ from tests.ingress_strategies import (
     tls,
     verdicts,
 )
-from tests.rights import needs_nginx
 
 GROUND = (*WEB, *API, *NAMED)
 

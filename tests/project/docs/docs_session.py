@@ -1,10 +1,10 @@
 """A node and its cluster for the commands of the documentation: run one page's commands in order, as a reader would.
 
 Started by `test_docs_run.py` in its own namespaces: `python -m tests.project.docs.docs_session FOLDER < commands.json`.
-It has the host name web-1 and the address 192.0.2.10, real iptables, IPVS where the kernel has it, a real nginx, and an
-API server that really serves (`tests.fakeapi`) what deploy/examples hold. `kubectl` and `ssh` are stand-ins that answer
-from that server and from this host. A command that asks is answered with yes on a terminal. One that goes on (`rulegen
-run`) is waited for until its health page says 200, and ended before the next one.
+It has the host name web-1 and the address 192.0.2.10, real iptables, IPVS where the kernel has it, a real nginx, and
+an API server that really serves (`tests.servers.fakeapi`) what deploy/examples hold. `kubectl` and `ssh` are
+stand-ins that answer from that server and from this host. A command that asks is answered with yes on a terminal. One
+that goes on (`rulegen run`) is waited for until its health page says 200, and ended before the next one.
 """
 
 from __future__ import annotations
@@ -24,8 +24,8 @@ from typing import Any
 
 import yaml
 
-from tests.fakeapi import FakeApi
 from tests.project.places import ROOT
+from tests.servers.fakeapi import FakeApi
 
 EXAMPLES = ROOT / "deploy" / "examples"
 TIME_S = 60.0

@@ -21,8 +21,8 @@ from rulegen.model.forbidden import Forbidden
 from rulegen.model.ingress.defaults import HttpHost
 from rulegen.model.ingress.values.settings import Settings
 from tests.host.nginx.names.name_server import PORT, NameServer
-from tests.ingress_strategies import WEB, compiled, ingress, path, rule, service, site
 from tests.rights import needs_nginx, needs_sandbox
+from tests.strategies.ingresses import WEB, compiled, ingress, path, rule, service, site
 
 HTTP, PRIVATE = 8080, 10249
 OWN = {

@@ -7,7 +7,7 @@ import pytest
 from rulegen.kube.objects.names import ObjectKey, ObjectName
 from rulegen.model.ingress.values.annotations.reading import read_annotations
 from rulegen.model.ingress.values.annotations.table import ANNOTATIONS
-from tests.ingress_strategies import PREFIX
+from tests.strategies.ingresses import PREFIX
 
 _ABOUT = ObjectKey("Ingress", ObjectName("demo", "web"))
 _BOOLEAN = "true false 1 0 t f T F TRUE FALSE True False"

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from rulegen.model.ingress.values.configmap import read_settings
 from rulegen.model.ingress.values.setting_dependencies import NEEDS
 from rulegen.model.ingress.values.settings import OTHER_NAMES, SETTINGS, Settings
-from tests.ingress_strategies import WEB, compiled, settings_map, site
+from tests.strategies.ingresses import WEB, compiled, settings_map, site
 
 KEYS = sorted({*SETTINGS, *OTHER_NAMES})
 

@@ -25,8 +25,8 @@ from rulegen.languages.ipvs.language import ChangeVirtualServers
 from rulegen.languages.ipvs.script import IpvsCommand, IpvsVerb
 from rulegen.net import Family
 from rulegen.plan.plan import Plan
-from tests.kernel import Kernel, RefusedError, commits
-from tests.observed import observing
+from tests.kernels.kernel import Kernel, RefusedError, commits
+from tests.kernels.observed import observing
 
 
 @dataclass

@@ -17,7 +17,7 @@ from dataclasses import dataclass, field
 from rulegen.host.commands.runner import Command, Completed
 from rulegen.host.netfilter.variant import Variant
 from rulegen.net import Family
-from tests.kernel import Kernel, RefusedError
+from tests.kernels.kernel import Kernel, RefusedError
 
 
 def nothing(_: str) -> bool:

@@ -9,8 +9,8 @@ from integration.ingress.cast import site
 from integration.ingress.clients import Ask
 from integration.ingress.features import CLIENT_V6, NODE_V6, Scenario, Stage, World
 from integration.ingress.identities import pair, site_secret, tls_secret
-from integration.ingress.scenarios.forwarded import trusting
 from integration.ingress.scenarios.plain import answering, plain
+from integration.ingress.scenarios.protection.forwarded import trusting
 from rulegen.host.commands.runner import run
 from rulegen.host.nginx.facts import gather_nginx
 from rulegen.languages.nginx.facts import HEADERS_MORE
