@@ -15,9 +15,9 @@ import msgspec
 from rulegen.kube.objects import structs as k
 from rulegen.kube.objects.names import ObjectName
 from rulegen.model.ingress.reasons import Verdict
+from rulegen.model.ingress.values.annotations.routing import SERVER_ALIAS
 
 if TYPE_CHECKING:
-    from collections.abc import Collection
     from collections.abc import Set as AbstractSet
 
 INGRESS: Final = "Ingress"
@@ -40,6 +40,7 @@ class Guard(enum.Enum):
     """What an Ingress may protect."""
 
     NOTHING = ""
+    """It checks no request. Its paths are closed only where another Ingress would get its requests."""
     PATHS = "its paths"
     """By passwords, an auth server, networks, limits or a snippet for its locations."""
     HOSTS = "its hosts"
@@ -59,25 +60,23 @@ class UnservedIngress(NamedTuple):
     hosts: frozenset[str]
 
     @classmethod
-    def of(cls, ingress: k.Ingress, verdict: Verdict, served: Collection[str]) -> UnservedIngress:
+    def of(cls, ingress: k.Ingress, verdict: Verdict, prefix: str) -> UnservedIngress:
         """Return an Ingress that is not served.
 
-        If its paths can be written, they are closed on its own hosts. Otherwise its requests go to the Ingresses of
-        these hosts; for a host without any, to those of a matching wildcard host, else to the default server.
+        If it is written, its paths are closed on its own hosts. Otherwise its requests go to the Ingresses of these
+        hosts, of a matching wildcard host or of the default server. Which of them is known only when all others are
+        read: an Ingress with the same host may be rejected too. So all of these hosts count.
 
         Args:
             ingress: The Ingress.
             verdict: Why it is not served.
-            served: Hosts of all served Ingresses.
+            prefix: Prefix of annotations.
         """
         own = cls(ingress, verdict, frozenset(hosts_of(ingress)))
         if own.is_written:
             return own
-        hosts = set()
-        for host in own.hosts:
-            above = f"*.{host.partition('.')[2]}"
-            hosts.add(host if host in served else above if above in served else "")
-        return own._replace(hosts=frozenset(hosts))
+        names = names_of(ingress, prefix)
+        return own._replace(hosts=frozenset({"", *names, *map(wildcard_above, names)} if names else ()))
 
     @property
     def name(self) -> ObjectName:
@@ -86,8 +85,8 @@ class UnservedIngress(NamedTuple):
 
     @property
     def is_written(self) -> bool:
-        """Whether its hosts and paths are written to the configuration, whose size is limited."""
-        return self.verdict is not Verdict.OVER_LIMIT and route_count(self.ingress) <= MAX_ROUTES
+        """Whether its hosts are written to the configuration, whose size is limited."""
+        return self.verdict is not Verdict.OVER_LIMIT
 
     def message(self, guard: Guard) -> str:
         """Return why other Ingresses are closed."""
@@ -118,8 +117,31 @@ def hosts_of(ingress: k.Ingress) -> set[str]:
     return hosts or ({""} if ingress.spec.default_backend is not None else set())
 
 
+def aliases_of(ingress: k.Ingress, prefix: str) -> tuple[str, ...]:
+    """Return the additional names of the hosts of an Ingress; none if they cannot be read."""
+    text = ingress.metadata.annotations.get(f"{prefix}/{SERVER_ALIAS.name}")
+    if not text:  # most Ingresses
+        return ()
+    try:
+        return SERVER_ALIAS.read(text.strip())
+    except ValueError:
+        return ()
+
+
+def names_of(ingress: k.Ingress, prefix: str) -> set[str]:
+    """Return the hosts of an Ingress, and their additional names."""
+    return hosts_of(ingress).union(aliases_of(ingress, prefix))
+
+
+def wildcard_above(host: str) -> str:
+    """Return the wildcard host that gets the requests of a host without a server."""
+    return f"*.{host.partition('.')[2]}"
+
+
 def held(left_out: UnservedIngress, prefix: str, served: AbstractSet[str]) -> HeldIngress:
-    """Return the closed replacement of an Ingress that is not served and may protect something.
+    """Return the closed replacement of an Ingress that is not served.
+
+    With too many paths, only its hosts are written.
 
     Args:
         left_out: The Ingress.
@@ -129,14 +151,17 @@ def held(left_out: UnservedIngress, prefix: str, served: AbstractSet[str]) -> He
     ingress, rules, unwritten = left_out.ingress, list[k.IngressRule](), set[str]()
     texts = ingress.metadata.annotations
     is_expression = any(f"{prefix}/{name}" in texts for name in _MAKE_EXPRESSIONS)
+    paths: dict[str, list[k.HTTPIngressPath]] = {}
     for rule in ingress.spec.rules:
-        paths = rule.http.paths if rule.http is not None else ()
-        plain = () if is_expression else tuple(path for path in paths if _is_plain(path.path))
-        if len(plain) < len(paths):
-            unwritten.add(rule.host)
-            if rule.host not in served:
-                plain = (k.HTTPIngressPath(path="/", path_type="Prefix"),)
-        rules.append(k.IngressRule(host=rule.host, http=k.HTTPIngressRuleValue(paths=plain)))
+        paths.setdefault(rule.host, []).extend(rule.http.paths if rule.http is not None else ())
+    has_too_many = route_count(ingress) > MAX_ROUTES
+    for host, all_of_host in paths.items():
+        plain = [] if is_expression or has_too_many else [path for path in all_of_host if _is_plain(path.path)]
+        if len(plain) < len(all_of_host):
+            unwritten.add(host)
+            if host not in served:
+                plain = [k.HTTPIngressPath(path="/", path_type="Prefix")]
+        rules.append(k.IngressRule(host=host, http=k.HTTPIngressRuleValue(paths=tuple(plain))))
     spec = k.IngressSpec(rules=tuple(rules), default_backend=ingress.spec.default_backend)
     metadata = msgspec.structs.replace(ingress.metadata, annotations={})
     return HeldIngress(k.Ingress(metadata=metadata, spec=spec), frozenset(unwritten))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
 from dataclasses import dataclass, field
 from functools import partial
 from typing import TYPE_CHECKING, Final, NamedTuple
@@ -10,7 +9,7 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 from msgspec import structs
 
 from rulegen.kube.objects.names import ObjectKey, ObjectName
-from rulegen.model.ingress.closing import UnservedIngress, hosts_of
+from rulegen.model.ingress.closing import UnservedIngress, wildcard_above
 from rulegen.model.ingress.guarding import Owners
 from rulegen.model.ingress.ir import ClientCertificate, FixedResponse, Server, ToName, ToUpstream
 from rulegen.model.ingress.reads import RecordedMapping
@@ -35,6 +34,7 @@ if TYPE_CHECKING:
     from rulegen.kube.snapshot.addresses import ServiceAddresses
     from rulegen.kube.snapshot.world import ClusterSnapshot, ServiceInput
     from rulegen.model.forbidden import Forbidden
+    from rulegen.model.ingress.guarding import Holding
     from rulegen.model.ingress.ir import ExternalAuth, Limits, SecretFile, Target, Upstream
     from rulegen.model.ingress.routing.ingresses import ReadIngress, ResolvedIngress
     from rulegen.model.ingress.routing.paths import Paths
@@ -109,11 +109,13 @@ class HostGroup(NamedTuple):
         ingresses: The Ingresses, oldest first.
         has_other_hosts: Whether the default server belongs to this group.
         left_out: Those that are not served, and whose requests the others would get.
+        overtaken: Hosts whose requests go to a server of another name, if they have none of their own.
     """
 
     ingresses: tuple[Ingress, ...]
     has_other_hosts: bool
     left_out: tuple[UnservedIngress, ...] = ()
+    overtaken: frozenset[str] = frozenset()
 
     @property
     def name(self) -> ObjectName | None:
@@ -194,53 +196,8 @@ class GroupDecisions(NamedTuple):
     seekers: tuple[tuple[str, ResolvedIngress], ...]
 
 
-def grouped(ingresses: Sequence[Ingress], left_out: Sequence[tuple[Ingress, Verdict]] = ()) -> tuple[HostGroup, ...]:
-    """Return Ingresses in groups, in the same order, such that each host belongs to one group.
-
-    One group has the host for all other names, even if no Ingress requests it. Both arguments are sorted by age,
-    oldest first; `left_out` are Ingresses that are not served, with the reason.
-    """
-    served = {host for ingress in ingresses for host in hosts_of(ingress)}
-    unserved = [UnservedIngress.of(ingress, verdict, served) for ingress, verdict in left_out]
-    members: list[Ingress | UnservedIngress] = [*ingresses, *(known for known in unserved if known.is_written)]
-    parents = list(range(len(members)))
-    first_of: dict[str, int] = {}
-
-    def root(index: int) -> int:
-        while parents[index] != index:
-            parents[index] = index = parents[parents[index]]
-        return index
-
-    for index, member in enumerate(members):
-        for host in member.hosts if isinstance(member, UnservedIngress) else hosts_of(member):
-            first = first_of.setdefault(host, index)
-            if first != index:
-                first, here = root(first), root(index)
-                parents[max(first, here)] = min(first, here)
-    groups: dict[int, tuple[list[Ingress], list[UnservedIngress]]] = {}
-    for index, member in enumerate(members):
-        ours, others = groups.setdefault(root(index), ([], []))
-        if isinstance(member, UnservedIngress):
-            others.append(member)
-        else:
-            ours.append(member)
-    other = root(first_of[""]) if "" in first_of else None
-    unwritten: defaultdict[int | None, list[UnservedIngress]] = defaultdict(list)
-    for known in unserved:
-        if not known.is_written:
-            for at in {root(first_of[host]) for host in known.hosts if host in first_of}:
-                unwritten[at].append(known)
-    return (
-        *(
-            HostGroup(tuple(ours), first == other, (*others, *unwritten[first]))
-            for first, (ours, others) in groups.items()
-        ),
-        *([HostGroup((), has_other_hosts=True)] if other is None else ()),
-    )
-
-
 def decide_group(group: HostGroup, common: CommonDecisions, lookups: Lookups) -> GroupDecisions:
-    """Return the decisions about one group; see `grouped`."""
+    """Return the decisions about one group; see `rulegen.model.ingress.grouping`."""
     world = lookups.world
     services = RecordedMapping(world.services)
     secrets, config_maps = RecordedMapping(world.secrets), RecordedMapping(world.config_maps)
@@ -250,19 +207,20 @@ def decide_group(group: HostGroup, common: CommonDecisions, lookups: Lookups) ->
         secrets=secrets, config_maps=config_maps, targets=targets, settings=common.settings, unread=unread
     )
     reasons: list[Reason] = []
-    read = Owners()
+    read = Owners(common.prefix)
     for ingress in group.ingresses:
         read.read(ingress, partial(_read_owner, common=common, referred=referred))
     unused = structs.replace(referred, files={})  # no server refers to these files
     for left_out in group.left_out:
         read.leave_out(left_out, partial(_read_owner, common=common, referred=unused))
-    closers, owners = read.hold(common.prefix), read.served
+    holding = read.hold(group.overtaken)
+    owners = read.served
     reasons += read.reasons
-    routing = _routed(owners, closers, common, targets)
+    routing = _routed(owners, holding, common, targets)
     if group.has_other_hosts:
         routing.host("")
     certificates = Certificates(referred, lookups.now, parsed=lookups.certificates)
-    servers = tuple(_servers(routing, certificates, common, reasons))
+    servers = tuple(_servers(routing, certificates, common, holding.tls, reasons))
     reasons += routing.reasons + certificates.reasons
     for paths in routing.paths.values():
         reasons += paths.reasons
@@ -307,13 +265,13 @@ def _read_owner(ingress: Ingress, *, common: CommonDecisions, referred: Referred
 
 def _routed(
     owners: Sequence[ResolvedIngress],
-    closers: Mapping[str, Mapping[str, str]],
+    holding: Holding,
     common: CommonDecisions,
     targets: Targets,
 ) -> Routing:
     routing = Routing(targets, common.settings)
     routing.default_backend = common.default_backend
-    routing.closers = closers
+    routing.closers, routing.expressions = holding.closers, holding.expressions
     for owner in owners:
         if not owner.is_canary:
             routing.add(owner)
@@ -324,9 +282,13 @@ def _routed(
 
 
 def _servers(
-    routing: Routing, certificates: Certificates, common: CommonDecisions, reasons: list[Reason]
+    routing: Routing,
+    certificates: Certificates,
+    common: CommonDecisions,
+    with_tls: frozenset[str],
+    reasons: list[Reason],
 ) -> Iterator[Server]:
-    """Yield the servers, sorted by host."""
+    """Yield the servers, sorted by host; those of `with_tls` have TLS, at least with the default certificate."""
     default = common.default_backend
     if default is not None and common.guards - {SettingGuard.WITHOUT_AUTH}:
         default = UNAVAILABLE
@@ -345,7 +307,7 @@ def _servers(
             host=host,
             locations=locations,
             certificate=tls.certificate,
-            has_tls=tls.is_wanted,
+            has_tls=tls.is_wanted or host in with_tls or wildcard_above(host) in with_tls,
             rejects_tls=tls.is_unread,
             responder_port=tls.responder_port if routing.targets.resolves else 0,
             client_auth=client_auth_of_host((*own, *canaries), host),

@@ -175,7 +175,8 @@ def held(
 ) -> ClusterSnapshot:
     """Return a snapshot in which Ingresses with unread references have their previously served version.
 
-    An Ingress without a previous version is left out. An Ingress that was closed because it waited stays as it is.
+    An Ingress without a previous version stays as it is: without what it waits for, it is closed. If it were left out,
+    its requests would go to other Ingresses.
 
     Args:
         world: The completed snapshot.
@@ -185,16 +186,12 @@ def held(
     ingresses, recalled = dict(world.ingresses), dict(world.recalled)
     for name, ingress in world.ingresses.items():
         waits = unread_by(ingress, world, options.prefix)
-        if not waits or options.selection.refusal(ingress, world) or before.get(name, ingress) is None:
+        earlier = before.get(name)
+        if not waits or earlier is None or options.selection.refusal(ingress, world):
             continue
         key, why = next(iter(waits.items()))
-        earlier = before.get(name)
-        if earlier is not None:
-            ingresses[name], meanwhile = earlier, "its previous version is served"
-        else:
-            del ingresses[name]
-            meanwhile = "it is not served until it can be read"
-        recalled[ObjectKey("Ingress", name)] = f"{key}: {why}: {meanwhile}"
+        ingresses[name] = earlier
+        recalled[ObjectKey("Ingress", name)] = f"{key}: {why}: its previous version is served"
     return replace(world, ingresses=ingresses, recalled=recalled)
 
 

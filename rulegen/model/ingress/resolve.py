@@ -18,7 +18,8 @@ from rulegen.kube.snapshot.addresses import ServiceAddresses
 from rulegen.model.forbidden import KUBERNETES
 from rulegen.model.ingress.closing import INGRESS
 from rulegen.model.ingress.defaults import HttpDefaults
-from rulegen.model.ingress.host_groups import CommonDecisions, Lookups, decide_group, grouped, name_of, refusals
+from rulegen.model.ingress.grouping import grouped, reserved_names
+from rulegen.model.ingress.host_groups import CommonDecisions, Lookups, decide_group, name_of, refusals
 from rulegen.model.ingress.ir import IngressModel, ToName, ToUpstream
 from rulegen.model.ingress.limits import NamespaceLimits
 from rulegen.model.ingress.policy.authentication import global_auth
@@ -62,6 +63,7 @@ class _Admission(NamedTuple):
         decided_by: Other inputs.
         secrets: Secrets whose sizes were counted.
         groups: The served Ingresses, in groups; see `grouped`.
+        reserved: Names of Ingresses over a limit; see `reserved_names`.
         reasons: Why the others are not served.
     """
 
@@ -69,6 +71,7 @@ class _Admission(NamedTuple):
     decided_by: tuple[object, ...]
     secrets: tuple[tuple[ObjectName, Secret | None], ...]
     groups: tuple[HostGroup, ...]
+    reserved: Mapping[str, tuple[str, str, str]]
     reasons: tuple[Reason, ...]
 
 
@@ -145,7 +148,7 @@ def decide_ingress(
     admission = _admission(world, options, before.admission if before is not None else None)
     groups = _decided_groups(admission.groups, common, lookups, before)
     reasons += [*admission.reasons, *refusals(targets)]
-    model = _whole(list(groups.values()), common, lookups, targets, options, reasons)
+    model = _whole(list(groups.values()), common, lookups, targets, options, admission.reserved, reasons)
     return IngressDecisions(
         model=model,
         reads=_reads(groups.values(), services, lookups),
@@ -249,7 +252,12 @@ def _admission(world: ClusterSnapshot, options: IngressOptions, before: _Admissi
         else:
             served.append(ingress)
     return _Admission(
-        world.ingresses, decided_by, tuple(secrets.answers.items()), grouped(served, left_out), tuple(reasons)
+        world.ingresses,
+        decided_by,
+        tuple(secrets.answers.items()),
+        grouped(served, left_out, options.prefix),
+        reserved_names(left_out, options.prefix),
+        tuple(reasons),
     )
 
 
@@ -300,6 +308,7 @@ def _whole(
     lookups: Lookups,
     targets: Targets,
     options: IngressOptions,
+    reserved: Mapping[str, tuple[str, str, str]],
     reasons: list[Reason],
 ) -> IngressModel:
     """Return the model that consists of these groups."""
@@ -308,7 +317,9 @@ def _whole(
         if group.reasons:
             all_reasons.update(group.reasons)
     servers = {server.host: server for group in groups for server in group.servers}
-    servers = _with_other_names(with_wildcard_certificates(dict(sorted(servers.items()))), groups, all_reasons)
+    servers = _with_other_names(
+        with_wildcard_certificates(dict(sorted(servers.items()))), groups, reserved, all_reasons
+    )
     files = dict(file for group in groups for file in group.files)
     certificate = _default_certificate(common, lookups, options, files, all_reasons)
     asks_names = isinstance(common.default_backend, ToName) or any(group.asks_names for group in groups)
@@ -331,7 +342,10 @@ def _whole(
 
 
 def _with_other_names(
-    servers: dict[str, Server], groups: Iterable[GroupDecisions], reasons: set[Reason]
+    servers: dict[str, Server],
+    groups: Iterable[GroupDecisions],
+    reserved: Mapping[str, tuple[str, str, str]],
+    reasons: set[Reason],
 ) -> dict[str, Server]:
     """Return the servers with additional names; report which Ingresses do not get a name that they request."""
     owners: dict[str, list[ResolvedIngress]] = {}
@@ -342,7 +356,7 @@ def _with_other_names(
             owners.setdefault(host, []).append(structs.replace(seeker, annotations=annotations))
     if not owners:
         return servers
-    named = with_other_names(servers, owners)
+    named = with_other_names(servers, owners, reserved)
     for seekers in owners.values():
         for seeker in seekers:
             reasons.update(seeker.annotations.reasons)

@@ -97,7 +97,8 @@ class TestRunning:
         for _ in range(2):
             stage.turn()
             assert (stage.text("shut.test"), stage.text("plain.test")) == before
-            assert not stage.text("new.test")
+            assert "return 503" in stage.text("new.test")  # closed, so that no other Ingress gets its requests
+            assert not stage.is_open("new.test")
         assert ObjectKey("Secret", USERS) in stage.server.asked
         stage.server.silent.clear()
         stage.server.put(secret("other", auth=b"o:{PLAIN}p\n"))

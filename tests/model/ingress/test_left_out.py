@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import pytest
+from msgspec import structs
 
 from rulegen.kube.objects.names import ObjectName
 from rulegen.model.ingress import resolve
-from rulegen.model.ingress.ir import FixedResponse
+from rulegen.model.ingress.ir import FixedResponse, MatchKind
 from rulegen.model.ingress.reasons import Verdict
 from rulegen.model.ingress.routing import ingresses
 from tests.strategies.ingresses import (
@@ -19,6 +20,7 @@ from tests.strategies.ingresses import (
     rule,
     service,
     settings_map,
+    tls,
     verdicts,
 )
 
@@ -179,3 +181,117 @@ def test_an_error_of_the_program_is_reported_with_its_place_and_without_its_text
     assert "internal error of rulegen: ZeroDivisionError at " in reason.message
     assert "test_left_out.py" in reason.message
     assert _answers(site, "other.test")["/b"] not in (CLOSED, NOBODY)
+
+
+GUARD = {"auth_type": "basic", "auth_secret": "users"}
+
+
+@pytest.mark.parametrize(
+    "other", [{"app_root": "no-path"}, {"canary": "true"}, {"canary": "true", "canary_weight": "5"}], ids=str
+)
+def test_another_namespace_opens_no_wildcard_that_an_ingress_over_the_limit_closes(other):
+    wild = _of("wild", "/", 1, host="*.test")
+    guard = _of("guard", "/", 2, host="h.test", **GUARD)
+    guest = _of("guest", "/", 5, host="h.test", namespace="other", **other)
+    site = compiled(*WEB, *OTHER, *NAMED, wild, guard, guest, most_hosts=1)
+    assert _answers(site, "*.test")["/"] == CLOSED
+
+
+@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize(("host", "below"), [("site.test", "site.test"), ("*.test", "site.test")])
+def test_a_host_keeps_its_tls_and_so_its_redirects_and_client_certificates(way, host, below, monkeypatch):
+    bad = _of("bad", "/bad", 1, host=host)
+    bad = structs.replace(bad, spec=structs.replace(bad.spec, tls=(tls("cert", host),)))
+    site = _without(way, monkeypatch, bad, _of("c", "/c", 2, host=below, auth_tls_secret="default/ca"))
+    server = site.model.servers[below]
+    assert server.has_tls
+    assert all(
+        known.policy.redirects_to_https(has_tls=server.has_tls) for known in server.locations if known.source == "/c"
+    )
+
+
+@pytest.mark.parametrize("way", ["quarantine", "rejected", "limit"])
+def test_more_routes_than_can_be_served_close_their_hosts(way, monkeypatch):
+    paths = [path(f"/p{index}") for index in range(5001)]
+    bad = ingress("bad", rule("h.test", *paths), annotations={"auth-type": "basic", "auth-secret": "users"})
+    site = _without(way, monkeypatch, bad, _of("wild", "/", 1, host="*.test"))
+    taker = "h.test" if "h.test" in site.model.servers else "*.test"
+    assert [known.target for known in site.model.servers[taker].locations] == [CLOSED]
+
+
+@pytest.mark.parametrize("way", ["quarantine", "rejected", "limit"])
+@pytest.mark.parametrize("other", [{"host": "*.test"}, {"host": "a.test", "server_alias": "h.test,x.test"}], ids=str)
+def test_no_other_server_gets_the_names_of_a_host(way, other, monkeypatch):
+    bad = _of("bad", "/", 2, host="h.test", server_alias="x.test", **GUARD)
+    site = _without(way, monkeypatch, bad, _of("other", "/", 3, **other))
+    servers = site.model.servers
+    for name in ("h.test", "x.test"):
+        taker = next((host for host, known in servers.items() if name in (host, *known.aliases)), "*.test")
+        assert taker not in servers or _answers(site, taker)["/"] == CLOSED
+
+
+def test_an_older_additional_name_stays_with_its_host(monkeypatch):
+    bad = _of("bad", "/", 2, host="h.test", server_alias="x.test", **GUARD)
+    site = _without("limit", monkeypatch, bad, _of("a", "/", 1, host="a.test", server_alias="x.test,h.test"))
+    assert site.model.servers["a.test"].aliases == ("x.test",)
+
+
+@pytest.mark.parametrize("way", [way for way in WAYS if way != "failure"])
+def test_who_had_the_host_first_closes_it_for_all(way, monkeypatch):
+    bad = _of("bad", "/bad", 1, auth_tls_secret="default/ca")
+    site = _without(way, monkeypatch, bad, _of("c", "/", 2, namespace="other"))
+    assert _answers(site)["/"] == CLOSED
+
+
+@pytest.mark.parametrize("way", [way for way in WAYS if way != "failure"])
+def test_paths_of_a_host_remain_expressions(way, monkeypatch):
+    guard, app = _of("guard", "/admin", 2, **GUARD), _of("app", "/", 3)
+    site = _without(way, monkeypatch, _of("bad", "/x", 1, use_regex="true"), guard, app)
+    (admin,) = (known for known in site.model.servers["site.test"].locations if known.source == "/admin")
+    assert (admin.kind, admin.path) == (MatchKind.REGEX, "^/admin")
+
+
+@pytest.mark.parametrize("way", [way for way in WAYS if way != "failure"])
+def test_expressions_that_an_older_ingress_had_change_nothing(way, monkeypatch):
+    site = _without(way, monkeypatch, _of("bad", "/x", 2, use_regex="true"), _of("app", "/x", 1))
+    assert not site.model.servers["site.test"].is_regex
+
+
+@pytest.mark.parametrize("way", ["quarantine", "rejected", "limit"])
+def test_a_canary_closes_no_host_of_another_namespace(way, monkeypatch):
+    bad = _of("bad", "/", 1, canary="true", canary_weight="1", auth_tls_secret="default/ca")
+    site = _without(way, monkeypatch, bad, _of("c", "/", 2, namespace="other"))
+    assert _answers(site)["/"] not in (CLOSED, NOBODY)
+    site = _without(way, monkeypatch, bad, _of("c", "/", 2))
+    assert _answers(site)["/"] == CLOSED
+
+
+@pytest.mark.parametrize("way", ["quarantine", "rejected", "limit"])
+@pytest.mark.parametrize("canary", [{}, {"canary": "true", "canary_weight": "1"}], ids=["main", "canary"])
+def test_a_host_that_still_verifies_the_same_certificates_is_served(way, canary, monkeypatch):
+    bad = _of("bad", "/bad", 2, auth_tls_secret="default/ca", **canary)
+    site = _without(way, monkeypatch, bad, _of("c", "/", 1, auth_tls_secret="default/ca"))
+    assert _answers(site)["/"] not in (CLOSED, NOBODY)
+    assert site.model.servers["site.test"].client_auth is not None
+    other = _without(way, monkeypatch, bad, _of("c", "/", 1, auth_tls_secret="default/ca", auth_tls_verify_depth="2"))
+    assert _answers(other)["/"] == CLOSED
+
+
+@pytest.mark.parametrize("way", ["quarantine", "rejected"])
+def test_no_other_ingress_gets_a_path_that_it_did_not_have(way, monkeypatch):
+    bad = _of("bad", "/metrics", 1, permanent_redirect="https://x.test/")
+    site = _without(way, monkeypatch, bad, _of("app", "/", 2))
+    assert _answers(site)["/metrics"] == CLOSED
+    assert _answers(site)["/"] not in (CLOSED, NOBODY)
+
+
+@pytest.mark.parametrize(
+    "settings", [{"block_cidrs": "203.0.113.9/40"}, {"whitelist_source_range": "no network"}], ids=str
+)
+def test_settings_that_stay_in_use_keep_closed_what_a_snippet_closed(settings):
+    app = _of("app", "/", 1)
+    before = compiled(*WEB, app, settings_map(server_snippet="deny 203.0.113.9;"))
+    assert _answers(before)["/"] == CLOSED
+    after = compiled(*WEB, app, settings_map(**settings), before=before)
+    assert _answers(after)["/"] == CLOSED
+    assert _answers(compiled(*WEB, app, settings_map(), before=after))["/"] not in (CLOSED, NOBODY)

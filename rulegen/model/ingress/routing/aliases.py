@@ -17,13 +17,16 @@ if TYPE_CHECKING:
 
 
 def with_other_names(
-    servers: Mapping[str, Server], owners: Mapping[str, Iterable[ResolvedIngress]]
+    servers: Mapping[str, Server],
+    owners: Mapping[str, Iterable[ResolvedIngress]],
+    reserved: Mapping[str, tuple[str, str, str]],
 ) -> dict[str, Server]:
     """Return the servers with additional names; the oldest Ingress that requests a name gets it.
 
     Args:
         servers: Servers by host.
         owners: Ingresses by host.
+        reserved: Names that only older Ingresses get, with the age that counts.
     """
     named = dict(servers)
     taken = dict.fromkeys(servers, "")
@@ -36,7 +39,9 @@ def with_other_names(
             _tell_nameless(owner)
     for owner, host in ordered:
         for alias in owner.annotations.values[SERVER_ALIAS]:
-            if alias not in taken:
+            if reserved.get(alias, age(owner.ingress)) < age(owner.ingress):
+                owner.annotations.report(Verdict.LOST, SERVER_ALIAS, f"another Ingress has the host or alias {alias}")
+            elif alias not in taken:
                 taken[alias] = host
                 named[host] = replace(named[host], aliases=(*named[host].aliases, alias))
             elif taken[alias] != host:
@@ -49,10 +54,10 @@ def with_other_names(
             owner.annotations.report(Verdict.IGNORED, FROM_TO_WWW_REDIRECT, message)
             continue
         other = host.removeprefix("www.") if host.startswith("www.") else f"www.{host}"
-        if other not in taken:
+        if other not in taken and other not in reserved:
             taken[other] = host
             named[host] = replace(named[host], redirects_from=other)
-        elif taken[other] != host:
+        elif taken.get(other) != host:
             owner.annotations.report(Verdict.IGNORED, FROM_TO_WWW_REDIRECT, f"{other} has an Ingress of its own")
     return named
 

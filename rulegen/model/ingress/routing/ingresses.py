@@ -57,11 +57,19 @@ class ReadIngress(NamedTuple):
         owner: The Ingress; None if nothing of it is served.
         reasons: Why nothing of it is served.
         guard: What it may keep requests from.
+        is_canary: Whether it only gets a share of the requests of another Ingress.
+        expressions: Hosts on which its paths are expressions.
+        client_auth: Verification of client certificates.
+        guard_without_client_auth: What it may keep requests from without this verification.
     """
 
     owner: ResolvedIngress | None
     reasons: Sequence[Reason] = ()
     guard: Guard = Guard.NOTHING
+    is_canary: bool = False
+    expressions: frozenset[str] = frozenset()
+    client_auth: ClientAuth | None = None
+    guard_without_client_auth: Guard = Guard.NOTHING
 
 
 class ResolvedIngress(Struct):
@@ -153,21 +161,23 @@ def read_owner(
     if annotations.values:
         report_idle(annotations, referred.settings, has_tls=bool(ingress.spec.tls))
     is_guarded = bool(guards) and _is_guarded(annotations, policy, guards)
-    if policy.global_auth and policy.external_auth is None and global_auth is not None:
-        policy = replace(policy, external_auth=global_auth)
-    if not ingress.spec.rules:
-        policy = _of_default_backend(policy, annotations)
+    policy = _completed(policy, ingress, annotations, global_auth)
     client_auth = client_auth_of(name.namespace, annotations, referred)
-    faults = [
-        Reason(key, Verdict.REJECTED, path, message)
-        for path, message in (
-            *_forbidden(texts, prefix, referred.settings),
-            *_faults(ingress, hosts_with_expressions(ingress, policy)),
-        )
-    ]
-    guard = _guard(annotations, policy, closes_hosts=closes_hosts or client_auth is not None, is_guarded=is_guarded)
+    expressions = hosts_with_expressions(ingress, policy)
+    paths = (*_forbidden(texts, prefix, referred.settings), *_faults(ingress, expressions))
+    faults = [Reason(key, Verdict.REJECTED, path, message) for path, message in paths]
+    guard = _guard(annotations, policy, closes_hosts=closes_hosts, is_guarded=is_guarded)
+    result = ReadIngress(
+        owner=None,
+        reasons=[*faults, *annotations.reasons],
+        guard=guard if client_auth is None else Guard.HOSTS,
+        is_canary=annotations.values[routing.CANARY],
+        expressions=frozenset(expressions),
+        client_auth=client_auth,
+        guard_without_client_auth=guard,
+    )
     if faults or annotations.outcome is InvalidValue.REJECT:
-        return ReadIngress(None, [*faults, *annotations.reasons], guard)
+        return result
     if is_guarded or annotations.outcome is InvalidValue.CLOSE:
         policy = LocationPolicy(is_closed=True, ssl_redirect=policy.ssl_redirect, global_auth=False)
     owner = ResolvedIngress(
@@ -180,7 +190,16 @@ def read_owner(
         is_closed_by_settings=is_guarded,
         closes_hosts=closes_hosts,
     )
-    return ReadIngress(owner, guard=guard)
+    return result._replace(owner=owner, reasons=())
+
+
+def _completed(
+    policy: LocationPolicy, ingress: Ingress, annotations: Annotations, global_auth: ExternalAuth | None
+) -> LocationPolicy:
+    """Return a policy with the auth server for all Ingresses, and without what has no effect for this Ingress."""
+    if policy.global_auth and policy.external_auth is None and global_auth is not None:
+        policy = replace(policy, external_auth=global_auth)
+    return policy if ingress.spec.rules else _of_default_backend(policy, annotations)
 
 
 def _guard(annotations: Annotations, policy: LocationPolicy, *, closes_hosts: bool, is_guarded: bool) -> Guard:

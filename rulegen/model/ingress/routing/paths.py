@@ -76,11 +76,14 @@ class Paths(Struct):
 
     Attributes:
         is_regex: Whether any path is an expression; as in ingress-nginx, all paths of the host then are.
+        using: Namespaces with expressions of Ingresses that are not served. Without them, the other paths of these
+            namespaces would match other requests.
     """
 
     host: str
     reasons: list[Reason] = field(default_factory=list)
     is_regex: bool = False
+    using: frozenset[str] = frozenset()
     _routes: dict[tuple[str, bool], HostPath] = field(default_factory=dict)
 
     def add(self, route: HostPath) -> None:
@@ -145,7 +148,7 @@ class Paths(Struct):
 
     def _regex_locations(self) -> Iterator[Location]:
         routes = list(self._routes.values())
-        using = {route.namespace for route in routes if route.is_regex}
+        using = self.using.union(route.namespace for route in routes if route.is_regex)
         patterns: dict[tuple[MatchKind, str], Pattern] = {}
         for route in routes:
             made = _pattern(route, ignores_case=route.namespace in using)

@@ -43,6 +43,7 @@ _WITH_RULES: Final = "only a canary without rules gets requests of a default bac
 _NO_MAIN: Final = "no main Ingress has this host, path and type"
 _ROOT: Final = PathMatch(PathKind.PREFIX, "/")
 _LEAST_TOTAL: Final = 100
+_NO_NAMESPACES: Final[frozenset[str]] = frozenset()
 _SMALL_TOTAL: Final = f"a total below {_LEAST_TOTAL} counts as {_LEAST_TOTAL}"
 _ANY_HOST: Final = "with the request's host, a client could choose the server"
 
@@ -58,6 +59,7 @@ class Routing(Struct):
         reasons: Reports about what is not served as written.
         default_backend: Target of requests that no Ingress matches; None for 404.
         closers: Why paths are closed, by host and namespace; an empty namespace stands for all.
+        expressions: Namespaces whose paths of a host are expressions because of Ingresses that are not served, by host.
     """
 
     targets: Targets
@@ -69,12 +71,14 @@ class Routing(Struct):
     reasons: list[Reason] = field(default_factory=list)
     default_backend: Target | None = None
     closers: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
+    expressions: Mapping[str, frozenset[str]] = field(default_factory=dict)
 
     def host(self, host: str) -> Paths:
         """Return the paths of a host."""
         known = self.paths.get(host)
         if known is None:
-            known = self.paths[host] = Paths(host)
+            using = self.expressions.get(host, _NO_NAMESPACES) if self.expressions else _NO_NAMESPACES
+            known = self.paths[host] = Paths(host, is_regex=bool(using), using=using)
         return known
 
     def add(self, owner: ResolvedIngress) -> None:

@@ -70,7 +70,8 @@ class ResolvedSettings(NamedTuple):
     def or_before(self, before: ResolvedSettings | None) -> ResolvedSettings:
         """Return them, or the values of before as long as one that guards somebody cannot be read.
 
-        Without any from before, whom it guards is closed.
+        What snippets protected before stays closed: the new value may be meant to replace the snippet. Without any
+        settings from before, whom it guards is closed.
         """
         if not self.faults:
             return self
@@ -79,7 +80,11 @@ class ResolvedSettings(NamedTuple):
             reasons = [_closing(self.where, *fault) for fault in self.faults]
             return self._replace(guards=guards, reasons=[*reasons, *self.reasons])
         kept = [Reason(None, Verdict.WAITING, self.where, f"{fault}: {KEPT}") for _, fault in self.faults]
-        return self._replace(settings=before.settings, reasons=[*kept, *self.reasons])
+        closed = sorted(before.guards - self.guards, key=lambda guard: guard.value)
+        kept += [_closing(self.where, guard, KEPT) for guard in closed]
+        return self._replace(
+            settings=before.settings, guards=self.guards | before.guards, reasons=[*kept, *self.reasons]
+        )
 
 
 def _closing(where: str, guard: SettingGuard, fault: str) -> Reason:

@@ -51,6 +51,7 @@ _SLASHED: Final = r"\$(?:\{(?:request_uri|uri)\}|(?:request_uri|uri)(?![A-Za-z0-
 _URL: Final = re.compile(rf"(https?)://((?:(?!{_SLASHED})[^/?#])*)((?:[/?#]|{_SLASHED}).*)?\Z")
 _AUTHORITY: Final = re.compile(r"(\[[0-9a-fA-F:.]+\]|(?:[A-Za-z0-9.-]|\$\{\w+\}|\$\w+)+)(?::([0-9]{1,5}))?\Z", re.ASCII)
 _HOST_VARIABLE: Final = re.compile(r"\$\{\w+\}|\$\w+", re.ASCII)
+_MAX_HOST: Final = 253
 _CIPHERS: Final = re.compile(r"[A-Za-z0-9:+!@=_-]{1,1500}\Z")
 
 PROTOCOLS: Final = ("TLSv1", "TLSv1.1", "TLSv1.2", "TLSv1.3")
@@ -326,9 +327,10 @@ def plain_host(text: str) -> str:
 def host_and_port(text: str) -> str:
     """Return a valid value of the header Host: a name or an address, optionally with a port."""
     match = _AUTHORITY.match(text)
-    if not match or text.startswith("$") or int(match[2] or 1) not in range(1, 65536):
+    is_valid = match and not text.startswith("$") and int(match[2] or 1) in range(1, 65536)
+    if not match or not is_valid or len(match[1]) > _MAX_HOST:
         raise ValueError(f"{quoted(text)} is not the name of a host")
-    return text
+    return writable(text)
 
 
 def path(text: str) -> str:

@@ -286,10 +286,13 @@ class Settings:
     def trusts_some(self) -> bool:
         """Whether facts about clients are believed of the networks of proxy-real-ip-cidr alone.
 
-        With a network of every address, as by default, they are believed of everybody, as with ingress-nginx.
+        With the network of every IPv4 address, as by default, they are believed of everybody, as with ingress-nginx.
+        But each family is decided by its own networks: `10.0.0.0/8,::/0` trusts few IPv4 clients.
         """
         is_told = self.use_forwarded_headers or self.use_proxy_protocol
-        return is_told and not any(network.prefixlen == 0 for network in self.proxy_real_ip_cidr)
+        given = {network.version for network in self.proxy_real_ip_cidr}
+        every = {network.version for network in self.proxy_real_ip_cidr if network.prefixlen == 0}
+        return is_told and not (4 in every and given == every)
 
     @property
     def log_format_escape(self) -> str:

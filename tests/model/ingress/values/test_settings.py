@@ -112,6 +112,24 @@ def test_what_two_keys_together_do_is_reported(texts: dict[str, str], says: str)
     assert [reason.message for reason in made.model.reasons] == [says] * bool(says)
 
 
+@pytest.mark.parametrize(
+    ("networks", "believes_all"),
+    [
+        ("0.0.0.0/0", True),  # the default
+        ("0.0.0.0/0,::/0", True),
+        ("10.0.0.0/8", False),
+        ("10.0.0.0/8,::/0", False),
+        ("0.0.0.0/0,fd00::/8", False),
+        ("::/0", False),
+    ],
+)
+def test_each_family_is_believed_by_its_own_networks(networks: str, believes_all: bool) -> None:
+    made = compiled(*WEB, site(), settings_map(use_forwarded_headers="true", proxy_real_ip_cidr=networks))
+    text = made.configuration.files["nginx.conf"]
+    assert ("geo $realip_remote_addr $is_trusted" in text) is not believes_all
+    assert all(f" {network} 1;" in text for network in networks.split(",")) is not believes_all
+
+
 @pytest.mark.parametrize("key", sorted(NEEDS))
 def test_a_key_that_needs_another_one_and_the_other_one_are_keys(key: str) -> None:
     assert {key, NEEDS[key]} <= SETTINGS.keys()

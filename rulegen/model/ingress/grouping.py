@@ -1,0 +1,103 @@
+"""Groups Ingresses that share hosts. The hosts of one group are decided together."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from typing import TYPE_CHECKING
+
+from rulegen.model.ingress.closing import UnservedIngress, aliases_of, hosts_of, names_of, wildcard_above
+from rulegen.model.ingress.host_groups import HostGroup
+from rulegen.model.ingress.reasons import Verdict
+from rulegen.model.ingress.routing.ingresses import age
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+    from collections.abc import Set as AbstractSet
+
+    from rulegen.kube.objects.structs import Ingress
+
+
+def grouped(
+    ingresses: Sequence[Ingress], left_out: Sequence[tuple[Ingress, Verdict]], prefix: str
+) -> tuple[HostGroup, ...]:
+    """Return Ingresses in groups, in the same order, such that each host belongs to one group.
+
+    One group has the host for all other names, even if no Ingress requests it. Both arguments are sorted by age,
+    oldest first; `left_out` are Ingresses that are not served, with the reason.
+    """
+    served = {host for ingress in ingresses for host in hosts_of(ingress)}
+    unserved = [UnservedIngress.of(ingress, verdict, prefix) for ingress, verdict in left_out]
+    aliases = {alias for ingress in ingresses for alias in aliases_of(ingress, prefix)}
+    overtaking = {host for host in served if not host or host.startswith("*")} | aliases
+    members: list[Ingress | UnservedIngress] = [*ingresses, *(known for known in unserved if known.is_written)]
+    parents = list(range(len(members)))
+    first_of: dict[str, int] = {}
+
+    def root(index: int) -> int:
+        while parents[index] != index:
+            parents[index] = index = parents[parents[index]]
+        return index
+
+    for index, member in enumerate(members):
+        for host in member.hosts if isinstance(member, UnservedIngress) else hosts_of(member):
+            first = first_of.setdefault(host, index)
+            if first != index:
+                first, here = root(first), root(index)
+                parents[max(first, here)] = min(first, here)
+    groups: dict[int, tuple[list[Ingress], list[UnservedIngress]]] = {}
+    for index, member in enumerate(members):
+        ours, others = groups.setdefault(root(index), ([], []))
+        if isinstance(member, UnservedIngress):
+            others.append(member)
+        else:
+            ours.append(member)
+    other = root(first_of[""]) if "" in first_of else None
+    unwritten: defaultdict[int | None, list[UnservedIngress]] = defaultdict(list)
+    for known in unserved:
+        if not known.is_written:
+            for at in {root(first_of[host]) for host in (*known.hosts, *_below(known, served)) if host in first_of}:
+                unwritten[at].append(known)
+    return (
+        *(
+            HostGroup(
+                tuple(ours), first == other, (*others, *unwritten[first]), _overtaken(ours, others, overtaking, prefix)
+            )
+            for first, (ours, others) in groups.items()
+        ),
+        *([HostGroup((), has_other_hosts=True)] if other is None else ()),
+    )
+
+
+def _below(left_out: UnservedIngress, served: Iterable[str]) -> list[str]:
+    """Return the hosts that have TLS because of a wildcard host of an Ingress that is not served."""
+    wildcards = {host for host in hosts_of(left_out.ingress) if host.startswith("*")}
+    if not wildcards or not left_out.ingress.spec.tls:
+        return []
+    return [host for host in served if wildcard_above(host) in wildcards]
+
+
+def _overtaken(
+    ingresses: Iterable[Ingress], left_out: Iterable[UnservedIngress], overtaking: AbstractSet[str], prefix: str
+) -> frozenset[str]:
+    """Return the hosts of a group whose requests go to a server of another name, if they have none of their own."""
+    if not overtaking:  # most clusters have no wildcard host
+        return frozenset()
+    members = (*ingresses, *(known.ingress for known in left_out))
+    hosts = {host for ingress in members for host in names_of(ingress, prefix) if host}
+    if "" in overtaking:
+        return frozenset(hosts)
+    return frozenset(host for host in hosts if host in overtaking or wildcard_above(host) in overtaking)
+
+
+def reserved_names(left_out: Iterable[tuple[Ingress, Verdict]], prefix: str) -> dict[str, tuple[str, str, str]]:
+    """Return the names of Ingresses over a limit, which no younger Ingress gets as additional names.
+
+    The age of a name is that of the oldest such Ingress; a host is older than all additional names.
+    """
+    reserved: dict[str, tuple[str, str, str]] = {}
+    for ingress, verdict in left_out:  # oldest first
+        if verdict is Verdict.OVER_LIMIT:
+            reserved.update(dict.fromkeys(hosts_of(ingress), ("", "", "")))
+            for alias in aliases_of(ingress, prefix):
+                reserved.setdefault(alias, age(ingress))
+    return reserved

@@ -1,0 +1,134 @@
+"""Leaving out an Ingress never lets a request reach another backend, or the same one with fewer checks."""
+
+from __future__ import annotations
+
+import itertools
+import re
+from typing import NamedTuple
+from unittest import mock
+
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from rulegen.kube.objects.names import ObjectName
+from rulegen.model.ingress import resolve
+from rulegen.model.ingress.ir import MatchKind, ToUpstream
+from rulegen.model.ingress.reasons import Verdict
+from tests.ingress_strategies import NAMED, PREFIX, WEB, endpoints, ingress, options, path, rule, service, tls, world
+
+BASE = (*WEB, service("web", namespace="other"), endpoints("web", namespace="other"), *NAMED)
+HOSTS = ("h.test", "x.test", "*.test", "")
+PATHS = st.tuples(st.sampled_from(("/", "/a", "/a/b")), st.sampled_from(("Prefix", "Exact")))
+REQUESTS = tuple(
+    itertools.product(
+        ("h.test", "x.test", "y.test", "other.name"), ("/", "/a", "/A", "/ab", "/a/b", "/a/b/c"), ("http", "https")
+    )
+)
+LEFT_OUT = {Verdict.QUARANTINED, Verdict.OVER_LIMIT, Verdict.REJECTED}
+GUARDS = (
+    {},
+    {"auth-type": "basic", "auth-secret": "users"},
+    {"whitelist-source-range": "10.0.0.0/8"},
+    {"auth-tls-secret": "default/ca"},
+)
+
+
+class Answer(NamedTuple):
+    """The Ingress that answers a request, whether its backend does, and the checks before that."""
+
+    owner: ObjectName | None
+    is_served: bool
+    checks: frozenset[str]
+
+
+@st.composite
+def written(draw, index):
+    host, texts = draw(st.sampled_from(HOSTS)), dict(draw(st.sampled_from(GUARDS)))
+    if draw(st.integers(0, 3)) == 0:
+        texts["server-alias"] = draw(st.sampled_from(("x.test", "h.test")))
+    if draw(st.integers(0, 4)) == 0:
+        texts["use-regex"] = "true"
+    if draw(st.integers(0, 5)) == 0:
+        texts |= {"canary": "true", "canary-weight": "50"}
+    paths = draw(st.lists(PATHS, min_size=1, max_size=2))
+    return ingress(
+        f"i{index}",
+        rule(host, *(path(text, kind) for text, kind in paths)),
+        annotations=texts,
+        namespace=draw(st.sampled_from(("default", "default", "other"))),
+        created=f"2026-01-{index + 1:02}T00:00:00Z",
+        tls=(tls("cert", *((host,) if host else ())),) if draw(st.booleans()) else (),
+    )
+
+
+def _server(model, name):
+    above = f"*.{name.partition('.')[2]}"
+    by_name = {known: server for server in model.servers.values() for known in (server.host, *server.aliases)}
+    return by_name.get(name) or by_name.get(above) or by_name[""]
+
+
+def _location(server, text):
+    """Return the location that nginx chooses: an equal path, the first expression, or the longest prefix."""
+    for known in server.locations:
+        if known.kind is MatchKind.EXACT and known.path == text:
+            return known
+    for known in server.locations:
+        if known.kind in {MatchKind.REGEX, MatchKind.REGEX_CASED}:
+            flags = re.IGNORECASE if known.kind is MatchKind.REGEX else 0
+            if re.search(known.path.replace(r"\z", r"\Z"), text, flags):
+                return known
+    prefixes = [known for known in server.locations if known.kind is MatchKind.PREFIX and text.startswith(known.path)]
+    return max(prefixes, key=lambda known: len(known.path))
+
+
+def _answer(model, name, text, scheme):
+    server = _server(model, name)
+    location = _location(server, text)
+    policy = location.policy
+    checks = {
+        "password": policy.basic_auth is not None,
+        "networks": bool(policy.allow),
+        "certificate": scheme == "https" and server.client_auth is not None,
+    }
+    is_redirected = scheme == "http" and policy.redirects_to_https(has_tls=server.has_tls)
+    is_served = isinstance(location.target, ToUpstream) and not policy.is_closed and not is_redirected
+    return Answer(location.ingress, is_served, frozenset(known for known, is_met in checks.items() if is_met))
+
+
+def _model(ingresses, way="", left_out=None):
+    """Return the model of all Ingresses, or without one of them."""
+    limit, texts = resolve.NamespaceLimits.refusal, left_out.metadata.annotations if left_out is not None else {}
+    without, key = {}, f"{PREFIX}/app-root"
+    if way == "quarantine":
+        without[ObjectName(left_out.metadata.namespace, left_out.metadata.name)] = "nginx rejects it"
+
+    def refusal(self, known):
+        return "too many" if way == "limit" and known == left_out else limit(self, known)
+
+    with mock.patch.object(resolve.NamespaceLimits, "refusal", refusal), mock.patch.dict(texts):
+        if way == "rejected":
+            texts[key] = "no-path"
+        return resolve.resolve_ingress(world(*BASE, *ingresses), options(without=without))
+
+
+@given(st.tuples(*(written(index) for index in range(3))), st.sampled_from(("quarantine", "limit", "rejected")))
+@settings(max_examples=40, deadline=None)
+def test_nothing_opens_when_an_ingress_is_left_out(ingresses, way):
+    model = _model(ingresses)
+    before = {request: _answer(model, *request) for request in REQUESTS}
+    for left_out in ingresses:
+        name = ObjectName(left_out.metadata.namespace, left_out.metadata.name)
+        is_written = way != "limit" and f"{PREFIX}/use-regex" not in left_out.metadata.annotations
+        model = _model(ingresses, way, left_out)
+        assert LEFT_OUT & {known.verdict for known in model.reasons if known.about and known.about.name == name}
+        for request, then in before.items():
+            now = _answer(model, *request)
+            if not now.is_served or (way == "limit" and now.owner.namespace != name.namespace):
+                continue  # over a limit, nothing of another namespace is closed
+            case = request, str(name), then, now
+            if is_written or now.owner == then.owner:
+                assert then.is_served, case
+                assert now.owner == then.owner, case
+                assert now.checks >= then.checks, case
+            elif then.is_served and now.owner.namespace == name.namespace:
+                assert now.checks >= then.checks, case  # its paths are unknown: only its guards remain
