@@ -101,6 +101,8 @@ _TEXTS = [
                 path_type="ImplementationSpecific",
             ),
             site("sent-uri.test", {"temporal-redirect": "/$request_uri", "relative-redirects": "true"}),
+            site("sent-next.test", {"temporal-redirect": "/$location_path$arg_next", "relative-redirects": "true"}),
+            site("sent-path.test", {"temporal-redirect": "/$location_path", "relative-redirects": "true"}),
             site("sent-new.test", {"permanent-redirect": "https://new.test$request_uri"}),
         ],
         *(
@@ -111,6 +113,9 @@ _TEXTS = [
                 ("sent-rest.test", "/oldx", 301, "/x"),
                 ("sent-uri.test", "/evil.test", 302, "/evil.test"),
                 ("sent-uri.test", "//evil.test", 302, "/evil.test"),
+                ("sent-next.test", "/?next=evil.test", 302, "/evil.test"),
+                ("sent-next.test", "/?next=//evil.test", 302, "/evil.test"),
+                ("sent-path.test", "/evil.test", 302, "/"),
                 ("sent-new.test", "//evil.test", 301, "https://new.test//evil.test"),
             )
         ),

@@ -144,7 +144,8 @@ class LocationText:
         yield from self._backend()
 
     def _sent_away(self, code: int, text: Text) -> Iterator[Node]:
-        """Yield a redirect; a relative one whose variables begin with a slash chooses no host."""
+        """Yield a redirect; a relative one chooses no host, whatever its variables and the path of the rule are."""
+        text = text.with_one_slash() if self._policy.relative_redirects else text
         where = written(text)
         if self._policy.relative_redirects and text.literal is None and text.parts[0] == "/":
             yield _set("relative_to", where)

@@ -22,6 +22,10 @@ MAX_NAME: Final = 80
 _VARIABLE: Final = re.compile(r"\$(?:\{([A-Za-z0-9_]+)\}|([1-9])|([A-Za-z_][A-Za-z0-9_]*))")
 
 
+_SLASHES: Final = "/\\"
+"""What browsers read as a slash."""
+
+
 class Subject(enum.StrEnum):
     """What a variable refers to: a property of the request, the connection, the location or the response."""
 
@@ -319,6 +323,13 @@ class Text(NamedTuple):
         if not isinstance(first, str) or not first.startswith(beginning):
             return self
         return text_of([first.removeprefix(beginning), *self.parts[1:]])
+
+    def with_one_slash(self) -> Text:
+        """Return the text with one of the slashes that it begins with: behind two, browsers read a host."""
+        first = self.parts[0] if self.parts else ""
+        if not isinstance(first, str) or not first.startswith("/"):
+            return self
+        return text_of([f"/{first.lstrip(_SLASHES)}", *self.parts[1:]])
 
     def bound(self, values: Mapping[Subject, str]) -> Text:
         """Return the text with these subjects replaced by values."""

@@ -19,6 +19,7 @@ from rulegen.model.ingress.values.texts import (
     Reference,
     Subject,
     Text,
+    literal,
     read_text,
 )
 
@@ -174,3 +175,21 @@ def test_what_is_the_same_for_a_location_is_put_in() -> None:
     text = read_text("$service_name.$namespace:$service_port", OF_REQUEST)
     values = {Subject.SERVICE: "web", Subject.NAMESPACE: "shop", Subject.SERVICE_PORT: "http"}
     assert text.bound(values).literal == "web.shop:http"
+
+
+@pytest.mark.parametrize(
+    ("text", "left"),
+    [
+        (literal("//evil.test"), literal("/evil.test")),
+        (literal("/\\/evil.test"), literal("/evil.test")),
+        (literal("/"), literal("/")),
+        (literal("/a//b"), literal("/a//b")),
+        (literal("https://a.test"), literal("https://a.test")),
+        (Text(("//", Reference(Subject.QUERY))), Text(("/", Reference(Subject.QUERY)))),
+        (Text((Reference(Subject.QUERY), "//")), Text((Reference(Subject.QUERY), "//"))),
+        (Text(), Text()),
+    ],
+    ids=["two", "backslash", "root", "inside", "url", "variable", "variable-first", "nothing"],
+)
+def test_of_slashes_at_the_beginning_one_is_left(text: Text, left: Text) -> None:
+    assert text.with_one_slash() == left
