@@ -336,6 +336,8 @@ def _noted(stage: Stage, asks: str) -> dict[str, Any]:
 def _mirrored(stage: Stage) -> object:
     """The mirror gets method, URL, body and headers of requests that pass, and no header that a client forges."""
     whole, bare = _noted(stage, "POST /whole?a=%20b"), _noted(stage, "POST /bare")
+    # As in ingress-nginx, the query of the request follows a URL without variables.
+    fixed = [_noted(stage, f"GET {asks}")["asks"] for asks in ("/fixed", "/fixed?b=2", "/own?a=1?b=2")]
     closed = stage.client.ask_one(Ask(host="notes.test", path="/noted")).json["notes"]
     headers = whole["headers"]
     return [
@@ -344,6 +346,7 @@ def _mirrored(stage: Stage) -> object:
             "whole body": whole["body"] != "all of it",
             "host of the URL": headers.get("host") != "notes.default.svc.cluster.local",
             "who the client is": headers.get("x-real-ip") != headers.get("x-forwarded-for") != "203.0.113.1",
+            f"path of its own: {fixed}": any(asks.startswith("no ") for asks in fixed),
             "host of its own": bare["headers"].get("host") != "seen.mirror-bare.test",
             "no body": bare["body"] != "" or "transfer-encoding" in bare["headers"],
             "nobody else's": any(note["asks"].endswith("/refused") for note in closed),
@@ -362,6 +365,8 @@ _MIRRORING = [
                 "mirror-bare.test",
                 {"mirror-target": _NOTES_URL, "mirror-host": "seen.$host", "mirror-request-body": "off"},
             ),
+            site("mirror-path.test", {"mirror-target": f"{_NOTES_URL}/fixed"}),
+            site("mirror-query.test", {"mirror-target": f"{_NOTES_URL}/own?a=1"}),
             site(
                 "mirror-refused.test",
                 {"mirror-target": f"{_NOTES_URL}$request_uri", "denylist-source-range": "0.0.0.0/0"},
@@ -376,6 +381,9 @@ _MIRRORING = [
             want={"status": 200, "backend": "echo"},
         ),
         Ask(host="mirror-bare.test", path="/bare", method="POST", body=b"kept", want={"status": 200}),
+        Ask(host="mirror-path.test", path="/any", want={"status": 200}),
+        Ask(host="mirror-path.test", path="/any?b=2", want={"status": 200}),
+        Ask(host="mirror-query.test", path="/any?b=2", want={"status": 200}),
         Ask(host="mirror-refused.test", path="/refused", want={"status": 403}),
         then=_mirrored,
     )

@@ -57,6 +57,9 @@ def mirror_location(mirror: Mirror, verified: Sequence[tuple[str, Word]], defaul
 def _pass(mirror: Mirror, defaults: HttpDefaults) -> Iterator[Node]:
     url = mirror.url
     rest: Word = asked_path(url) if url.rest else variable("request_uri")
+    if url.rest and url.rest.literal is not None:
+        # As in ingress-nginx: nginx appends the query of the request to a URL without variables.
+        rest = template("%s$is_args$args", rest)
     if url.scheme == "https":
         yield Directive("proxy_ssl_server_name", ("on",))
         yield Directive("proxy_ssl_name", (url.host,))
