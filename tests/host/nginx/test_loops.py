@@ -134,17 +134,17 @@ def test_a_loop_over_two_nodes_ends_after_a_few_hops(node, tmp_path):
 
 
 def test_a_loop_that_branches_at_each_hop_stays_bounded(node, tmp_path):
-    """Each hop asks the auth server, which is the loop itself, and an error page, which is it too."""
+    """Each hop asks the auth server, an error page and a mirror, each of which is the loop itself."""
     name = "web.default.svc.cluster.local"
     own = site(
         name, auth_url=f"http://{name}/", custom_http_errors="403,500,503,508", default_backend="web",
-        upstream_vhost=name, proxy_next_upstream="off",
+        upstream_vhost=name, proxy_next_upstream="off", mirror_target=f"http://{name}/",
     )  # fmt: skip
     with serving(tmp_path / "nginx", *to(HERE), own):
         ask(host="none.test")
         before = opened()
         ask(host=name)
-        assert 10 < opened() - before <= 3 ** (MAX_HOPS + 1)
+        assert 10 < opened() - before <= 4 ** (MAX_HOPS + 1)
 
 
 def test_who_sends_the_mark_is_refused_alone(node, tmp_path):

@@ -49,8 +49,8 @@ _ANSWER: Final[tuple[tuple[str, str], ...]] = (
 MAX_HOPS: Final = 5
 """Maximum number of rulegen nginx instances that a request may pass.
 
-Each of them may also request an auth server and an error page, which may be the next instance. One request can
-therefore become 3 to the power of this number.
+Each of them may send up to four requests for one: to the backend, an auth server, an error page and a mirror. If all of
+them lead to the next instance, one request becomes at most 4 to the power of this number, 1024, on the last one.
 """
 HOPS: Final[tuple[str, Word]] = (HOPS_HEADER, variable("hops"))
 """The header that detects loops, with the mark of this nginx."""
