@@ -2,18 +2,32 @@
 
 from __future__ import annotations
 
-from dataclasses import fields
+from dataclasses import fields, is_dataclass
 
 import pytest
 
 from rulegen.backends.haproxy import served
 from rulegen.backends.haproxy.served import Obeyed, disobeyed_by_host, disobeyed_by_path, disobeyed_settings
-from rulegen.model.ingress.ir import BasicAuth, ClientAuth, ExternalAuth, Limits, LocationPolicy, Server
-from rulegen.model.ingress.proxying import Proxying
+from rulegen.compiler.ingress.haproxy import compile_haproxy
+from rulegen.model.ingress import ir, proxying
+from rulegen.model.ingress.ir import (
+    BasicAuth,
+    ClientAuth,
+    ExternalAuth,
+    Limits,
+    LocationPolicy,
+    Mirror,
+    Server,
+)
+from rulegen.model.ingress.proxying import Proxying, ProxySSL
+from rulegen.model.ingress.reasons import Verdict
 from rulegen.model.ingress.values.readers import Url
 from rulegen.model.ingress.values.setting import METADATA, SettingGuard
 from rulegen.model.ingress.values.settings import Settings
 from rulegen.model.ingress.values.texts import NO_TEXT, literal
+from tests.ingress_strategies import SETTINGS, WEB, ingress, options, rule, settings_map, site, world
+
+URL = Url("http", literal("a.test"), 0, NO_TEXT)
 
 
 def test_no_setting_that_protects_is_without_effect():
@@ -23,16 +37,31 @@ def test_no_setting_that_protects_is_without_effect():
     assert not protecting & served.SETTINGS_NOT
 
 
-def test_the_table_names_fields_that_exist():
-    assert {field.name for field in fields(Settings)} >= served.SETTINGS_NOT
-    assert set(served.POLICY) == {field.name for field in fields(LocationPolicy)}
-    assert {field.name for field in fields(Proxying)} >= served._PROXYING_NOT
-    assert {field.name for field in fields(Server)} >= served._SERVER_NOT.keys()
+@pytest.mark.parametrize("kind", served.DECLARED, ids=lambda kind: kind.__name__)
+def test_every_field_of_the_model_is_declared(kind):
+    """A new field of the model is obeyed by HAProxy only where somebody has said so."""
+    assert set(served.DECLARED[kind]) == {field.name for field in fields(kind)}
+
+
+def test_every_part_of_the_model_is_declared():
+    """What is not: the whole model, its files, and the values of fields that HAProxy does not obey."""
+    kinds = [value for module in (ir, proxying) for value in vars(module).values() if isinstance(value, type)]
+    own = {kind for kind in kinds if is_dataclass(kind) and kind.__module__ in {ir.__name__, proxying.__name__}}
+    disobeyed = {ir.ClientAuth, ir.ErrorPages, ir.ExternalAuth, ir.Mirror}
+    assert own == {*served.DECLARED, *disobeyed, ir.IngressModel, ir.SecretFile} - {Settings}
+
+
+def test_no_field_is_declared_twice():
+    pairs = [(kind, name) for kind, names in (*served._AS_NGINX, *served._OTHERWISE) for name in names.split()]
+    reported = ((LocationPolicy, served._POLICY_NOT), (Server, served._SERVER_NOT), (Proxying, served._PROXYING_NOT))
+    reported += ((Limits, served._LIMITS_NOT), (Settings, served.SETTINGS_NOT))
+    pairs += [(kind, name) for kind, names in reported for name in names]
+    assert sorted(pairs, key=str) == sorted(set(pairs), key=str)
 
 
 @pytest.mark.parametrize(
     "policy",
-    [LocationPolicy(external_auth=ExternalAuth(url=Url("http", literal("a.test"), 0, NO_TEXT)))],
+    [LocationPolicy(external_auth=ExternalAuth(url=URL))],
     ids=["external_auth"],
 )
 def test_a_path_that_only_an_auth_server_opens_is_closed(policy):
@@ -54,8 +83,10 @@ def test_a_host_that_only_certificates_open_is_closed(server):
         LocationPolicy(limits=Limits(rate=1)),
         LocationPolicy(proxying=Proxying(buffers_answers=True)),
         LocationPolicy(cookie_path=("/a", "/b")),
+        LocationPolicy(mirror=Mirror(url=URL, target="", host=NO_TEXT)),
+        LocationPolicy(proxy_ssl=ProxySSL(verify=True, ca="a", name="b")),
     ],
-    ids=["rate", "buffering", "cookie_path"],
+    ids=["rate", "buffering", "cookie_path", "mirror", "proxy_ssl_verify"],
 )
 def test_what_has_no_effect_is_reported(policy):
     assert [how for how, _ in disobeyed_by_path(policy)] == [Obeyed.NOT]
@@ -70,3 +101,48 @@ def test_what_is_obeyed_is_not_reported():
 
 def test_a_setting_without_effect_is_reported_by_its_key():
     assert list(disobeyed_settings(Settings(use_gzip=True))) == ["use-gzip"]
+
+
+def _messages(*objects, **settings):
+    given = world(*WEB, *objects, settings_map(**settings))
+    made = compile_haproxy(given, options(config_map=SETTINGS))
+    return [(reason.verdict, reason.message) for reason in made.model.reasons if reason.about is not None]
+
+
+def _named(messages, text):
+    return [verdict for verdict, message in messages if text in message]
+
+
+def test_a_mirror_that_gets_no_copies_is_reported_for_its_ingress():
+    assert _named(_messages(site(mirror_target="http://m.test/")), "copies") == [Verdict.UNSUPPORTED]
+    assert not _named(_messages(site()), "copies")
+
+
+def test_a_client_that_a_cookie_does_not_keep_at_a_canary_is_reported():
+    cookie = {"affinity": "cookie", "affinity-mode": "persistent"}
+    main = ingress("site", rule("site.test"), annotations=cookie)
+    canary = ingress("canary", rule("site.test"), annotations={"canary": "true", "canary-weight": "10"})
+    plain = ingress("site", rule("site.test"))
+
+    assert _named(_messages(main, canary), "cookie for affinity") == [Verdict.UNSUPPORTED]
+    assert not _named(_messages(main), "cookie for affinity")
+    assert not _named(_messages(plain, canary), "cookie for affinity")
+
+
+@pytest.mark.parametrize(
+    ("annotations", "without_effect", "answers_411"),
+    [
+        ({}, [], [Verdict.NOTE]),
+        ({"proxy_body_size": "8m"}, [], [Verdict.NOTE]),
+        ({"proxy_body_size": "0"}, [], []),
+        ({"backend_protocol": "GRPC"}, [Verdict.UNSUPPORTED], []),
+        ({"backend_protocol": "GRPC", "proxy_body_size": "0"}, [], []),
+        ({"temporal_redirect": "https://a.test"}, [], []),
+    ],
+    ids=["default", "limit", "no-limit", "grpc", "grpc-no-limit", "redirect"],
+)
+def test_what_a_limit_on_bodies_does_is_reported(annotations, without_effect, answers_411):
+    messages = _messages(site(**annotations))
+
+    assert _named(messages, "no effect with gRPC") == without_effect
+    assert _named(messages, "411") == answers_411

@@ -35,7 +35,13 @@ from rulegen.backends.haproxy.names import (
     server_id,
 )
 from rulegen.backends.haproxy.process import default_section, global_section
-from rulegen.backends.haproxy.served import Obeyed, disobeyed_by_host, disobeyed_by_path, disobeyed_settings
+from rulegen.backends.haproxy.served import (
+    Obeyed,
+    disobeyed_by_host,
+    disobeyed_by_location,
+    disobeyed_by_path,
+    disobeyed_settings,
+)
 from rulegen.kube.objects.names import ObjectKey
 from rulegen.languages.haproxy.check import check_certificates, check_map, check_sections
 from rulegen.languages.haproxy.text import UnwritableError, certificate_line, format_map, format_sections
@@ -49,6 +55,7 @@ if TYPE_CHECKING:
     from rulegen.model.ingress.ir import IngressModel, Location, Server
 
 _KIND = "Ingress"
+_VERDICTS = {Obeyed.OTHERWISE: Verdict.NOTE, Obeyed.NOT: Verdict.UNSUPPORTED, Obeyed.CLOSES: Verdict.CLOSED}
 _BY_LUA = re.compile(r"\$apr1\$|\{(?:SHA|SSHA|PLAIN)\}")
 
 
@@ -142,8 +149,9 @@ def _added(location: Location, server: Server, model: IngressModel, parts: Confi
     closes = [message for how, message in disobeyed if how is Obeyed.CLOSES]
     if about is not None:
         for how, message in disobeyed:
-            verdict = Verdict.CLOSED if how is Obeyed.CLOSES else Verdict.UNSUPPORTED
-            reasons.add(Reason(about, verdict, location.rule, message))
+            reasons.add(Reason(about, _VERDICTS[how], location.rule, message))
+        for how, message in disobeyed_by_location(location, model) if not closes else ():
+            reasons.add(Reason(about, _VERDICTS[how], "", message))
     if not closes:
         try:
             return add_location(location, server, model, parts)

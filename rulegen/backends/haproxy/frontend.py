@@ -4,7 +4,16 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
-from rulegen.backends.haproxy.names import CERTIFICATES, EXACT, FRONTEND, HOSTS, NO_LOCATION, PREFIX, server_id
+from rulegen.backends.haproxy.names import (
+    CERTIFICATES,
+    EXACT,
+    FRONTEND,
+    HOSTS,
+    NO_LOCATION,
+    PREFIX,
+    TRUSTED,
+    server_id,
+)
 from rulegen.backends.haproxy.texts import written
 from rulegen.languages.haproxy.tree import ConfigSection, is_set, log_format, matches, negated, sample, statement
 from rulegen.model.ingress.values.readers import HOPS_HEADER
@@ -60,6 +69,7 @@ def frontend_section(
     settings = defaults.settings
     lines = [
         *_binds(defaults),
+        *_trust(settings),
         statement(_REQUEST, "del-header", "_", "-m", "sub") if not settings.enable_underscores_in_headers else None,
         *_identity(defaults),
         *_route(regex_hosts),
@@ -76,7 +86,7 @@ def frontend_section(
 
 def _binds(defaults: HttpDefaults) -> Iterator[ConfigLine]:
     settings, host = defaults.settings, defaults.host
-    own = ["accept-proxy"] if settings.use_proxy_protocol else []
+    own = ["accept-proxy"] if settings.use_proxy_protocol and not settings.trusts_some else []
     for address in _addresses(defaults):
         v6only = ["v6only"] if address == "[::]" else []
         yield statement("bind", f"{address}:{host.http_port}", *v6only, *own)
@@ -87,6 +97,24 @@ def _binds(defaults: HttpDefaults) -> Iterator[ConfigLine]:
         tls += [] if settings.ssl_session_tickets else ["no-tls-tickets"]
         tls += ["prefer-client-ciphers"] if not settings.ssl_prefer_server_ciphers else []
         yield statement("bind", f"{address}:{host.https_port}", *v6only, *own, *tls)
+
+
+def _trust(settings: Settings) -> Iterator[ConfigLine]:
+    """Yield which neighbours are trusted: only these send a PROXY header, and only their headers are believed.
+
+    This is decided when a connection is accepted: after a PROXY header, `src` is the address in it.
+    """
+    if not settings.trusts_some:
+        return
+    listed = sample("src").then("map_ip", TRUSTED)
+    yield statement("tcp-request", "connection", "set-var(sess.is_trusted)", listed)
+    if settings.use_proxy_protocol:
+        yield statement("tcp-request", "connection", "expect-proxy", "layer4", when=is_set(listed))
+
+
+def _trusted(settings: Settings) -> tuple[Word, ...]:
+    """Return the condition that what the neighbour says of the client is believed; empty if everybody is believed."""
+    return is_set(sample("var", "sess.is_trusted")) if settings.trusts_some else ()
 
 
 def _versions(settings: Settings) -> set[str]:
@@ -103,7 +131,7 @@ def _addresses(defaults: HttpDefaults) -> list[str]:
 def _identity(defaults: HttpDefaults) -> Iterator[ConfigLine]:
     """Yield who the client is, and what it asked for as seen from outside."""
     settings = defaults.settings
-    believes = settings.use_forwarded_headers
+    believes, trusted = settings.use_forwarded_headers, _trusted(settings)
     yield put("neighbour", sample("src"))
     if (believes or settings.enable_real_ip) and not settings.use_proxy_protocol:
         yield statement(_REQUEST, "lua.rulegen_client", settings.forwarded_for_header)
@@ -119,14 +147,16 @@ def _identity(defaults: HttpDefaults) -> Iterator[ConfigLine]:
     yield put("best_host", variable("this_host"))
     yield put("redirect_host", variable("host"))
     if settings.use_proxy_protocol:
-        yield put_text("scheme", log_format("https"), when=matches(sample("dst_port"), "int", _HTTPS_OUTSIDE))
+        yield put_text(
+            "scheme", log_format("https"), when=(*matches(sample("dst_port"), "int", _HTTPS_OUTSIDE), *trusted)
+        )
     if believes:
         for name, header in (("scheme", "X-Forwarded-Proto"), ("port", "X-Forwarded-Port")):
-            yield put(name, sample("req.fhdr", header), when=is_set(sample("req.fhdr", header)))
+            yield put(name, sample("req.fhdr", header), when=(*is_set(sample("req.fhdr", header)), *trusted))
         header = settings.forwarded_host_header
         first = sample("req.hdr", header, "1")
-        yield put("best_host", first, when=is_set(first))
-        yield put("redirect_host", first.then("host_only"), when=is_set(first))
+        yield put("best_host", first, when=(*is_set(first), *trusted))
+        yield put("redirect_host", first.then("host_only"), when=(*is_set(first), *trusted))
     if str(defaults.host.https_port) != _HTTPS_OUTSIDE:
         own = matches(variable("port"), "str", str(defaults.host.https_port))
         yield put_text("port", log_format(_HTTPS_OUTSIDE), when=own)
@@ -181,7 +211,7 @@ def _request_headers(settings: Settings) -> Iterator[ConfigLine]:
         neighbour = sample("src") if settings.use_proxy_protocol else variable("neighbour")
         yield put_text("forwarded_for", log_format(neighbour))
         joined = log_format(received, ", ", neighbour)
-        yield put_text("forwarded_for", joined, when=is_set(received))
+        yield put_text("forwarded_for", joined, when=(*is_set(received), *_trusted(settings)))
         client = variable("forwarded_for")
     yield set_header("X-Request-ID", variable("id"), when=is_set(variable("id")))
     yield set_header("X-Real-IP", sample("src"))

@@ -10,6 +10,7 @@ from rulegen.backends.haproxy.frontend import answer, put, put_text, redirect, v
 from rulegen.backends.haproxy.maps import expression_key, substitution
 from rulegen.backends.haproxy.names import map_file, mark
 from rulegen.backends.haproxy.process import retry_lines
+from rulegen.backends.haproxy.served import body_limit
 from rulegen.backends.haproxy.texts import captures, written
 from rulegen.backends.haproxy.upstream import server_lines
 from rulegen.languages.haproxy.text import UnwritableError
@@ -116,9 +117,7 @@ def _lines(
         yield from _captures(location, parts, text)
         if policy.cors is not None:
             yield from origin_lines(policy.cors)
-        is_path = isinstance(text.parts[0], str) and text.parts[0].startswith("/")
-        own = (variable("own_scheme"), "://", variable("host")) if is_path and not policy.relative_redirects else ()
-        yield redirect(code, log_format(*own, *written(text).parts))
+        yield from _sent_away(code, text, parts, is_relative=policy.relative_redirects)
         return
     if isinstance(target, FixedResponse) and (location.ingress is None or policy.is_closed):
         yield answer(target.status)
@@ -130,7 +129,7 @@ def _lines(
     yield from limit_lines(location.ingress, policy.limits, settings, parts.maps)
     for table in limit_tables(location.ingress, policy.limits):
         parts.add(table)
-    yield from _body_size(policy, settings.proxy_body_size)
+    yield from _body_size(policy, body_limit(policy, settings))
     if policy.basic_auth is not None:
         parts.passwords[policy.basic_auth.file] = None
     yield from guard_lines(policy, settings, parts.maps)
@@ -142,9 +141,28 @@ def _lines(
     if not isinstance(target, ToUpstream):
         raise UnwritableError("HAProxy resolves no names of ExternalName Services yet")
     yield from _rewrite(location, parts)
-    yield from _headers(policy)
+    yield from _headers(policy, parts)
     yield from _timing(policy, model)
     yield from server_lines(model.upstreams[target.upstream], policy, settings)
+
+
+def _sent_away(code: int, text: Text, parts: ConfigParts, *, is_relative: bool) -> Iterator[ConfigLine]:
+    """Yield a redirect; a relative one chooses no host, whatever its variables and the path of the rule are."""
+    if not (isinstance(text.parts[0], str) and text.parts[0].startswith("/")):
+        yield redirect(code, written(text))
+    elif not is_relative:
+        yield redirect(code, log_format(variable("own_scheme"), "://", variable("host"), *written(text).parts))
+    else:
+        yield from _with_one_slash("relative", text, parts)
+        yield redirect(code, log_format(variable("relative")))
+
+
+def _with_one_slash(name: str, text: Text, parts: ConfigParts) -> Iterator[ConfigLine]:
+    """Yield what sets a variable to a text, with one of the slashes that it begins with."""
+    yield put_text(name, written(text.with_one_slash()))
+    file = map_file("slashes")
+    parts.maps[file] = [(r"^[/\\][/\\]+(.*)$", r"/\1")]
+    yield put(name, variable(name).then("map_regm", file))
 
 
 def _captures(location: Location, parts: ConfigParts, *texts: Text) -> Iterator[ConfigLine]:
@@ -169,9 +187,8 @@ def _to_https(location: Location, server: Server, model: IngressModel) -> Iterat
         yield redirect(settings.http_redirect_code, target, when=matches(variable("scheme"), "str", "http"))
 
 
-def _body_size(policy: LocationPolicy, default: int) -> Iterator[ConfigLine]:
+def _body_size(policy: LocationPolicy, most: int) -> Iterator[ConfigLine]:
     """Yield the limit on bodies; one whose length is not known beforehand is rejected, since HAProxy does not count."""
-    most = default if policy.body_size is None else policy.body_size
     if not most or policy.protocol.startswith("GRPC"):
         return
     length = sample("req.hdr_val", "content-length")
@@ -200,9 +217,10 @@ def _rewrite(location: Location, parts: ConfigParts) -> Iterator[ConfigLine]:
     yield statement(_REQUEST, "set-uri", log_format(variable("uri")), when=is_set(variable("uri")))
 
 
-def _headers(policy: LocationPolicy) -> Iterator[ConfigLine]:
+def _headers(policy: LocationPolicy, parts: ConfigParts) -> Iterator[ConfigLine]:
     if policy.forwarded_prefix:
-        yield statement(_REQUEST, "set-header", "X-Forwarded-Prefix", written(policy.forwarded_prefix))
+        yield from _with_one_slash("prefix", policy.forwarded_prefix, parts)
+        yield statement(_REQUEST, "set-header", "X-Forwarded-Prefix", log_format(variable("prefix")))
     for name in policy.unproven_headers:
         yield statement(_REQUEST, "del-header", name)
     if policy.upstream_vhost:
