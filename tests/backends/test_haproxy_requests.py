@@ -17,7 +17,7 @@ import pytest
 from rulegen.host.haproxy.export import HaproxyCompiler
 from rulegen.kube.objects.kinds import KubeObject
 from rulegen.model.ingress.defaults import HttpHost
-from tests.ingress_strategies import SETTINGS, options, service, settings_map, site, world
+from tests.strategies.ingresses import SETTINGS, options, service, settings_map, site, world
 
 pytestmark = pytest.mark.skipif(shutil.which("haproxy") is None, reason="not installed: haproxy")
 

@@ -25,7 +25,7 @@ from rulegen.model.ingress.values.readers import Url
 from rulegen.model.ingress.values.setting import METADATA, SettingGuard
 from rulegen.model.ingress.values.settings import Settings
 from rulegen.model.ingress.values.texts import NO_TEXT, literal
-from tests.ingress_strategies import SETTINGS, WEB, ingress, options, rule, settings_map, site, world
+from tests.strategies.ingresses import SETTINGS, WEB, ingress, options, rule, settings_map, site, world
 
 URL = Url("http", literal("a.test"), 0, NO_TEXT)
 

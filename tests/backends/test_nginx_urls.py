@@ -6,7 +6,7 @@ import re
 
 import pytest
 
-from tests.ingress_strategies import WEB, compiled, ingress, path, rule, site, text_of
+from tests.strategies.ingresses import WEB, compiled, ingress, path, rule, site, text_of
 
 
 @pytest.mark.parametrize("where", ["/", "/a"])

@@ -14,7 +14,7 @@ from rulegen.kube.objects.names import ObjectName
 from rulegen.model.ingress import resolve
 from rulegen.model.ingress.ir import MatchKind, ToUpstream
 from rulegen.model.ingress.reasons import Verdict
-from tests.ingress_strategies import NAMED, PREFIX, WEB, endpoints, ingress, options, path, rule, service, tls, world
+from tests.strategies.ingresses import NAMED, PREFIX, WEB, endpoints, ingress, options, path, rule, service, tls, world
 
 BASE = (*WEB, service("web", namespace="other"), endpoints("web", namespace="other"), *NAMED)
 HOSTS = ("h.test", "x.test", "*.test", "")
