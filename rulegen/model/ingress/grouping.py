@@ -92,12 +92,11 @@ def _overtaken(
 def reserved_names(left_out: Iterable[tuple[Ingress, Verdict]], prefix: str) -> dict[str, tuple[str, str, str]]:
     """Return the names of Ingresses over a limit, which no younger Ingress gets as additional names.
 
-    The age of a name is that of the oldest such Ingress; a host is older than all additional names.
+    The age of a name is that of the oldest such Ingress.
     """
     reserved: dict[str, tuple[str, str, str]] = {}
     for ingress, verdict in left_out:  # oldest first
         if verdict is Verdict.OVER_LIMIT:
-            reserved.update(dict.fromkeys(hosts_of(ingress), ("", "", "")))
-            for alias in aliases_of(ingress, prefix):
-                reserved.setdefault(alias, age(ingress))
+            for name in names_of(ingress, prefix):
+                reserved.setdefault(name, age(ingress))
     return reserved

@@ -151,6 +151,7 @@ class Owners:
             LocationPolicy(is_closed=True, global_auth=False),
             is_canary=False,
             is_closed_by_settings=True,
+            is_replacement=True,
         )
 
 

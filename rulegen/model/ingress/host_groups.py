@@ -184,6 +184,7 @@ class GroupDecisions(NamedTuple):
         files: Files with content from Secrets, by path.
         asks_names: Whether the engine must resolve names for it.
         seekers: Ingresses that request additional names, each with a host. Names are assigned for all hosts together.
+        replaced: Hosts that have only closed replacements, each with the oldest of them.
     """
 
     inputs: GroupInputs
@@ -194,6 +195,7 @@ class GroupDecisions(NamedTuple):
     files: tuple[tuple[str, SecretFile], ...]
     asks_names: bool
     seekers: tuple[tuple[str, ResolvedIngress], ...]
+    replaced: tuple[tuple[str, ResolvedIngress], ...]
 
 
 def decide_group(group: HostGroup, common: CommonDecisions, lookups: Lookups) -> GroupDecisions:
@@ -246,6 +248,7 @@ def decide_group(group: HostGroup, common: CommonDecisions, lookups: Lookups) ->
         files=tuple(referred.files.items()),
         asks_names=asks_names,
         seekers=tuple(_seekers(routing)),
+        replaced=tuple(_replaced(routing)) if read.guarding else (),
     )
 
 
@@ -410,3 +413,9 @@ def _seekers(routing: Routing) -> Iterator[tuple[str, ResolvedIngress]]:
             values = owner.annotations.values
             if values and (SERVER_ALIAS in values or FROM_TO_WWW_REDIRECT in values):
                 yield host, owner
+
+
+def _replaced(routing: Routing) -> Iterator[tuple[str, ResolvedIngress]]:
+    for host, owners in routing.owners.items():
+        if host and all(owner.is_replacement for owner in owners.values()):
+            yield host, next(iter(owners.values()))

@@ -343,7 +343,7 @@ def _whole(
 
 def _with_other_names(
     servers: dict[str, Server],
-    groups: Iterable[GroupDecisions],
+    groups: Sequence[GroupDecisions],
     reserved: Mapping[str, tuple[str, str, str]],
     reasons: set[Reason],
 ) -> dict[str, Server]:
@@ -356,7 +356,8 @@ def _with_other_names(
             owners.setdefault(host, []).append(structs.replace(seeker, annotations=annotations))
     if not owners:
         return servers
-    named = with_other_names(servers, owners, reserved)
+    replaced = dict(known for group in groups for known in group.replaced)
+    named = with_other_names(servers, owners, reserved, replaced, reasons)
     for seekers in owners.values():
         for seeker in seekers:
             reasons.update(seeker.annotations.reasons)

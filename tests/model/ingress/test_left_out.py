@@ -230,10 +230,39 @@ def test_no_other_server_gets_the_names_of_a_host(way, other, monkeypatch):
         assert taker not in servers or _answers(site, taker)["/"] == CLOSED
 
 
-def test_an_older_additional_name_stays_with_its_host(monkeypatch):
+@pytest.mark.parametrize("way", WAYS)
+def test_an_older_ingress_keeps_its_additional_names(way, monkeypatch):
     bad = _of("bad", "/", 2, host="h.test", server_alias="x.test", **GUARD)
-    site = _without("limit", monkeypatch, bad, _of("a", "/", 1, host="a.test", server_alias="x.test,h.test"))
-    assert site.model.servers["a.test"].aliases == ("x.test",)
+    site = _without(way, monkeypatch, bad, _of("a", "/", 1, host="a.test", server_alias="x.test,h.test"))
+    assert site.model.servers["a.test"].aliases == ("x.test", "h.test")
+    assert "h.test" not in site.model.servers
+    assert _answers(site, "a.test")["/"] not in (CLOSED, NOBODY)
+    assert (Verdict.LOST in verdicts(site, "default/bad")) is (way != "limit")
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_an_older_ingress_keeps_its_redirect_from_www(way, monkeypatch):
+    bad = _of("bad", "/", 2, host="www.a.test", **GUARD)
+    site = _without(way, monkeypatch, bad, _of("a", "/", 1, host="a.test", from_to_www_redirect="true"))
+    assert site.model.servers["a.test"].redirects_from == "www.a.test"
+    assert "www.a.test" not in site.model.servers
+
+
+@pytest.mark.parametrize("way", [way for way in WAYS if way != "limit"])
+def test_what_an_older_ingress_does_not_have_stays_closed(way, monkeypatch):
+    bad = _of("bad", "/", 2, host="h.test", server_alias="x.test", **GUARD)
+    older = _of("a", "/", 1, host="a.test", server_alias="h.test")
+    site = _without(way, monkeypatch, bad, older, _of("wild", "/", 3, host="*.test", server_alias="x.test"))
+    closed = next(known for host, known in site.model.servers.items() if "x.test" in (host, *known.aliases))
+    assert [known.target for known in closed.locations if known.source == "/"] == [CLOSED]
+
+
+@pytest.mark.parametrize("way", [way for way in WAYS if way != "limit"])
+def test_a_host_of_a_served_ingress_is_no_additional_name(way, monkeypatch):
+    bad, served = _of("bad", "/", 2, host="h.test", **GUARD), _of("b", "/b", 3, host="h.test")
+    site = _without(way, monkeypatch, bad, served, _of("a", "/", 1, host="a.test", server_alias="h.test"))
+    assert site.model.servers["a.test"].aliases == ()
+    assert _answers(site, "h.test")["/"] == CLOSED
 
 
 @pytest.mark.parametrize("way", [way for way in WAYS if way != "failure"])

@@ -83,6 +83,7 @@ class ResolvedIngress(Struct):
         closes_hosts: Whether it has a snippet that may protect all paths of its hosts.
         names_location: Whether a text of the policy depends on the location. It is determined here once, not for each
             path: no path adds texts to the policy.
+        is_replacement: Whether it is the closed replacement of an Ingress that is not served.
     """
 
     name: ObjectName
@@ -94,6 +95,7 @@ class ResolvedIngress(Struct):
     is_closed_by_settings: bool = False
     closes_hosts: bool = False
     names_location: bool = False
+    is_replacement: bool = False
 
     def __post_init__(self) -> None:
         """Look at the texts of the policy."""
