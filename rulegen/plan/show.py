@@ -7,6 +7,7 @@ from itertools import groupby
 from typing import TYPE_CHECKING, Any
 
 from rulegen.diff.items import Action, Drift
+from rulegen.model.ingress.reasons import Verdict
 from rulegen.plan.ingress import EVERY_OTHER
 from rulegen.text import counted_noun
 
@@ -26,6 +27,8 @@ NO_MODE = "no"
 NOT_MANAGED = "nothing, because rules of Services are not managed"
 NO_SITE = "against nothing"
 """Text that a report has as `site` if the plan was made for a host without nginx."""
+UNSEEN_SITE = "nothing, because its state was not observed"
+"""Text that a report has as `site` if there is no plan for the engine, but reasons."""
 NOTHING_TO_REMOVE = "Nothing to remove."
 NO_CHANGES = "No changes. The node matches the objects."
 NO_CHANGES_SEEN = "No changes in what was observed. Part of the node's state is unknown: see the warnings."
@@ -143,8 +146,11 @@ def notes(report: Report) -> Iterator[str]:
         yield ""
         yield f"Skipped {counted_noun(len(report.rejected), 'invalid object')}:"
         yield from (f"  {_printable(line)}" for rejected in report.rejected for line in rejected.lines())
-    for heading, are_remarks in (("Ingresses that are not served as written:", False), ("Notes on Ingresses:", True)):
-        reasons = [reason for reason in report.reasons if reason.verdict.is_remark is are_remarks]
+    for heading, reasons in (
+        ("Ingresses that are not served as written:", [each for each in report.reasons if each.verdict.deviates]),
+        ("Ingresses that are not selected:", [each for each in report.reasons if each.verdict is Verdict.SKIPPED]),
+        ("Notes on Ingresses:", [each for each in report.reasons if each.verdict.is_remark]),
+    ):
         if reasons:
             yield ""
             yield heading
@@ -187,10 +193,10 @@ def json_document(plan: Plan, report: Report) -> dict[str, Any]:
             for rejected in report.rejected
         ],
         "ingress": None
-        if plan.site is None
+        if plan.site is None and not report.site
         else {
             "observed": report.site,
-            "reload": plan.site.reload,
+            "reload": plan.site.reload if plan.site is not None else None,
             "reasons": [
                 {
                     "ingress": str(reason.about.name) if reason.about else None,

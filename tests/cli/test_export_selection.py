@@ -71,3 +71,51 @@ def test_an_export_of_nothing_or_to_nowhere_is_an_error(export, options) -> None
     code, written, said = export(*options)
     assert (code, written) == (1, [])
     assert said
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        (("--nginx", "site", "--haproxy", "site"), "--nginx and --haproxy have the same folder"),
+        (("--nginx", "site", "--haproxy", "./x/../site/"), "--nginx and --haproxy have the same folder"),
+        (("--nginx", "site", "--haproxy", "link"), "--nginx and --haproxy have the same folder"),
+        (("--nginx", "site", "--haproxy", "site/hosts"), "--nginx and --haproxy must not be nested"),
+        (("--nginx", "a/b/c", "--haproxy", "a"), "--haproxy and --nginx must not be nested"),
+        (("--nginx", "site", "-o", "site/hosts"), "--nginx and -o must not be nested"),
+    ],
+)
+def test_folders_whose_files_would_get_mixed_are_refused(export, options, said) -> None:
+    Path("link").symlink_to("site")
+    code, written, err = export(*options)
+    assert (code, written) == (1, [])
+    assert said in err
+
+
+@pytest.mark.parametrize("folders", [("out", "out"), ("out", "out/nginx"), ("out", "outside")])
+def test_an_engine_may_be_exported_beside_the_rules_or_below_them(export, folders) -> None:
+    code, written, _ = export("-o", folders[0], "--nginx", folders[1])
+    assert (code, written) == (0, sorted([f"out/{RULES}", f"{folders[1]}/{SITE}"]))
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        (("--endpointslices", "--ingress"), "give a folder: -o DIR"),
+        (("--endpointslices", "--nginx", "site"), "--endpointslices and --nginx would both print to standard output"),
+    ],
+)
+def test_ingresses_are_not_dropped_for_endpointslices(export, options, said) -> None:
+    code, written, err = export(*options)
+    assert (code, written) == (1, [])
+    assert said in err
+
+
+def test_endpointslices_and_ingresses_go_to_one_folder(export) -> None:
+    assert export("--endpointslices", "--ingress", "-o", "out")[:2] == (0, [f"out/{RULES}", f"out/nginx/{SITE}"])
+    assert Path("out/endpointslices.yaml").exists()
+
+
+def test_an_option_about_ingresses_has_no_effect_without_them(export) -> None:
+    assert "--ingress-class has no effect without --ingress" in export("-o", "out")[2]
+    assert "no effect without" not in export("-o", "out", "--ingress")[2]
+    assert "no effect without" not in export("--nginx", "site")[2]

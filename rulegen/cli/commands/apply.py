@@ -77,6 +77,7 @@ def command(
     chosen_ingress = ChosenIngress.of(chosen)
     chosen_ingress.refuse_nothing(no_services=no_services, verb="apply")
     inputs = Inputs(CliOptions(**chosen), ingress=chosen_ingress if chosen_ingress.ingress else None)
+    inputs.warn(chosen_ingress.idle)
     ingress = IngressInputs(chosen_ingress, inputs) if chosen_ingress.ingress else None
     dataplane = apart = None
     with inputs.progress:

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import replace
+from itertools import permutations
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -73,16 +76,20 @@ def command(folder: str | None, *, endpointslices: bool, with_secrets: bool, no_
     """
     sites = {name: site for name in ENGINES if (site := chosen.pop(f"export_{name}"))}
     ingress = ChosenIngress.of(chosen)
+    _refuse_shared_folders(folder, sites)
     if endpointslices:
         _refuse_without_pods(chosen["files"], no_services=no_services)
+        _refuse_second_output(folder, sites)
     elif not sites:
         ingress.refuse_nothing(no_services=no_services, verb="export")
     if ingress.ingress and not sites and folder:
         sites = {ingress.ingress_engine: f"{folder}/{ingress.ingress_engine}"}
-    if not sites and not folder and not endpointslices:
+    if not sites and not folder and (ingress.ingress or not endpointslices):
         flag = " or ".join(f"--{name} DIR" for name in ENGINES)
         raise click.UsageError(f"give a folder: -o DIR, or {flag} for Ingresses alone")
     inputs = Inputs(CliOptions(**chosen), is_of_this_host=False, ingress=ingress if sites else None)
+    if not sites and ingress.idle:
+        note(ingress.idle)
     for name, site in sites.items():
         engine = replace(ingress, ingress_engine=name)
         export_site(IngressInputs(engine, inputs, is_live=False), site, with_secrets=with_secrets)
@@ -94,6 +101,35 @@ def command(folder: str | None, *, endpointslices: bool, with_secrets: bool, no_
     elif not no_services and (count := len(inputs.world.services)):
         what = "1 Service are" if count == 1 else f"{count:,} Services are"
         note(f"the rules of {what} not exported: add -o DIR, or --no-services")
+
+
+def _refuse_shared_folders(folder: str | None, sites: Mapping[str, str]) -> None:
+    """Reject folders whose files would get mixed: each engine deletes files of its own earlier export.
+
+    Raises:
+        ConfigError: Two engines have the same folder, or a folder is inside that of an engine.
+    """
+    folders = {f"--{name}": Path(os.path.realpath(site)) for name, site in sites.items()}
+    if folder:
+        folders["-o"] = Path(os.path.realpath(folder))
+    for (option, outer), (other, inner) in permutations(folders.items(), 2):
+        is_shared = outer == inner and "-o" not in {option, other}
+        if is_shared or (option != "-o" and outer in inner.parents):
+            where = "have the same folder" if is_shared else f"must not be nested: {inner} is inside {outer}"
+            raise ConfigError(f"{option} and {other} {where}", hint="give each its own folder")
+
+
+def _refuse_second_output(folder: str | None, sites: Mapping[str, str]) -> None:
+    """Reject EndpointSlices on standard output together with the names of other files.
+
+    Raises:
+        ConfigError: There are both.
+    """
+    if sites and not folder:
+        raise ConfigError(
+            f"--endpointslices and --{next(iter(sites))} would both print to standard output",
+            hint="add -o DIR for the EndpointSlices, or run export twice",
+        )
 
 
 def _refuse_without_pods(files: object, *, no_services: bool) -> None:

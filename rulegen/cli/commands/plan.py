@@ -10,10 +10,11 @@ from rulegen.cli.options.common import OUTPUT, CliOptions, input_options, no_ser
 from rulegen.cli.options.ingress import ChosenIngress, ingress_options
 from rulegen.cli.options.old_flags import IngressCommand
 from rulegen.cli.terminal.console import has_colour, print_json, print_lines
-from rulegen.cli.wiring.ingress import IngressInputs, plan_ingress
-from rulegen.cli.wiring.inputs import Inputs
-from rulegen.cli.wiring.planning import plan_live, plan_saved, report_without_services
+from rulegen.cli.wiring.ingress import IngressInputs, plan_ingress, report_unseen
+from rulegen.cli.wiring.inputs import NOTHING, Inputs
+from rulegen.cli.wiring.planning import plan_live, plan_saved, refuse_mixed, report_without_services
 from rulegen.cli.wiring.strict import refuse_deviations
+from rulegen.errors import ConfigError
 from rulegen.plan import show
 from rulegen.plan.plan import Plan
 
@@ -29,8 +30,8 @@ CHANGES = 2
     multiple=True,
     metavar="PATH|none",
     help="Compare with saved dumps, or with an empty node (none). Give files or a folder with the output of"
-    " iptables-save, ip6tables-save and, in ipvs mode, ipset save, ipvsadm -Sn and ip -br addr. Repeatable."
-    " Default: this host's kernel.",
+    " iptables-save, ip6tables-save and, in ipvs mode, ipset save, ipvsadm -Sn and ip -br addr. Dumps do not contain"
+    " nginx's configuration, so it is not compared. Repeatable. Default: this host.",
 )
 @ingress_options()
 @no_services_option
@@ -52,14 +53,23 @@ def command(
     ingress = ChosenIngress.of(chosen)
     ingress.refuse_nothing(no_services=no_services, verb="compare")
     inputs = Inputs(CliOptions(**chosen), is_of_this_host=not observed, ingress=ingress if ingress.ingress else None)
-    inputs.options  # noqa: B018 - a fault of the options is told before anything is read
+    inputs.options  # noqa: B018 - a fault of the options is reported before anything is read
+    inputs.warn(ingress.idle)
+    unseen = bool(observed) and NOTHING not in observed
+    if unseen and no_services:
+        raise ConfigError(
+            f"--observed with --no-services: dumps do not contain the configuration of {ingress.ingress_engine}",
+            hint="omit --observed to compare with this host, or compare with an empty host: --observed none",
+        )
     with inputs.progress:
         if no_services:
+            refuse_mixed(observed)
             plan, report = Plan(), report_without_services(inputs)
         else:
             plan, report = plan_saved(inputs, observed) if observed else plan_live(inputs)[:2]
         if ingress.ingress:
-            plan, report = plan_ingress(IngressInputs(ingress, inputs, is_live=not observed), plan, report)
+            engine = IngressInputs(ingress, inputs, is_live=not observed)
+            plan, report = (report_unseen if unseen else plan_ingress)(engine, plan, report)
     if output == "json":
         print_json(show.json_document(plan, report))
     else:

@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 NOT_RELOADED: Final = "configuration not reloaded: the old one stays in use"
 
 
-@click.command("run", cls=IngressCommand)
+@click.command("run", cls=IngressCommand, about_ingresses=("keep_serving", "update_status"))
 @input_options
 @variant_option
 @ingress_options()
@@ -189,6 +189,8 @@ def command(
         "metrics_hosts": metrics_hosts,
     }
     log = AgentLog(is_json=log_format == "json", least="debug" if verbose else "info")
+    if ingress.idle:
+        log.warning(ingress.idle)
     _Runs(CliOptions(**chosen), ingress, log, fixed).run()
 
 

@@ -85,5 +85,9 @@ class EngineRow:
         Raises:
             ConfigError: One of them is invalid.
         """
-        names = [field.name for field in fields(self.choice)]  # type: ignore[arg-type]
-        return self.choice(**{name: given.pop(name) for name in names if name in given})
+        return self.choice(**{name: given.pop(name) for name in self.parameters if name in given})
+
+    @property
+    def parameters(self) -> tuple[str, ...]:
+        """The names of its own options as parameters of a command."""
+        return tuple(field.name for field in fields(self.choice))  # type: ignore[arg-type]

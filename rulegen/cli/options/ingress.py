@@ -94,6 +94,7 @@ class ChosenIngress:
     Attributes:
         engines: Every engine with its own options, by name.
         flag_reports: What to report about flags of ingress-nginx that have no effect here.
+        flags_given: All flags and options about Ingresses on the command line.
     """
 
     ingress: bool = False
@@ -118,6 +119,7 @@ class ChosenIngress:
     ingress_allow_endpoint: tuple[Network, ...] = ()
     max_namespace_hosts: int = HOSTS
     flag_reports: tuple[Reason, ...] = ()
+    flags_given: tuple[str, ...] = ()
 
     @classmethod
     def of(cls, chosen: dict[str, Any]) -> ChosenIngress:
@@ -148,6 +150,14 @@ class ChosenIngress:
             )
 
     @property
+    def idle(self) -> str:
+        """A warning about options that have no effect without --ingress; empty if there are none."""
+        if self.ingress or not self.flags_given:
+            return ""
+        have = "has" if len(self.flags_given) == 1 else "have"
+        return f"{', '.join(self.flags_given)} {have} no effect without --ingress"
+
+    @property
     def engine(self) -> ChosenEngine:
         """The engine that serves Ingresses, with its options."""
         return self.engines[self.ingress_engine]
@@ -164,6 +174,12 @@ class ChosenIngress:
             namespace_selector=self.watch_namespace_selector,
             catch_all=not self.disable_catch_all,
         )
+
+
+def parameter_names() -> frozenset[str]:
+    """Return the names of all parameters that have no effect without --ingress."""
+    own = {field.name for field in fields(ChosenIngress)} - {"ingress", "engines"}
+    return frozenset(own.union(*(row.parameters for row in ENGINES.values())))
 
 
 _PORT = click.IntRange(1, 65535)

@@ -186,6 +186,22 @@ def plan_ingress(ingress: IngressInputs, plan: Plan, report: Report) -> tuple[Pl
     )
 
 
+def report_unseen(ingress: IngressInputs, plan: Plan, report: Report) -> tuple[Plan, Report]:
+    """Return a plan and its report with the reasons of Ingresses, if the engine's configuration was not observed."""
+    name = ingress.name
+    unseen = (
+        f"{name} was not observed, so it is not in the plan: dumps do not contain its configuration. To compare it, run"
+        " plan on the node without --observed; `--observed none` shows the whole configuration"
+    )
+    return plan, replace(
+        report,
+        reasons=ingress.site.model.reasons,
+        site=show.UNSEEN_SITE,
+        is_partial=True,
+        warnings=(*report.warnings, *ingress.notes, unseen),
+    )
+
+
 def export_site(ingress: IngressInputs, folder: str, *, with_secrets: bool) -> None:
     """Write a configuration to a folder, which the engine's program can load without rulegen."""
     site = ingress.site

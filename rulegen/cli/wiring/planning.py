@@ -113,9 +113,8 @@ def plan_saved(inputs: Inputs, paths: tuple[str, ...]) -> tuple[Plan, Report]:
     from rulegen.host.files.dumps import read_dumps  # noqa: PLC0415 - only a plan against dumps needs it
 
     facts = inputs.facts
+    refuse_mixed(paths)
     if NOTHING in paths:
-        if len(paths) > 1:
-            raise ConfigError("--observed none cannot be combined with other dumps", hint="give either dumps or none")
         compiled = inputs.compiled(None, is_live=False)
         report = inputs.report("a node without any rules")
         languages = inputs.tables.languages.values()
@@ -148,6 +147,16 @@ def plan_saved(inputs: Inputs, paths: tuple[str, ...]) -> tuple[Plan, Report]:
             facts = replace(facts, sysctls=dumps.sysctls)
     plan = plan_node(compiled, observed, facts, inputs.world.service_cidrs)
     return plan, replace(report, warnings=(*report.warnings, *lost_masquerade(compiled, plan)))
+
+
+def refuse_mixed(paths: tuple[str, ...]) -> None:
+    """Reject dumps together with an empty node.
+
+    Raises:
+        ConfigError: There are both.
+    """
+    if NOTHING in paths and len(paths) > 1:
+        raise ConfigError("--observed none cannot be combined with other dumps", hint="give either dumps or none")
 
 
 def unreadable(rulesets: Mapping[Family, Ruleset]) -> Iterator[str]:

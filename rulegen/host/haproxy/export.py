@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Final
 
 import msgspec
@@ -43,7 +43,7 @@ class HaproxyCompiler:
 
     def plan_all(self, site: HaproxySite) -> IngressPlan:
         """Return the plan for a host on which HAProxy serves nothing."""
-        return plan_new(site.configuration.files, site.configuration.secrets)
+        return replace(plan_new(site.configuration.files, site.configuration.secrets), runs=False)
 
     def export(self, site: HaproxySite, folder: str, *, with_secrets: bool) -> list[str]:
         """Write a configuration for users to read, with the origin of each location."""

@@ -84,7 +84,7 @@ class NginxCompiler:
 
     def plan_all(self, site: NginxSite) -> IngressPlan:
         """Return the plan for a host on which nginx serves nothing."""
-        return plan_site(None, site.configuration, site.names)
+        return replace(plan_site(None, site.configuration, site.names), runs=False)
 
     def export(self, site: NginxSite, folder: str, *, with_secrets: bool) -> list[str]:
         """Write a configuration for users to read, with the origin of each location."""

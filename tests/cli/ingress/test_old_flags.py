@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
+import click
 import pytest
 
 from rulegen.cli.commands.run import command as run
 from rulegen.cli.main import cli, main
 from rulegen.kube.objects.names import ObjectName
+from rulegen.model.ingress.values.without_effect.flags import FLAGS
 
 OBJECTS = """\
 apiVersion: v1
@@ -32,6 +35,15 @@ metadata: {name: rest, namespace: demo}
 spec:
   ingressClassName: nginx
   defaultBackend: {service: {name: blog, port: {number: 80}}}
+"""
+ENDPOINTS = """\
+---
+apiVersion: discovery.k8s.io/v1
+kind: EndpointSlice
+metadata: {name: blog-1, namespace: demo, labels: {kubernetes.io/service-name: blog}}
+addressType: IPv4
+ports: [{name: http, port: 80}]
+endpoints: [{addresses: [10.244.1.1]}]
 """
 PLAN = (
     "plan",
@@ -131,7 +143,119 @@ def test_what_nobody_knows_is_an_error(tmp_path, monkeypatch, capsys, flags, sai
     ],
 )
 def test_each_flag_means_what_it_meant(flags, expected) -> None:
+    given = parameters(*flags)
+    assert {name: given[name] for name in expected} == expected
+    assert given["flag_reports"] == ()
+
+
+def parameters(*flags: str) -> dict[str, Any]:
+    """Return what `rulegen run` is called with."""
     group = cli.make_context("rulegen", ["run"])  # click keeps the names of the first help option that it makes
-    context = run.make_context("run", list(flags), parent=group)
-    assert {name: context.params[name] for name in expected} == expected
-    assert context.params["flag_reports"] == ()
+    return dict(run.make_context("run", list(flags), parent=group).params)
+
+
+@pytest.mark.parametrize(
+    ("flags", "code"),
+    [
+        ((), 0),
+        (("--publish-service=a/b", "--validating-webhook=:8443", "--enable-metrics=false"), 0),
+        (("--validating-webhook-certificate=/cert", "--enable-ssl-passthrough", "--disable-leader-election"), 0),
+        (("--maxmind-license-key=x", "--v=2", "--election-id=x", "--certificate-authority=/ca"), 0),
+        (("--tcp-services-configmap=a/b",), 3),
+        (("--enable-ssl-chain-completion",), 3),
+        (("--enable-topology-aware-routing=true",), 3),
+        (("--apiserver-host=https://other",), 3),
+        (("--nginx-configmap=a/b",), 3),
+        (("--bind-addresses=192.0.2.1",), 3),
+    ],
+)
+def test_strict_fails_because_of_flags_that_change_what_is_served(reasons, capsys, flags, code) -> None:
+    Path("objects.yaml").write_text(OBJECTS + ENDPOINTS)
+    with pytest.raises(SystemExit) as stop:
+        main([*PLAN[:-2], "--strict", *TAKEN, *flags])
+    assert (stop.value.code or 0) == code
+    assert ("Ingresses that are not served as written:" in capsys.readouterr().out) is (code == 3)
+
+
+@pytest.mark.parametrize(
+    "flags",
+    [
+        ("--watch-namespace=",),
+        ("--watch-namespace", ""),
+        ("--watch-namespace-selector=",),
+        ("--configmap=",),
+        ("--configmap", ""),
+        ("--default-ssl-certificate=",),
+        ("--default-backend-service=",),
+        ("--kubeconfig=",),
+        ("--tcp-services-configmap=",),
+        ("--validating-webhook", ""),
+    ],
+)
+def test_an_empty_value_means_the_default(reasons, flags) -> None:
+    assert reasons(*TAKEN, *flags) == reasons(*TAKEN)
+
+
+def test_no_flag_without_effect_is_reported_for_an_empty_value() -> None:
+    assert [name for name, known in FLAGS.items() if "" not in known.fulfilled_by] == []
+
+
+@pytest.mark.parametrize("flag", ["--publish-service", "--publish-status-address"])
+def test_an_empty_value_means_the_default_for_the_agent(flag) -> None:
+    for given in ((f"{flag}=",), (flag, "")):
+        assert parameters(*given) == parameters()
+
+
+@pytest.mark.parametrize(
+    ("flags", "verbose"),
+    [
+        ((), False),
+        (("-v",), True),
+        (("--verbose",), True),
+        (("-v=0",), False),
+        (("-v=2",), True),
+        (("-v2",), True),
+        (("-v", "2"), True),
+        (("-v", "0"), False),
+        (("--v=5",), True),
+        (("--v", "5"), True),
+        (("--v=0",), False),
+        (("-v", "--once"), True),
+    ],
+)
+def test_v_takes_a_level_as_kubectl_does(flags, verbose) -> None:
+    assert parameters(*flags)["verbose"] is verbose
+
+
+@pytest.mark.parametrize("flag", ["-v=", "-v=debug", "--v=2.5", "-v=²"])
+def test_a_level_that_is_no_number_is_an_error(flag) -> None:
+    with pytest.raises(click.UsageError, match="is not a number such as 2"):
+        parameters(flag)
+
+
+def test_a_level_is_reported_where_nothing_is_logged(reasons) -> None:
+    for flags in (("-v=2",), ("-v", "2"), ("--v=2",)):
+        (line,) = [line for line in reasons(*TAKEN, *flags) if "-v:" in line]
+        assert "rulegen run logs to its standard error" in line
+
+
+@pytest.mark.parametrize(
+    ("flags", "said"),
+    [
+        (("--publish-service=a/b",), "--publish-service has no effect without --ingress"),
+        (("--http-port=81", "--no-such=1"), ""),
+        (
+            ("--tcp-services-configmap", "a/b", "--ingress-class=nginx"),
+            "--ingress-class, --tcp-services-configmap have",
+        ),
+        (("--watch-namespace=shop", "--nginx-dir", "d"), "--nginx-dir, --watch-namespace have no effect"),
+        (("--watch-namespace=",), ""),
+        (("-v=2",), ""),
+    ],
+)
+def test_without_ingresses_one_warning_lists_what_has_no_effect(reasons, capsys, flags, said) -> None:
+    with pytest.raises(SystemExit):
+        main(["plan", *PLAN[3:-2], *flags])
+    printed = capsys.readouterr().out
+    assert said in printed
+    assert printed.count("no effect without --ingress") == bool(said)

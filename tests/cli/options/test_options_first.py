@@ -42,7 +42,7 @@ def run(tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.
         (("--annotations-prefix", ""), '"" is not a prefix of annotations, such as nginx.ingress.kubernetes.io'),
         (("--annotations-prefix", "nginx.ingress.kubernetes.io/"), "(without a slash)"),
         (("--annotations-prefix", "a b"), '"a b" is not a prefix of annotations'),
-        (("--watch-namespace", ""), '"" is not the name of a namespace'),
+        (("--watch-namespace", "-"), '"-" is not the name of a namespace'),
         (("--watch-namespace", "Shop"), '"Shop" is not the name of a namespace'),
         (("--ingress-class", ""), '"" is not a class of Ingresses'),
         (("--controller-class", ""), '"" is not a controller, such as rulegen.io/ingress'),

@@ -45,7 +45,8 @@ def _without_effect(what: str, known: Mapping[str, NoEffect], dashes: str = "") 
     """Return the table of names without effect: those of one reason in one row, what protects first."""
     rows: dict[tuple[str, str], list[str]] = {}
     for row in sorted(known.values(), key=lambda row: list(_KINDS).index(row.kind)):
-        rows.setdefault((_KINDS[row.kind], row.reason), []).append(f"`{dashes}{row.name}`")
+        kind = f"{_KINDS[row.kind]}; `--strict` fails" if dashes and row.deviates else _KINDS[row.kind]
+        rows.setdefault((kind, row.reason), []).append(f"`{dashes}{row.name}`")
     return _rows((what, "", "why"), ((", ".join(names), kind, reason) for (kind, reason), names in rows.items()))
 
 

@@ -26,15 +26,19 @@ _LUA: Final = "nginx here has no Lua"
 _KUBECONFIG: Final = "use --kubeconfig"
 
 
-def _rows(kind: NameKind, reason: str, *names: str, fulfilled_by: tuple[str, ...] = ()) -> list[NoEffect]:
-    return [NoEffect(name, kind, reason, fulfilled_by) for name in names]
+def _rows(
+    kind: NameKind, reason: str, *names: str, fulfilled_by: tuple[str, ...] = (), changes_served: bool = True
+) -> list[NoEffect]:
+    """Return flags of one reason; an empty value requests the default of a flag, so it is never reported."""
+    return [NoEffect(name, kind, reason, ("", *fulfilled_by), changes_served) for name in names]
 
 
 FLAGS: Final = by_name(
-    *_rows(NameKind.MISSING, _STREAM, "tcp-services-configmap", "udp-services-configmap", fulfilled_by=("",)),
-    *_rows(NameKind.PROTECTION, _PASSTHROUGH, "enable-ssl-passthrough", fulfilled_by=OFF),
+    *_rows(NameKind.MISSING, _STREAM, "tcp-services-configmap", "udp-services-configmap"),
+    # Only an Ingress with the annotation ssl-passthrough is served in another way; the annotation is reported.
+    *_rows(NameKind.PROTECTION, _PASSTHROUGH, "enable-ssl-passthrough", fulfilled_by=OFF, changes_served=False),
     *_rows(NameKind.DONE, _PASSTHROUGH, "ssl-passthrough-proxy-port"),
-    *_rows(NameKind.PROTECTION, _WEBHOOK, "validating-webhook", fulfilled_by=("",)),
+    *_rows(NameKind.PROTECTION, _WEBHOOK, "validating-webhook", changes_served=False),
     *_rows(NameKind.DONE, _WEBHOOK, "validating-webhook-certificate", "validating-webhook-key", "disable-full-test"),
     *_rows(
         NameKind.MISSING,
@@ -43,15 +47,16 @@ FLAGS: Final = by_name(
         fulfilled_by=OFF,
     ),
     *_rows(NameKind.MISSING, "endpoints of all zones get requests", "enable-topology-aware-routing", fulfilled_by=OFF),
-    *_rows(NameKind.MISSING, _KUBECONFIG, "apiserver-host", "certificate-authority", fulfilled_by=("",)),
-    *_rows(NameKind.MISSING, _METRICS, "enable-metrics", fulfilled_by=OFF),
+    *_rows(NameKind.MISSING, _KUBECONFIG, "apiserver-host"),
+    *_rows(NameKind.MISSING, _KUBECONFIG, "certificate-authority", changes_served=False),
+    *_rows(NameKind.MISSING, _METRICS, "enable-metrics", fulfilled_by=OFF, changes_served=False),
     *_rows(NameKind.DONE, _METRICS, "metrics-per-host", "metrics-per-undefined-host", "report-status-classes"),
     *_rows(
         NameKind.DONE, _METRICS, "exclude-socket-metrics", "monitor-max-batch-size", "time-buckets", "length-buckets"
     ),
     *_rows(NameKind.DONE, _METRICS, "size-buckets", "bucket-factor", "max-buckets"),
     *_rows(
-        NameKind.MISSING, _GEOIP, "maxmind-edition-ids", "maxmind-license-key", "maxmind-mirror", fulfilled_by=("",)
+        NameKind.MISSING, _GEOIP, "maxmind-edition-ids", "maxmind-license-key", "maxmind-mirror", changes_served=False
     ),
     *_rows(NameKind.DONE, _GEOIP, "maxmind-retries-count", "maxmind-retries-timeout"),
     *_rows(NameKind.DONE, _HEALTH, "healthz-port", "healthz-host", "health-check-path", "health-check-timeout"),
@@ -59,7 +64,7 @@ FLAGS: Final = by_name(
     *_rows(NameKind.DONE, "there is no profiler", "profiling", "profiler-port", "profiler-address"),
     *_rows(NameKind.DONE, _SYNC, "sync-period", "sync-rate-limit", "status-update-interval"),
     *_rows(NameKind.DONE, _LEASES, "election-id", "election-ttl"),
-    *_rows(NameKind.MISSING, _LEASES, "disable-leader-election", fulfilled_by=OFF),
+    *_rows(NameKind.MISSING, _LEASES, "disable-leader-election", fulfilled_by=OFF, changes_served=False),
     *_rows(NameKind.DONE, _GRACE, "shutdown-grace-period", "post-shutdown-grace-period"),
     *_rows(NameKind.DONE, _LUA, "dynamic-configuration-retries"),
     *_rows(NameKind.DONE, "each value is always read by its type", "enable-annotation-validation", fulfilled_by=_ON),
@@ -80,11 +85,24 @@ FLAGS: Final = by_name(
     ),
     *_rows(NameKind.REPLACED, "use --configmap", "nginx-configmap"),
     *_rows(NameKind.REPLACED, "use bind-address, a key of the ConfigMap", "bind-addresses"),
-    *_rows(NameKind.REPLACED, _LUA, "enable-dynamic-configuration", "enable-dynamic-certificates", fulfilled_by=OFF),
+    *_rows(
+        NameKind.REPLACED,
+        _LUA,
+        "enable-dynamic-configuration",
+        "enable-dynamic-certificates",
+        fulfilled_by=OFF,
+        changes_served=False,
+    ),
     *_rows(NameKind.DONE, "servers of an upstream are always sorted", "sort-backends", fulfilled_by=_ON),
-    *_rows(NameKind.REPLACED, "addresses of nodes that serve are published", "disable-node-list", fulfilled_by=OFF),
-    *_rows(NameKind.REPLACED, _HEALTH, "default-health-check-url"),
-    *_rows(NameKind.REPLACED, _KUBECONFIG, "running-in-cluster"),
+    *_rows(
+        NameKind.REPLACED,
+        "addresses of nodes that serve are published",
+        "disable-node-list",
+        fulfilled_by=OFF,
+        changes_served=False,
+    ),
+    *_rows(NameKind.REPLACED, _HEALTH, "default-health-check-url", changes_served=False),
+    *_rows(NameKind.REPLACED, _KUBECONFIG, "running-in-cluster", changes_served=False),
 )
 """By name without dashes; those of the last release first."""
 

@@ -41,12 +41,14 @@ class NoEffect(NamedTuple):
         kind: Why it has no effect.
         reason: Effect in ingress-nginx, reason, or replacement.
         fulfilled_by: Values that request what rulegen does anyway; they are not reported.
+        changes_served: Whether ingress-nginx serves something else with it; `--strict` fails then.
     """
 
     name: str
     kind: NameKind
     reason: str
     fulfilled_by: tuple[str, ...] = ()
+    changes_served: bool = True
 
     @property
     def message(self) -> str:
@@ -57,7 +59,12 @@ class NoEffect(NamedTuple):
     @property
     def verdict(self) -> Verdict:
         """Whether an Ingress with it is not served as written."""
-        return Verdict.NOTE if self.kind is NameKind.DONE else Verdict.UNSUPPORTED
+        return Verdict.UNSUPPORTED if self.deviates else Verdict.NOTE
+
+    @property
+    def deviates(self) -> bool:
+        """Whether requests are then answered in another way than by ingress-nginx."""
+        return self.changes_served and self.kind is not NameKind.DONE
 
 
 _BEGINNINGS: Final = {
