@@ -45,6 +45,32 @@ def test_a_rule_without_host_goes_before_a_default_backend():
     assert [location.target for location in result.model.servers[""].locations] == [ToUpstream("default.web.80")]
 
 
+def test_a_default_backend_beside_a_rule_without_host_answers_other_paths():
+    result = compiled(*GROUND, ingress("rule", rule("", path("/app")), default=backend("api")))
+    targets = {location.source: location.target for location in result.model.servers[""].locations}
+    assert targets == {"/app": ToUpstream("default.web.80"), "/": ToUpstream("default.api.80")}
+
+
+@pytest.mark.parametrize("age", ["2025-01-01T00:00:00Z", "2026-02-01T00:00:00Z"])
+def test_a_default_backend_without_rules_goes_before_one_beside_a_rule_without_host(age):
+    rest = ingress("rest", default=backend("web"))
+    each = ingress("rule", rule("", path("/app")), default=backend("api"), created=age)
+    result = compiled(*GROUND, rest, each)
+    targets = {location.source: location.target for location in result.model.servers[""].locations}
+    assert targets == {"/app": ToUpstream("default.web.80"), "/": ToUpstream("default.web.80")}
+    assert verdicts(result, "default/rest") == set()
+    assert verdicts(result, "default/rule") == {Verdict.LOST}
+
+
+def test_a_second_default_backend_of_a_host_is_reported():
+    first = ingress("first", rule("site.test", path("/a")), default=backend("api"))
+    second = ingress("second", rule("site.test", path("/b")), default=backend("web"), created="2026-02-01T00:00:00Z")
+    result = compiled(*GROUND, first, second)
+    targets = {location.source: location.target for location in result.model.servers["site.test"].locations}
+    assert targets["/"] == ToUpstream("default.api.80")
+    assert (verdicts(result, "default/first"), verdicts(result, "default/second")) == (set(), {Verdict.LOST})
+
+
 @pytest.mark.parametrize("objects", [(), (service("none", ports=()), endpoints("none"))], ids=["missing", "no ports"])
 def test_a_default_backend_that_cannot_answer_is_ignored(objects):
     """It is reported, and the Service without endpoints answers 503."""

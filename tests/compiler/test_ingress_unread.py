@@ -100,6 +100,13 @@ def test_an_ingress_is_closed_without_what_it_names(annotations, missing, is_abs
     assert any("does not exist" in str(each) for each in result.model.reasons) is is_absent
 
 
+def test_headers_of_another_namespace_close_an_ingress():
+    headers = config_map("headers", {"X-Own": "yes"}, "other")
+    result = unread(headers, site("site.test", custom_headers="other/headers"), keys=())
+    assert "return 503" in text_of(result)
+    assert verdicts(result) == {Verdict.CLOSED}
+
+
 def test_without_the_ca_nobody_is_let_in_to_the_whole_host():
     other = ingress("other", rule("site.test", path("/other")))
     for keys in ([], [key("Secret", "ca")]):

@@ -176,8 +176,12 @@ def _answer(model: IngressModel, server: Server, asked: str) -> Answer:
     else:
         facts |= dict.fromkeys(("upstream.balance", "upstream.hash_key", "upstream.sticky", "upstream.servers"))
     facts["canaries"] = tuple(
-        (dataclasses.replace(canary, target="", ingress=None), model.upstreams[canary.target].sticky)  # type: ignore[arg-type]
+        (
+            dataclasses.replace(canary, target=ToUpstream(""), ingress=None),
+            model.upstreams[canary.target.upstream].sticky,
+        )  # type: ignore[arg-type]
         for canary in location.canaries
+        if isinstance(canary.target, ToUpstream)
     )
     return facts
 

@@ -16,6 +16,7 @@ from rulegen.backends.haproxy.upstream import server_lines
 from rulegen.languages.haproxy.text import UnwritableError
 from rulegen.languages.haproxy.tree import ConfigSection, is_set, log_format, matches, negated, sample, statement
 from rulegen.model.ingress.ir import FixedResponse, MatchKind, ToUpstream
+from rulegen.model.ingress.values import regex
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -69,8 +70,9 @@ def add_location(location: Location, server: Server, model: IngressModel, parts:
     own.add(ConfigSection("backend", name, tuple(_lines(location, location.target, server, model, own))))
     if isinstance(location.target, ToUpstream) and location.policy.redirect is None:
         for number, canary in enumerate(location.canaries):
-            target = ToUpstream(canary.target)
-            lines = tuple(_lines(location, target, server, model, own))
+            if not isinstance(canary.target, ToUpstream):
+                continue  # reported by `served`: the main target gets its requests
+            lines = tuple(_lines(location, canary.target, server, model, own))
             own.add(ConfigSection("backend", f"{name}.{number}", lines))
             own.choice += _canary(name, number, canary)
     for section in own.sections.values():
@@ -265,10 +267,15 @@ def _canary(name: str, number: int, canary: Canary) -> Iterator[ConfigLine]:
             yield decide("yes", *matches(header, "str", "always"))
             yield decide("no", *matches(header, "str", "never"))
     if canary.cookie:
-        cookie = sample("req.cook", canary.cookie)
-        yield decide("yes", *matches(cookie, "str", "always"))
-        yield decide("no", *matches(cookie, "str", "never"))
+        cookies = sample("req.fhdr", "cookie")
+        for answer_, value in (("yes", "always"), ("no", "never")):
+            yield decide(answer_, *matches(cookies, "reg", _cookie_key(canary.cookie, value)))
     if canary.share > 0:
         yield decide("yes", "{", sample("rand", "10000"), "lt", str(round(canary.share * 100)), "}")
     chosen = (*here, *matches(variable("take"), "str", "yes"))
     yield put_text("backend", log_format(f"{name}.{number}"), when=chosen)
+
+
+def _cookie_key(cookie: str, value: str) -> str:
+    """Return the expression for cookies among which one has a value; its name ignores case, as with nginx."""
+    return rf"(?:^|[;,])\x20*(?i:{regex.escape(cookie)})\x20*=\x20*{value}(?:;|$)"

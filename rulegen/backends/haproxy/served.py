@@ -172,6 +172,8 @@ def disobeyed_by_location(location: Location, model: IngressModel) -> Iterator[t
     target, policy = location.target, location.policy
     if policy.redirect is not None or not isinstance(target, ToUpstream):
         return
+    if any(not isinstance(canary.target, ToUpstream) for canary in location.canaries):
+        yield Obeyed.NOT, "HAProxy resolves no names of ExternalName Services yet: such a canary gets no requests"
     if location.canaries and model.upstreams[target.upstream].sticky is not None:
         yield Obeyed.NOT, "with HAProxy, a cookie for affinity does not keep a client at a canary, or away from it"
     if body_limit(policy, model.defaults.settings):

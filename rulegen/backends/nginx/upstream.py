@@ -151,19 +151,26 @@ def _new_cookie(sticky: Sticky, value: Word) -> Word:
     return template("%s=%s; Path=%s; %s%s", sticky.cookie, value, path, sticky.attributes, secure)
 
 
-def cookie_value(cookie: str) -> str:
+def cookie_value(cookie: str, *, ignores_case: bool = False) -> str:
     """Return the variable with the value of a cookie."""
-    return f"received_{mark(cookie)}"
+    return f"any_case_{mark(cookie.lower())}" if ignores_case else f"received_{mark(cookie)}"
 
 
-def cookie_map(cookie: str) -> Directive:
+def cookie_map(cookie: str, *, ignores_case: bool = False) -> Directive:
     """Return the map that extracts a cookie's value; nginx's `$cookie_…` does not support names with `-`.
 
     All hosts share the variable of a cookie, with equal maps. nginx reserves memory for each variable in each request,
     and the time to load a configuration grows with the square of their number.
+
+    As in ingress-nginx, the names of cookies of canaries ignore case, and may stand behind a comma and between spaces,
+    like nginx's `$cookie_…`. Those of session cookies do not.
     """
-    name = cookie_value(cookie)
+    name = cookie_value(cookie, ignores_case=ignores_case)
     capture = f"{name}_value"
-    pattern = f"(?:^|;[ ]*){regex.escape(cookie)}=(?<{capture}>[^;]*)"
-    entries = (Entry("default", "", KeyKind.FIXED), Entry(pattern, variable(capture), KeyKind.REGEX))
+    if ignores_case:
+        pattern = f"(?:^|[;,])[ ]*{regex.escape(cookie.lower())}[ ]*=[ ]*(?<{capture}>[^;]*)"
+    else:
+        pattern = f"(?:^|;[ ]*){regex.escape(cookie)}=(?<{capture}>[^;]*)"
+    kind = KeyKind.REGEX_ANY_CASE if ignores_case else KeyKind.REGEX
+    entries = (Entry("default", "", KeyKind.FIXED), Entry(pattern, variable(capture), kind))
     return Directive("map", (variable("http_cookie"), f"${name}"), entries)

@@ -9,6 +9,7 @@ from rulegen.model.ingress.closing import UnservedIngress, aliases_of, hosts_of,
 from rulegen.model.ingress.host_groups import HostGroup
 from rulegen.model.ingress.reasons import Verdict
 from rulegen.model.ingress.routing.ingresses import age
+from rulegen.model.ingress.values.annotations.routing import CANARY
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -39,7 +40,7 @@ def grouped(
         return index
 
     for index, member in enumerate(members):
-        for host in member.hosts if isinstance(member, UnservedIngress) else hosts_of(member):
+        for host in member.hosts if isinstance(member, UnservedIngress) else _hosts_and_mains(member, prefix):
             first = first_of.setdefault(host, index)
             if first != index:
                 first, here = root(first), root(index)
@@ -66,6 +67,13 @@ def grouped(
         ),
         *([HostGroup((), has_other_hosts=True)] if other is None else ()),
     )
+
+
+def _hosts_and_mains(ingress: Ingress, prefix: str) -> set[str]:
+    """Return the hosts of an Ingress; with the default server if it is a canary whose default backend joins others."""
+    hosts = hosts_of(ingress)
+    is_canary = f"{prefix}/{CANARY.name}" in ingress.metadata.annotations
+    return {*hosts, ""} if is_canary and ingress.spec.default_backend is not None else hosts
 
 
 def _below(left_out: UnservedIngress, served: Iterable[str]) -> list[str]:

@@ -14,6 +14,7 @@ from rulegen.model.ingress.guarding import Owners
 from rulegen.model.ingress.ir import ClientCertificate, FixedResponse, Server, ToName, ToUpstream
 from rulegen.model.ingress.reads import RecordedMapping
 from rulegen.model.ingress.reasons import Reason, Verdict
+from rulegen.model.ingress.routing.canaries import add_canary
 from rulegen.model.ingress.routing.certificates import Certificates
 from rulegen.model.ingress.routing.ingresses import read_owner
 from rulegen.model.ingress.routing.routes import Routing
@@ -280,7 +281,7 @@ def _routed(
             routing.add(owner)
     for owner in owners:
         if owner.is_canary:
-            routing.add_canary(owner)
+            add_canary(routing, owner)
     return routing
 
 
@@ -396,8 +397,10 @@ def _named_by(servers: Iterable[Server]) -> tuple[tuple[str, ...], bool]:
                 if isinstance(target, ToUpstream):
                     used.add(target.upstream)
                 asks_names |= isinstance(target, ToName)
-            if location.canaries:
-                used.update(canary.target for canary in location.canaries)
+            for canary in location.canaries:
+                asks_names |= isinstance(canary.target, ToName)
+                if isinstance(canary.target, ToUpstream):
+                    used.add(canary.target.upstream)
             if (auth := policy.external_auth) is not None:
                 used.update((auth.target,) if auth.target else ())
                 asks_names |= not auth.target

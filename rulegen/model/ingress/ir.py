@@ -120,17 +120,18 @@ class Canary:
     """A canary backend, which gets a part of the requests. Header, cookie and weight are checked in this order.
 
     Attributes:
-        target: Name of its upstream.
+        target: Its upstream, or a name that the engine resolves.
         ingress: Its Ingress.
         header: Name of the header; empty for none.
         header_value: Value of the header that selects the canary; if empty, `always` selects it, `never` excludes it.
         header_pattern: Regular expression for such a value; empty for none.
         is_header_unreadable: Whether the header's condition is invalid: requests with the header do not get the canary.
-        cookie: Name of a cookie; its value `always` selects the canary, `never` excludes it; empty for none.
+        cookie: Name of a cookie, which ignores case; its value `always` selects the canary, `never` excludes it; empty
+            for none.
         share: Percentage of all other requests, with two decimal places.
     """
 
-    target: str
+    target: ToUpstream | ToName
     ingress: ObjectName
     header: str = ""
     header_value: str = ""

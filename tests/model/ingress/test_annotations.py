@@ -97,7 +97,7 @@ REFUSED = {
     "permanent-redirect-code": ("200", "299", "309", "0301", "301.0", "+301"),
     "server-alias": ("~^a$", "*", "a_b", "10.0.0.1", "a..b", "-a", "*.*.a"),
     "custom-http-errors": ("200", "299", "600", "404;", "499"),
-    "canary-weight": ("-1", "12.345", "1e2", "\uff11", "99999999999"),
+    "canary-weight": ("0x1", "12.345", "1e2", "\uff11", "99999999999"),
     "canary-by-header": ("a b", "a:", "$x", "é", "x" * 81, "-a", ""),
     "canary-by-cookie": ("a b", "a=b", "a;b", '"', ""),
     "auth-type": ("digest", "Basic", ""),

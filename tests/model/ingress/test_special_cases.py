@@ -242,7 +242,7 @@ def canary(*rules: k.IngressRule, default: k.IngressBackend | None = None, **ann
 def test_a_canary_without_rules_joins_the_default_backend():
     main = ingress("main", default=backend("web"))
     rest = locations(compiled(*GROUND, main, canary(default=backend("api"))), "")["/"]
-    assert [share.target for share in rest.canaries] == ["default.api.80"]
+    assert [share.target for share in rest.canaries] == [ToUpstream("default.api.80")]
 
 
 @pytest.mark.parametrize(
@@ -263,7 +263,7 @@ def test_a_canary_with_rules_does_not_join_a_default_backend():
     main = ingress("main", rule("site.test", path("/")))
     result = compiled(*GROUND, main, canary(rule("site.test", path("/", to="api")), default=backend("api")))
     (share,) = locations(result)["/"].canaries
-    assert share.target == "default.api.80"
+    assert share.target == ToUpstream("default.api.80")
     assert verdicts(result, "default/canary") == {Verdict.IGNORED}
 
 
@@ -284,7 +284,7 @@ def test_a_canary_of_the_root_joins_the_default_backend():
 def test_a_canary_picks_its_servers_in_its_own_way(annotations, target):
     main = site(load_balance="ip_hash")
     result = compiled(*GROUND, main, canary(rule("site.test", path(to="api")), **annotations))
-    assert [share.target for share in locations(result)["/"].canaries] == [target]
+    assert [share.target for share in locations(result)["/"].canaries] == [ToUpstream(target)]
 
 
 @pytest.mark.parametrize(("behavior", "keeps"), [("sticky", True), ("legacy", False), ("", True)])
@@ -295,7 +295,8 @@ def test_a_cookie_keeps_clients_at_a_canary(behavior, keeps, mode, tmp_path):
     own = {"affinity_canary_behavior": behavior} if behavior else {}
     result = compiled(*GROUND, main, canary(rule("site.test", path(to="api")), **own))
     (share,) = locations(result)["/"].canaries
-    assert (result.model.upstreams[share.target].sticky is not None) is keeps
+    assert isinstance(share.target, ToUpstream)
+    assert (result.model.upstreams[share.target.upstream].sticky is not None) is keeps
     assert refusal(result.configuration, tmp_path / "nginx") == ""
 
 
@@ -383,7 +384,8 @@ def test_a_canary_of_the_same_service_sends_requests_nowhere_else():
     result = compiled(*GROUND, main, canary(rule("site.test", path("/"))))
     own = locations(result)["/"]
     assert isinstance(own.target, ToUpstream)
-    assert {result.model.upstreams[share.target].servers for share in own.canaries} == {
+    targets = [share.target.upstream for share in own.canaries if isinstance(share.target, ToUpstream)]
+    assert {result.model.upstreams[target].servers for target in targets} == {
         result.model.upstreams[own.target.upstream].servers
     }
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, NamedTuple
 
 from rulegen.backends.nginx.locations.expressions import bounded
+from rulegen.backends.nginx.locations.targets import written_target
 from rulegen.backends.nginx.names import header_variable
 from rulegen.backends.nginx.upstream import cookie_map, cookie_value, side, sticky_key, sticky_name
 from rulegen.languages.nginx.tree import Directive, Entry, KeyKind, template, variable
@@ -64,7 +65,7 @@ def canary_maps(name: str, main: str, canaries: Sequence[Canary], cookie: Cookie
 
     Args:
         name: Identifier of the location.
-        main: Name of the main upstream.
+        main: The main target as written; see `written_target`.
         canaries: The canaries, in order of priority.
         cookie: The session cookie; None without session affinity.
     """
@@ -77,13 +78,14 @@ def canary_maps(name: str, main: str, canaries: Sequence[Canary], cookie: Cookie
             yield _weighted(f"{prefix}_w", canary.share, _random_value(canary, cookie))
             decided = variable(f"{prefix}_w")
         if canary.cookie:
-            yield cookie_map(canary.cookie)
-            yield _always_never(variable(cookie_value(canary.cookie)), f"{prefix}_c", decided)
+            yield cookie_map(canary.cookie, ignores_case=True)
+            received = variable(cookie_value(canary.cookie, ignores_case=True))
+            yield _always_never(received, f"{prefix}_c", decided)
             decided = variable(f"{prefix}_c")
         if canary.header:
             yield from _header(canary, prefix, decided)
             decided = variable(f"{prefix}_h")
-        yield Directive("map", (template("%s", decided), f"${prefix}"), _target_entries(canary.target))
+        yield Directive("map", (template("%s", decided), f"${prefix}"), _target_entries(written_target(canary.target)))
     decided_by = choice(name) if cookie is None else f"by_{name}"
     yield Directive("map", (_joined(name, len(canaries)), f"${decided_by}"), tuple(_choice_entries(main, canaries)))
     if cookie is not None:
@@ -92,7 +94,8 @@ def canary_maps(name: str, main: str, canaries: Sequence[Canary], cookie: Cookie
 
 def _random_value(canary: Canary, cookie: Cookie | None) -> Word:
     """Return the random value of a weight; a client with a session cookie keeps its value."""
-    keeps = cookie is not None and not cookie.sticky.is_persistent and canary.target in cookie.others
+    is_balanced = cookie is not None and not cookie.sticky.is_persistent
+    keeps = is_balanced and cookie is not None and written_target(canary.target) in cookie.others
     return variable(sticky_key(cookie.sticky) if cookie is not None and keeps else "request_id")
 
 
@@ -128,8 +131,8 @@ def _joined(name: str, count: int) -> Word:
 def _choice_entries(main: str, canaries: Sequence[Canary]) -> Iterator[Node]:
     yield Entry("default", main, KeyKind.FIXED)
     for number, canary in enumerate(canaries):
-        before = r"\|" * number
-        yield Entry(f"^{before}{regex.escape(canary.target)}(?:\\||$)", canary.target, KeyKind.REGEX)
+        before, target = r"\|" * number, written_target(canary.target)
+        yield Entry(f"^{before}{regex.escape(target)}(?:\\||$)", target, KeyKind.REGEX)
 
 
 def _weighted(name: str, share: float, source: Word) -> Directive:
@@ -150,8 +153,8 @@ def _always_never(source: Word, name: str, otherwise: Word) -> Directive:
 def _header(canary: Canary, prefix: str, otherwise: Word) -> Iterator[Node]:
     source = variable(header_variable(canary.header))
     if canary.is_header_unreadable:
-        entries = (Entry("default", "0", KeyKind.FIXED), Entry("", otherwise))
-        yield Directive("map", (source, f"${prefix}_h"), entries)
+        unread = (Entry("default", "0", KeyKind.FIXED), Entry("", otherwise))
+        yield Directive("map", (source, f"${prefix}_h"), unread)
         return
     if canary.header_value:
         pattern = f"^{regex.escape(canary.header_value)}$"
@@ -160,5 +163,7 @@ def _header(canary: Canary, prefix: str, otherwise: Word) -> Iterator[Node]:
     else:
         yield _always_never(source, f"{prefix}_h", otherwise)
         return
-    entries = (Entry("default", otherwise, KeyKind.FIXED), Entry(pattern, "1", KeyKind.REGEX))
+    # Without the header, an expression that matches an empty text does not apply.
+    absent = Entry("", otherwise)
+    entries = (Entry("default", otherwise, KeyKind.FIXED), absent, Entry(pattern, "1", KeyKind.REGEX))
     yield Directive("map", (source, f"${prefix}_h"), entries)

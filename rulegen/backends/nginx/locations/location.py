@@ -33,8 +33,9 @@ from rulegen.backends.nginx.locations.headers import (
 )
 from rulegen.backends.nginx.locations.limits import limit_directives, limit_mark
 from rulegen.backends.nginx.locations.mirror import mirror_directives, mirror_location
-from rulegen.backends.nginx.locations.proxying import SCHEMES, backend_tls, module_of, resolver_of, tuning
+from rulegen.backends.nginx.locations.proxying import SCHEMES, backend_tls, module_of, tuning
 from rulegen.backends.nginx.locations.signin import signin_location, signin_name
+from rulegen.backends.nginx.locations.targets import logged_target, name_maps, names_of, resolving, written_target
 from rulegen.backends.nginx.names import mark, modules_of
 from rulegen.backends.nginx.texts import captures_of, written
 from rulegen.backends.nginx.upstream import side, sticky_name, sticky_set
@@ -76,7 +77,8 @@ class LocationText:
         self._sticky = sticky.get(target.upstream) if isinstance(target, ToUpstream) else None
         self._cookie: Cookie | None = None
         if self._sticky is not None and self._sticky.sticky is not None and location.canaries:
-            others = {canary.target: sticky[canary.target] for canary in location.canaries if canary.target in sticky}
+            names = [written_target(canary.target) for canary in location.canaries]
+            others = {name: sticky[name] for name in names if name in sticky}
             self._cookie = Cookie(self._sticky, self._sticky.sticky, others)
         self._policy = location.policy
 
@@ -85,8 +87,10 @@ class LocationText:
     def maps(self) -> Iterator[Node]:
         """Yield the maps that the location needs in the block `http`."""
         location, policy = self._location, self._policy
-        if isinstance(location.target, ToUpstream) and location.canaries:
-            yield from canary_maps(self._mark(), location.target.upstream, location.canaries, self._cookie)
+        if location.canaries and not isinstance(location.target, FixedResponse):
+            main, name = location.target, self._mark()
+            yield from canary_maps(name, written_target(main), location.canaries, self._cookie)
+            yield from name_maps(name, location, address(name, self._cookie))
         if policy.cors is not None and not policy.cors.any_origin:
             yield origins_map(f"origin_{self._cors_mark()}", policy.cors)
 
@@ -324,14 +328,11 @@ class LocationText:
         yield from self._error_pages()
         if policy.proxy_ssl is not None and module != "fastcgi":
             yield from backend_tls(policy.proxy_ssl, module)
-        if isinstance(target, ToName):
-            yield _set("external", f"{target.host}:{target.port}")
-            yield from resolver_of(self._defaults, target.port)
-            if module != "fastcgi" and policy.protocol in {"HTTPS", "GRPCS", "AUTO_HTTP"} and policy.proxy_ssl is None:
-                yield Directive(f"{module}_ssl_server_name", ("on",))
-        if self._settings.logs_access and (module != "proxy" or isinstance(target, ToName)):
+        names = names_of(self._location)
+        yield from resolving(self._mark(), self._location, self._defaults, module)
+        if self._settings.logs_access and (module != "proxy" or names):
             # For the log: nginx itself knows the name of the upstream only over HTTP.
-            yield _set("passed_to", target.key if isinstance(target, ToName) else self._address(target))
+            yield _set("passed_to", self._logged(target) if names else self._address(target))
         if module == "fastcgi":
             if policy.script_index:
                 yield Directive("fastcgi_index", (policy.script_index,))
@@ -356,11 +357,17 @@ class LocationText:
             for code in self._replaced():
                 yield Directive("error_page", (str(code), "=", error_name(errors, self._location.ingress, code)))
 
+    def _logged(self, target: Target) -> Word:
+        """Return what logs have as the target, if a target is a name."""
+        if self._location.canaries:
+            return variable(logged_target(self._mark()))
+        return target.key if isinstance(target, ToName) else self._address(target)
+
     def _address(self, target: Target) -> Word:
-        if isinstance(target, ToName):
-            return variable("external")
         if self._location.canaries:
             return variable(address(self._mark(), self._cookie))
+        if isinstance(target, ToName):
+            return variable("external")
         if self._sticky is not None and self._names_server:
             return variable(f"{sticky_name(self._sticky)}_to")
         return target.upstream if isinstance(target, ToUpstream) else ""

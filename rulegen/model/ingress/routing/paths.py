@@ -94,6 +94,10 @@ class Paths(Struct):
         elif route.is_regex:
             self.is_regex = True
 
+    def __iter__(self) -> Iterator[HostPath]:
+        """Yield all paths, oldest first."""
+        yield from self._routes.values()
+
     def find(self, path: str, *, is_exact: bool) -> HostPath | None:
         """Return the route with exactly this path."""
         return self._routes.get((path, is_exact))

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING, Final
 
-from msgspec import Struct, field, structs
+from msgspec import Struct, field
 
 from rulegen.kube.objects.names import ObjectName
 from rulegen.kube.objects.structs import ServiceBackendPort
@@ -16,10 +16,8 @@ from rulegen.model.ingress.ir import (
     LocationPolicy,
     MatchKind,
     ServiceWithoutEndpoints,
-    ToUpstream,
 )
 from rulegen.model.ingress.policy.binding import bound, check_length, names_location
-from rulegen.model.ingress.policy.idle import report_of_canary
 from rulegen.model.ingress.policy.policies import errors_of, port_of, without_auth
 from rulegen.model.ingress.reasons import Reason, Verdict
 from rulegen.model.ingress.routing.paths import BARE, HostPath, Paths
@@ -39,12 +37,9 @@ if TYPE_CHECKING:
 
 
 _MORE_THAN_PATH: Final = "matches by method, header or query are not supported: this route is left out"
-_WITH_RULES: Final = "only a canary without rules gets requests of a default backend"
-_NO_MAIN: Final = "no main Ingress has this host, path and type"
+_NOT_THE_OTHER: Final = ", and not the later port of this name or number, as in ingress-nginx"
 _ROOT: Final = PathMatch(PathKind.PREFIX, "/")
-_LEAST_TOTAL: Final = 100
 _NO_NAMESPACES: Final[frozenset[str]] = frozenset()
-_SMALL_TOTAL: Final = f"a total below {_LEAST_TOTAL} counts as {_LEAST_TOTAL}"
 _ANY_HOST: Final = "with the request's host, a client could choose the server"
 
 
@@ -83,13 +78,10 @@ class Routing(Struct):
 
     def add(self, owner: ResolvedIngress) -> None:
         """Add the routes of an object."""
-        options = _upstream_options(owner, self.settings)
+        options = upstream_options(owner, self.settings)
         for route in owner.routes:
             for host in route.hosts or ("",):
-                if not route.hosts and "" in self.fallbacks:
-                    older = self.fallbacks[""].ingress
-                    message = f"requests for other hosts go to the default backend of the older Ingress {older}"
-                    self.reasons.append(owner.reason(Verdict.LOST, route.field, message))
+                if not route.hosts and self._is_caught(owner, route):
                     continue
                 paths = self.host(host)
                 self.owners.setdefault(host, {}).setdefault(owner.name, owner)
@@ -98,8 +90,35 @@ class Routing(Struct):
                         paths.add(self._path(owner, options, route, match.path, host))
                     else:
                         self.reasons.append(owner.reason(Verdict.UNSUPPORTED, route.field, _MORE_THAN_PATH))
-                if not route.matches and route.backends and host not in self.fallbacks:
-                    self.fallbacks[host] = self._fallback(owner, options, route, host)
+                if not route.matches and route.backends:
+                    self._set_fallback(owner, options, route, host)
+
+    def _set_fallback(self, owner: ResolvedIngress, options: UpstreamOptions, route: Route, host: str) -> None:
+        """Set the location for other paths of a host, unless an older Ingress has set it."""
+        known = self.fallbacks.get(host)
+        if known is None:
+            self.fallbacks[host] = self._fallback(owner, options, route, host)
+        elif known.ingress != owner.name:
+            where = f"paths of host {host}" if host else "hosts"
+            message = f"requests for other {where} go to the default backend of the older Ingress {known.ingress}"
+            self.reasons.append(owner.reason(Verdict.LOST, route.field, message))
+
+    def _is_caught(self, owner: ResolvedIngress, route: Route) -> bool:
+        """Whether an older Ingress without rules has the requests for other hosts; if not, `owner` gets them.
+
+        As in ingress-nginx, the default backend of an Ingress with rules, even an older one, does not.
+        """
+        known = self.fallbacks.get("")
+        if known is None or known.ingress is None:
+            return False
+        older = self.owners[""][known.ingress]
+        is_caught = not older.ingress.spec.rules
+        loser, winner = (owner, f"the older Ingress {older.name}") if is_caught else (older, f"Ingress {owner.name}")
+        message = f"requests for other hosts go to the default backend of {winner}"
+        self.reasons.append(loser.reason(Verdict.LOST, route.field, message))
+        if not is_caught:
+            del self.fallbacks[""]
+        return is_caught
 
     def rest(self, host: str, default: Target | None) -> Location:
         """Return the location for requests that no path of a host matches.
@@ -128,21 +147,6 @@ class Routing(Struct):
         if policy.is_closed:
             target = UNAVAILABLE
         return unmatched._replace(target=target, policy=policy, ingress=owner.name, source="/")
-
-    def add_canary(self, owner: ResolvedIngress) -> None:
-        """Add a canary to the paths of its main Ingress."""
-        for route in owner.routes:
-            for host in route.hosts:
-                if host in self.owners and not self.is_guest(owner, host):
-                    self.canaries.setdefault(host, []).append(owner)
-            messages = [
-                self._attach(owner, host, match.path, route.backends[0])
-                for host in route.hosts
-                for match in route.matches
-            ]
-            if not route.matches and route.backends:
-                messages.append(_WITH_RULES if route.hosts else self._attach_to_rest(owner, "", route.backends[0]))
-            self.reasons += [owner.reason(Verdict.IGNORED, route.field, message) for message in messages if message]
 
     def is_guest(self, owner: ResolvedIngress, host: str) -> bool:
         """Whether the host belongs to another namespace, that of its oldest Ingress."""
@@ -183,9 +187,9 @@ class Routing(Struct):
             if backend.service is not None and backend.port is not None:
                 options = UpstreamOptions(transport=transport_of(policy, self.settings))
                 target, why = self.targets.of_service(backend.service, backend.port, options)
-            if isinstance(target, ToUpstream) and isinstance(main, ToUpstream):
+            if not isinstance(target, FixedResponse) and not isinstance(main, FixedResponse):
                 if backend.weight:
-                    yield Canary(target=target.upstream, ingress=owner.name, share=100.0 * backend.weight / left)
+                    yield Canary(target=target, ingress=owner.name, share=100.0 * backend.weight / left)
                 left -= backend.weight
             else:
                 message = f"{why or 'it is no Service with endpoints'}: the other backends get its requests"
@@ -206,7 +210,7 @@ class Routing(Struct):
     def _target(
         self, owner: ResolvedIngress, options: UpstreamOptions, backend: WeightedBackend, host: str, match: PathMatch
     ) -> tuple[Target, LocationPolicy]:
-        """Return the target of a path and its policy; `options` is the result of `_upstream_options`."""
+        """Return the target of a path and its policy; `options` is the result of `upstream_options`."""
         policy, path = owner.policy, match.value
         if self._needs_no_auth(match):
             policy = without_auth(policy)
@@ -225,6 +229,7 @@ class Routing(Struct):
         if options.sticky:
             options = options._replace(host=host)
         target, why = self.targets.of_service(name, backend.port, options)
+        self.report_port(owner, backend)
         if refused := self.targets.refused_endpoints(name, backend.port):
             self.reasons.append(owner.reason(Verdict.REFUSED, backend.field, f"Service {name}: {refused}"))
         stand_in = self._stand_in(owner)
@@ -241,6 +246,16 @@ class Routing(Struct):
             return target, policy
         errors = errors_of(owner.annotations, self.settings, policy, (stand_in, self.default_backend), whose)
         return target, policy if errors is None else replace(policy, errors=errors)
+
+    def report_port(self, owner: ResolvedIngress, backend: WeightedBackend) -> None:
+        """Report a backend that names the `targetPort` of a port; as in ingress-nginx, that port gets its requests."""
+        if backend.service is None or backend.port is None:
+            return
+        which, is_ambiguous = self.targets.unusual_port(backend.service, backend.port)
+        if which:
+            verdict = Verdict.IGNORED if is_ambiguous else Verdict.NOTE
+            message = f"{which}, which gets the requests{_NOT_THE_OTHER * is_ambiguous}"
+            self.reasons.append(owner.reason(verdict, backend.field, message))
 
     def _needs_no_auth(self, path: PathMatch) -> bool:
         """Whether a setting lets everybody have a path: all that it matches begins as the setting says."""
@@ -306,58 +321,6 @@ class Routing(Struct):
             return None
         return target
 
-    def _attach(self, owner: ResolvedIngress, host: str, path: PathMatch, backend: WeightedBackend) -> str:
-        """Add a canary to a path; return the reason if that is not possible."""
-        paths = self.paths.get(host)
-        main = paths.find(path.value, is_exact=path.kind.is_exact) if paths else None
-        if paths is None or main is None:
-            is_rest = path.value == "/" and not path.kind.is_exact
-            return self._attach_to_rest(owner, host, backend) if is_rest else _NO_MAIN
-        canary, why = self._canary(owner, backend, host, main.source.name, main.target, main.policy)
-        if canary is not None:
-            paths.replace(structs.replace(main, canaries=(*main.canaries, canary)))
-        return why
-
-    def _attach_to_rest(self, owner: ResolvedIngress, host: str, backend: WeightedBackend) -> str:
-        """Add a canary to the default backend of a host; return the reason if that is not possible."""
-        main = self.fallbacks.get(host)
-        if main is None or main.ingress is None:
-            return _NO_MAIN
-        canary, why = self._canary(owner, backend, host, main.ingress, main.target, main.policy)
-        if canary is not None:
-            self.fallbacks[host] = main._replace(canaries=(*main.canaries, canary))
-        return why
-
-    def _canary(
-        self,
-        owner: ResolvedIngress,
-        backend: WeightedBackend,
-        host: str,
-        main: ObjectName,
-        main_target: Target,
-        policy: LocationPolicy,
-    ) -> tuple[Canary | None, str]:
-        """Return a canary of the main Ingress, or None and the reason."""
-        if main.namespace != owner.name.namespace:
-            return None, f"the main Ingress {main} belongs to another namespace, whose requests a canary cannot get"
-        if owner.is_closed or backend.service is None or backend.port is None:
-            return None, "the canary cannot be served"
-        # Requests to the canary use the same protocol and session affinity as those to the main backend.
-        options = _upstream_options(owner, self.settings)._replace(
-            transport=transport_of(policy, self.settings), sticky=None
-        )
-        if policy.sticky is not None and owner.annotations.values[balancing.AFFINITY_CANARY_BEHAVIOR] == "sticky":
-            options = options._replace(sticky=policy.sticky, host=host)
-        target, why = self.targets.of_service(backend.service, backend.port, options)
-        if why or not isinstance(target, ToUpstream):
-            return None, f"{why or 'the canary is not a Service with endpoints'}: all requests go to the main Ingress"
-        if not isinstance(main_target, ToUpstream):
-            return None, f"the main Ingress {main} cannot share its requests"
-        if owner.annotations.values[routing.CANARY_WEIGHT_TOTAL] < _LEAST_TOTAL:
-            owner.annotations.report(Verdict.NOTE, routing.CANARY_WEIGHT_TOTAL, _SMALL_TOTAL)
-        report_of_canary(owner.annotations, self.owners[host][main].annotations)
-        return _share(owner, target), ""
-
 
 def _without_backend(policy: LocationPolicy) -> LocationPolicy:
     """Return a policy without the options that apply to single paths and their backends."""
@@ -384,7 +347,7 @@ def _without_backend(policy: LocationPolicy) -> LocationPolicy:
     )
 
 
-def _upstream_options(owner: ResolvedIngress, settings: Settings) -> UpstreamOptions:
+def upstream_options(owner: ResolvedIngress, settings: Settings) -> UpstreamOptions:
     """Return the options of an Ingress for its upstreams; for session affinity, each path adds its host."""
     values, policy = owner.annotations.values, owner.policy
     return UpstreamOptions(
@@ -404,21 +367,3 @@ def _of_location(owner: ResolvedIngress, path: str, service: str = "", port: str
         Subject.SERVICE_PORT: port,
         Subject.INGRESS_PATH: path,
     }
-
-
-def _share(owner: ResolvedIngress, target: ToUpstream) -> Canary:
-    """Return the canary of an Ingress for an upstream."""
-    values = owner.annotations.values
-    value, pattern = values[routing.CANARY_BY_HEADER_VALUE], values[routing.CANARY_BY_HEADER_PATTERN]
-    return Canary(
-        target=target.upstream,
-        ingress=owner.name,
-        header=values[routing.CANARY_BY_HEADER],
-        header_value=value,
-        header_pattern="" if value else pattern,
-        is_header_unreadable=not value and routing.CANARY_BY_HEADER_PATTERN in owner.annotations.failed,
-        cookie=values[routing.CANARY_BY_COOKIE],
-        share=min(
-            100.0, 100.0 * values[routing.CANARY_WEIGHT] / max(values[routing.CANARY_WEIGHT_TOTAL], _LEAST_TOTAL)
-        ),
-    )

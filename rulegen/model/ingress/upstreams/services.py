@@ -146,34 +146,35 @@ class Targets(Struct):
         if known is not None and not known.refused and not known.notes:
             return ""  # the usual case, for each path
         asked = self.services.get(name)
-        service_port = self._port(asked, port) if asked is not None else None
+        service_port = _port(asked, port) if asked is not None else None
         if asked is None or service_port is None or asked.service.spec.type == "ExternalName":
             return ""
-        return _not_used(self._endpoints(name, asked).refused.get(service_port.name, {}))
+        return _not_used(self._endpoints(name, asked).refused_of(service_port))
 
-    @staticmethod
-    def _port(asked: ServiceInput, port: ServiceBackendPort) -> ServicePort | None:
-        ports = asked.service.spec.ports
-        return next(
-            (
-                candidate
-                for candidate in ports
-                if (candidate.name == port.name if port.name else candidate.port == port.number)
-            ),
-            None,
-        )
+    def unusual_port(self, name: ObjectName, port: ServiceBackendPort) -> tuple[str, bool]:
+        """Return which port a backend means that names a `targetPort`, and whether the Service has both.
+
+        The text is empty for a port by its own name or number.
+        """
+        asked = self.services.get(name)
+        if asked is None or asked.service.spec.type == "ExternalName":
+            return "", False
+        meant = _port(asked, port)
+        if meant is None or _is_own(meant, port):
+            return "", False
+        which = f"port {_written(port)} of Service {name} is the targetPort of its port {meant.name or meant.port}"
+        return which, any(_is_own(known, port) for known in asked.service.spec.ports)
 
     def _resolve(self, name: ObjectName, port: ServiceBackendPort, options: UpstreamOptions) -> tuple[Target, str]:
         asked = self.services.get(name)
         if asked is None:
             return UNAVAILABLE, f"Service {name} does not exist"
-        wanted = quoted(port.name) if port.name else str(port.number)
+        wanted = _written(port)
         spec = asked.service.spec
-        service_port = self._port(asked, port)
         if spec.type == "ExternalName":
-            return self._external(
-                name, spec.external_name, _external_port(service_port) if service_port else port.number, options
-            )
+            own = next((known for known in spec.ports if _is_own(known, port)), None)
+            return self._external(name, spec.external_name, _external_port(own) if own else port.number, options)
+        service_port = _port(asked, port)
         if service_port is None:
             return UNAVAILABLE, f"Service {name} has no port {wanted}"
         if service_port.protocol != Protocol.TCP:
@@ -204,7 +205,7 @@ class Targets(Struct):
     ) -> tuple[Target, str]:
         spec = asked.service.spec
         known = self._endpoints(name, asked)
-        endpoints, refused = known.ready.get(port.name, ()), known.refused.get(port.name)
+        endpoints, refused = known.ready_of(port), known.refused_of(port)
         if refused:
             self.refused[f"Service {name}: port {port.name or port.port}"] = _not_used(refused)
         if not endpoints:
@@ -351,6 +352,43 @@ class UsableEndpoints(NamedTuple):
     refused: dict[str, dict[str, str]]
     notes: dict[str, str]
     addresses: tuple[str, ...]
+
+    def ready_of(self, port: ServicePort) -> tuple[str, ...]:
+        """Return `address:port` of the ready endpoints of a port; one without a name means all ports of the slices."""
+        if port.name or port.name in self.ready:
+            return self.ready.get(port.name, ())
+        return tuple(sorted({text for texts in self.ready.values() for text in texts}))
+
+    def refused_of(self, port: ServicePort) -> dict[str, str]:
+        """Return the reason for each unusable endpoint of a port."""
+        if port.name or port.name in self.ready or port.name in self.refused:
+            return self.refused.get(port.name, {})
+        return {text: why for refused in self.refused.values() for text, why in refused.items()}
+
+
+def _is_own(known: ServicePort, port: ServiceBackendPort) -> bool:
+    """Whether a backend names a Service's port as the API defines it: by its name or its number."""
+    return known.name == port.name if port.name else known.port == port.number
+
+
+def _port(asked: ServiceInput, port: ServiceBackendPort) -> ServicePort | None:
+    """Return the port of a Service that a backend names.
+
+    As in ingress-nginx, it may also name a `targetPort`, and the first port that fits is used. Of ports for several
+    protocols, it is the first one for TCP.
+    """
+    text = port.name or str(port.number)
+    fitting = [
+        known
+        for known in asked.service.spec.ports
+        if text in {known.name, str(known.port), str(known.target_port or known.port)}
+    ]
+    return next((known for known in fitting if known.protocol == Protocol.TCP), fitting[0] if fitting else None)
+
+
+def _written(port: ServiceBackendPort) -> str:
+    """Return a port as the backend names it, for messages."""
+    return quoted(port.name) if port.name else str(port.number)
 
 
 def _external_port(port: ServicePort) -> int:

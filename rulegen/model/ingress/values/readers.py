@@ -28,6 +28,8 @@ MAX_VALUE: Final = 4096
 MAX_WRITTEN: Final = 3500
 """Maximum length of a value in bytes as written for nginx, where quotes and dollar signs need several bytes."""
 MAX_NETWORKS: Final = 1000
+TRUE: Final = frozenset({"true", "True", "TRUE", "t", "T", "1"})
+"""Words for true, as Go's ParseBool reads them."""
 MAX_TIME_S: Final = 2_147_483
 
 HOP_BY_HOP: Final = frozenset(
@@ -109,7 +111,7 @@ class Url(NamedTuple):
 
 def boolean(text: str) -> bool:
     """Return a boolean, as Go's ParseBool reads it."""
-    if text in {"true", "True", "TRUE", "t", "T", "1"}:
+    if text in TRUE:
         return True
     if text in {"false", "False", "FALSE", "f", "F", "0"}:
         return False

@@ -12,9 +12,11 @@ from rulegen.model.ingress.reasons import Reason, Verdict
 from rulegen.model.ingress.unread import UnreadError
 from rulegen.model.ingress.values import readers
 from rulegen.model.ingress.values.annotations.annotation import Annotation, AnnotationValues, InvalidValue, gravest
+from rulegen.model.ingress.values.annotations.routing import CANARY
 from rulegen.model.ingress.values.annotations.table import ANNOTATIONS
 from rulegen.model.ingress.values.annotations.unsupported import SNIPPETS, UNSUPPORTED
 from rulegen.model.ingress.values.empty import EmptyValueError
+from rulegen.model.ingress.values.readers import TRUE
 from rulegen.model.ingress.values.without_effect.names import question
 from rulegen.model.services.annotations.annotation import PREFIX
 
@@ -75,13 +77,14 @@ def read_annotations(about: ObjectKey, texts: Mapping[str, str], prefix: str) ->
     """Read the annotations of an Ingress; those with another prefix are ignored."""
     result = Annotations(about, prefix)
     start = f"{prefix}/"
+    is_canary = texts.get(f"{start}{CANARY.name}", "").strip() in TRUE
     unknown = []
     for key in sorted(texts):
         if not key.startswith(start):
             continue
         name = key.removeprefix(start)
         if (annotation := ANNOTATIONS.get(name)) is not None:
-            _read(annotation, texts[key], result)
+            _read(annotation, texts[key], result, is_canary=is_canary)
         elif name in SNIPPETS:
             result.snippets[name] = texts[key]
         elif (without_effect := UNSUPPORTED.get(name)) is not None:
@@ -95,7 +98,7 @@ def read_annotations(about: ObjectKey, texts: Mapping[str, str], prefix: str) ->
     return result
 
 
-def _read(annotation: Annotation[Any], text: str, result: Annotations) -> None:
+def _read(annotation: Annotation[Any], text: str, result: Annotations, *, is_canary: bool) -> None:
     try:
         if len(text) > _SHORT and len(text.encode("utf-8", "replace")) > readers.MAX_VALUE:
             raise ValueError(f"longer than {readers.MAX_VALUE} bytes")  # noqa: TRY301 - reported like any other
@@ -104,9 +107,13 @@ def _read(annotation: Annotation[Any], text: str, result: Annotations) -> None:
     except EmptyValueError as error:
         result.report(Verdict.IGNORED, annotation, str(error))
     except ValueError as error:
+        invalid, why = annotation.invalid, str(error)
+        if is_canary and invalid is InvalidValue.REJECT and not annotation.name.startswith(CANARY.name):
+            # Such an annotation decides where requests go, and those of a canary go where the main Ingress says.
+            invalid, why = InvalidValue.IGNORE, f"{why}; it has no effect in a canary"
         result.failed.add(annotation)
-        result.report(annotation.invalid.value, annotation, str(error))
-        result.outcome = gravest(result.outcome, annotation.invalid)
+        result.report(invalid.value, annotation, why)
+        result.outcome = gravest(result.outcome, invalid)
 
 
 def _value(annotation: Annotation[Any], text: str) -> Any:

@@ -8,7 +8,7 @@ from rulegen.model.ingress.values import readers, regex
 from rulegen.model.ingress.values.annotations.annotation import NO_NAMES, REJECT, Annotation
 from rulegen.model.ingress.values.annotations.redirects import redirect
 from rulegen.model.ingress.values.empty import unless_empty
-from rulegen.model.ingress.values.readers import boolean, integer, quoted
+from rulegen.model.ingress.values.readers import boolean, integer, quoted, whole_number
 
 
 def _rewrite(text: str) -> str:
@@ -26,6 +26,8 @@ def _matched_text(text: str) -> str:
         raise ValueError(f"{quoted(text)} is longer than 800 characters")
     return readers.header_text(text)
 
+
+_ANY_NUMBER: Final = whole_number(-2_147_483_647, 2_147_483_647)
 
 USE_REGEX: Final = Annotation("use-regex", boolean, "`true`, `false`; for the whole host, see above", default=False)
 REWRITE_TARGET: Final = Annotation(
@@ -84,15 +86,15 @@ CANARY_BY_HEADER_PATTERN: Final = Annotation(
     default="",
 )
 CANARY_BY_COOKIE: Final = Annotation(
-    "canary-by-cookie", readers.cookie_name, "cookie; `always` and `never` decide", REJECT, default=""
+    "canary-by-cookie", readers.cookie_name, "cookie, in any case; `always` and `never` decide", REJECT, default=""
 )
 CANARY_WEIGHT: Final = Annotation(
     "canary-weight",
-    integer(0, 1_000_000),
-    "share of the total, in steps of 0.01 %; at least 0.01 % unless it is 0",
+    _ANY_NUMBER,
+    "share of the total, in steps of 0.01 %; at least 0.01 %, or none for 0 and less",
     REJECT,
     default=0,
 )
 CANARY_WEIGHT_TOTAL: Final = Annotation(
-    "canary-weight-total", integer(1, 1_000_000), "default, and least: 100", REJECT, default=100
+    "canary-weight-total", _ANY_NUMBER, "default: 100; less counts as 100", REJECT, default=100
 )

@@ -61,8 +61,9 @@ def shares(routing: Routing, host: str = "h.test") -> dict[str, float]:
     assert isinstance(location.target, ToUpstream)
     parts, left = {}, 1.0
     for canary in location.canaries:
-        parts[canary.target] = left * canary.share / 100
-        left -= parts[canary.target]
+        assert isinstance(canary.target, ToUpstream)
+        parts[canary.target.upstream] = left * canary.share / 100
+        left -= parts[canary.target.upstream]
     return {**parts, location.target.upstream: left}
 
 

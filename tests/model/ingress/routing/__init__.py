@@ -1,0 +1,1 @@
+"""Tests of where the requests of Ingresses go."""
