@@ -53,7 +53,7 @@ def _without(way, monkeypatch, bad, *others):
     name = ObjectName(bad.metadata.namespace, bad.metadata.name)
     changes = {}
     if way == "rejected":
-        bad.metadata.annotations["nginx.ingress.kubernetes.io/app-root"] = "no-path"
+        bad.metadata.annotations["nginx.ingress.kubernetes.io/canary-by-cookie"] = "no name"
     elif way == "quarantine":
         changes["without"] = {name: "nginx rejects it"}
     elif way == "limit":
