@@ -115,7 +115,7 @@ def _answer(model, name, text, scheme):
 def _model(ingresses, way="", left_out=None):
     """Return the model of all Ingresses, or without one of them."""
     limit, texts = resolve.NamespaceLimits.refusal, left_out.metadata.annotations if left_out is not None else {}
-    without, key = {}, f"{PREFIX}/app-root"
+    without, key = {}, f"{PREFIX}/canary-by-cookie"
     if way == "quarantine":
         without[ObjectName(left_out.metadata.namespace, left_out.metadata.name)] = "nginx rejects it"
 
@@ -124,7 +124,7 @@ def _model(ingresses, way="", left_out=None):
 
     with mock.patch.object(resolve.NamespaceLimits, "refusal", refusal), mock.patch.dict(texts):
         if way == "rejected":
-            texts[key] = "no-path"
+            texts[key] = "no name"
         return resolve.resolve_ingress(world(*BASE, *ingresses), options(without=without))
 
 
