@@ -97,7 +97,9 @@ def expected(ingresses: list[k.Ingress], host: str, uri: str) -> str:
     wildcard = "*." + host.partition(".")[2]
     chosen = host if host in hosts else wildcard if wildcard in hosts else ""
     paths: dict[tuple[str, bool], str] = {}
-    default = ""
+    # Of other hosts, an Ingress without rules has them before one with a rule without host, whatever its age.
+    bare = [each for each in ingresses if not chosen and not each.spec.rules and each.spec.default_backend]
+    default = bare[0].spec.default_backend.service.name if bare else ""
     for each in ingresses:
         for reported in each.spec.rules:
             if reported.host != chosen:
@@ -107,8 +109,6 @@ def expected(ingresses: list[k.Ingress], host: str, uri: str) -> str:
                 paths.setdefault(key, one_path.backend.service.name)
             if each.spec.default_backend:
                 default = default or each.spec.default_backend.service.name
-        if not chosen and not each.spec.rules:
-            default = default or each.spec.default_backend.service.name
     if not chosen and uri == "/healthz":
         return "200"  # who watches the node asks for it by address; an Ingress may take the path by naming it
     if (uri, True) in paths:
