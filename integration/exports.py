@@ -71,7 +71,7 @@ def _objects(case: dict[str, Any]) -> list[Any]:
 
 def _certificates() -> Any:
     """Return the module that makes a certificate up, of whichever commit is looked at."""
-    for name in ("rulegen.host.nginx.disk.default_certificate", "rulegen.host.nginx.default_certificate"):
+    for name in ("rulegen.host.proxy.disk.default_certificate", "rulegen.host.nginx.default_certificate"):
         with suppress(ModuleNotFoundError):
             return import_module(name)
     raise SystemExit("no module makes certificates up")

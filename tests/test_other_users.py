@@ -24,7 +24,7 @@ from pathlib import Path
 
 import pytest
 
-from rulegen.host.nginx.processes import process_list as processes
+from rulegen.host.proxy.processes import process_list as processes
 from rulegen.languages.nginx.sockets import SIGNIN_SOCKET
 from tests.cli.ingress.test_ingress import ingress, pem, secret, world
 from tests.otheruser import NOBODY, as_user

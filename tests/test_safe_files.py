@@ -18,8 +18,8 @@ from rulegen.apiserver.transport.client import ApiServer
 from rulegen.apiserver.transport.tls import SharedTls
 from rulegen.errors import ConfigError, HostError
 from rulegen.host.files.watch import FileChanges
-from rulegen.host.nginx.disk import default_certificate
-from rulegen.host.nginx.disk.templates import MAX_FILES, read_templates
+from rulegen.host.nginx.templates import MAX_FILES, read_templates
+from rulegen.host.proxy.disk import default_certificate
 from rulegen.safe_files import (
     UnsuitableFileError,
     folder_at,

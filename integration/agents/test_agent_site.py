@@ -17,7 +17,7 @@ import pytest
 from integration import forks, manifests
 from integration.agent import Node, network_namespace, until
 from integration.ingress import objects
-from rulegen.host.nginx.processes import process_list, supervision
+from rulegen.host.proxy.processes import process_list, supervision
 from tests.servers.fakeapi import FakeApi
 
 pytestmark = [

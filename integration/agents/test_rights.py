@@ -28,9 +28,9 @@ from integration.agent import Node, network_namespace, until
 from integration.blackbox import Variant
 from integration.ingress import certificates, objects
 from integration.manifests import App
-from rulegen.host.nginx.disk.log_rotation import LARGEST
-from rulegen.host.nginx.processes import process_list as processes
-from rulegen.host.nginx.processes import supervision
+from rulegen.host.proxy.disk.log_rotation import LARGEST
+from rulegen.host.proxy.processes import process_list as processes
+from rulegen.host.proxy.processes import supervision
 from tests.deploy.kustomize import build
 from tests.deploy.places import DEPLOY, KUSTOMIZE
 from tests.deploy.test_manifests import agents

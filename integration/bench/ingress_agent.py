@@ -26,7 +26,7 @@ from integration.bench.kernel import OUTSIDE
 from rulegen.agent.ingress import sync
 from rulegen.cli.main import main as rulegen
 from rulegen.host.nginx.engine import NginxEngine
-from rulegen.host.nginx.sandbox import trial
+from rulegen.host.proxy.sandbox import trial
 from tests.fakes.requests import COLLECTIONS
 from tests.servers.fakeapi import FakeApi
 

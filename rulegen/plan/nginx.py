@@ -9,13 +9,13 @@ from typing import TYPE_CHECKING, Final
 
 from rulegen.diff.changes import diff
 from rulegen.diff.items import Action, Drift, Item, Line
-from rulegen.languages.nginx.configuration import MAIN
+from rulegen.languages.nginx.main_file import MAIN
 from rulegen.plan.ingress import EVERY_OTHER, IngressPlan
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
-    from rulegen.languages.nginx.configuration import Configuration
+    from rulegen.languages.configuration import Configuration
 
 LANGUAGE: Final = "nginx"
 CONTEXT: Final = 2

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from rulegen.backends.nginx import configuration as nginx
 from rulegen.compiler.ingress.nginx import NginxSite
 from rulegen.kube.objects import structs as k
-from rulegen.languages.nginx.configuration import MAIN
+from rulegen.languages.nginx.main_file import MAIN
 from rulegen.languages.nginx.text import format_nodes
 from rulegen.plan import show
 from rulegen.plan.nginx import plan_site

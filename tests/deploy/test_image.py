@@ -15,7 +15,7 @@ from rulegen import __version__
 from rulegen.cli.engines.table import ENGINES
 from rulegen.host.doctor.tools import TOOLS
 from rulegen.host.nginx.facts import WORKER_USERS
-from rulegen.host.nginx.sandbox.identity import PREFERRED
+from rulegen.host.proxy.sandbox.identity import PREFERRED
 from tests.deploy.places import DEPLOY
 from tests.project.places import ROOT, run
 from tests.servers.fakeapi import FakeApi

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from rulegen.errors import HostError
-from rulegen.host.nginx.disk.last_read import NginxKnownObjects
+from rulegen.host.proxy.disk.last_read import NginxKnownObjects
 from rulegen.kube.objects import structs as k
 from rulegen.kube.objects.names import ObjectKey, ObjectName
 from tests.otheruser import NOBODY

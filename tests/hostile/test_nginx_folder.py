@@ -16,12 +16,13 @@ from hypothesis import strategies as st
 
 from rulegen.errors import RulegenError
 from rulegen.host.commands.runner import run
-from rulegen.host.nginx.disk import default_certificate
-from rulegen.host.nginx.disk.last_read import NginxKnownObjects
-from rulegen.host.nginx.disk.releases import Releases
-from rulegen.host.nginx.processes import status, supervision, supervisor
-from rulegen.host.nginx.service import NginxService
-from rulegen.languages.nginx.configuration import SecretContent
+from rulegen.host.nginx import status
+from rulegen.host.proxy.disk import default_certificate
+from rulegen.host.proxy.disk.last_read import NginxKnownObjects
+from rulegen.host.proxy.disk.releases import Releases
+from rulegen.host.proxy.processes import supervision, supervisor
+from rulegen.host.proxy.service import NginxService
+from rulegen.languages.configuration import SecretContent
 from tests.host.nginx.examples import configuration, server
 from tests.otheruser import NOBODY, reachable_folder
 from tests.sizes import examples

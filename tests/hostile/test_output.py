@@ -24,7 +24,7 @@ from rulegen.cli.terminal import console
 from rulegen.errors import ApplyError, HostError
 from rulegen.host.commands.runner import Completed
 from rulegen.host.doctor.findings import Finding, Level, as_text
-from rulegen.host.nginx.disk.log_rotation import RotatedLog as Lines
+from rulegen.host.proxy.disk.log_rotation import RotatedLog as Lines
 from rulegen.plan import show
 from rulegen.safe_files import folder_at
 from rulegen.text import harmless, harmless_json

@@ -23,7 +23,7 @@ import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
-from rulegen.host.nginx.disk import default_certificate
+from rulegen.host.proxy.disk import default_certificate
 from tests.cli.test_plan import BLOG, HOST
 from tests.rights import needs_nginx, needs_sandbox
 from tests.sizes import examples
@@ -140,7 +140,8 @@ from rulegen.cli.main import main
 from rulegen.cli.commands import apply, cleanup, doctor, export, plan
 from rulegen.host.dataplane import apply, kernel, observe
 from rulegen.host.files import dumps
-from rulegen.host.nginx import engine, service
+from rulegen.host.nginx import engine
+    from rulegen.host.proxy import service
 for words in json.loads(sys.argv[1]):
     print("$", *words, flush=True)
     child = os.fork()

@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 
 from rulegen.diff.items import Action
-from rulegen.languages.nginx.configuration import MAIN, Configuration, SecretContent, digest_of
+from rulegen.languages.configuration import Configuration, SecretContent, digest_of
+from rulegen.languages.nginx.main_file import MAIN
 from rulegen.plan.nginx import EVERY_OTHER, SHOWN, plan_site
 from tests.strategies.ingresses import WEB, certificate, compiled, file_of, ingress, key_pem, rule, secret, site, tls
 

@@ -20,13 +20,13 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import AuthorityInformationAccessOID, NameOID
 
 from rulegen.compiler.ingress.nginx import NginxSite, compile_ingress
-from rulegen.host.nginx.disk.templates import read_templates
+from rulegen.host.nginx.templates import read_templates
 from rulegen.kube.objects import structs as k
 from rulegen.kube.objects.kinds import KubeObject
 from rulegen.kube.objects.names import ObjectName
 from rulegen.kube.snapshot.build import build_world
 from rulegen.kube.snapshot.world import ClusterSnapshot
-from rulegen.languages.nginx.configuration import Configuration
+from rulegen.languages.configuration import Configuration
 from rulegen.model.ingress.defaults import HttpHost
 from rulegen.model.ingress.ir import SecretFile
 from rulegen.model.ingress.options import IngressOptions

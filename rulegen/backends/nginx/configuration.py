@@ -12,8 +12,9 @@ from rulegen.backends.nginx.names import host_file, upstream_file
 from rulegen.backends.nginx.server import host_nodes
 from rulegen.backends.nginx.shared import events_nodes, http_nodes, main_nodes, size_nodes, status_server
 from rulegen.backends.nginx.upstream import upstream
+from rulegen.languages.configuration import Configuration, SecretContent, digest_of
 from rulegen.languages.nginx.check import check_nodes, check_skeleton
-from rulegen.languages.nginx.configuration import MAIN, Configuration, SecretContent, digest_of
+from rulegen.languages.nginx.main_file import MAIN
 from rulegen.languages.nginx.templates import directives
 from rulegen.languages.nginx.text import format_nodes
 

@@ -15,12 +15,12 @@ from rulegen.errors import ConfigError, HostError
 from rulegen.host.commands.runner import run
 from rulegen.host.doctor.findings import Level
 from rulegen.host.doctor.tool import Tool
-from rulegen.host.nginx.disk import default_certificate
-from rulegen.host.nginx.disk.templates import read_templates
 from rulegen.host.nginx.engine import NginxCompiler, NginxEngine, NginxRemoval
 from rulegen.host.nginx.facts import gather_nginx, without_unloadable
 from rulegen.host.nginx.resolver import control
-from rulegen.host.nginx.service import NginxService
+from rulegen.host.nginx.templates import read_templates
+from rulegen.host.proxy.disk import default_certificate
+from rulegen.host.proxy.service import NginxService
 from rulegen.languages.nginx.facts import HEADERS_MORE, NginxFacts
 from rulegen.model.ingress.ir import SecretFile
 

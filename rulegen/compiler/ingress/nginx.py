@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from rulegen.backends.nginx.configuration import ConfigFragment
     from rulegen.kube.objects.names import ObjectName
     from rulegen.kube.snapshot.world import ClusterSnapshot
-    from rulegen.languages.nginx.configuration import Configuration
+    from rulegen.languages.configuration import Configuration
     from rulegen.languages.nginx.templates import Templates
     from rulegen.model.ingress.defaults import HttpDefaults
     from rulegen.model.ingress.ir import IngressModel

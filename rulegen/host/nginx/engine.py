@@ -13,9 +13,9 @@ from rulegen.compiler.ingress.candidates import Candidates, NotCompiledError
 from rulegen.compiler.ingress.nginx import NginxSite, all_reads, compile_ingress, suspects
 from rulegen.errors import HostError, RulegenError, internal_error
 from rulegen.host.files.output import write_site
-from rulegen.host.nginx.disk import default_certificate
-from rulegen.host.nginx.disk.last_read import NginxKnownObjects
 from rulegen.host.nginx.resolver.settings import Naming
+from rulegen.host.proxy.disk import default_certificate
+from rulegen.host.proxy.disk.last_read import NginxKnownObjects
 from rulegen.languages.nginx.check import MismatchError
 from rulegen.languages.nginx.text import UnquotableError
 from rulegen.model.ingress.routing.ingresses import selected
@@ -26,9 +26,9 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     from rulegen.compiler.ingress.engine import DeployOutcome
-    from rulegen.host.nginx.service import NginxService
+    from rulegen.host.proxy.service import NginxService
     from rulegen.kube.snapshot.world import ClusterSnapshot
-    from rulegen.languages.nginx.configuration import Configuration
+    from rulegen.languages.configuration import Configuration
     from rulegen.languages.nginx.templates import Templates
     from rulegen.model.ingress.ir import IngressModel
     from rulegen.model.ingress.options import IngressOptions

@@ -15,7 +15,7 @@ from rulegen.compiler.ingress.engine import DeployAction, DeployOutcome
 from rulegen.compiler.ingress.nginx import NginxSite, compile_ingress
 from rulegen.kube.objects.names import ObjectKey, ObjectName
 from rulegen.kube.snapshot.world import ClusterSnapshot
-from rulegen.languages.nginx.configuration import Configuration
+from rulegen.languages.configuration import Configuration
 from rulegen.model.ingress.options import IngressOptions
 from rulegen.plan.ingress import IngressPlan
 from rulegen.plan.nginx import plan_site

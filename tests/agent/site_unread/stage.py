@@ -20,7 +20,7 @@ from rulegen.kube.objects.kinds import KubeObject
 from rulegen.kube.objects.names import ObjectKey, ObjectName
 from rulegen.kube.snapshot.world import ClusterSnapshot
 from rulegen.kube.validation.validate import check
-from rulegen.languages.nginx.configuration import Configuration
+from rulegen.languages.configuration import Configuration
 from rulegen.model.ingress.options import IngressOptions
 from rulegen.plan.ingress import IngressPlan
 from rulegen.plan.nginx import plan_site

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from rulegen.agent.ingress.references import FIRST_S, SILENCE_S, Memory
-from rulegen.host.nginx.disk.last_read import NginxKnownObjects
+from rulegen.host.proxy.disk.last_read import NginxKnownObjects
 from rulegen.kube.objects import structs as k
 from rulegen.kube.objects.names import ObjectKey, ObjectName
 from rulegen.kube.selector import parse_selector

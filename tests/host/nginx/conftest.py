@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 
 from rulegen.host.commands.runner import find, run
-from rulegen.host.nginx.processes import process_list, supervision
-from rulegen.host.nginx.service import NginxService
+from rulegen.host.proxy.processes import process_list, supervision
+from rulegen.host.proxy.service import NginxService
 
 
 @pytest.fixture

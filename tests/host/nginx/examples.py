@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Mapping
 
-from rulegen.languages.nginx.configuration import Configuration, SecretContent, digest_of
+from rulegen.languages.configuration import Configuration, SecretContent, digest_of
 
 MAIN = """\
 worker_processes {workers};

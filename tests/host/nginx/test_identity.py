@@ -10,8 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from rulegen.errors import HostError
-from rulegen.host.nginx.sandbox import identity
-from rulegen.host.nginx.sandbox.identity import IN_CONTAINERS, PREFERRED, Range, unused, usable
+from rulegen.host.proxy.sandbox import identity
+from rulegen.host.proxy.sandbox.identity import IN_CONTAINERS, PREFERRED, Range, unused, usable
 
 
 @pytest.fixture(autouse=True)

@@ -16,11 +16,11 @@ import pytest
 
 from rulegen.errors import HostError
 from rulegen.host.commands.runner import Command, Completed, MissingToolError, find, run
-from rulegen.host.nginx.disk.log_rotation import RotatedLog, rotate
 from rulegen.host.nginx.facts import gather_nginx, without_unloadable
-from rulegen.host.nginx.processes import ports
-from rulegen.host.nginx.processes import process_list as processes
 from rulegen.host.node.name_servers import resolvers
+from rulegen.host.proxy.disk.log_rotation import RotatedLog, rotate
+from rulegen.host.proxy.processes import ports
+from rulegen.host.proxy.processes import process_list as processes
 from rulegen.languages.nginx.facts import HEADERS_MORE
 from rulegen.safe_files import folder_at
 
@@ -190,9 +190,9 @@ def test_the_journal_follows_no_link(tmp_path):
 
 def test_the_supervisor_is_small():
     """It lives as long as nginx: what it never needs, it never loads."""
-    text = "import sys, rulegen.host.nginx.processes.supervisor; print(*sys.modules)"
+    text = "import sys, rulegen.host.proxy.processes.supervisor; print(*sys.modules)"
     loaded = run(Command((sys.executable, "-c", text), environment={"PYTHONPATH": ":".join(sys.path)})).stdout.split()
 
     heavy = {"kubernetes", "pyroute2", "jinja2", "subprocess", "ctypes", "dataclasses", "json", "logging"}
-    assert "rulegen.host.nginx.processes.supervisor" in loaded
+    assert "rulegen.host.proxy.processes.supervisor" in loaded
     assert not heavy & set(loaded)

@@ -12,7 +12,7 @@ import pytest
 import yaml
 
 from rulegen.cli.main import main
-from rulegen.host.nginx.processes import process_list
+from rulegen.host.proxy.processes import process_list
 from tests.cli.ingress.test_ingress import HOST, ingress, world
 
 pytestmark = [pytest.mark.kernel, pytest.mark.usefixtures("namespace")]

@@ -13,7 +13,7 @@ from rulegen.compiler.ingress.candidates import Candidates
 from rulegen.compiler.ingress.refused_ingresses import settle
 from rulegen.errors import HostError
 from rulegen.kube.objects.names import ObjectName
-from rulegen.languages.nginx.configuration import Configuration
+from rulegen.languages.configuration import Configuration
 from rulegen.model.ingress.options import IngressOptions
 
 

@@ -10,9 +10,9 @@ from pathlib import Path
 import pytest
 
 from rulegen.host.commands.runner import Command, Completed, run
-from rulegen.host.nginx.disk.releases import Releases
-from rulegen.host.nginx.sandbox import identity, trial
-from rulegen.languages.nginx.configuration import Configuration, SecretContent
+from rulegen.host.proxy.disk.releases import Releases
+from rulegen.host.proxy.sandbox import identity, trial
+from rulegen.languages.configuration import Configuration, SecretContent
 from tests.host.nginx.examples import configuration, server
 from tests.rights import needs_sandbox
 

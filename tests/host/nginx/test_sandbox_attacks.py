@@ -16,10 +16,10 @@ from pathlib import Path
 import pytest
 
 from rulegen.host.commands.runner import Command, Completed, run
-from rulegen.host.nginx.disk.releases import Releases
-from rulegen.host.nginx.sandbox import identity
-from rulegen.host.nginx.sandbox import trial as sandbox
-from rulegen.languages.nginx.configuration import SecretContent
+from rulegen.host.proxy.disk.releases import Releases
+from rulegen.host.proxy.sandbox import identity
+from rulegen.host.proxy.sandbox import trial as sandbox
+from rulegen.languages.configuration import SecretContent
 from tests.host.nginx.examples import configuration, server
 from tests.otheruser import NOBODY, as_user, reachable_folder
 from tests.rights import needs_nginx, needs_sandbox

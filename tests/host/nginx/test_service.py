@@ -18,10 +18,10 @@ from rulegen.compiler.ingress.engine import DeployAction
 from rulegen.compiler.ingress.refused_ingresses import settle
 from rulegen.errors import ApplyError, HostError
 from rulegen.host.commands.runner import find
-from rulegen.host.nginx.processes import process_list as processes
-from rulegen.host.nginx.processes import supervision
-from rulegen.host.nginx.processes.status import ask
-from rulegen.host.nginx.service import GENERATIONS
+from rulegen.host.nginx.status import ask
+from rulegen.host.proxy.processes import process_list as processes
+from rulegen.host.proxy.processes import supervision
+from rulegen.host.proxy.service import GENERATIONS
 from tests.host.nginx.examples import configuration, name, server
 
 FIRST = configuration({"a.test": server("a.test", body="first")})
@@ -167,7 +167,7 @@ def test_a_killed_master_is_replaced_and_no_connection_refused(service, eventual
 SUPERVISOR_THAT_LOSES = """
     import os, signal, sys, time
     from pathlib import Path
-    from rulegen.host.nginx.processes import process_list as processes, supervisor
+    from rulegen.host.proxy.processes import process_list as processes, supervisor
 
     folder, look, looks = Path(sys.argv[1]), processes.find, []
 
@@ -339,7 +339,7 @@ KILLED = textwrap.dedent(
     """
     import os, signal, sys
     from pathlib import Path
-    from rulegen.host.nginx.service import NginxService
+    from rulegen.host.proxy.service import NginxService
     from rulegen.host.commands.runner import run
     from tests.host.nginx.test_service import SECOND
 
@@ -391,7 +391,7 @@ FULL = textwrap.dedent(
     import ctypes, os, sys, urllib.request
     from pathlib import Path
     from rulegen.errors import HostError
-    from rulegen.host.nginx.service import NginxService
+    from rulegen.host.proxy.service import NginxService
     from rulegen.host.commands.runner import run
     from tests.host.nginx.test_service import FIRST, SECOND, get
 

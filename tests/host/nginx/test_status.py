@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from rulegen.host.nginx.processes.status import ask
+from rulegen.host.nginx.status import ask
 
 HEAD = b"HTTP/1.1 200 OK\r\n\r\n"
 

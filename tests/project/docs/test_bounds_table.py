@@ -10,7 +10,8 @@ from rulegen import safe_files
 from rulegen.apiserver.transport import client, tls
 from rulegen.cli.wiring.inputs import MAX_CONFIGURATION
 from rulegen.host.files import dumps, manifests
-from rulegen.host.nginx.disk import default_certificate, templates
+from rulegen.host.nginx import templates
+from rulegen.host.proxy.disk import default_certificate
 from rulegen.kube.reading import json_text, yaml_text
 from rulegen.kube.snapshot import build
 from tests.project.places import ROOT

@@ -28,7 +28,7 @@ from rulegen.errors import HostError
 from rulegen.host.nginx.resolver import dns
 from rulegen.host.nginx.resolver.control import ADDRESSES, LARGEST
 from rulegen.host.nginx.resolver.settings import Naming
-from rulegen.host.nginx.sandbox import identity
+from rulegen.host.proxy.sandbox import identity
 from rulegen.model.forbidden import Forbidden
 from rulegen.net import AddressUse
 

@@ -12,9 +12,9 @@ from pathlib import Path
 import pytest
 
 from rulegen.errors import ApplyError, HostError
-from rulegen.host.nginx.disk import writing
-from rulegen.host.nginx.disk.releases import Releases
-from rulegen.languages.nginx.configuration import Configuration, SecretContent
+from rulegen.host.proxy.disk import writing
+from rulegen.host.proxy.disk.releases import Releases
+from rulegen.languages.configuration import Configuration, SecretContent
 from tests.host.nginx.examples import configuration, name, server
 from tests.rights import needs_mounts, needs_root
 
@@ -209,7 +209,7 @@ FULL = """
 import ctypes, sys
 from pathlib import Path
 from rulegen.errors import ApplyError
-from rulegen.host.nginx.disk.releases import Releases
+from rulegen.host.proxy.disk.releases import Releases
 from tests.host.nginx.examples import configuration, server
 
 mounted = Path(sys.argv[1]) / "disk"
@@ -250,7 +250,7 @@ CLOSED = """
 import ctypes, sys
 from pathlib import Path
 from rulegen.errors import HostError
-from rulegen.host.nginx.disk.releases import Releases
+from rulegen.host.proxy.disk.releases import Releases
 from tests.host.nginx.examples import configuration, server
 
 mounted = Path(sys.argv[1]) / "disk"

@@ -10,10 +10,10 @@ import pytest
 
 from rulegen.compiler.ingress.engine import DeployAction
 from rulegen.host.commands.runner import run
-from rulegen.host.nginx.disk import writing
-from rulegen.host.nginx.disk.releases import Releases
-from rulegen.host.nginx.service import NginxService
-from rulegen.languages.nginx.configuration import Configuration, SecretContent
+from rulegen.host.proxy.disk import writing
+from rulegen.host.proxy.disk.releases import Releases
+from rulegen.host.proxy.service import NginxService
+from rulegen.languages.configuration import Configuration, SecretContent
 from tests.host.nginx.examples import configuration, name, server
 from tests.sizes import examples
 

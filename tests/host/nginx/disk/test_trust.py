@@ -12,11 +12,11 @@ from pathlib import Path
 import pytest
 
 from rulegen.errors import HostError
-from rulegen.host.nginx.disk import default_certificate
-from rulegen.host.nginx.disk.releases import Releases
-from rulegen.host.nginx.disk.trust import UntrustedError, open_folder
-from rulegen.host.nginx.processes import process_list, supervision
-from rulegen.host.nginx.processes.supervisor import Held
+from rulegen.host.proxy.disk import default_certificate
+from rulegen.host.proxy.disk.releases import Releases
+from rulegen.host.proxy.disk.trust import UntrustedError, open_folder
+from rulegen.host.proxy.processes import process_list, supervision
+from rulegen.host.proxy.processes.supervisor import Held
 from tests.host.nginx.examples import configuration, server
 from tests.otheruser import NOBODY, as_user, reachable_folder
 from tests.rights import needs_nginx, needs_root

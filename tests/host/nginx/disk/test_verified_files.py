@@ -8,10 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from rulegen.host.nginx.disk import verified_files
-from rulegen.host.nginx.disk.release_files import WantedFile
-from rulegen.host.nginx.disk.verified_files import VerifiedFiles
-from rulegen.host.nginx.disk.writing import write_new
+from rulegen.host.proxy.disk import verified_files
+from rulegen.host.proxy.disk.release_files import WantedFile
+from rulegen.host.proxy.disk.verified_files import VerifiedFiles
+from rulegen.host.proxy.disk.writing import write_new
 
 NAME = "hosts/0123456789abcdef.conf"
 LONG_AGO_NS = 10**18

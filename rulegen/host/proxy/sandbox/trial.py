@@ -21,9 +21,9 @@ from typing import TYPE_CHECKING, Final
 
 from rulegen.errors import HostError
 from rulegen.host.commands.runner import Command, MissingToolError, find
-from rulegen.host.nginx.disk import trust, writing
-from rulegen.host.nginx.sandbox import child, identity
-from rulegen.languages.nginx.configuration import MAIN
+from rulegen.host.proxy.disk import trust, writing
+from rulegen.host.proxy.sandbox import child, identity
+from rulegen.languages.nginx.main_file import MAIN
 from rulegen.text import printable
 
 if TYPE_CHECKING:

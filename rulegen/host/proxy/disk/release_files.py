@@ -10,14 +10,14 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, Final, NamedTuple, Self
 
 from rulegen.errors import HostError
-from rulegen.languages.nginx.configuration import SECRETS, SecretContent
+from rulegen.languages.configuration import SECRETS, SecretContent
 from rulegen.safe_files import UnsuitableFileError, read_regular
 from rulegen.text import printable
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Mapping
 
-    from rulegen.languages.nginx.configuration import Configuration
+    from rulegen.languages.configuration import Configuration
 
 FOLDERS: Final = ("hosts", "upstreams", "secrets")
 MANIFEST: Final = "MANIFEST"

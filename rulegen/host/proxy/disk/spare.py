@@ -8,16 +8,16 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING, Final
 
-from rulegen.host.nginx.disk import trust
-from rulegen.host.nginx.disk.release_files import FOLDERS
-from rulegen.host.nginx.disk.writing import remove
+from rulegen.host.proxy.disk import trust
+from rulegen.host.proxy.disk.release_files import FOLDERS
+from rulegen.host.proxy.disk.writing import remove
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping
     from contextlib import ExitStack
     from pathlib import Path
 
-    from rulegen.host.nginx.disk.release_files import WantedFile, WrittenRelease
+    from rulegen.host.proxy.disk.release_files import WantedFile, WrittenRelease
 
 _SPARE: Final = ".spare"
 

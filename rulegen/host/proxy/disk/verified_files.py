@@ -6,13 +6,13 @@ import os
 import time
 from typing import TYPE_CHECKING, Final, NamedTuple
 
-from rulegen.host.nginx.disk.release_files import within
-from rulegen.host.nginx.disk.writing import holds
+from rulegen.host.proxy.disk.release_files import within
+from rulegen.host.proxy.disk.writing import holds
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping
 
-    from rulegen.host.nginx.disk.release_files import WantedFile
+    from rulegen.host.proxy.disk.release_files import WantedFile
 
 _TICK_NS: Final = 100_000_000
 """A time longer than one tick of the clock of file systems."""

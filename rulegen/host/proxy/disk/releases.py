@@ -21,9 +21,9 @@ from contextlib import ExitStack, contextmanager, suppress
 from typing import TYPE_CHECKING, Final
 
 from rulegen.errors import ApplyError, HostError
-from rulegen.host.nginx.disk import trust
-from rulegen.host.nginx.disk.locks import locked
-from rulegen.host.nginx.disk.release_files import (
+from rulegen.host.proxy.disk import trust
+from rulegen.host.proxy.disk.locks import locked
+from rulegen.host.proxy.disk.release_files import (
     FOLDERS,
     MANIFEST,
     WantedFile,
@@ -36,10 +36,10 @@ from rulegen.host.nginx.disk.release_files import (
     unwanted_password_files,
     within,
 )
-from rulegen.host.nginx.disk.spare import SpareRelease
-from rulegen.host.nginx.disk.verified_files import VerifiedFiles
-from rulegen.host.nginx.disk.writing import exchange, hint, linked, not_written, reason, remove, synchronize, write_new
-from rulegen.languages.nginx.configuration import Configuration
+from rulegen.host.proxy.disk.spare import SpareRelease
+from rulegen.host.proxy.disk.verified_files import VerifiedFiles
+from rulegen.host.proxy.disk.writing import exchange, hint, linked, not_written, reason, remove, synchronize, write_new
+from rulegen.languages.configuration import Configuration
 from rulegen.text import printable
 
 if TYPE_CHECKING:

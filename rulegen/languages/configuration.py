@@ -1,4 +1,4 @@
-"""A whole configuration of nginx: the files of one release, by path, and the digest that names it."""
+"""A whole configuration of a proxy: the files of one release, by path, and the digest that names it."""
 
 from __future__ import annotations
 
@@ -10,9 +10,6 @@ from typing import TYPE_CHECKING, Final
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-MAIN: Final = "nginx.conf"
-"""The file that nginx is started with; every other is included by it, by a path relative to it."""
-
 SECRETS: Final = "secrets/"
 """Where certificates, keys and password files lie: paths that start so are never shown and never world-readable."""
 
@@ -23,7 +20,7 @@ class SecretContent:
 
     Attributes:
         content: Its bytes.
-        for_workers: Whether nginx's workers read it while they serve (a password file), beside the master.
+        for_workers: Whether workers read it while they serve, as nginx's do a password file, beside the master.
     """
 
     content: bytes = field(repr=False)
@@ -32,12 +29,12 @@ class SecretContent:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Configuration:
-    """What nginx is to serve with.
+    """What a proxy is to serve with.
 
     Attributes:
-        files: Text by path (`nginx.conf`, `hosts/<hash>.conf`, `upstreams/<hash>.conf`).
+        files: Text by path.
         secrets: Secret files by path, all under `SECRETS`.
-        digest: Names this configuration; new workers answer it on the status socket.
+        digest: Names this configuration; new workers answer it.
     """
 
     files: Mapping[str, str]

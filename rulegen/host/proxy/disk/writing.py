@@ -11,7 +11,7 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, Final
 
 from rulegen.errors import ApplyError
-from rulegen.host.nginx.disk.trust import UntrustedError
+from rulegen.host.proxy.disk.trust import UntrustedError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -21,14 +21,14 @@ from typing import TYPE_CHECKING, Final
 
 from rulegen.compiler.ingress.engine import DeployAction, DeployOutcome
 from rulegen.errors import ApplyError, HostError
-from rulegen.host.nginx.disk import trust, writing
-from rulegen.host.nginx.disk.releases import Releases
-from rulegen.host.nginx.processes import ports, supervision
-from rulegen.host.nginx.processes import process_list as processes
-from rulegen.host.nginx.processes.confirmation import Complaints, ReleaseRefusedError, answers, wait_for
-from rulegen.host.nginx.processes.status import ask
 from rulegen.host.nginx.resolver import control
-from rulegen.host.nginx.sandbox import trial
+from rulegen.host.nginx.status import ask
+from rulegen.host.proxy.disk import trust, writing
+from rulegen.host.proxy.disk.releases import Releases
+from rulegen.host.proxy.processes import ports, supervision
+from rulegen.host.proxy.processes import process_list as processes
+from rulegen.host.proxy.processes.confirmation import Complaints, ReleaseRefusedError, answers, wait_for
+from rulegen.host.proxy.sandbox import trial
 from rulegen.languages.nginx.sockets import STATUS_SOCKET
 from rulegen.safe_files import read_regular, write_at
 
@@ -37,7 +37,7 @@ if TYPE_CHECKING:
 
     from rulegen.host.commands.runner import Runner
     from rulegen.host.nginx.resolver.settings import Naming
-    from rulegen.languages.nginx.configuration import Configuration
+    from rulegen.languages.configuration import Configuration
 
 CONFIRM_S: Final = 30.0
 """The time limit for the answers of new workers; each file adds `_PER_FILE_S`. 5,000 hosts with TLS take 18 s."""

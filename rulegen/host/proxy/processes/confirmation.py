@@ -9,16 +9,16 @@ import time
 from typing import TYPE_CHECKING, Final
 
 from rulegen.errors import HostError
-from rulegen.host.nginx.processes import process_list
-from rulegen.host.nginx.processes.status import ask
-from rulegen.host.nginx.processes.supervisor import START_LOG
-from rulegen.host.nginx.sandbox.trial import clean
+from rulegen.host.nginx.status import ask
+from rulegen.host.proxy.processes import process_list
+from rulegen.host.proxy.processes.supervisor import START_LOG
+from rulegen.host.proxy.sandbox.trial import clean
 from rulegen.safe_files import open_regular
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from rulegen.host.nginx.processes.process_list import NginxProcess
+    from rulegen.host.proxy.processes.process_list import NginxProcess
 
 _QUESTIONS: Final = 5
 _MOST_READ: Final = 1 << 20

@@ -15,15 +15,15 @@ from typing import TYPE_CHECKING, Final
 import rulegen
 from rulegen.errors import HostError
 from rulegen.host.commands.runner import MissingToolError, find
-from rulegen.host.nginx.disk import trust
-from rulegen.host.nginx.disk.locks import locked_or_not
-from rulegen.host.nginx.processes import process_list
-from rulegen.host.nginx.processes.supervisor import LOCK, PID_FILE
+from rulegen.host.proxy.disk import trust
+from rulegen.host.proxy.disk.locks import locked_or_not
+from rulegen.host.proxy.processes import process_list
+from rulegen.host.proxy.processes.supervisor import LOCK, PID_FILE
 from rulegen.safe_files import read_kernel_text, read_regular
 from rulegen.text import printable
 
 if TYPE_CHECKING:
-    from rulegen.host.nginx.processes.process_list import NginxProcess
+    from rulegen.host.proxy.processes.process_list import NginxProcess
 
 _START_S: Final = 20.0
 _LEAVES_S: Final = 10.0
@@ -55,7 +55,7 @@ def ensure(folder: Path, binary: str) -> bool:
     if supervisor_pid(folder):
         return False
     root = str(_root())
-    argv = (sys.executable, "-P", "-s", "-m", "rulegen.host.nginx.processes.supervisor", str(folder), program, code())
+    argv = (sys.executable, "-P", "-s", "-m", "rulegen.host.proxy.processes.supervisor", str(folder), program, code())
     try:
         ended = subprocess.run(
             argv,

@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING, Final
 import msgspec
 
 from rulegen.errors import HostError, Rejected
-from rulegen.host.nginx.disk.trust import check_ours, read_ours
-from rulegen.host.nginx.disk.writing import hint, reason, write_new
+from rulegen.host.proxy.disk.trust import check_ours, read_ours
+from rulegen.host.proxy.disk.writing import hint, reason, write_new
 from rulegen.kube.objects.names import ObjectKey, ObjectName
 from rulegen.kube.objects.structs import ConfigMap, IngressClass, Namespace, Secret
 from rulegen.kube.reading.decode import decode_object

@@ -1,8 +1,8 @@
 """The supervisor: a small process that starts nginx, restarts it after an unexpected end, and outlives the command.
 
-`python -m rulegen.host.nginx.processes.supervisor DIR NGINX [CODE]` detaches itself and returns once it holds the lock
+`python -m rulegen.host.proxy.processes.supervisor DIR NGINX [CODE]` detaches itself and returns once it holds the lock
 DIR/run/keeper.lock. If another supervisor holds the lock, it does nothing. CODE is a checksum: commands replace a
-supervisor of other code (`rulegen.host.nginx.processes.supervision`). These signals control it:
+supervisor of other code (`rulegen.host.proxy.processes.supervision`). These signals control it:
 
     QUIT, TERM   let nginx finish its requests, then end; a second one ends nginx at once
     HUP          start nginx now, without waiting for the next try
@@ -26,12 +26,12 @@ import time
 from pathlib import Path
 from typing import Final, NamedTuple
 
-from rulegen.host.nginx.disk import trust
-from rulegen.host.nginx.disk.locks import locked_for_good, locked_or_not
-from rulegen.host.nginx.disk.log_rotation import RotatedLog, rotate
-from rulegen.host.nginx.processes import process_list as processes
-from rulegen.host.nginx.processes import status
+from rulegen.host.nginx import status
 from rulegen.host.nginx.resolver.control import NamesProcess
+from rulegen.host.proxy.disk import trust
+from rulegen.host.proxy.disk.locks import locked_for_good, locked_or_not
+from rulegen.host.proxy.disk.log_rotation import RotatedLog, rotate
+from rulegen.host.proxy.processes import process_list as processes
 from rulegen.safe_files import read_regular, write_at
 
 LOCK: Final = "keeper.lock"
@@ -186,7 +186,7 @@ class Supervisor:
 
     def _inherited(self) -> dict[str, str]:
         """Return the variable with the sockets of orphaned workers; without any, delete old socket files."""
-        from rulegen.host.nginx.processes import inherited_sockets  # noqa: PLC0415 - takes memory, and only a child needs it
+        from rulegen.host.nginx import inherited_sockets  # noqa: PLC0415 - takes memory, and only a child needs it
 
         orphans = processes.orphans(processes.find(self._folder))
         for worker in processes.workers(orphans):

@@ -9,7 +9,7 @@ from rulegen.errors import ConfigError
 from rulegen.languages.nginx.templates import Templates
 from rulegen.safe_files import UnsuitableFileError, read_within
 
-PACKAGED: Final = Path(__file__).parents[3] / "nginx_templates"
+PACKAGED: Final = Path(__file__).parents[2] / "nginx_templates"
 """Their folder in the wheel; in a checkout it is beside the package."""
 MAX_BYTES: Final = 1 << 20
 """The largest size of one template, in bytes."""

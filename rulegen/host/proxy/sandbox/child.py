@@ -1,4 +1,4 @@
-"""The program inside the sandbox, which `rulegen.host.nginx.sandbox.trial` runs in new namespaces.
+"""The program inside the sandbox, which `rulegen.host.proxy.sandbox.trial` runs in new namespaces.
 
 It reads its task as JSON from standard input, builds a root with programs, their settings and a copy of one release in
 memory, drops all privileges and executes `nginx -t`. It imports nothing of rulegen, because it is started as a file.

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Final
 
 from rulegen.errors import HostError
 from rulegen.host.files.self_signed import make
-from rulegen.host.nginx.disk import trust
-from rulegen.host.nginx.disk.writing import hint, reason
+from rulegen.host.proxy.disk import trust
+from rulegen.host.proxy.disk.writing import hint, reason
 from rulegen.safe_files import write_at
 
 if TYPE_CHECKING:
