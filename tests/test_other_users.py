@@ -24,7 +24,8 @@ from pathlib import Path
 
 import pytest
 
-from rulegen.host.proxy.processes import process_list as processes
+from rulegen.host.nginx.program import NGINX
+from rulegen.host.proxy import process_list as processes
 from rulegen.languages.nginx.sockets import SIGNIN_SOCKET
 from tests.cli.ingress.test_ingress import ingress, pem, secret, world
 from tests.otheruser import NOBODY, as_user
@@ -132,7 +133,7 @@ def fill_a_temporary_file() -> None:
 def open_logs_anew() -> None:
     """As after a log has grown: nginx gives its workers the new ones."""
     (DIR / "logs/access.log").rename(DIR / "logs/access.log.1")
-    master = processes.master(processes.find(DIR))
+    master = processes.master(NGINX.processes(DIR))
     assert master is not None
     processes.send(master, signal.SIGUSR1)
     await_true((DIR / "logs/access.log").exists)

@@ -17,7 +17,9 @@ import pytest
 from integration import forks, manifests
 from integration.agent import Node, network_namespace, until
 from integration.ingress import objects
-from rulegen.host.proxy.processes import process_list, supervision
+from rulegen.host.nginx.program import NGINX
+from rulegen.host.proxy import process_list
+from rulegen.host.proxy.processes import supervision
 from tests.servers.fakeapi import FakeApi
 
 pytestmark = [
@@ -73,9 +75,9 @@ class Site:
         supervisor = supervision.supervisor_pid(self.folder)
         if supervisor:  # 0 would be all of us
             os.kill(supervisor, signal.SIGKILL)
-        for process in process_list.find(self.folder):
+        for process in NGINX.processes(self.folder):
             process_list.send(process, signal.SIGKILL)
-        until(lambda: not process_list.find(self.folder), 10, "nginx is gone")
+        until(lambda: not NGINX.processes(self.folder), 10, "nginx is gone")
 
 
 @contextmanager

@@ -28,8 +28,9 @@ from integration.agent import Node, network_namespace, until
 from integration.blackbox import Variant
 from integration.ingress import certificates, objects
 from integration.manifests import App
+from rulegen.host.nginx.program import NGINX
+from rulegen.host.proxy import process_list as processes
 from rulegen.host.proxy.disk.log_rotation import LARGEST
-from rulegen.host.proxy.processes import process_list as processes
 from rulegen.host.proxy.processes import supervision
 from tests.deploy.kustomize import build
 from tests.deploy.places import DEPLOY, KUSTOMIZE
@@ -172,7 +173,7 @@ def life(node: Node, folder: Path, within_s: float) -> None:
         until(lambda: is_served("blog.test"), within_s, "nginx serves another host")
         assert list(seen_by_agent(node, folder.parent / "tmp")) == [], "a copy of a configuration is left"
 
-        old = processes.find(folder)
+        old = NGINX.processes(folder)
         killed = processes.master(old)
         assert killed is not None
         processes.send(killed, signal.SIGKILL)
@@ -184,7 +185,7 @@ def life(node: Node, folder: Path, within_s: float) -> None:
         planned(node, "--ingress", "--no-services", "--nginx-dir", str(folder))
         api.put("ingresses", objects.ingress("late", "late.test"))
         until(lambda: is_served("late.test"), within_s, "nginx serves a host after its log was set aside")
-    assert processes.find(folder) == ()
+    assert NGINX.processes(folder) == ()
 
 
 def seen_by_agent(node: Node, path: Path) -> Iterator[Path]:
@@ -199,13 +200,13 @@ def seen_by_agent(node: Node, path: Path) -> Iterator[Path]:
     raise AssertionError("the agent does not run")
 
 
-def fresh(folder: Path, old: tuple[processes.NginxProcess, ...]) -> bool:
+def fresh(folder: Path, old: tuple[processes.ProxyProcess, ...]) -> bool:
     """Whether another master serves with workers of its own, and of the old processes none is left."""
-    results = processes.find(folder)
+    results = NGINX.processes(folder)
     return bool(processes.master(results)) and bool(processes.workers(results)) and not left(results, old)
 
 
-def left(results: tuple[processes.NginxProcess, ...], old: tuple[processes.NginxProcess, ...]) -> set[tuple[int, int]]:
+def left(results: tuple[processes.ProxyProcess, ...], old: tuple[processes.ProxyProcess, ...]) -> set[tuple[int, int]]:
     """Return which of the old processes are still there; they may have another parent now."""
     return {(entry.pid, entry.started) for entry in results} & {(entry.pid, entry.started) for entry in old}
 
@@ -258,13 +259,13 @@ def test_without_kill_workers_of_a_killed_nginx_stay() -> None:
     with a_node(without("ingress", "KILL")) as (node, root), serving(node, root / "nginx"):
         folder = root / "nginx"
         until(lambda: is_served("shop.test"), 40, "nginx serves")
-        old = processes.find(folder)
+        old = NGINX.processes(folder)
         killed = processes.master(old)
         assert killed is not None
         processes.send(killed, signal.SIGKILL)
-        until(lambda: len(processes.workers(processes.find(folder))) > len(processes.workers(old)), 30, "another")
+        until(lambda: len(processes.workers(NGINX.processes(folder))) > len(processes.workers(old)), 30, "another")
         time.sleep(2)
-        assert left(processes.find(folder), old) != set()
+        assert left(NGINX.processes(folder), old) != set()
 
 
 WITHOUT_SANDBOX = "tested without a sandbox"
@@ -341,6 +342,6 @@ def serving(node: Node, folder: Path) -> Iterator[None]:
         supervisor = supervision.supervisor_pid(folder)
         if supervisor:  # 0 would be all of us
             os.kill(supervisor, signal.SIGKILL)
-        for process in processes.find(folder):
+        for process in NGINX.processes(folder):
             processes.send(process, signal.SIGKILL)
-        until(lambda: not processes.find(folder), 10, "nginx is gone")
+        until(lambda: not NGINX.processes(folder), 10, "nginx is gone")

@@ -18,9 +18,9 @@ from rulegen.backends.nginx import configuration as nginx
 from rulegen.compiler.ingress.nginx import NginxSite
 from rulegen.host.commands.runner import run
 from rulegen.host.nginx.facts import gather_nginx
+from rulegen.host.nginx.service import NginxService
 from rulegen.host.nginx.templates import read_templates
 from rulegen.host.proxy.disk import default_certificate
-from rulegen.host.proxy.service import NginxService
 from rulegen.kube.reading.documents import Source
 from rulegen.kube.snapshot.build import read_world
 from rulegen.kube.snapshot.world import ClusterSnapshot

@@ -105,7 +105,7 @@ def test_a_setting_without_effect_is_reported_by_its_key():
 
 def _messages(*objects, **settings):
     given = world(*WEB, *objects, settings_map(**settings))
-    made = compile_haproxy(given, options(config_map=SETTINGS))
+    made = compile_haproxy(given, options(config_map=SETTINGS), served=False)
     return [(reason.verdict, reason.message) for reason in made.model.reasons if reason.about is not None]
 
 

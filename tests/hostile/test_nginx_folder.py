@@ -17,11 +17,12 @@ from hypothesis import strategies as st
 from rulegen.errors import RulegenError
 from rulegen.host.commands.runner import run
 from rulegen.host.nginx import status
+from rulegen.host.nginx.program import NGINX
+from rulegen.host.nginx.service import NginxService
 from rulegen.host.proxy.disk import default_certificate
-from rulegen.host.proxy.disk.last_read import NginxKnownObjects
+from rulegen.host.proxy.disk.last_read import StoredObjects
 from rulegen.host.proxy.disk.releases import Releases
 from rulegen.host.proxy.processes import supervision, supervisor
-from rulegen.host.proxy.service import NginxService
 from rulegen.languages.configuration import SecretContent
 from tests.host.nginx.examples import configuration, server
 from tests.otheruser import NOBODY, reachable_folder
@@ -108,8 +109,8 @@ OPERATIONS: dict[str, Callable[[NginxService], object]] = {
     "held": lambda service: supervisor.Held.of(service.folder).close(),
     "certificate": lambda service: default_certificate.load(service.folder),
     "new certificate": lambda service: default_certificate.store(service.folder, b"made"),
-    "known": lambda service: NginxKnownObjects(service.folder).objects,
-    "keep": lambda service: NginxKnownObjects(service.folder).keep({}),
+    "known": lambda service: StoredObjects(service.folder).objects,
+    "keep": lambda service: StoredObjects(service.folder).keep({}),
     "drain": lambda service: service.drain(0.1),
     "remove": lambda service: service.drain(0.1, remove=True),
 }
@@ -218,5 +219,5 @@ def test_each_place_and_each_operation(kind: Callable[[Path, Path], None], name:
 
 
 def test_releases_of_a_folder_that_is_gone_are_none(tmp_path):
-    assert Releases(tmp_path / "nginx").current() is None
-    assert Releases(tmp_path / "nginx").live() == ""
+    assert Releases(tmp_path / "nginx", NGINX).current() is None
+    assert Releases(tmp_path / "nginx", NGINX).live() == ""

@@ -7,7 +7,9 @@ import pytest
 from rulegen.diff.items import Action
 from rulegen.languages.configuration import Configuration, SecretContent, digest_of
 from rulegen.languages.nginx.main_file import MAIN
-from rulegen.plan.nginx import EVERY_OTHER, SHOWN, plan_site
+from rulegen.plan.ingress import EVERY_OTHER
+from rulegen.plan.nginx import plan_site
+from rulegen.plan.proxy import SHOWN
 from tests.strategies.ingresses import WEB, certificate, compiled, file_of, ingress, key_pem, rule, secret, site, tls
 
 

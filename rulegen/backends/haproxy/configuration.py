@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import hashlib
 import re
 from collections import defaultdict
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from rulegen.backends.haproxy.access import passwords_file, users_name
@@ -34,7 +33,7 @@ from rulegen.backends.haproxy.names import (
     map_file,
     server_id,
 )
-from rulegen.backends.haproxy.process import default_section, global_section
+from rulegen.backends.haproxy.process import default_section, described, global_section
 from rulegen.backends.haproxy.served import (
     Obeyed,
     disobeyed_by_host,
@@ -43,10 +42,11 @@ from rulegen.backends.haproxy.served import (
     disobeyed_settings,
 )
 from rulegen.kube.objects.names import ObjectKey
+from rulegen.languages.configuration import Configuration, SecretContent, digest_of
 from rulegen.languages.haproxy.check import check_certificates, check_map, check_sections
 from rulegen.languages.haproxy.text import UnwritableError, certificate_line, format_map, format_sections
 from rulegen.languages.haproxy.tree import ConfigSection, statement
-from rulegen.model.ingress.ir import MatchKind, SecretFile
+from rulegen.model.ingress.ir import MatchKind
 from rulegen.model.ingress.reasons import Reason, Verdict
 
 if TYPE_CHECKING:
@@ -80,23 +80,13 @@ class HaproxyFiles:
     model: IngressModel
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class HaproxyConfiguration:
-    """The files that HAProxy runs with.
+def compile_files(model: IngressModel, *, served: bool) -> HaproxyFiles:
+    """Return the configuration for a model; what HAProxy cannot be given is closed and reported.
 
-    Attributes:
-        files: Texts by path.
-        secrets: Certificates, keys and passwords by path.
-        digest: Names this configuration.
+    Args:
+        model: The model.
+        served: Whether it is for an HAProxy that rulegen runs, not only for reading.
     """
-
-    files: Mapping[str, str]
-    secrets: Mapping[str, SecretFile] = field(repr=False)
-    digest: str
-
-
-def compile_files(model: IngressModel) -> HaproxyFiles:
-    """Return the configuration for a model; what HAProxy cannot be given is closed and reported."""
     parts = ConfigParts()
     reasons: set[Reason] = set(_setting_reasons(model))
     hosts: dict[str, str] = {}
@@ -121,7 +111,7 @@ def compile_files(model: IngressModel) -> HaproxyFiles:
     parts.maps[TRUSTED] = [(str(network), "1") for network in settings.proxy_real_ip_cidr]
     parts.add(ConfigSection("backend", NO_LOCATION, (answer(404),)))
     sections = (
-        global_section(model.defaults),
+        global_section(model.defaults, served=served),
         default_section(settings),
         frontend_section(model.defaults, regex_hosts, parts.choice),
         *(parts.sections[key] for key in sorted(parts.sections)),
@@ -220,35 +210,43 @@ def _users(
     return tuple(sections), maps
 
 
-def render(files: HaproxyFiles) -> HaproxyConfiguration:
+def render(files: HaproxyFiles, *, served: bool) -> Configuration:
     """Return the texts of a configuration, each read back and compared with the values that it was written from.
+
+    Args:
+        files: The values.
+        served: Whether workers answer the digest of the configuration, for an HAProxy that rulegen runs.
 
     Raises:
         UnwritableError: HAProxy cannot be given a value.
         DifferenceError: A text says something else.
     """
     texts = {CONFIG: format_sections(files.sections), LUA: PROGRAM}
-    check_sections(CONFIG, texts[CONFIG], files.sections)
     for path, entries in files.maps.items():
         texts[path] = format_map(entries)
         check_map(path, texts[path], entries)
     texts[CERTIFICATES] = "".join(f"{certificate_line(path, names)}\n" for path, names in files.certificates)
     check_certificates(CERTIFICATES, texts[CERTIFICATES], files.certificates)
+    secrets = _secret_files(files)
+    digest = digest_of(texts, secrets)
+    sections = (described(files.sections[0], digest), *files.sections[1:]) if served else files.sections
+    texts[CONFIG] = format_sections(sections)
+    check_sections(CONFIG, texts[CONFIG], sections)
+    return Configuration(files=texts, secrets=secrets, digest=digest)
+
+
+def _secret_files(files: HaproxyFiles) -> dict[str, SecretContent]:
+    """Return certificates, keys and users. HAProxy reads all of them before it gives up its rights."""
+    secrets = {
+        path: SecretContent(secret.content)
+        for path, secret in files.model.secrets.items()
+        if not path.endswith(".htpasswd")
+    }
     users = format_sections(files.users)
     check_sections(USERS, users, files.users)
-    secrets = {path: secret for path, secret in files.model.secrets.items() if not path.endswith(".htpasswd")}
-    secrets[USERS] = SecretFile(content=users.encode())
+    secrets[USERS] = SecretContent(users.encode())
     for path, entries in files.passwords.items():
         text = format_map(entries)
         check_map(path, text, entries)
-        secrets[path] = SecretFile(content=text.encode())
-    return HaproxyConfiguration(files=texts, secrets=secrets, digest=_digest(texts, secrets))
-
-
-def _digest(texts: Mapping[str, str], secrets: Mapping[str, SecretFile]) -> str:
-    state = hashlib.sha256()
-    contents = {path: text.encode() for path, text in texts.items()}
-    contents |= {path: secret.content for path, secret in secrets.items()}
-    for path, content in sorted(contents.items()):
-        state.update(f"{path}\0{len(content)}\0".encode() + content)
-    return state.hexdigest()[:32]
+        secrets[path] = SecretContent(text.encode())
+    return secrets

@@ -18,19 +18,30 @@ _BUFFER = 32768
 """Bytes of a buffer, which holds a request's whole head, and a path whose every byte is encoded."""
 
 
-def global_section(defaults: HttpDefaults) -> ConfigSection:
-    """Return the section `global`."""
-    return ConfigSection("global", "", tuple(_global(defaults)))
+def global_section(defaults: HttpDefaults, *, served: bool) -> ConfigSection:
+    """Return the section `global`.
+
+    Args:
+        defaults: What holds for all.
+        served: Whether it is for an HAProxy that rulegen runs: its master has a socket, and no worker needs one.
+    """
+    return ConfigSection("global", "", tuple(_global(defaults, served=served)))
 
 
-def _global(defaults: HttpDefaults) -> Iterator[ConfigLine]:
+def described(section: ConfigSection, digest: str) -> ConfigSection:
+    """Return the section `global` with the digest of a configuration, which workers answer."""
+    return section._replace(statements=(*section.statements, statement("description", digest)))
+
+
+def _global(defaults: HttpDefaults, *, served: bool) -> Iterator[ConfigLine]:
     settings = defaults.settings
     if defaults.host.user:
         user, _, group = defaults.host.user.partition(" ")
         yield statement("user", user)
         if group:
             yield statement("group", group)
-    yield statement("stats", "socket", SOCKET, "level", "admin", "mode", "600", "expose-fd", "listeners")
+    if not served:
+        yield statement("stats", "socket", SOCKET, "level", "admin", "mode", "600", "expose-fd", "listeners")
     yield statement("lua-load", LUA)
     if settings.worker_processes != "auto":
         yield statement("nbthread", settings.worker_processes)

@@ -2,23 +2,36 @@
 
 from __future__ import annotations
 
+import grp
+import os
+import pwd
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Final, NoReturn
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+import click
 
 from rulegen.cli.engines.row import EngineRow
-from rulegen.errors import ConfigError
+from rulegen.errors import ConfigError, HostError
+from rulegen.host.commands.runner import run
 from rulegen.host.doctor.findings import Level
 from rulegen.host.doctor.tool import Tool
 from rulegen.host.files.self_signed import make
-from rulegen.host.haproxy.export import HaproxyCompiler
+from rulegen.host.haproxy.engine import HaproxyCompiler, HaproxyEngine
+from rulegen.host.haproxy.facts import check_version
+from rulegen.host.haproxy.program import HAPROXY as PROGRAM
+from rulegen.host.proxy.disk import default_certificate
+from rulegen.host.proxy.engine import ProxyRemoval
+from rulegen.host.proxy.service import ProxyService
 from rulegen.model.ingress.ir import SecretFile
+from rulegen.plan.haproxy import HAPROXY as PLANS
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from rulegen.compiler.ingress.engine import AnyEngine, EngineRemoval
     from rulegen.model.ingress.options import IngressOptions
 
+HAPROXY_DIR: Final = "/var/lib/rulegen/haproxy"
 USER: Final = "haproxy haproxy"
 """User and group of HAProxy's package of Debian."""
 
@@ -27,16 +40,32 @@ USER: Final = "haproxy haproxy"
 class ChosenHaproxy:
     """HAProxy with its command-line options; see `ChosenEngine`."""
 
+    haproxy_dir: str = HAPROXY_DIR
+    haproxy_binary: str = "haproxy"
+
+    def __post_init__(self) -> None:
+        """Reject invalid options.
+
+        Raises:
+            ConfigError: The folder has no name.
+        """
+        if not self.haproxy_dir:
+            raise ConfigError("--haproxy-dir: '' is not a folder", hint=f"omit it to use {HAPROXY_DIR}")
+
     @property
     def files(self) -> tuple[str, ...]:
         """None: HAProxy has no templates."""
         return ()
 
+    @property
+    def folder(self) -> Path:
+        """The folder that HAProxy runs from on this node."""
+        return Path(self.haproxy_dir)
+
     def compiler(self, options: IngressOptions, notes: list[str]) -> HaproxyCompiler:
         """Return a compiler for the HAProxy of Debian 12."""
-        host = replace(options.host, user=USER, names_port=0)
         made_up = SecretFile(content=make())
-        return HaproxyCompiler(replace(options, host=host, made_up_certificate=made_up), notes)
+        return HaproxyCompiler(replace(_completed(options, USER), made_up_certificate=made_up), notes)
 
     def engine(
         self,
@@ -45,35 +74,63 @@ class ChosenHaproxy:
         *,
         look: Callable[[IngressOptions], IngressOptions],
         tries_aside: bool,
-    ) -> AnyEngine:
-        """Refuse: HAProxy is not run yet.
+    ) -> HaproxyEngine:
+        """Return the engine for the HAProxy of this host."""
+        check_version(run, self.haproxy_binary)
+        user = _user()
+        known = default_certificate.load(self.folder)
+        options = replace(options, made_up_certificate=SecretFile(content=known or make()))
+        service = ProxyService(self.folder, run, PROGRAM, binary=self.haproxy_binary, keeps_spare=not tries_aside)
+        return HaproxyEngine(
+            service,
+            _completed(options, user),
+            notes,
+            tries_aside=tries_aside,
+            look=lambda options: _completed(look(options), user),
+        )
 
-        Raises:
-            ConfigError: Always.
-        """
-        del options, notes, look, tries_aside
-        _refuse()
-
-    def removal(self) -> EngineRemoval:
-        """Refuse: HAProxy is not run yet.
-
-        Raises:
-            ConfigError: Always.
-        """
-        _refuse()
+    def removal(self) -> ProxyRemoval:
+        """Return the removal of the HAProxy of this host."""
+        return ProxyRemoval(ProxyService(self.folder, run, PROGRAM, binary=self.haproxy_binary), PLANS)
 
 
-def _refuse() -> NoReturn:
-    raise ConfigError(
-        "--ingress-engine haproxy: HAProxy is experimental, and rulegen does not run it yet",
-        hint="export writes its configuration: rulegen export --haproxy DIR",
-    )
+def _completed(options: IngressOptions, user: str) -> IngressOptions:
+    """Return options with the user of HAProxy's workers; HAProxy does not use the DNS resolver for nginx."""
+    return replace(options, host=replace(options.host, user=user, names_port=0))
+
+
+def _user() -> str:
+    """Return user and group of the workers; empty without the right to change them.
+
+    Raises:
+        HostError: They do not exist.
+    """
+    if os.geteuid() != 0:
+        return ""
+    name, _, group = USER.partition(" ")
+    try:
+        pwd.getpwnam(name)
+        grp.getgrnam(group)
+    except KeyError:
+        raise HostError(f"there is no user {name} for HAProxy to run as", hint="apt install haproxy") from None
+    return USER
 
 
 HAPROXY: Final = EngineRow(
     name="haproxy",
     choice=ChosenHaproxy,
-    export_help="Experimental: folder for HAProxy's configuration for Ingresses. Created if missing.",
+    place=(
+        click.option(
+            "--haproxy-dir",
+            default=HAPROXY_DIR,
+            show_default=True,
+            metavar="DIR",
+            help="Folder for all that rulegen writes for HAProxy. HAProxy runs from it.",
+        ),
+        click.option(
+            "--haproxy-binary", default="haproxy", show_default=True, metavar="PATH", help="HAProxy executable."
+        ),
+    ),
+    export_help="Folder for HAProxy's configuration for Ingresses. Created if missing.",
     tools=(Tool("haproxy", "-v", "ingress", Level.INFO),),
-    runs=False,
 )

@@ -15,14 +15,16 @@ from rulegen.errors import ConfigError, HostError
 from rulegen.host.commands.runner import run
 from rulegen.host.doctor.findings import Level
 from rulegen.host.doctor.tool import Tool
-from rulegen.host.nginx.engine import NginxCompiler, NginxEngine, NginxRemoval
+from rulegen.host.nginx.engine import NginxCompiler, NginxEngine
 from rulegen.host.nginx.facts import gather_nginx, without_unloadable
 from rulegen.host.nginx.resolver import control
+from rulegen.host.nginx.service import NginxService
 from rulegen.host.nginx.templates import read_templates
 from rulegen.host.proxy.disk import default_certificate
-from rulegen.host.proxy.service import NginxService
+from rulegen.host.proxy.engine import ProxyRemoval
 from rulegen.languages.nginx.facts import HEADERS_MORE, NginxFacts
 from rulegen.model.ingress.ir import SecretFile
+from rulegen.plan.nginx import NGINX as NGINX_PLANS
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -99,16 +101,16 @@ class ChosenNginx:
         )
         return NginxEngine(
             service,
-            templates,
             completed(options),
             notes,
+            templates=templates,
             tries_aside=tries_aside,
             look=lambda options: completed(look(options)),
         )
 
-    def removal(self) -> NginxRemoval:
+    def removal(self) -> ProxyRemoval:
         """Return the removal of the nginx of this host."""
-        return NginxRemoval(NginxService(self.folder, run, binary=self.nginx_binary))
+        return ProxyRemoval(NginxService(self.folder, run, binary=self.nginx_binary), NGINX_PLANS)
 
     def facts(self, notes: list[str]) -> NginxFacts:
         """Return the facts of this host's nginx; add a note if other programs run as the user of its workers.

@@ -3,30 +3,30 @@
 from __future__ import annotations
 
 import datetime as dt
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Final, Self
+from typing import TYPE_CHECKING, Final
 
 import msgspec
 
 from rulegen.compiler.ingress.candidates import Candidates, NotCompiledError
 from rulegen.compiler.ingress.nginx import NginxSite, all_reads, compile_ingress, suspects
-from rulegen.errors import HostError, RulegenError, internal_error
+from rulegen.errors import RulegenError, internal_error
 from rulegen.host.files.output import write_site
 from rulegen.host.nginx.resolver.settings import Naming
 from rulegen.host.proxy.disk import default_certificate
-from rulegen.host.proxy.disk.last_read import NginxKnownObjects
+from rulegen.host.proxy.engine import ProxyEngine
 from rulegen.languages.nginx.check import MismatchError
 from rulegen.languages.nginx.text import UnquotableError
 from rulegen.model.ingress.routing.ingresses import selected
-from rulegen.plan.nginx import LANGUAGE, plan_ending, plan_site
+from rulegen.plan.nginx import LANGUAGE, plan_site
 from rulegen.plan.show import SCHEMA_VERSION
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Iterator
 
     from rulegen.compiler.ingress.engine import DeployOutcome
-    from rulegen.host.proxy.service import NginxService
+    from rulegen.host.nginx.service import NginxService
     from rulegen.kube.snapshot.world import ClusterSnapshot
     from rulegen.languages.configuration import Configuration
     from rulegen.languages.nginx.templates import Templates
@@ -109,61 +109,16 @@ class NginxCompiler:
 
 
 @dataclass(slots=True)
-class NginxEngine:
-    """The nginx of one folder; see `IngressEngine`.
-
-    Attributes:
-        look: Returns options with the present state of the host.
-        tries_aside: Whether a configuration is tested in a temporary folder, so that nothing is written before it is
-            deployed. Else it is tested in nginx's own folder, and `deploy` need not write it again.
-        deployed: The digest of the configuration that this process has deployed last.
-    """
+class NginxEngine(ProxyEngine[NginxSite]):
+    """The nginx of one folder; see `IngressEngine`."""
 
     service: NginxService
-    templates: Templates
-    options: IngressOptions
-    notes: list[str] = field(default_factory=list)
-    tries_aside: bool = False
-    look: Callable[[IngressOptions], IngressOptions] = lambda options: options
-    deployed: str = ""
+    templates: Templates = field(kw_only=True)
 
     @property
     def name(self) -> str:
         """Nginx."""
         return LANGUAGE
-
-    @property
-    def location(self) -> str:
-        """The folder that nginx runs from."""
-        return str(self.service.folder)
-
-    def with_notes(self, notes: list[str]) -> Self:
-        """Return the same engine with another list of notes."""
-        return replace(self, notes=notes)
-
-    def known_objects(self, *, writes: bool = True) -> NginxKnownObjects:
-        """Return the last readable objects in nginx's folder."""
-        return NginxKnownObjects(self.service.folder, writes=writes)
-
-    def refresh(self) -> bool:
-        """Update the options to the present state of the host; return whether the configuration may change."""
-        before, self.options = self.options, self.look(self.options)
-        return self.options != before
-
-    @property
-    def is_serving(self) -> bool:
-        """Whether nginx runs from the folder and answers with its digest."""
-        return self.service.folder.is_dir() and bool(self.service.status().digest)
-
-    def observe(self) -> Configuration | None:
-        """Return the served configuration; None if there is none, or it cannot be read."""
-        if not self.service.folder.is_dir():
-            return None
-        try:
-            return self.service.releases.current()
-        except HostError as error:
-            self._note(f"{error.message}: the plan assumes that nothing is served, and writes everything again")
-            return None
 
     def hosts(self, observed: Configuration) -> int:
         """Return how many hosts are served, the default server not counted."""
@@ -176,7 +131,6 @@ class NginxEngine:
         if observed is None and before is not None and before.digest == self.deployed:
             observed = before.configuration
         live = dict(observed.files) if observed else {}
-        digest = observed.digest if observed else ""
         whole: list[NginxSite] = []
 
         def compile_site(options: IngressOptions, before: NginxSite | None) -> NginxSite:
@@ -188,72 +142,16 @@ class NginxEngine:
 
         options = replace(self.options, now=dt.datetime.now(dt.UTC))
         candidates = Candidates(LANGUAGE, compile_site, options, before=before)
-        with self.service.aside() if self.tries_aside else nullcontext(self.service) as tester:
-
-            def tested(site: NginxSite) -> str | None:
-                if site.digest == digest:
-                    return None
-                verdict = tester.test(site.configuration)
-                self._note(verdict.note)
-                return verdict.message
-
-            site = candidates.settled(selected(world, self.options), tested, suspects)
+        names = selected(world, self.options)
+        site = self.tested(observed.digest if observed else "", lambda test: candidates.settled(names, test, suspects))
         # nginx may accept a rejected Ingress after a change of its Service.
         return replace(site, reads=all_reads([*whole, site]) if whole else None)
 
     def plan(self, site: NginxSite, observed: Configuration | None) -> IngressPlan:
         """Return the plan for nginx."""
-        served = self.service.status().digest if self.service.folder.is_dir() else ""
-        return plan_site(observed, site.configuration, site.names, served)
-
-    def taken_ports(self, site: NginxSite) -> tuple[str, ...]:
-        """Return one line for each port on which another program listens."""
-        host = site.model.defaults.host
-        return tuple(map(str, self.service.taken_ports((host.http_port, host.https_port))))
+        return plan_site(observed, site.configuration, site.names, self.served())
 
     def deploy(self, site: NginxSite) -> DeployOutcome:
         """Deploy a site that `check` has returned."""
-        made_up = self.options.made_up_certificate
-        if made_up is not None and default_certificate.load(self.service.folder) is None:
-            self.service.releases.prepare()
-            default_certificate.store(self.service.folder, made_up.content)
-        host = site.model.defaults.host
-        listens = (host.http_port, host.https_port)
-        naming = _naming(site.model)
-        outcome = self.service.apply(site.configuration, listens=listens, tested=True, naming=naming)
-        self.deployed = outcome.digest
-        return outcome
-
-    def drain(self, timeout_s: float) -> bool:
-        """End nginx after its open requests; return whether all ended within `timeout_s` seconds."""
-        return self.service.drain(timeout_s)
-
-    def _note(self, text: str) -> None:
-        if text and text not in self.notes:
-            self.notes.append(text)
-
-
-@dataclass(frozen=True, slots=True)
-class NginxRemoval:
-    """Removes nginx and its folder; see `EngineRemoval`."""
-
-    service: NginxService
-
-    @property
-    def location(self) -> str:
-        """The folder that nginx runs from."""
-        return str(self.service.folder)
-
-    def plan(self) -> IngressPlan:
-        """Return the plan that removes nginx and its folder."""
-        exists = self.service.has_begun()
-        return plan_ending(self.location, exists=exists, runs=exists and self.service.runs())
-
-    def remove(self, plan: IngressPlan, timeout_s: float) -> list[str]:
-        """End nginx and delete its folder; return a line for each step."""
-        in_time = self.service.drain(timeout_s, remove=True)
-        if not plan.runs:
-            return [f"no nginx ran in {self.location}; the folder was removed"]
-        return [
-            f"nginx in {self.location} has stopped" + ("" if in_time else "; its remaining connections were closed")
-        ]
+        self.service.naming = _naming(site.model)
+        return ProxyEngine.deploy(self, site)

@@ -1,7 +1,7 @@
 """Serves a configuration: writes it, tests it, switches to it, and confirms it by the answers of new workers.
 
-    write release ─► try it ─► current ─► start, or HUP ─► ask for the digest ─► good
-                                                              └─ no proof ─► current back ─► HUP ─► ask ─► error
+    write release ─► try it ─► current ─► start, or reload ─► ask for the digest ─► good
+                                                              └─ no proof ─► current back ─► reload ─► ask ─► error
 
 If this process is killed at any point, `current` is a complete old or new release, and the next apply continues from
 there.
@@ -21,22 +21,18 @@ from typing import TYPE_CHECKING, Final
 
 from rulegen.compiler.ingress.engine import DeployAction, DeployOutcome
 from rulegen.errors import ApplyError, HostError
-from rulegen.host.nginx.resolver import control
-from rulegen.host.nginx.status import ask
+from rulegen.host.proxy import process_list as processes
 from rulegen.host.proxy.disk import trust, writing
 from rulegen.host.proxy.disk.releases import Releases
 from rulegen.host.proxy.processes import ports, supervision
-from rulegen.host.proxy.processes import process_list as processes
-from rulegen.host.proxy.processes.confirmation import Complaints, ReleaseRefusedError, answers, wait_for
+from rulegen.host.proxy.processes.confirmation import Complaints, ReleaseRefusedError, answers, still_answers, wait_for
 from rulegen.host.proxy.sandbox import trial
-from rulegen.languages.nginx.sockets import STATUS_SOCKET
-from rulegen.safe_files import read_regular, write_at
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterator
 
     from rulegen.host.commands.runner import Runner
-    from rulegen.host.nginx.resolver.settings import Naming
+    from rulegen.host.proxy.program import ProxyProgram
     from rulegen.languages.configuration import Configuration
 
 CONFIRM_S: Final = 30.0
@@ -47,9 +43,9 @@ GENERATIONS: Final = 4
 
 _PER_FILE_S: Final = 0.01
 _ENDED_S: Final = 5.0
-_NAMES_S, _KNOWN_NAMES_S = 10.0, 1.0
-"""The time limits for an answer of the resolver process: a new one, and a running one."""
-_NO_SCRATCH: Final = "cannot create a folder to test nginx's configuration"
+_NEW_S, _KNOWN_S = 10.0, 1.0
+"""The time limits for an answer of the process beside the program: a new one, and a running one."""
+_NO_SCRATCH: Final = "cannot create a folder to test the configuration"
 _RENEWED: Final = "the supervisor ran other code, as before an upgrade, and was replaced"
 
 
@@ -58,7 +54,7 @@ class Status:
     """The processes of a folder.
 
     Attributes:
-        master: The process id of nginx's master; 0 if none runs.
+        master: The process id of the program's master; 0 if none runs.
         supervisor: The process id of the supervisor; 0 if none runs.
         digest: The answer of the workers; empty without an answer.
         workers: The number of workers that take new connections.
@@ -74,15 +70,16 @@ class Status:
     generations: int
 
 
-class NginxService:
-    """The nginx of one folder."""
+class ProxyService:
+    """The program of one folder."""
 
     def __init__(
         self,
         folder: Path,
         run: Runner,
+        program: ProxyProgram,
         *,
-        binary: str = "nginx",
+        binary: str = "",
         worker_group: int | None = None,
         confirm_s: float = CONFIRM_S,
         keeps_spare: bool = False,
@@ -92,27 +89,29 @@ class NginxService:
         Args:
             folder: DIR, which the first apply creates.
             run: Runs the tools.
-            binary: The name or path of nginx.
-            worker_group: The group id of nginx's workers, which reads password files.
+            program: The program.
+            binary: Its name or path; by default its usual name.
+            worker_group: The group id of workers, which reads files of theirs.
             confirm_s: The time limit for answers of new workers, without the part that depends on the configuration's
                 size.
             keeps_spare: Whether the folder of an old release is kept for the next one; for a process that writes many.
         """
         self.folder = folder.absolute()
-        self.releases = Releases(self.folder, worker_group=worker_group, keeps_spare=keeps_spare)
+        self.releases = Releases(self.folder, program, worker_group=worker_group, keeps_spare=keeps_spare)
         self._run = run
-        self._binary = binary
+        self._program = program
+        self._binary = binary or program.name
         self._confirm_s = confirm_s
 
     @contextmanager
-    def aside(self) -> Iterator[NginxService]:
+    def aside(self) -> Iterator[ProxyService]:
         """Yield a service of a temporary folder, so that a test leaves nothing in this folder.
 
         Raises:
             HostError: The folder cannot be created, or another user could replace it.
         """
         try:
-            scratch = tempfile.mkdtemp(prefix="rulegen-nginx-")
+            scratch = tempfile.mkdtemp(prefix=f"rulegen-{self._program.name}-")
             os.close(trust.open_folder(Path(scratch).absolute()))
         except trust.UntrustedError as error:
             where = f"{error.filename} {error.strerror}"
@@ -121,13 +120,13 @@ class NginxService:
             said = writing.reason(error)
             raise HostError(f"{_NO_SCRATCH}: {said}", hint=writing.hint(error)) from None
         try:
-            yield NginxService(Path(scratch), self._run, binary=self._binary)  # no worker enters it
+            yield ProxyService(Path(scratch), self._run, self._program, binary=self._binary)  # no worker enters it
         finally:
             shutil.rmtree(scratch, ignore_errors=True)
 
     def taken_ports(self, listens: Collection[int]) -> tuple[ports.PortHolder, ...]:
-        """Return the other listeners on the TCP ports of nginx."""
-        ours = {process.pid for process in processes.find(self.folder)}
+        """Return the other listeners on the TCP ports of the program."""
+        ours = {process.pid for process in self._program.processes(self.folder)}
         return ports.holders(listens, ours=ours)
 
     def test(self, configuration: Configuration) -> trial.TrialResult:
@@ -145,7 +144,6 @@ class NginxService:
         *,
         listens: Collection[int] = (),
         tested: bool = False,
-        naming: Naming | None = None,
     ) -> DeployOutcome:
         """Serve a configuration; return when all new connections are served with it.
 
@@ -153,19 +151,18 @@ class NginxService:
             configuration: The configuration.
             listens: Its TCP ports; a port in use is reported before any change.
             tested: Whether `test` has just accepted it.
-            naming: The settings of the resolver process; None if nginx does not use it.
 
         Raises:
-            HostError: A port is in use, nginx or a tool is missing, or the folder cannot be used. Nothing has changed.
-            ApplyError: nginx rejected the configuration, or it could not be written. The one before is still served.
+            HostError: A port is in use, a program is missing, or the folder cannot be used. Nothing has changed.
+            ApplyError: The configuration was rejected or could not be written. The one before is still served.
         """
         with self.releases.locked():
             digest = configuration.digest
-            notes = [_RENEWED] if supervision.renew(self.folder, self._binary) else []
-            served = self.releases.live() == digest and answers(self.folder, digest)
+            notes = [_RENEWED] if supervision.renew(self.folder, self._binary, self._program) else []
+            served = self.releases.live() == digest and answers(self._program, self.folder, digest)
             if served and self.releases.is_whole(configuration):
-                self._name(naming)
-                outcome = self._nothing_to_do(digest, naming, notes)
+                self._inform()
+                outcome = self._nothing_to_do(digest, notes)
                 self.releases.prepare_next(configuration)
                 return outcome
             self._check_ports(listens)
@@ -177,12 +174,12 @@ class NginxService:
             before = self.releases.good() or self.releases.live()
             self.releases.write(configuration)
             notes += self._cap_generations()
-            self._name(naming)
+            self._inform()
             if supervision.supervisor_pid(self.folder):
-                notes += self._await_names(naming)
+                notes += self._await_companion(_NEW_S)
             self.releases.switch(digest)
             outcome = self._bring_up(configuration, before, tuple(notes))
-            outcome = replace(outcome, notes=tuple(dict.fromkeys((*outcome.notes, *self._await_names(naming)))))
+            outcome = replace(outcome, notes=tuple(dict.fromkeys((*outcome.notes, *self._await_companion(_NEW_S)))))
             self.releases.confirm(digest)
             self.releases.prune()
             self.releases.prepare_next(configuration)
@@ -190,23 +187,23 @@ class NginxService:
 
     def status(self) -> Status:
         """Return the running processes."""
-        running = processes.find(self.folder)
+        running = self._program.processes(self.folder)
         master = processes.master(running)
         current, old = len(processes.workers(running)), len(processes.leaving(running))
         return Status(
             master=master.pid if master else 0,
             supervisor=supervision.supervisor_pid(self.folder),
-            digest=ask(self.folder) or "",
+            digest=self._program.serves(self.folder) or "",
             workers=current,
             leaving=old,
             generations=(1 if current else 0) + _generations(current, old),
         )
 
     def has_begun(self) -> bool:
-        """Return whether the folder has files of nginx. Changes nothing.
+        """Return whether the folder has files of the program. Changes nothing.
 
         Raises:
-            HostError: The folder has other files than those of nginx.
+            HostError: The folder has other files than those of the program.
         """
         try:
             names = {entry.name for entry in os.scandir(self.folder)}
@@ -214,36 +211,38 @@ class NginxService:
             return False
         except OSError as error:
             raise HostError(
-                f"the folder of nginx cannot be read: {writing.reason(error)}", hint=writing.hint(error)
+                f"the folder of {self._program.name} cannot be read: {writing.reason(error)}", hint=writing.hint(error)
             ) from None
         if names and "releases" not in names:
             raise HostError(
-                f"{self.folder} is not the folder of an nginx that rulegen started: it has no releases/",
-                hint="give the folder that `apply` or `run` was given: --nginx-dir DIR",
+                f"{self.folder} is not the folder of an {self._program.name} that rulegen started: it has no releases/",
+                hint=f"give the folder that `apply` or `run` was given: {self._program.folder_option} DIR",
             )
         return bool(names)
 
     def runs(self) -> bool:
-        """Return whether nginx or its supervisor runs in the folder. Changes nothing."""
+        """Return whether the program or its supervisor runs in the folder. Changes nothing."""
         has_supervisor = (self.folder / "run").is_dir() and supervision.supervisor_pid(self.folder) != 0
-        return has_supervisor or bool(processes.find(self.folder))
+        return has_supervisor or bool(self._program.processes(self.folder))
 
     def drain(self, timeout_s: float = 60.0, *, remove: bool = False) -> bool:
-        """End nginx after its open requests; return whether all of them ended.
+        """End the program after its open requests; return whether all of them ended.
 
         Args:
             timeout_s: After this time in seconds, open connections are closed.
             remove: Whether to delete the folder too.
 
         Raises:
-            HostError: nginx does not end, or the folder cannot be deleted.
+            HostError: The program does not end, or the folder cannot be deleted.
         """
         if not self.folder.exists():
             return True
         with self.releases.locked():
-            in_time = self._ended(signal.SIGQUIT, timeout_s)
+            in_time = self._ended(self._program.finish, timeout_s)
             if not in_time and not self._ended(signal.SIGTERM, _ENDED_S) and not self._ended(signal.SIGKILL, _ENDED_S):
-                raise HostError(f"nginx in {self.folder} does not stop", hint="find the remaining processes: ps -ef")
+                raise HostError(
+                    f"{self._program.name} in {self.folder} does not stop", hint="find the remaining processes: ps -ef"
+                )
             if remove:
                 self._remove()
         return in_time
@@ -262,58 +261,32 @@ class NginxService:
         except OSError as error:
             raise HostError(f"{self.folder} cannot be removed: {error.strerror}") from None
 
-    def _nothing_to_do(self, digest: str, naming: Naming | None, notes: list[str]) -> DeployOutcome:
-        if supervision.ensure(self.folder, self._binary):
+    def _nothing_to_do(self, digest: str, notes: list[str]) -> DeployOutcome:
+        if supervision.ensure(self.folder, self._binary, self._program):
             notes = [*notes, "the supervisor had ended and was started again"]
         if self.releases.good() != digest:
             self.releases.confirm(digest)
-        patience_s = _NAMES_S if notes else _KNOWN_NAMES_S
-        return DeployOutcome(digest, DeployAction.NOTHING, notes=(*notes, *self._await_names(naming, patience_s)))
+        patience_s = _NEW_S if notes else _KNOWN_S
+        return DeployOutcome(digest, DeployAction.NOTHING, notes=(*notes, *self._await_companion(patience_s)))
 
-    def _name(self, naming: Naming | None) -> None:
-        """Write the settings of the resolver process; None ends it.
+    def _inform(self) -> None:
+        """Write the settings of the process that the supervisor runs beside the program; by default there is none.
 
         Raises:
-            HostError: The settings cannot be written.
+            HostError: They cannot be written.
         """
-        try:
-            with trust.folder(self.folder) as home, trust.inner(home, "run", self.folder / "run") as run:
-                try:
-                    known = read_regular(control.FILE, control.LARGEST, dir_fd=run)
-                except OSError:  # missing or unusable: it is written again
-                    known = b""
-                if naming is not None and known != naming.line:
-                    write_at(control.FILE, naming.line, 0o600, dir_fd=run)
-                elif naming is None and known:
-                    os.unlink(control.FILE, dir_fd=run)
-                else:
-                    return
-        except OSError as error:
-            said = f"{self.folder}/run/{control.FILE} cannot be written: {writing.reason(error)}"
-            raise HostError(said, hint=writing.hint(error)) from None
-        supervision.tell(self.folder, signal.SIGHUP)
 
-    def _await_names(self, naming: Naming | None, patience_s: float = _NAMES_S) -> list[str]:
-        """Wait until the resolver process answers; return a warning if it does not."""
-        until = time.monotonic() + patience_s
-        while naming is not None:
-            if (user := control.stranger(naming.port)) is not None:
-                return [control.taken_by(naming.port, user)]
-            if control.answers(naming.port):
-                break
-            if time.monotonic() > until:
-                where = f"{self.folder}/logs/{control.LOG}"
-                return [f"names cannot be resolved: nothing answers on port {naming.port}; see {where}"]
-            time.sleep(0.02)
+    def _await_companion(self, patience_s: float = 0.0) -> list[str]:  # noqa: ARG002 - of those that have one
+        """Wait until that process answers; return a warning if it does not."""
         return []
 
     def _tried(self, configuration: Configuration) -> trial.TrialResult:
         place = self.releases.write(configuration)
-        verdict = trial.try_release(place, self.folder, self._run, binary=self._binary)
+        verdict = trial.try_release(place, self.folder, self._run, self._program, binary=self._binary)
         if verdict.message is not None and not self.releases.is_whole(configuration):
             # A file was changed by another program: files shared with earlier releases were not read before.
             place = self.releases.write(configuration)
-            verdict = trial.try_release(place, self.folder, self._run, binary=self._binary)
+            verdict = trial.try_release(place, self.folder, self._run, self._program, binary=self._binary)
         if verdict.message is not None:
             self.releases.discard(configuration.digest)
         return verdict
@@ -326,7 +299,7 @@ class NginxService:
 
     def _cap_generations(self) -> list[str]:
         """End the oldest workers if another reload would leave too many generations."""
-        running = processes.find(self.folder)
+        running = self._program.processes(self.folder)
         current, old = len(processes.workers(running)), processes.leaving(running)
         too_many = len(old) - (GENERATIONS - 1) * max(current, 1)
         cut = [process for process in old[: max(too_many, 0)] if processes.send(process, signal.SIGTERM)]
@@ -335,7 +308,7 @@ class NginxService:
         return [f"{len(cut)} old workers were ended with their connections: more than {GENERATIONS} generations lived"]
 
     def _bring_up(self, configuration: Configuration, before: str, notes: tuple[str, ...]) -> DeployOutcome:
-        """Start or reload nginx and confirm it; if this fails, return to the release before."""
+        """Start or reload the program and confirm it; if this fails, return to the release before."""
         began = time.monotonic()
         digest = configuration.digest
         try:
@@ -347,29 +320,29 @@ class NginxService:
         raise self._gone_back(configuration, before, said)
 
     def _serve(self, digest: str, patience_s: float) -> DeployAction:
-        """Start or reload nginx with the live release.
+        """Start or reload the program with the live release.
 
         Raises:
-            RefusedError: nginx does not serve it.
+            RefusedError: The program does not serve it.
         """
-        running = processes.find(self.folder)
+        running = self._program.processes(self.folder)
         master = processes.master(running)
-        complaints = Complaints(self.folder)
+        complaints = Complaints(self.folder, self._program)
         if master is None:
-            if not supervision.ensure(self.folder, self._binary):
+            if not supervision.ensure(self.folder, self._binary, self._program):
                 supervision.tell(self.folder, signal.SIGHUP)
-            wait_for(self.folder, digest, (), complaints, patience_s)
+            wait_for(self._program, self.folder, digest, (), complaints, patience_s)
             return DeployAction.STARTED
-        if not (self.folder / STATUS_SOCKET).exists():
+        if not self._program.has_socket(self.folder):
             # The socket was deleted, and a reload would keep it although no client can connect. A killed master is
             # replaced by one that takes over the other sockets, so that no connection is lost.
-            supervision.ensure(self.folder, self._binary)
+            supervision.ensure(self.folder, self._binary, self._program)
             processes.send(master, signal.SIGKILL)
-            wait_for(self.folder, digest, (), complaints, patience_s)
+            wait_for(self._program, self.folder, digest, (), complaints, patience_s)
             return DeployAction.STARTED
-        processes.send(master, signal.SIGHUP)
-        supervision.ensure(self.folder, self._binary)
-        wait_for(self.folder, digest, processes.workers(running), complaints, patience_s)
+        processes.send(master, self._program.reload)
+        supervision.ensure(self.folder, self._binary, self._program)
+        wait_for(self._program, self.folder, digest, processes.workers(running), complaints, patience_s)
         return DeployAction.RELOADED
 
     def _gone_back(self, configuration: Configuration, before: str, reason: str) -> ApplyError:
@@ -383,7 +356,7 @@ class NginxService:
             return self._refused(configuration, reason, "nothing is served")
         self.releases.switch(before)
         state = f"release {before} is served as before"
-        if not answers(self.folder, before):
+        if not still_answers(self._program, self.folder, before):
             try:
                 self._serve(before, self._patience(configuration))
             except (ReleaseRefusedError, HostError) as error:
@@ -396,15 +369,15 @@ class NginxService:
             live = self.releases.live()
             state = f"release {live} is served as before" if live else "nothing was served before"
         return ApplyError(
-            f"nginx does not accept the new configuration: {self._explained(reason)}; {state}",
+            f"{self._program.name} does not accept the new configuration: {self._explained(reason)}; {state}",
             applied=(),
             pending=(f"release {configuration.digest}",),
         )
 
     def _explained(self, reason: str) -> str:
-        """Return the listener on a port that nginx could not bind."""
-        taken = ports.refused_bind(reason)
-        ours = {process.pid for process in processes.find(self.folder)}
+        """Return the listener on a port that the program could not bind."""
+        taken = self._program.refused_port(reason)
+        ours = {process.pid for process in self._program.processes(self.folder)}
         held = ports.holders({taken}, ours=ours) if taken else ()
         return f"{held[0]}" if held else reason
 
@@ -412,9 +385,10 @@ class NginxService:
         return self._confirm_s + _PER_FILE_S * (len(configuration.files) + len(configuration.secrets))
 
     def _ended(self, number: signal.Signals, timeout_s: float) -> bool:
-        """Signal supervisor and nginx, and wait until all processes have ended; return whether they have."""
-        if not supervision.tell(self.folder, number) or number == signal.SIGKILL:
-            running = processes.find(self.folder)
+        """Signal the supervisor and the program, and wait until all processes have ended; return whether they have."""
+        asked = signal.SIGQUIT if number == self._program.finish else number
+        if not supervision.tell(self.folder, asked) or number == signal.SIGKILL:
+            running = self._program.processes(self.folder)
             master = processes.master(running)
             signalled = (
                 running if number == signal.SIGKILL else ((master,) if master else ()) + processes.orphans(running)
@@ -422,7 +396,7 @@ class NginxService:
             for process in signalled:
                 processes.send(process, number)
         until = time.monotonic() + timeout_s
-        while processes.find(self.folder) or supervision.supervisor_pid(self.folder):
+        while self._program.processes(self.folder) or supervision.supervisor_pid(self.folder):
             if time.monotonic() > until:
                 return False
             time.sleep(0.05)

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from rulegen.agent.ingress.references import FIRST_S, SILENCE_S, Memory
-from rulegen.host.proxy.disk.last_read import NginxKnownObjects
+from rulegen.host.proxy.disk.last_read import StoredObjects
 from rulegen.kube.objects import structs as k
 from rulegen.kube.objects.names import ObjectKey, ObjectName
 from rulegen.kube.selector import parse_selector
@@ -66,10 +66,10 @@ class TestRunning:
         assert again.site.live == stage.site.live
 
     def test_the_same_from_disk(self, tmp_path: Path):
-        stage = self.begun(RESTRICTED, config_map=SETTINGS, known=NginxKnownObjects(tmp_path))
+        stage = self.begun(RESTRICTED, config_map=SETTINGS, known=StoredObjects(tmp_path))
         assert "allow 10.0.0.0/8;" in stage.text("plain.test")
         again = stage.again(silent=[*secrets(CERT, USERS), ObjectKey("ConfigMap", SETTINGS)])
-        again.loop.objects.known = NginxKnownObjects(tmp_path)
+        again.loop.objects.known = StoredObjects(tmp_path)
         again.loop.touch()
         assert not again.loop.serve()
         assert again.site.live == stage.site.live
@@ -77,11 +77,11 @@ class TestRunning:
         assert {oct(path.stat().st_mode & 0o777) for path in (tmp_path / "known").iterdir()} == {"0o600"}
 
     def test_a_damaged_file_counts_as_unknown_and_is_logged(self, tmp_path: Path):
-        stage = self.begun(known=NginxKnownObjects(tmp_path))
+        stage = self.begun(known=StoredObjects(tmp_path))
         spoilt = next(path for path in (tmp_path / "known").iterdir() if b'"users"' in path.read_bytes())
         spoilt.write_bytes(spoilt.read_bytes()[:20])
         again = stage.again(silent=secrets(USERS))
-        again.loop.objects.known = NginxKnownObjects(tmp_path)
+        again.loop.objects.known = StoredObjects(tmp_path)
         again.turn()
         assert not again.is_open("shut.test")
         assert "it contains no object" in again.log.getvalue()
@@ -167,7 +167,7 @@ def test_a_deleted_restricting_object_still_restricts(name, tmp_path):
         annotations={"whitelist-source-range": "10.1.0.0/16"} if name in {"class", "namespace"} else {},
     )
     more = [settings_map(add_headers="default/guard")] if name == "headers" else []
-    stage = Stage(shut, guard, *more, known=NginxKnownObjects(tmp_path), **changes).turn()
+    stage = Stage(shut, guard, *more, known=StoredObjects(tmp_path), **changes).turn()
     before = stage.site.live
     everything = "".join(before.files.values())
     assert sign in everything
@@ -180,7 +180,7 @@ def test_a_deleted_restricting_object_still_restricts(name, tmp_path):
     assert guard.metadata.name in events[0].note, key
     assert "it was deleted: its last known content stays in use" in stage.log.getvalue()
     again = stage.again()
-    again.loop.objects.known = NginxKnownObjects(tmp_path)
+    again.loop.objects.known = StoredObjects(tmp_path)
     again.turn()
     assert again.site.live == before
     stage.server.put(guard)

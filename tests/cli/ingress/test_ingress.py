@@ -22,7 +22,7 @@ from rulegen.cli.wiring import ingress as wiring
 from rulegen.cli.wiring.inputs import Inputs
 from rulegen.host.nginx.resolver import control
 from rulegen.host.proxy.disk import default_certificate
-from rulegen.host.proxy.disk.last_read import NginxKnownObjects
+from rulegen.host.proxy.disk.last_read import StoredObjects
 from rulegen.kube.objects.names import ObjectKey
 from rulegen.kube.objects.structs import Secret
 from rulegen.kube.snapshot.build import build_world
@@ -405,9 +405,7 @@ def test_an_object_that_is_denied_now_keeps_its_last_content(run, tmp_path):
         for item in (secret("users", auth=b"u:{PLAIN}p\n"), secret("tls", tls_crt=chain, tls_key=key))
     )
     (tmp_path / "nginx").mkdir(mode=0o755)
-    NginxKnownObjects(tmp_path / "nginx").keep(
-        {ObjectKey("Secret", name): item for name, item in before.secrets.items()}
-    )
+    StoredObjects(tmp_path / "nginx").keep({ObjectKey("Secret", name): item for name, item in before.secrets.items()})
     with FakeApi() as api:
         for noun, item in zip(("services", "endpointslices", "ingresses", "ingresses"), objects, strict=True):
             api.put(noun, item)

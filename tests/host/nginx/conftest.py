@@ -11,8 +11,10 @@ from pathlib import Path
 import pytest
 
 from rulegen.host.commands.runner import find, run
-from rulegen.host.proxy.processes import process_list, supervision
-from rulegen.host.proxy.service import NginxService
+from rulegen.host.nginx.program import NGINX
+from rulegen.host.nginx.service import NginxService
+from rulegen.host.proxy import process_list
+from rulegen.host.proxy.processes import supervision
 
 
 @pytest.fixture
@@ -26,13 +28,13 @@ def folder(tmp_path: Path) -> Iterator[Path]:
     if supervisor:
         os.kill(supervisor, signal.SIGKILL)
     for _ in range(100):
-        left = process_list.find(path)
+        left = NGINX.processes(path)
         if not left:
             break
         for process in left:
             process_list.send(process, signal.SIGKILL)
         time.sleep(0.02)
-    assert process_list.find(path) == ()
+    assert NGINX.processes(path) == ()
 
 
 @pytest.fixture

@@ -17,10 +17,11 @@ import pytest
 from rulegen.errors import HostError
 from rulegen.host.commands.runner import Command, Completed, MissingToolError, find, run
 from rulegen.host.nginx.facts import gather_nginx, without_unloadable
+from rulegen.host.nginx.program import NGINX
 from rulegen.host.node.name_servers import resolvers
+from rulegen.host.proxy import process_list as processes
 from rulegen.host.proxy.disk.log_rotation import RotatedLog, rotate
 from rulegen.host.proxy.processes import ports
-from rulegen.host.proxy.processes import process_list as processes
 from rulegen.languages.nginx.facts import HEADERS_MORE
 from rulegen.safe_files import folder_at
 
@@ -141,7 +142,7 @@ def test_a_program_that_only_calls_itself_nginx_is_not_ours(tmp_path):
         until = time.monotonic() + 5
         while title.encode() not in Path(f"/proc/{process.pid}/cmdline").read_bytes() and time.monotonic() < until:
             time.sleep(0.01)
-        assert processes.find(tmp_path) == ()
+        assert NGINX.processes(tmp_path) == ()
     finally:
         process.kill()
         process.wait()
@@ -150,7 +151,7 @@ def test_a_program_that_only_calls_itself_nginx_is_not_ours(tmp_path):
 def test_a_process_id_that_was_given_away_is_not_signalled():
     process = subprocess.Popen(["sleep", "60"])
     try:
-        other = processes.NginxProcess(process.pid, processes.started(process.pid) - 1, 1, processes.Role.WORKER)
+        other = processes.ProxyProcess(process.pid, processes.started(process.pid) - 1, 1, processes.Role.WORKER)
         assert not processes.send(other, processes.signal.SIGKILL)
         assert process.poll() is None
     finally:

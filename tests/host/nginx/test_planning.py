@@ -12,7 +12,7 @@ import pytest
 import yaml
 
 from rulegen.cli.main import main
-from rulegen.host.proxy.processes import process_list
+from rulegen.host.nginx.program import NGINX
 from tests.cli.ingress.test_ingress import HOST, ingress, world
 
 pytestmark = [pytest.mark.kernel, pytest.mark.usefixtures("namespace")]
@@ -99,6 +99,6 @@ def test_cleanup_says_what_there_was_to_end(run, folder):
     assert run("apply", "--yes")[0] == 0
     code, out, _ = run("cleanup", "--yes", "-o", "json")
     document = json.loads(out)
-    assert (code, process_list.find(folder), folder.exists()) == (0, (), False)
+    assert (code, NGINX.processes(folder), folder.exists()) == (0, (), False)
     assert document["applied"] == [f"nginx in {folder} has stopped"]
     assert {change["kind"] for change in document["changes"]} == {"process", "folder"}

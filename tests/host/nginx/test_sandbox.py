@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from rulegen.host.commands.runner import Command, Completed, run
+from rulegen.host.nginx.program import NGINX
 from rulegen.host.proxy.disk.releases import Releases
 from rulegen.host.proxy.sandbox import identity, trial
 from rulegen.languages.configuration import Configuration, SecretContent
@@ -36,8 +37,8 @@ def runner(request):
 
 
 def verdict(folder: Path, each: Configuration, runner=run, **options) -> trial.TrialResult:
-    place = Releases(folder).write(each)
-    return trial.try_release(place, folder, runner, **options)
+    place = Releases(folder, NGINX).write(each)
+    return trial.try_release(place, folder, runner, NGINX, **options)
 
 
 def test_what_is_right_passes(folder, namespace, runner):
@@ -136,7 +137,7 @@ def test_what_keeps_nginx_busy_is_refused(folder, tmp_path):
 
     result = verdict(folder, configuration(), binary=str(busy), timeout_s=0.3)
 
-    assert result.message == "nginx -t was killed by signal 9 (Killed)"
+    assert result.message == "the test of nginx was killed by signal 9 (Killed)"
 
 
 def test_it_runs_as_a_user_of_its_own_with_nothing(folder, tmp_path):

@@ -16,6 +16,7 @@ from pathlib import Path
 import pytest
 
 from rulegen.host.commands.runner import Command, Completed, run
+from rulegen.host.nginx.program import NGINX
 from rulegen.host.proxy.disk.releases import Releases
 from rulegen.host.proxy.sandbox import identity
 from rulegen.host.proxy.sandbox import trial as sandbox
@@ -61,9 +62,9 @@ def stopped_nginx(folder: Path, runner, own: int) -> Iterator[int]:
     hosts = {f"h{number}.test": server(f"h{number}.test", port=80) for number in range(HOSTS)}
     hosts["a.test"] = server("a.test", port=80, extra=f"include {KEY};")
     each = configuration(hosts, secrets={KEY: SecretContent(MARK), USERS: SecretContent(MARK, for_workers=True)})
-    place = Releases(folder, worker_group=33).write(each)
+    place = Releases(folder, NGINX, worker_group=33).write(each)
     verdicts: list[sandbox.TrialResult] = []
-    trial = threading.Thread(target=lambda: verdicts.append(sandbox.try_release(place, folder, runner)))
+    trial = threading.Thread(target=lambda: verdicts.append(sandbox.try_release(place, folder, runner, NGINX)))
     trial.start()
     try:
         result: list[int] = []

@@ -18,8 +18,9 @@ from rulegen.compiler.ingress.engine import DeployAction
 from rulegen.compiler.ingress.refused_ingresses import settle
 from rulegen.errors import ApplyError, HostError
 from rulegen.host.commands.runner import find
+from rulegen.host.nginx.program import NGINX
 from rulegen.host.nginx.status import ask
-from rulegen.host.proxy.processes import process_list as processes
+from rulegen.host.proxy import process_list as processes
 from rulegen.host.proxy.processes import supervision
 from rulegen.host.proxy.service import GENERATIONS
 from tests.host.nginx.examples import configuration, name, server
@@ -67,23 +68,23 @@ def test_all_new_connections_have_a_change_when_apply_returns(service):
     assert service.status().master == master
 
 
-def pids(result: tuple[processes.NginxProcess, ...]) -> set[int]:
+def pids(result: tuple[processes.ProxyProcess, ...]) -> set[int]:
     """Without the roles: a worker that has just begun is named like its master for a moment."""
     return {process.pid for process in result}
 
 
 def test_the_same_again_does_nothing(service):
     service.apply(FIRST)
-    before = processes.find(service.folder)
+    before = NGINX.processes(service.folder)
 
     assert service.apply(FIRST).action is DeployAction.NOTHING
-    assert pids(before) <= pids(processes.find(service.folder))  # a worker may just have begun
+    assert pids(before) <= pids(NGINX.processes(service.folder))  # a worker may just have begun
 
 
 def test_what_somebody_edited_is_mended(service):
     service.apply(FIRST)
     (service.folder / "current" / name("a.test")).write_text(server("a.test", body="edited"))
-    processes.send(processes.master(processes.find(service.folder)), signal.SIGHUP)
+    processes.send(processes.master(NGINX.processes(service.folder)), signal.SIGHUP)
 
     assert service.apply(FIRST).action is DeployAction.RELOADED
     assert {get() for _ in range(10)} == {"first"}
@@ -92,13 +93,13 @@ def test_what_somebody_edited_is_mended(service):
 @pytest.mark.parametrize("tested", [False, True])
 def test_a_configuration_that_nginx_refuses_changes_nothing(service, tested):
     service.apply(FIRST)
-    before = processes.find(service.folder)
+    before = NGINX.processes(service.folder)
 
     with pytest.raises(ApplyError, match=rf'unknown directive "bogus" in hosts/\w+.conf:4; release {FIRST.digest} is'):
         service.apply(BROKEN, tested=tested)
 
     assert get() == "first"
-    assert pids(before) <= pids(processes.find(service.folder))  # a worker may just have begun
+    assert pids(before) <= pids(NGINX.processes(service.folder))  # a worker may just have begun
     assert service.releases.live() == FIRST.digest
     assert service.apply(SECOND).action is DeployAction.RELOADED
 
@@ -107,7 +108,7 @@ def test_a_refused_first_configuration_leaves_nothing_running(service):
     with pytest.raises(ApplyError, match=r"bogus.*nothing is served"):
         service.apply(BROKEN, tested=True)
 
-    assert processes.find(service.folder) == ()
+    assert NGINX.processes(service.folder) == ()
     assert not service.status().supervisor
     assert service.apply(FIRST).action is DeployAction.STARTED
 
@@ -147,14 +148,14 @@ def test_a_reload_that_finds_a_port_taken_goes_back(service):
 
 def test_a_killed_master_is_replaced_and_no_connection_refused(service, eventually):
     service.apply(FIRST)
-    old = {process.pid for process in processes.find(service.folder)}
+    old = {process.pid for process in NGINX.processes(service.folder)}
     answers = []
 
     os.kill(service.status().master, signal.SIGKILL)
 
     def all_new() -> bool:
         answers.append(answer())
-        now = processes.find(service.folder)
+        now = NGINX.processes(service.folder)
         return processes.master(now) is not None and not old & {process.pid for process in now}
 
     eventually(all_new)
@@ -167,9 +168,11 @@ def test_a_killed_master_is_replaced_and_no_connection_refused(service, eventual
 SUPERVISOR_THAT_LOSES = """
     import os, signal, sys, time
     from pathlib import Path
-    from rulegen.host.proxy.processes import process_list as processes, supervisor
+    from rulegen.host.nginx.program import NGINX
+    from rulegen.host.proxy import process_list as processes
+    from rulegen.host.proxy.processes import supervisor
 
-    folder, look, looks = Path(sys.argv[1]), processes.find, []
+    folder, look, looks = Path(sys.argv[1]), NGINX.processes, []
 
     def look_and_lose(folder):
         found = look(folder)
@@ -180,8 +183,8 @@ SUPERVISOR_THAT_LOSES = """
                 time.sleep(0.001)
         return found
 
-    processes.find = look_and_lose
-    it = supervisor.Supervisor(folder, sys.argv[2], supervisor.Held.of(folder))
+    NGINX.processes = look_and_lose
+    it = supervisor.Supervisor(folder, sys.argv[2], supervisor.Held.of(folder), NGINX)
     it.listen()
     it.keep()
 """
@@ -195,7 +198,7 @@ def test_a_master_that_dies_while_it_is_looked_at_is_replaced(service, eventuall
 
     def replaced() -> bool:
         answers.append(answer())
-        now = processes.find(service.folder)
+        now = NGINX.processes(service.folder)
         new = processes.master(now)
         return new is not None and new.pid != first and not processes.orphans(now)
 
@@ -210,11 +213,13 @@ def test_a_master_that_dies_while_it_is_looked_at_is_replaced(service, eventuall
 
 def test_a_killed_worker_is_replaced(service, eventually):
     service.apply(FIRST)
-    worker = processes.workers(processes.find(service.folder))[0]
+    worker = processes.workers(NGINX.processes(service.folder))[0]
 
     processes.send(worker, signal.SIGKILL)
 
-    eventually(lambda: worker not in (result := processes.find(service.folder)) and len(processes.workers(result)) == 2)
+    eventually(
+        lambda: worker not in (result := NGINX.processes(service.folder)) and len(processes.workers(result)) == 2
+    )
     assert get() == "first"
 
 
@@ -235,7 +240,7 @@ def test_a_new_supervisor_adopts_the_running_nginx(service, eventually):
 
 
 def test_after_an_upgrade_the_supervisor_runs_the_new_code(service, eventually, monkeypatch):
-    monkeypatch.setattr(supervision, "code", lambda: "")  # as before there were marks
+    monkeypatch.setattr(supervision, "code", lambda _module: "")  # as before there were marks
     service.apply(FIRST)
     old = service.status()
     monkeypatch.undo()
@@ -271,7 +276,7 @@ def test_a_node_down_before_the_proof_comes_up_with_what_worked(service, eventua
     service.releases.write(BROKEN)
     service.releases.switch(BROKEN.digest)
 
-    supervision.ensure(service.folder, "nginx")
+    supervision.ensure(service.folder, "nginx", NGINX)
 
     eventually(lambda: ask(service.folder) == FIRST.digest)
     assert service.releases.live() == FIRST.digest
@@ -339,7 +344,7 @@ KILLED = textwrap.dedent(
     """
     import os, signal, sys
     from pathlib import Path
-    from rulegen.host.proxy.service import NginxService
+    from rulegen.host.nginx.service import NginxService
     from rulegen.host.commands.runner import run
     from tests.host.nginx.test_service import SECOND
 
@@ -391,7 +396,7 @@ FULL = textwrap.dedent(
     import ctypes, os, sys, urllib.request
     from pathlib import Path
     from rulegen.errors import HostError
-    from rulegen.host.proxy.service import NginxService
+    from rulegen.host.nginx.service import NginxService
     from rulegen.host.commands.runner import run
     from tests.host.nginx.test_service import FIRST, SECOND, get
 

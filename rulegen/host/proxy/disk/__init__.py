@@ -1,1 +1,1 @@
-"""The files of nginx on disk: releases, logs, certificates, and folders that no other user can replace."""
+"""The files of a proxy on disk: releases, logs, certificates, and folders that no other user can replace."""

@@ -48,10 +48,10 @@ def load(folder: Path) -> bytes | None:
     except ValueError:
         return None  # damaged: a new one is created
     except trust.UntrustedError as error:
-        raise HostError(f"the folder of nginx cannot be used: {reason(error)}", hint=hint(error)) from None
+        raise HostError(f"the folder of the proxy cannot be used: {reason(error)}", hint=hint(error)) from None
     except OSError as error:
         raise HostError(
-            f"the folder of nginx, {folder}, cannot be used: {error.strerror or error}", hint=hint(error)
+            f"the folder of the proxy, {folder}, cannot be used: {error.strerror or error}", hint=hint(error)
         ) from None
     return content if left.days > RENEW_DAYS else None
 

@@ -38,16 +38,16 @@ class _RecordHead(msgspec.Struct):
 
 
 @dataclass(slots=True)
-class NginxKnownObjects:
-    """The last readable objects of the nginx in one folder.
+class StoredObjects:
+    """The last readable objects, in the folder of one proxy.
 
     Attributes:
-        nginx: DIR.
+        home: DIR.
         writes: Whether changes are written; else only this process has them.
         notes: Warnings for the user.
     """
 
-    nginx: Path
+    home: Path
     writes: bool = True
     notes: list[str] = field(default_factory=list)
     _has_failed: bool = False
@@ -79,7 +79,7 @@ class NginxKnownObjects:
             return
         written, self._has_failed = {} if self._has_failed else before, True
         try:
-            folder = self.nginx / FOLDER
+            folder = self.home / FOLDER
             if objects and not folder.is_dir():
                 folder.mkdir(mode=0o700)
             if folder.is_dir():
@@ -96,7 +96,7 @@ class NginxKnownObjects:
             raise HostError(f"the last known objects cannot be saved: {reason(error)}", hint=hint(error)) from None
 
     def _files(self) -> list[Path]:
-        folder = self.nginx / FOLDER
+        folder = self.home / FOLDER
         try:
             check_ours(folder)
             return sorted(path for path in folder.iterdir() if path.suffix == ".json")

@@ -11,11 +11,11 @@ from typing import Final
 from rulegen.text import printable
 
 LARGEST: Final = 64 << 20
-"""Size in bytes at which a log of nginx is renamed to `<name>.1`."""
+"""Size in bytes at which a log is renamed to `<name>.1`."""
 
 _LARGEST_JOURNAL: Final = 1 << 20
 _LONGEST: Final = 2000
-"""Characters of a line, which may include the last messages of nginx."""
+"""Characters of a line, which may include the last messages of the program."""
 
 
 class RotatedLog:
@@ -40,11 +40,11 @@ class RotatedLog:
 
 
 def rotate(folder: int, *, keep_open: tuple[str, ...] = (), largest: int = LARGEST) -> bool:
-    """Rename the logs of a folder that are too large; return whether nginx must open its logs again (USR1).
+    """Rename the logs of a folder that are too large; return whether the program must open its logs again (USR1).
 
     Args:
         folder: The descriptor of the folder.
-        keep_open: The names of logs that do not belong to nginx.
+        keep_open: The names of logs that do not belong to the program.
         largest: The largest size in bytes.
     """
     with contextlib.suppress(OSError):  # writers of the log report the failure of the disk

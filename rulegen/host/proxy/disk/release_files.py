@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import re
 import stat
 from contextlib import suppress
 from typing import TYPE_CHECKING, Final, NamedTuple, Self
@@ -17,13 +16,12 @@ from rulegen.text import printable
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Mapping
 
+    from rulegen.host.proxy.program import ReleaseForm
     from rulegen.languages.configuration import Configuration
 
-FOLDERS: Final = ("hosts", "upstreams", "secrets")
 MANIFEST: Final = "MANIFEST"
 MOST_BYTES: Final = 64 << 20
 """The largest size of one file of a release, in bytes."""
-_NAME: Final = re.compile(r"(?:nginx\.conf|(?:hosts|upstreams|secrets)/[0-9a-f]{8,64}(?:\.[a-z]{1,12})?)\Z")
 
 
 class WantedFile(NamedTuple):
@@ -60,17 +58,18 @@ class WrittenRelease(NamedTuple):
         return cls(files, frozenset(name for name, secret in configuration.secrets.items() if secret.for_workers))
 
 
-def check_names(configuration: Configuration, names: Iterable[str]) -> None:
+def check_names(configuration: Configuration, names: Iterable[str], form: ReleaseForm) -> None:
     """Check that a release can have files of these names.
 
     Args:
         configuration: The wanted configuration.
         names: The names of its files, except those that were checked before.
+        form: The files that a release may have.
 
     Raises:
         HostError: A name is not allowed.
     """
-    wrong = next((name for name in names if not _NAME.match(name)), None)
+    wrong = next((name for name in names if not form.names.match(name)), None)
     if wrong is None:
         wrong = next((name for name in configuration.files if name.startswith(SECRETS)), None)
     if wrong is None:
@@ -85,7 +84,7 @@ def listed(configuration: Configuration) -> bytes:
     return json.dumps({"files": sorted(configuration.files), "secrets": secrets}).encode()
 
 
-def contents(folders: Mapping[str, int]) -> tuple[dict[str, str], dict[str, SecretContent]]:
+def contents(folders: Mapping[str, int], form: ReleaseForm) -> tuple[dict[str, str], dict[str, SecretContent]]:
     """Return the files and the secret files of a release on disk.
 
     Raises:
@@ -93,14 +92,14 @@ def contents(folders: Mapping[str, int]) -> tuple[dict[str, str], dict[str, Secr
         ValueError, KeyError, AttributeError, TypeError, RecursionError: The list has another format.
     """
     manifest = json.loads(read_regular(MANIFEST, MOST_BYTES, dir_fd=folders[""]))
-    names = {*(name for name in manifest["files"] if _NAME.match(name)), *included(folders)}
+    names = {*(name for name in manifest["files"] if form.names.match(name)), *included(folders, form)}
     files = {name: text for name in sorted(names) if (text := text_of(name, folders)) is not None}
-    secrets = {name: bool(workers) for name, workers in manifest["secrets"].items() if _NAME.match(name)}
+    secrets = {name: bool(workers) for name, workers in manifest["secrets"].items() if form.names.match(name)}
     kept = {n: SecretContent(c, workers) for n, workers in secrets.items() if (c := bytes_of(n, folders)) is not None}
     return files, kept
 
 
-def unwanted_password_files(folders: Mapping[str, int], wanted: Collection[str]) -> list[str]:
+def unwanted_password_files(folders: Mapping[str, int], wanted: Collection[str], form: ReleaseForm) -> list[str]:
     """Return the names of the files that workers read and that the next release does not have.
 
     Raises:
@@ -110,16 +109,16 @@ def unwanted_password_files(folders: Mapping[str, int], wanted: Collection[str])
     return [
         name
         for name, for_workers in manifest.items()
-        if for_workers and name not in wanted and _NAME.match(name) and name.startswith(SECRETS)
+        if for_workers and name not in wanted and form.names.match(name) and name.startswith(SECRETS)
         if is_file(name, folders)
     ]
 
 
-def included(folders: Mapping[str, int]) -> list[str]:
+def included(folders: Mapping[str, int], form: ReleaseForm) -> list[str]:
     """Return the names of the files that the main file includes; it includes folders, not single files."""
     return sorted(
         f"{name}/{inner}"
-        for name in ("hosts", "upstreams")
+        for name in form.included
         for inner in os.listdir(folders[name])  # noqa: PTH208 - a descriptor's
         if inner.endswith(".conf")
     )
@@ -132,7 +131,7 @@ def within(name: str, folders: Mapping[str, int]) -> tuple[str, int]:
 
 
 def close_files(folder: int) -> None:
-    """Remove the access rights of other users from the files of a folder, such as old logs of nginx."""
+    """Remove the access rights of other users from the files of a folder, such as old logs."""
     for name in os.listdir(folder):
         with suppress(OSError):  # it was renamed, or is not ours; other users cannot enter the folder
             status = os.stat(name, dir_fd=folder, follow_symlinks=False)

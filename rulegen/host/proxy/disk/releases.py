@@ -1,13 +1,13 @@
 """Configurations on disk: each a folder of its own that never changes, one of them live.
 
-    DIR/releases/<digest>/    a release: nginx.conf, hosts/, upstreams/, secrets/, and MANIFEST, its list of contents
-    DIR/current               the release that nginx reads, a symbolic link
-    DIR/good                  the release that nginx last proved to serve with, a symbolic link
+    DIR/releases/<digest>/    a release: the files of a configuration, and MANIFEST, its list of contents
+    DIR/current               the release that the program reads, a symbolic link
+    DIR/good                  the release that it last proved to serve with, a symbolic link
 
 A release is built beside its place and renamed when it is complete, and a link is replaced by a rename: whatever kills
 us leaves the old or the new, whole. Files that did not change are hard links, so a release costs what changed.
 
-nginx's master reads them as root, its workers open password files alone: so all is ours, and the workers' group may
+The program reads them as root, workers of nginx open password files alone: so all is ours, and the workers' group may
 enter folders on the way to those. What stands in DIR may still be anything: nothing is read through a link or a FIFO.
 """
 
@@ -24,7 +24,6 @@ from rulegen.errors import ApplyError, HostError
 from rulegen.host.proxy.disk import trust
 from rulegen.host.proxy.disk.locks import locked
 from rulegen.host.proxy.disk.release_files import (
-    FOLDERS,
     MANIFEST,
     WantedFile,
     WrittenRelease,
@@ -46,6 +45,8 @@ if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Iterator, Mapping
     from pathlib import Path
 
+    from rulegen.host.proxy.program import ProxyProgram
+
 KEEP: Final = 3
 """Releases that stay on disk, the live one among them."""
 
@@ -54,8 +55,6 @@ GOOD: Final = "good"
 
 _PARTIAL: Final = ".partial"
 _DIGEST: Final = re.compile(r"[0-9a-f]{8,64}\Z")
-_FOR_WORKERS: Final = frozenset({"", "secrets"})
-"""The folders of a release that workers go through, to password files; the first is the release itself."""
 _OURS: Final = frozenset({"releases", "run", "logs", "known", "current", "good", "default.pem", "lost+found"})
 _PRIVATE_FOLDER: Final = 0o700
 _PASSED_FOLDER: Final = 0o710
@@ -70,16 +69,20 @@ class Releases:
         folder: DIR. It is made where it is not there; it must be ours, and nobody else may write to it.
     """
 
-    def __init__(self, folder: Path, *, worker_group: int | None = None, keeps_spare: bool = False) -> None:
+    def __init__(
+        self, folder: Path, program: ProxyProgram, *, worker_group: int | None = None, keeps_spare: bool = False
+    ) -> None:
         """Take a folder.
 
         Args:
             folder: DIR.
+            program: The program that reads the releases.
             worker_group: Id of the group that may read files which workers read; None leaves them to us alone.
             keeps_spare: Whether a folder is kept of which the next release is made.
         """
         self.folder = folder
-        # without privileges nginx's workers run as we do
+        self._form, self._name = program.form, program.name
+        # without privileges workers run as we do
         shares = worker_group is not None and os.geteuid() == 0
         self._group = worker_group if worker_group is not None and shares else os.getegid()
         self._folder_mode = _PASSED_FOLDER if shares else _PRIVATE_FOLDER
@@ -87,7 +90,7 @@ class Releases:
         self._verified = VerifiedFiles()
         self._latest: Path | None = None  # what is tried shares its files with what was tried before, too
         self._keeps_spare = keeps_spare
-        self._spare = SpareRelease()
+        self._spare = SpareRelease(program.form.folders)
         self._written: dict[str, WrittenRelease] = {}
         self._checked: tuple[Configuration, dict[str, WantedFile]] | None = None
 
@@ -110,10 +113,10 @@ class Releases:
                         if name == "logs":
                             close_files(inner)
         except OSError as error:
-            raise HostError(f"the folder of nginx cannot be used: {reason(error)}", hint=hint(error)) from None
+            raise self._unusable(error) from None
 
     def _close(self, home: int) -> None:
-        """Have none but us and the workers enter the folder: a process in there may pass for a worker of our nginx."""
+        """Have none but us and the workers enter the folder: a process in there may pass for a worker of ours."""
         others = [name for name in os.listdir(home) if name not in _OURS and not name.startswith(".")]
         if not others:
             trust.give(home, self._folder_mode, self._group)
@@ -130,8 +133,11 @@ class Releases:
             try:
                 stack.enter_context(locked(self.folder / "run" / "apply.lock"))
             except OSError as error:
-                raise HostError(f"the folder of nginx cannot be used: {reason(error)}", hint=hint(error)) from None
+                raise self._unusable(error) from None
             yield
+
+    def _unusable(self, error: OSError) -> HostError:
+        return HostError(f"the folder of {self._name} cannot be used: {reason(error)}", hint=hint(error))
 
     def path(self, digest: str) -> Path:
         """Return the folder of a release, whether it is there or not."""
@@ -166,7 +172,7 @@ class Releases:
         except OSError as error:
             with suppress(OSError):
                 self._remove(partial)
-            raise not_written(configuration.digest, self._served(), error) from None
+            raise not_written(configuration.digest, self._name, self._served(), error) from None
         return place
 
     def _remove(self, place: Path) -> None:
@@ -182,7 +188,7 @@ class Releases:
         return self._is_whole(self.path(configuration.digest), self._wanted(configuration))
 
     def switch(self, digest: str) -> None:
-        """Make a release the live one: what nginx reads at its next start or reload.
+        """Make a release the live one: what the program reads at its next start or reload.
 
         Raises:
             ApplyError: It cannot be done; the release that was live still is.
@@ -190,7 +196,7 @@ class Releases:
         self._point(CURRENT, digest)
 
     def confirm(self, digest: str) -> None:
-        """Note that nginx serves with a release: what to go back to when a later one fails."""
+        """Note that the program serves with a release: what to go back to when a later one fails."""
         self._point(GOOD, digest)
 
     def forget(self) -> None:
@@ -206,7 +212,7 @@ class Releases:
         return self._pointed(CURRENT)
 
     def good(self) -> str:
-        """Return the digest of the release that nginx last proved to serve with; empty if there is none."""
+        """Return the digest of the release that the program last proved to serve with; empty if there is none."""
         return self._pointed(GOOD)
 
     def current(self) -> Configuration | None:
@@ -219,7 +225,7 @@ class Releases:
         return self.read(digest) if digest else None
 
     def read(self, digest: str) -> Configuration:
-        """Return a release as it is on disk, with what others put where nginx would read it, without what they took.
+        """Return a release as it is on disk, with what others put there, without what they took.
 
         Raises:
             HostError: It cannot be read.
@@ -227,11 +233,13 @@ class Releases:
         place = self.path(digest)
         try:
             with self._opened(digest) as folders:
-                files, secrets = contents(folders)
+                files, secrets = contents(folders, self._form)
         except OSError as error:
-            raise HostError(f"release {digest} of nginx cannot be read: {reason(error)}", hint=hint(error)) from None
+            raise HostError(
+                f"release {digest} of {self._name} cannot be read: {reason(error)}", hint=hint(error)
+            ) from None
         except (ValueError, KeyError, AttributeError, TypeError, RecursionError):
-            raise HostError(f"release {digest} of nginx is damaged: {place / MANIFEST} is not a list") from None
+            raise HostError(f"release {digest} of {self._name} is damaged: {place / MANIFEST} is not a list") from None
         return Configuration(files=files, secrets=secrets, digest=digest)
 
     @contextmanager
@@ -256,7 +264,7 @@ class Releases:
         """
         place = self.path(digest)
         with ExitStack() as stack, self._all() as releases, trust.inner(releases, digest, place) as release:
-            inner = {name: stack.enter_context(trust.inner(release, name, place / name)) for name in FOLDERS}
+            inner = {name: stack.enter_context(trust.inner(release, name, place / name)) for name in self._form.folders}
             yield {"": release, **inner}
 
     def discard(self, digest: str) -> None:
@@ -268,8 +276,8 @@ class Releases:
     def prune(self, keep: int = KEEP) -> None:
         """Remove all but the youngest `keep` releases, and what was never completed.
 
-        The live one stays, and so does the one that nginx last proved to serve with. One that goes may stay as the
-        folder of which the next one is made.
+        The live one stays, and so does the one that last proved to serve. One that goes may stay as the folder of which
+        the next one is made.
         """
         spared = {self.live(), self.good()} - {""}
         with suppress(OSError), self._all() as releases:  # nothing was written yet
@@ -323,7 +331,7 @@ class Releases:
         for name, secret in configuration.secrets.items():
             readers = (self._workers_mode, self._group) if secret.for_workers else (_PRIVATE_MODE, group)
             wanted[name] = WantedFile(secret.content, *readers)
-        check_names(configuration, wanted.keys() - known.keys())
+        check_names(configuration, wanted.keys() - known.keys(), self._form)
         self._checked = configuration, wanted
         return wanted
 
@@ -335,7 +343,7 @@ class Releases:
                 if not stat.S_ISREG(os.stat(MANIFEST, dir_fd=folders[""], follow_symlinks=False).st_mode):
                     return False
                 # one more file would be read where the main file includes `hosts/*.conf`
-                there = {f"{name}/{inner}" for name in ("hosts", "upstreams") for inner in os.listdir(folders[name])}  # noqa: PTH208
+                there = {f"{name}/{inner}" for name in self._form.included for inner in os.listdir(folders[name])}  # noqa: PTH208
                 return there <= wanted.keys() and all(
                     self._verified.reads(name, file, folders) for name, file in wanted.items()
                 )
@@ -349,7 +357,7 @@ class Releases:
 
     def _entrants(self, name: str) -> tuple[int, int]:
         """Return the mode and the group of a folder of a release."""
-        return (self._folder_mode, self._group) if name in _FOR_WORKERS else (_PRIVATE_FOLDER, os.getegid())
+        return (self._folder_mode, self._group) if name in self._form.for_workers else (_PRIVATE_FOLDER, os.getegid())
 
     def _build(self, partial: Path, configuration: Configuration, wanted: Mapping[str, WantedFile]) -> None:
         live = self.path(self.live()) if self.live() else None
@@ -380,7 +388,7 @@ class Releases:
         if begun is not None:
             return begun
         targets = {}
-        for name in ("", *FOLDERS):
+        for name in ("", *self._form.folders):
             targets[name] = stack.enter_context(self._new_folder(partial / name, name))
         return targets, ()
 
@@ -412,7 +420,7 @@ class Releases:
             return
         try:
             with self._opened(before.name) as folders:
-                kept = unwanted_password_files(folders, wanted)
+                kept = unwanted_password_files(folders, wanted, self._form)
         except (OSError, ValueError, KeyError, AttributeError, TypeError, RecursionError):
             return  # a damaged release: those few requests are answered with an error
         for name in kept:

@@ -9,7 +9,6 @@ import os
 from typing import TYPE_CHECKING, Final
 
 from rulegen.host.proxy.disk import trust
-from rulegen.host.proxy.disk.release_files import FOLDERS
 from rulegen.host.proxy.disk.writing import remove
 
 if TYPE_CHECKING:
@@ -28,8 +27,9 @@ class SpareRelease:
     Another process does not know it, and takes it away as a release that was never completed.
     """
 
-    def __init__(self) -> None:
-        """Have none."""
+    def __init__(self, folders: Collection[str]) -> None:
+        """Have none; take the names of the folders of a release."""
+        self._folders = folders
         self.name = ""
         self._held: Mapping[str, WantedFile] = {}
 
@@ -79,7 +79,7 @@ class SpareRelease:
             os.rename(name, place.name, src_dir_fd=releases, dst_dir_fd=releases)
             release = stack.enter_context(trust.inner(releases, place.name, place))
             folders = {"": release}
-            for inner in FOLDERS:
+            for inner in self._folders:
                 folders[inner] = stack.enter_context(trust.inner(release, inner, place / inner))
             return folders, left_as_wanted(held, wanted, folders)
         except OSError:  # another process has taken it away, or was at work in there

@@ -2,7 +2,7 @@
 
 A user who may write to a folder can rename its entries and replace them, whoever owns them. Each step of a path is
 therefore opened from the descriptor of the checked folder above, so the opened folder is the checked one. The imports
-are small: the supervisor uses this at each start of nginx.
+are small: the supervisor uses this at each start of the program.
 """
 
 from __future__ import annotations
@@ -163,7 +163,7 @@ def read_ours(path: str | Path, max_bytes: int, *, dir_fd: int | None = None) ->
 
 
 def check_written(descriptor: int, path: Path, *, all_ours: bool = False) -> None:
-    """Check that files which nginx writes to a folder stay in it: nginx opens them by name, as root.
+    """Check that files which a program writes to a folder stay in it: it opens them by name, as root.
 
     Args:
         descriptor: The descriptor of the folder.
@@ -184,7 +184,7 @@ def check_written(descriptor: int, path: Path, *, all_ours: bool = False) -> Non
                 what = "a hard link to another file" if has_two_names else kind_text(mode)
                 raise UntrustedError(
                     path / name,
-                    f"is {what}: nginx would write somewhere else",
+                    f"is {what}: the program would write somewhere else",
                     f"remove it: rm {path / name}",
                 )
             if all_ours and stat.S_ISREG(mode) and (problem := _foreign(status)):
@@ -228,7 +228,7 @@ def check_ours(path: Path, status: os.stat_result | None = None) -> None:
     if problem:
         raise UntrustedError(
             path,
-            f"{problem}, so nginx is not run from it",
+            f"{problem}, so nothing is run from it",
             f"choose another folder, or: chown {os.geteuid()} {path} && chmod go-w {path}",
         )
 
@@ -289,8 +289,8 @@ def _untrusted(path: Path, place: Path, problem: str, mend: str = "") -> Untrust
     mend = mend or f"chown {os.geteuid()} {place} && chmod go-w {place}"
     return UntrustedError(
         place,
-        f"{problem}: other users could replace {path}, so nginx is not run from there",
-        f"choose a folder below {own} (--nginx-dir), or: {mend}",
+        f"{problem}: other users could replace {path}, so nothing is run from there",
+        f"choose a folder below {own}, as with --nginx-dir, or: {mend}",
     )
 
 

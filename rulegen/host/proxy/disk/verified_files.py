@@ -34,7 +34,8 @@ class VerifiedFiles:
     """The verified files of releases, by name.
 
     For another release, a file is not read again while its status is the same: releases are never changed in place, and
-    a user who can write to them could as well replace nginx. All files of a release are read before it becomes live.
+    a user who can write to them could as well replace the program. All files of a release are read before it becomes
+    live.
     """
 
     def __init__(self) -> None:

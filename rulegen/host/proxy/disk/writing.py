@@ -143,16 +143,16 @@ def hint(error: OSError) -> str:
     if error.errno in {errno.ENOSPC, errno.EDQUOT}:
         return "free space on that disk and apply again"
     if error.errno in {errno.EACCES, errno.EPERM, errno.EROFS}:
-        return "run as root, or give another folder with --nginx-dir"
+        return "run as root, or give another folder, as with --nginx-dir"
     if error.errno in {errno.ENOTDIR, errno.ENAMETOOLONG, errno.ELOOP}:
-        return "give another folder with --nginx-dir"
+        return "give another folder, as with --nginx-dir"
     return ""
 
 
-def not_written(digest: str, served: str, error: OSError) -> ApplyError:
-    """Return the error for a release that could not be written; `served` describes what nginx serves instead."""
+def not_written(digest: str, program: str, served: str, error: OSError) -> ApplyError:
+    """Return the error for a release that could not be written; `served` describes what is served instead."""
     return ApplyError(
-        f"the configuration of nginx cannot be written: {reason(error)}; {served}",
+        f"the configuration of {program} cannot be written: {reason(error)}; {served}",
         applied=(),
         pending=(f"release {digest}",),
         hint=hint(error),

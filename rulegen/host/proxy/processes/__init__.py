@@ -1,1 +1,1 @@
-"""The processes of nginx: start, supervision, reload, and status requests."""
+"""The processes of a proxy: start, supervision, reload, and status requests."""

@@ -1,16 +1,14 @@
-"""Confirms that nginx serves a release: all workers that take connections answer with its digest."""
+"""Confirms that a proxy serves a release: all workers that take connections answer with its digest."""
 
 from __future__ import annotations
 
 import contextlib
 import os
-import re
 import time
 from typing import TYPE_CHECKING, Final
 
 from rulegen.errors import HostError
-from rulegen.host.nginx.status import ask
-from rulegen.host.proxy.processes import process_list
+from rulegen.host.proxy import process_list
 from rulegen.host.proxy.processes.supervisor import START_LOG
 from rulegen.host.proxy.sandbox.trial import clean
 from rulegen.safe_files import open_regular
@@ -18,79 +16,95 @@ from rulegen.safe_files import open_regular
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from rulegen.host.proxy.processes.process_list import NginxProcess
+    from rulegen.host.proxy.process_list import ProxyProcess
+    from rulegen.host.proxy.program import ProxyProgram
 
 _QUESTIONS: Final = 5
 _MOST_READ: Final = 1 << 20
 _PAUSE_S: Final = 0.02
+_BUSY_S: Final = 3.0
 _LONGEST_PAUSE_S: Final = 0.2
-_SERIOUS: Final = re.compile(r"\[emerg\] .*")
-_MAY_PASS: Final = re.compile(r" bind\(\) to \S+ failed ")
-"""nginx tries to bind five times before it fails."""
 
 
 class ReleaseRefusedError(HostError):
-    """nginx does not serve the wanted release."""
+    """The program does not serve the wanted release."""
 
 
 class Complaints:
-    """The log lines that nginx writes from now on."""
+    """The log lines that the program writes from now on."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, program: ProxyProgram) -> None:
         """Take a folder (DIR); existing log lines are skipped."""
+        self._program = program
         self._release = folder / "current"
-        self._logs = {folder / "logs" / name: 0 for name in ("error.log", START_LOG)}
+        self._logs = {folder / "logs" / name: 0 for name in (*program.logs, START_LOG)}
         for path in self._logs:
             with contextlib.suppress(FileNotFoundError):
                 self._logs[path] = path.lstat().st_size
 
     def read(self) -> str:
-        """Return in one line why nginx has failed; empty if it has not, as far as known."""
-        lines = [line for path, start in self._logs.items() for line in _SERIOUS.findall(_behind(path, start))]
+        """Return in one line why the program has failed; empty if it has not, as far as known."""
+        lines = [
+            line for path, start in self._logs.items() for line in self._program.serious.findall(_behind(path, start))
+        ]
         if not lines:
             return ""
-        final = [line for line in lines if not _MAY_PASS.search(line)]
+        final = [line for line in lines if not self._program.may_pass.search(line)]
         if not final:
             return ""
-        bind = [line for line in lines if _MAY_PASS.search(line)]
-        return clean((bind or final)[0].removeprefix("[emerg] ").split(": ", 1)[-1], self._release)
+        bind = [line for line in lines if self._program.may_pass.search(line)]
+        return clean((bind or final)[0].split(": ", 1)[-1], self._release, self._program)
 
 
-def answers(folder: Path, digest: str, questions: int = _QUESTIONS) -> bool:
+def answers(program: ProxyProgram, folder: Path, digest: str, questions: int = _QUESTIONS) -> bool:
     """Return whether all of several status requests are answered with `digest`."""
-    return all(ask(folder) == digest for _ in range(questions))
+    return all(program.serves(folder) == digest for _ in range(questions))
+
+
+def still_answers(program: ProxyProgram, folder: Path, digest: str) -> bool:
+    """Return whether the program still serves `digest`; while nothing answers, as during a reload, wait a moment."""
+    until = time.monotonic() + _BUSY_S
+    while program.serves(folder) is None and time.monotonic() < until:
+        time.sleep(_PAUSE_S)
+    return answers(program, folder, digest)
 
 
 def wait_for(
-    folder: Path, digest: str, before: tuple[NginxProcess, ...], complaints: Complaints, patience_s: float
+    program: ProxyProgram,
+    folder: Path,
+    digest: str,
+    before: tuple[ProxyProcess, ...],
+    complaints: Complaints,
+    patience_s: float,
 ) -> None:
-    """Wait until nginx serves all new connections with `digest`.
+    """Wait until the program serves all new connections with `digest`.
 
     Args:
+        program: The program.
         folder: DIR.
         digest: The expected answer of the workers.
         before: The workers that took connections before; none of them may do so any more.
-        complaints: The log lines of nginx meanwhile.
+        complaints: The log lines of the program meanwhile.
         patience_s: The longest wait in seconds.
 
     Raises:
-        RefusedError: nginx reported a failure, or took too long.
+        RefusedError: The program reported a failure, or took too long.
     """
     until = time.monotonic() + patience_s
     pause = _PAUSE_S
-    while not (_relieved(folder, before) and answers(folder, digest)):
+    while not (_relieved(program, folder, before) and answers(program, folder, digest)):
         said = complaints.read()
         if said:
             raise ReleaseRefusedError(said)
         if time.monotonic() > until:
-            raise ReleaseRefusedError(_silence(ask(folder), patience_s))
+            raise ReleaseRefusedError(_silence(program.serves(folder), patience_s))
         time.sleep(pause)
         pause = min(pause * 1.5, _LONGEST_PAUSE_S)
 
 
-def _relieved(folder: Path, before: tuple[NginxProcess, ...]) -> bool:
+def _relieved(program: ProxyProgram, folder: Path, before: tuple[ProxyProcess, ...]) -> bool:
     """Return whether workers take connections, and none of them is an old one."""
-    now = {(process.pid, process.started) for process in process_list.workers(process_list.find(folder))}
+    now = {(process.pid, process.started) for process in process_list.workers(program.processes(folder))}
     return bool(now) and not now & {(process.pid, process.started) for process in before}
 
 

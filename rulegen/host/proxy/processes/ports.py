@@ -1,4 +1,4 @@
-"""Finds the process that listens on a TCP port before nginx starts, so that the error can name it."""
+"""Finds the process that listens on a TCP port before a proxy starts, so that the error can name it."""
 
 from __future__ import annotations
 
@@ -16,8 +16,6 @@ if TYPE_CHECKING:
 
 _LISTENING: Final = "0A"
 _SOCKET: Final = re.compile(r"socket:\[(?P<inode>[0-9]+)\]")
-
-_REFUSED: Final = re.compile(r"bind\(\) to \S+:(?P<port>[0-9]{1,5}) failed \(98: ")
 
 
 class PortHolder(NamedTuple):
@@ -55,16 +53,6 @@ def holders(ports: Collection[int], *, ours: Collection[int] = ()) -> tuple[Port
             pid = pids[0] if pids else 0
             by_port.setdefault(port, PortHolder(port, pid, _command(pid)))
     return tuple(by_port.values())
-
-
-def refused_bind(message: str) -> int:
-    """Return the port that nginx reports as in use; 0 for other messages.
-
-    >>> refused_bind("bind() to 0.0.0.0:80 failed (98: Address already in use)")
-    80
-    """
-    match = _REFUSED.search(message)
-    return int(match["port"]) if match else 0
 
 
 def _listening() -> dict[str, int]:

@@ -15,15 +15,16 @@ from typing import TYPE_CHECKING, Final
 import rulegen
 from rulegen.errors import HostError
 from rulegen.host.commands.runner import MissingToolError, find
+from rulegen.host.proxy import process_list
 from rulegen.host.proxy.disk import trust
 from rulegen.host.proxy.disk.locks import locked_or_not
-from rulegen.host.proxy.processes import process_list
 from rulegen.host.proxy.processes.supervisor import LOCK, PID_FILE
 from rulegen.safe_files import read_kernel_text, read_regular
 from rulegen.text import printable
 
 if TYPE_CHECKING:
-    from rulegen.host.proxy.processes.process_list import NginxProcess
+    from rulegen.host.proxy.process_list import ProxyProcess
+    from rulegen.host.proxy.program import ProxyProgram
 
 _START_S: Final = 20.0
 _LEAVES_S: Final = 10.0
@@ -43,7 +44,7 @@ def supervisor_pid(folder: Path) -> int:
     return pid if process_list.started(pid) == started else 0
 
 
-def ensure(folder: Path, binary: str) -> bool:
+def ensure(folder: Path, binary: str, kind: ProxyProgram) -> bool:
     """Start a supervisor unless one runs; return whether it was started.
 
     Raises:
@@ -55,7 +56,7 @@ def ensure(folder: Path, binary: str) -> bool:
     if supervisor_pid(folder):
         return False
     root = str(_root())
-    argv = (sys.executable, "-P", "-s", "-m", "rulegen.host.proxy.processes.supervisor", str(folder), program, code())
+    argv = (sys.executable, "-P", "-s", "-m", kind.module, str(folder), program, code(kind.module))
     try:
         ended = subprocess.run(
             argv,
@@ -68,41 +69,42 @@ def ensure(folder: Path, binary: str) -> bool:
             check=False,
         )
     except (OSError, subprocess.TimeoutExpired) as error:
-        raise HostError(f"the supervisor of nginx cannot be started: {error}") from error
+        raise HostError(f"the supervisor of {kind.name} cannot be started: {error}") from error
     if ended.returncode != 0:
         said = ended.stderr.decode("utf-8", "replace").strip().splitlines()
         raise HostError(
-            f"the supervisor of nginx cannot be started: {printable(said[-1] if said else '', 300)}",
+            f"the supervisor of {kind.name} cannot be started: {printable(said[-1] if said else '', 300)}",
             hint=f"see {folder}/logs/keeper.err",
         )
     return True
 
 
-def renew(folder: Path, binary: str) -> bool:
+def renew(folder: Path, binary: str, kind: ProxyProgram) -> bool:
     """Replace a supervisor with other code than ours, such as after an upgrade; return whether there was one.
 
-    nginx and its connections stay: the old supervisor lets it run, and the new one finds it.
+    The program and its connections stay: the old supervisor lets it run, and the new one finds it.
 
     Raises:
         HostError: The new supervisor cannot be started.
     """
     pid = supervisor_pid(folder)
-    if not pid or _code_of(pid) == code() or not tell(folder, signal.SIGUSR2):
+    if not pid or _code_of(pid) == code(kind.module) or not tell(folder, signal.SIGUSR2):
         return False
     until = time.monotonic() + _LEAVES_S
     while supervisor_pid(folder) == pid:
-        if time.monotonic() > until:  # it waits for the end of nginx, or is stopped
+        if time.monotonic() > until:  # it waits for the end of the program, or is stopped
             return False
         time.sleep(0.01)
-    return ensure(folder, binary)
+    return ensure(folder, binary, kind)
 
 
 @cache
-def code() -> str:
-    """Return a checksum of the code of a supervisor started by us; it is the last word of its command line."""
+def code(module: str) -> str:
+    """Return a checksum of the code of a supervisor module; it is the last word of its command line."""
     package = _root() / "rulegen"
     mark = zlib.crc32(f"{sys.executable}\0{_root()}\0".encode("utf-8", "surrogateescape"))
-    for path in sorted((*package.glob("*.py"), *(package / "host" / "nginx").rglob("*.py"))):
+    own, common = _root().joinpath(*module.split(".")[:-1]), package / "host" / "proxy"
+    for path in sorted((*package.glob("*.py"), *own.rglob("*.py"), *common.rglob("*.py"))):
         mark = zlib.crc32(path.read_bytes(), mark)
     return f"{mark:08x}"
 
@@ -126,5 +128,5 @@ def tell(folder: Path, number: signal.Signals) -> bool:
     return bool(pid) and process_list.send(_as_process(pid), number)
 
 
-def _as_process(pid: int) -> NginxProcess:
-    return process_list.NginxProcess(pid, process_list.started(pid), 0, process_list.Role.MASTER)
+def _as_process(pid: int) -> ProxyProcess:
+    return process_list.ProxyProcess(pid, process_list.started(pid), 0, process_list.Role.MASTER)

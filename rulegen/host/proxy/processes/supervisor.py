@@ -1,18 +1,18 @@
-"""The supervisor: a small process that starts nginx, restarts it after an unexpected end, and outlives the command.
+"""The supervisor: a small process that starts a proxy, restarts it after an unexpected end, and outlives the command.
 
-`python -m rulegen.host.proxy.processes.supervisor DIR NGINX [CODE]` detaches itself and returns once it holds the lock
+`python -m MODULE DIR PROGRAM [CODE]` detaches itself and returns once it holds the lock
 DIR/run/keeper.lock. If another supervisor holds the lock, it does nothing. CODE is a checksum: commands replace a
 supervisor of other code (`rulegen.host.proxy.processes.supervision`). These signals control it:
 
-    QUIT, TERM   let nginx finish its requests, then end; a second one ends nginx at once
-    HUP          start nginx now, without waiting for the next try
-    USR2         end; nginx keeps running
+    QUIT, TERM   let the program finish its requests, then end; a second one ends it at once
+    HUP          start the program now, without waiting for the next try
+    USR2         end; the program keeps running
 
-nginx keeps running if its supervisor ends; the next supervisor finds it. The imports are small, because the process
-lives long.
+The program keeps running if its supervisor ends; the next supervisor finds it. The imports are small, because the
+process lives long.
 
 It runs as root for months and starts a program from a path. The path is therefore checked at each start, and all files
-are written to folders that it has held by descriptors since its start.
+are written to folders that it has held by descriptors since its start. MODULE knows the program (`ProxyProgram`).
 """
 
 from __future__ import annotations
@@ -23,26 +23,28 @@ import select
 import signal
 import sys
 import time
-from pathlib import Path
-from typing import Final, NamedTuple
+from typing import TYPE_CHECKING, Final, NamedTuple
 
-from rulegen.host.nginx import status
-from rulegen.host.nginx.resolver.control import NamesProcess
+from rulegen.host.proxy import process_list as processes
 from rulegen.host.proxy.disk import trust
 from rulegen.host.proxy.disk.locks import locked_for_good, locked_or_not
 from rulegen.host.proxy.disk.log_rotation import RotatedLog, rotate
-from rulegen.host.proxy.processes import process_list as processes
 from rulegen.safe_files import read_regular, write_at
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from rulegen.host.proxy.program import ProxyProgram
 
 LOCK: Final = "keeper.lock"
 PID_FILE: Final = "keeper.pid"
 START_LOG: Final = "start.log"
-"""The messages of nginx at its last start, before it opened its own log."""
+"""The messages of the program at its last start, before it opened its own log."""
 
 _AT_WORK: Final = b"at work"
 _MOST_SAID: Final = 1 << 20
 _ROUND_S: Final = 20.0
-_NAMES_ROUND_S: Final = 1.0
+_COMPANION_ROUND_S: Final = 1.0
 _SOON_S: Final = 0.05
 _FIRST_PAUSE_S: Final = 0.2
 _LONGEST_PAUSE_S: Final = 30.0
@@ -88,15 +90,17 @@ class Held(NamedTuple):
 
 
 class Supervisor:
-    """Keeps the nginx of one folder running."""
+    """Keeps the program of one folder running."""
 
-    def __init__(self, folder: Path, program: str, held: Held) -> None:
-        """Take a folder (DIR), the path of nginx, and the descriptors of the folders."""
+    def __init__(self, folder: Path, program: str, held: Held, kind: ProxyProgram) -> None:
+        """Take a folder (DIR), the path of the program, the descriptors of the folders, and the kind of program."""
         self._folder = folder
         self._program = program
+        self._kind = kind
+        self._name = kind.name
         self._held = held
         self._journal = RotatedLog(held.logs, "keeper.log")
-        self._names = NamesProcess(self._note)
+        self._companion = kind.companion(self._note)
         self._child = 0
         self._asked = 0
         self._now = False
@@ -111,12 +115,12 @@ class Supervisor:
             signal.signal(number, self._signalled)
 
     def keep(self) -> None:
-        """Keep nginx running until a signal ends the supervisor."""
+        """Keep the program running until a signal ends the supervisor."""
         pause = 0.0
         while not self._asked and not self._leave:
             began = time.monotonic()
-            self._tend_names()
-            running = processes.find(self._folder)
+            self._tend_companion()
+            running = self._kind.processes(self._folder)
             pid = self._adopt(running) or self._start()
             if pid:
                 self._watch(pid, processes.orphans(running))
@@ -126,48 +130,48 @@ class Supervisor:
             pause = 0.0 if lived > _STABLE_S else min(max(pause * 2, _FIRST_PAUSE_S), _LONGEST_PAUSE_S)
             if pid:
                 self._journal.write(
-                    f"nginx {pid} ended unexpectedly after {lived:.1f} s{self._why(pid)}; restart in {pause:g} s"
+                    f"{self._name} {pid} ended unexpectedly after {lived:.1f} s{self._why(pid)}; restart in {pause:g} s"
                 )
                 self._fall_back()
             self._pause(pause)  # workers of a killed master serve meanwhile
         if self._asked:
             self._drain()
-        self._names.end()
-        self._journal.write("the supervisor ends" + ("; nginx keeps running" if self._leave else ""))
+        self._companion.end()
+        self._journal.write("the supervisor ends" + (f"; {self._name} keeps running" if self._leave else ""))
 
     def forget_pid(self) -> None:
         """Delete the file with the process id of the supervisor."""
         with contextlib.suppress(FileNotFoundError):
             os.unlink(PID_FILE, dir_fd=self._held.run)
 
-    def _adopt(self, running: tuple[processes.NginxProcess, ...]) -> int:
+    def _adopt(self, running: tuple[processes.ProxyProcess, ...]) -> int:
         master = processes.master(running)
         if master is None:
             return 0
-        self._journal.write(f"nginx {master.pid} is already running: supervising it")
+        self._journal.write(f"{self._name} {master.pid} is already running: supervising it")
         return master.pid
 
     def _start(self) -> int:
-        """Start nginx and return its process id; 0 if other users could have changed its files."""
+        """Start the program and return its process id; 0 if other users could have changed its files."""
         try:
             held = Held.of(self._folder)
         except OSError as error:
-            self._journal.write(f"nginx is not started: {error.filename} {error.strerror}")
+            self._journal.write(f"{self._name} is not started: {error.filename} {error.strerror}")
             return 0
         self._held.close()
         self._held, self._journal = held, RotatedLog(held.logs, self._journal.name)
         pid = os.fork()
         if pid == 0:
-            self._become_nginx()
+            self._become_program()
         self._child = pid
         self._now = False
-        self._journal.write(f"nginx {pid} started")
+        self._journal.write(f"{self._name} {pid} started")
         return pid
 
-    def _become_nginx(self) -> None:
-        """Replace this process, a fresh child, by nginx."""
+    def _become_program(self) -> None:
+        """Replace this process, a fresh child, by the program."""
         try:
-            # Unix sockets of the configuration are relative to it, and it identifies our nginx
+            # sockets of a configuration may be relative to it, and it identifies our program
             os.fchdir(self._held.home)
             os.setsid()
             flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_APPEND | os.O_NONBLOCK
@@ -179,27 +183,20 @@ class Supervisor:
                 signal.signal(number, signal.SIG_DFL)
             os.umask(0o027)
             environment = {"PATH": os.defpath, **self._inherited()}
-            os.execve(self._program, command(self._folder, self._program), environment)  # noqa: S606
+            os.execve(self._program, self._kind.command(self._folder, self._program), environment)  # noqa: S606
         except OSError as error:
-            os.write(2, f"nginx: [emerg] {self._program} cannot be started: {error}\n".encode())
+            os.write(2, f"{self._kind.failure(f'{self._program} cannot be started: {error}')}\n".encode())
         os._exit(127)
 
     def _inherited(self) -> dict[str, str]:
         """Return the variable with the sockets of orphaned workers; without any, delete old socket files."""
-        from rulegen.host.nginx import inherited_sockets  # noqa: PLC0415 - takes memory, and only a child needs it
+        orphans = processes.orphans(self._kind.processes(self._folder))
+        environment = self._kind.inherited(orphans, self._held.run)
+        if environment is None:
+            self._end(orphans)
+        return environment or {}
 
-        orphans = processes.orphans(processes.find(self._folder))
-        for worker in processes.workers(orphans):
-            sockets = inherited_sockets.listening(worker.pid)
-            if sockets:
-                return {"NGINX": inherited_sockets.variable(sockets)}
-        self._end(orphans)
-        for name in status.SOCKETS:  # left by a killed master; nginx could not bind them
-            with contextlib.suppress(FileNotFoundError):
-                os.unlink(name, dir_fd=self._held.run)
-        return {}
-
-    def _watch(self, pid: int, orphans: tuple[processes.NginxProcess, ...]) -> None:
+    def _watch(self, pid: int, orphans: tuple[processes.ProxyProcess, ...]) -> None:
         """Wait until the process has ended, or a signal has a request.
 
         Args:
@@ -216,14 +213,14 @@ class Supervisor:
         relieved = False
         try:
             while not self._asked and not self._leave:
-                round_s = _NAMES_ROUND_S if self._names.is_wanted else _ROUND_S
+                round_s = _COMPANION_ROUND_S if self._companion.is_wanted else _ROUND_S
                 ready = [readable for readable, _ in poll.poll(1000 * (round_s if relieved else _SOON_S))]
                 if descriptor in ready:
                     return
                 self._forget_wakes()
-                self._tend_names()
+                self._tend_companion()
                 relieved = relieved or self._relieved(pid, orphans)
-                status.close_to_others(self._held.run)
+                self._kind.close_sockets(self._held.run)
                 self._rotate()
         finally:
             os.close(descriptor)
@@ -231,8 +228,8 @@ class Supervisor:
     def _note(self, line: str) -> None:
         self._journal.write(line)
 
-    def _tend_names(self) -> None:
-        self._names.tend(self._held.run, self._held.logs)
+    def _tend_companion(self) -> None:
+        self._companion.tend(self._held.run, self._held.logs)
 
     def _why(self, pid: int) -> str:
         """Return how our child ended, with its messages; empty for a process of another supervisor."""
@@ -244,12 +241,12 @@ class Supervisor:
             said = read_regular(START_LOG, _MOST_SAID, dir_fd=self._held.logs).decode("utf-8", "replace")
         except OSError:
             said = ""
-        self._refused = code == 1 and "[emerg]" in said and " bind() " not in said
+        self._refused = self._kind.refuses(code, said)
         lines = ascii(" / ".join(line for line in said[-400:].split("\n") if line))
         return f" by signal {-code}" if code < 0 else f" with code {code}, saying {lines}"
 
     def _fall_back(self) -> None:
-        """Make the last confirmed release live if nginx does not even start with the present one.
+        """Make the last confirmed release live if the program does not even start with the present one.
 
         A running apply does this itself; this is for a node that stopped during an apply.
         """
@@ -258,25 +255,25 @@ class Supervisor:
         with contextlib.suppress(OSError), locked_or_not("apply.lock", dir_fd=self._held.run) as mine:
             current, good = (os.readlink(name, dir_fd=home) for name in ("current", "good"))
             if refused and mine and current != good:
-                os.stat(f"{good}/nginx.conf", dir_fd=home)
+                os.stat(f"{good}/{self._kind.form.main}", dir_fd=home)
                 with contextlib.suppress(FileNotFoundError):
                     os.unlink(".current.new", dir_fd=home)
                 os.symlink(good, ".current.new", dir_fd=home)
                 os.replace(".current.new", "current", src_dir_fd=home, dst_dir_fd=home)
-                self._journal.write(f"nginx rejects {current}: reverting to {good}")
+                self._journal.write(f"{self._name} rejects {current}: reverting to {good}")
 
-    def _relieved(self, pid: int, orphans: tuple[processes.NginxProcess, ...]) -> bool:
+    def _relieved(self, pid: int, orphans: tuple[processes.ProxyProcess, ...]) -> bool:
         """Signal orphaned workers as soon as workers of this master take connections; return whether they do.
 
         Only workers that are older than the master are signalled. If the master is killed meanwhile, its own workers
         are orphaned too, and must serve until the next master replaces them.
         """
-        if not any(worker.parent == pid for worker in processes.workers(processes.find(self._folder))):
+        if not any(worker.parent == pid for worker in processes.workers(self._kind.processes(self._folder))):
             return False
         self._end(orphans)
         return True
 
-    def _end(self, orphans: tuple[processes.NginxProcess, ...]) -> None:
+    def _end(self, orphans: tuple[processes.ProxyProcess, ...]) -> None:
         """Let orphaned workers finish, and wait until they have closed the ports."""
         signalled = {
             (process.pid, process.started)
@@ -287,7 +284,7 @@ class Supervisor:
             self._journal.write(f"worker {pid} lost its master: it finishes its requests")
         until = time.monotonic() + _ORPHANS_S
         while signalled and time.monotonic() < until:
-            left = processes.workers(processes.find(self._folder))
+            left = processes.workers(self._kind.processes(self._folder))
             if not any((worker.pid, worker.started) in signalled for worker in left):
                 return
             time.sleep(0.01)
@@ -305,18 +302,20 @@ class Supervisor:
     def _drain(self) -> None:
         sent = 0
         while True:
-            running = processes.find(self._folder)
+            running = self._kind.processes(self._folder)
             if not running and not self._alive():
                 return
             if sent < self._asked:
                 sent = self._asked
-                number = signal.SIGQUIT if sent == 1 else signal.SIGTERM
-                self._journal.write("stopping nginx" + (" after its current requests" if sent == 1 else " at once"))
+                number = self._kind.finish if sent == 1 else signal.SIGTERM
+                self._journal.write(
+                    f"stopping {self._name}" + (" after its current requests" if sent == 1 else " at once")
+                )
                 self._tell_all(running, number)
             select.select([self._wake], [], [], 0.1)
             self._forget_wakes()
 
-    def _tell_all(self, running: tuple[processes.NginxProcess, ...], number: signal.Signals) -> None:
+    def _tell_all(self, running: tuple[processes.ProxyProcess, ...], number: signal.Signals) -> None:
         """Signal the master and orphaned workers; a master that is just starting is our child."""
         master = processes.master(running)
         for process in (*((master,) if master else ()), *processes.orphans(running)):
@@ -334,10 +333,11 @@ class Supervisor:
         return False
 
     def _rotate(self) -> None:
-        if rotate(self._held.logs, keep_open=(self._journal.name,)):
-            master = processes.master(processes.find(self._folder))
+        number = self._kind.reopen
+        if number is not None and rotate(self._held.logs, keep_open=(self._journal.name,)):
+            master = processes.master(self._kind.processes(self._folder))
             if master is not None:
-                processes.send(master, signal.SIGUSR1)
+                processes.send(master, number)
 
     def _signalled(self, number: int, _frame: object) -> None:
         if number == signal.SIGHUP:
@@ -352,13 +352,7 @@ class Supervisor:
             os.read(self._wake, 4096)
 
 
-def command(folder: Path, program: str) -> list[str]:
-    """Return the command line of the nginx of a folder."""
-    conf = f"{folder}/current/nginx.conf"
-    return [program, "-e", "stderr", "-p", f"{folder}/", "-c", conf, "-g", "daemon off;"]
-
-
-def main(folder: Path, program: str) -> int:
+def main(folder: Path, program: str, kind: ProxyProgram) -> int:
     """Become the detached supervisor of a folder. Return 0 in the caller as soon as a supervisor runs."""
     ready, tell = os.pipe()
     if os.fork():
@@ -377,7 +371,7 @@ def main(folder: Path, program: str) -> int:
         if os.fork():  # no process waits for the supervisor, and it never gets a terminal
             os._exit(0)
         _detach(held.logs)
-        supervisor = Supervisor(folder, program, held)
+        supervisor = Supervisor(folder, program, held, kind)
         supervisor.listen()
         pid = os.getpid()
         _write_pid(f"{pid} {processes.started(pid)}\n", held.run)
@@ -406,7 +400,3 @@ def _write_pid(text: str, run: int) -> None:
         write_at(PID_FILE, text.encode(), 0o600, dir_fd=run)
     except OSError as error:  # the error of a full disk has no path
         raise OSError(error.errno, error.strerror, f"run/{PID_FILE}") from None
-
-
-if __name__ == "__main__":
-    sys.exit(main(Path(sys.argv[1]), sys.argv[2]))

@@ -1,1 +1,1 @@
-"""The sandbox in which `nginx -t` tests a release without rights."""
+"""The sandbox in which a program tests a release without rights."""

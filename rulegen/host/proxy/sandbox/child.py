@@ -1,9 +1,10 @@
 """The program inside the sandbox, which `rulegen.host.proxy.sandbox.trial` runs in new namespaces.
 
 It reads its task as JSON from standard input, builds a root with programs, their settings and a copy of one release in
-memory, drops all privileges and executes `nginx -t`. It imports nothing of rulegen, because it is started as a file.
+memory, drops all privileges and executes a test, such as `nginx -t`. It imports nothing of rulegen, because
+it is started as a file.
 
-The files of nginx there belong to root and to a group without other members. nginx cannot change them, and no other
+The files there belong to root and to a group without other members. The program cannot change them, and no other
 user can enter the folders above. The program can be executed and not read, so that the kernel lets only root inspect
 the process, and not even another process of the same user (PR_SET_DUMPABLE in prctl(2)).
 """
@@ -22,7 +23,10 @@ import stat
 import struct
 import sys
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
 
 _MS_RDONLY, _MS_NOSUID, _MS_NODEV, _MS_REMOUNT = 1, 2, 4, 32
 _MS_BIND, _MS_MOVE, _MS_REC, _MS_PRIVATE = 4096, 8192, 16384, 1 << 18
@@ -45,8 +49,6 @@ _ELF = b"\x7fELF"
 _READ = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 _NEW = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 _CHUNK = 1 << 20
-PROGRAM = "nginx-to-try"
-"""The copy of nginx that can only be executed; its name in the new root, or in the folder of a trial."""
 _SETTINGS = {
     "net/ipv4/ip_unprivileged_port_start": "0",
     "net/ipv4/ip_nonlocal_bind": "1",
@@ -57,7 +59,7 @@ _libc = ctypes.CDLL(None, use_errno=True)
 
 
 def main() -> int:
-    """Execute the task on standard input, and return the exit code of nginx as a shell does."""
+    """Execute the task on standard input, and return the exit code of the program as a shell does."""
     order = json.load(sys.stdin)
     os.umask(0o022)  # for any umask: the user must enter the folders above the release
     if order["root"]:
@@ -73,7 +75,7 @@ def main() -> int:
 
 
 def _become(order: dict[str, Any]) -> NoReturn:
-    """Replace this process, a new child, by nginx, with another user if the task has one."""
+    """Replace this process, a new child, by the program, with another user if the task has one."""
     try:
         os.dup2(os.open("/dev/null", os.O_RDWR), 0)
         _limit(order)
@@ -89,7 +91,7 @@ def _become(order: dict[str, Any]) -> NoReturn:
 def _drop(user: int, kept: list[int]) -> None:
     """Change permanently to a user with only its own group, and with at most these capabilities.
 
-    The right to read the program is dropped before nginx is executed; otherwise the kernel would let other processes of
+    The right to read the program is dropped before it is executed; otherwise the kernel would let other processes of
     the user inspect it. setpriv(1) drops it too late.
     """
     number = 0
@@ -111,7 +113,7 @@ def _drop(user: int, kept: list[int]) -> None:
     only = sum(1 << number for number in kept)
     header = struct.pack("=Ii", _CAPABILITY_VERSION, 0)
     wanted = struct.pack("=6I", *[only & 0xFFFFFFFF] * 3, *[only >> 32] * 3)
-    if _libc.capset(header, wanted) == 0:  # not permitted: nginx reports what it could not do
+    if _libc.capset(header, wanted) == 0:  # not permitted: the program reports what it could not do
         for number in kept:
             _libc.prctl(_PR_CAP_AMBIENT, _PR_CAP_AMBIENT_RAISE, number, 0, 0)
     else:
@@ -137,7 +139,7 @@ def _limit(order: dict[str, Any]) -> None:
 def _build(order: dict[str, Any]) -> None:
     """Create and enter a new root with read-only programs, one release, and empty writable folders."""
     folder, release, group = Path(order["folder"]), Path(order["release"]), order["group"]
-    contents = read_release(release)
+    contents = read_release(release, order["folders"])
     _raise_loopback()
     _mount("none", "/", None, _MS_REC | _MS_PRIVATE)
     root = folder / "run"  # a mount point that hides no needed file
@@ -154,25 +156,25 @@ def _build(order: dict[str, Any]) -> None:
     inner = root / str(folder).lstrip("/")
     place = root / str(release).lstrip("/")
     place.parent.mkdir(parents=True, exist_ok=True)
-    write_release(place, contents, group)
+    write_release(place, contents, order["folders"], group)
     for name in ("run", "logs"):
         make_folder(inner / name, 0o770, group)
     if order["program"]:
-        copy_program(Path(order["program"]), root / PROGRAM, group)
+        copy_program(Path(order["program"]), root / order["copy"], group)
     os.chdir(root)
     _mount(".", "/", None, _MS_MOVE)
     os.chroot(".")
     os.chdir("/")
 
 
-def read_release(release: Path) -> dict[str, bytes]:
+def read_release(release: Path, folders: Sequence[str]) -> dict[str, bytes]:
     """Return the regular files of a release by name, without links.
 
     Raises:
         OSError: The release cannot be read.
     """
     contents: dict[str, bytes] = {}
-    for folder in ("", "hosts", "upstreams", "secrets"):
+    for folder in ("", *folders):
         with contextlib.suppress(FileNotFoundError):
             for entry in os.scandir(release / folder):
                 if entry.is_file(follow_symlinks=False):
@@ -180,13 +182,13 @@ def read_release(release: Path) -> dict[str, bytes]:
     return contents
 
 
-def write_release(place: Path, contents: dict[str, bytes], group: int) -> None:
+def write_release(place: Path, contents: dict[str, bytes], folders: Sequence[str], group: int) -> None:
     """Write a copy of a release that a group may read and only our user may write to.
 
     Raises:
         OSError: The copy cannot be written.
     """
-    for folder in ("", "hosts", "upstreams", "secrets"):
+    for folder in ("", *folders):
         make_folder(place / folder, 0o750, group)
     for name, content in contents.items():
         _write(place / name, content, 0o640, group)
@@ -283,7 +285,7 @@ def _set_kernel(proc: Path) -> None:
         _mount("proc", proc, "proc", _MS_NOSUID | _MS_NODEV)
     base = proc if (proc / "sys").is_dir() else Path("/proc")
     for name, value in _SETTINGS.items():
-        with contextlib.suppress(OSError):  # no IPv6, or /proc is read-only: nginx reports what it could not do
+        with contextlib.suppress(OSError):  # no IPv6, or /proc is read-only: the program reports what it could not do
             (base / "sys" / name).write_text(value)
     _libc.umount2(os.fsencode(proc), _MNT_DETACH)
 

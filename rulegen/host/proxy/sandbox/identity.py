@@ -51,7 +51,7 @@ def unused() -> int:
         if number not in taken:
             return number
         _drawn.cache_clear()
-    raise HostError("no user id is free for the sandbox of nginx", hint="check /proc of this node")
+    raise HostError("no user id is free for the sandbox", hint="check /proc of this node")
 
 
 def usable(users: tuple[Range, ...], groups: tuple[Range, ...]) -> tuple[Range, ...]:
@@ -88,7 +88,7 @@ def _drawn(allowed: tuple[Range, ...]) -> int:
         if not _is_named(number) and not any(first <= number <= last for first, last in given):
             return number
     raise HostError(
-        "no user id is free for the sandbox of nginx",
+        "no user id is free for the sandbox",
         hint=f"this user namespace needs ids between {PREFERRED.first} and {PREFERRED.last}, or "
         f"{IN_CONTAINERS.first} and {IN_CONTAINERS.last}",
     )

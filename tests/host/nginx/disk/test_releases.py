@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from rulegen.errors import ApplyError, HostError
+from rulegen.host.nginx.program import NGINX
 from rulegen.host.proxy.disk import writing
 from rulegen.host.proxy.disk.releases import Releases
 from rulegen.languages.configuration import Configuration, SecretContent
@@ -31,7 +32,7 @@ SECOND = configuration(
 
 @pytest.fixture
 def releases(tmp_path: Path) -> Releases:
-    return Releases(tmp_path / "nginx", worker_group=33)
+    return Releases(tmp_path / "nginx", NGINX, worker_group=33)
 
 
 def mode(path: Path) -> tuple[str, int]:
@@ -209,6 +210,7 @@ FULL = """
 import ctypes, sys
 from pathlib import Path
 from rulegen.errors import ApplyError
+from rulegen.host.nginx.program import NGINX
 from rulegen.host.proxy.disk.releases import Releases
 from tests.host.nginx.examples import configuration, server
 
@@ -216,7 +218,7 @@ mounted = Path(sys.argv[1]) / "disk"
 mounted.mkdir()
 libc = ctypes.CDLL(None, use_errno=True)
 assert libc.mount(b"tmpfs", bytes(mounted), b"tmpfs", 0, b"size=128k,mode=755") == 0
-releases = Releases(mounted / "nginx")
+releases = Releases(mounted / "nginx", NGINX)
 first = configuration()
 releases.write(first)
 releases.switch(first.digest)
@@ -250,6 +252,7 @@ CLOSED = """
 import ctypes, sys
 from pathlib import Path
 from rulegen.errors import HostError
+from rulegen.host.nginx.program import NGINX
 from rulegen.host.proxy.disk.releases import Releases
 from tests.host.nginx.examples import configuration, server
 
@@ -257,7 +260,7 @@ mounted = Path(sys.argv[1]) / "disk"
 mounted.mkdir()
 libc = ctypes.CDLL(None, use_errno=True)
 assert libc.mount(b"tmpfs", bytes(mounted), b"tmpfs", 0, b"size=1m,mode=755") == 0
-releases = Releases(mounted / "nginx")
+releases = Releases(mounted / "nginx", NGINX)
 first, second = configuration(), configuration({"b.test": server("b.test")})
 releases.write(first)
 releases.switch(first.digest)
@@ -267,7 +270,7 @@ try:
 except HostError as error:
     print("Read-only file system" in error.message, "run as root" in error.hint)
 try:
-    Releases(mounted / "other").write(second)
+    Releases(mounted / "other", NGINX).write(second)
 except HostError as error:
     print("Read-only file system" in error.message)
 print("same" if releases.current() == first else "changed")

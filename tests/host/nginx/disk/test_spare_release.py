@@ -10,9 +10,10 @@ import pytest
 
 from rulegen.compiler.ingress.engine import DeployAction
 from rulegen.host.commands.runner import run
+from rulegen.host.nginx.program import NGINX
+from rulegen.host.nginx.service import NginxService
 from rulegen.host.proxy.disk import writing
 from rulegen.host.proxy.disk.releases import Releases
-from rulegen.host.proxy.service import NginxService
 from rulegen.languages.configuration import Configuration, SecretContent
 from tests.host.nginx.examples import configuration, name, server
 from tests.sizes import examples
@@ -33,7 +34,7 @@ class Stage:
     """Releases of a process that serves one configuration after the other."""
 
     def __init__(self, folder: Path) -> None:
-        self.releases = Releases(folder / "nginx", keeps_spare=True)
+        self.releases = Releases(folder / "nginx", NGINX, keeps_spare=True)
 
     def serve(self, wanted: Configuration) -> Path:
         self.releases.write(wanted)  # to be tried
@@ -87,7 +88,7 @@ def test_any_row_of_releases_is_as_written_anew(tmp_path, seed):
             continue
         place = stage.serve(wanted)
 
-        anew = Releases(tmp_path / f"anew-{number}").write(wanted)
+        anew = Releases(tmp_path / f"anew-{number}", NGINX).write(wanted)
         assert stage.releases.current() == wanted
         left = {PASSWORDS} - wanted.secrets.keys()  # old workers may open them
         there = {path: content for path, content in files_of(place).items() if path not in left}
@@ -128,12 +129,12 @@ def test_a_changed_spare_folder_is_repaired_before_use(stage, spoil):
     place = stage.serve(wanted)
 
     assert stage.releases.is_whole(wanted)
-    assert files_of(place) == files_of(Releases(stage.releases.folder.parent / "anew").write(wanted))
+    assert files_of(place) == files_of(Releases(stage.releases.folder.parent / "anew", NGINX).write(wanted))
 
 
 def test_a_folder_that_another_process_took_away_is_not_needed(stage):
     stage.serve(made(a="1", b="1"))
-    Releases(stage.releases.folder).prune()
+    Releases(stage.releases.folder, NGINX).prune()
     wanted = made(a="1", b="2")
 
     stage.serve(wanted)
@@ -142,7 +143,7 @@ def test_a_folder_that_another_process_took_away_is_not_needed(stage):
 
 
 def test_a_command_keeps_no_such_folder(tmp_path):
-    releases = Releases(tmp_path / "nginx")
+    releases = Releases(tmp_path / "nginx", NGINX)
     for body in "123456":
         wanted = made(a=body)
         releases.write(wanted)

@@ -12,10 +12,12 @@ from pathlib import Path
 import pytest
 
 from rulegen.errors import HostError
+from rulegen.host.nginx.program import NGINX
+from rulegen.host.proxy import process_list
 from rulegen.host.proxy.disk import default_certificate
 from rulegen.host.proxy.disk.releases import Releases
 from rulegen.host.proxy.disk.trust import UntrustedError, open_folder
-from rulegen.host.proxy.processes import process_list, supervision
+from rulegen.host.proxy.processes import supervision
 from rulegen.host.proxy.processes.supervisor import Held
 from tests.host.nginx.examples import configuration, server
 from tests.otheruser import NOBODY, as_user, reachable_folder
@@ -84,7 +86,7 @@ def test_a_folder_that_a_user_could_exchange_is_refused(top, attack, depth):
     attack(attacked)
 
     with pytest.raises(HostError) as caught:
-        Releases(place / "nginx").prepare()
+        Releases(place / "nginx", NGINX).prepare()
 
     error = caught.value
     assert str(attacked.parent) in error.message
@@ -129,7 +131,7 @@ def test_what_only_root_can_change_is_fine(top):
 def test_folders_on_the_way_are_ours_and_passable_for_all(tmp_path, umask):
     before = os.umask(umask)
     try:
-        Releases(tmp_path / "a" / "b" / "nginx").prepare()
+        Releases(tmp_path / "a" / "b" / "nginx", NGINX).prepare()
     finally:
         os.umask(before)
 
@@ -144,7 +146,7 @@ def test_a_folder_with_what_is_not_ours_keeps_its_mode(tmp_path):
     (tmp_path / "nginx" / "README").touch()
     (tmp_path / "nginx").chmod(0o755)
 
-    Releases(tmp_path / "nginx").prepare()
+    Releases(tmp_path / "nginx", NGINX).prepare()
 
     assert stat.S_IMODE((tmp_path / "nginx").stat().st_mode) == 0o755
     assert stat.S_IMODE((tmp_path / "nginx" / "run").stat().st_mode) == 0o700
@@ -152,7 +154,7 @@ def test_a_folder_with_what_is_not_ours_keeps_its_mode(tmp_path):
 
 @pytest.mark.parametrize("attack", ["a link in logs", "no run"])
 def test_a_start_that_is_refused_for_months_leaves_nothing_open(tmp_path, attack):
-    Releases(tmp_path / "nginx").prepare()
+    Releases(tmp_path / "nginx", NGINX).prepare()
     if attack == "no run":
         (tmp_path / "nginx" / "run").rmdir()
     else:
@@ -167,11 +169,11 @@ def test_a_start_that_is_refused_for_months_leaves_nothing_open(tmp_path, attack
 
 
 def test_nginx_is_not_started_where_it_would_write_elsewhere(tmp_path):
-    releases = Releases(tmp_path / "nginx")
+    releases = Releases(tmp_path / "nginx", NGINX)
     releases.prepare()
     (tmp_path / "nginx" / "logs" / "access.log").symlink_to("/dev/stdout")
 
-    with pytest.raises(HostError, match=r"access\.log is a symbolic link: nginx would write somewhere else"):
+    with pytest.raises(HostError, match=r"access\.log is a symbolic link: the program would write somewhere else"):
         releases.prepare()
 
 
@@ -179,7 +181,7 @@ def test_nginx_is_not_started_where_it_would_write_elsewhere(tmp_path):
 @pytest.mark.parametrize("name", ["apply.lock", "keeper.lock", "keeper.pid", "names.json"])
 def test_a_file_of_another_user_in_run_is_refused(tmp_path, name):
     """Who owned the folder before left it there, and may keep it locked for ever, or name another process in it."""
-    releases = Releases(tmp_path / "nginx")
+    releases = Releases(tmp_path / "nginx", NGINX)
     releases.prepare()
     planted = tmp_path / "nginx" / "run" / name
     planted.touch(mode=0o600)
@@ -197,7 +199,7 @@ def test_a_file_of_another_user_in_run_is_refused(tmp_path, name):
 @needs_root
 def test_logs_belong_to_the_user_of_workers(tmp_path):
     """It is nginx that gives them to that user, when it opens them anew (USR1)."""
-    releases = Releases(tmp_path / "nginx")
+    releases = Releases(tmp_path / "nginx", NGINX)
     releases.prepare()
     log = tmp_path / "nginx" / "logs" / "error.log"
     log.touch(mode=0o600)
@@ -210,7 +212,7 @@ def test_logs_belong_to_the_user_of_workers(tmp_path):
 def test_a_certificate_of_another_user_is_not_served(tmp_path, right):
     """Its key may be known."""
     folder = tmp_path / "nginx"
-    Releases(folder).prepare()
+    Releases(folder, NGINX).prepare()
     default_certificate.store(folder, default_certificate.make())
     assert default_certificate.load(folder)
     if right == "owner":
@@ -226,7 +228,7 @@ def test_a_path_that_is_no_folder_is_reported(tmp_path):
     (tmp_path / "file").touch()
 
     with pytest.raises(HostError, match="file: is not a folder"):
-        Releases(tmp_path / "file" / "nginx").prepare()
+        Releases(tmp_path / "file" / "nginx", NGINX).prepare()
 
 
 @needs_root
@@ -237,7 +239,7 @@ def test_nginx_is_not_started_from_a_folder_of_another_user(
 ):
     """The folder above was root's at the apply, and is a user's when nginx must be started again."""
     service.apply(configuration({"a.test": server("a.test")}))
-    supervisor, nginx = supervision.supervisor_pid(folder), process_list.find(folder)
+    supervisor, nginx = supervision.supervisor_pid(folder), NGINX.processes(folder)
     assert supervisor
     old, victim = folder.with_name("old"), top / "victim"
     victim.mkdir()
@@ -258,8 +260,8 @@ def test_nginx_is_not_started_from_a_folder_of_another_user(
             process_list.send(process, signal.SIGKILL)
         eventually(lambda: "nginx is not started: " in (old / "logs" / "keeper.log").read_text())
 
-        assert process_list.find(folder) == ()
-        assert process_list.find(old) == ()
+        assert NGINX.processes(folder) == ()
+        assert NGINX.processes(old) == ()
         assert [str(path.relative_to(victim)) for path in sorted(victim.rglob("*"))] == ["logs", "run"]
     finally:
         os.kill(supervisor, signal.SIGKILL)

@@ -14,7 +14,7 @@ import pytest
 
 from rulegen.host.nginx.resolver import control
 from rulegen.host.nginx.resolver.settings import Naming
-from rulegen.host.proxy.service import NginxService
+from rulegen.host.nginx.service import NginxService
 from rulegen.kube.objects import structs as k
 from rulegen.kube.objects.kinds import KubeObject
 from rulegen.model.forbidden import Forbidden

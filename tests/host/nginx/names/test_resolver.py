@@ -19,7 +19,7 @@ from rulegen.host.commands.runner import run
 from rulegen.host.nginx.resolver import control, dns
 from rulegen.host.nginx.resolver.process import DnsListener, Resolver, ResolverInput
 from rulegen.host.nginx.resolver.settings import Naming
-from rulegen.host.proxy.service import NginxService
+from rulegen.host.nginx.service import NginxService
 from rulegen.model.forbidden import Forbidden
 from rulegen.net import Address
 from tests.host.nginx.names.name_server import PORT, question

@@ -1,0 +1,141 @@
+"""The ingress engine HAProxy: compiles Ingresses, tests the result, leaves out rejected ones, and serves the rest."""
+
+from __future__ import annotations
+
+import datetime as dt
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Final
+
+import msgspec
+
+from rulegen.backends.haproxy.names import CONFIG, HOSTS, USERS
+from rulegen.compiler.ingress.candidates import Candidates, NotCompiledError
+from rulegen.compiler.ingress.haproxy import HaproxySite, compile_haproxy, suspects
+from rulegen.errors import RulegenError, internal_error
+from rulegen.host.files.output import write_site
+from rulegen.host.files.self_signed import make
+from rulegen.host.proxy.engine import ProxyEngine
+from rulegen.languages.haproxy.check import DifferenceError
+from rulegen.languages.haproxy.text import UnwritableError, format_map, format_sections
+from rulegen.model.ingress.routing.ingresses import selected
+from rulegen.plan.haproxy import HAPROXY, LANGUAGE
+from rulegen.plan.show import SCHEMA_VERSION
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from rulegen.kube.snapshot.world import ClusterSnapshot
+    from rulegen.languages.configuration import Configuration
+    from rulegen.model.ingress.options import IngressOptions
+    from rulegen.plan.ingress import IngressPlan
+
+FOLDERS: Final = ("maps",)
+_NO_USER: Final = (("::", "!"),)
+"""A map of passwords without users: no client can send this name."""
+
+
+@contextmanager
+def _compiling() -> Iterator[None]:
+    """Raise NotCompiledError for what the objects may be the reason of; errors of options and of the host pass."""
+    try:
+        yield
+    except (DifferenceError, UnwritableError) as error:
+        raise NotCompiledError(error.message) from error
+    except (RulegenError, MemoryError):
+        raise
+    except Exception as error:
+        raise NotCompiledError(internal_error(error), is_internal=True) from error
+
+
+@dataclass(slots=True)
+class HaproxyCompiler:
+    """Compiles without an HAProxy on this host; see `IngressCompiler`."""
+
+    options: IngressOptions
+    notes: list[str] = field(default_factory=list)
+
+    @property
+    def name(self) -> str:
+        """HAProxy."""
+        return LANGUAGE
+
+    def compile(self, world: ClusterSnapshot) -> HaproxySite:
+        """Return a configuration that HAProxy 2.6 takes, without Ingresses from which none can be compiled."""
+
+        def compile_site(options: IngressOptions, before: HaproxySite | None) -> HaproxySite:
+            del before
+            with _compiling():
+                return compile_haproxy(world, options, served=False)
+
+        candidates = Candidates(LANGUAGE, compile_site, self.options)
+        return candidates.settled(selected(world, self.options), lambda _: None, suspects)
+
+    def plan_all(self, site: HaproxySite) -> IngressPlan:
+        """Return the plan for a host on which HAProxy serves nothing."""
+        return replace(HAPROXY.plan_site(None, site.configuration, {}), runs=False)
+
+    def export(self, site: HaproxySite, folder: str, *, with_secrets: bool) -> list[str]:
+        """Write a configuration for users to read, with the origin of each location."""
+        secrets = {path: secret.content for path, secret in site.configuration.secrets.items()}
+        if not with_secrets:
+            secrets = {path: self._placeholder(path, content, site) for path, content in secrets.items()}
+        document = {
+            "schemaVersion": SCHEMA_VERSION,
+            "kind": "Provenance",
+            "locations": site.provenance,
+            "reasons": [str(reason) for reason in site.model.reasons],
+        }
+        text = msgspec.json.format(msgspec.json.encode(document), indent=2).decode()
+        files = {**site.configuration.files, "provenance.json": f"{text}\n"}
+        write_site(folder, files, secrets, inner=FOLDERS)
+        hint = "" if with_secrets else "; certificates are placeholders (--with-secrets writes the real ones)"
+        count = len(site.configuration.files)
+        return [f"{folder}: {count} files, for haproxy -c -C {folder} -f {CONFIG} -f {USERS}{hint}"]
+
+    def _placeholder(self, path: str, content: bytes, site: HaproxySite) -> bytes:
+        made_up = self.options.made_up_certificate
+        if path == USERS:
+            empty = [section._replace(statements=()) for section in site.values.users]
+            return format_sections(empty).encode()
+        match path.rpartition(".")[2]:
+            case "pem":
+                return made_up.content if made_up is not None else make()
+            case "passwords":
+                return format_map(_NO_USER).encode()
+        return content  # lists of revoked certificates are public
+
+
+@dataclass(slots=True)
+class HaproxyEngine(ProxyEngine[HaproxySite]):
+    """The HAProxy of one folder; see `IngressEngine`."""
+
+    @property
+    def name(self) -> str:
+        """HAProxy."""
+        return LANGUAGE
+
+    def hosts(self, observed: Configuration) -> int:
+        """Return how many names of hosts are served."""
+        return len(observed.files.get(HOSTS, "").splitlines())
+
+    def check(
+        self, world: ClusterSnapshot, observed: Configuration | None, before: HaproxySite | None = None
+    ) -> HaproxySite:
+        """Return the site for a cluster, without the Ingresses that HAProxy rejects."""
+        if observed is None and before is not None and before.digest == self.deployed:
+            observed = before.configuration
+
+        def compile_site(options: IngressOptions, before: HaproxySite | None) -> HaproxySite:
+            del before
+            with _compiling():
+                return compile_haproxy(world, options, served=True)
+
+        options = replace(self.options, now=dt.datetime.now(dt.UTC))
+        candidates = Candidates(LANGUAGE, compile_site, options, before=before)
+        names = selected(world, self.options)
+        return self.tested(observed.digest if observed else "", lambda test: candidates.settled(names, test, suspects))
+
+    def plan(self, site: HaproxySite, observed: Configuration | None) -> IngressPlan:
+        """Return the plan for HAProxy."""
+        return HAPROXY.plan_site(observed, site.configuration, {}, self.served())
