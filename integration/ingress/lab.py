@@ -93,12 +93,14 @@ class IngressLab:
                 other.end()
 
     @contextmanager
-    def served_apart(self, name: str, *, services: bool = False) -> Iterator[Node]:
+    def served_apart(self, name: str, *, services: bool = False, engine: str = "nginx") -> Iterator[Node]:
         """Give the node with another folder for its nginx, which is ended afterwards."""
         folder = self.folder / f"{name}-{next(self._folders)}"
         folder.mkdir()
         folder.chmod(0o755)
-        node = Node(self.node.host, folder / "nginx", self.folder / f"{folder.name}.json", services=services)
+        node = Node(
+            self.node.host, folder / engine, self.folder / f"{folder.name}.json", services=services, engine=engine
+        )
         self._nodes.append(node)
         try:
             yield self.occupy(node)

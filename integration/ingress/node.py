@@ -1,4 +1,4 @@
-"""rulegen on the lab's node, as a program with arguments and an exit code, and the folder that its nginx lives in."""
+"""rulegen on the lab's node, as a program with arguments and an exit code, and the folder that its engine lives in."""
 
 from __future__ import annotations
 
@@ -21,14 +21,18 @@ class Node:
     """Runs rulegen on the node.
 
     Attributes:
-        folder: Where its nginx lives, as the node sees it.
+        folder: Where its engine lives, as the node sees it.
+        engine: The engine that serves Ingresses.
         services: Whether rulegen programs the node's rules for Services too.
     """
 
-    def __init__(self, host: PeerHost, folder: Path, objects_file: Path, *, services: bool = False) -> None:
+    def __init__(
+        self, host: PeerHost, folder: Path, objects_file: Path, *, services: bool = False, engine: str = "nginx"
+    ) -> None:
         self.host = host
         self.folder = folder
         self.services = services
+        self.engine = engine
         self._objects = objects_file
         self._flags: list[str] = []
 
@@ -38,14 +42,18 @@ class Node:
         given = list(more)
         if verb == "cleanup":
             services = [] if self.services else ["--no-services"]
-            return [*command, "--ingress", "--nginx-dir", str(self.folder), *services, "-y", *given]
+            return [*command, *self._engine, *services, "-y", *given]
         given += ["-f", str(self._objects), *self._flags]
         if verb == "export":
             return [*command, *given]
-        given += ["--ingress", "--nginx-dir", str(self.folder)]
+        given += self._engine
         given += ["--node", "node"] if self.services else ["--no-services"]
         given += ["--allow-unknown-node"] if self.services and verb == "apply" else []
         return [*command, *given, *(["-y", "--allow-empty"] if verb == "apply" else [])]
+
+    @property
+    def _engine(self) -> list[str]:
+        return ["--ingress", "--ingress-engine", self.engine, f"--{self.engine}-dir", str(self.folder)]
 
     def write(self, documents: Iterable[Document], flags: Flags | None = None) -> None:
         """Write the objects, and note the flags, that the next commands are about."""
@@ -73,11 +81,11 @@ class Node:
         return self.run("apply").check()
 
     def end(self) -> None:
-        """Take nginx away, if it was ever there, and what rules there are for Services."""
+        """Take the engine away, if it was ever there, and what rules there are for Services."""
         if not self.outside().exists():
             return
         self.run("cleanup").check()
-        assert self.processes("nginx") == [], self.host.run(["ps", "-ww", "-ef"]).stdout
+        assert self.processes(f"{self.folder}/current") == [], self.host.run(["ps", "-ww", "-ef"]).stdout
 
     def planned(self) -> dict[str, Any]:
         """Return what `plan` says of the objects last written."""
@@ -93,7 +101,7 @@ class Node:
         return done.code == 0
 
     def outside(self, path: Path | None = None) -> Path:
-        """Return a path of the node's own mounts as this machine sees it; by default the folder of its nginx."""
+        """Return a path of the node's own mounts as this machine sees it; by default the folder of its engine."""
         return Path(f"/proc/{self.host.wire.pid}/root{path or self.folder}")
 
     def rendered(self) -> dict[str, str]:

@@ -31,7 +31,7 @@ _COMMANDS = {
     "plan": "Show what would change on a node.",
     "apply": "Write the rules this node needs.",
     "run": "Watch the cluster and keep this node's rules up to date.",
-    "export": "Write a node's rules and nginx configuration to files.",
+    "export": "Write a node's rules and its configuration for Ingresses to files.",
     "cleanup": "Remove the rules of rulegen and kube-proxy from this node.",
     "doctor": "Check this host and suggest fixes.",
     "demo": "Show rulegen at work on a demo node in network namespaces.",

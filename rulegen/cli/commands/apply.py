@@ -61,8 +61,8 @@ def command(
 ) -> None:
     """Show the plan for this node, ask, then write the changes. New rules are added before old ones are removed.
 
-    With --ingress, nginx is started or reloaded. Its configuration is tested in a sandbox first. An Ingress that
-    nginx rejects is left out and reported. nginx keeps running after the command ends.
+    With --ingress, a proxy is started or reloaded: nginx, or that of --ingress-engine. Its configuration is tested
+    in a sandbox first. An Ingress that it rejects is left out and reported. It runs on after the command ends.
 
     With --strict, nothing is written if part of an Ingress is not served as written; the exit code is then 3.
 

@@ -66,7 +66,7 @@ def command(folder: str | None, *, endpointslices: bool, with_secrets: bool, no_
     nginx/nginx.conf, nginx/hosts/  --ingress: the configuration; test it with nginx -t -p DIR/nginx -c nginx.conf
     nginx/provenance.json           --ingress: the Ingress and rule behind each location
 
-    --nginx DIR means --ingress with a folder of its own; --haproxy DIR writes the same for HAProxy (experimental).
+    --nginx DIR means --ingress with a folder of its own; --haproxy DIR writes the same for HAProxy.
 
     \b
     rulegen export -f shop/ --host host.yaml --node web-1 -o out/

@@ -67,7 +67,6 @@ class EngineRow:
         form: Options about its configuration: for these commands, and for `export`.
         export_help: Help text of `export --NAME DIR`.
         tools: Tools that `doctor` checks.
-        runs: Whether rulegen runs it. Otherwise only `export` writes for it, and help does not list it as a choice.
     """
 
     name: str
@@ -77,7 +76,6 @@ class EngineRow:
     form: tuple[Option, ...] = ()
     export_help: str
     tools: tuple[Tool, ...] = ()
-    runs: bool = True
 
     def take(self, given: dict[str, Any]) -> ChosenEngine:
         """Return the engine with its own options of a command; they are removed from `given`.

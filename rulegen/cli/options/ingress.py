@@ -190,23 +190,19 @@ _CONTROLLER = _NameType(
 )
 _PREFIX = _NameType("PREFIX", is_subdomain, f"a prefix of annotations, such as {DEFAULT_PREFIX} (without a slash)")
 
-SWITCH = click.option("--ingress", is_flag=True, help="Include Ingresses. An nginx in the host's network serves them.")
-
-_RUNNING = [name for name, row in ENGINES.items() if row.runs]
+SWITCH = click.option("--ingress", is_flag=True, help="Include Ingresses. A proxy in the host's network serves them.")
 
 ENGINE = click.option(
     "--ingress-engine",
-    type=click.Choice(list(ENGINES)),  # another engine is refused with a hint to `export`
-    metavar=f"[{'|'.join(_RUNNING)}]",
+    type=click.Choice(list(ENGINES)),
     default=DEFAULT,
     show_default=True,
-    hidden=len(_RUNNING) == 1,
     help="What serves Ingresses.",
 )
 
 _OPTIONS = (
-    click.option("--http-port", type=_PORT, default=80, show_default=True, help="Port of nginx for HTTP."),
-    click.option("--https-port", type=_PORT, default=443, show_default=True, help="Port of nginx for HTTPS."),
+    click.option("--http-port", type=_PORT, default=80, show_default=True, help="Port for HTTP."),
+    click.option("--https-port", type=_PORT, default=443, show_default=True, help="Port for HTTPS."),
     click.option(
         "--controller-class",
         type=_CONTROLLER,

@@ -26,14 +26,14 @@ def serves(folder: Path, *, timeout_s: float = _TIMEOUT_S) -> str | None:
     answer = ask(folder, "@1 show info", timeout_s=timeout_s)
     if workers is None or answer is None:
         return None
-    told = fields(answer)
-    if told.get("Stopping") != "0" or "description" not in told:
+    said = fields(answer)
+    if said.get("Stopping") != "0" or "description" not in said:
         return None
     for pid in old_workers(workers):
         old = ask(folder, f"@!{pid} show info", timeout_s=timeout_s)
         if old and fields(old).get("Stopping") == "0":
             return None
-    return told["description"]
+    return said["description"]
 
 
 def old_workers(answer: str) -> list[int]:

@@ -98,7 +98,7 @@ def test_an_engine_of_the_tests_is_exported_and_has_its_options(run, tmp_path):
     assert (code, "out/tiny.conf" in out) == (0, True)
     assert SHOP in parse((tmp_path / "out" / "tiny.conf").read_text())
     assert "--tiny-dir" in run("plan", "--help")[1]
-    assert "--ingress-engine [nginx|tiny]" in " ".join(run("apply", "--help")[1].split())
+    assert "--ingress-engine [nginx|haproxy|tiny]" in " ".join(run("apply", "--help")[1].split())
     assert "tinyd is not installed (routes of tiny)" in run("doctor")[1]
     assert run("plan", "--ingress", "--ingress-engine", "other")[0] == 1
 

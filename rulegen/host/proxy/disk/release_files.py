@@ -144,6 +144,12 @@ def close_files(folder: int) -> None:
                     os.close(descriptor)
 
 
+def rights(descriptor: int) -> tuple[int, int]:
+    """Return mode and group of an open folder."""
+    status = os.fstat(descriptor)
+    return stat.S_IMODE(status.st_mode), status.st_gid
+
+
 def is_folder(name: str, dir_fd: int) -> bool:
     """Whether a name in a folder is a folder and no link."""
     try:

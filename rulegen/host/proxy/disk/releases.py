@@ -32,6 +32,7 @@ from rulegen.host.proxy.disk.release_files import (
     contents,
     is_folder,
     listed,
+    rights,
     unwanted_password_files,
     within,
 )
@@ -180,11 +181,7 @@ class Releases:
             remove(place.name, dir_fd=releases)
 
     def is_whole(self, configuration: Configuration) -> bool:
-        """Tell whether a release is on disk just as it is meant to be.
-
-        Raises:
-            HostError: A file has a name that no release has.
-        """
+        """Tell whether a release is on disk just as it is meant to be; HostError is as for `write`."""
         return self._is_whole(self.path(configuration.digest), self._wanted(configuration))
 
     def switch(self, digest: str) -> None:
@@ -338,7 +335,7 @@ class Releases:
     def _is_whole(self, place: Path, wanted: Mapping[str, WantedFile]) -> bool:
         try:
             with self._opened(place.name) as folders:
-                if not all(self._is_closed(folders[name], name) for name in folders):
+                if any(rights(descriptor) != self._entrants(name) for name, descriptor in folders.items()):
                     return False
                 if not stat.S_ISREG(os.stat(MANIFEST, dir_fd=folders[""], follow_symlinks=False).st_mode):
                     return False
@@ -349,11 +346,6 @@ class Releases:
                 )
         except OSError:
             return False
-
-    def _is_closed(self, descriptor: int, name: str) -> bool:
-        """Tell whether those alone may enter a folder of a release who must."""
-        status = os.fstat(descriptor)
-        return (stat.S_IMODE(status.st_mode), status.st_gid) == self._entrants(name)
 
     def _entrants(self, name: str) -> tuple[int, int]:
         """Return the mode and the group of a folder of a release."""
