@@ -25,7 +25,7 @@ from rulegen.model.ingress.values.readers import Url
 from rulegen.model.ingress.values.setting import METADATA, SettingGuard
 from rulegen.model.ingress.values.settings import Settings
 from rulegen.model.ingress.values.texts import NO_TEXT, literal
-from tests.strategies.ingresses import SETTINGS, WEB, ingress, options, rule, settings_map, site, world
+from tests.strategies.ingresses import SETTINGS, WEB, ingress, options, path, rule, service, settings_map, site, world
 
 URL = Url("http", literal("a.test"), 0, NO_TEXT)
 
@@ -127,6 +127,19 @@ def test_a_client_that_a_cookie_does_not_keep_at_a_canary_is_reported():
     assert _named(_messages(main, canary), "cookie for affinity") == [Verdict.UNSUPPORTED]
     assert not _named(_messages(main), "cookie for affinity")
     assert not _named(_messages(plain, canary), "cookie for affinity")
+
+
+def test_a_canary_whose_name_is_not_resolved_leaves_all_requests_to_its_main():
+    far = service("far", type="ExternalName", cluster_ip="", external_name="far.test", ports=())
+    canary = ingress(
+        "canary", rule("site.test", path(to="far")), annotations={"canary": "true", "canary-by-cookie": "try"}
+    )
+    made = compile_haproxy(world(*WEB, far, site(), canary), options())
+    reported = [(reason.verdict, reason.message) for reason in made.model.reasons if reason.about is not None]
+    assert _named(reported, "such a canary gets no requests") == [Verdict.UNSUPPORTED]
+    text = "".join(made.configuration.files.values())
+    assert "10.244.1.5:8080" in text
+    assert "txn.take" not in text
 
 
 @pytest.mark.parametrize(

@@ -38,6 +38,7 @@ _TRUSTING = World(
         "log-format-upstream": (
             "$host|$request_method|$request_uri|$status|$namespace|$ingress_name|$service_name|$service_port"
             "|$proxy_upstream_name|$remote_addr|$upstream_addr|$upstream_status|$req_id"
+            "|$proxy_alternative_upstream_name"
         ),
         "proxy-body-size": "2k",
     },
@@ -248,6 +249,26 @@ def _logged(stage: Stage) -> object:
     return (none[3:6] != ["503", "default", "log-none.test"]) and f"logged: {none}"
 
 
+_TRIED = {"canary": "true", "canary-by-header": "X-Try"}
+
+
+def _logged_sides(stage: Stage) -> object:
+    """A request has the main Service in its line, and the canary's if that answered."""
+    wanted = []
+    for host, main, other in (
+        ("log-main.test", "echo", "other"),
+        ("log-calls.test", "calls", "safe-calls"),
+        ("log-sticky.test", "echo", "other"),
+    ):
+        for header, canary in (("never", ""), ("always", f"default-{other}-80")):
+            stage.client.ask_one(Ask(host=host, path=f"/{header}", headers={"X-Try": header}))
+            wanted.append([host, f"/{header}", main, f"default-{main}-80", canary])
+    stage.client.ask_one(Ask(host="log-main.test", path="/sides-end"))
+    lines = [line.split("|") for line in stage.log("|/sides-end|") if "|/never|" in line or "|/always|" in line]
+    sides = [[line[0], line[2], line[6], line[8], line[-1]] for line in lines]
+    return sides[-len(wanted) :] != wanted and f"logged: {sides}"
+
+
 _LOGS = [
     trusting(
         "access-log",
@@ -259,6 +280,18 @@ _LOGS = [
             site("log-scripts.test", {"backend-protocol": "FCGI"}, "scripts"),
         ],
         then=_logged,
+    ),
+    trusting(
+        "access-log-of-canaries",
+        [
+            site("log-main.test"),
+            site("log-main.test", _TRIED, "other", name="log-canary"),
+            site("log-calls.test", {"backend-protocol": "GRPC"}, "calls"),
+            site("log-calls.test", _TRIED, "safe-calls", name="log-calls-canary"),
+            site("log-sticky.test", {"affinity": "cookie", "affinity-mode": "persistent"}),
+            site("log-sticky.test", _TRIED, "other", name="log-sticky-canary"),
+        ],
+        then=_logged_sides,
     ),
 ]
 

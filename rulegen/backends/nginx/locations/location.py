@@ -15,6 +15,7 @@ from rulegen.backends.nginx.locations.canary import (
     Cookie,
     address,
     canary_maps,
+    choice,
     chosen_cookie,
     chosen_side,
 )
@@ -35,7 +36,12 @@ from rulegen.backends.nginx.locations.limits import limit_directives, limit_mark
 from rulegen.backends.nginx.locations.mirror import mirror_directives, mirror_location
 from rulegen.backends.nginx.locations.proxying import SCHEMES, backend_tls, module_of, tuning
 from rulegen.backends.nginx.locations.signin import signin_location, signin_name
-from rulegen.backends.nginx.locations.targets import logged_target, name_maps, names_of, resolving, written_target
+from rulegen.backends.nginx.locations.targets import (
+    choice_maps,
+    logged,
+    resolving,
+    written_target,
+)
 from rulegen.backends.nginx.names import mark, modules_of
 from rulegen.backends.nginx.texts import captures_of, written
 from rulegen.backends.nginx.upstream import side, sticky_name, sticky_set
@@ -90,7 +96,7 @@ class LocationText:
         if location.canaries and not isinstance(location.target, FixedResponse):
             main, name = location.target, self._mark()
             yield from canary_maps(name, written_target(main), location.canaries, self._cookie)
-            yield from name_maps(name, location, address(name, self._cookie))
+            yield from choice_maps(name, location, choice(name))
         if policy.cors is not None and not policy.cors.any_origin:
             yield origins_map(f"origin_{self._cors_mark()}", policy.cors)
 
@@ -328,11 +334,9 @@ class LocationText:
         yield from self._error_pages()
         if policy.proxy_ssl is not None and module != "fastcgi":
             yield from backend_tls(policy.proxy_ssl, module)
-        names = names_of(self._location)
         yield from resolving(self._mark(), self._location, self._defaults, module)
-        if self._settings.logs_access and (module != "proxy" or names):
-            # For the log: nginx itself knows the name of the upstream only over HTTP.
-            yield _set("passed_to", self._logged(target) if names else self._address(target))
+        if self._settings.logs_access:
+            yield from logged(self._mark(), self._location, module, self._address(target))
         if module == "fastcgi":
             if policy.script_index:
                 yield Directive("fastcgi_index", (policy.script_index,))
@@ -356,12 +360,6 @@ class LocationText:
         if errors is not None:
             for code in self._replaced():
                 yield Directive("error_page", (str(code), "=", error_name(errors, self._location.ingress, code)))
-
-    def _logged(self, target: Target) -> Word:
-        """Return what logs have as the target, if a target is a name."""
-        if self._location.canaries:
-            return variable(logged_target(self._mark()))
-        return target.key if isinstance(target, ToName) else self._address(target)
 
     def _address(self, target: Target) -> Word:
         if self._location.canaries:

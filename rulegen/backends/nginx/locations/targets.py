@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from rulegen.backends.nginx.locations.proxying import resolver_of
 from rulegen.languages.nginx.tree import Directive, Entry, KeyKind, variable
-from rulegen.model.ingress.ir import ToName, ToUpstream
+from rulegen.model.ingress.ir import FixedResponse, ToName, ToUpstream
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -27,30 +27,47 @@ def names_of(location: Location) -> list[ToName]:
     return [target for target in targets if isinstance(target, ToName)]
 
 
-def logged_target(name: str) -> str:
-    """Return the variable with the chosen target as logs name it."""
-    return f"log_{name}"
+def logged_target(target: ToUpstream | ToName) -> str:
+    """Return the text that logs have for a target: Service and port, and perhaps more behind a dot."""
+    return target.upstream if isinstance(target, ToUpstream) else target.key
 
 
-def name_maps(name: str, location: Location, chosen: str) -> Iterator[Directive]:
-    """Yield the maps of a location with canaries some of whose targets are names: what logs and TLS need of the choice.
+def logged(name: str, location: Location, module: str, address: Word) -> Iterator[Node]:
+    """Yield the variables for logs of where requests of a location go.
+
+    nginx itself knows the name of the upstream only over HTTP, and not that of the main one beside a canary.
+    """
+    target = location.target
+    if isinstance(target, FixedResponse):
+        return
+    if location.canaries:
+        yield Directive("set", ("$passed_to", logged_target(target)))
+        yield Directive("set", ("$passed_to_other", variable(f"other_{name}")))
+    elif module != "proxy" or isinstance(target, ToName):
+        yield Directive("set", ("$passed_to", target.key if isinstance(target, ToName) else address))
+
+
+def choice_maps(name: str, location: Location, chosen: str) -> Iterator[Directive]:
+    """Yield the maps of a location with canaries for what logs and TLS need of the choice.
 
     Args:
         name: Identifier of the location.
         location: The location.
         chosen: Variable with the chosen target.
     """
+    texts = {written_target(known.target): logged_target(known.target) for known in location.canaries}
+    yield _by_target(chosen, f"other_{name}", texts | _main_is_none(location))
     names = names_of(location)
-    if not names:
-        return
-    yield _by_target(chosen, logged_target(name), {written_target(known): known.key for known in names}, chosen)
-    if _sends_names(location.policy):
-        yield _by_target(chosen, f"sni_{name}", {written_target(known): known.host for known in names}, "")
+    if names and _sends_names(location.policy):
+        yield _by_target(chosen, f"sni_{name}", {written_target(known): known.host for known in names})
 
 
-def _by_target(chosen: str, made: str, texts: Mapping[str, str], otherwise: str) -> Directive:
-    default: Word = variable(otherwise) if otherwise else ""
-    entries = [Entry("default", default, KeyKind.FIXED), *(Entry(key, text) for key, text in texts.items())]
+def _main_is_none(location: Location) -> dict[str, str]:
+    return {} if isinstance(location.target, FixedResponse) else {written_target(location.target): ""}
+
+
+def _by_target(chosen: str, made: str, texts: Mapping[str, str]) -> Directive:
+    entries = [Entry("default", "", KeyKind.FIXED), *(Entry(key, text) for key, text in texts.items())]
     return Directive("map", (variable(chosen), f"${made}"), tuple(entries))
 
 

@@ -159,6 +159,8 @@ class Targets(Struct):
         asked = self.services.get(name)
         if asked is None or asked.service.spec.type == "ExternalName":
             return "", False
+        if asked.service.spec.ports and _is_own(asked.service.spec.ports[0], port):
+            return "", False  # the usual case, for each path
         meant = _port(asked, port)
         if meant is None or _is_own(meant, port):
             return "", False

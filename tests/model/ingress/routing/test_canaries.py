@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 
 from rulegen.kube.objects import structs as k
-from rulegen.model.ingress.ir import Location, ToName, ToUpstream
+from rulegen.model.ingress.ir import FixedResponse, Location, ToName, ToUpstream
 from rulegen.model.ingress.reasons import Verdict
 from tests.rights import needs_nginx
 from tests.strategies.ingresses import (
@@ -158,6 +158,21 @@ def test_what_no_ingress_serves_is_joined_by_none(host):
     result = compiled(*GROUND, main, canary(rule(host, path("/", to="api"))))
     assert shares(result, host)["/"] == []
     assert verdicts(result, "default/canary") == {Verdict.IGNORED}
+
+
+def test_a_main_without_endpoints_answers_503_whatever_its_canary_has():
+    main = ingress("site", rule("site.test", path(to="nobody")))
+    result = compiled(*GROUND, service("nobody"), main, canary(rule("site.test", path(to="api"))))
+    assert root(result).target == FixedResponse(503)
+    assert shares(result) == {"/": []}
+    assert verdicts(result, "default/canary") == {Verdict.IGNORED}
+
+
+def test_a_canary_shares_what_a_default_backend_gets_in_place_of_its_main():
+    main = ingress("site", rule("site.test", path(to="nobody")), annotations={"default-backend": "web"})
+    result = compiled(*GROUND, service("nobody"), main, canary(rule("site.test", path(to="api"))))
+    assert root(result).target == ToUpstream("default.web.80")
+    assert shares(result) == {"/": ["default.api.80"]}
 
 
 def test_an_empty_path_joins_the_root():

@@ -125,6 +125,14 @@ def test_a_cluster_ip_without_endpoints_is_not_asked():
     assert verdicts(compiled(service("x", ports=(B,)), site)) == {Verdict.UNAVAILABLE}
 
 
+def test_a_name_is_not_asked_at_a_port_that_has_another_name():
+    ports = (port(80, "https", "http"),)
+    far = service("x", type="ExternalName", cluster_ip="", external_name="far.test", ports=ports)
+    for asked in ("nope", "https"):
+        result = compiled(far, ingress("site", rule("site.test", path(to="x", port=asked))))
+        assert verdicts(result) == {Verdict.UNAVAILABLE}
+
+
 @pytest.mark.parametrize("asked", [81, "nope"])
 def test_a_cluster_ip_is_not_asked_at_a_port_that_it_lacks(asked):
     servers, result = served(A, B, asked=asked, annotations={"service-upstream": "true"})
