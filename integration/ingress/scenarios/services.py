@@ -130,6 +130,7 @@ _CONDITIONS = plain(
     _gets("any-case.test", "other", {"Cookie": "xtry-it=never"}),
     _gets("any-text.test", "echo"),
     _gets("any-text.test", "other", {"X-Any": "thing"}),
+    _gets("any-text.test", "other", {"x-ANY": "thing"}),
     _gets("no-total.test", "other"),
     _gets("negative.test", "echo"),
     _gets("meaningless.test", "other"),

@@ -144,6 +144,13 @@ def test_a_default_backend_joins_no_path_of_another_namespace():
     assert "another namespace" in reason.message
 
 
+def test_a_default_backend_joins_none_of_a_host():
+    main = ingress("main", rule("site.test", path("/app")), default=backend("web"))
+    result = compiled(*GROUND, main, canary(default=backend("api")))
+    assert (shares(result), shares(result, "")) == ({"/app": [], "/": []}, {"/": []})
+    assert verdicts(result, "default/canary") == {Verdict.IGNORED}
+
+
 def test_a_rule_without_host_for_the_root_joins_the_default_backend():
     result = compiled(
         *GROUND, ingress("main", default=backend("web")), canary(rule("", path("/", to="api"), path("/x", to="api")))
@@ -269,6 +276,14 @@ def test_an_invalid_value_of_a_canary_rejects_it_alone(name, text):
     assert root(result).target == ToUpstream("default.web.80")
     assert Verdict.REJECTED in verdicts(result, "default/canary")
     assert verdicts(result) == set()
+
+
+@pytest.mark.parametrize("name", ["canary_by_header_value", "canary_by_header_pattern"])
+def test_what_a_header_must_say_means_nothing_without_its_name(name):
+    result = compiled(*GROUND, site(), canary(rule("site.test", path(to="api")), **{name: "x"}))
+    assert [share.header for share in root(result).canaries] == [""]
+    assert "$http_" not in text_of(result)
+    assert verdicts(result, "default/canary") == {Verdict.IGNORED}
 
 
 @pytest.mark.parametrize(("pattern", "unread"), [("^a, b#%$", False), ("(", True), ("(?<=a)b", True), ("(a+)+", True)])
