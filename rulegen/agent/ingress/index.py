@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from rulegen.kube.snapshot.cluster import Touched
-    from rulegen.model.ingress.reads import ServiceReads
+    from rulegen.model.ingress.upstreams.reads import ServiceReads
 
 
 class ReferenceIndex:

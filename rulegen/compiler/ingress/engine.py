@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from rulegen.model.ingress.ir import IngressModel
     from rulegen.model.ingress.last_read import KnownObject
     from rulegen.model.ingress.options import IngressOptions
-    from rulegen.model.ingress.reads import ServiceReads
+    from rulegen.model.ingress.upstreams.reads import ServiceReads
     from rulegen.plan.ingress import IngressPlan
 
 

@@ -9,8 +9,8 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from rulegen.backends.nginx import configuration as nginx
-from rulegen.model.ingress.reads import ServiceReads
 from rulegen.model.ingress.resolve import decide_ingress
+from rulegen.model.ingress.upstreams.reads import ServiceReads
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence

@@ -12,13 +12,13 @@ from rulegen.kube.objects.names import ObjectKey, ObjectName
 from rulegen.model.ingress.closing import UnservedIngress, wildcard_above
 from rulegen.model.ingress.guarding import Owners
 from rulegen.model.ingress.ir import ClientCertificate, FixedResponse, Server, ToName, ToUpstream
-from rulegen.model.ingress.reads import RecordedMapping
 from rulegen.model.ingress.reasons import Reason, Verdict
 from rulegen.model.ingress.routing.canaries import add_canary
 from rulegen.model.ingress.routing.certificates import Certificates
 from rulegen.model.ingress.routing.ingresses import read_owner
 from rulegen.model.ingress.routing.routes import Routing
 from rulegen.model.ingress.routing.whole_host import app_root_of_host, client_auth_of_host, of_oldest
+from rulegen.model.ingress.upstreams.reads import RecordedMapping
 from rulegen.model.ingress.upstreams.referenced_objects import Referred
 from rulegen.model.ingress.upstreams.services import UNAVAILABLE, Targets
 from rulegen.model.ingress.values.annotations.routing import APP_ROOT, FROM_TO_WWW_REDIRECT, SERVER_ALIAS

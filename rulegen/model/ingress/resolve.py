@@ -23,13 +23,13 @@ from rulegen.model.ingress.host_groups import CommonDecisions, Lookups, decide_g
 from rulegen.model.ingress.ir import IngressModel, ToName, ToUpstream
 from rulegen.model.ingress.limits import NamespaceLimits
 from rulegen.model.ingress.policy.authentication import global_auth
-from rulegen.model.ingress.reads import RecordedMapping, ServiceReads
 from rulegen.model.ingress.reasons import Reason, Verdict
 from rulegen.model.ingress.routing.aliases import with_other_names
 from rulegen.model.ingress.routing.certificates import Certificates, with_wildcard_certificates
 from rulegen.model.ingress.routing.ingresses import in_order
 from rulegen.model.ingress.routing.routes import Routing
 from rulegen.model.ingress.unread import missing, recalled
+from rulegen.model.ingress.upstreams.reads import RecordedMapping, ServiceReads
 from rulegen.model.ingress.upstreams.referenced_objects import Referred
 from rulegen.model.ingress.values.classes import CATCH_ALL
 from rulegen.model.ingress.values.configmap import settings_of

@@ -19,7 +19,7 @@ from rulegen.kube.objects.events import Changed, scoped
 from rulegen.kube.objects.kinds import KubeObject
 from rulegen.kube.objects.names import Decoded, ObjectName
 from rulegen.kube.snapshot.cluster import Touched
-from rulegen.model.ingress.reads import ServiceReads
+from rulegen.model.ingress.upstreams.reads import ServiceReads
 from tests.agent.ingress.test_site import MemorySite, Nothing
 from tests.agent.stage import Clock
 from tests.strategies.ingresses import WEB, compiled, endpoints, ingress, path, rule, service, site

@@ -18,6 +18,7 @@ from rulegen.kube.objects.names import ObjectName
 from rulegen.model.ingress import resolve
 from rulegen.model.ingress.ir import MatchKind, ToUpstream
 from rulegen.model.ingress.reasons import Verdict
+from tests.sizes import examples
 from tests.strategies.ingresses import NAMED, PREFIX, WEB, endpoints, ingress, options, path, rule, service, tls, world
 
 BASE = (*WEB, service("web", namespace="other"), endpoints("web", namespace="other"), *NAMED)
@@ -129,7 +130,7 @@ def _model(ingresses, way="", left_out=None):
 
 
 @given(st.tuples(*(written(index) for index in range(3))), st.sampled_from(("quarantine", "limit", "rejected")))
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=examples(60), deadline=None)
 def test_nothing_opens_when_an_ingress_is_left_out(ingresses, way):
     model = _model(ingresses)
     before = {request: _answer(model, *request) for request in REQUESTS}
