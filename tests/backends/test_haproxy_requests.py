@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from rulegen.host.haproxy.export import HaproxyCompiler
+from rulegen.host.haproxy.engine import HaproxyCompiler
 from rulegen.kube.objects.kinds import KubeObject
 from rulegen.model.ingress.defaults import HttpHost
 from tests.strategies.ingresses import SETTINGS, options, service, settings_map, site, world

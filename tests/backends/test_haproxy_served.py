@@ -129,12 +129,23 @@ def test_a_client_that_a_cookie_does_not_keep_at_a_canary_is_reported():
     assert not _named(_messages(plain, canary), "cookie for affinity")
 
 
+@pytest.mark.parametrize(
+    ("weight", "total", "least"),
+    [(1, 2_000_000_000, 1), (1_999_999_999, 2_000_000_000, 9999), (25, 100, 2500), (5, 5, 500)],
+)
+def test_a_share_near_none_is_not_none_and_near_all_not_all(weight, total, least):
+    annotations = {"canary": "true", "canary-weight": str(weight), "canary-weight-total": str(max(total, 100))}
+    canary = ingress("canary", rule("site.test"), annotations=annotations)
+    made = compile_haproxy(world(*WEB, site(), canary), options(), served=False)
+    assert f"lt {least} }}" in "".join(made.configuration.files.values())
+
+
 def test_a_canary_whose_name_is_not_resolved_leaves_all_requests_to_its_main():
     far = service("far", type="ExternalName", cluster_ip="", external_name="far.test", ports=())
     canary = ingress(
         "canary", rule("site.test", path(to="far")), annotations={"canary": "true", "canary-by-cookie": "try"}
     )
-    made = compile_haproxy(world(*WEB, far, site(), canary), options())
+    made = compile_haproxy(world(*WEB, far, site(), canary), options(), served=False)
     reported = [(reason.verdict, reason.message) for reason in made.model.reasons if reason.about is not None]
     assert _named(reported, "such a canary gets no requests") == [Verdict.UNSUPPORTED]
     text = "".join(made.configuration.files.values())

@@ -271,7 +271,8 @@ def _canary(name: str, number: int, canary: Canary) -> Iterator[ConfigLine]:
         for answer_, value in (("yes", "always"), ("no", "never")):
             yield decide(answer_, *matches(cookies, "reg", _cookie_key(canary.cookie, value)))
     if canary.share > 0:
-        yield decide("yes", "{", sample("rand", "10000"), "lt", str(round(canary.share * 100)), "}")
+        of_10000 = 10_000 if canary.share >= 100 else min(max(round(canary.share * 100), 1), 9_999)
+        yield decide("yes", "{", sample("rand", "10000"), "lt", str(of_10000), "}")
     chosen = (*here, *matches(variable("take"), "str", "yes"))
     yield put_text("backend", log_format(f"{name}.{number}"), when=chosen)
 
