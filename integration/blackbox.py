@@ -9,17 +9,21 @@ from integration import manifests
 from integration.lab import topology
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Mapping
     from pathlib import Path
 
     from integration.lab.hosts import Completed, Running
     from integration.lab.lab import Lab
     from integration.manifests import App
 
-Variant = Literal["nft", "legacy", "ipvs"]
-"""Where Services are made: rules of one kind of iptables; or IPVS, with rules of iptables-legacy beside it."""
+Variant = Literal["nft", "legacy", "ipvs", "userspace"]
+"""Where Services are made: rules of one kind of iptables; or IPVS, with rules of iptables-legacy beside it; or a proxy,
+with rules of iptables-nft."""
 
 Verb = Literal["plan", "apply", "cleanup"]
+
+_TABLES: Mapping[Variant, str] = {"ipvs": "legacy", "userspace": "nft"}
+"""For each mode that is named on the command line: its kind of iptables."""
 
 NO_CHANGES, CHANGES = 0, 2
 """Exit codes of `plan --detailed-exitcode`."""
@@ -58,8 +62,8 @@ class Rulegen:
         return self.lab.node.fork(argv).wait(120)
 
     def _command(self, verb: Verb, *given: str) -> list[str]:
-        mode = ("--mode", "ipvs") if self.variant == "ipvs" and verb != "cleanup" else ()
-        tables = "legacy" if self.variant == "ipvs" else self.variant
+        mode = ("--mode", self.variant) if self.variant in _TABLES and verb != "cleanup" else ()
+        tables = _TABLES.get(self.variant, self.variant)
         return [sys.executable, "-W", "error", "-m", "rulegen", verb, "--variant", tables, *mode, *given]
 
     def write(self, world: str, config: str | None = None) -> None:

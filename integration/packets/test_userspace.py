@@ -1,29 +1,25 @@
-"""Packets under the rules of userspace mode, with an HAProxy that this test configures as the listener.
+"""Packets in userspace mode, with the proxy and the rules that `apply` has written.
 
-rulegen does not run its proxy yet, so `apply` rejects the mode. The rules of `export` are loaded instead, and HAProxy
-gets the pools of the exported model. The flows are those of the other modes, except for source addresses: the proxy
-connects from the node's own address. SCTP, UDP and connections to a local pool stay with the kernel and keep theirs.
+The flows are those of the other modes, except for source addresses: the proxy connects from the node's own address.
+SCTP, UDP and connections to a local pool stay with the kernel and keep theirs.
 """
 
 from __future__ import annotations
 
-import json
 import shutil
-import sys
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import pytest
 
 from integration import manifests
+from integration.blackbox import Rulegen
 from integration.flows import DROPPED, Flow, Served, check, masked
-from integration.lab import topology
 from integration.lab.namespaces import Namespaces
 from integration.packets.test_flows import ALLOWED, CLIENT, FLOWS, NODE, POD, PORTED, RANGED, RANGED_LOCAL, WORLD
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-    from pathlib import Path
 
     from integration.conftest import LabMaker
     from integration.lab.hosts import Family
@@ -32,75 +28,22 @@ if TYPE_CHECKING:
 pytestmark = pytest.mark.skipif(shutil.which("haproxy") is None, reason="not installed: haproxy")
 
 LISTENER = 10261
-CONFIGURATION = """\
-global
-  nbthread 1
-  maxconn 2000
-defaults
-  mode tcp
-  timeout connect 2s
-  timeout client 30s
-  timeout server 30s
-frontend services
-  bind 0.0.0.0:{port}
-  bind [::]:{port} v6only transparent
-  tcp-request content set-var(sess.port) dst_port
-  tcp-request content set-var(sess.key) dst,concat(:,sess.port)
-  tcp-request content set-var(sess.pool) var(sess.key),map_str({folder}/portals.map)
-  acl v4 src 0.0.0.0/0
-  tcp-request content set-var(sess.node) dst_port,map_str({folder}/ports.v4) if {{ dst_is_local }} v4
-  tcp-request content set-var(sess.node) dst_port,map_str({folder}/ports.v6) if {{ dst_is_local }} !v4
-  tcp-request content set-var(sess.pool) var(sess.node) if !{{ var(sess.pool) -m found }} {{ var(sess.node) -m found }}
-  tcp-request content reject if !{{ var(sess.pool) -m found }}
-  use_backend %[var(sess.pool)]
-"""
-
-
-def pools(model: dict[str, Any], folder: Path) -> str:
-    """Write the maps of frontends, and return the backends: the cluster pool of each TCP port."""
-    ports: dict[str, list[str]] = {"IPv4": [], "IPv6": []}
-    portals, backends = [], []
-    for service in model["services"]:
-        for number, port in enumerate(service["ports"]):
-            if port["protocol"] != "TCP" or not port["cluster"]:
-                continue
-            name = f"{service['name'].replace('/', '.')}.{number}"
-            addresses = (port["cluster_ip"], *port["external_ips"], *port["load_balancer_ips"])
-            portals += (f"{address}:{port['port']} {name}" for address in addresses)
-            if port["node_port"]:
-                ports[port["family"]].append(f"{port['node_port']} {name}")
-            servers = (f"  server s{at} {each['text']}" for at, each in enumerate(port["cluster"]))
-            backends += (f"backend {name}", "  balance roundrobin", *servers)
-    (folder / "portals.map").write_text("".join(f"{line}\n" for line in portals))
-    for family, lines in ports.items():
-        (folder / f"ports.{family[2:]}").write_text("".join(f"{line}\n" for line in lines))
-    return "".join(f"{line}\n" for line in backends)
+LEFT = "iptables-nft-save; ip6tables-nft-save; ip -6 rule; ip -6 route show table all; ss -ltn"
 
 
 @pytest.fixture(scope="module")
-def userspace(labs: LabMaker, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lab]:
+def userspace(labs: LabMaker) -> Iterator[Lab]:
     """Give a lab whose node serves the world of all flows in this mode."""
-    lab, folder = labs(Namespaces, "userspace"), tmp_path_factory.mktemp("userspace")
-    (folder / "objects.json").write_text(manifests.world(WORLD))
-    (folder / "config.json").write_text(manifests.configuration())
-    rulegen = [sys.executable, "-W", "error", "-m", "rulegen"]
-    files = ("-f", str(folder / "objects.json"), "--config", str(folder / "config.json"), "--node", topology.NODE)
-    lab.node.fork([*rulegen, "export", *files, "--mode", "userspace", "-o", str(folder / "out")]).wait(120).check()
-    model = json.loads((folder / "out" / "model.json").read_text())
-    backends = pools(model, folder)
-    (folder / "haproxy.cfg").write_text(CONFIGURATION.format(port=LISTENER, folder=folder) + backends)
-    lab.node.run(["haproxy", "-f", str(folder / "haproxy.cfg"), "-D", "-p", str(folder / "pid")]).check()
-    load = "iptables-nft-restore < iptables.save; ip6tables-nft-restore < ip6tables.save; ip -6 -batch policy.routes"
+    lab = labs(Namespaces, "userspace")
+    rulegen = Rulegen(lab, "userspace")
     try:
-        lab.node.run(["sh", "-ec", f"cd {folder / 'out'}; {load}"]).check()
+        rulegen.serve(WORLD)
+        rulegen.check_converged()
         yield lab
-        lab.node.fork([*rulegen, "cleanup", "--variant", "nft", "-y"]).wait(120).check()
-        left = lab.node.run(
-            ["sh", "-c", "iptables-nft-save; ip6tables-nft-save; ip -6 rule; ip -6 route show table all"]
-        )
-        assert not [line for line in left.stdout.splitlines() if "KUBE-P" in line or str(LISTENER) in line]
     finally:
-        lab.node.run(["sh", "-c", f"kill $(cat {folder / 'pid'})"])
+        rulegen.cleanup()
+    left = lab.node.run(["sh", "-c", LEFT]).check()
+    assert not [line for line in left.stdout.splitlines() if "KUBE-P" in line or str(LISTENER) in line]
 
 
 def in_this_mode(flow: Flow) -> Flow:

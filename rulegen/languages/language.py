@@ -45,6 +45,7 @@ class Phase(enum.IntEnum):
 
     COUNTERS = enum.auto()
     DEVICES_ADDED = enum.auto()
+    PROXY_ADDED = enum.auto()
     PARAMETERS = enum.auto()
     TIMEOUTS = enum.auto()
     OTHER_VARIANT = enum.auto()
@@ -69,6 +70,7 @@ class Phase(enum.IntEnum):
     """Remove the rules that protected objects which earlier phases removed."""
     SERVERS_REMOVED = enum.auto()
     SETS_EMPTIED = enum.auto()
+    PROXY_REMOVED = enum.auto()
     DEVICES_REMOVED = enum.auto()
     PARAMETERS_OPENED = enum.auto()
     """Kernel parameters that would be dangerous without the rules written before."""

@@ -11,9 +11,11 @@ from typing import TYPE_CHECKING
 
 from rulegen.backends.iptables.service import PortChains
 from rulegen.backends.userspace.node import proxy_of
+from rulegen.backends.userspace.pools import objects_of
 from rulegen.languages.iptables import rules as r
 from rulegen.languages.iptables.language import NAME as IPTABLES
 from rulegen.languages.iptables.state import Block, RulesFragment
+from rulegen.languages.proxy.language import NAME as PROXY
 from rulegen.model.services.ir import Delivery, TrafficPolicy
 from rulegen.net import Family, Protocol, join_host_port
 from rulegen.ownership import chains
@@ -24,6 +26,7 @@ if TYPE_CHECKING:
 
     from rulegen.languages.iptables.rules import Rule
     from rulegen.languages.iptables.ruleset import ChainName
+    from rulegen.languages.proxy.state import ProxyKey, ProxyValue
     from rulegen.model.services.ir import ConnectionProxy, ResolvedNode, ResolvedPort, ResolvedService
     from rulegen.net import Address
 
@@ -38,14 +41,17 @@ def compile_service(service: ResolvedService, node: ResolvedNode, *, counts: boo
     """
     exact: dict[ChainName, tuple[Rule, ...]] = {}
     blocks: list[Block] = []
+    proxied: dict[ProxyKey, ProxyValue] = {}
     for port in service.ports:
         if port.family is node.family:
             chains_of = ProxiedPort if port.protocol is Protocol.TCP else PortChains
             own = chains_of(port, node, counts=counts)
             exact.update(own.exact())
             blocks += own.blocks()
+            proxied.update(objects_of(port))
     owner = str(service.name)
-    return OwnedObjects(owner, node.family, {IPTABLES: RulesFragment(owner, node.family, exact, blocks=tuple(blocks))})
+    rules = RulesFragment(owner, node.family, exact, blocks=tuple(blocks))
+    return OwnedObjects(owner, node.family, {IPTABLES: rules, PROXY: proxied})
 
 
 def translated(proxy: ConnectionProxy) -> str:

@@ -85,7 +85,6 @@ def command(
         if no_services:
             plan, report = Plan(), report_without_services(inputs)
         else:
-            inputs.refuse_unfinished()
             if not allow_unknown_node:
                 _refuse_unknown_node(inputs)
             _refuse_previews(inputs)

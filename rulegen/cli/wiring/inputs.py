@@ -105,16 +105,16 @@ class Inputs:
         return tuple(f"{self._source}: {caution}" for caution in cautions(self._configuration[0], self.tables.modes))
 
     def refuse_unfinished(self) -> None:
-        """Reject a mode that is not complete yet: its rules alone would not serve any connection.
+        """Reject a mode that is not complete yet.
 
         Raises:
-            ConfigError: The mode can only be planned and exported.
+            ConfigError: The mode cannot be followed yet.
         """
         sections = self.tables.modes[self.options.mode]
         if sections.unfinished:
             raise ConfigError(
-                f"{self._source}: nothing is written in {self.options.mode} mode yet: {sections.unfinished}",
-                hint=f"use --mode with one of: {', '.join(OFFERED)}; `rulegen plan` shows the rules of this mode",
+                f"{self._source}: the {self.options.mode} mode is not complete yet: {sections.unfinished}",
+                hint=f"use --mode with one of: {', '.join(OFFERED)}; or repeat `rulegen apply`",
             )
 
     @property

@@ -20,7 +20,7 @@ class ModeSections:
         min_sync_s: Default of the minimum time between two writes, in seconds.
         has_virtual_servers: Whether the mode reads the options of virtual servers in the section `ipvs`.
         caution: A warning about the mode; empty for none.
-        unfinished: What the mode still lacks, so that help does not list it and nothing is written in it; empty if
+        unfinished: What the mode still lacks, so that help does not list it and `run` rejects it; empty if
             it is complete.
     """
 
@@ -45,8 +45,8 @@ MODES: Final[Mapping[str, ModeSections]] = MappingProxyType(
             caution="kube-proxy's ipvs mode is deprecated and will be removed from kube-proxy; rulegen keeps its own",
         ),
         "userspace": ModeSections(
-            caution="the userspace mode is experimental: plan and export show its rules",
-            unfinished="rulegen does not run the proxy yet that the rules lead to",
+            caution="the userspace mode is experimental",
+            unfinished="`rulegen run` does not support it yet",
         ),
     }
 )

@@ -1,0 +1,209 @@
+"""The proxy of userspace mode under changes and failures: what clients see of them, and what a plan shows."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import subprocess
+import sys
+from contextlib import contextmanager, suppress
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+from integration.agent import until
+from integration.blackbox import CHANGES, Rulegen
+from integration.lab.namespaces import Namespaces
+from integration.manifests import PORT, App, world
+from rulegen.host.userspace.exchange import ask
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+
+    from integration.conftest import LabMaker
+    from integration.lab.hosts import Family, Repeating
+    from integration.lab.lab import Lab
+
+pytestmark = pytest.mark.skipif(shutil.which("haproxy") is None, reason="not installed: haproxy")
+
+PAUSE_S = 0.01
+BALANCED = App(name="balanced", number=71, ready=("pod-a", "pod-x"), type="LoadBalancer", external_ip=True)
+OTHER = App(name="other", number=72, ready=("pod-b",))
+
+
+class ProxyProcesses:
+    """The processes of the proxy on the lab's node."""
+
+    def __init__(self, lab: Lab) -> None:
+        inode = lab.node.run(["stat", "-Lc", "%i", "/proc/self/ns/net"]).check().stdout.strip()
+        self.folder = Path(f"/run/rulegen/proxy-{inode}")
+
+    def haproxy(self) -> int:
+        """Return the process that takes new connections; 0 if there is none."""
+        lines = (self.folder / "haproxy.pids").read_text().splitlines()
+        pid = int(lines[-1].split()[0]) if lines else 0
+        return pid if Path(f"/proc/{pid}/cwd").exists() else 0
+
+    def supervisor(self) -> int:
+        """Return the supervisor; 0 if there is none."""
+        for entry in Path("/proc").iterdir():
+            with suppress(OSError):
+                argv = (entry / "cmdline").read_text().split("\0")
+                if entry.name.isdigit() and {"rulegen.host.userspace.supervisor", str(self.folder)} <= set(argv):
+                    return int(entry.name)
+        return 0
+
+    def kill(self, pid: int) -> None:
+        os.kill(pid, signal.SIGKILL)
+        until(lambda: not Path(f"/proc/{pid}/cwd").exists(), 10, f"process {pid} has ended")
+
+
+@pytest.fixture(scope="module")
+def proxied(labs: LabMaker) -> Iterator[Rulegen]:
+    lab = labs(Namespaces, "userspace")
+    rulegen = Rulegen(lab, "userspace")
+    yield rulegen
+    rulegen.cleanup()
+
+
+@pytest.fixture
+def processes(proxied: Rulegen) -> ProxyProcesses:
+    proxied.apply(world([BALANCED]))
+    return ProxyProcesses(proxied.lab)
+
+
+@contextmanager
+def asking(lab: Lab) -> Iterator[Mapping[str, Repeating]]:
+    """Ask from everywhere in both families, and fail unless all was answered."""
+    app = BALANCED
+    askers = {
+        "a pod by ClusterIP": lab["pod-c"].repeat("TCP", app.cluster_ip(4), PORT, pause_s=PAUSE_S),
+        "a pod by ClusterIP, IPv6": lab["pod-c"].repeat("TCP", app.cluster_ip(6), PORT, pause_s=PAUSE_S),
+        "outside by node port": lab.client.repeat("TCP", lab.node.addresses(4)[0], app.node_port, pause_s=PAUSE_S),
+        "outside by balancer, IPv6": lab.client.repeat("TCP", app.lb_ip(6), PORT, pause_s=PAUSE_S),
+        "the node by ClusterIP": lab.node.repeat("TCP", app.cluster_ip(4), PORT, pause_s=PAUSE_S),
+        "the node by ClusterIP, IPv6": lab.node.repeat("TCP", app.cluster_ip(6), PORT, pause_s=PAUSE_S),
+    }
+    yield askers
+    before = {who: sum(asker.report().answered.values()) for who, asker in askers.items()}
+    for who, asker in askers.items():
+        until(lambda w=who, a=asker: sum(a.report().answered.values()) > before[w] + 3, 10, f"{who} is answered")
+    reports = {who: asker.stop() for who, asker in askers.items()}
+    assert {who: report.first_failures for who, report in reports.items() if report.failures} == {}
+
+
+def test_new_connections_wait_for_a_killed_proxy(proxied: Rulegen, processes: ProxyProcesses) -> None:
+    with asking(proxied.lab):
+        for _ in range(3):
+            killed = processes.haproxy()
+            processes.kill(killed)
+            until(lambda k=killed: processes.haproxy() not in {0, k}, 20, "HAProxy runs again")
+            proxied.check_converged()
+
+
+def test_nothing_fails_without_a_supervisor(proxied: Rulegen, processes: ProxyProcesses) -> None:
+    proxy = processes.haproxy()
+    with asking(proxied.lab):
+        processes.kill(processes.supervisor())
+        planned = proxied.plan()
+        assert planned.code == CHANGES
+        assert "listener v4 port 10261 without supervisor" in planned.stdout
+        proxied.apply(world([BALANCED]))
+        assert processes.supervisor()
+        proxied.check_converged()
+        killed = processes.haproxy()
+        processes.kill(killed)
+        until(lambda: processes.haproxy() not in {0, killed}, 20, "HAProxy runs again")
+    assert not Path(f"/proc/{proxy}/cwd").exists()
+
+
+def test_both_killed_are_started_by_the_next_apply(proxied: Rulegen, processes: ProxyProcesses) -> None:
+    processes.kill(processes.supervisor())
+    processes.kill(processes.haproxy())
+    assert "+ listener" in proxied.plan().stdout
+    proxied.apply(world([BALANCED]))
+    proxied.check_converged()
+    with asking(proxied.lab):
+        pass
+
+
+def test_endpoints_change_without_a_reload(proxied: Rulegen, processes: ProxyProcesses) -> None:
+    before = processes.haproxy()
+    with asking(proxied.lab):
+        for ready in (("pod-a",), ("pod-b", "pod-x"), ("pod-a", "pod-b"), ("pod-x",), ("pod-a", "pod-x")):
+            proxied.apply(world([replace(BALANCED, ready=ready)]))
+            proxied.check_converged()
+    assert processes.haproxy() == before
+
+
+def test_a_new_service_ends_no_connection(proxied: Rulegen, processes: ProxyProcesses, family: Family) -> None:
+    before = processes.haproxy()
+    with asking(proxied.lab):
+        proxied.apply(world([BALANCED, OTHER]))
+        proxied.check_converged()
+        answer = proxied.lab["pod-c"].request("TCP", OTHER.cluster_ip(family), PORT)
+        assert answer.name == "pod-b"
+    assert processes.haproxy() != before
+    until(lambda: not Path(f"/proc/{before}/cwd").exists(), 20, "the old HAProxy has ended")
+
+
+def test_a_change_by_somebody_else_is_shown_and_undone(proxied: Rulegen, processes: ProxyProcesses) -> None:
+    lines = runtime(processes, "show servers state")
+    server = next(line.split() for line in lines if " lab.balanced.tcp.v4 " in line)
+    runtime(processes, f"set server {server[1]}/{server[3]} state maint")
+    runtime(processes, f"del map v6.map {BALANCED.cluster_ip(6)}:{PORT}")
+    planned = proxied.plan()
+    assert planned.code == CHANGES
+    assert f"+ server lab.balanced.tcp.v4/{server[4]}" in planned.stdout
+    assert f"+ frontend [{BALANCED.cluster_ip(6)}]:{PORT}" in planned.stdout
+    assert "Plan: 2 to add, 0 to change, 0 to delete" in planned.stdout
+    proxied.apply(world([BALANCED]))
+    proxied.check_converged()
+
+
+def runtime(processes: ProxyProcesses, command: str) -> list[str]:
+    """Return what HAProxy answers on its socket."""
+    return (ask(processes.folder, "haproxy.sock", f"{command}\n", 10) or "").splitlines()
+
+
+def test_the_proxy_has_no_rights(processes: ProxyProcesses) -> None:
+    status = dict(
+        line.split(":\t", 1)
+        for line in Path(f"/proc/{processes.haproxy()}/status").read_text().splitlines()
+        if ":\t" in line
+    )
+    assert set(status["Uid"].split()) == set(status["Gid"].split())
+    assert int(status["Uid"].split()[0]) > 60_000
+    assert status["Groups"].split() == []
+    assert {int(status[name], 16) for name in ("CapInh", "CapPrm", "CapEff", "CapAmb")} == {0}
+    assert status["NoNewPrivs"] == "1"
+
+
+def test_other_users_cannot_reach_the_sockets(processes: ProxyProcesses) -> None:
+    connect = "import socket; socket.socket(socket.AF_UNIX).connect({!r})"
+    for name in ("haproxy.sock", "supervisor.sock"):
+        path = str(processes.folder / name)
+        for user, outcome in ((None, 0), (60_500, 1)):
+            argv = [sys.executable, "-c", connect.format(path)]
+            prefix = [] if user is None else ["setpriv", f"--reuid={user}", f"--regid={user}", "--clear-groups"]
+            assert subprocess.run([*prefix, *argv], capture_output=True, check=False).returncode == outcome
+
+
+def test_a_port_in_use_is_reported(proxied: Rulegen, processes: ProxyProcesses) -> None:
+    proxied.cleanup()
+    assert not processes.folder.exists()
+    script = "import socket, time; s = socket.create_server(('0.0.0.0', 10261)); print(1, flush=True); time.sleep(60)"
+    taken = proxied.lab.node.popen([sys.executable, "-c", script])
+    try:
+        until(lambda: "10261" in proxied.lab.node.run(["ss", "-ltn"]).stdout, 10, "the port is taken")
+        proxied.write(world([BALANCED]))
+        done = proxied.attempt("apply")
+        assert done.code == 1
+        assert "port 10261 (IPv4): Address already in use" in done.stderr
+        assert "KUBE-PORTALS" not in proxied.lab.node.run(["iptables-nft-save"]).stdout
+        assert not processes.folder.exists()
+    finally:
+        taken.kill()

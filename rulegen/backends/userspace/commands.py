@@ -1,0 +1,76 @@
+"""Changes of the proxy as commands for HAProxy's socket, which need no reload."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final, NamedTuple
+
+from rulegen.backends.userspace.configuration import backend_name, destination, map_file, server_name
+from rulegen.languages.haproxy.text import socket_command
+from rulegen.languages.proxy.state import PoolServer, ProxyFrontend, ServerPool, pool_key
+from rulegen.net import join_host_port
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+
+    from rulegen.languages.proxy.state import ProxyKey, ProxyValue
+
+_ADDED: Final = ("New server registered.",)
+_DELETED: Final = ("Server deleted.", "Server still has connections attached to it, cannot remove it.")
+"""A server with connections stays in maintenance until the next reload; new connections do not reach it."""
+_DONE: Final = ("",)
+
+
+class SocketCommand(NamedTuple):
+    """One command.
+
+    Attributes:
+        expected: The answers of HAProxy if it was executed.
+    """
+
+    text: str
+    expected: tuple[str, ...]
+
+
+def commands(
+    before: Mapping[ProxyKey, ProxyValue], after: Mapping[ProxyKey, ProxyValue]
+) -> tuple[SocketCommand, ...] | None:
+    """Return the commands, additions first; None if some change is not one of servers and frontends.
+
+    If HAProxy gives another answer than expected, the changes need a reload.
+    """
+    keys = [key for key in sorted({*before, *after}) if before.get(key) != after.get(key)]
+    values = [value for key in keys for value in (before.get(key), after.get(key)) if value is not None]
+    if not keys or not all(isinstance(value, PoolServer | ProxyFrontend) for value in values):
+        return None
+    added = [each for key in keys for each in _additions(key, before.get(key), after.get(key), after)]
+    removed = [each for key in keys if key not in after for each in _removals(key, before[key], before)]
+    return (*added, *removed)
+
+
+def _additions(
+    key: ProxyKey, had: ProxyValue | None, value: ProxyValue | None, after: Mapping[ProxyKey, ProxyValue]
+) -> Iterator[SocketCommand]:
+    if isinstance(value, PoolServer):
+        name = f"{_backend(key, value.pool, after)}/{server_name(value)}"
+        endpoint = join_host_port(value.address, value.port)
+        yield SocketCommand(socket_command("add", "server", name, endpoint), _ADDED)
+        yield SocketCommand(socket_command("enable", "server", name), _DONE)
+    elif isinstance(value, ProxyFrontend):
+        verb = "add" if had is None else "set"
+        words = (verb, "map", map_file(key.family), destination(key), _backend(key, value.pool, after))
+        yield SocketCommand(socket_command(*words), _DONE)
+
+
+def _removals(key: ProxyKey, value: ProxyValue, before: Mapping[ProxyKey, ProxyValue]) -> Iterator[SocketCommand]:
+    if isinstance(value, PoolServer):
+        name = f"{_backend(key, value.pool, before)}/{server_name(value)}"
+        yield SocketCommand(socket_command("set", "server", name, "state", "maint"), _DONE)
+        yield SocketCommand(socket_command("del", "server", name), _DELETED)
+    elif isinstance(value, ProxyFrontend):
+        yield SocketCommand(socket_command("del", "map", map_file(key.family), destination(key)), _DONE)
+
+
+def _backend(key: ProxyKey, pool: str, objects: Mapping[ProxyKey, ProxyValue]) -> str:
+    """Return the backend of a pool; of a pool that is missing, HAProxy rejects the name."""
+    value = objects.get(pool_key(key.family, pool))
+    return backend_name(pool, value) if isinstance(value, ServerPool) else pool

@@ -1,0 +1,290 @@
+"""The proxy's objects as a configuration of HAProxy, and back from what HAProxy reports at run time.
+
+There is one frontend of HAProxy for each family. It takes a socket that the supervisor holds, looks up the pool by the
+destination that the client chose, and closes connections to other destinations. A pool is a backend. Its affinity is
+part of the backend's name, since HAProxy does not report it otherwise.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING, Final, NamedTuple
+
+from rulegen.errors import RulegenError
+from rulegen.languages.haproxy.check import check_map, check_sections
+from rulegen.languages.haproxy.text import format_map, format_sections
+from rulegen.languages.haproxy.tree import ConfigLine, ConfigSection, is_set, log_format, negated, sample, statement
+from rulegen.languages.proxy.state import (
+    ANY_ADDRESS,
+    PoolServer,
+    ProxyFrontend,
+    ProxyKey,
+    ProxyListener,
+    ProxyObjects,
+    ProxyValue,
+    ServerPool,
+    family_of_pool,
+    frontend_key,
+    listener_key,
+    pool_key,
+    server_key,
+    short,
+    split_endpoint,
+)
+from rulegen.net import Family, join_host_port, parse_address
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+
+CONFIGURATION_FILE: Final = "haproxy.cfg"
+CONTROL_DESCRIPTOR: Final = 5
+DESCRIPTORS: Final = {Family.IPV4: 3, Family.IPV6: 4}
+"""The numbers of the listening sockets that HAProxy inherits."""
+
+_TRIES: Final = "40"
+"""Attempts to reach an endpoint, each at another one if there is one, for each connection."""
+_CONNECT: Final = "250ms"
+_IDLE: Final = "1d"
+"""After this time without data, a connection ends; conntrack forgets it then, too."""
+_CLIENTS: Final = "100k"
+"""Clients of a pool with affinity that are remembered."""
+
+_FRONTEND_NAME: Final = re.compile(r"services\.(?P<family>v[46])\.(?P<port>[0-9]{1,5})")
+_BACKEND_NAME: Final = re.compile(r"(?P<pool>[a-z0-9.-]+\.v[46])(?:\.a(?P<affinity>[0-9]{1,6}))?")
+_POOL, _KEY, _PORT = "sess.pool", "sess.key", "sess.port"
+_IN_MAINTENANCE: Final = 0x2F
+"""Bits of an administrative state in which a server takes no new connection: maintenance and drain."""
+
+
+class UnexpectedReportError(RulegenError):
+    """HAProxy reports an object that rulegen never writes."""
+
+
+class ProxyFiles(NamedTuple):
+    """The files of a configuration, by name."""
+
+    texts: dict[str, str]
+
+
+def map_file(family: Family) -> str:
+    """Return the name of the map of frontends of a family."""
+    return f"{short(family)}.map"
+
+
+def backend_name(pool: str, value: ServerPool) -> str:
+    """Return the name of a pool's backend.
+
+    >>> backend_name("demo.web.http.v4", ServerPool(10_800))
+    'demo.web.http.v4.a10800'
+    """
+    return pool if value.affinity_s is None else f"{pool}.a{value.affinity_s}"
+
+
+def server_name(server: PoolServer) -> str:
+    """Return the name of a server in its backend.
+
+    >>> server_name(PoolServer("demo.web.http.v6", parse_address("fd00::1"), 80))
+    'fd00::1_80'
+    """
+    return f"{server.address}_{server.port}"
+
+
+def files(objects: Mapping[ProxyKey, ProxyValue]) -> ProxyFiles:
+    """Return the configuration for these objects, verified by a separate parser.
+
+    Raises:
+        UnwritableError: HAProxy cannot be given a value.
+        DifferenceError: A text does not say what it was written from.
+    """
+    sections = tuple(_sections(objects))
+    texts = {CONFIGURATION_FILE: format_sections(sections)}
+    check_sections(CONFIGURATION_FILE, texts[CONFIGURATION_FILE], sections)
+    for family in Family:
+        name, entries = map_file(family), tuple(map_entries(objects, family))
+        texts[name] = format_map(entries)
+        check_map(name, texts[name], entries)
+    return ProxyFiles(texts)
+
+
+def map_entries(objects: Mapping[ProxyKey, ProxyValue], family: Family) -> Iterator[tuple[str, str]]:
+    """Yield the entries of the map of a family: the destination and the backend; a frontend without a pool has none."""
+    for key, value in sorted(objects.items(), key=lambda item: item[0]):
+        if key.family is family and isinstance(value, ProxyFrontend):
+            pool = objects.get(pool_key(family, value.pool))
+            if isinstance(pool, ServerPool):
+                yield destination(key), backend_name(value.pool, pool)
+
+
+def destination(key: ProxyKey) -> str:
+    """Return the key of a frontend in the map, as HAProxy composes it from a destination.
+
+    >>> destination(frontend_key(Family.IPV6, parse_address("fd00::1"), 80))
+    'fd00::1:80'
+    """
+    address, port = split_endpoint(key.name)
+    return f"{address}:{port}"
+
+
+def _sections(objects: Mapping[ProxyKey, ProxyValue]) -> Iterator[ConfigSection]:
+    yield ConfigSection(
+        "global",
+        "",
+        (
+            statement("stats", "socket", f"fd@{CONTROL_DESCRIPTOR}", "level", "admin"),
+            statement("nbthread", "4"),
+            statement("hard-stop-after", "1d"),
+        ),
+    )
+    yield ConfigSection(
+        "defaults",
+        "",
+        (
+            statement("mode", "tcp"),
+            statement("timeout", "connect", _CONNECT),
+            statement("timeout", "client", _IDLE),
+            statement("timeout", "server", _IDLE),
+            statement("retries", _TRIES),
+            statement("option", "redispatch", "1"),
+            statement("option", "clitcpka"),
+            statement("option", "srvtcpka"),
+        ),
+    )
+    for family in Family:
+        listener = objects.get(listener_key(family))
+        if isinstance(listener, ProxyListener):
+            yield ConfigSection("frontend", f"services.{short(family)}.{listener.port}", tuple(_frontend_lines(family)))
+    servers: dict[tuple[Family, str], list[PoolServer]] = {}
+    for key, value in sorted(objects.items(), key=lambda item: item[0]):
+        if isinstance(value, PoolServer):
+            servers.setdefault((key.family, value.pool), []).append(value)
+    for key, value in sorted(objects.items(), key=lambda item: item[0]):
+        if isinstance(value, ServerPool):
+            lines = (*_pool_lines(key.family, value), *map(_server_line, servers.get((key.family, key.name), ())))
+            yield ConfigSection("backend", backend_name(key.name, value), lines)
+
+
+def _frontend_lines(family: Family) -> Iterator[ConfigLine]:
+    """Yield the lines that find the pool: by address and port, else by the port of the node."""
+    pool, key = sample("var", _POOL), sample("var", _KEY)
+    unknown = negated(is_set(pool))
+    look_up = ("tcp-request", "content", f"set-var({_POOL})", key.then("map_str", map_file(family)))
+    yield statement("bind", f"fd@{DESCRIPTORS[family]}")
+    yield statement("tcp-request", "content", f"set-var({_PORT})", sample("dst_port"))
+    yield statement("tcp-request", "content", f"set-var({_KEY})", sample("dst").then("concat", ":", _PORT))
+    yield statement(*look_up)
+    of_node = sample("str", ANY_ADDRESS).then("concat", ":", _PORT)
+    is_local = ("{", sample("dst_is_local"), "}")
+    yield statement("tcp-request", "content", f"set-var({_KEY})", of_node, when=(*unknown, *is_local))
+    yield statement(*look_up, when=unknown)
+    yield statement("tcp-request", "content", "reject", when=unknown)
+    yield statement("use_backend", log_format(pool))
+
+
+def _pool_lines(family: Family, pool: ServerPool) -> Iterator[ConfigLine]:
+    """Yield the lines for the choice of a server.
+
+    With affinity, the server is derived from the client's address, so that a reload changes it for few clients.
+    """
+    if pool.affinity_s is None:
+        yield statement("balance", "roundrobin")
+        return
+    kind = "ip" if family is Family.IPV4 else "ipv6"
+    yield statement("balance", "source")
+    yield statement("hash-type", "consistent")
+    yield statement("stick-table", "type", kind, "size", _CLIENTS, "expire", f"{pool.affinity_s}s")
+    yield statement("stick", "on", sample("src"))
+
+
+def _server_line(server: PoolServer) -> ConfigLine:
+    return statement("server", server_name(server), join_host_port(server.address, server.port))
+
+
+def read_proxies(report: str, *, is_supervised: bool) -> Iterator[tuple[ProxyKey, ProxyValue]]:
+    """Yield the listeners and pools of `show stat`.
+
+    Raises:
+        UnexpectedReportError: A line is none of ours.
+    """
+    for row in _rows(report):
+        name, _, rest = row.partition(",")
+        if rest.startswith("FRONTEND,") and (match := _FRONTEND_NAME.fullmatch(name)):
+            family = family_of_pool(f".{match['family']}")
+            yield listener_key(family), ProxyListener(int(match["port"]), is_supervised)
+        elif rest.startswith("BACKEND,") and (match := _BACKEND_NAME.fullmatch(name)):
+            affinity = int(match["affinity"]) if match["affinity"] else None
+            yield pool_key(family_of_pool(match["pool"]), match["pool"]), ServerPool(affinity)
+        else:
+            raise UnexpectedReportError(f"HAProxy reports a proxy of another form: {row[:80]!a}")
+
+
+class ReportedServer(NamedTuple):
+    """A server as HAProxy reports it.
+
+    Attributes:
+        takes_connections: Whether it takes new connections; a server that was removed stays until its last one ends.
+    """
+
+    server: PoolServer
+    takes_connections: bool
+
+
+def read_servers(report: str) -> Iterator[ReportedServer]:
+    """Yield the servers of `show servers state`.
+
+    Raises:
+        UnexpectedReportError: A line is none of ours.
+    """
+    rows = _rows(report)
+    if next(rows, "") != "1":
+        raise UnexpectedReportError("HAProxy reports servers in another format")
+    for row in rows:
+        words = row.split(" ")
+        match = _BACKEND_NAME.fullmatch(words[1]) if len(words) > 18 else None
+        if match is None:
+            raise UnexpectedReportError(f"HAProxy reports a server of another form: {row[:80]!a}")
+        try:
+            server = PoolServer(match["pool"], parse_address(words[4]), int(words[18]))
+            admin = int(words[6])
+        except ValueError:
+            raise UnexpectedReportError(f"HAProxy reports a server of another form: {row[:80]!a}") from None
+        if words[3] != server_name(server):
+            raise UnexpectedReportError(f"HAProxy reports a server with another address: {row[:80]!a}")
+        yield ReportedServer(server, not admin & _IN_MAINTENANCE)
+
+
+def read_frontends(report: str, family: Family) -> Iterator[tuple[ProxyKey, ProxyFrontend]]:
+    """Yield the frontends of `show map`; an entry that leads to another family or nowhere is unexpected.
+
+    Raises:
+        UnexpectedReportError: A line is none of ours.
+    """
+    for row in _rows(report):
+        words = row.split(" ")
+        match = _BACKEND_NAME.fullmatch(words[2]) if len(words) == 3 else None
+        try:
+            if match is None:
+                raise ValueError  # noqa: TRY301 - one message for all
+            address, port = split_endpoint(words[1])
+            key = frontend_key(family, None if address == ANY_ADDRESS else parse_address(address), port)
+        except ValueError:
+            raise UnexpectedReportError(f"HAProxy reports a map entry of another form: {row[:80]!a}") from None
+        yield key, ProxyFrontend(match["pool"])
+
+
+def _rows(report: str) -> Iterator[str]:
+    return (row for row in report.split("\n") if row and not row.startswith("#"))
+
+
+def objects_of_reports(proxies: str, servers: str, maps: Mapping[Family, str], *, is_supervised: bool) -> ProxyObjects:
+    """Return the objects that HAProxy reports; servers that take no new connections count as removed.
+
+    Raises:
+        UnexpectedReportError: A report has a line that is none of ours.
+    """
+    objects: ProxyObjects = dict(read_proxies(proxies, is_supervised=is_supervised))
+    for each in read_servers(servers):
+        if each.takes_connections:
+            objects[server_key(family_of_pool(each.server.pool), each.server)] = each.server
+    for family, text in maps.items():
+        objects.update(read_frontends(text, family))
+    return objects

@@ -1,0 +1,49 @@
+"""Asks a Unix socket one question and returns the complete answer."""
+
+from __future__ import annotations
+
+import os
+import socket
+import time
+from typing import TYPE_CHECKING, Final
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+MOST_BYTES: Final = 64 << 20
+_CHUNK: Final = 1 << 16
+
+
+def ask(folder: Path, name: str, question: str, timeout_s: float) -> str | None:
+    """Return the answer of the process that listens on a socket in a folder; None if no process listens.
+
+    Args:
+        folder: The folder; its path may be longer than that of a socket may be.
+        name: The name of the socket.
+        question: What is sent; nothing may follow it.
+        timeout_s: The longest wait in seconds, for the complete answer.
+
+    Raises:
+        OSError: The answer did not arrive in time, is too long, or cannot be read.
+    """
+    until = time.monotonic() + timeout_s
+    try:
+        home = os.open(folder, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+    except FileNotFoundError:
+        return None
+    try:
+        with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as link:
+            link.settimeout(timeout_s)
+            try:
+                link.connect(f"/proc/self/fd/{home}/{name}")
+            except (FileNotFoundError, ConnectionRefusedError):
+                return None
+            link.sendall(question.encode())
+            answer = bytearray()
+            while chunk := link.recv(_CHUNK):
+                answer += chunk
+                if len(answer) > MOST_BYTES or time.monotonic() > until:
+                    raise TimeoutError(f"the answer on {name} is too long or takes too long")
+            return answer.decode("utf-8", "replace")
+    finally:
+        os.close(home)

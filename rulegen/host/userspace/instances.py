@@ -1,0 +1,198 @@
+"""The HAProxy processes of a supervisor: the one that takes new connections, and old ones that finish theirs."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import socket
+import time
+from typing import TYPE_CHECKING, Final
+
+from rulegen.backends.userspace.configuration import CONFIGURATION_FILE, CONTROL_DESCRIPTOR
+from rulegen.errors import HostError
+from rulegen.host.nginx import inherited_sockets
+from rulegen.host.proxy import process_list
+from rulegen.host.proxy.sandbox import identity
+from rulegen.host.userspace import folder as of
+from rulegen.host.userspace import listeners
+from rulegen.host.userspace.child import spawn
+from rulegen.host.userspace.exchange import ask
+from rulegen.safe_files import read_regular
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from pathlib import Path
+
+    from rulegen.net import Family
+
+_START_S: Final = 10.0
+_CHECK_S: Final = 20.0
+_MOST_SAID: Final = 1 << 16
+_MOST_LEAVING: Final = 8
+_NEW: Final = f"{of.CONTROL}.new"
+_NEW_INSTANCES: Final = f"{of.INSTANCES}.new"
+
+
+class Instances:
+    """The processes of one folder."""
+
+    def __init__(self, folder: Path, program: str, home: int) -> None:
+        """Take the folder, the path of HAProxy, and the descriptor of the folder."""
+        self._folder, self._program, self._home = folder, program, home
+        self._pid = 0
+        self._leaving: list[int] = []
+        self.descriptor: int | None = None
+        """Of the process that takes new connections; readable when it has ended. None without a process."""
+
+    def check(self, release: str, sockets: Mapping[int, int]) -> str:
+        """Let HAProxy read a release without serving it; return why it rejects it, or nothing."""
+        with contextlib.closing(socket.socket(socket.AF_UNIX)) as control:
+            inherited = {**sockets, CONTROL_DESCRIPTOR: control.fileno()}
+            pid = self._spawn(release, inherited, "-c")
+            until = time.monotonic() + _CHECK_S
+            while time.monotonic() < until:
+                ended, status = os.waitpid(pid, os.WNOHANG)
+                if ended:
+                    return "" if status == 0 else self._said() or f"`haproxy -c` ended with status {status}"
+                time.sleep(0.005)
+            os.kill(pid, signal.SIGKILL)
+            os.waitpid(pid, 0)
+            return f"`haproxy -c` has not ended after {_CHECK_S:g} s"
+
+    def start(self, release: str, sockets: Mapping[int, int]) -> str:
+        """Start HAProxy with a release and wait for its answer; return why it failed, or nothing.
+
+        If it answers, the old process takes no new connection, and ends with its last one.
+        """
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(_NEW, dir_fd=self._home)
+        with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as control:
+            control.bind(f"/proc/self/fd/{self._home}/{_NEW}")
+            control.listen(64)
+            try:
+                pid = self._spawn(release, {**sockets, CONTROL_DESCRIPTOR: control.fileno()}, "-db", "-q")
+            except (OSError, HostError) as error:
+                return f"HAProxy cannot be started: {error}"
+        self._record(pid)
+        if not self._is_ready(pid):
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+            return self._said() or f"HAProxy does not answer after {_START_S:g} s"
+        os.replace(_NEW, of.CONTROL, src_dir_fd=self._home, dst_dir_fd=self._home)
+        self.retire()
+        self._take(pid)
+        self._record()
+        return ""
+
+    def adopt(self) -> dict[Family, socket.socket]:
+        """Return the listening sockets of the newest HAProxy of this folder, which is supervised from now on."""
+        sockets: dict[Family, socket.socket] = {}
+        for pid in reversed(self._recorded()):
+            held = listeners.by_family(inherited_sockets.listening(pid))
+            if held and not sockets:
+                sockets = held
+                self._take(pid)
+                continue
+            for each in held.values():
+                each.close()
+            if held:  # it was replaced, and its supervisor ended before it could say so
+                os.kill(pid, signal.SIGUSR1)
+            self._leaving.insert(0, pid)
+        return sockets
+
+    def answers(self) -> bool:
+        """Whether HAProxy answers on its socket."""
+        try:
+            return bool(ask(self._folder, of.CONTROL, "show info\n", _START_S))
+        except OSError:
+            return False
+
+    def retire(self) -> None:
+        """Let the process that takes new connections finish those that it has; end the oldest of too many."""
+        if self.descriptor is not None:
+            with contextlib.suppress(ProcessLookupError):
+                signal.pidfd_send_signal(self.descriptor, signal.SIGUSR1)
+            self._leaving.append(self._pid)
+        self.forget()
+        self.reap()
+        for pid in self._leaving[:-_MOST_LEAVING]:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGTERM)
+
+    def forget(self) -> None:
+        """Forget the process that takes new connections, for example because it has ended."""
+        if self.descriptor is not None:
+            os.close(self.descriptor)
+        self.descriptor, self._pid = None, 0
+
+    def reap(self) -> None:
+        """Forget processes that have ended; only the kernel knows that of an adopted process."""
+        while True:
+            try:
+                pid, _ = os.waitpid(-1, os.WNOHANG)
+            except ChildProcessError:
+                break
+            if not pid:
+                break
+        self._leaving = [pid for pid in self._leaving if process_list.started(pid)]
+
+    def _take(self, pid: int) -> None:
+        self._pid = pid
+        try:
+            self.descriptor = os.pidfd_open(pid)
+        except ProcessLookupError:
+            self.descriptor = None
+
+    def _spawn(self, release: str, sockets: Mapping[int, int], *options: str) -> int:
+        flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_NONBLOCK
+        output = os.open(of.LOG, flags, 0o600, dir_fd=self._home)
+        try:
+            place = os.open(release, os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW, dir_fd=self._home)
+        except OSError:
+            os.close(output)
+            raise
+        try:
+            argv = [self._program, *options, "-f", CONFIGURATION_FILE]
+            return spawn(argv, identity.unused(), place, output, sockets)
+        finally:
+            os.close(place)
+            os.close(output)
+
+    def _is_ready(self, pid: int) -> bool:
+        """Wait until a new process answers; return false if it has ended or takes too long."""
+        until = time.monotonic() + _START_S
+        while time.monotonic() < until:
+            if os.waitpid(pid, os.WNOHANG)[0]:
+                return False
+            with contextlib.suppress(OSError):
+                if f"\nPid: {pid}\n" in (ask(self._folder, _NEW, "show info\n", 0.5) or ""):
+                    return True
+            time.sleep(0.005)
+        return False
+
+    def _said(self) -> str:
+        try:
+            said = read_regular(of.LOG, _MOST_SAID, dir_fd=self._home).decode("utf-8", "replace")
+        except OSError:
+            return ""
+        lines = [line for line in said.splitlines() if "[ALERT]" in line]
+        return ascii(lines[0])[1:-1] if lines else ""
+
+    def _record(self, *more: int) -> None:
+        """Write down which processes there are, for the next supervisor."""
+        pids = (*self._leaving, *filter(None, [self._pid]), *more)
+        text = "".join(f"{pid} {process_list.started(pid)}\n" for pid in pids)
+        flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_NONBLOCK
+        with os.fdopen(os.open(_NEW_INSTANCES, flags, 0o600, dir_fd=self._home), "w") as file:
+            file.write(text)
+        os.replace(_NEW_INSTANCES, of.INSTANCES, src_dir_fd=self._home, dst_dir_fd=self._home)
+
+    def _recorded(self) -> list[int]:
+        """Return the processes of an earlier supervisor that are still running, the newest last."""
+        try:
+            text = read_regular(of.INSTANCES, _MOST_SAID, dir_fd=self._home).decode("ascii", "replace")
+        except OSError:
+            return []
+        pairs = [tuple(map(int, line.split())) for line in text.splitlines() if line.replace(" ", "").isdigit()]
+        return [pair[0] for pair in pairs if len(pair) == 2 and pair[1] and process_list.started(pair[0]) == pair[1]]

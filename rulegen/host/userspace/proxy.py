@@ -1,0 +1,132 @@
+"""The proxy of this host: reads what HAProxy serves at run time, and changes it.
+
+Servers and frontends of existing pools change over HAProxy's socket. Other changes, and changes that HAProxy does not
+accept there, start a new HAProxy, and the old one finishes its connections. The release on disk always contains the
+complete state, so that a restart serves the same.
+"""
+
+from __future__ import annotations
+
+import shutil
+import time
+from typing import TYPE_CHECKING, Final
+
+from rulegen.backends.userspace import configuration
+from rulegen.backends.userspace.commands import commands
+from rulegen.errors import HostError, RulegenError
+from rulegen.host.proxy.disk.locks import locked
+from rulegen.host.userspace import folder as of
+from rulegen.host.userspace import supervision
+from rulegen.host.userspace.exchange import ask
+from rulegen.languages.proxy.state import ProxyListener, with_changes
+from rulegen.net import Family
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from rulegen.languages.proxy.language import ChangeProxy
+    from rulegen.languages.proxy.state import ProxyKey, ProxyObjects, ProxyValue
+
+_ANSWER_S: Final = 20.0
+_RESTART_S: Final = 5.0
+_PAUSE_S: Final = 0.02
+
+
+def observe() -> ProxyObjects:
+    """Return what the proxy of this network namespace serves; nothing if it does not run.
+
+    Raises:
+        HostError: It runs, but does not say what it serves.
+    """
+    return _observed(of.of_this_namespace())
+
+
+def write(work: ChangeProxy) -> None:
+    """Change what the proxy serves.
+
+    Raises:
+        HostError: The changes were not accepted. What was served before is still served.
+    """
+    folder = of.of_this_namespace()
+    try:
+        with of.opened(folder, make=True), locked(folder / of.WRITE_LOCK):
+            _write(folder, work.changes)
+    except OSError as error:
+        raise HostError(f"the folder of the proxy, {error.filename or folder}: {error.strerror}") from error
+
+
+def _write(folder: Path, changes: tuple[tuple[ProxyKey, ProxyValue | None], ...]) -> None:
+    before = _observed(folder)
+    after = with_changes(before, changes)
+    ports = {key.family: value.port for key, value in after.items() if isinstance(value, ProxyListener)}
+    if not ports:
+        _end(folder)
+        return
+    try:
+        release = of.write_release(folder, configuration.files(after).texts)
+    except RulegenError as error:
+        raise error if isinstance(error, HostError) else HostError(error.message) from error
+    supervision.ensure(folder)
+    try:
+        if _changed_at_run_time(folder, before, after):
+            supervision.keep(folder, release)
+        else:
+            supervision.serve(folder, release, ports)
+    except supervision.ProxyRefusedError:
+        if not before:
+            _end(folder)
+        raise
+    of.remove_others(folder, {release})
+
+
+def _end(folder: Path) -> None:
+    """End the supervisor and remove the folder; HAProxy ends with its last connection."""
+    supervision.end(folder)
+    shutil.rmtree(folder, ignore_errors=True)
+
+
+def _changed_at_run_time(folder: Path, before: ProxyObjects, after: ProxyObjects) -> bool:
+    """Whether HAProxy accepts the changes over its socket, and serves all objects afterwards."""
+    wanted = commands(before, after)
+    if wanted is None:
+        return False
+    return all(_answer(folder, each.text) in each.expected for each in wanted) and _observed(folder) == after
+
+
+def _observed(folder: Path) -> ProxyObjects:
+    try:
+        with of.opened(folder):
+            proxies = _report(folder, "show stat -1 3 -1\n")
+            until = time.monotonic() + _RESTART_S
+            while proxies is None and supervision.serves(folder):  # HAProxy has ended and is started again
+                if time.monotonic() > until:
+                    raise HostError(
+                        "HAProxy does not run, although its supervisor starts it",
+                        hint=f"see {folder}/{of.LOG}",
+                    )
+                time.sleep(_PAUSE_S)
+                proxies = _report(folder, "show stat -1 3 -1\n")
+            if proxies is None:
+                return {}
+            servers = _report(folder, "show servers state\n")
+            texts = {family: _report(folder, f"show map {configuration.map_file(family)}\n") for family in Family}
+    except FileNotFoundError:
+        return {}
+    maps = {family: text for family, text in texts.items() if text is not None and not text.startswith("Unknown map")}
+    try:
+        return configuration.objects_of_reports(
+            proxies, servers or "", maps, is_supervised=supervision.is_running(folder)
+        )
+    except configuration.UnexpectedReportError as error:
+        raise HostError(f"reading the proxy: {error.message}") from error
+
+
+def _report(folder: Path, question: str) -> str | None:
+    try:
+        return ask(folder, of.CONTROL, question, _ANSWER_S)
+    except OSError as error:
+        raise HostError(f"HAProxy does not answer `{question.strip()}`: {error}") from error
+
+
+def _answer(folder: Path, command: str) -> str:
+    return (_report(folder, command) or "").strip()

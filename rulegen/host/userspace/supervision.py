@@ -1,0 +1,125 @@
+"""Functions of commands for the supervisor of the proxy: start it, and send it requests."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+import rulegen
+from rulegen.errors import HostError
+from rulegen.host.commands.runner import MissingToolError, find
+from rulegen.host.userspace import folder as of
+from rulegen.host.userspace import listeners
+from rulegen.host.userspace.exchange import ask
+from rulegen.text import printable
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from rulegen.net import Family
+
+_START_S: Final = 30.0
+_ANSWER_S: Final = 40.0
+_STATE_S: Final = 15.0
+_OK: Final = "ok"
+
+
+class ProxyRefusedError(HostError):
+    """HAProxy or its supervisor rejects a configuration."""
+
+
+def is_running(folder: Path) -> bool:
+    """Whether a supervisor holds the sockets of the proxy.
+
+    Raises:
+        HostError: It does not answer.
+    """
+    return _ask(folder, "state", _STATE_S) is not None
+
+
+def serves(folder: Path) -> bool:
+    """Whether a supervisor runs and has a release to serve.
+
+    Raises:
+        HostError: It does not answer.
+    """
+    return (_ask(folder, "state", _STATE_S) or _OK) != _OK
+
+
+def ensure(folder: Path) -> None:
+    """Start a supervisor unless one runs.
+
+    Raises:
+        HostError: It cannot be started.
+    """
+    program = find("haproxy")
+    if program is None:
+        raise MissingToolError("haproxy")
+    if is_running(folder):
+        return
+    root = str(Path(rulegen.__file__).resolve().parents[1])
+    argv = (sys.executable, "-P", "-s", "-m", "rulegen.host.userspace.supervisor", str(folder), program)
+    try:
+        ended = subprocess.run(
+            argv,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.PIPE,
+            env={"PYTHONPATH": root, "PATH": os.environ.get("PATH", os.defpath), "LC_ALL": "C.UTF-8"},
+            cwd="/",
+            timeout=_START_S,
+            check=False,
+        )
+    except (OSError, subprocess.TimeoutExpired) as error:
+        raise HostError(f"the supervisor of the proxy cannot be started: {error}") from error
+    if ended.returncode != 0:
+        said = ended.stderr.decode("utf-8", "replace").strip().splitlines()
+        raise HostError(f"the supervisor of the proxy cannot be started: {printable(said[-1] if said else '', 300)}")
+
+
+def serve(folder: Path, release: str, ports: Mapping[Family, int]) -> None:
+    """Let the supervisor start HAProxy with a release; the old HAProxy finishes its connections.
+
+    Raises:
+        ProxyRefusedError: HAProxy rejects the release, or cannot listen. What was served before is still served.
+        HostError: The supervisor does not answer.
+    """
+    _request(folder, f"serve {release} {listeners.request(ports)}")
+
+
+def keep(folder: Path, release: str) -> None:
+    """Let the supervisor use a release for later starts of HAProxy, which serves it already.
+
+    Raises:
+        HostError: The supervisor does not answer.
+    """
+    _request(folder, f"keep {release}")
+
+
+def end(folder: Path) -> None:
+    """End the supervisor, if there is one. HAProxy takes no new connections, and ends with its last one.
+
+    Raises:
+        HostError: The supervisor does not answer.
+    """
+    if _ask(folder, "end", _ANSWER_S) not in {None, _OK}:
+        raise HostError("the supervisor of the proxy does not end")
+
+
+def _request(folder: Path, text: str) -> None:
+    answer = _ask(folder, text, _ANSWER_S)
+    if answer is None:
+        raise HostError("the supervisor of the proxy has ended", hint="apply again: it is started then")
+    if answer != _OK:
+        raise ProxyRefusedError(f"the proxy does not serve its new configuration: {printable(answer, 300)}")
+
+
+def _ask(folder: Path, text: str, timeout_s: float) -> str | None:
+    try:
+        answer = ask(folder, of.REQUESTS, f"{text}\n", timeout_s)
+    except OSError as error:
+        raise HostError(f"the supervisor of the proxy does not answer: {error}") from error
+    return None if answer is None else answer.strip()

@@ -1,0 +1,209 @@
+"""The supervisor of the proxy: a small process that holds the listening sockets and keeps HAProxy running.
+
+It outlives the command that has started it. New connections wait in the listening sockets while HAProxy is started
+again. If the supervisor ends, HAProxy goes on; the next supervisor takes over its sockets.
+
+Commands send one line over a Unix socket in a folder that only root can enter, and get one line:
+
+    serve RELEASE v4:10261 v6:10261    start HAProxy with a release, and let the old one finish its connections
+    keep RELEASE                       HAProxy serves this release already: it is for later starts
+    state                              the release
+    end                                HAProxy finishes its connections; the supervisor ends
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import select
+import signal
+import socket
+import sys
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+from rulegen.backends.userspace.configuration import DESCRIPTORS
+from rulegen.host.proxy.disk.locks import locked_for_good
+from rulegen.host.userspace import folder as of
+from rulegen.host.userspace import listeners
+from rulegen.host.userspace.instances import Instances
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from rulegen.net import Family
+
+_ROUND_S: Final = 1.0
+_REQUEST_S: Final = 2.0
+_LONGEST: Final = 512
+_STABLE_S: Final = 2.0
+_FIRST_PAUSE_S: Final = 0.05
+_LONGEST_PAUSE_S: Final = 2.0
+READY: Final = b"ready"
+
+
+class ProxySupervisor:
+    """Keeps the HAProxy of one folder running."""
+
+    def __init__(self, folder: Path, program: str, home: int, requests: socket.socket) -> None:
+        """Take the folder, the path of HAProxy, the descriptor of the folder, and the socket for requests."""
+        self._folder, self._home, self._requests = folder, home, requests
+        self._instances = Instances(folder, program, home)
+        self._sockets: dict[Family, socket.socket] = {}
+        self._pause_s = 0.0
+        self._started_at = 0.0
+        self._ends = False
+
+    def adopt(self) -> None:
+        """Take over HAProxy and its sockets from an earlier supervisor, if it is still running."""
+        self._sockets = self._instances.adopt()
+        if self._sockets and not self._instances.answers():
+            self._start(of.current(self._home))
+
+    def keep(self) -> None:
+        """Serve requests, and start HAProxy again when it ends, until a request ends the supervisor."""
+        while not self._ends:
+            poll = select.poll()
+            poll.register(self._requests, select.POLLIN)
+            process = self._instances.descriptor
+            if process is not None:
+                poll.register(process, select.POLLIN)
+            ready = [number for number, _ in poll.poll(1000 * _ROUND_S)]
+            self._instances.reap()
+            if (process is None and self._sockets) or (process is not None and process in ready):
+                self._restart()
+            if self._requests.fileno() in ready:
+                self._serve_one()
+
+    def _restart(self) -> None:
+        """Start HAProxy again; after a short life, wait a moment."""
+        lived = time.monotonic() - self._started_at
+        self._pause_s = 0.0 if lived > _STABLE_S else min(max(2 * self._pause_s, _FIRST_PAUSE_S), _LONGEST_PAUSE_S)
+        time.sleep(self._pause_s)
+        self._instances.forget()
+        self._start(of.current(self._home))
+
+    def _start(self, release: str) -> str:
+        """Start HAProxy with a release; return why it failed, or nothing."""
+        self._started_at = time.monotonic()
+        return self._instances.start(release, self._inherited())
+
+    def _inherited(self) -> dict[int, int]:
+        return {DESCRIPTORS[family]: held.fileno() for family, held in self._sockets.items()}
+
+    def _serve_one(self) -> None:
+        """Serve the request of one command."""
+        with contextlib.suppress(OSError):
+            link, _ = self._requests.accept()
+            with link:
+                link.settimeout(_REQUEST_S)
+                text = link.recv(_LONGEST).decode("ascii", "replace")
+                link.sendall(f"{self._answer(text.split())}\n".encode("utf-8", "replace"))
+
+    def _answer(self, words: list[str]) -> str:
+        match words:
+            case ["serve", release, *wanted] if _is_release(release):
+                return self._change(release, dict(listeners.read(wanted)))
+            case ["keep", release] if _is_release(release):
+                of.make_current(self._home, release)
+                return "ok"
+            case ["state"]:
+                return f"ok {of.current(self._home)}"
+            case ["end"]:
+                self._ends = True
+                self._instances.retire()
+                for held in self._sockets.values():
+                    held.close()
+                return "ok"
+        return "unknown request"
+
+    def _change(self, release: str, wanted: dict[Family, int]) -> str:
+        """Start HAProxy with a release; the old one finishes its connections, unless the new one does not start."""
+        before = dict(self._sockets)
+        try:
+            self._sockets |= {
+                family: listeners.listening(family, port)
+                for family, port in wanted.items()
+                if family not in before or before[family].getsockname()[1] != port
+            }
+        except OSError as error:
+            self._sockets = before
+            return f"{error.filename}: {error.strerror}"
+        complaint = self._instances.check(release, self._inherited()) or self._start(release)
+        if complaint:
+            for family, held in self._sockets.items():
+                if before.get(family) is not held:
+                    held.close()
+            self._sockets = before
+            return complaint
+        of.make_current(self._home, release)
+        for family, held in {**before, **self._sockets}.items():
+            if family not in wanted:
+                held.close()
+        self._sockets = {family: held for family, held in self._sockets.items() if family in wanted}
+        return "ok"
+
+
+def _is_release(name: str) -> bool:
+    return name.startswith(of.PREFIX) and name.removeprefix(of.PREFIX).isalnum()
+
+
+def main(folder: Path, program: str) -> int:
+    """Become the detached supervisor of a folder. Return 0 in the caller as soon as a supervisor runs."""
+    ready, tell = os.pipe()
+    if os.fork():
+        os.close(tell)
+        answer = os.read(ready, 4096)
+        if answer != READY:
+            sys.stderr.write(f"{answer.decode('utf-8', 'replace')}\n")
+        return 0 if answer == READY else 1
+    os.close(ready)
+    os.setsid()
+    try:
+        with of.opened(folder, make=True) as home:
+            if not locked_for_good(of.LOCK, dir_fd=home):
+                os.write(tell, READY)
+                return 0
+            if os.fork():  # no process waits for the supervisor, and it never gets a terminal
+                os._exit(0)
+            with _requests(home) as requests:
+                _detach(home)
+                supervisor = ProxySupervisor(folder, program, home, requests)
+                supervisor.adopt()
+                os.write(tell, READY)
+                os.close(tell)
+                supervisor.keep()
+    except Exception as error:  # noqa: BLE001 - the caller prints it
+        with contextlib.suppress(OSError):
+            os.write(tell, f"{error}".encode("utf-8", "backslashreplace"))
+        return 1
+    return 0
+
+
+@contextlib.contextmanager
+def _requests(home: int) -> Iterator[socket.socket]:
+    """Yield the socket for requests; its path is replaced, since a killed supervisor leaves one."""
+    with contextlib.suppress(FileNotFoundError):
+        os.unlink(of.REQUESTS, dir_fd=home)
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as requests:
+        requests.bind(f"/proc/self/fd/{home}/{of.REQUESTS}")
+        requests.listen(16)
+        yield requests
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(of.REQUESTS, dir_fd=home)
+
+
+def _detach(home: int) -> None:
+    os.chdir("/")
+    os.umask(0o077)
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    null = os.open("/dev/null", os.O_RDWR)
+    flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_NONBLOCK
+    log = os.open("supervisor.log", flags, 0o600, dir_fd=home)
+    for number, descriptor in ((0, null), (1, null), (2, log)):
+        os.dup2(descriptor, number)
+
+
+if __name__ == "__main__":
+    sys.exit(main(Path(sys.argv[1]), sys.argv[2]))

@@ -1,0 +1,1 @@
+"""The proxy of userspace mode as objects: listeners, pools, servers, and frontends."""

@@ -1,0 +1,100 @@
+"""The row of the proxy in the table of languages."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from rulegen.languages.keyed import KeyedLanguage
+from rulegen.languages.language import Phase, Print, Task
+from rulegen.languages.proxy.state import (
+    PoolServer,
+    ProxyObject,
+    format_proxy,
+    is_proxy_dump,
+    line,
+    pool_key,
+    read_proxy,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+
+    from rulegen.diff.changes import Change
+    from rulegen.diff.items import Drift
+    from rulegen.languages.language import Part, PrintScope, Scene, WorkTerms
+    from rulegen.languages.proxy.state import ProxyKey, ProxyValue
+    from rulegen.net import Family
+
+NAME = "proxy"
+FILE = "services.proxy"
+"""The file of an export."""
+
+
+@dataclass(frozen=True, slots=True)
+class ChangeProxy:
+    """Changes of the proxy's objects; None as a value deletes the object."""
+
+    changes: tuple[tuple[ProxyKey, ProxyValue | None], ...]
+
+
+class ProxyLanguage(KeyedLanguage):
+    """Listeners, pools, servers and frontends of the proxy."""
+
+    name = NAME
+
+    def unseen(self, state: Any) -> str:
+        """Return which objects were not read; empty if they were."""
+        return f"the proxy ({FILE} of an export)" if state is None else ""
+
+    def named(self, key: Any) -> tuple[str, str]:
+        """Return the kind of an object, and its name."""
+        return key.kind.name.lower(), key.name or key.family.value
+
+    def text(self, key: Any, value: Any) -> str:
+        """Return the object on one line."""
+        return line(key, value)
+
+    def drift(self, change: Change[Any, Any], scene: Scene) -> Drift | None:  # noqa: ARG002 - nothing else shows it
+        """Return None: no other object shows whether an object existed."""
+        return None
+
+    def read_dump(self, text: str, source: str) -> Any:
+        """Return the objects of an export; None if the text is of another language.
+
+        Raises:
+            InputError: A line cannot be read.
+        """
+        return read_proxy(text, source) if is_proxy_dump(text) else None
+
+    def printed(self, wanted: PrintScope) -> Iterator[Print]:
+        """Yield the objects, one on each line, if there are any."""
+        if wanted.objects:
+            yield Print(FILE, format_proxy(wanted.objects), "proxy")
+
+    def work(self, parts: Mapping[Family | None, Part], terms: WorkTerms) -> Iterator[Task]:  # noqa: ARG002 - always the same order
+        """Yield the changes: before the rules that lead connections to them, and removals after these rules are gone.
+
+        A server leaves its pool at once if the pool stays: its endpoint may have ended already.
+        """
+        changes = [change for part in parts.values() for change in part.changes]
+        gone = {change.key for change in changes if change.after is None}
+        early = [change for change in changes if change.after is not None or _leaves_alone(change, gone)]
+        late = [change for change in changes if change.after is None and not _leaves_alone(change, gone)]
+        for phase, verb, group in ((Phase.PROXY_ADDED, "", early), (Phase.PROXY_REMOVED, ", removed", late)):
+            if group:
+                work = ChangeProxy(tuple((change.key, change.after) for change in group))
+                yield Task(phase, f"proxy{verb}: {_counted(group)}", work)
+
+
+def _leaves_alone(change: Change[Any, Any], gone: set[Any]) -> bool:
+    """Whether a change removes a server from a pool that stays."""
+    server = change.before
+    return (
+        change.after is None and isinstance(server, PoolServer) and pool_key(change.key.family, server.pool) not in gone
+    )
+
+
+def _counted(changes: list[Change[Any, Any]]) -> str:
+    counts = {kind: sum(change.key.kind is kind for change in changes) for kind in ProxyObject}
+    return ", ".join(f"{kind.name.lower()}s {count}" for kind, count in counts.items() if count)
