@@ -7,13 +7,12 @@ from typing import TYPE_CHECKING, Any
 
 from rulegen.languages.keyed import KeyedLanguage
 from rulegen.languages.language import Phase, Print, Task
+from rulegen.languages.proxy.script import script
 from rulegen.languages.proxy.state import (
-    PoolServer,
     ProxyObject,
     format_proxy,
     is_proxy_dump,
     line,
-    pool_key,
     read_proxy,
 )
 
@@ -77,22 +76,11 @@ class ProxyLanguage(KeyedLanguage):
 
         A server leaves its pool at once if the pool stays: its endpoint may have ended already.
         """
-        changes = [change for part in parts.values() for change in part.changes]
-        gone = {change.key for change in changes if change.after is None}
-        early = [change for change in changes if change.after is not None or _leaves_alone(change, gone)]
-        late = [change for change in changes if change.after is None and not _leaves_alone(change, gone)]
+        early, late = script([change for part in parts.values() for change in part.changes])
         for phase, verb, group in ((Phase.PROXY_ADDED, "", early), (Phase.PROXY_REMOVED, ", removed", late)):
             if group:
                 work = ChangeProxy(tuple((change.key, change.after) for change in group))
                 yield Task(phase, f"proxy{verb}: {_counted(group)}", work)
-
-
-def _leaves_alone(change: Change[Any, Any], gone: set[Any]) -> bool:
-    """Whether a change removes a server from a pool that stays."""
-    server = change.before
-    return (
-        change.after is None and isinstance(server, PoolServer) and pool_key(change.key.family, server.pool) not in gone
-    )
 
 
 def _counted(changes: list[Change[Any, Any]]) -> str:
