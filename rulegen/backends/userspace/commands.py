@@ -14,7 +14,8 @@ if TYPE_CHECKING:
 
     from rulegen.languages.proxy.state import ProxyKey, ProxyValue
 
-_ADDED: Final = ("New server registered.",)
+_ADDED: Final = ("New server registered.", "Already exists a server with the same name in backend.")
+"""A removed server whose connections have not ended is still there; it is enabled again."""
 _DELETED: Final = ("Server deleted.", "Server still has connections attached to it, cannot remove it.")
 """A server with connections stays in maintenance until the next reload; new connections do not reach it."""
 _DONE: Final = ("",)
