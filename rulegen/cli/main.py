@@ -12,11 +12,15 @@ import io
 import os
 import sys
 from importlib import import_module
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from rulegen import __version__
+from rulegen import KUBE_PROXY, __version__
+from rulegen.cli import habits
+from rulegen.cli.options.environment import misspelled, read_variables
+from rulegen.cli.options.paths import complete_paths
 from rulegen.cli.terminal.console import complain
 from rulegen.cli.terminal.streams import ends_with_its_reader, open_streams
 from rulegen.cli.wiring.strict import NotAsWrittenError
@@ -26,6 +30,8 @@ if TYPE_CHECKING:
     from rulegen.cli.command_tables import CommandTables
 
 ERROR, NOT_AS_WRITTEN, INTERRUPTED = 1, 3, 130
+_PLUGIN = "kubectl-"
+"""kubectl runs its plugins as `kubectl-NAME`, and users call them `kubectl NAME`."""
 
 _COMMANDS = {
     "plan": "Show what would change on a node.",
@@ -35,6 +41,8 @@ _COMMANDS = {
     "cleanup": "Remove the rules of rulegen and kube-proxy from this node.",
     "doctor": "Check this host and suggest fixes.",
     "demo": "Show rulegen at work on a demo node in network namespaces.",
+    "completion": "Print a script for the completion of a shell.",
+    "man": "Print a manual page.",
 }
 
 
@@ -48,7 +56,30 @@ class _Commands(click.Group):
         if cmd_name not in _COMMANDS:
             return None
         command: click.Command = import_module(f"rulegen.cli.commands.{cmd_name}").command
+        read_variables(command)
+        complete_paths(command)
         return command
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        """Return the command that the arguments name.
+
+        Raises:
+            NoSuchCommand: There is none of this name; the error has the similar ones.
+        """
+        try:
+            name, command, rest = super().resolve_command(ctx, args)
+        except click.exceptions.NoSuchCommand as error:
+            similar = _COMMANDS if error.command_name not in habits.COMMANDS else ()
+            raise click.exceptions.NoSuchCommand(error.command_name, possibilities=similar, ctx=ctx) from None
+        if command is not None and not ctx.resilient_parsing:
+            for given, meant in misspelled(os.environ, command, lambda: self._commands(ctx)).items():
+                complain(f"Warning: {given} has no effect; did you mean {meant}?\n")
+        return name, command, rest
+
+    def _commands(self, ctx: click.Context) -> list[click.Command]:
+        return [command for name in _COMMANDS if (command := self.get_command(ctx, name)) is not None]
 
     def make_context(self, *given: Any, **settings: Any) -> click.Context:
         """Read the arguments; --help and --version are printed here."""
@@ -65,8 +96,15 @@ class _Commands(click.Group):
             formatter.write_dl(list(_COMMANDS.items()))
 
 
-@click.group(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
-@click.version_option(__version__, prog_name="rulegen", message="%(prog)s %(version)s")
+@click.group(
+    cls=_Commands,
+    epilog="Every option can also be an environment variable, such as RULEGEN_MODE=ipvs for --mode ipvs, except"
+    " --yes, --with-secrets, --output and those with 'allow' in the name. The command line has priority.",
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110},
+)
+@click.version_option(
+    __version__, prog_name="rulegen", message=f"%(prog)s %(version)s (rules of kube-proxy {KUBE_PROXY})"
+)
 def cli() -> None:
     """Turn Kubernetes Services and Ingresses into one node's iptables rules, IPVS servers and nginx configuration.
 
@@ -84,11 +122,12 @@ def main(arguments: list[str] | None = None, tables: CommandTables | None = None
         arguments: Command-line arguments; None for those of the process.
         tables: The languages, modes and drivers to use; None for rulegen's own.
     """
+    program = "kubectl rulegen" if Path(sys.argv[0]).name.startswith(_PLUGIN) else "rulegen"
     open_streams()
     os.umask(os.umask(0o077) | 0o022)  # files of a command are not writable for others, whatever the umask is
     gc.disable()  # a command ends soon, and its hundred thousands of frozen objects have no cycles
     try:
-        code = cli.main(args=arguments, prog_name="rulegen", standalone_mode=False, obj=tables)
+        code = cli.main(args=arguments, prog_name=program, standalone_mode=False, obj=tables)
         with ends_with_its_reader():
             sys.stdout.flush()
     except click.exceptions.Exit as stop:
@@ -97,6 +136,8 @@ def main(arguments: list[str] | None = None, tables: CommandTables | None = None
         usage = io.StringIO()
         error.show(usage)
         complain(usage.getvalue())
+        if step := habits.next_step(error, program):
+            complain(f"Next: {step}\n")
         code = ERROR
     except click.ClickException as error:
         _complain(error.format_message())
