@@ -28,7 +28,7 @@ COMMANDS: Final[Mapping[str, str]] = {
     **dict.fromkeys(("delete", "destroy", "flush", "remove", "reset", "rollback", "uninstall"), _CLEANUP),
     **dict.fromkeys(("describe", "diff", "dry-run", "get", "list", "preview", "refresh", "show"), _PLAN),
     **dict.fromkeys(("build", "compile", "convert", "dump", "generate", "render", "save", "template"), _EXPORT),
-    **dict.fromkeys(("help", "man"), _HELP),
+    "help": _HELP,
     "version": "`{program} --version` shows the version",
 }
 """The next step for each command of other tools that rulegen does not have."""

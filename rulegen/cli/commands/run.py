@@ -164,9 +164,7 @@ def command(
         raise ConfigError("run watches an API server, not files", hint="use `rulegen apply -f` for files")
     if timeout is not None and not once:
         raise ConfigError("--timeout needs --once: without --once, run waits without limit")
-    for name in metrics_hosts:
-        if not is_subdomain(name.lower()):
-            raise ConfigError(f"--metrics-host: {name!r} is not a DNS name", hint="give a name without port")
+    _refuse_no_names(metrics_hosts)
     timeout_s = _seconds(timeout or "60s")
     ingress = ChosenIngress.of(chosen)
     publishing = _publishing(chosen, ingress)
@@ -192,6 +190,12 @@ def command(
     if ingress.idle:
         log.warning(ingress.idle)
     _Runs(CliOptions(**chosen), ingress, log, fixed).run()
+
+
+def _refuse_no_names(hosts: tuple[str, ...]) -> None:
+    for name in hosts:
+        if not is_subdomain(name.lower()):
+            raise ConfigError(f"--metrics-host: {name!r} is not a DNS name", hint="give a name without port")
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,0 +1,1 @@
+"""Tests of what a shell sees: completion, man pages, words of other tools."""
