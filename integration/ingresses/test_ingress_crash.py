@@ -133,7 +133,7 @@ def test_a_killed_worker_is_replaced(ingress_lab: IngressLab, node: Node) -> Non
 
 def supervisor(node: Node) -> int:
     """Return the process id of the supervisor."""
-    results = [pid for pid in node.processes("nginx.processes.supervisor") if pid not in node.processes("ps -ww")]
+    results = [pid for pid in node.processes("host.nginx.supervisor") if pid not in node.processes("ps -ww")]
     assert len(results) == 1, results
     return results[0]
 
