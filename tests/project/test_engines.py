@@ -11,9 +11,12 @@ from rulegen.cli.engines.table import ENGINES
 
 ROOT = Path(__file__).parents[2] / "rulegen"
 
+MODE_OF: dict[str, str] = {"rulegen.backends.userspace": "haproxy"}
+"""Modes whose connections go through a program that is also an engine: they write its language."""
+
 
 def of_engine(module: str, engine: str) -> bool:
-    return engine in module.split(".")
+    return engine in module.split(".") or MODE_OF.get(module.rpartition(".")[0]) == engine
 
 
 def imported(tree: ast.AST) -> set[str]:

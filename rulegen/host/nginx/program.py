@@ -109,7 +109,7 @@ class NginxProgram:
 
     def inherited(self, orphans: tuple[ProxyProcess, ...], run: int) -> dict[str, str] | None:
         """See `ProxyProgram`."""
-        from rulegen.host.nginx import inherited_sockets  # noqa: PLC0415 - takes memory, and only a child needs it
+        from rulegen.host.proxy import inherited_sockets  # noqa: PLC0415 - takes memory, and only a child needs it
 
         for worker in process_list.workers(orphans):
             sockets = inherited_sockets.listening(worker.pid)

@@ -11,8 +11,7 @@ from typing import TYPE_CHECKING, Final
 
 from rulegen.backends.userspace.configuration import CONFIGURATION_FILE, CONTROL_DESCRIPTOR
 from rulegen.errors import HostError
-from rulegen.host.nginx import inherited_sockets
-from rulegen.host.proxy import process_list
+from rulegen.host.proxy import inherited_sockets, process_list
 from rulegen.host.proxy.sandbox import identity
 from rulegen.host.userspace import folder as of
 from rulegen.host.userspace import listeners

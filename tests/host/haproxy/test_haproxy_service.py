@@ -21,6 +21,7 @@ from rulegen.host.haproxy import status
 from rulegen.host.haproxy.program import HAPROXY
 from rulegen.host.proxy import process_list
 from rulegen.host.proxy.service import GENERATIONS
+from tests.apiserver.watching import soon
 from tests.host.haproxy.examples import configuration
 from tests.rights import needs_root
 
@@ -191,6 +192,7 @@ def test_haproxy_outlives_its_supervisor_and_the_next_one_adopts_it(service):
     service.apply(FIRST)
     before = service.status()
     os.kill(before.supervisor, signal.SIGKILL)
+    assert soon(lambda: not Path(f"/proc/{before.supervisor}").exists())
     assert get() == "first"
 
     outcome = service.apply(FIRST)
