@@ -77,7 +77,7 @@ class Node(Stage):
         self.state.wall, self.state.started = self.clock, self.clock()
         releases = SimpleNamespace(current=self.damaged)
         deployed = SimpleNamespace(folder=folder, releases=releases, status=lambda: SimpleNamespace(digest=""))
-        self.live = NginxEngine(deployed, None, None)
+        self.live = NginxEngine(deployed, None, templates=None)
         model = SimpleNamespace(reasons=(), settings=None)
         decided = SimpleNamespace(model=model, configuration=SimpleNamespace(files={}, secrets={}, digest=""), names={})
         self.site = SimpleNamespace(live=self.live, site=decided)
