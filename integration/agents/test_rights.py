@@ -342,6 +342,12 @@ def serving(node: Node, folder: Path) -> Iterator[None]:
         supervisor = supervision.supervisor_pid(folder)
         if supervisor:  # 0 would be all of us
             os.kill(supervisor, signal.SIGKILL)
-        for process in NGINX.processes(folder):
-            processes.send(process, signal.SIGKILL)
-        until(lambda: not NGINX.processes(folder), 10, "nginx is gone")
+        until(lambda: not any_killed(folder), 30, "nginx is gone")
+
+
+def any_killed(folder: Path) -> bool:
+    """Kill all processes of nginx and say whether there were any: a dying master may have started more workers."""
+    left = NGINX.processes(folder)
+    for process in left:
+        processes.send(process, signal.SIGKILL)
+    return bool(left)

@@ -141,7 +141,7 @@ from rulegen.cli.commands import apply, cleanup, doctor, export, plan
 from rulegen.host.dataplane import apply, kernel, observe
 from rulegen.host.files import dumps
 from rulegen.host.nginx import engine
-    from rulegen.host.proxy import service
+from rulegen.host.proxy import service
 for words in json.loads(sys.argv[1]):
     print("$", *words, flush=True)
     child = os.fork()

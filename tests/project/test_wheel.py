@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from rulegen import __version__
+from rulegen import KUBE_PROXY, __version__
 from tests.project.places import ROOT, run
 
 pytestmark = pytest.mark.xdist_group("wheel")
@@ -72,7 +72,7 @@ def test_the_wheel_holds_package_templates_and_manifests(wheel: Path) -> None:
 def test_the_version_is_said_once(installed: Path) -> None:
     done = python(installed, "-m", "rulegen", "--version")
 
-    assert (done.returncode, done.stdout) == (0, f"rulegen {__version__}\n")
+    assert (done.returncode, done.stdout) == (0, f"rulegen {__version__} (rules of kube-proxy {KUBE_PROXY})\n")
     assert (installed / f"rulegen-{__version__}.dist-info").is_dir()
 
 

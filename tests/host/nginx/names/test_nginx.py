@@ -94,8 +94,8 @@ def test_nginx_reaches_nothing_of_the_node_by_a_name(
             forbidden=Forbidden(own=frozenset({ip_address("192.0.2.7")}), ports=(HTTP, 8443)),
         )
         model = result.model
-        naming = Naming.of(model.defaults.names_port, model.resolvers, model.forbidden)
-        outcome = service.apply(result.configuration, naming=naming)
+        service.naming = Naming.of(model.defaults.names_port, model.resolvers, model.forbidden)
+        outcome = service.apply(result.configuration)
         assert not [note for note in outcome.notes if "names" in note]
         assert get() == (200, b"secret")
         assert outside.visits
@@ -106,7 +106,7 @@ def test_nginx_reaches_nothing_of_the_node_by_a_name(
                 *external(name_of, PRIVATE), served=True, **OWN, resolvers=("127.0.0.53",),
                 forbidden=model.forbidden,
             )  # fmt: skip
-            service.apply(other.configuration, naming=naming)
+            service.apply(other.configuration)
             status, body = get()
             assert (status, b"secret" in body) == (502, False), address
             assert name_of in server.asked
@@ -117,6 +117,7 @@ def test_nginx_reaches_nothing_of_the_node_by_a_name(
         pid = int(supervisor_log.split("process ")[1].split(" ")[0])
         subprocess.run(["kill", "-9", str(pid)], check=True)
         eventually(lambda: control.answers(PORT), 30)
+        service.naming = None
         service.apply(compiled(*WEB, site(), served=True, **OWN, resolvers=()).configuration)
         eventually(lambda: not control.answers(PORT), 30)
     finally:

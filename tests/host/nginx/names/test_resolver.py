@@ -232,7 +232,8 @@ def test_another_user_who_has_the_port_is_known(namespace, address, tmp_path):
         assert control.stranger(PORT) == 54321
         assert control.stranger(PORT + 1) is None
         service = NginxService(tmp_path, run)
-        (note,) = service._await_names(Naming.of(PORT, (), FORBIDDEN))
+        service.naming = Naming.of(PORT, (), FORBIDDEN)
+        (note,) = service._await_companion()
         assert note.startswith("names cannot be resolved: user 54321 has port 10353/UDP; stop that program")
         other.stdin.close()
 
