@@ -10,7 +10,7 @@ from ipaddress import IPv4Address, IPv6Address
 
 import msgspec
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from rulegen.compiler.services.compile import compile_model
@@ -19,7 +19,16 @@ from rulegen.kube.snapshot.build import read_world
 from rulegen.model.host.facts import HostFacts
 from rulegen.model.services.options import Options
 from rulegen.model.services.resolve import resolve
-from rulegen.net import AddressKind, AddressUse, Family, family_of, kind_of_address, parse_address, refusal
+from rulegen.net import (
+    AddressKind,
+    AddressUse,
+    Family,
+    address_text,
+    family_of,
+    kind_of_address,
+    parse_address,
+    refusal,
+)
 
 SPECIAL = {
     Family.IPV4: {
@@ -181,3 +190,10 @@ def test_ranges_are_those_of_the_standard_library(address, use):
 @pytest.mark.parametrize("address", [IPv4Address("224.0.0.255"), IPv6Address("ff12::1"), IPv6Address("ff02::2:1")])
 def test_link_local_multicast_is_distinguished_from_wider_scopes(address):
     assert kind_of_address(address) is AddressKind.LINK_LOCAL_MULTICAST
+
+
+@given(st.ip_addresses() | st.integers(0, 2**33).map(lambda number: IPv6Address(0xFFFF00000000 ^ number)))
+@example(IPv6Address("::1.2.3.4"))
+@example(IPv6Address("fe80::1%eth0"))
+def test_the_text_of_an_address_is_that_of_python(address):
+    assert address_text(address) == str(address)
