@@ -80,6 +80,8 @@ def host_of(entry: Entry) -> str:
 
 def _apart(entry: Entry) -> Entry:
     """Return an entry with a host and a name of its Ingress that no other entry has; its value stays as it is."""
+    if isinstance(entry.get("objects_extra"), list):
+        entry["objects"] = [*entry["objects"], *entry["objects_extra"]]
     for document in entry["objects"]:
         if document["kind"] != "Ingress":
             continue

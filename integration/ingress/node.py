@@ -62,7 +62,8 @@ class Node:
         has_settings = any(objects.is_controller_config(document) for document in documents)
         self._flags = ["--configmap", objects.CONTROLLER_CONFIG] if has_settings else []
         for name, value in (flags or {}).items():
-            self._flags += [f"--{name}"] if value is True else [f"--{name}", str(value)]
+            text = str(value).lower() if isinstance(value, bool) else str(value)
+            self._flags += [f"--{name}"] if value is True else [f"--{name}={text}"]
 
     def start(self, verb: Verb, *more: str) -> Running:
         """Start a command on the objects last written."""

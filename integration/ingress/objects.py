@@ -16,6 +16,7 @@ CONTROLLER_CONFIG = "ingress-nginx/ingress-nginx-controller"
 
 PREFIX = "nginx.ingress.kubernetes.io"
 
+_TLS_KEYS = ("tls.crt", "tls.key", "ca.crt")
 _KNOWN = {"apiVersion", "kind", "metadata", "spec"}
 
 
@@ -111,7 +112,8 @@ def described_secret(description: Mapping[str, Any]) -> Document:
             key = certificates.key_pem(1 if kind == "tls-mismatched" else 0)
             document = secret(name, "kubernetes.io/tls", {"tls.crt": made, "tls.key": key}, namespace)
         case "tls-raw":
-            data = {key: str(value).encode() for key, value in given.pop("data").items()}
+            keys = {key: given.pop(key) for key in _TLS_KEYS if key in given}
+            data = {key: _bytes(value) for key, value in (given.pop("data", {}) | keys).items()}
             document = secret(name, "kubernetes.io/tls", data, namespace)
         case "htpasswd":
             content = certificates.htpasswd(given.pop("users"))
@@ -127,10 +129,14 @@ def described_secret(description: Mapping[str, Any]) -> Document:
     return document
 
 
+def _bytes(value: object) -> bytes:
+    return value if isinstance(value, bytes) else str(value).encode()
+
+
 def of_case(case: Mapping[str, Any]) -> list[Document]:
     """Return all objects of a case."""
     extra = list(case.get("extra_objects", ()))
-    documents = [*case["ingresses"], *case["services"], *case["endpoints"], *extra]
+    documents = [document for key in ("ingresses", "services", "endpoints") for document in case.get(key, ())] + extra
     documents += [described_secret(entry) for entry in case.get("secrets", ())]
     if not any(document["kind"] == "IngressClass" for document in extra):
         documents.append(ingress_class())

@@ -73,7 +73,7 @@ def test_case(
     jars: Jars = {}
     wrong = [
         f"{ {key: value for key, value in request.items() if key != 'expect'} }\n      {entry}"
-        for request in case["requests"]
+        for request in case.get("requests", ())
         for entry in ingress_lab.judge(request, facts, jars)
     ]
     wrong += _events(ingress_node, case) + _status(ingress_node, case)
@@ -95,7 +95,7 @@ def _status(node: Node, case: dict[str, Any]) -> list[str]:
         return []
     planned = node.planned()
     is_expected = case["expect_ingress_status"] == "has-address"
-    metadata = [entry["metadata"] for entry in case["ingresses"]]
+    metadata = [entry["metadata"] for entry in case.get("ingresses", ())]
     names = [f"{each.get('namespace', 'default')}/{each['name']}" for each in metadata]
     return [
         f"{name}: {case['expect_ingress_status']}: {reports.shown(planned)}"

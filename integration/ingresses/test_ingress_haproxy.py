@@ -83,7 +83,7 @@ def test_case(ingress_lab: IngressLab, served: HaproxySite, group: CaseGroup | N
     jars: Jars = {}
     wrong = [
         f"{ {key: value for key, value in request.items() if key != 'expect'} }\n      {entry}"
-        for request in case["requests"]
+        for request in case.get("requests", ())
         for entry in ingress_lab.judge(request, facts, jars)
     ]
     wrong += [

@@ -89,7 +89,8 @@ def _is_for_all(case: Case) -> bool:
 
 def _part(case: Case) -> _Part | None:
     """Return what a case has for itself; None for a case about requests for any host, and for an unknown form."""
-    documents = [*case["ingresses"], *case["services"], *case["endpoints"], *case.get("extra_objects", ())]
+    keys_of_objects = ("ingresses", "services", "endpoints", "extra_objects")
+    documents = [document for key in keys_of_objects for document in case.get(key, ())]
     try:
         hosts = frozenset(_hosts(case))
         keys = {_key(document) for document in documents}
@@ -108,7 +109,7 @@ def _key(document: Document) -> Key:
 
 def _hosts(case: Case) -> Iterator[str]:
     """Yield the names that a case serves or asks for, also by aliases; nothing as a name stands for any host."""
-    for entry in case["ingresses"]:
+    for entry in case.get("ingresses", ()):
         spec, annotations = entry["spec"], entry["metadata"].get("annotations", {})
         named = [rule.get("host") or "" for rule in spec.get("rules", ())]
         named += [""] if "defaultBackend" in spec or "backend" in spec else []
@@ -116,7 +117,7 @@ def _hosts(case: Case) -> Iterator[str]:
         named += str(annotations.get(f"{objects.PREFIX}/server-alias", "")).replace(",", " ").split()
         for name in map(_plain, named):
             yield from (name, name.removeprefix("www."), f"www.{name}")
-    yield from (_plain(request["host"]) for request in case["requests"])
+    yield from (_plain(request["host"]) for request in case.get("requests", ()))
 
 
 def _plain(host: str) -> str:

@@ -9,11 +9,9 @@ from typing import Any
 
 from integration.ingress import spaces
 from integration.ingress.asking import Asker, Reply, Request, basic_auth
+from integration.ingress.forms import known
 from integration.ingress.forms.cookies import Jar
 from integration.ingress.objects import UnknownForm
-
-_KNOWN = {"host", "path", "expect", "headers", "repeat", "raw_path", "tls", "method", "basic_auth", "burst"}
-_KNOWN |= {"backend_response_headers", "alpn", "cookie_jar", "body_bytes"}
 
 Jars = dict[str, Jar]
 """The cookies of each client of a case: `cookie_jar: true` is one client, and each name is another one."""
@@ -25,13 +23,10 @@ def send(client: Asker, request: Mapping[str, Any], jars: Jars) -> list[Reply]:
     Raises:
         UnknownForm: A key of the request is not known, or its value means nothing here.
     """
-    unknown = sorted(request.keys() - _KNOWN)
-    if unknown:
-        raise UnknownForm(f"keys of a request: {unknown}")
-    count, at_once = int(request.get("repeat", 1)), bool(request.get("burst"))
+    if unknown := list(known.request_faults(request)):
+        raise UnknownForm(f"request: {'; '.join(unknown)}")
+    count, at_once = request.get("repeat", 1), request.get("burst", False)
     jar = _jar(request.get("cookie_jar", False), jars)
-    if jar is not None and at_once:
-        raise UnknownForm("cookie_jar with burst: each answer may set what the next request sends")
     replies: list[Reply] = []
     for entry in requests(request):
         if jar is not None:
@@ -43,11 +38,9 @@ def send(client: Asker, request: Mapping[str, Any], jars: Jars) -> list[Reply]:
     return replies
 
 
-def _jar(given: object, jars: Jars) -> Jar | None:
+def _jar(given: bool | str, jars: Jars) -> Jar | None:
     if given is False:
         return None
-    if given is not True and not isinstance(given, str):
-        raise UnknownForm(f"cookie_jar: {given!r}")
     return jars.setdefault("" if given is True else given, Jar())
 
 
@@ -66,32 +59,18 @@ def requests(request: Mapping[str, Any]) -> list[Request]:
     if "backend_response_headers" in request:
         headers["X-Lab-Respond"] = json.dumps(request["backend_response_headers"])
     host = request["host"]
-    is_secure = bool(request.get("tls"))
-    body = _body(request)
+    is_secure = request.get("tls", False)
+    body = b"b" * request.get("body_bytes", 0)
+    protocols = request.get("alpn", ())
     # Nothing is encoded or resolved here, so there is no difference between a raw path and another.
     rest: dict[str, Any] = {
         "target": request["path"],
         "method": request.get("method", "POST" if body else "GET"),
         "headers": headers,
         "body": body,
-        "alpn": _protocols(request, is_secure=is_secure),
+        "alpn": (protocols,) if isinstance(protocols, str) else tuple(protocols),
         "name": host.partition(":")[0].rstrip(".") if is_secure else None,
     }
     if host:
         return [Request(host=host, **rest)]
     return [Request(host=spaces.NODE, **rest), Request(host=None, **rest)]
-
-
-def _body(request: Mapping[str, Any]) -> bytes:
-    size = request.get("body_bytes", 0)
-    if not isinstance(size, int) or isinstance(size, bool) or size < 0:
-        raise UnknownForm(f"body_bytes: {size!r}")
-    return b"b" * size
-
-
-def _protocols(request: Mapping[str, Any], *, is_secure: bool) -> tuple[str, ...]:
-    given = request.get("alpn", ())
-    protocols = (given,) if isinstance(given, str) else tuple(given)
-    if not all(isinstance(protocol, str) for protocol in protocols) or (protocols and not is_secure):
-        raise UnknownForm(f"alpn: {given!r} {'with' if is_secure else 'without'} tls")
-    return protocols
