@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import traceback
 from dataclasses import dataclass, field
+from typing import Any
 
 
 def internal_error(error: BaseException) -> str:
@@ -77,12 +78,16 @@ class Rejected:
         source: The file or API server that it comes from.
         faults: All faults of the object, in document order; never empty.
         uid: metadata.uid, if it has one.
+        readable: What could be read of an invalid Ingress, an `UnusableIngress`; None for other kinds.
+        may_hide_hosts: Whether it is or may be an Ingress with hosts that could not be read.
     """
 
     object: str
     source: str
     faults: tuple[Fault, ...]
     uid: str = ""
+    readable: Any = field(default=None, repr=False, hash=False)
+    may_hide_hosts: bool = False
 
     def lines(self) -> tuple[str, ...]:
         """Return one line for each fault: `Service shop/web: spec.ports[1].port: 70000 is not …`."""

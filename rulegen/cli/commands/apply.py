@@ -22,6 +22,7 @@ from rulegen.cli.wiring.apply_in_parts import ApartWriter
 from rulegen.cli.wiring.ingress import IngressInputs, plan_ingress
 from rulegen.cli.wiring.inputs import Inputs
 from rulegen.cli.wiring.planning import plan_live, report_without_services
+from rulegen.cli.wiring.strict import refuse_hidden_hosts
 from rulegen.cli.wiring.writing import write
 from rulegen.diff.items import Action
 from rulegen.errors import InputError, RulegenError
@@ -108,6 +109,8 @@ def command(
         apart=apart,
         strict=inputs.chosen.strict,
     )
+    if ingress is not None:
+        refuse_hidden_hosts(report.rejected)
 
 
 def _refuse_unknown_node(inputs: Inputs) -> None:

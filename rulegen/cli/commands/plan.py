@@ -13,7 +13,7 @@ from rulegen.cli.terminal.console import has_colour, print_json, print_lines
 from rulegen.cli.wiring.ingress import IngressInputs, plan_ingress, report_unseen
 from rulegen.cli.wiring.inputs import NOTHING, Inputs
 from rulegen.cli.wiring.planning import plan_live, plan_saved, refuse_mixed, report_without_services
-from rulegen.cli.wiring.strict import refuse_deviations
+from rulegen.cli.wiring.strict import refuse_deviations, refuse_hidden_hosts
 from rulegen.errors import ConfigError
 from rulegen.plan import show
 from rulegen.plan.plan import Plan
@@ -75,4 +75,6 @@ def command(
     else:
         print_lines(show.text(plan, report, colour=has_colour()), colour=has_colour())
     refuse_deviations(report, strict=inputs.chosen.strict)
+    if ingress.ingress:
+        refuse_hidden_hosts(report.rejected)
     return CHANGES if detailed_exitcode and not plan.is_empty else 0

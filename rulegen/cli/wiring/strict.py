@@ -1,18 +1,21 @@
-"""The option --strict: an error if something is not served as written."""
+"""Errors if something is not served as written: with --strict, or if it is unknown what an Ingress restricts."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
 from rulegen.errors import RulegenError
-from rulegen.text import counted_noun
+from rulegen.text import counted_noun, listed
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from rulegen.errors import Rejected
     from rulegen.plan.show import Report
 
 
 class NotAsWrittenError(RulegenError):
-    """Something is not served as written, with --strict; the plan says what."""
+    """Something is not served as written: with --strict, or an Ingress could not be read; the output says what."""
 
 
 def refuse_deviations(report: Report, *, strict: bool) -> None:
@@ -26,4 +29,20 @@ def refuse_deviations(report: Report, *, strict: bool) -> None:
         raise NotAsWrittenError(
             f"Ingresses are not served as written, with --strict: the plan lists {reasons}",
             hint="correct the objects, or omit --strict to serve the rest",
+        )
+
+
+def refuse_hidden_hosts(rejected: Iterable[Rejected]) -> None:
+    """Fail, once everything is done, if an Ingress has or may have hosts that could not be read.
+
+    Nothing closes these hosts, so requests that the Ingress restricts may reach other Ingresses.
+
+    Raises:
+        NotAsWrittenError: So it is.
+    """
+    hiding = [each.object for each in rejected if each.may_hide_hosts]
+    if hiding:
+        raise NotAsWrittenError(
+            f"hosts of Ingresses could not be read, so what they restrict may be open: {listed(hiding)}",
+            hint="correct these objects or files",
         )

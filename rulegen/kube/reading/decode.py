@@ -11,13 +11,13 @@ from rulegen.errors import Fault, InputError, Rejected
 from rulegen.kube.objects.kinds import CLUSTER_SCOPED, CONFIDENTIAL, KINDS, title
 from rulegen.kube.objects.legacy_ingress import LegacyIngress, modern, with_old_paths
 from rulegen.kube.objects.names import Decoded
-from rulegen.kube.objects.structs import ObjectMeta, Pod
+from rulegen.kube.objects.structs import Ingress, ObjectMeta, Pod
 from rulegen.kube.reading.documents import Document
 from rulegen.kube.reading.json_text import MAX_PLAIN_VALUES, plain_json, value_count
 from rulegen.kube.reading.pod_parts import PodParts
 from rulegen.kube.reading.shape_faults import shape_faults
 from rulegen.kube.reading.workloads import read_workload
-from rulegen.kube.validation.validate import check
+from rulegen.kube.validation.validate import check, with_readable_part
 from rulegen.text import printable
 
 if TYPE_CHECKING:
@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from rulegen.kube.reading.workloads import Workload
 
 
+INGRESSES: Final[frozenset[type]] = frozenset({Ingress, LegacyIngress})
 BATCH: Final = 128
 """Number of objects of a page that are decoded between two calls of `keep`."""
 
@@ -74,12 +75,15 @@ def _decode_slowly(document: Document, struct: type[KubeObject | LegacyIngress])
     try:
         value = plain_json(content) if isinstance(content, msgspec.Raw) else content
     except ValueError as error:
-        return Rejected(title(document.kind, "", "(unreadable)"), document.source, (Fault("", str(error)),))
+        called = title(document.kind, "", "(unreadable)")
+        hides = struct in INGRESSES
+        return Rejected(called, document.source, (Fault("", str(error)),), may_hide_hosts=hides)
     try:
         return _checked(msgspec.convert(value, struct), document.source)
     except msgspec.ValidationError as error:
         faults = shape_faults(value, struct, confidential=struct in CONFIDENTIAL) or (Fault("", str(error).lower()),)
-        return Rejected(_title(document.kind, struct, value), document.source, faults, _uid(value, struct))
+        rejected = Rejected(_title(document.kind, struct, value), document.source, faults, _uid(value, struct))
+        return with_readable_part(rejected, value) if struct in INGRESSES else rejected
 
 
 def _title(kind: str, struct: type[KubeObject | LegacyIngress], value: Any) -> str:
@@ -203,4 +207,5 @@ def _of_too_many_values(raw: bytes | bytearray | msgspec.Raw, kind: type[KubeObj
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         metadata = ObjectMeta()
     called = _title(kind.__name__, kind, {"metadata": {"name": metadata.name, "namespace": metadata.namespace}})
-    return Rejected(called, source, (Fault("", f"more than {MAX_PLAIN_VALUES} values"),))
+    fault = Fault("", f"more than {MAX_PLAIN_VALUES} values")
+    return Rejected(called, source, (fault,), may_hide_hosts=kind in INGRESSES)

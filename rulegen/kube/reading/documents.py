@@ -91,7 +91,7 @@ class _TextPosition(NamedTuple):
 
     def refuse(self, message: str, field: str = "") -> Rejected:
         """Return the rejection of the document at this position."""
-        return Rejected(str(self), self.source, (Fault(field, message),))
+        return Rejected(str(self), self.source, (Fault(field, message),), may_hide_hosts=True)
 
 
 def read_documents(source: Source) -> Iterator[Document | Rejected]:

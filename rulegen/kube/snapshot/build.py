@@ -32,6 +32,7 @@ from rulegen.kube.snapshot.endpoints import SERVICE_NAME_LABEL, slices_of
 from rulegen.kube.snapshot.pods import PodIndex, TooManyPodsError, derive_slices
 from rulegen.kube.snapshot.preview import NODE_PORTS, Preview, service_networks, wants_health_check, wants_node_ports
 from rulegen.kube.snapshot.world import ClusterSnapshot, ServiceInput
+from rulegen.kube.validation.unusable_ingress import UnusableIngress, named_apart
 from rulegen.kube.validation.validate import check
 from rulegen.text import listed
 
@@ -119,6 +120,8 @@ class _Gathered:
     objects: dict[tuple[str, str, str], Decoded] = field(default_factory=dict)
     rejected: list[Rejected] = field(default_factory=list)
     more_rejected: int = 0
+    more_may_hide_hosts: bool = False
+    unusable: list[UnusableIngress] = field(default_factory=list)
     unknown: Counter[str] = field(default_factory=Counter)
     workloads: Workloads = field(default_factory=Workloads)
     warnings: Warnings = field(default_factory=Warnings)
@@ -148,10 +151,13 @@ class _Gathered:
 
     def _reject(self, entry: Rejected) -> None:
         """Store a rejection; after `MAX_REJECTED`, only count it, to limit memory."""
+        if isinstance(entry.readable, UnusableIngress):
+            self.unusable.append(entry.readable)
         if len(self.rejected) < MAX_REJECTED:
             self.rejected.append(entry)
         else:
             self.more_rejected += 1
+            self.more_may_hide_hosts |= entry.may_hide_hosts
 
     def _refuse(self, service: Service, faults: tuple[Fault, ...]) -> None:
         """Reject a Service that is valid by itself."""
@@ -161,7 +167,8 @@ class _Gathered:
     def _all_rejected(self) -> tuple[Rejected, ...]:
         if not self.more_rejected:
             return tuple(self.rejected)
-        more = Rejected("input", "", (Fault("", f"{self.more_rejected} more objects were rejected"),))
+        fault = Fault("", f"{self.more_rejected} more objects were rejected")
+        more = Rejected("input", "", (fault,), may_hide_hosts=self.more_may_hide_hosts)
         return (*self.rejected, more)
 
     @property
@@ -207,6 +214,7 @@ class _Gathered:
             nodes=MappingProxyType(parts.nodes),
             pods=tuple(parts.pods),
             ingresses=MappingProxyType(parts.ingresses),
+            unusable=MappingProxyType(named_apart(self.unusable, parts.ingresses)),
             ingress_classes=MappingProxyType(parts.ingress_classes),
             namespaces=MappingProxyType(parts.namespaces),
             secrets=MappingProxyType(parts.secrets),

@@ -31,6 +31,7 @@ from rulegen.kube.snapshot.build import build_world
 from rulegen.kube.snapshot.endpoints import SERVICE_NAME_LABEL
 from rulegen.kube.snapshot.live_endpoints import LiveEndpoints
 from rulegen.kube.snapshot.world import ClusterSnapshot, ServiceInput
+from rulegen.kube.validation.unusable_ingress import UnusableIngress, named_apart
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -220,17 +221,27 @@ class Cluster:
         view.stale.clear()
         if view.shared is None:
             view.shared = view.addresses.copy()
+        ingresses = self._copied(view, Ingress)
         return ClusterSnapshot(
             services=view.inputs.copy(),
             addresses=view.shared,
             nodes={name.name: entry for name, entry in self._copied(view, Node).items()},
-            ingresses=self._copied(view, Ingress),
+            ingresses=ingresses,
+            unusable=named_apart(self._unusable().values(), ingresses),
             ingress_classes={name.name: entry for name, entry in self._copied(view, IngressClass).items()},
             namespaces={name.name: entry.metadata.labels for name, entry in self._copied(view, Namespace).items()},
             secrets=self._copied(view, Secret),
             config_maps=self._copied(view, ConfigMap),
             rejected=tuple(self.rejected),
         )
+
+    def _unusable(self) -> dict[str, UnusableIngress]:
+        """Return what can be read of invalid Ingresses, by the names in their rejections."""
+        return {
+            called: entry.readable
+            for (_, called), entry in sorted(self._rejected.items(), key=lambda item: item[0][1])
+            if isinstance(entry.readable, UnusableIngress)
+        }
 
     def _copied(self, view: _IngressView, kind: type[AnyObject]) -> dict[ObjectName, AnyObject]:
         """Return all objects of a kind, by name: the same mapping until one of them changes."""
@@ -241,7 +252,7 @@ class Cluster:
         return view.copies[kind]
 
     def _replace(self, kind: type[KubeObject], objects: Iterable[Decoded | Rejected], touched: Touched) -> None:
-        gone = set(self._objects[kind])
+        gone, unusable = set(self._objects[kind]), self._unusable()
         self._rejected = {key: entry for key, entry in self._rejected.items() if key[0] is not kind}
         rejected = []
         for entry in objects:
@@ -255,6 +266,7 @@ class Cluster:
             self._drop(kind, name, touched)
         # After the drops: an object that was valid before and is invalid now is in both.
         self._rejected.update({(kind, entry.object): entry for entry in rejected})
+        touched.site |= self._unusable() != unusable
 
     def _record_answer(self, kind: type[KubeObject], name: ObjectName, touched: Touched) -> None:
         """Record that an event has reported an object watched by name; the first report counts as a change."""
@@ -266,8 +278,11 @@ class Cluster:
         self._record_answer(kind, name, touched)
         if isinstance(entry, Rejected):
             # An old valid version is not kept: it does not exist any more.
+            key = kind, called(kind, name)
+            earlier = self._rejected.pop(key, None)
             self._drop(kind, name, touched)
-            self._rejected[kind, called(kind, name)] = entry
+            self._rejected[key] = entry
+            touched.site |= entry.readable != (earlier.readable if earlier is not None else None)
             return
         self._rejected.pop((kind, called(kind, name)), None)
         self._warned.pop((kind, name), None)
@@ -288,7 +303,8 @@ class Cluster:
         self._follow(kind, name, before.object if before is not None else None, entry.object, touched)
 
     def _drop(self, kind: type[KubeObject], name: ObjectName, touched: Touched) -> None:
-        self._rejected.pop((kind, called(kind, name)), None)
+        rejected = self._rejected.pop((kind, called(kind, name)), None)
+        touched.site |= rejected is not None and rejected.readable is not None
         self._warned.pop((kind, name), None)
         before = self._objects[kind].pop(name, None)
         if before is not None:

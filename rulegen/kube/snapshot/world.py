@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from rulegen.kube.objects.names import ObjectKey, ObjectName
     from rulegen.kube.objects.structs import ConfigMap, EndpointSlice, Ingress, IngressClass, Node, Pod, Secret, Service
     from rulegen.kube.snapshot.addresses import ServiceAddresses
+    from rulegen.kube.validation.unusable_ingress import UnusableIngress
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -42,6 +43,7 @@ class ClusterSnapshot:
         nodes: The Nodes by name.
         pods: The Pods of files; endpoints of Services without other ones are derived from them.
         ingresses: The Ingresses by name, sorted by name; older API versions are converted to v1.
+        unusable: What can be read of invalid Ingresses, by name; see `named_apart`.
         ingress_classes: The IngressClasses by name.
         namespaces: The labels of known Namespaces, by name.
         secrets, config_maps: The Secrets and ConfigMaps that Ingresses may refer to, by name.
@@ -60,6 +62,7 @@ class ClusterSnapshot:
     nodes: Mapping[str, Node] = field(default_factory=lambda: MappingProxyType({}))
     pods: tuple[Pod, ...] = ()
     ingresses: Mapping[ObjectName, Ingress] = field(default_factory=lambda: MappingProxyType({}))
+    unusable: Mapping[ObjectName, UnusableIngress] = field(default_factory=lambda: MappingProxyType({}))
     ingress_classes: Mapping[str, IngressClass] = field(default_factory=lambda: MappingProxyType({}))
     namespaces: Mapping[str, Mapping[str, str]] = field(default_factory=lambda: MappingProxyType({}))
     secrets: Mapping[ObjectName, Secret] = field(default_factory=lambda: MappingProxyType({}))

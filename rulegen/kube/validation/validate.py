@@ -6,10 +6,12 @@ ignored here too, with a warning, and the object stays valid.
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import re
 from typing import TYPE_CHECKING, Any, Final
 
+from msgspec import to_builtins
 from msgspec.structs import replace
 
 from rulegen.errors import Fault, Rejected
@@ -35,6 +37,7 @@ from rulegen.kube.validation.findings import Findings
 from rulegen.kube.validation.ingress import check_ingress, check_ingress_class
 from rulegen.kube.validation.secret import check_config_map, check_secret
 from rulegen.kube.validation.service import check_service
+from rulegen.kube.validation.unusable_ingress import readable_part
 from rulegen.text import printable, quoted
 
 if TYPE_CHECKING:
@@ -81,8 +84,15 @@ def check(kube_object: KubeObject, source: str) -> Decoded | Rejected:
     called = _called(kube_object)
     if findings.faults:
         uid = "" if kind in CONFIDENTIAL else printable(kube_object.metadata.uid)
-        return Rejected(called, source, bounded(findings.faults), uid)
+        rejected = Rejected(called, source, bounded(findings.faults), uid)
+        return with_readable_part(rejected, to_builtins(kube_object)) if kind is Ingress else rejected
     return Decoded(kube_object, source, tuple(f"{called}: {entry}" for entry in bounded(findings.ignored)))
+
+
+def with_readable_part(rejected: Rejected, value: Any) -> Rejected:
+    """Return the rejection of an Ingress with what can be read of its document."""
+    part = readable_part(value)
+    return dataclasses.replace(rejected, readable=part, may_hide_hosts=not part.has_all_hosts)
 
 
 def bounded(faults: list[Fault]) -> tuple[Fault, ...]:

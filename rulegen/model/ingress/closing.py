@@ -53,14 +53,16 @@ class UnservedIngress(NamedTuple):
     Attributes:
         verdict: Reason: rejected, in quarantine or over a limit.
         hosts: Hosts whose Ingresses would get its requests.
+        may_guard_all: Whether it is unknown what it protects.
     """
 
     ingress: k.Ingress
     verdict: Verdict
     hosts: frozenset[str]
+    may_guard_all: bool = False
 
     @classmethod
-    def of(cls, ingress: k.Ingress, verdict: Verdict, prefix: str) -> UnservedIngress:
+    def of(cls, ingress: k.Ingress, verdict: Verdict, prefix: str, *, may_guard_all: bool = False) -> UnservedIngress:
         """Return an Ingress that is not served.
 
         If it is written, its paths are closed on its own hosts. Otherwise its requests go to the Ingresses of these
@@ -71,8 +73,9 @@ class UnservedIngress(NamedTuple):
             ingress: The Ingress.
             verdict: Why it is not served.
             prefix: Prefix of annotations.
+            may_guard_all: Whether it is unknown what it protects.
         """
-        own = cls(ingress, verdict, frozenset(hosts_of(ingress)))
+        own = cls(ingress, verdict, frozenset(hosts_of(ingress)), may_guard_all)
         if own.is_written:
             return own
         names = names_of(ingress, prefix)

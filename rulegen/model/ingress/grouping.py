@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING
 
 from rulegen.model.ingress.closing import UnservedIngress, aliases_of, hosts_of, names_of, wildcard_above
 from rulegen.model.ingress.host_groups import HostGroup
-from rulegen.model.ingress.reasons import Verdict
 from rulegen.model.ingress.routing.ingresses import age
 from rulegen.model.ingress.values.annotations.routing import CANARY
 
@@ -18,19 +17,16 @@ if TYPE_CHECKING:
     from rulegen.kube.objects.structs import Ingress
 
 
-def grouped(
-    ingresses: Sequence[Ingress], left_out: Sequence[tuple[Ingress, Verdict]], prefix: str
-) -> tuple[HostGroup, ...]:
+def grouped(ingresses: Sequence[Ingress], left_out: Sequence[UnservedIngress], prefix: str) -> tuple[HostGroup, ...]:
     """Return Ingresses in groups, in the same order, such that each host belongs to one group.
 
     One group has the host for all other names, even if no Ingress requests it. Both arguments are sorted by age,
-    oldest first; `left_out` are Ingresses that are not served, with the reason.
+    oldest first.
     """
     served = {host for ingress in ingresses for host in hosts_of(ingress)}
-    unserved = [UnservedIngress.of(ingress, verdict, prefix) for ingress, verdict in left_out]
     aliases = {alias for ingress in ingresses for alias in aliases_of(ingress, prefix)}
     overtaking = {host for host in served if not host or host.startswith("*")} | aliases
-    members: list[Ingress | UnservedIngress] = [*ingresses, *(known for known in unserved if known.is_written)]
+    members: list[Ingress | UnservedIngress] = [*ingresses, *(known for known in left_out if known.is_written)]
     parents = list(range(len(members)))
     first_of: dict[str, int] = {}
 
@@ -54,7 +50,7 @@ def grouped(
             ours.append(member)
     other = root(first_of[""]) if "" in first_of else None
     unwritten: defaultdict[int | None, list[UnservedIngress]] = defaultdict(list)
-    for known in unserved:
+    for known in left_out:
         if not known.is_written:
             for at in {root(first_of[host]) for host in (*known.hosts, *_below(known, served)) if host in first_of}:
                 unwritten[at].append(known)
@@ -97,14 +93,14 @@ def _overtaken(
     return frozenset(host for host in hosts if host in overtaking or wildcard_above(host) in overtaking)
 
 
-def reserved_names(left_out: Iterable[tuple[Ingress, Verdict]], prefix: str) -> dict[str, tuple[str, str, str]]:
+def reserved_names(left_out: Iterable[UnservedIngress], prefix: str) -> dict[str, tuple[str, str, str]]:
     """Return the names of Ingresses over a limit, which no younger Ingress gets as additional names.
 
     The age of a name is that of the oldest such Ingress.
     """
     reserved: dict[str, tuple[str, str, str]] = {}
-    for ingress, verdict in left_out:  # oldest first
-        if verdict is Verdict.OVER_LIMIT:
-            for name in names_of(ingress, prefix):
-                reserved.setdefault(name, age(ingress))
+    for known in left_out:  # oldest first
+        if not known.is_written:
+            for name in names_of(known.ingress, prefix):
+                reserved.setdefault(name, age(known.ingress))
     return reserved

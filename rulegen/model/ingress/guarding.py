@@ -82,7 +82,7 @@ class Owners:
     def leave_out(self, left_out: UnservedIngress, read: Callable[[Ingress], ReadIngress]) -> None:
         """Record an Ingress that is not served. If it cannot be read, it may protect anything."""
         try:
-            result = read(left_out.ingress)
+            result = read(left_out.ingress) if not left_out.may_guard_all else _FAILED
         except Exception:  # noqa: BLE001 - it is not served, and the reason is reported already
             result = _FAILED
         self.guarding.append(Guarding(left_out, result))

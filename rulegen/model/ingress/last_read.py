@@ -83,7 +83,7 @@ def _with_classes(world: ClusterSnapshot, options: IngressOptions, before: Recol
             classes[key.name.name], recalled[key] = known, GONE
         elif isinstance(known, Namespace) and key.name.name not in namespaces and options.selection.namespace_selector:
             namespaces[key.name.name], recalled[key] = known.metadata.labels, GONE
-    needed = _around(world.ingresses.values(), options)
+    needed = _around(_all(world), options)
     recalled = {key: why for key, why in recalled.items() if key in needed or key in world.recalled}
     return replace(world, ingress_classes=classes, namespaces=namespaces, recalled=recalled)
 
@@ -92,6 +92,11 @@ def _matters(ingress_class: IngressClass, options: IngressOptions) -> bool:
     """Whether the absence of an IngressClass may change which Ingresses are served."""
     selection = options.selection
     return ingress_class.spec.controller == selection.controller or ingress_class.metadata.name == selection.class_name
+
+
+def _all(world: ClusterSnapshot) -> Iterable[Ingress]:
+    """Return all Ingresses, also invalid ones."""
+    return (*world.ingresses.values(), *(known.ingress for known in world.unusable.values()))
 
 
 def _around(ingresses: Iterable[Ingress], options: IngressOptions) -> set[ObjectKey]:
@@ -160,7 +165,7 @@ def renewed(world: ClusterSnapshot, wanted: ReferencedNames, options: IngressOpt
         kept[ObjectKey("Secret", name)] = secret if name in whole else _used(secret)
     for name in wanted.config_maps & world.config_maps.keys():
         kept[ObjectKey("ConfigMap", name)] = world.config_maps[name]
-    for key in _around(world.ingresses.values(), options):
+    for key in _around(_all(world), options):
         if key.kind == "IngressClass" and key.name.name in world.ingress_classes:
             if _matters(ingress_class := world.ingress_classes[key.name.name], options):
                 kept[key] = ingress_class

@@ -16,7 +16,7 @@ from msgspec import structs
 from rulegen.kube.objects.names import ObjectKey
 from rulegen.kube.snapshot.addresses import ServiceAddresses
 from rulegen.model.forbidden import KUBERNETES
-from rulegen.model.ingress.closing import INGRESS
+from rulegen.model.ingress.closing import INGRESS, UnservedIngress
 from rulegen.model.ingress.defaults import HttpDefaults
 from rulegen.model.ingress.grouping import grouped, reserved_names
 from rulegen.model.ingress.host_groups import CommonDecisions, Lookups, decide_group, name_of, refusals
@@ -41,6 +41,7 @@ if TYPE_CHECKING:
     from rulegen.kube.objects.names import ObjectName
     from rulegen.kube.objects.structs import Ingress, Secret
     from rulegen.kube.snapshot.world import ClusterSnapshot, ServiceInput
+    from rulegen.kube.validation.unusable_ingress import UnusableIngress
     from rulegen.model.ingress.host_groups import GroupDecisions, HostGroup
     from rulegen.model.ingress.ir import SecretFile, Server, Target, Upstream
     from rulegen.model.ingress.options import IngressOptions
@@ -55,11 +56,15 @@ _NO_PAGES: Final = (
 )
 
 
+_INVALID: Final = "it is invalid: its faults are listed among the skipped objects"
+
+
 class _Admission(NamedTuple):
     """The Ingresses that are served, and the inputs of this decision.
 
     Attributes:
-        ingresses: All Ingresses.
+        ingresses: All valid Ingresses.
+        unusable: The others.
         decided_by: Other inputs.
         secrets: Secrets whose sizes were counted.
         groups: The served Ingresses, in groups; see `grouped`.
@@ -68,6 +73,7 @@ class _Admission(NamedTuple):
     """
 
     ingresses: Mapping[ObjectName, Ingress]
+    unusable: Mapping[ObjectName, UnusableIngress]
     decided_by: tuple[object, ...]
     secrets: tuple[tuple[ObjectName, Secret | None], ...]
     groups: tuple[HostGroup, ...]
@@ -228,31 +234,40 @@ def _admission(world: ClusterSnapshot, options: IngressOptions, before: _Admissi
         before is not None
         and before.decided_by == decided_by
         and before.ingresses == world.ingresses
+        and before.unusable == world.unusable
         and all(world.secrets.get(name) is known for name, known in before.secrets)
     ):
         return before
     reasons: list[Reason] = []
     served: list[Ingress] = []
-    left_out: list[tuple[Ingress, Verdict]] = []
+    left_out: list[UnservedIngress] = []
     secrets = RecordedMapping(world.secrets)
     limits = NamespaceLimits(options.most_hosts, options.prefix, secrets)
-    for ingress in in_order(world.ingresses.values()):
+    for ingress in in_order((*world.ingresses.values(), *(known.ingress for known in world.unusable.values()))):
         name = name_of(ingress)
         key = ObjectKey(INGRESS, name)
-        refusal = options.selection.refusal(ingress, world)
+        unusable = world.unusable.get(name)
+        selection = options.selection
+        refusal = selection.refusal(ingress, world) if unusable is None else selection.refuses(unusable, world)
         if refusal:
             path = "spec.defaultBackend" if refusal == CATCH_ALL else "spec.ingressClassName"
-            reasons.append(Reason(key, Verdict.SKIPPED, path, refusal))
-        elif refusal := limits.refusal(ingress):
-            reasons.append(Reason(key, Verdict.OVER_LIMIT, "", refusal))
-            left_out.append((ingress, Verdict.OVER_LIMIT))
+            reasons += [Reason(key, Verdict.SKIPPED, path, refusal)] if unusable is None else []
+            continue
+        if why := limits.refusal(ingress):
+            verdict = Verdict.OVER_LIMIT
+        elif unusable is not None:
+            verdict, why = Verdict.REJECTED, _INVALID
         elif name in options.without:
-            reasons.append(Reason(key, Verdict.QUARANTINED, "", options.without[name]))
-            left_out.append((ingress, Verdict.QUARANTINED))
+            verdict, why = Verdict.QUARANTINED, options.without[name]
         else:
             served.append(ingress)
+            continue
+        reasons.append(Reason(key, verdict, "", why))
+        may_guard_all = unusable is not None and not unusable.has_all_annotations
+        left_out.append(UnservedIngress.of(ingress, verdict, options.prefix, may_guard_all=may_guard_all))
     return _Admission(
         world.ingresses,
+        world.unusable,
         decided_by,
         tuple(secrets.answers.items()),
         grouped(served, left_out, options.prefix),

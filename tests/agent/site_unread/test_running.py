@@ -55,6 +55,23 @@ class TestRunning:
         assert again.is_open("new.test")
         assert again.text("tls.test") == stage.text("tls.test")
 
+    def test_an_ingress_that_becomes_invalid_is_closed_until_it_is_valid_or_deleted(self):
+        wild = ingress("wild", rule("*.test", path()))
+        stage = self.begun(wild)
+        assert stage.is_open("*.test")
+        stage.server.put(ingress("shut", rule("shut.test", path()), annotations=dict.fromkeys(("not a key",), "")))
+        stage.turn()
+        assert not stage.is_open("shut.test")
+        assert "503" in stage.text("shut.test")
+        stage.server.put(ingress("shut", rule("shut.test", path())))
+        stage.turn()
+        assert stage.is_open("shut.test")
+        broken = ingress("broken", rule("new.test", path()), annotations={"not a key": ""})
+        stage.server.put(broken)
+        assert "503" in stage.turn().text("new.test")
+        stage.server.delete(broken)
+        assert not stage.turn().text("new.test")
+
     def test_with_an_unknown_nginx_it_waits_for_all_answers(self):
         stage = self.begun()
         again = stage.again(silent=secrets(CERT, USERS))

@@ -64,3 +64,34 @@ def test_strict_plan_exits_with_3_if_an_ingress_deviates(run, annotations, more,
     assert ("not served as written, with --strict" in err) is (expected == 3)
     if "json" in more:
         assert json.loads(out)["ingress"]["reasons"]
+
+
+def test_an_invalid_ingress_is_closed_and_only_hidden_hosts_change_the_exit_code(run):
+    wild, bad = ingress("wild", "*.test"), ingress("bad", "b.test", auth_type="basic", auth_secret="users")
+    bad["spec"]["tls"] = [{"hosts": "b.test"}]
+    code, out, _ = run(*PLAN, objects=world(wild, bad))
+    assert code == 0
+    assert "Ingress demo/bad (closed)" in out
+    assert "spec.tls[0].hosts: expected a list" in out
+    bad["spec"]["rules"].append({"host": ["c.test"]})
+    code, out, errors = run(*PLAN, "--detailed-exitcode", objects=world(wild, bad))
+    assert code == 3
+    assert "Ingress demo/bad (closed)" in out
+    assert "hosts of Ingresses could not be read, so what they restrict may be open: Ingress demo/bad" in errors
+
+
+def test_an_export_with_hidden_hosts_is_written_and_exits_with_3(run):
+    bad = ingress("bad", "b.test")
+    bad["spec"]["rules"] = "b.test"
+    code, _, errors = run("export", "--no-services", "--nginx", "out", objects=world(ingress("blog", "a.test"), bad))
+    assert code == 3
+    assert "Ingress demo/bad" in errors
+    assert Path("out/nginx.conf").exists()
+
+
+def test_an_invalid_ingress_of_another_class_closes_nothing(run):
+    wild, bad = ingress("wild", "*.test"), ingress("bad", "b.test", auth_type="basic", auth_secret="users")
+    bad["spec"] |= {"tls": [{"hosts": "b.test"}], "ingressClassName": "other"}
+    code, out, _ = run(*PLAN, objects=world(wild, bad))
+    assert code == 0
+    assert "Ingress demo/bad (" not in out

@@ -38,7 +38,7 @@ OF_PATHS = (
     {"limit-rps": "5"},
     {"configuration-snippet": "deny all;"},
 )
-WAYS = ("quarantine", "limit", "rejected", "failure")
+WAYS = ("quarantine", "limit", "rejected", "failure", "invalid")
 ATTRIBUTES = [pytest.param(guard, id=str(next(iter(guard.items())))) for guard in OF_PATHS]
 
 
@@ -54,6 +54,8 @@ def _without(way, monkeypatch, bad, *others):
     changes = {}
     if way == "rejected":
         bad.metadata.annotations["nginx.ingress.kubernetes.io/canary-by-cookie"] = "no name"
+    elif way == "invalid":
+        bad.metadata.annotations["not a key"] = ""
     elif way == "quarantine":
         changes["without"] = {name: "nginx rejects it"}
     elif way == "limit":
@@ -148,7 +150,7 @@ def test_what_guarded_nothing_closes_nothing(way, monkeypatch):
     assert ("/bad" in _answers(site)) is (way == "failure")
 
 
-@pytest.mark.parametrize("way", ["quarantine", "rejected"])
+@pytest.mark.parametrize("way", ["quarantine", "rejected", "invalid"])
 @pytest.mark.parametrize("text", ["/a(.*)", "/a b", "/" + "a" * 251, '/"'])
 def test_paths_that_cannot_be_written_close_all_of_the_namespace(way, text, monkeypatch):
     bad = _of("bad", text, 2, auth_type="basic", auth_secret="users")
@@ -210,7 +212,7 @@ def test_a_host_keeps_its_tls_and_so_its_redirects_and_client_certificates(way, 
     )
 
 
-@pytest.mark.parametrize("way", ["quarantine", "rejected", "limit"])
+@pytest.mark.parametrize("way", ["quarantine", "rejected", "limit", "invalid"])
 def test_more_routes_than_can_be_served_close_their_hosts(way, monkeypatch):
     paths = [path(f"/p{index}") for index in range(5001)]
     bad = ingress("bad", rule("h.test", *paths), annotations={"auth-type": "basic", "auth-secret": "users"})
@@ -219,7 +221,7 @@ def test_more_routes_than_can_be_served_close_their_hosts(way, monkeypatch):
     assert [known.target for known in site.model.servers[taker].locations] == [CLOSED]
 
 
-@pytest.mark.parametrize("way", ["quarantine", "rejected", "limit"])
+@pytest.mark.parametrize("way", ["quarantine", "rejected", "limit", "invalid"])
 @pytest.mark.parametrize("other", [{"host": "*.test"}, {"host": "a.test", "server_alias": "h.test,x.test"}], ids=str)
 def test_no_other_server_gets_the_names_of_a_host(way, other, monkeypatch):
     bad = _of("bad", "/", 2, host="h.test", server_alias="x.test", **GUARD)
@@ -286,7 +288,7 @@ def test_expressions_that_an_older_ingress_had_change_nothing(way, monkeypatch):
     assert not site.model.servers["site.test"].is_regex
 
 
-@pytest.mark.parametrize("way", ["quarantine", "rejected", "limit"])
+@pytest.mark.parametrize("way", ["quarantine", "rejected", "limit", "invalid"])
 def test_a_canary_closes_no_host_of_another_namespace(way, monkeypatch):
     bad = _of("bad", "/", 1, canary="true", canary_weight="1", auth_tls_secret="default/ca")
     site = _without(way, monkeypatch, bad, _of("c", "/", 2, namespace="other"))
@@ -295,7 +297,7 @@ def test_a_canary_closes_no_host_of_another_namespace(way, monkeypatch):
     assert _answers(site)["/"] == CLOSED
 
 
-@pytest.mark.parametrize("way", ["quarantine", "rejected", "limit"])
+@pytest.mark.parametrize("way", ["quarantine", "rejected", "limit", "invalid"])
 @pytest.mark.parametrize("canary", [{}, {"canary": "true", "canary_weight": "1"}], ids=["main", "canary"])
 def test_a_host_that_still_verifies_the_same_certificates_is_served(way, canary, monkeypatch):
     bad = _of("bad", "/bad", 2, auth_tls_secret="default/ca", **canary)
@@ -306,7 +308,7 @@ def test_a_host_that_still_verifies_the_same_certificates_is_served(way, canary,
     assert _answers(other)["/"] == CLOSED
 
 
-@pytest.mark.parametrize("way", ["quarantine", "rejected"])
+@pytest.mark.parametrize("way", ["quarantine", "rejected", "invalid"])
 def test_no_other_ingress_gets_a_path_that_it_did_not_have(way, monkeypatch):
     bad = _of("bad", "/metrics", 1, permanent_redirect="https://x.test/")
     site = _without(way, monkeypatch, bad, _of("app", "/", 2))

@@ -126,10 +126,14 @@ def _model(ingresses, way="", left_out=None):
     with mock.patch.object(resolve.NamespaceLimits, "refusal", refusal), mock.patch.dict(texts):
         if way == "rejected":
             texts[key] = "no name"
+        elif way == "invalid":
+            texts["not a key"] = ""
         return resolve.resolve_ingress(world(*BASE, *ingresses), options(without=without))
 
 
-@given(st.tuples(*(written(index) for index in range(3))), st.sampled_from(("quarantine", "limit", "rejected")))
+@given(
+    st.tuples(*(written(index) for index in range(3))), st.sampled_from(("quarantine", "limit", "rejected", "invalid"))
+)
 @settings(max_examples=examples(60), deadline=None)
 def test_nothing_opens_when_an_ingress_is_left_out(ingresses, way):
     model = _model(ingresses)

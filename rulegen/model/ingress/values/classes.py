@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
+from msgspec import structs
+
 from rulegen.text import quoted
 
 if TYPE_CHECKING:
@@ -13,6 +15,7 @@ if TYPE_CHECKING:
     from rulegen.kube.objects.structs import Ingress, IngressClass
     from rulegen.kube.selector import Selector
     from rulegen.kube.snapshot.world import ClusterSnapshot
+    from rulegen.kube.validation.unusable_ingress import UnusableIngress
 
 CONTROLLER: Final = "rulegen.io/ingress"
 CLASS_NAME: Final = "rulegen"
@@ -64,6 +67,17 @@ class Selection:
         if class_name == self.class_name:
             return ""
         return f"annotation {LEGACY_ANNOTATION} names class {quoted(class_name)}, not {quoted(self.class_name)}"
+
+    def refuses(self, unusable: UnusableIngress, world: ClusterSnapshot) -> str:
+        """Return why an invalid Ingress is not ours; it may be ours if its class cannot be read."""
+        ingress = unusable.ingress
+        if not unusable.has_class:
+            annotations = {**ingress.metadata.annotations, LEGACY_ANNOTATION: self.class_name}
+            spec = structs.replace(ingress.spec, ingress_class_name=None)
+            ingress = structs.replace(
+                ingress, metadata=structs.replace(ingress.metadata, annotations=annotations), spec=spec
+            )
+        return self.refusal(ingress, world)
 
     def _by_field(self, named: str, classes: Mapping[str, IngressClass]) -> str:
         if self.by_name and named == self.class_name:
