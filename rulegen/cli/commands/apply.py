@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 import click
@@ -22,7 +23,7 @@ from rulegen.cli.wiring.apply_in_parts import ApartWriter
 from rulegen.cli.wiring.ingress import IngressInputs, plan_ingress
 from rulegen.cli.wiring.inputs import Inputs
 from rulegen.cli.wiring.planning import plan_live, report_without_services
-from rulegen.cli.wiring.strict import refuse_hidden_hosts
+from rulegen.cli.wiring.strict import refuse_not_as_written
 from rulegen.cli.wiring.writing import write
 from rulegen.diff.items import Action
 from rulegen.errors import InputError, RulegenError
@@ -65,7 +66,8 @@ def command(
     With --ingress, a proxy is started or reloaded: nginx, or that of --ingress-engine. Its configuration is tested
     in a sandbox first. An Ingress that it rejects is left out and reported. It runs on after the command ends.
 
-    With --strict, nothing is written if part of an Ingress is not served as written; the exit code is then 3.
+    With --strict, nothing is written if part of an Ingress is not served as written; the exit code is then 3. The
+    same applies, without --strict, if the hosts of an Ingress cannot be read.
 
     If the kernel rejects the rules of a Service, that Service keeps its old rules. All others are written, and the
     exit code is 1.
@@ -107,10 +109,8 @@ def command(
         stdin_is_input=are_from_stdin((*inputs.chosen.files, inputs.chosen.config, inputs.chosen.host)),
         engine_after=ingress.apply if ingress is not None else None,
         apart=apart,
-        strict=inputs.chosen.strict,
+        refuse=partial(refuse_not_as_written, report, strict=inputs.chosen.strict, has_ingresses=ingress is not None),
     )
-    if ingress is not None:
-        refuse_hidden_hosts(report.rejected)
 
 
 def _refuse_unknown_node(inputs: Inputs) -> None:

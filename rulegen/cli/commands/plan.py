@@ -13,7 +13,7 @@ from rulegen.cli.terminal.console import has_colour, print_json, print_lines
 from rulegen.cli.wiring.ingress import IngressInputs, plan_ingress, report_unseen
 from rulegen.cli.wiring.inputs import NOTHING, Inputs
 from rulegen.cli.wiring.planning import plan_live, plan_saved, refuse_mixed, report_without_services
-from rulegen.cli.wiring.strict import refuse_deviations, refuse_hidden_hosts
+from rulegen.cli.wiring.strict import refuse_not_as_written
 from rulegen.errors import ConfigError
 from rulegen.plan import show
 from rulegen.plan.plan import Plan
@@ -74,7 +74,5 @@ def command(
         print_json(show.json_document(plan, report))
     else:
         print_lines(show.text(plan, report, colour=has_colour()), colour=has_colour())
-    refuse_deviations(report, strict=inputs.chosen.strict)
-    if ingress.ingress:
-        refuse_hidden_hosts(report.rejected)
+    refuse_not_as_written(report, strict=inputs.chosen.strict, has_ingresses=ingress.ingress)
     return CHANGES if detailed_exitcode and not plan.is_empty else 0

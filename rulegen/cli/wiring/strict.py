@@ -18,11 +18,16 @@ class NotAsWrittenError(RulegenError):
     """Something is not served as written: with --strict, or an Ingress could not be read; the output says what."""
 
 
-def refuse_deviations(report: Report, *, strict: bool) -> None:
-    """Reject a plan, once it is shown, if --strict is given and something is not served as written.
+def refuse_not_as_written(report: Report, *, strict: bool, has_ingresses: bool) -> None:
+    """Reject a plan after it was shown.
+
+    Args:
+        report: The report for the plan.
+        strict: Whether to reject it if anything is not served as written.
+        has_ingresses: Whether it serves Ingresses; see `refuse_hidden_hosts`.
 
     Raises:
-        NotAsWrittenError: So it is.
+        NotAsWrittenError: Something is not served as written, with `strict`; or hosts of an Ingress are unknown.
     """
     if strict and report.deviations:
         reasons = counted_noun(report.deviations, "reason")
@@ -30,15 +35,17 @@ def refuse_deviations(report: Report, *, strict: bool) -> None:
             f"Ingresses are not served as written, with --strict: the plan lists {reasons}",
             hint="correct the objects, or omit --strict to serve the rest",
         )
+    if has_ingresses:
+        refuse_hidden_hosts(report.rejected)
 
 
 def refuse_hidden_hosts(rejected: Iterable[Rejected]) -> None:
-    """Fail, once everything is done, if an Ingress has or may have hosts that could not be read.
+    """Raise an error if an Ingress has, or may have, hosts that could not be read.
 
     Nothing closes these hosts, so requests that the Ingress restricts may reach other Ingresses.
 
     Raises:
-        NotAsWrittenError: So it is.
+        NotAsWrittenError: There is such an Ingress.
     """
     hiding = [each.object for each in rejected if each.may_hide_hosts]
     if hiding:

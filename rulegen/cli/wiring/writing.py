@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from rulegen.cli.terminal.consent import require_consent
 from rulegen.cli.terminal.console import Progress, has_colour, note, print_json, print_lines
 from rulegen.cli.wiring.apply_in_parts import LeftOutError
-from rulegen.cli.wiring.strict import refuse_deviations
+from rulegen.cli.wiring.strict import NotAsWrittenError
 from rulegen.errors import ApplyError, HostError
 from rulegen.host.dataplane.apply import perform
 from rulegen.plan import show
@@ -36,7 +36,7 @@ def write(
     engine_before: EngineWork | None = None,
     engine_after: EngineWork | None = None,
     apart: ApartWriter | None = None,
-    strict: bool = False,
+    refuse: Callable[[], None] | None = None,
 ) -> None:
     """Show a plan, ask whether to write it, and write it. An empty plan causes no question and no write.
 
@@ -50,17 +50,17 @@ def write(
         engine_before: Action on the ingress engine before the rules are written, such as stopping it.
         engine_after: Action after that, such as starting it: addresses of Services then work.
         apart: Writes the rest if the kernel rejects some Services; None to fail as a whole.
-        strict: Whether to write nothing if something is not served as written.
+        refuse: Raises an error if the plan that was shown must not be written; None to write every plan.
 
     Raises:
-        NotAsWrittenError: Something is not served as written, with `strict`; nothing was written.
+        NotAsWrittenError: `refuse` raised it; nothing was written.
         NoConsentError: There are changes, and no terminal for the question.
         ApplyError: A write failed; the message says what was written and what was not.
         LeftOutError: Some Services were rejected; all others were written.
     """
     _show(plan, report, output=output, yes=yes)
-    if strict:
-        _refuse_deviations(plan, report, output=output)
+    if refuse is not None:
+        _refuse(plan, report, refuse, output=output)
     work = dataplane.steps(plan) if dataplane is not None else ()
     if not plan.is_empty:
         require_consent(yes=yes, stdin_is_input=stdin_is_input)
@@ -87,11 +87,14 @@ def write(
         raise LeftOutError(left_out)
 
 
-def _refuse_deviations(plan: Plan, report: Report, *, output: str) -> None:
-    """Reject a plan that was shown if something is not served as written."""
-    if report.deviations and output == "json":
-        print_json({**show.json_document(plan, report), "applied": []})
-    refuse_deviations(report, strict=True)
+def _refuse(plan: Plan, report: Report, refuse: Callable[[], None], *, output: str) -> None:
+    """Call `refuse`; if it rejects the plan, show the plan as JSON as well."""
+    try:
+        refuse()
+    except NotAsWrittenError:
+        if output == "json":
+            print_json({**show.json_document(plan, report), "applied": []})
+        raise
 
 
 def _summary(plan: Plan, titles: Sequence[str], left_out: Mapping[str, str]) -> list[str]:

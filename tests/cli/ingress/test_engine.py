@@ -58,6 +58,20 @@ def served(folder: Path) -> frozenset[Line]:
     return parse(file.read_text()) if file.exists() else frozenset()
 
 
+@pytest.mark.parametrize("form", ["text", "json"])
+def test_apply_writes_nothing_while_hosts_of_an_ingress_cannot_be_read(run, tmp_path, form):
+    objects, good = tmp_path / "objects.yaml", ingress("web", "shop.test")
+    objects.write_text(yaml.safe_dump_all(world(good, ingress("bad", ["bad.test"]))))
+    code, out = run("apply", *ENGINE, "--yes", "-o", form)
+    assert (code, (tmp_path / "tiny").exists()) == (3, False)
+    assert "hosts of Ingresses could not be read, so what they restrict may be open: Ingress demo/bad" in out
+    if form == "json":
+        assert json.loads(out[: out.rindex("}") + 1])["applied"] == []
+    objects.write_text(yaml.safe_dump_all(world(good)))
+    assert run("apply", *ENGINE, "--yes")[0] == 0
+    assert SHOP in served(tmp_path)
+
+
 def test_an_engine_of_the_tests_is_served_by_the_commands(run, tmp_path):
     code, out = run("plan", *ENGINE, "--detailed-exitcode")
     assert (code, "Ingress: tiny will be started (tiny, which serves nothing yet)" in out) == (2, True)

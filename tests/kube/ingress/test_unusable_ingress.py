@@ -15,6 +15,7 @@ from rulegen.kube.reading.documents import Document, Source
 from rulegen.kube.snapshot.build import build_world, read_world
 from rulegen.kube.syntax import is_subdomain
 from rulegen.kube.validation.unusable_ingress import UNREADABLE_PATH, readable_part
+from tests.sizes import examples
 
 BACKEND = {"service": {"name": "web", "port": {"number": 80}}}
 
@@ -149,7 +150,7 @@ VALUES = st.recursive(
 
 
 @given(st.sampled_from(("metadata", "spec", "rules", "host", "http", "paths", "path", "annotations", "name")), VALUES)
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=examples(200), deadline=None)
 def test_no_document_fails_to_be_read(field, value):
     path = {"path": "/", "pathType": "Prefix"}
     http = {"paths": value if field == "paths" else [value if field == "path" else path]}
