@@ -51,7 +51,7 @@ _CORS = [
                     "cors-allow-origin": "https://a.test, https://*.b.test, http://c.test:8080, null",
                     "cors-allow-methods": "GET, PROPFIND, MKCOL",
                     "cors-allow-headers": "X-One, X-Two",
-                    "cors-expose-headers": "X-Three",
+                    "cors-expose-headers": "*, X-Three",
                     "cors-allow-credentials": "false",
                     "cors-max-age": "600",
                 },
@@ -74,7 +74,7 @@ _CORS = [
                 "headers_absent": ["Access-Control-Allow-Credentials"],
             },
         ),
-        _from("https://a.test", {"headers": {"Access-Control-Expose-Headers": "X-Three"}}, "cors-set.test"),
+        _from("https://a.test", {"headers": {"Access-Control-Expose-Headers": "*, X-Three"}}, "cors-set.test"),
         _from("https://a.test", {"headers": {"Access-Control-Allow-Methods": "GET, POST"}}, "cors-methods.test"),
         _from(
             "https://any.test",

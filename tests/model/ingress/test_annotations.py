@@ -67,6 +67,7 @@ TAKEN = [
     ("cors-allow-headers", "*", CORS_HEADERS),
     ("cors-allow-headers", "X-One X_Two", "X-One, X_Two"),
     ("cors-expose-headers", "*", "*"),
+    ("cors-expose-headers", "*, X-One,*", "*, X-One"),
     ("session-cookie-max-age", "-1", -1),
     ("session-cookie-samesite", "lax", "Lax"),
     ("session-cookie-expires", "-1", -1),

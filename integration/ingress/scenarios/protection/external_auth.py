@@ -30,7 +30,7 @@ _EXTERNAL = [
             path="/x?y=1&z=2",
             method="POST",
             body=b"b" * 100,
-            headers={"X-Auth-User": "forged", "Cookie": "session=1"},
+            headers={"X-Auth-User": "forged", "Cookie": "session=1", "X-Forwarded-For": "203.0.113.9"},
             want={
                 "status": 200,
                 "backend": "echo",
@@ -46,6 +46,7 @@ _EXTERNAL = [
                         "X-Original-Method": "POST",
                         "X-Auth-Request-Redirect": "/x?y=1&z=2",
                         "X-Real-IP": "192.168.50.100",
+                        "X-Forwarded-For": "192.168.50.100",
                         "X-Request-ID": "~^[0-9a-f]{32}$",
                     },
                     "absent": ["Content-Length", "Transfer-Encoding"],

@@ -98,7 +98,7 @@ _TAKEN = {
     "cors-allow-origin": "* https://a.test http://a.test:8080 https://*.a.test https://a.test,https://b.test ionic://localhost",
     "cors-allow-methods": "GET GET,POST PROPFIND,REPORT,MKCOL get",
     "cors-allow-headers": "X-One X-One,X_Two *",
-    "cors-expose-headers": "X-One X-One,X_Two *",
+    "cors-expose-headers": "X-One X-One,X_Two * *,X-One",
     "cors-allow-credentials": _BOOLEAN,
     "cors-max-age": "0 600 1728000 -1",
     "custom-headers": _OBJECT,

@@ -22,12 +22,14 @@ _METHOD: Final = readers.re.compile(r"(?:[A-Za-z][A-Za-z-]{0,39}|\*)\Z")
 
 
 def _exposed(text: str) -> str:
-    return readers.writable(", ".join(readers.header_names(text.replace(" ", ",")))) if text != "*" else text
+    items = readers.items(text.replace(" ", ","))
+    names = dict.fromkeys(item if item == "*" else readers.header_name(item) for item in items)
+    return readers.writable(", ".join(names))
 
 
 def _allowed(text: str) -> str:
     # Browsers read `*` literally in requests with credentials, which are the default.
-    return CORS_HEADERS if text == "*" else _exposed(text)
+    return CORS_HEADERS if text == "*" else readers.writable(", ".join(readers.header_names(text.replace(" ", ","))))
 
 
 def _methods(text: str) -> str:
