@@ -44,6 +44,7 @@ from rulegen.backends.haproxy.served import (
 from rulegen.kube.objects.names import ObjectKey
 from rulegen.languages.configuration import Configuration, SecretContent, digest_of
 from rulegen.languages.haproxy.check import check_certificates, check_map, check_sections
+from rulegen.languages.haproxy.runtime import structure_of
 from rulegen.languages.haproxy.text import UnwritableError, certificate_line, format_map, format_sections
 from rulegen.languages.haproxy.tree import ConfigSection, statement
 from rulegen.model.ingress.ir import MatchKind
@@ -56,6 +57,8 @@ if TYPE_CHECKING:
 
 _KIND = "Ingress"
 _VERDICTS = {Obeyed.OTHERWISE: Verdict.NOTE, Obeyed.NOT: Verdict.UNSUPPORTED, Obeyed.CLOSES: Verdict.CLOSED}
+_NAMES = 1000
+"""Names of TLS in one line; HAProxy reads 2,048 words."""
 _BY_LUA = re.compile(r"\$apr1\$|\{(?:SHA|SSHA|PLAIN)\}")
 
 
@@ -182,15 +185,24 @@ def _extras(server: Server, model: IngressModel, parts: ConfigParts, tables: Map
 
 
 def _certificates(model: IngressModel) -> Iterator[tuple[str, tuple[str, ...]]]:
-    """Yield the lines of the list: the default certificate first, for every name that no other line has."""
+    """Yield the lines of the list: the default certificate first, for every name that no other line has.
+
+    The default certificate has another line for names that a wildcard of another line would match, and for all names of
+    its hosts if other names are rejected. The first line never changes, since HAProxy cannot replace it at run time.
+    """
     default = model.defaults.default_certificate
-    names: dict[str, list[str]] = {default: []}
+    names: dict[str, list[str]] = {}
     for server in model.servers.values():
         if server.host:
             own = [server.host, *server.aliases, *([server.redirects_from] if server.redirects_from else [])]
             names.setdefault(server.certificate or default, []).extend(own)
-    yield default, tuple(names.pop(default))
-    yield from ((path, tuple(hosts)) for path, hosts in sorted(names.items()))
+    wild = {name.partition(".")[2] for hosts in names.values() for name in hosts if name.startswith("*.")}
+    if default in names and not model.defaults.settings.ssl_reject_handshake:
+        names[default] = [name for name in names[default] if name.partition(".")[2] in wild]
+    yield default, ()
+    for path, hosts in sorted(names.items()):
+        unique = list(dict.fromkeys(hosts))
+        yield from ((path, tuple(unique[start : start + _NAMES])) for start in range(0, len(unique), _NAMES))
 
 
 def _users(
@@ -229,7 +241,8 @@ def render(files: HaproxyFiles, *, served: bool) -> Configuration:
     check_certificates(CERTIFICATES, texts[CERTIFICATES], files.certificates)
     secrets = _secret_files(files)
     digest = digest_of(texts, secrets)
-    sections = (described(files.sections[0], digest), *files.sections[1:]) if served else files.sections
+    structure = structure_of(Configuration(files=texts, secrets=secrets))
+    sections = (described(files.sections[0], structure, digest), *files.sections[1:]) if served else files.sections
     texts[CONFIG] = format_sections(sections)
     check_sections(CONFIG, texts[CONFIG], sections)
     return Configuration(files=texts, secrets=secrets, digest=digest)

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from rulegen.backends.haproxy.names import LUA, SOCKET
-from rulegen.languages.haproxy.tree import ConfigSection, statement
+from rulegen.backends.haproxy.names import LUA, SERVED, SERVED_SOCKET, SOCKET
+from rulegen.languages.haproxy.tree import ConfigSection, sample, statement
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -23,14 +23,21 @@ def global_section(defaults: HttpDefaults, *, served: bool) -> ConfigSection:
 
     Args:
         defaults: What holds for all.
-        served: Whether it is for an HAProxy that rulegen runs: its master has a socket, and no worker needs one.
+        served: Whether it is for an HAProxy that rulegen runs: the socket of its worker is in its folder `run`.
     """
     return ConfigSection("global", "", tuple(_global(defaults, served=served)))
 
 
-def described(section: ConfigSection, digest: str) -> ConfigSection:
-    """Return the section `global` with the digest of a configuration, which workers answer."""
-    return section._replace(statements=(*section.statements, statement("description", digest)))
+def described(section: ConfigSection, structure: str, digest: str) -> ConfigSection:
+    """Return the section `global` with what a worker answers.
+
+    Args:
+        section: The section.
+        structure: The digest of what only a reload changes.
+        digest: The digest of the configuration, which is set again after each change at run time.
+    """
+    own = (statement("description", structure), statement("set-var", SERVED, sample("str", digest)))
+    return section._replace(statements=(*section.statements, *own))
 
 
 def _global(defaults: HttpDefaults, *, served: bool) -> Iterator[ConfigLine]:
@@ -40,8 +47,8 @@ def _global(defaults: HttpDefaults, *, served: bool) -> Iterator[ConfigLine]:
         yield statement("user", user)
         if group:
             yield statement("group", group)
-    if not served:
-        yield statement("stats", "socket", SOCKET, "level", "admin", "mode", "600", "expose-fd", "listeners")
+    address = SERVED_SOCKET if served else SOCKET
+    yield statement("stats", "socket", address, "level", "admin", "mode", "600", "expose-fd", "listeners")
     yield statement("lua-load", LUA)
     if settings.worker_processes != "auto":
         yield statement("nbthread", settings.worker_processes)

@@ -7,12 +7,12 @@ from typing import TYPE_CHECKING, Final
 from rulegen.backends.haproxy.names import mark
 from rulegen.backends.haproxy.texts import written
 from rulegen.languages.haproxy.text import UnwritableError
-from rulegen.languages.haproxy.tree import sample, statement
+from rulegen.languages.haproxy.tree import is_set, log_format, sample, statement
 from rulegen.model.ingress.ir import Balance
 from rulegen.model.ingress.values.texts import Reference, Subject
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
 
     from rulegen.languages.haproxy.tree import ConfigLine, Word
     from rulegen.model.ingress.ir import LocationPolicy, Sticky, Upstream
@@ -23,6 +23,7 @@ PROTOCOLS: Final = frozenset({"HTTP", "HTTPS", "GRPC", "GRPCS"})
 """What HAProxy speaks with backends here."""
 _KEY: Final = "X-Rulegen-Key"
 """The header that holds what a server is chosen by; HAProxy 2.6 hashes no expression, and backends see the header."""
+_CHOSEN: Final = "txn.server_cookie"
 _METHODS: Final = {
     Balance.ROUND_ROBIN: ("roundrobin",),
     Balance.LEAST_CONNECTIONS: ("leastconn",),
@@ -38,16 +39,18 @@ def server_lines(upstream: Upstream, policy: LocationPolicy, settings: Settings)
         UnwritableError: HAProxy has no words for how one is chosen.
     """
     yield from _balance(upstream)
-    sticky = upstream.sticky
-    if sticky is not None:
-        yield _cookie(sticky)
-    options = _options(policy)
-    options += _pool(upstream, settings)
+    if upstream.sticky is not None:
+        yield from _cookie(upstream.sticky)
+    options = [*_options(policy), *_pool(upstream, settings)]
     for address in upstream.servers:
-        name = f"s{mark(address)}"
-        yield statement("server", name, address, *options, *(("cookie", mark(address)) if sticky else ()))
+        yield _server(address, options)
     if upstream.backup:
-        yield statement("server", "backup", upstream.backup, *options, "backup")
+        yield _server(upstream.backup, [*options, "backup"])
+
+
+def _server(address: str, options: Sequence[Word]) -> ConfigLine:
+    """Return the line of a server. Its name has a digest of the options, which HAProxy does not report at run time."""
+    return statement("server", f"s{mark(address)}.{mark(*options)[:8]}", address, *options)
 
 
 def _balance(upstream: Upstream) -> Iterator[ConfigLine]:
@@ -64,15 +67,18 @@ def _balance(upstream: Upstream) -> Iterator[ConfigLine]:
         yield statement("hash-type", "consistent")
 
 
-def _cookie(sticky: Sticky) -> ConfigLine:
-    words = ["cookie", sticky.cookie, "insert", "indirect", "nocache"]
-    for attribute in sticky.attributes.split("; "):
-        words += ["httponly"] if attribute == "HttpOnly" else ["attr", attribute] if attribute else []
-    if sticky.path:
-        words += ["attr", f"Path={sticky.path}"]
-    if sticky.is_secure:
-        words.append("secure")
-    return statement(*words)
+def _cookie(sticky: Sticky) -> Iterator[ConfigLine]:
+    """Yield how a client stays at its server; HAProxy gives no cookie of its own to servers added at run time."""
+    cookie = sample("req.cook", sticky.cookie)
+    chosen = sample("var", _CHOSEN)
+    yield statement("http-request", f"set-var({_CHOSEN})", cookie)
+    yield statement("use-server", log_format(chosen), when=is_set(chosen))
+    attributes = [text for text in sticky.attributes.split("; ") if text]
+    attributes += [f"Path={sticky.path}"] if sticky.path else []
+    attributes += ["Secure"] if sticky.is_secure else []
+    value = log_format(f"{sticky.cookie}=", sample("srv_name"), "".join(f"; {text}" for text in attributes))
+    same = ("!{", sample("srv_name").then("strcmp", _CHOSEN), "eq", "0", "}")
+    yield statement("http-response", "add-header", "Set-Cookie", value, when=same)
 
 
 def _pool(upstream: Upstream, settings: Settings) -> list[Word]:

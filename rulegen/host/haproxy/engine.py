@@ -15,16 +15,18 @@ from rulegen.compiler.ingress.haproxy import HaproxySite, compile_haproxy, suspe
 from rulegen.errors import RulegenError, internal_error
 from rulegen.host.files.output import write_site
 from rulegen.host.files.self_signed import make
+from rulegen.host.haproxy import live, worker
 from rulegen.host.proxy.engine import ProxyEngine
 from rulegen.languages.haproxy.check import DifferenceError
 from rulegen.languages.haproxy.text import UnwritableError, format_map, format_sections
 from rulegen.model.ingress.routing.ingresses import selected
-from rulegen.plan.haproxy import HAPROXY, LANGUAGE
+from rulegen.plan.haproxy import HAPROXY, LANGUAGE, plan_running
 from rulegen.plan.show import SCHEMA_VERSION
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from rulegen.compiler.ingress.engine import DeployOutcome
     from rulegen.kube.snapshot.world import ClusterSnapshot
     from rulegen.languages.configuration import Configuration
     from rulegen.model.ingress.options import IngressOptions
@@ -134,8 +136,22 @@ class HaproxyEngine(ProxyEngine[HaproxySite]):
         options = replace(self.options, now=dt.datetime.now(dt.UTC))
         candidates = Candidates(LANGUAGE, compile_site, options, before=before)
         names = selected(world, self.options)
-        return self.tested(observed.digest if observed else "", lambda test: candidates.settled(names, test, suspects))
+
+        def is_accepted(site: HaproxySite) -> bool:
+            return observed is not None and live.differs_in_data(observed, site.configuration)
+
+        return self.tested(is_accepted, lambda test: candidates.settled(names, test, suspects))
 
     def plan(self, site: HaproxySite, observed: Configuration | None) -> IngressPlan:
         """Return the plan for HAProxy."""
-        return HAPROXY.plan_site(observed, site.configuration, {}, self.served())
+        served = self.served()
+        seen = worker.observe(self.service.folder) if served else None
+        return plan_running(observed, seen.state if seen else None, site.configuration, served)
+
+    def deploy(self, site: HaproxySite) -> DeployOutcome:
+        """Deploy a site that `check` has returned, without a reload where the running HAProxy can be changed."""
+        outcome = live.update(self.service, site.configuration)
+        if outcome is None:
+            return ProxyEngine.deploy(self, site)
+        self.deployed = outcome.digest
+        return outcome

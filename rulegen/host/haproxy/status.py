@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import socket
 import time
 from typing import TYPE_CHECKING, Final
@@ -12,6 +13,9 @@ if TYPE_CHECKING:
 
 SOCKET: Final = "master.sock"
 """The socket of the master in the folder `run`."""
+VARIABLE: Final = "proc.digest"
+"""The variable of a worker with the digest of the configuration that it serves."""
+_DIGEST: Final = re.compile(r"type=str value=<([0-9a-f]+)>")
 _TIMEOUT_S: Final = 2.0
 _LONGEST: Final = 1 << 20
 _OLD: Final = "# old workers"
@@ -24,16 +28,17 @@ def serves(folder: Path, *, timeout_s: float = _TIMEOUT_S) -> str | None:
     """
     workers = ask(folder, "show proc", timeout_s=timeout_s)
     answer = ask(folder, "@1 show info", timeout_s=timeout_s)
-    if workers is None or answer is None:
+    variable = ask(folder, f"@1 get var {VARIABLE}", timeout_s=timeout_s)
+    if workers is None or answer is None or variable is None:
         return None
-    said = fields(answer)
-    if said.get("Stopping") != "0" or "description" not in said:
+    digest = _DIGEST.search(variable)
+    if fields(answer).get("Stopping") != "0" or digest is None:
         return None
     for pid in old_workers(workers):
         old = ask(folder, f"@!{pid} show info", timeout_s=timeout_s)
         if old and fields(old).get("Stopping") == "0":
             return None
-    return said["description"]
+    return digest[1]
 
 
 def old_workers(answer: str) -> list[int]:

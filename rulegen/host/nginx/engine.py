@@ -143,7 +143,8 @@ class NginxEngine(ProxyEngine[NginxSite]):
         options = replace(self.options, now=dt.datetime.now(dt.UTC))
         candidates = Candidates(LANGUAGE, compile_site, options, before=before)
         names = selected(world, self.options)
-        site = self.tested(observed.digest if observed else "", lambda test: candidates.settled(names, test, suspects))
+        served = observed.digest if observed else ""
+        site = self.tested(lambda site: site.digest == served, lambda test: candidates.settled(names, test, suspects))
         # nginx may accept a rejected Ingress after a change of its Service.
         return replace(site, reads=all_reads([*whole, site]) if whole else None)
 

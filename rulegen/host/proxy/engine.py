@@ -90,17 +90,21 @@ class ProxyEngine(Generic[ProxySiteT]):
             self._note(f"{error.message}: the plan assumes that nothing is served, and writes everything again")
             return None
 
-    def tested(self, digest: str, settle: Callable[[Callable[[ProxySiteT], str | None]], ProxySiteT]) -> ProxySiteT:
+    def tested(
+        self,
+        is_accepted: Callable[[ProxySiteT], bool],
+        settle: Callable[[Callable[[ProxySiteT], str | None]], ProxySiteT],
+    ) -> ProxySiteT:
         """Return the site that `settle` chooses with a test: why the proxy rejects a site, or None.
 
         Args:
-            digest: The digest of the served configuration, which is not tested again.
+            is_accepted: Whether the proxy is known to accept a site, such as the served one, which is not tested again.
             settle: Chooses a site.
         """
         with self.service.aside() if self.tries_aside else nullcontext(self.service) as tester:
 
             def test(site: ProxySiteT) -> str | None:
-                if site.digest == digest:
+                if is_accepted(site):
                     return None
                 verdict = tester.test(site.configuration)
                 self._note(verdict.note)

@@ -29,7 +29,7 @@ from rulegen.host.proxy.processes.confirmation import Complaints, ReleaseRefused
 from rulegen.host.proxy.sandbox import trial
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterator
+    from collections.abc import Callable, Collection, Iterator
 
     from rulegen.host.commands.runner import Runner
     from rulegen.host.proxy.program import ProxyProgram
@@ -184,6 +184,33 @@ class ProxyService:
             self.releases.prune()
             self.releases.prepare_next(configuration)
             return outcome
+
+    def update(self, configuration: Configuration, change: Callable[[], bool]) -> DeployOutcome | None:
+        """Serve a configuration by changes of the running program; None if it needs a start or a reload.
+
+        The release is live before the program is changed, so that a restart at any time serves all of it.
+
+        Args:
+            configuration: The configuration, which the program accepts.
+            change: Changes the program; returns whether it serves the configuration now.
+
+        Raises:
+            HostError: The folder cannot be used. Nothing has changed.
+            ApplyError: The configuration could not be written. The one before is still served.
+        """
+        began = time.monotonic()
+        with self.releases.locked():
+            if not supervision.supervisor_pid(self.folder):
+                return None
+            notes = (_RENEWED,) if supervision.renew(self.folder, self._binary, self._program) else ()
+            self.releases.write(configuration)
+            self.releases.switch(configuration.digest)
+            if not change():
+                return None
+            self.releases.confirm(configuration.digest)
+            self.releases.prune()
+            self.releases.prepare_next(configuration)
+        return DeployOutcome(configuration.digest, DeployAction.UPDATED, time.monotonic() - began, notes)
 
     def status(self) -> Status:
         """Return the running processes."""

@@ -12,6 +12,7 @@ global
     maxconn 100
     hard-stop-after 60s
     description {digest}
+    set-var proc.digest str({digest})
 defaults
     mode http
     timeout client 30s

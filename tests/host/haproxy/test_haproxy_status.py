@@ -38,17 +38,27 @@ def test_a_value_may_have_a_colon():
 @pytest.mark.parametrize(
     ("new", "old", "served"),
     [
-        ("Stopping: 0\ndescription: abc\n", "Stopping: 1\n", "abc"),
-        ("Stopping: 0\ndescription: abc\n", "", "abc"),  # it has ended meanwhile
-        ("Stopping: 0\ndescription: abc\n", "Stopping: 0\n", None),
-        ("Stopping: 1\ndescription: abc\n", "Stopping: 1\n", None),
-        ("Stopping: 0\n", "Stopping: 1\n", None),
+        ("Stopping: 0\n", "Stopping: 1\n", "abc"),
+        ("Stopping: 0\n", "", "abc"),  # it has ended meanwhile
+        ("Stopping: 0\n", "Stopping: 0\n", None),
+        ("Stopping: 1\n", "Stopping: 1\n", None),
     ],
 )
 def test_a_digest_is_served_once_no_old_worker_accepts_connections(tmp_path, new, old, served):
-    answers = {"show proc": PROCESSES, "@1 show info": new}
+    digest = "proc.digest: type=str value=<abc>\n"
+    answers = {"show proc": PROCESSES, "@1 show info": new, "@1 get var proc.digest": digest}
     with _master(tmp_path, lambda command: answers.get(command, old)):
         assert serves(tmp_path) == served
+
+
+def test_a_worker_without_a_digest_serves_nothing_of_ours(tmp_path):
+    answers = {
+        "show proc": PROCESSES,
+        "@1 show info": "Stopping: 0\n",
+        "@1 get var proc.digest": "Variable not found\n",
+    }
+    with _master(tmp_path, lambda command: answers.get(command, "Stopping: 1\n")):
+        assert serves(tmp_path) is None
 
 
 def test_nobody_who_does_not_answer_serves(tmp_path):

@@ -1,0 +1,179 @@
+"""Asks the worker of an HAProxy over its socket what it holds, and changes it."""
+
+from __future__ import annotations
+
+import os
+import re
+import socket
+import time
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Final, NamedTuple
+
+from rulegen.backends.haproxy.names import SERVED
+from rulegen.host.haproxy import status
+from rulegen.languages.haproxy import reports
+from rulegen.languages.haproxy.commands import set_variable
+from rulegen.languages.haproxy.parser import UnreadableError
+from rulegen.languages.haproxy.runtime import CERTIFICATE_LIST, RuntimeState
+from rulegen.languages.haproxy.text import socket_command
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+    from pathlib import Path
+
+    from rulegen.languages.haproxy.commands import RuntimeChanges
+
+SOCKET: Final = "worker.sock"
+"""The socket of the worker in the folder `run`."""
+_TIMEOUT_S: Final = 20.0
+_LONGEST: Final = 64 << 20
+_PROMPT: Final = b"\n> "
+_AT_ONCE: Final = 50
+_VERSION: Final = re.compile(r"New version created: ([0-9]{1,10})")
+
+
+class HeldState(NamedTuple):
+    """What a worker holds.
+
+    Attributes:
+        state: The state.
+        listed: The list of certificates, with the numbers of lines.
+    """
+
+    state: RuntimeState
+    listed: tuple[reports.ListedNames, ...]
+
+
+class WorkerSocket:
+    """One connection to a worker."""
+
+    def __init__(self, connection: socket.socket) -> None:
+        """Take an open connection."""
+        self._connection = connection
+        self._deadline = time.monotonic() + _TIMEOUT_S
+        self._rest = b""
+        self.ask_all(["prompt\n"])
+
+    def ask(self, command: str) -> str:
+        """Return the answer to one command.
+
+        Raises:
+            OSError: There is no complete answer in time.
+        """
+        return self.ask_all([command])[0]
+
+    def ask_all(self, commands: Sequence[str]) -> list[str]:
+        """Return the answers to commands, in their order.
+
+        Raises:
+            OSError: There is no complete answer in time.
+        """
+        answers: list[str] = []
+        for start in range(0, len(commands), _AT_ONCE):
+            part = commands[start : start + _AT_ONCE]
+            self._connection.settimeout(max(self._deadline - time.monotonic(), 0.001))
+            self._connection.sendall("".join(part).encode())
+            answers += (self._answer() for _ in part)
+        return answers
+
+    def _answer(self) -> str:
+        pieces = [self._rest]
+        size = len(self._rest)
+        tail = self._rest
+        while _PROMPT not in tail:
+            self._connection.settimeout(max(self._deadline - time.monotonic(), 0.001))
+            piece = self._connection.recv(1 << 18)
+            size += len(piece)
+            if not piece or size > _LONGEST:
+                raise ConnectionError("the worker of HAProxy ends the answer too early, or its answer is too long")
+            tail = tail[-(len(_PROMPT) - 1) :] + piece
+            pieces.append(piece)
+        text, _, self._rest = b"".join(pieces).partition(_PROMPT)
+        return text.decode("utf-8", "replace")
+
+
+@contextmanager
+def connected(folder: Path) -> Iterator[WorkerSocket]:
+    """Yield a connection to the worker that takes new connections.
+
+    Raises:
+        OSError: It does not answer.
+    """
+    descriptor = os.open(folder / "run", os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW)
+    try:
+        with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as connection:
+            connection.settimeout(_TIMEOUT_S)
+            connection.connect(f"/proc/self/fd/{descriptor}/{SOCKET}")
+            yield WorkerSocket(connection)
+    finally:
+        os.close(descriptor)
+
+
+def observe(folder: Path) -> HeldState | None:
+    """Return what the worker of a folder holds; None if it does not answer, or in another form than expected."""
+    try:
+        with connected(folder) as worker:
+            return held(worker)
+    except (OSError, UnreadableError):
+        return None
+
+
+def held(worker: WorkerSocket) -> HeldState:
+    """Return what a worker holds.
+
+    Raises:
+        OSError: It does not answer.
+        UnreadableError: It reports something in another form, or it is an old worker.
+    """
+    info, servers, variable, maps, lines = worker.ask_all(
+        [
+            "show info\n",
+            "show servers state\n",
+            socket_command("get", "var", SERVED),
+            "show map\n",
+            socket_command("show", "ssl", "crt-list", "-n", CERTIFICATE_LIST),
+        ]
+    )
+    said = status.fields(info)
+    if said.get("Stopping") != "0":
+        raise UnreadableError("an old worker answers")
+    paths = reports.read_map_paths(maps)
+    listed = reports.read_names(lines) if lines.startswith("#") else ()
+    files = list(dict.fromkeys(line.path for line in listed))
+    entries = worker.ask_all([socket_command("show", "map", path) for path in paths])
+    certificates = worker.ask_all([socket_command("show", "ssl", "cert", path) for path in files])
+    state = RuntimeState(
+        structure=said.get("description", ""),
+        digest=reports.read_variable(variable),
+        servers=reports.read_servers(servers),
+        maps={path: reports.read_map_entries(text) for path, text in zip(paths, entries, strict=True)},
+        names=tuple((line.path, line.names) for line in listed),
+        certificates={path: reports.read_fingerprint(text) for path, text in zip(files, certificates, strict=True)},
+    )
+    return HeldState(state, listed)
+
+
+def change(worker: WorkerSocket, wanted: RuntimeChanges) -> None:
+    """Give a worker the commands of changes. What it holds afterwards has to be read: answers are not compared.
+
+    Raises:
+        OSError: It does not answer.
+        UnreadableError: It did not begin a transaction.
+    """
+    worker.ask_all(wanted.additions)
+    for entries in wanted.maps:
+        match = _VERSION.search(worker.ask(entries.begin))
+        if match is None:
+            raise UnreadableError(f"HAProxy does not change {entries.path}")
+        version = int(match[1])
+        worker.ask_all([*entries.adding(version), entries.commit(version)])
+    worker.ask_all(wanted.removals)
+
+
+def confirm(worker: WorkerSocket, digest: str) -> None:
+    """Have a worker answer the digest of the configuration that it serves now.
+
+    Raises:
+        OSError: It does not answer.
+    """
+    worker.ask_all(set_variable(SERVED, digest))

@@ -1,0 +1,282 @@
+"""A running HAProxy takes changes of endpoints, hosts and certificates over its socket; its files say the same."""
+
+from __future__ import annotations
+
+import contextlib
+import http.client
+import os
+import signal
+import socket
+import ssl
+import subprocess
+import threading
+from collections.abc import Callable, Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+
+import pytest
+
+from rulegen.compiler.ingress.engine import DeployAction
+from rulegen.host.haproxy import worker
+from rulegen.host.haproxy.engine import HaproxyEngine
+from rulegen.host.haproxy.program import HAPROXY
+from rulegen.host.proxy import process_list
+from rulegen.host.proxy.processes import supervision
+from rulegen.kube.objects.kinds import KubeObject
+from rulegen.languages.haproxy.runtime import holds, state_of
+from rulegen.model.ingress.defaults import HttpHost
+from tests.apiserver.watching import soon
+from tests.rights import needs_root
+from tests.strategies.ingresses import endpoints, ingress, options, rule, service, site, tls, tls_secret, world
+
+pytestmark = [pytest.mark.slow, needs_root]
+
+HTTP, HTTPS, BACKEND = 8081, 8443, 9000
+PORTS = (("http", BACKEND), ("other", BACKEND))
+POD = "10.244.1.{}"
+
+
+class Pod(BaseHTTPRequestHandler):
+    """Answers with its own address."""
+
+    protocol_version = "HTTP/1.1"
+
+    def do_GET(self) -> None:
+        body = self.connection.getsockname()[0].encode()
+        self.send_response(200)
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+    def handle(self) -> None:
+        with contextlib.suppress(ConnectionError):
+            super().handle()
+
+    def log_message(self, *_: object) -> None:
+        pass
+
+
+class Pods(ThreadingHTTPServer):
+    daemon_threads = True
+    request_queue_size = 128
+
+
+@pytest.fixture
+def pods(namespace: None) -> Iterator[None]:
+    """Have an HTTP server at every address of 10.244.0.0/16."""
+    subprocess.run(["ip", "addr", "add", "10.244.0.1/16", "dev", "lo"], check=True)
+    with Pods(("0.0.0.0", BACKEND), Pod) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        yield
+        server.shutdown()
+
+
+Serve = Callable[..., DeployAction]
+
+
+@pytest.fixture
+def engine(service, pods) -> HaproxyEngine:
+    host = HttpHost(user="haproxy haproxy", http_port=HTTP, https_port=HTTPS, ipv6=False)
+    return HaproxyEngine(service, options(host=host))
+
+
+@pytest.fixture
+def serve(engine) -> Serve:
+    """Return a function that serves objects as the agent does."""
+    last = []
+
+    def call(*objects: KubeObject) -> DeployAction:
+        chosen = engine.check(world(*objects), engine.observe(), last[-1] if last else None)
+        last.append(chosen)
+        return engine.deploy(chosen).action
+
+    return call
+
+
+def ask(host: str = "site.test", target: str = "/", **headers: str) -> tuple[int, str, http.client.HTTPMessage]:
+    connection = http.client.HTTPConnection("127.0.0.1", HTTP, timeout=10)
+    try:
+        connection.request("GET", target, headers={"Host": host, **headers})
+        answer = connection.getresponse()
+        return answer.status, answer.read().decode(), answer.headers
+    finally:
+        connection.close()
+
+
+def answers(count: int = 20, **asked: str) -> set[str]:
+    return {ask(**asked)[1] for _ in range(count)}
+
+
+def presented(name: str) -> bytes:
+    """Return the certificate that a client of TLS gets for a name."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+    plain = socket.create_connection(("127.0.0.1", HTTPS), timeout=10)
+    with plain, context.wrap_socket(plain, server_hostname=name) as secured:
+        return secured.getpeercert(binary_form=True) or b""
+
+
+def web(*numbers: int) -> tuple[KubeObject, ...]:
+    return service("web"), endpoints("web", [POD.format(number) for number in numbers], ports=PORTS)
+
+
+def on_socket(folder: Path, *commands: str) -> None:
+    """Do what somebody else does over the socket of the worker."""
+    with worker.connected(folder) as link:
+        link.ask_all([f"{command}\n" for command in commands])
+
+
+def is_as_on_disk(engine: HaproxyEngine) -> bool:
+    seen, files = worker.observe(engine.service.folder), engine.observe()
+    assert seen is not None
+    assert files is not None
+    return holds(seen.state, state_of(files)) and seen.state.digest == files.digest == engine.service.releases.live()
+
+
+def restart(engine: HaproxyEngine) -> None:
+    """Have HAProxy start again from its files."""
+    folder = engine.service.folder
+    before = {process.pid for process in HAPROXY.processes(folder)}
+    for process in HAPROXY.processes(folder):
+        process_list.send(process, signal.SIGKILL)
+    assert soon(lambda: engine.is_serving and not before & {each.pid for each in HAPROXY.processes(folder)}, 30)
+
+
+def workers(engine: HaproxyEngine) -> list[int]:
+    return [process.pid for process in process_list.workers(HAPROXY.processes(engine.service.folder))]
+
+
+def test_fifty_changes_of_endpoints_fail_no_request_and_need_no_reload(serve, engine):
+    assert serve(*web(1, 2), site()) is DeployAction.STARTED
+    before = workers(engine)
+    results: list[object] = []
+    ended = threading.Event()
+
+    def client() -> None:
+        while not ended.is_set():
+            try:
+                results.append(ask()[0])
+            except (OSError, http.client.HTTPException) as error:
+                results.append(error)
+
+    clients = [threading.Thread(target=client) for _ in range(4)]
+    for each in clients:
+        each.start()
+    actions = {serve(*web(number, number + 1), site()) for number in range(2, 52)}
+    ended.set()
+    for each in clients:
+        each.join()
+
+    assert len(results) > 100
+    assert set(results) == {200}
+    assert actions == {DeployAction.UPDATED}
+    assert workers(engine) == before
+    assert answers() == {POD.format(51), POD.format(52)}
+    assert is_as_on_disk(engine)
+    restart(engine)
+    assert answers() == {POD.format(51), POD.format(52)}
+    assert is_as_on_disk(engine)
+
+
+@pytest.mark.parametrize(
+    ("commands", "shown"),
+    [
+        (["set server {} state maint"], "takes no new connections"),
+        (["set server {} weight 0"], "weight 0"),
+        (["set server {} addr 10.244.9.9 port 80"], "10.244.9.9:80"),
+        (["set server {} state maint", "del server {}"], ""),
+        (["add server {backend}/mine 10.244.9.9:80", "enable server {backend}/mine"], "10.244.9.9:80"),
+        (["add map maps/hosts.map evil.test hffff"], "evil.test hffff"),
+        (["clear map maps/prefix.map"], "/ "),
+    ],
+)
+def test_what_somebody_did_over_the_socket_is_shown_and_mended(serve, engine, commands, shown):
+    objects = (*web(1, 2), site())
+    serve(*objects)
+    before = workers(engine)
+    chosen = engine.check(world(*objects), engine.observe())
+    key = min(state_of(chosen.configuration).servers)
+    on_socket(engine.service.folder, *(text.format("/".join(key), backend=key.backend) for text in commands))
+
+    plan = engine.plan(chosen, engine.observe())
+
+    assert plan.items
+    assert all(item.drift for item in plan.items)
+    assert shown in "\n".join(line.text for item in plan.items for line in item.lines)
+    assert not plan.reload
+    assert engine.deploy(chosen).action is DeployAction.UPDATED
+    assert engine.plan(chosen, engine.observe()).items == ()
+    assert workers(engine) == before
+    assert answers() == {POD.format(1), POD.format(2)}
+    assert is_as_on_disk(engine)
+
+
+def test_the_same_again_does_nothing(serve, engine):
+    serve(*web(1, 2), site())
+    assert serve(*web(1, 2), site()) is DeployAction.NOTHING
+    serve(*web(3), site())
+    assert serve(*web(3), site()) is DeployAction.NOTHING
+
+
+def test_a_removed_server_ends_its_open_request_and_is_then_deleted(serve, engine):
+    serve(*web(1, 2), site())
+    with socket.create_connection(("127.0.0.1", HTTP), timeout=10) as open_one:
+        open_one.sendall(b"GET / HTTP/1.1\r\nHost: site.test\r\n\r\n")
+        assert b"200" in open_one.recv(4096)
+        assert serve(*web(3), site()) is DeployAction.UPDATED
+        assert answers() == {POD.format(3)}
+        open_one.sendall(b"GET / HTTP/1.1\r\nHost: site.test\r\nConnection: close\r\n\r\n")
+        assert b"200" in open_one.recv(4096)
+
+
+def test_a_client_stays_at_its_server_also_at_one_that_was_added(serve, engine):
+    sticky = site(affinity="cookie", session_cookie_name="route")
+    serve(*web(1), sticky)
+    serve(*web(1, 2, 3), sticky)
+    given: dict[str, str] = {}
+    for _ in range(20):
+        _, pod, headers = ask()
+        given[pod] = headers["Set-Cookie"].partition(";")[0]
+    assert len(given) == 3
+    for pod, cookie in given.items():
+        status, asked, headers = ask(Cookie=cookie)
+        assert (status, asked, headers["Set-Cookie"]) == (200, pod, None)
+    assert ask(Cookie="route=nobody")[0] == 200
+    assert is_as_on_disk(engine)
+
+
+def test_a_certificate_changes_without_a_reload(serve, engine):
+    secured = ingress("site", rule("site.test"), tls=[tls("cert", "site.test")])
+    serve(*web(1), secured, tls_secret("cert", "site.test"))
+    before, seen = workers(engine), presented("site.test")
+
+    assert serve(*web(1), secured, tls_secret("cert", "site.test", "also.test")) is DeployAction.UPDATED
+
+    assert presented("site.test") != seen
+    assert presented("other.test") not in {seen, presented("site.test")}
+    assert workers(engine) == before
+    assert is_as_on_disk(engine)
+    restart(engine)
+    assert is_as_on_disk(engine)
+
+
+def test_a_reload_is_needed_for_what_the_socket_cannot_change(serve, engine):
+    serve(*web(1), site())
+    assert serve(*web(1), site(whitelist_source_range="127.0.0.0/8")) is DeployAction.RELOADED
+    assert ask()[0] == 200
+    assert is_as_on_disk(engine)
+
+
+def test_a_killed_agent_between_the_files_and_the_socket_is_repaired(serve, engine, monkeypatch):
+    serve(*web(1), site())
+    chosen = engine.check(world(*web(2), site()), engine.observe())
+    with monkeypatch.context() as patch:
+        patch.setattr(worker, "change", lambda *_: os.close(-1))
+        patch.setattr(type(engine.service), "apply", lambda *_, **__: pytest.fail("a reload"))
+        with pytest.raises(pytest.fail.Exception):
+            engine.deploy(chosen)
+    assert answers() == {POD.format(1)}
+
+    assert engine.deploy(chosen).action is DeployAction.UPDATED
+    assert answers() == {POD.format(2)}
+    assert supervision.supervisor_pid(engine.service.folder)
