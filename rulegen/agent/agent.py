@@ -17,27 +17,29 @@ from rulegen.agent.pages_server.http_loop import HttpLoop
 from rulegen.agent.runtime.conntrack_sysctls import set_conntrack_parameters
 from rulegen.agent.runtime.memory import enable_gc, limit_arenas
 from rulegen.agent.runtime.systemd import Watchdog, notify_systemd
+from rulegen.agent.runtime.waiting import WaitReports
 from rulegen.agent.servers import AgentServers
 from rulegen.agent.services.desired import DesiredServices
 from rulegen.agent.services.reports import SyncReports
 from rulegen.agent.services.schedule import Schedule, SyncIntervals
 from rulegen.agent.services.sync import Once, ServiceSync
+from rulegen.agent.starting import log_start
 from rulegen.agent.status.setup import Publishing, publishers_of
 from rulegen.agent.telemetry.events import EventRequest, Recorder, to_nobody
 from rulegen.agent.telemetry.state import AgentState
 from rulegen.agent.this_node import ThisNode
 from rulegen.apiserver.limits import ApiTerms
 from rulegen.apiserver.objects import ApiObjects
-from rulegen.apiserver.transport import account_token
 from rulegen.compiler.tables import TABLES, Tables
 from rulegen.errors import HostError
 from rulegen.host.commands.prestarted import Standby
 from rulegen.host.commands.runner import run
+from rulegen.host.commands.waits import WAITS
 from rulegen.host.dataplane.drivers import DRIVERS
 from rulegen.host.dataplane.idle import IdleDataplane
 from rulegen.host.dataplane.kernel import KernelDataplane
 from rulegen.host.ipvs import servers
-from rulegen.host.netfilter import nfacct, xtables_lock
+from rulegen.host.netfilter import nfacct
 from rulegen.host.netfilter.iptables import asks_late
 from rulegen.host.netfilter.nft_commits import Writers
 from rulegen.host.netfilter.variant import Variant
@@ -94,6 +96,7 @@ class Agent:
         tables: The known languages and backends.
         drivers: The driver of each language, which reads and writes it.
         metrics_hosts: Host names with which metrics can be requested, in addition to the node's names.
+        on_stopped: Called when nothing more is written.
         state: The state of the agent.
         inbox: Events and wake-ups for the thread that runs the agent.
     """
@@ -124,8 +127,10 @@ class Agent:
     metrics_hosts: tuple[str, ...] = ()
     tables: Tables = TABLES
     drivers: Mapping[str, Driver] = field(default_factory=lambda: DRIVERS)
+    on_stopped: Callable[[], None] = lambda: None
     state: AgentState = field(init=False)
     inbox: Inbox = field(init=False)
+    _syncs: bool = False
 
     def __post_init__(self) -> None:
         self.state = AgentState(self.clock, timeout_s=2 * self.options.sync_s)
@@ -138,6 +143,8 @@ class Agent:
             why: `stop` or `reload` to end; empty to let the thread handle a pending signal.
         """
         self.inbox.wake_up(why)
+        if why == "stop" and self._syncs:
+            WAITS.refuse()
 
     def run(self) -> str:
         """Keep the node up to date until a wake-up ends the run.
@@ -164,13 +171,21 @@ class Agent:
             HostError: The run failed.
         """
         followed, sync = parts.followed, parts.sync
-        self._log_start(sync, followed)
+        writes_rules = self.mends and self.services
+        log_start(self.log, sync, followed.watch.url, serves_ingresses=self.site is not None, writes_rules=writes_rules)
         followed.watch.start()
         watchdog = Watchdog(lambda: self.state.is_working)
         cleanup.callback(watchdog.stop)
         watchdog.start()
-        while (why := sync.run()) == "reload" and not self.can_reload():
-            pass
+        waits = WaitReports(self.log)
+        cleanup.callback(waits.stop)
+        waits.start()
+        self._syncs = True
+        try:
+            while (why := sync.run()) == "reload" and not self.can_reload():
+                pass
+        finally:
+            self._syncs = False
         desired = sync.desired
         self.known = CachedCluster(followed.followed, desired.cluster, desired.known) if followed.has_synced() else None
         if why == "late":
@@ -397,36 +412,19 @@ class Agent:
         for publisher in publishers:
             publisher.start()
 
-    def _log_start(self, sync: ServiceSync, followed: FollowedCluster) -> None:
-        writer = sync.writer
-        self.log.info(
-            "started",
-            node=sync.node.name,
-            server=followed.watch.url,
-            variant=str(writer.choice.variant),
-            why=writer.choice.reason,
-            drift="mend" if self.mends else "report",
-        )
-        missing = writer.without_ipv6
-        if missing is not None:
-            self.log.warning("IPv6 is left alone until a restart", error=missing.message, hint=missing.hint)
-        exposed = account_token.exposure() if self.site is not None else ""
-        if exposed:
-            self.log.warning(exposed)
-        if self.mends and self.services:
-            # also with iptables-nft: the kubelet and other programs may write legacy rules
-            caution = xtables_lock.close_to_others(make=writer.choice.variant is Variant.LEGACY)
-            if caution:
-                self.log.warning(caution)
-
     def _leave(self, publishers: list[Publisher], site: IngressSync | None) -> None:
         """Tell load balancers to stop, then let nginx finish its requests; health checks are answered meanwhile."""
         self.state.ends()
         for publisher in publishers:
             publisher.stop(for_good=True)
+        is_over = site is None or site.stop(for_good=True)
+        WAITS.refuse(are_refused=False)
+        self.on_stopped()
         if site is None or self.site is None or not (self.mends and self.drains):
             return
-        site.stop()
+        if not is_over:
+            self.log.error(f"{self.site.name} keeps running, because a wait in its folder cannot be ended")
+            return
         began = self.clock()
         try:
             in_time = self.site.drain(DRAIN_S)

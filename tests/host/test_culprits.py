@@ -198,7 +198,7 @@ def restore(code: int, stderr: str) -> RestoreError:
         (AddressesError([(BIND, errno.ENOMEM)], 1, 2), False),
         (LockError(5, None), False),
         (MissingToolError("iptables-nft-restore"), False),
-        (HostError("iptables-nft-restore did not end within 900 s and was killed"), False),
+        (HostError("iptables-nft-restore did not end within 40 s and was killed"), False),
     ],
 )  # fmt: skip
 def test_only_what_is_by_the_content_is_searched_for(error: HostError, is_by_a_service: bool):

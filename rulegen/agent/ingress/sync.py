@@ -19,6 +19,7 @@ from rulegen.agent.services.drift import ForeignChange
 from rulegen.agent.telemetry.events import EventRequest, ObjectReference, to_nobody
 from rulegen.compiler.ingress.engine import DeployAction
 from rulegen.errors import HostError, RulegenError
+from rulegen.host.commands.waits import StoppingError
 from rulegen.kube.objects.names import ObjectKey, ObjectName
 from rulegen.model.ingress.reasons import Verdict
 from rulegen.model.ingress.routing.ingresses import selected
@@ -49,6 +50,9 @@ DECIDED_S: Final = 600.0
 """How long a decision is valid without changes: certificates expire meanwhile."""
 _NOT_SERVED: Final = frozenset({Verdict.REJECTED, Verdict.OVER_LIMIT, Verdict.QUARANTINED})
 LONGEST_PAUSE_S: Final = 60.0
+LEFT_BEHIND_S: Final = 240.0
+"""A stop waits this long for a reload that has begun."""
+FOR_GOOD_S: Final = 9.0
 
 
 @dataclass(slots=True)
@@ -130,12 +134,17 @@ class IngressSync:
         self._thread = threading.Thread(target=self._run, name="ingress", daemon=True)
         self._thread.start()
 
-    def stop(self) -> None:
-        """Stop; nginx keeps running."""
+    def stop(self, *, for_good: bool = False) -> bool:
+        """Stop; nginx keeps running. Return whether the thread has ended, or is left behind.
+
+        Args:
+            for_good: Whether the agent stops: then `StopDeadline` ends what the thread waits for.
+        """
         self._ended.set()
         self._changed.set()
         if self._thread is not None:
-            self._thread.join()
+            self._thread.join(FOR_GOOD_S if for_good else LEFT_BEHIND_S)
+        return self._thread is None or not self._thread.is_alive()
 
     def touch(self) -> None:
         """Record a change of an object that Ingresses depend on."""
@@ -172,7 +181,7 @@ class IngressSync:
                 return
             try:
                 reloaded = self.serve()
-            except SyncEndedError:
+            except (SyncEndedError, StoppingError):
                 return
             except Exception as error:  # noqa: BLE001 - whatever it is, Ingresses are to be served by this thread
                 self.reports.failure(error, pause.failed(), is_down=self.is_alone and not self._serves())

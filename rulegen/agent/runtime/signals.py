@@ -5,10 +5,13 @@ from __future__ import annotations
 import signal
 import socket
 import threading
-from typing import TYPE_CHECKING, Any, Protocol, Self
+from typing import TYPE_CHECKING, Any, Final, Protocol, Self
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from types import FrameType
+
+_STOPS: Final = frozenset({signal.SIGTERM, signal.SIGINT})
 
 
 class Wakeable(Protocol):
@@ -28,7 +31,9 @@ class Signals:
     (`set_wakeup_fd`) and wakes up the agent.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, on_stop: Callable[[], None] = lambda: None) -> None:
+        """Start without an agent; `on_stop` is called by that thread for each signal that stops the agent."""
+        self._on_stop = on_stop
         self._agent: Wakeable | None = None
         self._why = ""
         self._before: dict[int, Any] = {}
@@ -52,7 +57,9 @@ class Signals:
         self._receiver.close()
 
     def _listen(self) -> None:
-        while self._receiver.recv(64):
+        while numbers := self._receiver.recv(64):
+            if not _STOPS.isdisjoint(numbers):
+                self._on_stop()
             agent = self._agent
             if agent is not None:
                 agent.wake_up()

@@ -21,6 +21,7 @@ from rulegen.agent.services.updates import UpdateWriter
 from rulegen.agent.telemetry.counts import count_change
 from rulegen.agent.telemetry.log import fault
 from rulegen.errors import ApplyError, HostError
+from rulegen.host.commands.waits import StoppingError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -214,6 +215,8 @@ class ServiceSync:
         """Do some work, and return whether it succeeded; a failure is reported and tried again after a pause."""
         try:
             work()
+        except StoppingError as error:
+            self.log.info("stopping: the remaining changes are not written", reason=error.message)
         except HostError as error:
             fields = {"written": "; ".join(error.applied)} if isinstance(error, ApplyError) else {}
             self.reports.failure({**fault(error), **fields}, self.schedule.failed())

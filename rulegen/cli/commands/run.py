@@ -24,6 +24,8 @@ from rulegen.model.services.stale_flows import StaleUdpPolicy
 from rulegen.net import parse_address
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from rulegen.agent.agent import Agent
     from rulegen.agent.following import CachedCluster
     from rulegen.agent.status.setup import Publishing
@@ -220,15 +222,17 @@ class _Runs:
             RulegenError: The first agent cannot start, or an agent has failed.
         """
         from rulegen.agent.runtime.signals import Signals  # noqa: PLC0415 - loads the client and netlink
+        from rulegen.agent.runtime.waiting import StopDeadline  # noqa: PLC0415 - the same
         from rulegen.host.files.watch import FileChanges  # noqa: PLC0415 - the same
 
         files = _files(self.settings, self.ingress)
         changes = FileChanges(files)
         inputs, site = _read(self.settings, self.ingress)
         known = None
-        with Signals() as signals:
+        deadline = StopDeadline(self.log)
+        with Signals(deadline.begin) as signals:
             while True:
-                agent = self._agent(inputs, site, known)
+                agent = self._agent(inputs, site, known, deadline.stopped)
                 for warning in (*inputs.configuration[1], *(inputs.cautions if self.fixed["services"] else ())):
                     self.log.warning(warning)
                 signals.hand_to(agent)
@@ -243,7 +247,9 @@ class _Runs:
                 known, changes = agent.known, FileChanges(files)
                 inputs, site = self._reloaded(inputs, site)
 
-    def _agent(self, inputs: Inputs, site: AnyEngine | None, known: CachedCluster | None) -> Agent:
+    def _agent(
+        self, inputs: Inputs, site: AnyEngine | None, known: CachedCluster | None, on_stopped: Callable[[], None]
+    ) -> Agent:
         from rulegen.agent.agent import Agent  # noqa: PLC0415 - loads the client and netlink
 
         settings = self.settings
@@ -264,6 +270,7 @@ class _Runs:
             follows_host=not settings.host,
             tables=inputs.tables,
             drivers=inputs.command_tables.drivers,
+            on_stopped=on_stopped,
             **self.fixed,
         )
 

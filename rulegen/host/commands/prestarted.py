@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from rulegen.errors import HostError
-from rulegen.host.commands.runner import finish, located, start
+from rulegen.host.commands.runner import end, finish, located, start
 
 if TYPE_CHECKING:
     import subprocess
@@ -72,7 +72,7 @@ class Standby:
             self._is_over = True
             waiting, self._waiting = self._waiting, {}
         for _, process in waiting.values():
-            _end(process)
+            end(process)
 
     def _take(self, argv: tuple[str, ...], path: str) -> subprocess.Popen[bytes] | None:
         """Return the waiting process for a command; None if there is none that can be used."""
@@ -85,7 +85,7 @@ class Standby:
                 return process
         except OSError:
             pass  # the program was deleted; starting it reports that
-        _end(process)
+        end(process)
         return None
 
     def _ready(self, command: Command, path: str) -> None:
@@ -98,9 +98,4 @@ class Standby:
             if not self._is_over and command.argv not in self._waiting:
                 self._waiting[command.argv] = tool, process
                 return
-        _end(process)
-
-
-def _end(process: subprocess.Popen[bytes]) -> None:
-    with process:
-        process.kill()
+        end(process)

@@ -9,12 +9,16 @@ from __future__ import annotations
 import os
 import re
 import shutil
+import signal
 import subprocess
+from contextlib import suppress
 from dataclasses import dataclass, field
+from functools import partial
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Protocol
 
 from rulegen.errors import HostError
+from rulegen.host.commands.waits import WAITS
 from rulegen.text import printable
 
 if TYPE_CHECKING:
@@ -38,10 +42,10 @@ PACKAGES = MappingProxyType(
 )
 """Debian package of each tool; all tools with `tables` in their name come from `iptables`."""
 
-READ_TIMEOUT_S = 120.0
+READ_TIMEOUT_S = 60.0
 """No read takes longer: a dump of 110,000 rules takes about 1 s."""
 
-
+_KILLED_S = 2.0
 _LONGEST_COMPLAINT = 500
 _SIGNATURE = re.compile(r"^[\w.-]+ v[0-9.]+( \([\w-]+\))?: ")
 """What netfilter tools print before a message: `iptables-nft-save v1.8.9 (nf_tables): …`."""
@@ -100,6 +104,16 @@ class Runner(Protocol):
             MissingToolError: The tool is not installed.
             HostError: It could not be started or took too long.
         """
+
+
+class ToolTimeoutError(HostError):
+    """A tool has taken too long and was killed: nothing is known about its input."""
+
+    def __init__(self, command: Command) -> None:
+        super().__init__(
+            f"{command} did not end within {command.timeout_s:g} s and was killed",
+            hint="find out what the tool waits for, such as a slow disk, a lock, or a busy host",
+        )
 
 
 class MissingToolError(HostError):
@@ -162,11 +176,13 @@ def start(command: Command, path: str) -> subprocess.Popen[bytes]:
 
     Raises:
         HostError: It could not be started.
+        StoppingError: This process is stopping.
     """
+    WAITS.check(str(command))
     environment = {**os.environ, "LC_ALL": "C", **command.environment}
-    pipe = subprocess.PIPE
-    try:
-        return subprocess.Popen((path, *command.argv[1:]), stdin=pipe, stdout=pipe, stderr=pipe, env=environment)
+    pipe, argv = subprocess.PIPE, (path, *command.argv[1:])
+    try:  # in a group of its own, so that what it starts can be killed with it
+        return subprocess.Popen(argv, stdin=pipe, stdout=pipe, stderr=pipe, env=environment, process_group=0)
     except (OSError, ValueError) as error:  # ValueError: a NUL byte in an argument
         raise HostError(f"{command} could not be started: {error}") from error
 
@@ -175,19 +191,40 @@ def finish(process: subprocess.Popen[bytes], command: Command, note: Callable[[i
     """Give a started tool its input, and return its result; `note` as in `run_noting`.
 
     Raises:
-        HostError: It took too long.
+        ToolTimeoutError: It took too long.
+        StoppingError: This process is stopping.
     """
-    with process:
-        try:
+    kill = partial(kill_group, process)
+    try:
+        with WAITS.waiting(str(command), pid=process.pid, limit_s=command.timeout_s, end=kill) as wait:
             note(process.pid)
             stdout, stderr = process.communicate(command.stdin.encode("utf-8", "surrogateescape"), command.timeout_s)
-        except subprocess.TimeoutExpired:
-            process.kill()
-            raise HostError(f"{command} did not end within {command.timeout_s:g} s and was killed") from None
-        except BaseException:  # if this process is interrupted, the tool must not continue alone
-            process.kill()
-            raise
+            wait.check()
+    except subprocess.TimeoutExpired:
+        raise ToolTimeoutError(command) from None
+    finally:  # also if this process is interrupted: the tool must not continue alone
+        end(process)
     return Completed(process.returncode, _text(stdout), _text(stderr))
+
+
+def end(process: subprocess.Popen[bytes]) -> None:
+    """Kill a started tool unless it has ended, and close its pipes."""
+    if process.poll() is None:
+        kill_group(process)
+        with suppress(subprocess.TimeoutExpired):  # the kernel ends no process that waits for a disk
+            process.wait(_KILLED_S)
+    for pipe in (process.stdin, process.stdout, process.stderr):
+        if pipe is not None:
+            with suppress(OSError):  # the tool has not read all of its input
+                pipe.close()
+
+
+def kill_group(process: subprocess.Popen[bytes]) -> None:
+    """Kill a started tool, and the programs that it has started, such as those of a script."""
+    if process.returncode is None:  # else its id may already belong to another process
+        with suppress(ProcessLookupError, PermissionError):
+            os.killpg(process.pid, signal.SIGKILL)
+        process.kill()
 
 
 def privilege_hint(complaint: str) -> str:

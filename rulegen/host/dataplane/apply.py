@@ -14,6 +14,7 @@ from rulegen.compiler.services import ordering
 from rulegen.compiler.tables import TABLES, Tables
 from rulegen.errors import ApplyError, HostError
 from rulegen.host.commands.runner import Command, MissingToolError
+from rulegen.host.commands.waits import WAITS, StoppingError
 from rulegen.host.dataplane.drivers import DRIVERS
 from rulegen.host.netfilter import conntrack, nfacct
 from rulegen.host.netfilter.restore_error import RestoreError
@@ -80,12 +81,17 @@ def perform(steps: tuple[Step, ...], on_step: Callable[[int, Step], None] | None
 
     Raises:
         ApplyError: A write failed; the following steps were not executed. Another apply continues from there.
+        StoppingError: This process is stopping; the following steps were not executed.
     """
     for number, step in enumerate(steps):
         if on_step:
             on_step(number, step)
+        WAITS.check(step.title)
         try:
-            step.write()
+            with WAITS.waiting(f"writing {step.title}"):
+                step.write()
+        except StoppingError:
+            raise
         except HostError as error:
             done = [s.title for s in steps[:number]]
             pending = [s.title for s in steps[number:]]

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 from rulegen.compiler.services.observed import Observed
 from rulegen.errors import HostError
 from rulegen.host.commands.runner import MissingToolError
+from rulegen.host.commands.waits import WAITS
 from rulegen.host.netfilter import iptables
 from rulegen.host.netfilter.variant import has_kubernetes_chains
 from rulegen.languages.iptables.ruleset import read
@@ -28,7 +29,11 @@ def read_kernel(drivers: Mapping[str, Driver], context: ReadContext) -> dict[str
     Raises:
         HostError: A part cannot be read. The result is never incomplete.
     """
-    return {name: driver.read(context) for name, driver in drivers.items()}
+    raw = {}
+    for name, driver in drivers.items():
+        with WAITS.waiting(f"reading {name}"):
+            raw[name] = driver.read(context)
+    return raw
 
 
 def observed(

@@ -13,8 +13,9 @@ from rulegen.text import printable
 if TYPE_CHECKING:
     from rulegen.host.commands.runner import Runner
 
-RESTORE_TIMEOUT_S: Final = 300.0
-"""100,000 entries take about 1 s."""
+RESTORE_S: Final = 30.0
+LINE_S: Final = 0.001
+"""The time limit for a script, and for each of its lines: 100,000 entries take about 1 s."""
 
 _LINE: Final = re.compile(r"Error in line (?P<line>\d+): ")
 _SIGNATURE: Final = re.compile(r"^ipset v[0-9.]+: ")
@@ -89,7 +90,8 @@ def restore(run: Runner, text: str) -> None:
         MissingToolError: ipset is not installed.
         HostError: Writing is not permitted.
     """
-    ended = run(Command(("ipset", "-exist", "restore"), stdin=text, timeout_s=RESTORE_TIMEOUT_S))
+    timeout_s = RESTORE_S + LINE_S * text.count("\n")
+    ended = run(Command(("ipset", "-exist", "restore"), stdin=text, timeout_s=timeout_s))
     if ended.code != 0:
         raise SetError(text, ended.complaint)
 

@@ -23,8 +23,12 @@ __all__ = ["LOCK_WAIT_S", "LockError", "RestoreError", "asks_late", "observe", "
 LOCK_WAIT_S = 5
 """The time for which kube-proxy waits for the lock, in seconds."""
 
-RESTORE_TIMEOUT_S = 900.0
-"""The time limit after the lock is free. The first load of 110,000 rules in one unsorted script takes up to 150 s."""
+RESTORE_S = 30.0
+LINE_S = 0.008
+"""The time limit for a script after the lock is free, and for each of its lines.
+
+The first load of 110,000 rules in one unsorted script takes up to 150 s.
+"""
 
 
 class LockError(HostError):
@@ -97,7 +101,7 @@ def restore(
         HostError: The tool could not be run, or writing is not permitted.
     """
     arguments = ("--noflush", "-w", str(wait_s)) if wait_s else ("--noflush", "-w")
-    timeout_s = wait_s + RESTORE_TIMEOUT_S if wait_s else None
+    timeout_s = wait_s + RESTORE_S + LINE_S * text.count("\n") if wait_s else None
     if variant is Variant.NFT:
         ended, seen = call(run, variant, family, "restore", arguments, stdin=text, timeout_s=timeout_s), []
     else:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Generic, Protocol, Self, TypeVar
 
 from rulegen.compiler.ingress.engine import IngressSite
 from rulegen.errors import HostError
+from rulegen.host.commands.waits import WAITS
 from rulegen.host.proxy.disk import default_certificate
 from rulegen.host.proxy.disk.last_read import StoredObjects
 
@@ -85,7 +86,8 @@ class ProxyEngine(Generic[ProxySiteT]):
         if not self.service.folder.is_dir():
             return None
         try:
-            return self.service.releases.current()
+            with WAITS.waiting(f"the disk: reading the release in {self.service.folder}"):
+                return self.service.releases.current()
         except HostError as error:
             self._note(f"{error.message}: the plan assumes that nothing is served, and writes everything again")
             return None

@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Final
 
 from rulegen.compiler.ingress.engine import DeployAction, DeployOutcome
 from rulegen.errors import ApplyError, HostError
+from rulegen.host.commands.waits import WAITS, StoppingError
 from rulegen.host.proxy import process_list as processes
 from rulegen.host.proxy.disk import trust, writing
 from rulegen.host.proxy.disk.releases import Releases
@@ -172,7 +173,7 @@ class ProxyService:
                     raise self._refused(configuration, verdict.message)
                 notes += [verdict.note] if verdict.note else []
             before = self.releases.good() or self.releases.live()
-            self.releases.write(configuration)
+            self._write(configuration)
             notes += self._cap_generations()
             self._inform()
             if supervision.supervisor_pid(self.folder):
@@ -308,15 +309,20 @@ class ProxyService:
         return []
 
     def _tried(self, configuration: Configuration) -> trial.TrialResult:
-        place = self.releases.write(configuration)
+        place = self._write(configuration)
         verdict = trial.try_release(place, self.folder, self._run, self._program, binary=self._binary)
         if verdict.message is not None and not self.releases.is_whole(configuration):
             # A file was changed by another program: files shared with earlier releases were not read before.
-            place = self.releases.write(configuration)
+            place = self._write(configuration)
             verdict = trial.try_release(place, self.folder, self._run, self._program, binary=self._binary)
         if verdict.message is not None:
             self.releases.discard(configuration.digest)
         return verdict
+
+    def _write(self, configuration: Configuration) -> Path:
+        """Write a release and return its folder; HostError is as for `Releases.write`."""
+        with WAITS.waiting(f"the disk: writing release {configuration.digest} to {self.folder}"):
+            return self.releases.write(configuration)
 
     def _check_ports(self, listens: Collection[int]) -> None:
         taken = self.taken_ports(listens)
@@ -340,6 +346,8 @@ class ProxyService:
         digest = configuration.digest
         try:
             action = self._serve(digest, self._patience(configuration))
+        except StoppingError:
+            raise
         except (ReleaseRefusedError, HostError) as error:
             said = error.message
         else:
@@ -386,6 +394,8 @@ class ProxyService:
         if not still_answers(self._program, self.folder, before):
             try:
                 self._serve(before, self._patience(configuration))
+            except StoppingError:
+                raise
             except (ReleaseRefusedError, HostError) as error:
                 state = f"and reverting to release {before} failed too: {error.message}"
         self.releases.discard(configuration.digest)
@@ -423,10 +433,11 @@ class ProxyService:
             for process in signalled:
                 processes.send(process, number)
         until = time.monotonic() + timeout_s
-        while self._program.processes(self.folder) or supervision.supervisor_pid(self.folder):
-            if time.monotonic() > until:
-                return False
-            time.sleep(0.05)
+        with WAITS.waiting(f"the end of {self._program.name} in {self.folder}", limit_s=timeout_s):
+            while self._program.processes(self.folder) or supervision.supervisor_pid(self.folder):
+                if time.monotonic() > until:
+                    return False
+                time.sleep(0.05)
         return True
 
 

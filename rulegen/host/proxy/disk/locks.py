@@ -10,9 +10,14 @@ import stat
 import time
 from typing import TYPE_CHECKING, Final
 
+from rulegen.host.commands.waits import ENDS_ITSELF, WAITS
+
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
+
+WAIT_S: Final = 300.0
+"""Another process that applies a configuration takes some seconds, at most as long as a test of it."""
 
 _TRIES: Final = 20
 _PAUSE_S: Final = 0.01
@@ -22,14 +27,15 @@ _MODE: Final = 0o600
 
 @contextlib.contextmanager
 def locked(path: Path) -> Iterator[None]:
-    """Lock a file while the body runs; wait while another process has the lock.
+    """Lock a file while the body runs; wait while another process has the lock, at most `WAIT_S` seconds.
 
     Raises:
-        OSError: The file cannot be opened.
+        OSError: The file cannot be opened, or another process does not release the lock.
+        StoppingError: This process is stopping.
     """
     descriptor = _open(path)
     try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        _wait_for(descriptor, path)
         yield
     finally:
         os.close(descriptor)
@@ -94,6 +100,22 @@ def _check_kind(status: os.stat_result, path: Path | str) -> None:
         raise OSError(errno.EINVAL, "is not a file that can be locked", str(path))
     if status.st_nlink > 1:  # a hard link: its mode would change at its other name too
         raise OSError(errno.EINVAL, "is a hard link: the file has another name, too", str(path))
+
+
+def _wait_for(descriptor: int, path: Path) -> None:
+    """Wait for the lock.
+
+    Raises:
+        OSError: Another process does not release it.
+        StoppingError: This process is stopping.
+    """
+    until = time.monotonic() + WAIT_S
+    with WAITS.waiting(f"the lock {path}", limit_s=WAIT_S, end=ENDS_ITSELF) as wait:
+        while not _take(descriptor):
+            wait.check()
+            if time.monotonic() > until:
+                raise OSError(errno.ETIMEDOUT, f"another process has held the lock for {WAIT_S:g} s", str(path))
+            time.sleep(_PAUSE_S)
 
 
 def _take(descriptor: int) -> bool:

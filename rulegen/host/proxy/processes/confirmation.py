@@ -8,6 +8,7 @@ import time
 from typing import TYPE_CHECKING, Final
 
 from rulegen.errors import HostError
+from rulegen.host.commands.waits import ENDS_ITSELF, WAITS
 from rulegen.host.proxy import process_list
 from rulegen.host.proxy.processes.supervisor import START_LOG
 from rulegen.host.proxy.sandbox.trial import clean
@@ -89,17 +90,21 @@ def wait_for(
 
     Raises:
         RefusedError: The program reported a failure, or took too long.
+        StoppingError: This process is stopping.
     """
     until = time.monotonic() + patience_s
     pause = _PAUSE_S
-    while not (_relieved(program, folder, before) and answers(program, folder, digest)):
-        said = complaints.read()
-        if said:
-            raise ReleaseRefusedError(said)
-        if time.monotonic() > until:
-            raise ReleaseRefusedError(_silence(program.serves(folder), patience_s))
-        time.sleep(pause)
-        pause = min(pause * 1.5, _LONGEST_PAUSE_S)
+    what = f"{program.name} in {folder}, which does not serve release {digest} yet"
+    with WAITS.waiting(what, limit_s=patience_s, end=ENDS_ITSELF) as wait:
+        while not (_relieved(program, folder, before) and answers(program, folder, digest)):
+            wait.check()
+            said = complaints.read()
+            if said:
+                raise ReleaseRefusedError(said)
+            if time.monotonic() > until:
+                raise ReleaseRefusedError(_silence(program.serves(folder), patience_s))
+            time.sleep(pause)
+            pause = min(pause * 1.5, _LONGEST_PAUSE_S)
 
 
 def _relieved(program: ProxyProgram, folder: Path, before: tuple[ProxyProcess, ...]) -> bool:

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Final
 import rulegen
 from rulegen.errors import HostError
 from rulegen.host.commands.runner import MissingToolError, find
+from rulegen.host.commands.waits import WAITS
 from rulegen.host.proxy import process_list
 from rulegen.host.proxy.disk import trust
 from rulegen.host.proxy.disk.locks import locked_or_not
@@ -57,17 +58,19 @@ def ensure(folder: Path, binary: str, kind: ProxyProgram) -> bool:
         return False
     root = str(_root())
     argv = (sys.executable, "-P", "-s", "-m", kind.module, str(folder), program, code(kind.module))
+    WAITS.check(f"starting the supervisor of {kind.name}")
     try:
-        ended = subprocess.run(
-            argv,
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.PIPE,
-            env={"PYTHONPATH": root, "PATH": os.environ.get("PATH", os.defpath), "LC_ALL": "C.UTF-8"},
-            cwd="/",
-            timeout=_START_S,
-            check=False,
-        )
+        with WAITS.waiting(f"the start of the supervisor of {kind.name}", limit_s=_START_S):
+            ended = subprocess.run(
+                argv,
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.DEVNULL,
+                stderr=subprocess.PIPE,
+                env={"PYTHONPATH": root, "PATH": os.environ.get("PATH", os.defpath), "LC_ALL": "C.UTF-8"},
+                cwd="/",
+                timeout=_START_S,
+                check=False,
+            )
     except (OSError, subprocess.TimeoutExpired) as error:
         raise HostError(f"the supervisor of {kind.name} cannot be started: {error}") from error
     if ended.returncode != 0:

@@ -1,0 +1,151 @@
+"""A tool that hangs: the agent says what it waits for, ends it in time, and what is not broken goes on."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from integration import manifests
+from integration.agent import Node, network_namespace, until
+from integration.manifests import App
+from tests.servers.fakeapi import FakeApi
+
+pytestmark = pytest.mark.xdist_group("agent")
+
+NOTICE_S = 0.4
+RESTORE_S = 3.0
+BOTH = App(name="web", number=802, ready=("pod-a", "pod-b"), protocols=("TCP", "UDP"))
+ONE = App(name="web", number=802, ready=("pod-b",), protocols=("TCP", "UDP"))
+NAMES = ("iptables-nft-restore", "ip6tables-nft-restore", "iptables-nft-save", "ip6tables-nft-save", "conntrack")
+
+SCRIPT = """#!/bin/sh
+# The tool itself, unless a file says otherwise: it reads its input first, as one that is started early does.
+input=$(mktemp) && cat > "$input"
+while [ -e {flags}/{name}.hangs ]; do sleep 0.05; done
+if [ -e {flags}/{name}.fails ]; then rm "$input"; exit "$(cat {flags}/{name}.fails)"; fi
+exec {real}/{name} "$@" < "$input"
+"""
+PROGRAM = f"""
+import sys
+from rulegen.agent.runtime import waiting
+from rulegen.host.netfilter import iptables
+waiting.NOTICE_S, waiting.TERM_S = {NOTICE_S}, 0.5
+iptables.RESTORE_S, iptables.LINE_S = {RESTORE_S}, 0.001
+from rulegen.cli.main import main
+sys.exit(main())
+"""
+
+
+@dataclass
+class Tools:
+    """Tools of a node that hang, or fail without a word, on request."""
+
+    flags: Path
+
+    @contextmanager
+    def hanging(self, *names: str) -> Iterator[None]:
+        with self._flagged("hangs", "", *names):
+            yield
+
+    @contextmanager
+    def failing(self, code: int, *names: str) -> Iterator[None]:
+        with self._flagged("fails", str(code), *names):
+            yield
+
+    @contextmanager
+    def _flagged(self, kind: str, text: str, *names: str) -> Iterator[None]:
+        files = [self.flags / f"{name}.{kind}" for name in names]
+        for file in files:
+            file.write_text(text)
+        try:
+            yield
+        finally:
+            for file in files:
+                file.unlink()
+
+
+@pytest.fixture(scope="module")
+def placed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Node, Tools]]:
+    """Give a node whose tools are wrapped."""
+    folder = tmp_path_factory.mktemp("hangs")
+    real, wrapped, tools = folder / "real", folder / "sbin", Tools(folder / "flags")
+    for each in (real, wrapped, tools.flags):
+        each.mkdir()
+    for tool in (*Path("/usr/sbin").glob("*tables*"), Path("/usr/sbin/conntrack")):
+        is_name = tool.name in NAMES
+        shutil.copy(tool, (real if is_name else wrapped) / tool.name, follow_symlinks=False)
+        if not tool.is_symlink():
+            shutil.copy(tool, real / tool.name)
+        if is_name:
+            script = wrapped / tool.name
+            script.write_text(SCRIPT.format(flags=tools.flags, real=real, name=tool.name))
+            script.chmod(0o755)
+    with network_namespace(), FakeApi() as api:
+        api.put("nodes", *manifests.nodes())
+        node = Node(folder, api)
+        node.configure(iptables={"minSyncPeriod": "0s", "syncPeriod": "30s"})
+        node.serve(BOTH)
+        mount = f'mount --bind {wrapped} /usr/sbin && shift 5 && exec {sys.executable} -c "$PROGRAM" "$@"'
+        node.wrapper = ("unshare", "--mount", "sh", "-c", mount, "sh")
+        node.environment["PROGRAM"] = PROGRAM
+        yield node, tools
+
+
+@pytest.fixture(scope="class")
+def running(placed: tuple[Node, Tools]) -> Iterator[tuple[Node, Tools]]:
+    node, tools = placed
+    with node.running():
+        yield node, tools
+
+
+def sends(node: Node, app: App, family: int) -> bool:
+    """Whether the rules of a family send to the ready Pods of an App, and to no others."""
+    lines = [line for line in node.rules.lines(family=family) if f"lab/{app.name}:tcp" in line and "DNAT" in line]
+    return len(lines) == len(app.ready)
+
+
+def waits(node: Node, name: str) -> list[int]:
+    """Return the processes of a tool that the agent says it waits for."""
+    matches = (re.search(rf'what="?{name}\b.* pid=(\d+)', line) for line in node.lines("still waiting"))
+    return list(dict.fromkeys(int(match[1]) for match in matches if match))
+
+
+class TestRunning:
+    @pytest.mark.parametrize("name", NAMES)
+    def test_what_the_agent_waits_for_is_in_its_log(self, running: tuple[Node, Tools], name: str) -> None:
+        node, tools = running
+        before = waits(node, name)
+        with tools.hanging(name):
+            if name.endswith("-save"):
+                chain = f"OTHER-{os.urandom(4).hex()}"
+                node.rules.change("-t", "nat", "-N", chain)  # another program writes: all is read
+            else:
+                node.serve(ONE)
+            until(lambda: waits(node, name) != before, 10, "said")
+            assert name in Path(f"/proc/{waits(node, name)[-1]}/cmdline").read_text()
+        node.serve(BOTH)
+        until(lambda: node.is_well and all(sends(node, BOTH, family) for family in (4, 6)), 20, "all is written")
+
+
+def test_a_stop_ends_the_tool_and_the_agent(placed: tuple[Node, Tools]) -> None:
+    node, tools = placed
+    node.serve(BOTH)
+    with node.running() as process, tools.hanging("iptables-nft-restore"):
+        node.serve(ONE)
+        until(lambda: bool(waits(node, "iptables-nft-restore")), 10, "said")
+        (pid,) = waits(node, "iptables-nft-restore")
+        began = time.monotonic()
+        process.terminate()
+        assert process.wait(20) == 0
+        assert time.monotonic() - began < 10
+        assert not Path(f"/proc/{pid}").exists()
+        assert "iptables-nft-restore" in node.lines("ended, to stop in time")[0]
