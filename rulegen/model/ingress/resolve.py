@@ -22,7 +22,7 @@ from rulegen.model.ingress.grouping import grouped, reserved_names
 from rulegen.model.ingress.host_groups import CommonDecisions, Lookups, decide_group, name_of, refusals
 from rulegen.model.ingress.ir import IngressModel, ToName, ToUpstream
 from rulegen.model.ingress.limits import NamespaceLimits
-from rulegen.model.ingress.policy.authentication import global_auth
+from rulegen.model.ingress.policy.global_auth import global_auth, with_auth_faults
 from rulegen.model.ingress.reasons import Reason, Verdict
 from rulegen.model.ingress.routing.aliases import with_other_names
 from rulegen.model.ingress.routing.certificates import Certificates, with_wildcard_certificates
@@ -119,12 +119,14 @@ def decide_ingress(
         MissingError: An object that the options or the settings refer to does not exist.
         ConfigError: The settings contain only listen addresses that this host cannot have.
     """
-    read = settings_of(
-        world,
-        options.config_map,
-        options.settings,
-        has_ipv6=options.host.ipv6,
-        sets_server=options.host.sets_server,
+    read = with_auth_faults(
+        settings_of(
+            world,
+            options.config_map,
+            options.settings,
+            has_ipv6=options.host.ipv6,
+            sets_server=options.host.sets_server,
+        )
     )
     good = before.settings if before is not None else None
     usable = read.or_before(good)
@@ -211,12 +213,14 @@ def _with_global_auth(
     common: CommonDecisions, targets: Targets, options: IngressOptions, reasons: list[Reason]
 ) -> CommonDecisions:
     """Return the decisions with the auth server for all Ingresses. If it is unusable, these Ingresses are closed."""
+    guard = SettingGuard.WITHOUT_AUTH
+    if guard in common.guards:  # closed already
+        return common
     try:
         return replace(common, global_auth=global_auth(common.settings, targets))
     except ValueError as error:
-        guard = SettingGuard.WITHOUT_AUTH
         where = f"ConfigMap {options.config_map}" if options.config_map is not None else "settings"
-        reasons.append(Reason(None, Verdict.CLOSED, where, f"data.global-auth-*: {error}: {guard.value}"))
+        reasons.append(Reason(None, Verdict.CLOSED, where, f"data.global-auth-{error}: {guard.value}"))
         return replace(common, guards=common.guards | {guard})
 
 

@@ -222,6 +222,7 @@ UNREADABLE = (
     {"block_referers": "~("},
     {"proxy_real_ip_cidr": "10.0.0.0/33"},
     {"bind_address": "everywhere"},
+    {"global_auth_url": "http://localhost/"},
 )
 
 
@@ -249,6 +250,21 @@ def test_a_setting_that_restricts_access_and_cannot_be_read_leaves_the_one_of_be
     assert "deny 203.0.113.9;" not in "".join(stage.site.live.files.values())
     assert "no longer waiting" in stage.log.getvalue()
     assert stage.is_open("plain.test")
+
+
+def test_an_invalid_key_of_the_auth_server_leaves_the_server_of_before_in_use():
+    asked = {"global_auth_url": "http://192.0.2.80/check", "global_auth_signin": "https://sso.test/"}
+    stage = Stage(PLAIN, settings_map(**asked), config_map=SETTINGS).turn()
+    before = stage.site.live
+    assert "auth_request " in stage.text("plain.test")
+    stage.server.put(settings_map(**asked | {"global_auth_signin": "javascript:alert(1)"}))
+    assert stage.turn().site.live == before
+    (event,) = (event for event in stage.events if event.reason == "SettingsNotUsed")
+    assert "global-auth-signin" in event.note
+    again = stage.again()  # a restart knows no earlier settings
+    assert "503" in again.turn().text("plain.test")
+    stage.server.put(settings_map(**asked | {"global_auth_signin": "https://new.test/"}))
+    assert "new.test" in stage.turn().text("plain.test")
 
 
 @pytest.mark.parametrize("data", UNREADABLE, ids=lambda data: next(iter(data)))

@@ -17,7 +17,7 @@ from rulegen.model.ingress.upstreams.revocations import EMPTY_REVOCATIONS, has_e
 from rulegen.model.ingress.upstreams.services import UpstreamOptions
 from rulegen.model.ingress.values import readers
 from rulegen.model.ingress.values.annotations import access, tls
-from rulegen.model.ingress.values.annotations.signin import signin_url, with_way_back
+from rulegen.model.ingress.values.annotations.signin import with_way_back
 from rulegen.model.ingress.values.texts import Text
 
 if TYPE_CHECKING:
@@ -25,9 +25,8 @@ if TYPE_CHECKING:
     from rulegen.model.ingress.upstreams.services import Targets
     from rulegen.model.ingress.values.annotations.reading import Annotations
     from rulegen.model.ingress.values.readers import Url
-    from rulegen.model.ingress.values.settings import Settings
 
-_SERVER: Final = "an auth server"
+AUTH_SERVER: Final = "an auth server"
 _CERTIFICATES: Final = {
     "on": ClientCertificate.REQUIRED,
     "optional": ClientCertificate.OPTIONAL,
@@ -99,7 +98,7 @@ def external_auth(namespace: str, annotations: Annotations, referred: Referred) 
     if url is None:
         return None
     try:
-        target = asked_target(url, referred.targets, _SERVER)
+        target = asked_target(url, referred.targets, AUTH_SERVER)
         headers: tuple[tuple[str, Text], ...] = ()
         if (reference := values[access.AUTH_PROXY_SET_HEADERS]) is not None:
             headers = referred.request_headers(referred.own(namespace, reference))
@@ -116,31 +115,6 @@ def external_auth(namespace: str, annotations: Annotations, referred: Referred) 
         request_redirect=values[access.AUTH_REQUEST_REDIRECT],
         always_set_cookie=values[access.AUTH_ALWAYS_SET_COOKIE],
         set_headers=headers,
-    )
-
-
-def global_auth(settings: Settings, targets: Targets) -> ExternalAuth | None:
-    """Return the auth server for all Ingresses that do not opt out; None for none.
-
-    Raises:
-        ValueError: One of its settings is invalid. Without it, clients that it rejects would be admitted.
-    """
-    if not settings.global_auth_url:
-        return None
-    url = access.auth_url(settings.global_auth_url)
-    signin = signin_url(settings.global_auth_signin) if settings.global_auth_signin else None
-    if url.name.literal is None:
-        raise ValueError("with the request's host in it, a client could choose the auth server")
-    redirect = settings.global_auth_request_redirect
-    parameter = readers.header_name(settings.global_auth_signin_redirect_param)
-    return ExternalAuth(
-        url=url,
-        target=asked_target(url, targets, _SERVER),
-        method=settings.global_auth_method,
-        signin=with_way_back(signin, parameter) if signin is not None else Text(),
-        response_headers=readers.settable_headers(settings.global_auth_response_headers),
-        request_redirect=access.AUTH_REQUEST_REDIRECT.read(redirect) if redirect else Text(),
-        always_set_cookie=settings.global_auth_always_set_cookie,
     )
 
 

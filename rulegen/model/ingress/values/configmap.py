@@ -21,11 +21,13 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
 
     from rulegen.kube.snapshot.world import ClusterSnapshot
+    from rulegen.model.ingress.values.setting import Setting
     from rulegen.model.ingress.values.snippets.judgement import Judgement
     from rulegen.model.ingress.values.texts import Text
 
 KEPT: Final = "the settings that could be used last stay in use"
 """What is told of a ConfigMap that cannot be used, as long as this process knows an earlier one."""
+EMPTY: Final = "it is empty, which counts as absent"
 NO_SERVER_HEADER: Final = "the HTTP server of this node cannot set the header Server: it is ignored"
 
 
@@ -103,10 +105,11 @@ def read_settings(texts: Mapping[str, str], base: Settings) -> SettingsRead:
         if known is None:
             reports += _without_effect(given, text.strip())
             continue
+        if not text.strip() and not known.may_be_empty:
+            reports.append((_of_empty(getattr(base, _field(key)), known), f"data.{given}: {EMPTY}"))
+            continue
         try:
             value = known.read(text.strip())
-            if known.guards is not SettingGuard.NOTHING and not text.strip():
-                reports.append((Verdict.IGNORED, f"data.{given}: it is empty: it has no effect"))
         except PartialValueError as error:
             value = error.value
             reports.append((Verdict.IGNORED, f"data.{given}: {error}"))
@@ -122,8 +125,13 @@ def read_settings(texts: Mapping[str, str], base: Settings) -> SettingsRead:
             values[_field(key)] = value
     settings = replace(base, **values)
     guards = tuple(_judge_snippets(settings, reports))
-    reports += idle_settings(texts.keys(), settings)
+    reports += idle_settings({key for key, text in texts.items() if text.strip()}, settings)
     return SettingsRead(settings, tuple(reports), tuple(faults), references, guards)
+
+
+def _of_empty(absent: object, known: Setting) -> Verdict:
+    """Return whether a key without text is served as written: an empty list is, if none restricts nobody anyway."""
+    return Verdict.IGNORED if absent or known.guards is not SettingGuard.NOTHING else Verdict.NOTE
 
 
 def _judge_snippets(settings: Settings, reports: list[tuple[Verdict, str]]) -> Iterator[tuple[SettingGuard, str]]:

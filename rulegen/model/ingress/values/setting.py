@@ -57,6 +57,7 @@ class Setting:
         documentation: Description in the table of docs/ingress.md.
         guards: The Ingresses that an invalid value closes, because the setting protects them.
         other_name: Alternative name of the key; empty for none.
+        may_be_empty: Whether an empty text is a value. For other keys, it counts as absent.
         read_header: Converts the value of a header, if the key names another ConfigMap whose keys are headers.
     """
 
@@ -65,6 +66,7 @@ class Setting:
     documentation: str = ""
     guards: SettingGuard = SettingGuard.NOTHING
     other_name: str = ""
+    may_be_empty: bool = False
     read_header: Callable[[str], Text] | None = None
 
 
@@ -75,10 +77,17 @@ def setting(
     *,
     guards: SettingGuard = SettingGuard.NOTHING,
     other_name: str = "",
+    may_be_empty: bool = False,
 ) -> T:
     """Return a field of `Settings`; its default is written as in a ConfigMap."""
-    shown = f"`{default}`" if len(default) <= _LONG else "a long list"
-    described = Setting(read=read, default=shown, documentation=documentation, guards=guards, other_name=other_name)
+    described = Setting(
+        read=read,
+        default=f"`{default}`" if len(default) <= _LONG else "a long list",
+        documentation=documentation,
+        guards=guards,
+        other_name=other_name,
+        may_be_empty=may_be_empty,
+    )
     return _field(read(default), described)
 
 

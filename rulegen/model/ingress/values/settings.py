@@ -166,7 +166,7 @@ class Settings:
     force_ssl_redirect: bool = setting(boolean, "false")
     http_redirect_code: int = setting(readers.choice_number(301, 302, 307, 308), "308", "301, 302, 307, 308")
     no_tls_redirect_locations: tuple[str, ...] = setting(
-        paths, "/.well-known/acme-challenge", "paths that stay on HTTP"
+        paths, "/.well-known/acme-challenge", "paths that stay on HTTP; empty: none", may_be_empty=True
     )
     use_port_in_redirects: bool = setting(
         boolean, "false", "add nginx's port to redirects to HTTPS and to redirects to a path only"
@@ -262,7 +262,10 @@ class Settings:
     )
     global_auth_always_set_cookie: bool = setting(boolean, "false")
     no_auth_locations: tuple[str, ...] = setting(
-        paths, "/.well-known/acme-challenge", "paths that need neither a password nor the auth server"
+        paths,
+        "/.well-known/acme-challenge",
+        "paths that need neither a password nor the auth server; empty: none",
+        may_be_empty=True,
     )
     # logs
     disable_access_log: bool = setting(boolean, "false")
