@@ -201,6 +201,19 @@ def test_names_that_only_redirect_have_a_certificate(secret_name, tmp_path):
     assert refusal(result.configuration, tmp_path / "nginx") == ""
 
 
+def test_of_two_hosts_that_ask_for_an_alias_the_older_has_it():
+    older = ingress("older", rule("z.test"), annotations={"server-alias": "both.test"})
+    younger = ingress(
+        "younger", rule("a.test"), annotations={"server-alias": "both.test"}, created="2026-01-02T00:00:00Z"
+    )
+    result = compiled(*GROUND, older, younger)
+    assert {host: server.aliases for host, server in result.model.servers.items() if host} == {
+        "a.test": (),
+        "z.test": ("both.test",),
+    }
+    assert verdicts(result, "default/younger") == {Verdict.LOST}
+
+
 @pytest.mark.parametrize(
     ("host", "annotation"),
     [("", "server-alias"), ("", "from-to-www-redirect"), ("*.site.test", "from-to-www-redirect")],
@@ -328,4 +341,15 @@ def test_whether_answers_of_backends_are_replaced(of_all, own, are_replaced):
         *GROUND, site(**annotations), settings_map(custom_http_errors="404", **keys), default_backend=common
     )
     assert ("proxy_intercept_errors on;" in text_of(result)) is are_replaced
+    assert "error_page 404 =" in text_of(result)
+
+
+def test_the_settings_leave_answers_that_an_ingress_lists_too():
+    result = compiled(
+        *GROUND,
+        site(custom_http_errors="404"),
+        settings_map(disable_proxy_intercept_errors="true"),
+        default_backend=ObjectName("default", "web"),
+    )
+    assert "proxy_intercept_errors on;" not in text_of(result)
     assert "error_page 404 =" in text_of(result)

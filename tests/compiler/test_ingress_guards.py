@@ -140,3 +140,11 @@ def test_an_invalid_opt_out_of_global_auth_is_ignored():
     result = compiled(*GROUND, everywhere, ingress("site", rule("site.test"), annotations={"enable-global-auth": "no"}))
     assert "auth_request " in text_of(result)
     assert verdicts(result) == {Verdict.IGNORED}
+
+
+@pytest.mark.parametrize("annotations", [{"app_root": "/app"}, {"temporal_redirect": "https://a.test/"}])
+def test_a_closed_ingress_redirects_nobody(annotations):
+    assert "return 302" in text_of(compiled(*GROUND, site(**annotations)))
+    closed = text_of(compiled(*GROUND, site(**annotations, auth_url="not a url")))
+    assert "return 302" not in closed
+    assert "return 503;" in closed

@@ -14,6 +14,7 @@ import pytest
 from rulegen.kube.objects.names import ObjectName
 from rulegen.languages.nginx.parser import Statement, parse
 from rulegen.model.ingress.ir import ToUpstream
+from rulegen.model.ingress.values.annotations.annotation import InvalidValue
 from rulegen.model.ingress.values.annotations.table import ANNOTATIONS
 from rulegen.model.ingress.values.settings import OTHER_NAMES, SETTINGS
 from tests.strategies.ingresses import API, NAMED, WEB, compiled, config_map, file_of, ingress, path, rule, tls
@@ -121,3 +122,10 @@ def test_the_settings_hold_where_an_ingress_says_nothing(name):
     key = SAME.get(name, name)
     first, *others = (effect(BESIDE.get(name, {}), {key: value}) for value in VALUES[name])
     assert all(entry != first for entry in others)
+
+
+@pytest.mark.parametrize("name", sorted(name for name in VALUES if ANNOTATIONS[name].invalid is InvalidValue.IGNORE))
+def test_the_settings_hold_where_what_an_ingress_says_is_invalid(name):
+    key, beside = SAME.get(name, name), BESIDE.get(name, {})
+    for value in VALUES[name]:
+        assert effect({**beside, name: "\u00e9"}, {key: value}) == effect(beside, {key: value})

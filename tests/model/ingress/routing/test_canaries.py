@@ -218,6 +218,17 @@ def test_a_canary_may_be_older_than_its_main(created):
     assert root(result).target == ToUpstream("default.web.80")
 
 
+def test_two_canaries_of_one_service_have_their_own_shares():
+    result = compiled(
+        *GROUND,
+        ingress("site", rule("site.test", path("/a"), path("/b"))),
+        canary(rule("site.test", path("/a", to="api")), name="first", created=OLD, canary_weight="10"),
+        canary(rule("site.test", path("/b", to="api")), name="second", canary_weight="90"),
+    )
+    given = {each.source: each.canaries for each in result.model.servers["site.test"].locations if each.canaries}
+    assert {source: canaries[0].share for source, canaries in given.items()} == pytest.approx({"/a": 10, "/b": 90})
+
+
 def test_a_path_of_a_canary_is_never_an_ordinary_path():
     """Not even if an older Ingress has the canary's Service."""
     others = ingress("other", rule("other.test", path("/", to="api")), created=OLD)
