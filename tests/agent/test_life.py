@@ -334,7 +334,7 @@ def test_what_cannot_be_is_said_before_anything_is_begun(words, message):
 def test_unreadable_templates_stop_no_agent(tmp_path, monkeypatch):
     """A node is not given up for templates that cannot be read."""
     facts = NginxFacts(version=(1, 22, 1), user="", group="")
-    monkeypatch.setattr("rulegen.cli.engines.nginx.gather_nginx", lambda *_, **__: facts)
+    monkeypatch.setattr("rulegen.cli.engines.nginx.program.gather_nginx", lambda *_, **__: facts)
     template = tmp_path / "nginx.conf.j2"
     template.write_text("as it was")
     seen = []

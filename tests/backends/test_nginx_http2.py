@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 
 from rulegen.backends.nginx.names import HTTP2_IS_DIRECTIVE
-from rulegen.cli.engines.nginx import PLACEHOLDER_NGINX, ChosenNginx
+from rulegen.cli.engines.nginx.program import PLACEHOLDER_NGINX, ChosenNginx
 from tests.strategies.ingresses import OPTIONS, WEB, compiled, site
 
 
@@ -25,7 +25,7 @@ def test_http2_is_switched_on_once(traits, by_address, by_directive):
 )
 def test_the_version_decides(version, traits, monkeypatch, tmp_path):
     facts = replace(PLACEHOLDER_NGINX, version=version, group="")
-    monkeypatch.setattr("rulegen.cli.engines.nginx.gather_nginx", lambda *_, **__: facts)
+    monkeypatch.setattr("rulegen.cli.engines.nginx.program.gather_nginx", lambda *_, **__: facts)
     chosen = ChosenNginx(nginx_dir=str(tmp_path))
     engine = chosen.engine(OPTIONS, [], look=lambda options: options, tries_aside=True)
     assert engine.options.host.traits == traits

@@ -11,10 +11,9 @@ import pytest
 import yaml
 
 from rulegen import __version__
-from rulegen.cli.engines.nginx import NGINX_DIR
+from rulegen.cli.engines.nginx.defaults import NGINX_DIR
 from rulegen.kube.proxyconfig.reading import read_config
-from rulegen.model.ingress.values.annotations.reading import DEFAULT_PREFIX
-from rulegen.model.ingress.values.classes import CLASS_NAME, CONTROLLER
+from rulegen.model.ingress.values.classes import CLASS_NAME, CONTROLLER, DEFAULT_PREFIX
 from tests.deploy.kustomize import CLUSTER_WIDE, Manifest, build, name
 from tests.deploy.places import COMPONENTS, DEPLOY, KUSTOMIZE, OVERLAYS, unknown
 from tests.project.places import run

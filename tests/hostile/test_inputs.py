@@ -131,7 +131,7 @@ def _place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
     for name in ("apply.plan_live", "apply.write", "cleanup.observe_live", "cleanup.write"):
         monkeypatch.setattr(f"rulegen.cli.commands.{name}", no_kernel)
-    monkeypatch.setattr("rulegen.cli.engines.nginx.NginxService", no_kernel)
+    monkeypatch.setattr("rulegen.cli.engines.nginx.program.NginxService", no_kernel)
     monkeypatch.setattr("rulegen.cli.commands.plan.plan_live", no_kernel)
     monkeypatch.setattr("rulegen.cli.commands.doctor.examine", lambda *_, **__: ())
     monkeypatch.setattr("rulegen.host.commands.runner.start", no_kernel)

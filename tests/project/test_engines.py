@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+from dataclasses import fields
 from pathlib import Path
 
 import pytest
@@ -54,6 +55,12 @@ def test_no_module_knows_an_engine_but_its_own_and_the_table(engine):
         known[module] = {name for name in imported(tree) if of_engine(name, engine)}
         compared[module] = decided_on(tree) & {engine}
     assert {module: names for module, names in known.items() if names} == {
-        "rulegen.cli.engines.table": {f"rulegen.cli.engines.{engine}.{engine.upper()}"}
+        "rulegen.cli.engines.table": {f"rulegen.cli.engines.{engine}.row.{engine.upper()}"}
     }
     assert not {module: names for module, names in compared.items() if names}
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+def test_the_options_of_an_engine_are_those_that_it_takes(engine):
+    row = ENGINES[engine]
+    assert {field.name for field in fields(row.choice())} == set(row.parameters)

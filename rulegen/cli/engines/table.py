@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
-from rulegen.cli.engines.haproxy import HAPROXY
-from rulegen.cli.engines.nginx import NGINX
+from rulegen.cli.engines.haproxy.row import HAPROXY
+from rulegen.cli.engines.nginx.row import NGINX
 
 if TYPE_CHECKING:
     from rulegen.cli.engines.row import EngineRow

@@ -14,9 +14,7 @@ from rulegen.errors import ConfigError
 from rulegen.kube.objects.names import ObjectName
 from rulegen.kube.selector import Selector, parse_selector
 from rulegen.kube.syntax import is_label, is_subdomain
-from rulegen.model.ingress.limits import HOSTS
-from rulegen.model.ingress.values.annotations.reading import DEFAULT_PREFIX
-from rulegen.model.ingress.values.classes import CLASS_NAME, CONTROLLER, Selection
+from rulegen.model.ingress.values.classes import CLASS_NAME, CONTROLLER, DEFAULT_PREFIX, MOST_HOSTS, Selection
 from rulegen.net import Network, parse_address, parse_network
 from rulegen.text import quoted
 
@@ -92,16 +90,14 @@ class ChosenIngress:
     """Values of the options about Ingresses; see the help texts for their meaning.
 
     Attributes:
-        engines: Every engine with its own options, by name.
+        engine_options: The values of each engine's own options, by the engine's name.
         flag_reports: What to report about flags of ingress-nginx that have no effect here.
         flags_given: All flags and options about Ingresses on the command line.
     """
 
     ingress: bool = False
     ingress_engine: str = DEFAULT
-    engines: Mapping[str, ChosenEngine] = field(
-        default_factory=lambda: {row.name: row.choice() for row in ENGINES.values()}
-    )
+    engine_options: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     http_port: int = 80
     https_port: int = 443
     controller_class: str = CONTROLLER
@@ -117,7 +113,7 @@ class ChosenIngress:
     disable_svc_external_name: bool = False
     disable_catch_all: bool = False
     ingress_allow_endpoint: tuple[Network, ...] = ()
-    max_namespace_hosts: int = HOSTS
+    max_namespace_hosts: int = MOST_HOSTS
     flag_reports: tuple[Reason, ...] = ()
     flags_given: tuple[str, ...] = ()
 
@@ -128,9 +124,11 @@ class ChosenIngress:
         Raises:
             ConfigError: Two of them exclude each other.
         """
-        engines = {row.name: row.take(chosen) for row in ENGINES.values()}
+        engines = {
+            row.name: {name: chosen.pop(name) for name in row.parameters if name in chosen} for row in ENGINES.values()
+        }
         own = {field.name: chosen.pop(field.name) for field in fields(cls) if field.name in chosen}
-        asked = cls(**own, engines=engines)
+        asked = cls(**own, engine_options=engines)
         if asked.http_port == asked.https_port:
             raise ConfigError(
                 f"--http-port and --https-port are both {asked.http_port}", hint="give two ports, such as 80 and 443"
@@ -159,8 +157,12 @@ class ChosenIngress:
 
     @property
     def engine(self) -> ChosenEngine:
-        """The engine that serves Ingresses, with its options."""
-        return self.engines[self.ingress_engine]
+        """The engine that serves Ingresses, with its options.
+
+        Raises:
+            ConfigError: One of them is invalid.
+        """
+        return ENGINES[self.ingress_engine].choice(**self.engine_options.get(self.ingress_engine, {}))
 
     @property
     def selection(self) -> Selection:
@@ -178,7 +180,7 @@ class ChosenIngress:
 
 def parameter_names() -> frozenset[str]:
     """Return the names of all parameters that have no effect without --ingress."""
-    own = {field.name for field in fields(ChosenIngress)} - {"ingress", "engines"}
+    own = {field.name for field in fields(ChosenIngress)} - {"ingress", "engine_options"}
     return frozenset(own.union(*(row.parameters for row in ENGINES.values())))
 
 
@@ -267,7 +269,7 @@ _OPTIONS = (
     click.option(
         "--max-namespace-hosts",
         type=click.IntRange(min=1),
-        default=HOSTS,
+        default=MOST_HOSTS,
         show_default=True,
         metavar="N",
         help="Maximum number of hosts in one namespace. If there are more, only those of the oldest Ingresses are"

@@ -18,7 +18,6 @@ if TYPE_CHECKING:
 
     from rulegen.kube.objects.structs import Ingress, Secret
 
-HOSTS: Final = 5_000
 PATHS_PER_HOST: Final = 4
 TEXT_PER_HOST: Final = 2_048
 SECRETS_PER_HOST: Final = 16_384

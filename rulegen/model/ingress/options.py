@@ -8,9 +8,7 @@ from typing import TYPE_CHECKING
 
 from rulegen.model.forbidden import NOTHING, Forbidden
 from rulegen.model.ingress.defaults import HttpHost
-from rulegen.model.ingress.limits import HOSTS
-from rulegen.model.ingress.values.annotations.reading import DEFAULT_PREFIX
-from rulegen.model.ingress.values.classes import Selection
+from rulegen.model.ingress.values.classes import DEFAULT_PREFIX, MOST_HOSTS, Selection
 from rulegen.model.ingress.values.settings import Settings
 
 if TYPE_CHECKING:
@@ -59,6 +57,6 @@ class IngressOptions:
     node: str = ""
     forbidden: Forbidden = NOTHING
     now: dt.datetime | None = None
-    most_hosts: int = HOSTS
+    most_hosts: int = MOST_HOSTS
     reports: tuple[Reason, ...] = ()
     without: Mapping[ObjectName, str] = field(default_factory=lambda: MappingProxyType({}))

@@ -14,7 +14,7 @@ import pytest
 import yaml
 from msgspec import convert
 
-from rulegen.cli.engines.nginx import PLACEHOLDER_NGINX, ChosenNginx
+from rulegen.cli.engines.nginx.program import PLACEHOLDER_NGINX, ChosenNginx
 from rulegen.cli.main import main
 from rulegen.cli.options.common import CliOptions
 from rulegen.cli.options.ingress import ChosenIngress
@@ -352,7 +352,7 @@ def test_nginx_listens_on_ipv6_only_if_facts_and_kernel_have_it(monkeypatch, of_
 @pytest.mark.parametrize(("user", "is_told"), [("nobody", True), ("rulegen-nginx", False)])
 def test_a_user_of_other_programs_is_reported(user, is_told, monkeypatch):
     facts = replace(PLACEHOLDER_NGINX, user=user, group=user)
-    monkeypatch.setattr("rulegen.cli.engines.nginx.gather_nginx", lambda *_, **__: facts)
+    monkeypatch.setattr("rulegen.cli.engines.nginx.program.gather_nginx", lambda *_, **__: facts)
     notes: list[str] = []
 
     assert ChosenNginx().facts(notes) == facts
@@ -366,9 +366,9 @@ def test_a_running_nginx_gets_the_present_dns_servers_and_ipv6(is_given, tmp_pat
     now: dict[str, Any] = {"ipv6": True, "resolvers": ("192.0.2.53",)}
     monkeypatch.setattr(wiring, "speaks_ipv6", lambda: now["ipv6"])
     monkeypatch.setattr(wiring, "resolvers", lambda: tuple(map(parse_address, now["resolvers"])))
-    chosen = ChosenIngress(ingress=True, engines={"nginx": ChosenNginx(nginx_dir=str(tmp_path))})
+    chosen = ChosenIngress(ingress=True, engine_options={"nginx": {"nginx_dir": str(tmp_path)}})
     facts = replace(PLACEHOLDER_NGINX, group="")
-    monkeypatch.setattr("rulegen.cli.engines.nginx.gather_nginx", lambda *_, **__: facts)
+    monkeypatch.setattr("rulegen.cli.engines.nginx.program.gather_nginx", lambda *_, **__: facts)
     inputs = Inputs(CliOptions(host=host), ingress=chosen)
     inputs.__dict__["facts"] = HostFacts()  # in place of this machine's, or of a file's
     site = wiring.IngressInputs(chosen, inputs)

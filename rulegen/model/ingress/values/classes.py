@@ -1,4 +1,7 @@
-"""Selection of the Ingresses to serve, by IngressClass or by the older annotation."""
+"""Selection of the Ingresses to serve, by IngressClass or by the older annotation, and the defaults of the options.
+
+Each command loads these defaults for its help text, so this module imports no annotations.
+"""
 
 from __future__ import annotations
 
@@ -19,6 +22,9 @@ if TYPE_CHECKING:
 
 CONTROLLER: Final = "rulegen.io/ingress"
 CLASS_NAME: Final = "rulegen"
+DEFAULT_PREFIX: Final = "nginx.ingress.kubernetes.io"
+MOST_HOSTS: Final = 5_000
+"""Maximum number of hosts of one namespace."""
 CATCH_ALL: Final = "it has a default backend, and --disable-catch-all is set"
 LEGACY_ANNOTATION: Final = "kubernetes.io/ingress.class"
 

@@ -15,6 +15,7 @@ from rulegen.model.ingress.values.annotations.annotation import Annotation, Anno
 from rulegen.model.ingress.values.annotations.routing import CANARY
 from rulegen.model.ingress.values.annotations.table import ANNOTATIONS
 from rulegen.model.ingress.values.annotations.unsupported import SNIPPETS, UNSUPPORTED
+from rulegen.model.ingress.values.classes import DEFAULT_PREFIX
 from rulegen.model.ingress.values.empty import EmptyValueError
 from rulegen.model.ingress.values.readers import TRUE
 from rulegen.model.ingress.values.without_effect.names import question
@@ -25,7 +26,6 @@ if TYPE_CHECKING:
 
     from rulegen.kube.objects.names import ObjectKey
 
-DEFAULT_PREFIX: Final = "nginx.ingress.kubernetes.io"
 MAX_UNKNOWN: Final = 50
 """Maximum number of unknown annotations of one Ingress that are reported individually."""
 

@@ -1,4 +1,4 @@
-"""HAProxy as a row of the table of ingress engines: its options, and what they create."""
+"""What the options of HAProxy create: its compiler, its engine on this host, and its removal."""
 
 from __future__ import annotations
 
@@ -9,13 +9,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-import click
-
-from rulegen.cli.engines.row import EngineRow
-from rulegen.errors import ConfigError, HostError
+from rulegen.cli.engines.haproxy.defaults import HAPROXY_DIR
+from rulegen.errors import HostError
 from rulegen.host.commands.runner import run
-from rulegen.host.doctor.findings import Level
-from rulegen.host.doctor.tool import Tool
 from rulegen.host.files.self_signed import make
 from rulegen.host.haproxy.engine import HaproxyCompiler, HaproxyEngine
 from rulegen.host.haproxy.facts import check_version
@@ -31,7 +27,6 @@ if TYPE_CHECKING:
 
     from rulegen.model.ingress.options import IngressOptions
 
-HAPROXY_DIR: Final = "/var/lib/rulegen/haproxy"
 USER: Final = "haproxy haproxy"
 """User and group of HAProxy's package of Debian."""
 
@@ -42,15 +37,6 @@ class ChosenHaproxy:
 
     haproxy_dir: str = HAPROXY_DIR
     haproxy_binary: str = "haproxy"
-
-    def __post_init__(self) -> None:
-        """Reject invalid options.
-
-        Raises:
-            ConfigError: The folder has no name.
-        """
-        if not self.haproxy_dir:
-            raise ConfigError("--haproxy-dir: '' is not a folder", hint=f"omit it to use {HAPROXY_DIR}")
 
     @property
     def files(self) -> tuple[str, ...]:
@@ -114,23 +100,3 @@ def _user() -> str:
     except KeyError:
         raise HostError(f"there is no user {name} for HAProxy to run as", hint="apt install haproxy") from None
     return USER
-
-
-HAPROXY: Final = EngineRow(
-    name="haproxy",
-    choice=ChosenHaproxy,
-    place=(
-        click.option(
-            "--haproxy-dir",
-            default=HAPROXY_DIR,
-            show_default=True,
-            metavar="DIR",
-            help="Folder for all that rulegen writes for HAProxy. HAProxy runs from it.",
-        ),
-        click.option(
-            "--haproxy-binary", default="haproxy", show_default=True, metavar="PATH", help="HAProxy executable."
-        ),
-    ),
-    export_help="Folder for HAProxy's configuration for Ingresses. Created if missing.",
-    tools=(Tool("haproxy", "-v", "ingress", Level.INFO),),
-)

@@ -1,4 +1,4 @@
-"""nginx as a row of the table of ingress engines: its options, and what they create."""
+"""What the options of nginx create: its compiler, its engine on this host, and its removal."""
 
 from __future__ import annotations
 
@@ -7,14 +7,10 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-import click
-
 from rulegen.backends.nginx.names import HTTP2_IS_DIRECTIVE, module_trait
-from rulegen.cli.engines.row import EngineRow
-from rulegen.errors import ConfigError, HostError
+from rulegen.cli.engines.nginx.defaults import NAMES_PORT, NGINX_DIR
+from rulegen.errors import HostError
 from rulegen.host.commands.runner import run
-from rulegen.host.doctor.findings import Level
-from rulegen.host.doctor.tool import Tool
 from rulegen.host.nginx.engine import NginxCompiler, NginxEngine
 from rulegen.host.nginx.facts import gather_nginx, without_unloadable
 from rulegen.host.nginx.resolver import control
@@ -31,8 +27,6 @@ if TYPE_CHECKING:
 
     from rulegen.model.ingress.options import IngressOptions
 
-NGINX_DIR: Final = "/var/lib/rulegen/nginx"
-NAMES_PORT: Final = 10353
 HTTP2_DIRECTIVE: Final = (1, 25, 1)
 """First version of nginx with a directive for HTTP/2."""
 SHARED_USER: Final = "nobody"
@@ -50,15 +44,6 @@ class ChosenNginx:
     names_port: int = NAMES_PORT
     nginx_templates: str | None = None
     nginx_user: str = ""
-
-    def __post_init__(self) -> None:
-        """Reject invalid options.
-
-        Raises:
-            ConfigError: The folder has no name.
-        """
-        if not self.nginx_dir:
-            raise ConfigError("--nginx-dir: '' is not a folder", hint=f"omit it to use {NGINX_DIR}")
 
     @property
     def files(self) -> tuple[str, ...]:
@@ -166,43 +151,3 @@ def _group(facts: NginxFacts) -> int | None:
         return grp.getgrnam(facts.group).gr_gid if facts.group else None
     except KeyError:
         raise HostError(f"the group {facts.group} for nginx's workers does not exist") from None
-
-
-NGINX: Final = EngineRow(
-    name="nginx",
-    choice=ChosenNginx,
-    place=(
-        click.option(
-            "--nginx-dir",
-            default=NGINX_DIR,
-            show_default=True,
-            metavar="DIR",
-            help="Folder for all that rulegen writes for nginx. nginx runs from it.",
-        ),
-        click.option("--nginx-binary", default="nginx", show_default=True, metavar="PATH", help="nginx executable."),
-    ),
-    live=(
-        click.option(
-            "--names-port",
-            type=click.IntRange(1, 65535),
-            default=NAMES_PORT,
-            show_default=True,
-            help="UDP port, on 127.0.0.1 and 127.0.0.2, of the DNS resolver that rulegen runs for nginx.",
-        ),
-    ),
-    form=(
-        click.option(
-            "--nginx-templates",
-            metavar="DIR",
-            help="Your changed copy of nginx_templates/. Default: the templates of this package.",
-        ),
-        click.option(
-            "--nginx-user",
-            default="",
-            metavar="USER",
-            help="User of nginx's workers.  [default: rulegen-nginx, or www-data]",
-        ),
-    ),
-    export_help="Folder for nginx's configuration for Ingresses. Created if missing.",
-    tools=(Tool("nginx", "-v", "ingress", Level.INFO),),
-)

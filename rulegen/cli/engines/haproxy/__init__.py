@@ -1,0 +1,1 @@
+"""HAProxy as an ingress engine of the command line."""

@@ -1,0 +1,7 @@
+"""Defaults of the options of HAProxy."""
+
+from __future__ import annotations
+
+from typing import Final
+
+HAPROXY_DIR: Final = "/var/lib/rulegen/haproxy"

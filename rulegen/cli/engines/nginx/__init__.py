@@ -1,0 +1,1 @@
+"""nginx as an ingress engine of the command line."""
