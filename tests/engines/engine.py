@@ -14,7 +14,7 @@ from rulegen.diff import items
 from rulegen.model.ingress.last_read import Recollection
 from rulegen.model.ingress.options import IngressOptions
 from rulegen.model.ingress.resolve import resolve_ingress
-from rulegen.model.ingress.routing.ingresses import selected
+from rulegen.model.ingress.routing.selection import selected
 from rulegen.plan.ingress import IngressPlan
 from tests.engines.text import Line, compile_model, digest, format_lines, parse
 

@@ -22,7 +22,7 @@ from rulegen.errors import HostError, RulegenError
 from rulegen.host.commands.waits import StoppingError
 from rulegen.kube.objects.names import ObjectKey, ObjectName
 from rulegen.model.ingress.reasons import Verdict
-from rulegen.model.ingress.routing.ingresses import selected
+from rulegen.model.ingress.routing.selection import selected
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping

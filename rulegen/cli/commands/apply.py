@@ -29,7 +29,7 @@ from rulegen.diff.items import Action
 from rulegen.errors import InputError, RulegenError
 from rulegen.host.files.manifests import are_from_stdin
 from rulegen.kube.node_names import unknown_node
-from rulegen.model.ingress.routing.ingresses import selected
+from rulegen.model.ingress.routing.selection import selected
 from rulegen.plan.plan import Plan
 
 

@@ -19,7 +19,7 @@ from rulegen.host.haproxy import live, worker
 from rulegen.host.proxy.engine import ProxyEngine
 from rulegen.languages.haproxy.check import DifferenceError
 from rulegen.languages.haproxy.text import UnwritableError, format_map, format_sections
-from rulegen.model.ingress.routing.ingresses import selected
+from rulegen.model.ingress.routing.selection import selected
 from rulegen.plan.haproxy import HAPROXY, LANGUAGE, plan_running
 from rulegen.plan.show import SCHEMA_VERSION
 

@@ -18,7 +18,7 @@ from rulegen.host.proxy.disk import default_certificate
 from rulegen.host.proxy.engine import ProxyEngine
 from rulegen.languages.nginx.check import MismatchError
 from rulegen.languages.nginx.text import UnquotableError
-from rulegen.model.ingress.routing.ingresses import selected
+from rulegen.model.ingress.routing.selection import selected
 from rulegen.plan.nginx import LANGUAGE, plan_site
 from rulegen.plan.show import SCHEMA_VERSION
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from rulegen.model.ingress.closing import UnservedIngress, aliases_of, hosts_of, names_of, wildcard_above
 from rulegen.model.ingress.host_groups import HostGroup
-from rulegen.model.ingress.routing.ingresses import age
+from rulegen.model.ingress.routing.selection import age
 from rulegen.model.ingress.values.annotations.routing import CANARY
 
 if TYPE_CHECKING:

@@ -11,7 +11,8 @@ from rulegen.model.ingress.closing import INGRESS, Guard, UnservedIngress, held,
 from rulegen.model.ingress.ir import LocationPolicy
 from rulegen.model.ingress.reasons import Reason, Verdict
 from rulegen.model.ingress.routing.from_ingress import hosts_with_expressions
-from rulegen.model.ingress.routing.ingresses import ReadIngress, ResolvedIngress, age
+from rulegen.model.ingress.routing.ingresses import ReadIngress, ResolvedIngress
+from rulegen.model.ingress.routing.selection import age
 from rulegen.model.ingress.values.annotations.reading import Annotations, read_annotations
 from rulegen.model.ingress.values.annotations.routing import FROM_TO_WWW_REDIRECT, SERVER_ALIAS
 

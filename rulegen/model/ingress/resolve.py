@@ -26,8 +26,8 @@ from rulegen.model.ingress.policy.global_auth import global_auth, with_auth_faul
 from rulegen.model.ingress.reasons import Reason, Verdict
 from rulegen.model.ingress.routing.aliases import with_other_names
 from rulegen.model.ingress.routing.certificates import Certificates, with_wildcard_certificates
-from rulegen.model.ingress.routing.ingresses import in_order
 from rulegen.model.ingress.routing.routes import Routing
+from rulegen.model.ingress.routing.selection import in_order
 from rulegen.model.ingress.unread import missing, recalled
 from rulegen.model.ingress.upstreams.reads import RecordedMapping, ServiceReads
 from rulegen.model.ingress.upstreams.referenced_objects import Referred

@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from rulegen.model.ingress.reasons import Verdict
-from rulegen.model.ingress.routing.ingresses import age
+from rulegen.model.ingress.routing.selection import age
 from rulegen.model.ingress.values.annotations.routing import FROM_TO_WWW_REDIRECT, SERVER_ALIAS
 
 if TYPE_CHECKING:

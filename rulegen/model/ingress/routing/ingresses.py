@@ -30,16 +30,11 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
     from rulegen.kube.objects.structs import Ingress
-    from rulegen.kube.snapshot.world import ClusterSnapshot
     from rulegen.model.ingress.ir import ClientAuth, ExternalAuth
-    from rulegen.model.ingress.options import IngressOptions
     from rulegen.model.ingress.routing.route import Route
     from rulegen.model.ingress.upstreams.referenced_objects import Referred
     from rulegen.model.ingress.values.annotations.annotation import Annotation
     from rulegen.model.ingress.values.settings import Settings
-
-YOUNGEST: Final = "~"
-"""Sorts after all times. An Ingress without a time does not exist yet: the API server sets the time of each object."""
 
 _NEEDS_RULES: Final[tuple[Annotation[Any], ...]] = (
     routing.APP_ROOT,
@@ -114,27 +109,6 @@ class ResolvedIngress(Struct):
     def reason(self, verdict: Verdict, path: str, message: str) -> Reason:
         """Return a reason about it."""
         return Reason(self.annotations.about, verdict, path, message)
-
-
-def age(ingress: Ingress) -> tuple[str, str, str]:
-    """Return the sort key of Ingresses: oldest first, then namespace and name."""
-    metadata = ingress.metadata
-    return metadata.creation_timestamp or YOUNGEST, metadata.namespace, metadata.name
-
-
-def in_order(ingresses: Iterable[Ingress]) -> list[Ingress]:
-    """Return Ingresses sorted oldest first."""
-    return sorted(ingresses, key=age)
-
-
-def selected(world: ClusterSnapshot, options: IngressOptions) -> list[ObjectName]:
-    """Return the names of the Ingresses that this node serves, oldest first."""
-    refusal = options.selection.refusal
-    return [
-        ObjectName(ingress.metadata.namespace, ingress.metadata.name)
-        for ingress in in_order(world.ingresses.values())
-        if not refusal(ingress, world)
-    ]
 
 
 def read_owner(
