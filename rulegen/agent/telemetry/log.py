@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final, TextIO
 
 from rulegen.errors import RulegenError
+from rulegen.host.netfilter.restore_error import RestoreError
 from rulegen.text import harmless_json, printable
 
 if TYPE_CHECKING:
@@ -27,7 +28,9 @@ def _now() -> dt.datetime:
 def fault(error: Exception) -> dict[str, str]:
     """Return the fields of an error for the log; for an internal error, with its place in the code."""
     if isinstance(error, RulegenError):
-        return {"error": error.message, "hint": error.hint}
+        cause = error.__cause__
+        message = str(cause) if isinstance(cause, RestoreError) else error.message  # without an excerpt of the script
+        return {"error": message, "hint": error.hint}
     frames = traceback.extract_tb(error.__traceback__)
     where = f"{frames[-1].filename}:{frames[-1].lineno}" if frames else ""
     return {"error": f"internal error of rulegen: {type(error).__name__}: {error}", "where": where}

@@ -103,7 +103,7 @@ def perform(steps: tuple[Step, ...], on_step: Callable[[int, Step], None] | None
                 message,
                 applied=tuple(done),
                 pending=tuple(pending),
-                hint=error.hint or "fix the cause and apply again: apply continues from the current state",
+                hint=error.hint or "fix the cause: the next write continues from the current state",
             ) from error
 
 

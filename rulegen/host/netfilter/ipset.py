@@ -100,5 +100,5 @@ def _hint(complaint: str) -> str:
     if "Cannot open session to kernel" in complaint or "Invalid argument" in complaint:
         return privilege_hint(complaint) or "load the module ip_set (`modprobe ip_set`)"
     if "set with the same name already exists" in complaint:
-        return "a set of that name has another type: apply again, which creates it again"
+        return "a set of that name has another type: the next write creates it again"
     return privilege_hint(complaint)

@@ -117,7 +117,9 @@ def restore(
     hint = privilege_hint(ended.stderr)
     if hint:
         raise HostError(f"writing the {family} rules of iptables-{variant}: {ended.complaint}", hint=hint)
-    raise RestoreError(variant, family, text, code=ended.code, stderr=ended.stderr)
+    tool = f"{'iptables' if family is Family.IPV4 else 'ip6tables'}-{variant}-restore"
+    command = " ".join((tool, *arguments))
+    raise RestoreError(variant, family, text, code=ended.code, stderr=ended.stderr, command=command)
 
 
 def _is_whole(text: str) -> bool:

@@ -56,16 +56,20 @@ class RestoreError(HostError):
         family: The address family of the tool.
         named: Each line that the messages refer to, with its number, message and table.
         extension: The match or target that the kernel does not have, if the tool reported one.
-        is_momentary: Whether the cause is temporary (no memory, a lock, a chain in use, a signal) and no rule is wrong.
+        is_momentary: Whether no rule is wrong: the cause is temporary (no memory, a lock, a chain in use, a signal),
+            or the tool fails without a message.
     """
 
-    def __init__(self, variant: Variant, family: Family, script: str, *, code: int, stderr: str) -> None:
+    def __init__(
+        self, variant: Variant, family: Family, script: str, *, code: int, stderr: str, command: str = ""
+    ) -> None:
         lines = script.splitlines()
         self.family = family
         self.named = _named(lines, stderr)
         lacking = _EXTENSION.search(stderr)
         self.extension = (lacking["name"] or lacking["other"]) if lacking else ""
-        self.is_momentary = code < 0 or _MOMENTARY.search(stderr) is not None
+        is_silent = not stderr.strip()
+        self.is_momentary = code < 0 or is_silent or _MOMENTARY.search(stderr) is not None
         self.line = _offending_line(lines, stderr)
         self.text = lines[self.line - 1] if self.line else ""
         self.complaint = _complaint(stderr, self.text, code)
@@ -73,7 +77,11 @@ class RestoreError(HostError):
         self.committed = _committed(lines, self.line)
         tool = f"{'iptables' if family.bits == 32 else 'ip6tables'}-{variant}-restore"
         where = f" line {self.line}, `{_shown(self.text)}`" if self.line else " the rules"
-        super().__init__(f"{tool} rejected{where}: {self.complaint}")
+        message = f"{tool} rejected{where}: {self.complaint}"
+        if is_silent:  # a tool names the line that it rejects: this is a fault of the tool, not of a rule
+            how = f"was ended by signal {-code}" if code < 0 else f"ended with exit code {code} and without a message"
+            message = f"`{command or tool}` {how}: the {family} rules were not written"
+        super().__init__(message)
 
 
 def _offending_line(lines: list[str], stderr: str) -> int | None:

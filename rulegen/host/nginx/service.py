@@ -74,7 +74,7 @@ class NginxService(ProxyService):
                 else:
                     return
         except OSError as error:
-            said = f"{self.folder}/run/{control.FILE} cannot be written: {writing.reason(error)}"
+            said = f"{self.folder}/run/{control.FILE} cannot be written: {writing.reason(error, self.folder)}"
             raise HostError(said, hint=writing.hint(error)) from None
         supervision.tell(self.folder, signal.SIGHUP)
 

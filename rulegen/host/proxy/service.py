@@ -309,12 +309,10 @@ class ProxyService:
         return []
 
     def _tried(self, configuration: Configuration) -> trial.TrialResult:
-        place = self._write(configuration)
-        verdict = trial.try_release(place, self.folder, self._run, self._program, binary=self._binary)
+        verdict = self._test_of(configuration)
         if verdict.message is not None and not self.releases.is_whole(configuration):
             # A file was changed by another program: files shared with earlier releases were not read before.
-            place = self._write(configuration)
-            verdict = trial.try_release(place, self.folder, self._run, self._program, binary=self._binary)
+            verdict = self._test_of(configuration)
         if verdict.message is not None:
             self.releases.discard(configuration.digest)
         return verdict
@@ -323,6 +321,12 @@ class ProxyService:
         """Write a release and return its folder; HostError is as for `Releases.write`."""
         with WAITS.waiting(f"the disk: writing release {configuration.digest} to {self.folder}"):
             return self.releases.write(configuration)
+
+    def _test_of(self, configuration: Configuration) -> trial.TrialResult:
+        limit_s = trial.TEST_S + trial.FILE_S * (len(configuration.files) + len(configuration.secrets))
+        return trial.try_release(
+            self._write(configuration), self.folder, self._run, self._program, binary=self._binary, timeout_s=limit_s
+        )
 
     def _check_ports(self, listens: Collection[int]) -> None:
         taken = self.taken_ports(listens)

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from rulegen.errors import HostError
 from rulegen.host.commands.runner import Command, Completed, run
 from rulegen.host.nginx.program import NGINX
 from rulegen.host.proxy.disk.releases import Releases
@@ -129,15 +130,25 @@ def test_a_name_is_not_looked_up_in_any_network(folder):
     assert "host not found" in result.message
 
 
-def test_what_keeps_nginx_busy_is_refused(folder, tmp_path):
+def test_a_test_that_takes_too_long_is_no_verdict(folder, tmp_path):
+    """A slow disk is not the fault of an Ingress, which would be left out for a verdict."""
     busy = tmp_path / "nginx-busy"
     busy.write_text("#!/bin/sh\nexec sleep 60\n")
     busy.chmod(0o755)
     tmp_path.chmod(0o755)
 
-    result = verdict(folder, configuration(), binary=str(busy), timeout_s=0.3)
+    with pytest.raises(HostError, match=r"the test of nginx timed out after 0\.3 s"):
+        verdict(folder, configuration(), binary=str(busy), timeout_s=0.3)
 
-    assert result.message == "the test of nginx was killed by signal 9 (Killed)"
+
+def test_a_test_that_somebody_kills_is_no_verdict(folder, tmp_path):
+    killed = tmp_path / "nginx-killed"
+    killed.write_text("#!/bin/sh\nkill -9 $$\n")
+    killed.chmod(0o755)
+    tmp_path.chmod(0o755)
+
+    with pytest.raises(HostError, match=r"the test of nginx was killed"):
+        verdict(folder, configuration(), binary=str(killed))
 
 
 def test_it_runs_as_a_user_of_its_own_with_nothing(folder, tmp_path):

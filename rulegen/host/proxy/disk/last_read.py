@@ -93,7 +93,9 @@ class StoredObjects:
                     path.unlink()
             self._has_failed = False
         except OSError as error:
-            raise HostError(f"the last known objects cannot be saved: {reason(error)}", hint=hint(error)) from None
+            raise HostError(
+                f"the last known objects cannot be saved: {reason(error, self.home)}", hint=hint(error)
+            ) from None
 
     def _files(self) -> list[Path]:
         folder = self.home / FOLDER

@@ -10,8 +10,6 @@ import stat
 import time
 from typing import TYPE_CHECKING, Final
 
-from rulegen.host.commands.waits import ENDS_ITSELF, WAITS
-
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
@@ -109,6 +107,8 @@ def _wait_for(descriptor: int, path: Path) -> None:
         OSError: Another process does not release it.
         StoppingError: This process is stopping.
     """
+    from rulegen.host.commands.waits import ENDS_ITSELF, WAITS  # noqa: PLC0415 - the supervisor never waits
+
     until = time.monotonic() + WAIT_S
     with WAITS.waiting(f"the lock {path}", limit_s=WAIT_S, end=ENDS_ITSELF) as wait:
         while not _take(descriptor):

@@ -138,7 +138,7 @@ class Releases:
             yield
 
     def _unusable(self, error: OSError) -> HostError:
-        return HostError(f"the folder of {self._name} cannot be used: {reason(error)}", hint=hint(error))
+        return HostError(f"the folder of {self._name} cannot be used: {reason(error, self.folder)}", hint=hint(error))
 
     def path(self, digest: str) -> Path:
         """Return the folder of a release, whether it is there or not."""
@@ -173,7 +173,7 @@ class Releases:
         except OSError as error:
             with suppress(OSError):
                 self._remove(partial)
-            raise not_written(configuration.digest, self._name, self._served(), error) from None
+            raise not_written(configuration, self._name, self._served(), error, self.folder) from None
         return place
 
     def _remove(self, place: Path) -> None:
@@ -202,7 +202,7 @@ class Releases:
             with suppress(FileNotFoundError), trust.folder(self.folder) as home:
                 os.unlink(CURRENT, dir_fd=home)
         except OSError as error:
-            raise HostError(f"{CURRENT} cannot be removed: {reason(error)}", hint=hint(error)) from None
+            raise HostError(f"{CURRENT} cannot be removed: {reason(error, self.folder)}", hint=hint(error)) from None
 
     def live(self) -> str:
         """Return the digest of the live release; empty if there is none."""
@@ -233,7 +233,7 @@ class Releases:
                 files, secrets = contents(folders, self._form)
         except OSError as error:
             raise HostError(
-                f"release {digest} of {self._name} cannot be read: {reason(error)}", hint=hint(error)
+                f"release {digest} of {self._name} cannot be read: {reason(error, self.folder)}", hint=hint(error)
             ) from None
         except (ValueError, KeyError, AttributeError, TypeError, RecursionError):
             raise HostError(f"release {digest} of {self._name} is damaged: {place / MANIFEST} is not a list") from None
@@ -430,7 +430,7 @@ class Releases:
                 os.replace(temporary, name, src_dir_fd=home, dst_dir_fd=home)
         except OSError as error:
             raise ApplyError(
-                f"release {digest} cannot be made {name}: {reason(error)}; {self._served()}",
+                f"release {digest} cannot be made {name}: {reason(error, self.folder)}; {self._served()}",
                 applied=(),
                 pending=(f"release {digest}",),
                 hint=hint(error),

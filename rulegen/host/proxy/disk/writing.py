@@ -11,13 +11,19 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, Final
 
 from rulegen.errors import ApplyError
+from rulegen.host.proxy.disk.space import space
 from rulegen.host.proxy.disk.trust import UntrustedError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
 
+    from rulegen.languages.configuration import Configuration
+
 _FEW: Final = 8
+_FULL: Final = frozenset({errno.ENOSPC, errno.EDQUOT})
+_BLOCK: Final = 4096
+_FOLDERS: Final = 4
 _AT_FDCWD: Final = -100
 _RENAME_EXCHANGE: Final = 2
 
@@ -128,20 +134,21 @@ def synchronize(folder: Path, new: Sequence[Path]) -> None:
         os.close(descriptor)
 
 
-def reason(error: OSError) -> str:
-    """Return the failure with its path."""
+def reason(error: OSError, folder: Path | None = None) -> str:
+    """Return the failure with its path; for a full disk, also the space of the file system of `folder`."""
     if isinstance(error, UntrustedError):
         return f"{error.filename} {error.strerror}"
     where = f"{error.filename}: " if error.filename else ""
-    return f"{where}{error.strerror or error}"
+    room = space(folder) if folder is not None and error.errno in _FULL else None
+    return f"{where}{error.strerror or error}" + (f" ({room})" if room is not None else "")
 
 
-def hint(error: OSError) -> str:
-    """Return the next step; empty if unknown."""
+def hint(error: OSError, needs: str = "") -> str:
+    """Return the next step; empty if unknown. `needs` is what a write needs on the disk, such as `about 3 MB`."""
     if isinstance(error, UntrustedError):
         return error.hint
-    if error.errno in {errno.ENOSPC, errno.EDQUOT}:
-        return "free space on that disk and apply again"
+    if error.errno in _FULL:
+        return "free space there, or inodes (df -h, df -i)" + (f": {needs}" if needs else "")
     if error.errno in {errno.EACCES, errno.EPERM, errno.EROFS}:
         return "run as root, or give another folder, as with --nginx-dir"
     if error.errno in {errno.ENOTDIR, errno.ENAMETOOLONG, errno.ELOOP}:
@@ -149,11 +156,18 @@ def hint(error: OSError) -> str:
     return ""
 
 
-def not_written(digest: str, program: str, served: str, error: OSError) -> ApplyError:
-    """Return the error for a release that could not be written; `served` describes what is served instead."""
+def not_written(configuration: Configuration, program: str, served: str, error: OSError, folder: Path) -> ApplyError:
+    """Return the error for a release that could not be written to `folder`; `served` is served instead."""
     return ApplyError(
-        f"the configuration of {program} cannot be written: {reason(error)}; {served}",
+        f"the configuration of {program} cannot be written: {reason(error, folder)}; {served}",
         applied=(),
-        pending=(f"release {digest}",),
-        hint=hint(error),
+        pending=(f"release {configuration.digest}",),
+        hint=hint(error, _needs(configuration)),
     )
+
+
+def _needs(configuration: Configuration) -> str:
+    """Return what a release needs on a disk."""
+    sizes = [*map(len, configuration.files.values()), *(len(s.content) for s in configuration.secrets.values())]
+    total = sum(sizes) + _BLOCK * (len(sizes) + _FOLDERS)
+    return f"a release needs about {max(total / 1e6, 0.1):.1f} MB and {len(sizes) + _FOLDERS} inodes"

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Final
 from rulegen.errors import HostError
 from rulegen.host.commands.waits import ENDS_ITSELF, WAITS
 from rulegen.host.proxy import process_list
+from rulegen.host.proxy.disk.space import shortage
 from rulegen.host.proxy.processes.supervisor import START_LOG
 from rulegen.host.proxy.sandbox.trial import clean
 from rulegen.safe_files import open_regular
@@ -98,11 +99,11 @@ def wait_for(
     with WAITS.waiting(what, limit_s=patience_s, end=ENDS_ITSELF) as wait:
         while not (_relieved(program, folder, before) and answers(program, folder, digest)):
             wait.check()
-            said = complaints.read()
-            if said:
-                raise ReleaseRefusedError(said)
-            if time.monotonic() > until:
-                raise ReleaseRefusedError(_silence(program.serves(folder), patience_s))
+            said = complaints.read() or _full_disk(program, folder, time.monotonic() - wait.since)
+            if said or time.monotonic() > until:
+                said = said or _silence(program.serves(folder), patience_s)
+                lacking = shortage(folder)
+                raise ReleaseRefusedError(f"{said}; {lacking}" if lacking else said)
             time.sleep(pause)
             pause = min(pause * 1.5, _LONGEST_PAUSE_S)
 
@@ -111,6 +112,13 @@ def _relieved(program: ProxyProgram, folder: Path, before: tuple[ProxyProcess, .
     """Return whether workers take connections, and none of them is an old one."""
     now = {(process.pid, process.started) for process in process_list.workers(program.processes(folder))}
     return bool(now) and not now & {(process.pid, process.started) for process in before}
+
+
+def _full_disk(program: ProxyProgram, folder: Path, after_s: float) -> str:
+    """Return that the disk is full if the program does not run for a while: then its logs do not say why."""
+    if after_s < _BUSY_S or process_list.master(program.processes(folder)) is not None:
+        return ""
+    return f"{program.name} does not start" if shortage(folder) else ""
 
 
 def _silence(answer: str | None, patience_s: float) -> str:

@@ -19,6 +19,7 @@ from rulegen.host.commands.waits import WAITS
 from rulegen.host.proxy import process_list
 from rulegen.host.proxy.disk import trust
 from rulegen.host.proxy.disk.locks import locked_or_not
+from rulegen.host.proxy.disk.space import shortage
 from rulegen.host.proxy.processes.supervisor import LOCK, PID_FILE
 from rulegen.safe_files import read_kernel_text, read_regular
 from rulegen.text import printable
@@ -75,8 +76,9 @@ def ensure(folder: Path, binary: str, kind: ProxyProgram) -> bool:
         raise HostError(f"the supervisor of {kind.name} cannot be started: {error}") from error
     if ended.returncode != 0:
         said = ended.stderr.decode("utf-8", "replace").strip().splitlines()
+        why = "; ".join(filter(None, (printable(said[-1] if said else "", 300), shortage(folder))))
         raise HostError(
-            f"the supervisor of {kind.name} cannot be started: {printable(said[-1] if said else '', 300)}",
+            f"the supervisor of {kind.name} cannot be started: {why}",
             hint=f"see {folder}/logs/keeper.err",
         )
     return True

@@ -29,6 +29,7 @@ from rulegen.host.proxy import process_list as processes
 from rulegen.host.proxy.disk import trust
 from rulegen.host.proxy.disk.locks import locked_for_good, locked_or_not
 from rulegen.host.proxy.disk.log_rotation import RotatedLog, rotate
+from rulegen.host.proxy.disk.space import shortage
 from rulegen.safe_files import read_regular, write_at
 
 if TYPE_CHECKING:
@@ -243,7 +244,9 @@ class Supervisor:
             said = ""
         self._refused = self._kind.refuses(code, said)
         lines = ascii(" / ".join(line for line in said[-400:].split("\n") if line))
-        return f" by signal {-code}" if code < 0 else f" with code {code}, saying {lines}"
+        lacking = shortage(self._folder)
+        how = f" by signal {-code}" if code < 0 else f" with code {code}, saying {lines}"
+        return f"{how}; {lacking}" if lacking else how
 
     def _fall_back(self) -> None:
         """Make the last confirmed release live if the program does not even start with the present one.

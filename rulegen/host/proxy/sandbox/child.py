@@ -39,6 +39,7 @@ _PR_CAPBSET_READ, _PR_CAPBSET_DROP = 23, 24
 _PR_CAP_AMBIENT, _PR_CAP_AMBIENT_RAISE = 47, 2
 _CAPABILITY_VERSION = 0x20080522  # of capset(2): 64 capabilities
 CAP_NET_BIND_SERVICE = 10
+LATE = "rulegen: the time limit of the test has ended"
 _SIOCGIFFLAGS, _SIOCSIFFLAGS, _IFF_UP = 0x8913, 0x8914, 1
 
 _PROGRAMS = ("/usr", "/etc", "/bin", "/sbin", "/lib", "/lib32", "/lib64", "/libx32")
@@ -65,12 +66,19 @@ def main() -> int:
     if order["root"]:
         _build(order)
     os.chdir(order["folder"])
-    child = os.fork()
+    child, late = os.fork(), []
     if child == 0:
         _become(order)
-    signal.signal(signal.SIGALRM, lambda *_: os.kill(child, signal.SIGKILL))
+
+    def end(*_: object) -> None:
+        late.append(True)
+        os.kill(child, signal.SIGKILL)
+
+    signal.signal(signal.SIGALRM, end)
     signal.setitimer(signal.ITIMER_REAL, order["seconds"])
     code = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+    if late or -code == signal.SIGXCPU:
+        sys.stderr.write(f"{LATE}\n")
     return code if code >= 0 else 128 - code
 
 

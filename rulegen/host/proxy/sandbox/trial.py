@@ -22,14 +22,16 @@ from rulegen.errors import HostError
 from rulegen.host.commands.runner import Command, MissingToolError, find
 from rulegen.host.proxy.disk import trust, writing
 from rulegen.host.proxy.sandbox import child, identity
+from rulegen.host.proxy.sandbox.child import LATE
 from rulegen.text import printable
 
 if TYPE_CHECKING:
     from rulegen.host.commands.runner import Completed, Runner
     from rulegen.host.proxy.program import ProxyProgram
 
-TIMEOUT_S: Final = 120.0
-"""5,000 hosts with certificates take about 7 s."""
+TEST_S: Final = 30.0
+FILE_S: Final = 0.01
+"""The time limit of a test, and for each file: 5,000 hosts with certificates take about 7 s."""
 
 _MEMORY: Final = 8 << 30
 _CELL: Final = Path(__file__).with_name("child.py")
@@ -53,8 +55,12 @@ class TrialResult:
     note: str = ""
 
 
+class TrialTimeoutError(HostError):
+    """A test has no result, because it took too long or was killed: the same test may succeed later."""
+
+
 def try_release(
-    release: Path, folder: Path, run: Runner, kind: ProxyProgram, *, binary: str = "", timeout_s: float = TIMEOUT_S
+    release: Path, folder: Path, run: Runner, kind: ProxyProgram, *, binary: str = "", timeout_s: float = TEST_S
 ) -> TrialResult:
     """Return the result of the test of a release.
 
@@ -64,9 +70,10 @@ def try_release(
         run: Runs the tools.
         kind: The program.
         binary: The name or path of the program; by default its usual name.
-        timeout_s: The time limit in seconds; a longer test counts as rejected.
+        timeout_s: The time limit in seconds.
 
     Raises:
+        TrialTimeoutError: The test took longer, which says nothing about the configuration.
         HostError: The program or a tool is missing, or the sandbox cannot be built.
     """
     program = find(binary or kind.name)
@@ -105,7 +112,7 @@ def _sealed(
         "argv": kind.test_command(f"/{_copy_of(kind)}" if hides else str(real), folder.resolve(), release.resolve()),
     }
     argv = ("unshare", *_NAMESPACES, sys.executable, "-I", "-S", str(_CELL))
-    return TrialResult(_judge(_limited(run, argv, order, timeout_s), release, kind))
+    return TrialResult(_judge(_limited(run, argv, order, timeout_s), release, kind, timeout_s))
 
 
 def _bare(release: Path, run: Runner, kind: ProxyProgram, program: str, timeout_s: float, note: str) -> TrialResult:
@@ -127,7 +134,7 @@ def _bare(release: Path, run: Runner, kind: ProxyProgram, program: str, timeout_
                 "argv": argv,
             }
             ended = _limited(run, (sys.executable, "-I", "-S", str(_CELL)), order, timeout_s)
-            return TrialResult(_judge(ended, scratch / "conf", kind), f"{note}: tested without a sandbox")
+            return TrialResult(_judge(ended, scratch / "conf", kind, timeout_s), f"{note}: tested without a sandbox")
         finally:
             shutil.rmtree(scratch, ignore_errors=True)
     except OSError as error:
@@ -167,9 +174,17 @@ def _outside(program: str) -> list[str]:
     return [] if path.parts[1] in {"usr", "bin", "sbin"} else [str(path)]
 
 
-def _judge(ended: Completed, release: Path, kind: ProxyProgram) -> str | None:
+def _judge(ended: Completed, release: Path, kind: ProxyProgram, timeout_s: float) -> str | None:
+    """Return why the program rejects a release; None if it does not."""
     if ended.code == 0:
         return None
+    if LATE in ended.stderr:
+        raise TrialTimeoutError(
+            f"the test of {kind.name} timed out after {timeout_s:g} s: no Ingress is the cause, and all is tried again",
+            hint="find out why the test is slow: a slow disk, or a busy host",
+        )
+    if ended.code == 128 + signal.SIGKILL:
+        raise TrialTimeoutError(f"the test of {kind.name} was killed by another process, or for lack of memory")
     if ended.code > 128:
         return f"the test of {kind.name} was killed by signal {ended.code - 128} ({signal.strsignal(ended.code - 128)})"
     lines = [line for line in ended.stderr.splitlines() if line.strip()]
