@@ -211,6 +211,21 @@ def test_an_external_name_is_asked_at_the_port_of_its_target(port, target_port, 
     assert (target.host, target.port) == ("far.test", expected)
 
 
+@pytest.mark.parametrize("annotation", ["affinity=cookie", "upstream-hash-by=$request_uri", "load-balance=ip_hash"])
+def test_what_chooses_an_endpoint_of_a_name_is_reported(annotation):
+    key, _, text = annotation.partition("=")
+    far = service("far", type="ExternalName", cluster_ip="", external_name="far.test")
+    rules = (rule("site.test", path(to="far"), path("/b", to="far")), rule("b.test", path(to="web")))
+    result = compiled(*GROUND, far, ingress("site", *rules, annotations={key: text}))
+    (reason,) = (reason for reason in result.model.reasons if "ExternalName" in reason.message)
+    assert (reason.verdict, key in reason.path) == (Verdict.UNSUPPORTED, True)
+    for objects in (
+        (*GROUND, far, ingress("site", rules[1], annotations={key: text})),
+        (*GROUND, far, ingress("site", *rules, annotations={"load-balance": "round_robin"})),
+    ):
+        assert not [reason for reason in compiled(*objects).model.reasons if "ExternalName" in reason.message]
+
+
 @pytest.mark.parametrize("name", ["web", "web.", "web.default.svc.cluster.local"])
 def test_a_one_label_external_name_is_a_service_here(name):
     near = service("near", type="ExternalName", cluster_ip="", external_name=name)

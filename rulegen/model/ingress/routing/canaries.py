@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Final
 
 from msgspec import structs
 
-from rulegen.model.ingress.ir import Canary, FixedResponse, ToUpstream
+from rulegen.model.ingress.ir import Canary, FixedResponse, ToName, ToUpstream
 from rulegen.model.ingress.policy.idle import report_of_canary
 from rulegen.model.ingress.reasons import Verdict
 from rulegen.model.ingress.routing.routes import upstream_options
@@ -23,7 +23,7 @@ from rulegen.model.ingress.values.annotations.routing import (
 
 if TYPE_CHECKING:
     from rulegen.kube.objects.names import ObjectName
-    from rulegen.model.ingress.ir import LocationPolicy, Target, ToName
+    from rulegen.model.ingress.ir import LocationPolicy, Target
     from rulegen.model.ingress.routing.ingresses import ResolvedIngress
     from rulegen.model.ingress.routing.route import PathMatch, WeightedBackend
     from rulegen.model.ingress.routing.routes import Routing
@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 
 _NO_MAIN: Final = "no main Ingress has this host, path and type"
 _NO_MAIN_WITHOUT_HOST: Final = "no main Ingress has a path without host, or a default backend without rules"
+_OF_NAME: Final = "no cookie keeps clients at the canary or at the main Ingress, because one of them is an ExternalName"
 _LEAST_TOTAL: Final = 100
 _SMALL_TOTAL: Final = f"a total below {_LEAST_TOTAL} counts as {_LEAST_TOTAL}"
 
@@ -121,6 +122,8 @@ def _canary(
         return None, f"{why or 'the canary is not a Service with endpoints'}: all requests go to the main Ingress"
     if isinstance(main_target, FixedResponse):
         return None, f"the main Ingress {main} cannot share its requests"
+    if policy.sticky is not None and (isinstance(main_target, ToName) or isinstance(target, ToName)):
+        routing.reasons.append(owner.reason(Verdict.UNSUPPORTED, backend.field, _OF_NAME))
     _report_numbers(owner.annotations)
     report_of_canary(owner.annotations, routing.owners[host][main].annotations)
     return _share(owner, target), ""

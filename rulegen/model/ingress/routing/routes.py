@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from msgspec import Struct, field
 
@@ -16,6 +16,7 @@ from rulegen.model.ingress.ir import (
     LocationPolicy,
     MatchKind,
     ServiceWithoutEndpoints,
+    ToName,
 )
 from rulegen.model.ingress.policy.binding import bound, check_length, names_location
 from rulegen.model.ingress.policy.policies import errors_of, port_of, without_auth
@@ -33,10 +34,17 @@ if TYPE_CHECKING:
     from rulegen.model.ingress.ir import Target
     from rulegen.model.ingress.routing.ingresses import ResolvedIngress
     from rulegen.model.ingress.routing.route import Route, WeightedBackend
+    from rulegen.model.ingress.values.annotations.annotation import Annotation
     from rulegen.model.ingress.values.settings import Settings
 
 
 _MORE_THAN_PATH: Final = "matches by method, header or query are not supported: this route is left out"
+_OF_NAME: Final = "the Service is an ExternalName: requests go to the addresses of its name in turn"
+_CHOOSING: Final[tuple[Annotation[Any], ...]] = (
+    balancing.AFFINITY,
+    balancing.UPSTREAM_HASH_BY,
+    balancing.LOAD_BALANCE,
+)
 _NOT_THE_OTHER: Final = ", and not the later port of this name or number, as in ingress-nginx"
 _ROOT: Final = PathMatch(PathKind.PREFIX, "/")
 _NO_NAMESPACES: Final[frozenset[str]] = frozenset()
@@ -230,6 +238,8 @@ class Routing(Struct):
             options = options._replace(host=host)
         target, why = self.targets.of_service(name, backend.port, options)
         self.report_port(owner, backend)
+        if isinstance(target, ToName):
+            _report_balancing(owner)
         if refused := self.targets.refused_endpoints(name, backend.port):
             self.reasons.append(owner.reason(Verdict.REFUSED, backend.field, f"Service {name}: {refused}"))
         stand_in = self._stand_in(owner)
@@ -345,6 +355,13 @@ def _without_backend(policy: LocationPolicy) -> LocationPolicy:
         sticky=None,
         mirror=None,
     )
+
+
+def _report_balancing(owner: ResolvedIngress) -> None:
+    """Report annotations that choose an endpoint: the engine chooses among the addresses of a name."""
+    for annotation in _CHOOSING:
+        if owner.annotations.values[annotation] not in {"", NO_TEXT, "round_robin"}:
+            owner.annotations.report(Verdict.UNSUPPORTED, annotation, _OF_NAME)
 
 
 def upstream_options(owner: ResolvedIngress, settings: Settings) -> UpstreamOptions:

@@ -81,6 +81,15 @@ def test_a_canary_and_its_main_may_be_external_names(main, other, annotations, t
     assert refusal(result.configuration, tmp_path / "nginx") == ""
 
 
+@pytest.mark.parametrize(("main", "other"), [("web", "near"), ("far", "api"), ("far", "near")])
+def test_a_cookie_that_cannot_keep_clients_at_a_name_is_reported(main, other):
+    first = ingress("site", rule("site.test", path(to=main)), annotations={"affinity": "cookie"})
+    result = compiled(*GROUND, first, canary(rule("site.test", path(to=other))))
+    (share,) = root(result).canaries
+    assert share.share == 50
+    assert verdicts(result, "default/canary") == {Verdict.UNSUPPORTED}
+
+
 def test_without_external_names_a_canary_that_is_one_gets_nothing():
     result = compiled(*GROUND, site(), canary(rule("site.test", path(to="far"))), refuses_names=True)
     assert shares(result) == {"/": []}
