@@ -100,6 +100,7 @@ BALANCING = {
         session_cookie_secure="true",
         session_cookie_partitioned="true",
     ),
+    **_each({**_STICKY, "session-cookie-samesite": "None"}, session_cookie_conditional_samesite_none="true"),
 }
 HEADERS = {
     "enable-cors": Example(value="true"),

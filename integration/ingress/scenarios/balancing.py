@@ -14,6 +14,20 @@ from integration.ingress.scenarios.plain import plain
 
 _COOKIE = r"~^INGRESSCOOKIE=[0-9a-f]{32}\|[0-9a-f]{32}; Path=/; HttpOnly$"
 
+_WITHOUT_SITE = r"~^INGRESSCOOKIE=[0-9a-f]{32}\|[0-9a-f]{32}; Path=/; HttpOnly; Partitioned$"
+_MAC = "Mozilla/5.0 (Macintosh; Intel Mac OS X 10_14_6) AppleWebKit/605.1.15 (KHTML, like Gecko)"
+_READ_NO_NONE = (
+    "Mozilla/5.0 (X11; Linux x86_64) AppleWebKit/537.36 (KHTML, like Gecko) Chrome/60.0.3112.90 Safari/537.36",
+    "Mozilla/5.0 (iPhone; CPU iPhone OS 12_4 like Mac OS X) AppleWebKit/605.1.15 Version/12.1 Safari/604.1",
+    "Mozilla/5.0 (iPad; CPU OS 12_2 like Mac OS X) AppleWebKit/605.1.15 Version/12.1 Safari/604.1",
+    f"{_MAC} Version/12.1.2 Safari/605.1.15",
+)
+_READ_NONE = (
+    "Mozilla/5.0 (X11; Linux x86_64) AppleWebKit/537.36 (KHTML, like Gecko) Chrome/120.0.0.0 Safari/537.36",
+    f"{_MAC} Chrome/80.0.3987.87 Safari/537.36",
+    "Mozilla/5.0 (iPhone; CPU iPhone OS 13_1 like Mac OS X) AppleWebKit/605.1.15 Version/13.0 Safari/604.1",
+)
+
 
 def _sticks(host: str, name: str = "INGRESSCOOKIE") -> Callable[[Stage], object]:
     def then(stage: Stage) -> object:
@@ -74,6 +88,33 @@ _AFFINITY = [
             want={"header_count": {"Set-Cookie": 2}},
         ),
         then=_sticks("attributes.test", "route-id"),
+    ),
+    plain(
+        "affinity-same-site-none-by-browser",
+        [
+            site(
+                "browsers.test",
+                {
+                    "affinity": "cookie",
+                    "session-cookie-samesite": "None",
+                    "session-cookie-conditional-samesite-none": "true",
+                    "session-cookie-partitioned": "true",
+                },
+                "crowd",
+            ),
+            site("any-browser.test", {"affinity": "cookie", "session-cookie-samesite": "None"}, "crowd"),
+        ],
+        *(
+            Ask(host="browsers.test", headers={"User-Agent": agent}, want={"cookie": _WITHOUT_SITE})
+            for agent in _READ_NO_NONE
+        ),
+        *(
+            Ask(host="browsers.test", headers={"User-Agent": agent}, want={"cookie": "~; SameSite=None"})
+            for agent in _READ_NONE
+        ),
+        Ask(host="browsers.test", want={"cookie": "~; SameSite=None"}),
+        Ask(host="any-browser.test", headers={"User-Agent": _READ_NO_NONE[0]}, want={"cookie": "~; SameSite=None"}),
+        then=_sticks("browsers.test"),
     ),
     plain(
         "affinity-of-two-hosts",

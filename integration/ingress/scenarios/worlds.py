@@ -10,6 +10,7 @@ from integration.ingress.clients import Ask
 from integration.ingress.features import CLIENT_V6, NODE_V6, SECOND_CLIENT, Scenario, Stage, World
 from integration.ingress.identities import pair, site_secret, tls_secret
 from integration.ingress.objects import Document
+from integration.ingress.scenarios.plain import answering
 
 
 def _in(world: World, name: str, documents: list[Document], *asks: Ask) -> Scenario:
@@ -348,4 +349,42 @@ _LOGS = [
     Scenario(name="access-log-as-json", world=_PROXIED, documents=(_taken("json-log.test"),), then=_json_log),
 ]
 
-SCENARIOS = (*_LOGS, *_GLOBAL, *_FLAGS)
+_REPLACING = World(
+    name="replacing",
+    config={
+        "proxy-cookie-domain": "inside.test outside.test",
+        "proxy-cookie-path": "/inside /outside",
+        "proxy-redirect-from": "http://inside.test/",
+        "proxy-redirect-to": "https://outside.test/",
+    },
+)
+_BEFORE = {"Set-Cookie": "a=b; Domain=inside.test; Path=/inside/x", "Location": "http://inside.test/y"}
+
+
+def _answered(host: str, cookie: str, location: str) -> Ask:
+    """Expect what becomes of a backend's cookie and redirect."""
+    want = {"headers": {"Set-Cookie": f"~(?i)^{cookie}$", "Location": location}}
+    return Ask(host=host, headers=answering(_BEFORE), want=want)
+
+
+_ANSWERS = [
+    _in(
+        _REPLACING,
+        "cookies-and-redirects-of-all-backends",
+        [
+            site("replaced.test"),
+            site("replaced-beside.test", {"enable-cors": "true"}),
+            site("replaced-otherwise.test", {"proxy-cookie-path": "/inside /own", "proxy-redirect-to": "/own/"}),
+            site(
+                "replaced-never.test",
+                {"proxy-cookie-domain": "off", "proxy-cookie-path": "off", "proxy-redirect-from": "off"},
+            ),
+        ],
+        _answered("replaced.test", "a=b; domain=outside.test; path=/outside/x", "https://outside.test/y"),
+        _answered("replaced-beside.test", "a=b; domain=outside.test; path=/outside/x", "https://outside.test/y"),
+        _answered("replaced-otherwise.test", "a=b; domain=outside.test; path=/own/x", "~/own/y$"),
+        _answered("replaced-never.test", "a=b; domain=inside.test; path=/inside/x", "http://inside.test/y"),
+    ),
+]
+
+SCENARIOS = (*_LOGS, *_GLOBAL, *_FLAGS, *_ANSWERS)

@@ -72,6 +72,7 @@ SETTINGS_NOT: Final = frozenset(
         "keep_alive_requests", "client_header_buffer_size", "large_client_header_buffers", "client_body_buffer_size",
         "ignore_invalid_headers", "server_tokens", "proxy_send_timeout", "proxy_buffering", "proxy_request_buffering",
         "proxy_buffer_size", "grpc_buffer_size_kb", "proxy_buffers_number", "proxy_busy_buffers_size",
+        "proxy_cookie_domain", "proxy_cookie_path", "proxy_redirect_from", "proxy_redirect_to",
         "proxy_max_temp_file_size", "proxy_next_upstream_timeout", "proxy_http_version", "upstream_keepalive_time",
         "upstream_keepalive_requests", "use_port_in_redirects", "ssl_ecdh_curve", "ssl_session_cache",
         "ssl_session_cache_size", "ssl_session_timeout", "ssl_early_data", "ssl_buffer_size", "enable_ocsp",
@@ -90,7 +91,7 @@ SETTINGS_OBEYED: Final = (
     "use_http2 http2_max_concurrent_streams use_forwarded_headers enable_real_ip proxy_real_ip_cidr "
     "forwarded_for_header forwarded_host_header compute_full_forwarded_for generate_request_id "
     "proxy_add_original_uri_header proxy_connect_timeout proxy_read_timeout proxy_next_upstream "
-    "proxy_next_upstream_tries retry_non_idempotent proxy_cookie_domain proxy_cookie_path "
+    "proxy_next_upstream_tries retry_non_idempotent "
     "upstream_keepalive_connections upstream_keepalive_timeout load_balance service_upstream "
     "allow_backend_server_header ssl_redirect force_ssl_redirect http_redirect_code no_tls_redirect_locations "
     "relative_redirects preserve_trailing_slash hsts hsts_max_age hsts_include_subdomains hsts_preload "
@@ -123,7 +124,7 @@ _OTHERWISE: Final = (
     (LocationPolicy, "limits body_size proxying sticky proxy_ssl protocol"),
     (Proxying, "retry_on retry_tries"),
     (ProxySSL, "verify_depth ciphers protocols"),
-    (Sticky, "is_persistent"),
+    (Sticky, "is_persistent is_none_conditional"),
     (Upstream, "hash_key"),
 )
 """What is served in another way, reported, or closed where HAProxy has no words for it; see docs/ingress.md."""
@@ -174,7 +175,10 @@ def disobeyed_by_location(location: Location, model: IngressModel) -> Iterator[t
         return
     if any(not isinstance(canary.target, ToUpstream) for canary in location.canaries):
         yield Obeyed.NOT, "HAProxy resolves no names of ExternalName Services yet: such a canary gets no requests"
-    if location.canaries and model.upstreams[target.upstream].sticky is not None:
+    sticky = model.upstreams[target.upstream].sticky
+    if sticky is not None and sticky.is_none_conditional:
+        yield Obeyed.NOT, "with HAProxy, SameSite=None is also sent to browsers that reject it"
+    if location.canaries and sticky is not None:
         yield Obeyed.NOT, "with HAProxy, a cookie for affinity does not keep a client at a canary, or away from it"
     if body_limit(policy, model.defaults.settings):
         if policy.protocol.startswith("GRPC"):

@@ -74,6 +74,7 @@ def _cookie(sticky: Sticky) -> Iterator[ConfigLine]:
     yield statement("http-request", f"set-var({_CHOSEN})", cookie)
     yield statement("use-server", log_format(chosen), when=is_set(chosen))
     attributes = [text for text in sticky.attributes.split("; ") if text]
+    attributes += ["SameSite=None"] if sticky.is_none_conditional else []
     attributes += [f"Path={sticky.path}"] if sticky.path else []
     attributes += ["Secure"] if sticky.is_secure else []
     value = log_format(f"{sticky.cookie}=", sample("srv_name"), "".join(f"; {text}" for text in attributes))

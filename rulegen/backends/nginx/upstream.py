@@ -22,6 +22,13 @@ if TYPE_CHECKING:
 NEVER_FAILED: Final = "max_fails=0"
 
 
+_NONE: Final = "site_none"
+_REJECT_NONE: Final = (
+    "Chrome/[456]",
+    "CPU iPhone OS 12",
+    "iPad; CPU OS 12",
+    "^(?!.*Chrome)(?=.*Macintosh)(?=.*Intel Mac OS X 10_14)(?=.*Safari)",
+)
 _KEEPALIVE: Final = {"requests": "1000", "time": "3600s", "timeout": "60s"}
 """Default values of nginx's keepalive directives."""
 
@@ -101,7 +108,8 @@ def sticky_set(decided: Upstream, sticky: Sticky) -> str:
     """Return the variable with the value of the header Set-Cookie; empty if no cookie is needed."""
     if sticky.is_persistent:
         return f"{sticky_name(decided)}_set"
-    return f"set_{mark(sticky.cookie, sticky.attributes, sticky.path, sticky.is_secure)}"
+    more = (_NONE,) if sticky.is_none_conditional else ()
+    return f"set_{mark(sticky.cookie, sticky.attributes, sticky.path, sticky.is_secure, *more)}"
 
 
 def sticky_maps(decided: Upstream, sticky: Sticky) -> Iterator[Node]:
@@ -115,6 +123,8 @@ def sticky_maps(decided: Upstream, sticky: Sticky) -> Iterator[Node]:
     name = sticky_name(decided)
     cookie, key = variable(cookie_value(sticky.cookie)), sticky_key(sticky)
     yield cookie_map(sticky.cookie)
+    if sticky.is_none_conditional:
+        yield _none_map()
     known = Entry(rf"^(?<{key}_value>[^|]+)", variable(f"{key}_value"), KeyKind.REGEX)
     yield Directive("map", (cookie, f"${key}"), (Entry("default", variable("request_id"), KeyKind.FIXED), known))
     if not sticky.is_persistent:
@@ -148,7 +158,18 @@ def sticky_maps(decided: Upstream, sticky: Sticky) -> Iterator[Node]:
 def _new_cookie(sticky: Sticky, value: Word) -> Word:
     path: Word = sticky.path or variable("sticky_path")
     secure: Word = variable("sticky_secure") if sticky.is_secure is None else "; Secure" * sticky.is_secure
-    return template("%s=%s; Path=%s; %s%s", sticky.cookie, value, path, sticky.attributes, secure)
+    none: Word = variable(_NONE) if sticky.is_none_conditional else ""
+    return template("%s=%s; Path=%s; %s%s%s", sticky.cookie, value, path, sticky.attributes, none, secure)
+
+
+def _none_map() -> Directive:
+    """Return the map with the attribute SameSite=None; empty for browsers that reject a cookie with it.
+
+    As in ingress-nginx, these are Chrome before version 70 and browsers that use the system of iOS 12 or macOS 10.14.
+    """
+    entries: list[Node] = [Entry("default", "; SameSite=None", KeyKind.FIXED)]
+    entries += [Entry(pattern, "", KeyKind.REGEX) for pattern in _REJECT_NONE]
+    return Directive("map", (variable("http_user_agent"), f"${_NONE}"), tuple(entries))
 
 
 def cookie_value(cookie: str, *, ignores_case: bool = False) -> str:

@@ -74,6 +74,7 @@ class Sticky:
         is_secure: Whether it is sent over HTTPS only; None if that depends on the protocol that it was set over.
         is_persistent: Whether the cookie names the server, so that a client moves only when this server ends. Otherwise
             it is a hash key, and some clients move whenever servers are added or removed.
+        is_none_conditional: Whether it has the attribute `SameSite=None`, but not for browsers that reject that.
     """
 
     cookie: str
@@ -81,6 +82,7 @@ class Sticky:
     path: str = ""
     is_secure: bool | None = None
     is_persistent: bool = False
+    is_none_conditional: bool = False
 
 
 class ToUpstream(NamedTuple):

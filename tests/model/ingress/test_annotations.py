@@ -243,6 +243,14 @@ def test_a_prefix_of_ones_own():
         ({"affinity": "cookie", "session-cookie-samesite": "Strict"}, "SameSite=Strict"),
         ({"affinity": "cookie", "session-cookie-samesite": "nONE"}, "SameSite=None"),
         ({"affinity": "cookie", "session-cookie-partitioned": "true"}, "Partitioned"),
+        (
+            {
+                "affinity": "cookie",
+                "session-cookie-samesite": "None",
+                "session-cookie-conditional-samesite-none": "true",
+            },
+            "HttpOnly${site_none}",
+        ),
         ({"affinity": "cookie", "session-cookie-secure": "true"}, "HttpOnly; Secure"),
         ({"affinity": "cookie", "session-cookie-secure": "false"}, "HttpOnly${sticky_secure}"),
         ({"proxy-next-upstream": "error http_502"}, "proxy_next_upstream error http_502;"),
@@ -305,6 +313,10 @@ def test_a_headless_service_has_nobody_to_stand_in():
         ("http-redirect-code", "308", "303"),
         ("no-tls-redirect-locations", "/a,/b", "a"),
         ("proxy-next-upstream", "error http_502", "everything"),
+        ("proxy-cookie-domain", "a.test b.test", "a.test b.test;"),
+        ("proxy-cookie-path", "/a /b", "/a $host"),
+        ("proxy-redirect-from", "http://a.test/", "http://a.test/\nx"),
+        ("proxy-redirect-to", "/b", "/b{"),
     ],
 )
 def test_settings(key, good, bad):

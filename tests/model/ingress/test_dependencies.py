@@ -113,6 +113,11 @@ IDLE = [
     ({"session-cookie-change-on-failure": "true"}, "session-cookie-change-on-failure", "without affinity"),
     ({"session-cookie-secure": "true"}, "session-cookie-secure", "without affinity"),
     ({"session-cookie-partitioned": "true"}, "session-cookie-partitioned", "without affinity"),
+    (
+        {"affinity": "cookie", "session-cookie-conditional-samesite-none": "true"},
+        "session-cookie-conditional-samesite-none",
+        "without session-cookie-samesite (None)",
+    ),
     ({"permanent-redirect-code": "308"}, "permanent-redirect-code", "without permanent-redirect"),
     ({"temporal-redirect-code": "307"}, "temporal-redirect-code", "without temporal-redirect"),
     ({"disable-proxy-intercept-errors": "true"}, "disable-proxy-intercept-errors", "without custom-http-errors"),

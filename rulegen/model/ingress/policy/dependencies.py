@@ -211,8 +211,14 @@ DEPENDENCIES: Final[Mapping[Annotation[Any], Dependency]] = MappingProxyType(
                 backend.PROXY_BUSY_BUFFERS_SIZE,
                 backend.PROXY_MAX_TEMP_FILE_SIZE,
             ),
-            *_rows(Dependency(_of(backend.PROXY_REDIRECT_TO)), backend.PROXY_REDIRECT_FROM),
-            *_rows(Dependency(_of(backend.PROXY_REDIRECT_FROM)), backend.PROXY_REDIRECT_TO),
+            *_rows(
+                Dependency((Prerequisite(backend.PROXY_REDIRECT_TO, setting="proxy_redirect_to"),)),
+                backend.PROXY_REDIRECT_FROM,
+            ),
+            *_rows(
+                Dependency((Prerequisite(backend.PROXY_REDIRECT_FROM, setting="proxy_redirect_from"),)),
+                backend.PROXY_REDIRECT_TO,
+            ),
             *_rows(_NOT_REDIRECTED, backend.MIRROR_TARGET),
             *_rows(Dependency(_of(backend.MIRROR_TARGET)), backend.MIRROR_HOST, backend.MIRROR_REQUEST_BODY),
             *_rows(_OF_SCRIPTS, backend.FASTCGI_INDEX, backend.FASTCGI_PARAMS_CONFIGMAP),
@@ -237,6 +243,10 @@ DEPENDENCIES: Final[Mapping[Annotation[Any], Dependency]] = MappingProxyType(
                 balancing.SESSION_COOKIE_CHANGE_ON_FAILURE,
                 balancing.SESSION_COOKIE_SECURE,
                 balancing.SESSION_COOKIE_PARTITIONED,
+            ),
+            *_rows(
+                Dependency((Prerequisite(balancing.SESSION_COOKIE_SAMESITE, ("None",)),)),
+                balancing.SESSION_COOKIE_CONDITIONAL_SAMESITE_NONE,
             ),
             *_rows(
                 Dependency(_of(balancing.AFFINITY), yields_to=_of(balancing.SESSION_COOKIE_MAX_AGE)),

@@ -15,6 +15,7 @@ from rulegen.model.ingress.upstreams.referenced_objects import MAX_HEADERS
 from rulegen.model.ingress.values import readers
 from rulegen.model.ingress.values.annotations import access, backend, balancing, headers, logs, routing, tls
 from rulegen.model.ingress.values.annotations.table import declared_in
+from rulegen.model.ingress.values.rewrites import redirect_rewrite
 from rulegen.model.ingress.values.texts import OF_REQUEST, Subject, Text, read_text
 
 if TYPE_CHECKING:
@@ -67,9 +68,12 @@ def policy_of(namespace: str, annotations: Annotations, referred: Referred) -> L
         body_size=values[backend.PROXY_BODY_SIZE],
         body_buffer_size=values[backend.CLIENT_BODY_BUFFER_SIZE],
         proxy_ssl=backend_tls(namespace, annotations, referred),
-        cookie_domain=values[backend.PROXY_COOKIE_DOMAIN],
-        cookie_path=values[backend.PROXY_COOKIE_PATH],
-        redirect_rewrite=_redirect_rewrite(values),
+        cookie_domain=values.value_or(backend.PROXY_COOKIE_DOMAIN, settings.proxy_cookie_domain),
+        cookie_path=values.value_or(backend.PROXY_COOKIE_PATH, settings.proxy_cookie_path),
+        redirect_rewrite=redirect_rewrite(
+            values.value_or(backend.PROXY_REDIRECT_FROM, settings.proxy_redirect_from),
+            values.value_or(backend.PROXY_REDIRECT_TO, settings.proxy_redirect_to),
+        ),
         scripts=_scripts(namespace, annotations, referred),
         script_index=values[backend.FASTCGI_INDEX],
         access_log=values[logs.ENABLE_ACCESS_LOG],
@@ -81,16 +85,33 @@ def policy_of(namespace: str, annotations: Annotations, referred: Referred) -> L
 
 def unannotated(settings: Settings) -> LocationPolicy:
     """Return the policy of an Ingress without annotations."""
-    return _plain(settings.ssl_redirect, settings.force_ssl_redirect, settings.preserve_trailing_slash)
+    return _plain(
+        settings.ssl_redirect,
+        settings.force_ssl_redirect,
+        settings.preserve_trailing_slash,
+        settings.proxy_cookie_domain,
+        settings.proxy_cookie_path,
+        redirect_rewrite(settings.proxy_redirect_from, settings.proxy_redirect_to),
+    )
 
 
 @cache
-def _plain(ssl_redirect: bool, force_ssl_redirect: bool, preserve_trailing_slash: bool) -> LocationPolicy:  # noqa: FBT001 - hashed by position
+def _plain(
+    ssl_redirect: bool,  # noqa: FBT001 - hashed by position
+    force_ssl_redirect: bool,  # noqa: FBT001
+    preserve_trailing_slash: bool,  # noqa: FBT001
+    cookie_domain: tuple[str, str] | None,
+    cookie_path: tuple[str, str] | None,
+    rewrite: tuple[str, str] | None,
+) -> LocationPolicy:
     """Return a policy with only these values; it is cached, because most Ingresses share it."""
     return LocationPolicy(
         ssl_redirect=ssl_redirect,
         force_ssl_redirect=force_ssl_redirect,
         preserve_trailing_slash=preserve_trailing_slash,
+        cookie_domain=cookie_domain,
+        cookie_path=cookie_path,
+        redirect_rewrite=rewrite,
     )
 
 
@@ -222,14 +243,6 @@ def _forwarded_prefix(annotations: Annotations) -> Text:
     return prefix if routing.REWRITE_TARGET in annotations.values else Text()
 
 
-def _redirect_rewrite(values: AnnotationValues) -> tuple[str, str] | None:
-    before, after = values[backend.PROXY_REDIRECT_FROM], values[backend.PROXY_REDIRECT_TO]
-    # nginx's own default would replace the upstream's address, which no backend knows.
-    if before in (None, "off", "default"):
-        return None
-    return (before, after) if after and after not in ("off", "default") else None
-
-
 def _scripts(namespace: str, annotations: Annotations, referred: Referred) -> dict[str, Text]:
     reference = annotations.values[backend.FASTCGI_PARAMS_CONFIGMAP]
     if reference is None:
@@ -266,7 +279,9 @@ def _sticky(annotations: Annotations) -> Sticky | None:
     if age_s is not None:
         attributes.append(f"Max-Age={age_s}")
     attributes.append("HttpOnly")
-    if site := values[balancing.SESSION_COOKIE_SAMESITE]:
+    site = values[balancing.SESSION_COOKIE_SAMESITE]
+    is_conditional = site == "None" and values[balancing.SESSION_COOKIE_CONDITIONAL_SAMESITE_NONE]
+    if site and not is_conditional:
         attributes.append(f"SameSite={site}")
     if values[balancing.SESSION_COOKIE_PARTITIONED]:
         attributes.append("Partitioned")
@@ -276,6 +291,7 @@ def _sticky(annotations: Annotations) -> Sticky | None:
         path=values[balancing.SESSION_COOKIE_PATH],
         is_secure=values[balancing.SESSION_COOKIE_SECURE] or None,
         is_persistent=values[balancing.AFFINITY_MODE] == "persistent",
+        is_none_conditional=is_conditional,
     )
 
 

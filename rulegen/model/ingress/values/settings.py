@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Final
 
 from rulegen.model.ingress.values import readers, regex
 from rulegen.model.ingress.values.readers import boolean, choice, integer, seconds, size
+from rulegen.model.ingress.values.rewrites import pair, redirect_part
 from rulegen.model.ingress.values.risks import risk_level
 from rulegen.model.ingress.values.setting import METADATA, Setting, SettingGuard, headers_of_map, setting, setting_of
 from rulegen.model.ingress.values.setting_readers import (
@@ -146,8 +147,10 @@ class Settings:
     proxy_next_upstream_timeout: int = setting(seconds, "0", "0: the read timeout")
     retry_non_idempotent: bool = setting(boolean, "false")
     proxy_http_version: str = setting(choice("1.0", "1.1"), "1.1")
-    proxy_cookie_domain: str = setting(choice("off"), "off", "only `off`")
-    proxy_cookie_path: str = setting(choice("off"), "off", "only `off`")
+    proxy_cookie_domain: tuple[str, str] | None = setting(pair(readers.cookie_domain), "off", "as the annotation")
+    proxy_cookie_path: tuple[str, str] | None = setting(pair(readers.cookie_path), "off", "as the annotation")
+    proxy_redirect_from: str = setting(redirect_part, "off", "as the annotation")
+    proxy_redirect_to: str = setting(redirect_part, "off", "as the annotation")
     upstream_keepalive_connections: int = setting(
         integer(0, 10_000),
         "32",

@@ -143,6 +143,7 @@ _TAKEN = {
     "session-cookie-change-on-failure": _BOOLEAN,
     "session-cookie-secure": _BOOLEAN,
     "session-cookie-partitioned": _BOOLEAN,
+    "session-cookie-conditional-samesite-none": _BOOLEAN,
     "enable-access-log": _BOOLEAN,
     "enable-rewrite-log": _BOOLEAN,
 }

@@ -2,37 +2,13 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 from rulegen.model.ingress.values import readers
 from rulegen.model.ingress.values.annotations.annotation import CLOSE, Annotation
 from rulegen.model.ingress.values.readers import choice, integer, quoted, seconds, size
+from rulegen.model.ingress.values.rewrites import pair, redirect_part
 from rulegen.model.ingress.values.texts import IN_HOSTS, IN_URLS, NO_TEXT, OF_LOCATION, Text, literal, read_text
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
-
-
-def _pair(reader: Callable[[str], str]) -> Callable[[str], tuple[str, str] | None]:
-    def read(text: str) -> tuple[str, str] | None:
-        if text in {"off", "default"}:
-            return None
-        parts = text.split()
-        if len(parts) != 2:
-            raise ValueError(f'{quoted(text)} is neither "off" nor two words (text and its replacement)')
-        return reader(parts[0]), reader(parts[1])
-
-    return read
-
-
-def _redirect_part(text: str) -> str:
-    if text in {"off", "default"}:
-        return text
-    if text.startswith("/"):
-        return readers.cookie_path(text)
-    # A URL is also accepted without its scheme.
-    readers.url()(text if "://" in text else f"http://{text}")
-    return text
 
 
 def _protocol(text: str) -> str:
@@ -80,13 +56,13 @@ PROXY_NEXT_UPSTREAM_TIMEOUT: Final = Annotation(
 )
 PROXY_HTTP_VERSION: Final = Annotation("proxy-http-version", choice("1.0", "1.1"), "`1.0`, `1.1`")
 PROXY_REDIRECT_FROM: Final = Annotation(
-    "proxy-redirect-from", _redirect_part, "`off`, `default`, path, URL, also without `http://`"
+    "proxy-redirect-from", redirect_part, "`off`, `default`, path, URL, also without `http://`"
 )
 PROXY_REDIRECT_TO: Final = Annotation(
-    "proxy-redirect-to", _redirect_part, "`off`, `default`, path, URL, also without `http://`"
+    "proxy-redirect-to", redirect_part, "`off`, `default`, path, URL, also without `http://`"
 )
-PROXY_COOKIE_DOMAIN: Final = Annotation("proxy-cookie-domain", _pair(readers.cookie_domain), "`off`, or two domains")
-PROXY_COOKIE_PATH: Final = Annotation("proxy-cookie-path", _pair(readers.cookie_path), "`off`, or two paths")
+PROXY_COOKIE_DOMAIN: Final = Annotation("proxy-cookie-domain", pair(readers.cookie_domain), "`off`, or two domains")
+PROXY_COOKIE_PATH: Final = Annotation("proxy-cookie-path", pair(readers.cookie_path), "`off`, or two paths")
 FASTCGI_INDEX: Final = Annotation("fastcgi-index", _script, "file name", default="")
 FASTCGI_PARAMS_CONFIGMAP: Final = Annotation(
     "fastcgi-params-configmap", readers.reference, "ConfigMap of the namespace", CLOSE, refers_to="ConfigMap"

@@ -75,6 +75,12 @@ SESSION_COOKIE_MAX_AGE: Final = Annotation(
 SESSION_COOKIE_SAMESITE: Final = Annotation(
     "session-cookie-samesite", _same_site, "`None`, `Lax`, `Strict`", default=""
 )
+SESSION_COOKIE_CONDITIONAL_SAMESITE_NONE: Final = Annotation(
+    "session-cookie-conditional-samesite-none",
+    boolean,
+    "`true`, `false`: `SameSite=None` is not sent to old browsers that reject such a cookie",
+    default=False,
+)
 SESSION_COOKIE_CHANGE_ON_FAILURE: Final = Annotation(
     "session-cookie-change-on-failure",
     boolean,

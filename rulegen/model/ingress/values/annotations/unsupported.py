@@ -64,7 +64,6 @@ UNSUPPORTED: Final = by_name(
     _missing("upstream-hash-by-subset-size", _SUBSET),
     NoEffect("http2-push-preload", NameKind.DONE, "browsers do not support HTTP/2 push any more", OFF),
     _protection("auth-tls-crl", "lists of revoked certificates are read from the key `ca.crl` of the Secret"),
-    _switch("session-cookie-conditional-samesite-none", "current browsers do not need it"),
     # Annotations of older releases, which 1.15 does not have.
     _switch("enable-opentracing", _MODULE),
     _missing("opentracing-trust-incoming-span", _MODULE),

@@ -105,11 +105,6 @@ _OF_TLS: Final = (
         "forwarded-for-proxy-protocol-header",
     ),
 )
-_OF_ANSWERS: Final = (
-    *_missing(
-        "use the annotation proxy-redirect-from", "proxy-redirect-from", "proxy-redirect-to", fulfilled_by=("off",)
-    ),
-)
 _OF_LOGS: Final = (
     *_done(_LOGS, "access-log-path", "http-access-log-path", "error-log-path"),
     *_missing(_LOGS, "access-log-params", fulfilled_by=("",)),
@@ -148,5 +143,5 @@ _OF_OLDER_RELEASES: Final = (
     *_replaced(_TRACING, *(f"datadog-{name}" for name in ("priority-sampling", "sample-rate"))),
 )
 
-WITHOUT_EFFECT: Final = by_name(*_OF_PROTECTION, *_OF_TLS, *_OF_ANSWERS, *_OF_NGINX, *_OF_LOGS, *_OF_OLDER_RELEASES)
+WITHOUT_EFFECT: Final = by_name(*_OF_PROTECTION, *_OF_TLS, *_OF_NGINX, *_OF_LOGS, *_OF_OLDER_RELEASES)
 """By key: those that protect first, those of older releases last."""
