@@ -127,6 +127,7 @@ def test_neighbours_never_reach_the_loopback_addresses(steps, data):
 
 @FEW
 @given(st.lists(st.tuples(worlds(), st.booleans(), st.booleans()), min_size=2, max_size=4), st.data())
+@pytest.mark.slow
 def test_stray_packets_never_reset_clients(steps, data):
     """With conntrack.tcpBeLiberal and without, where the parameter can be set and where not, cut off anywhere."""
     node = a_node()

@@ -233,6 +233,7 @@ def is_open(path: str, what: str) -> bool:
 
 
 @pytest.mark.parametrize("who", ["stranger", "nobody"])
+@pytest.mark.slow
 def test_another_user_finds_nothing_but_what_is_exported(seen, who):
     assert [pair for pair in map(tuple, seen["can"][who]) if not is_open(*pair)] == []
     assert ("/run/out/model.json", "read") in map(tuple, seen["can"][who])

@@ -237,6 +237,7 @@ def space(noun: str) -> str:
     by_status=st.booleans(),
     bookmarks=st.booleans(),
 )
+@pytest.mark.slow
 def test_in_the_end_the_consumer_has_what_the_server_has(tmp_path, certificate, steps, ingress, by_status, bookmarks):
     api = FakeApi(certificate=certificate, refuses_by_status=by_status, bookmark_every=0.02 * bookmarks, token="first")
     with api:
@@ -274,6 +275,7 @@ def test_in_the_end_the_consumer_has_what_the_server_has(tmp_path, certificate, 
     ingress=st.booleans(),
     bookmarks=st.booleans(),
 )
+@pytest.mark.slow
 def test_a_restore_is_found_without_a_whole_list(tmp_path, certificate, before, after, ingress, bookmarks):
     """Where the server has fewer revisions than it told, which it has for a while, comparing them is enough."""
     with FakeApi(certificate=certificate, bookmark_every=0.02 * bookmarks, token="first") as api:

@@ -69,6 +69,7 @@ def test_without_headers_more_server_is_sent_once():
 
 
 @needs_nginx
+@pytest.mark.slow
 def test_whatever_the_value_is_nginx_takes_it(tmp_path):
     facts = without_unloadable(run, "nginx", gather_nginx(run), HEADERS_MORE)
     if HEADERS_MORE not in facts.modules:

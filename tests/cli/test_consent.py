@@ -122,6 +122,7 @@ NOBODY = {
 
 
 @pytest.mark.parametrize("how", NOBODY.values(), ids=NOBODY)
+@pytest.mark.slow
 def test_apply_writes_nothing_where_nobody_typed_a_yes(run, how):
     ended = run(*APPLY, **how)
     assert (ended.code, ended.terminal, rules()) == (1, "", 0)
@@ -133,6 +134,7 @@ def test_apply_writes_nothing_where_nobody_typed_a_yes(run, how):
 @pytest.mark.usefixtures("is_applied")
 @pytest.mark.parametrize("how", list(NOBODY.values())[:2], ids=list(NOBODY)[:2])
 @pytest.mark.parametrize("output", ["text", "json"])
+@pytest.mark.slow
 def test_cleanup_takes_nothing_away_where_nobody_typed_a_yes(run, how, output):
     before = rules()
     ended = run(*CLEANUP, "-o", output, **how)
@@ -142,6 +144,7 @@ def test_cleanup_takes_nothing_away_where_nobody_typed_a_yes(run, how, output):
 
 
 @pytest.mark.parametrize("answer", ["n\n", "\n", "yes please\n", "\x04"])
+@pytest.mark.slow
 def test_any_other_answer_is_a_no(run, answer):
     ended = run(*APPLY, typed=answer)
     assert (ended.code, rules()) == (1, 0)
@@ -150,6 +153,7 @@ def test_any_other_answer_is_a_no(run, answer):
 
 
 @pytest.mark.parametrize("answer", ["y\n", " YES \n"])
+@pytest.mark.slow
 def test_a_yes_on_the_terminal_writes_also_with_piped_stdout(run, answer):
     ended = run(*APPLY, typed=answer)
     assert (ended.code, ended.terminal, ended.err) == (0, QUESTION, "")
@@ -159,6 +163,7 @@ def test_a_yes_on_the_terminal_writes_also_with_piped_stdout(run, answer):
     assert (again.code, again.terminal, rules()) == (0, QUESTION, 0)
 
 
+@pytest.mark.slow
 def test_with_objects_on_stdin_the_terminal_is_asked(run):
     from_stdin = ("apply", "-f", "-", *APPLY[3:])
     nobody = run(*from_stdin, stdin=BLOG)
@@ -171,6 +176,7 @@ def test_with_objects_on_stdin_the_terminal_is_asked(run):
     assert rules() > 10
 
 
+@pytest.mark.slow
 def test_json_is_one_document_and_the_plan_comes_first(run):
     ended = run(*APPLY, "-o", "json", typed="y\n")
     document = json.loads(ended.out)
@@ -182,6 +188,7 @@ def test_json_is_one_document_and_the_plan_comes_first(run):
 
 
 @pytest.mark.usefixtures("is_applied")
+@pytest.mark.slow
 def test_where_nothing_changes_nobody_is_asked(run):
     assert (run(*APPLY).code, run(*APPLY, stdin="n\n").code) == (0, 0)
     run(*CLEANUP, "--yes")
@@ -189,6 +196,7 @@ def test_where_nothing_changes_nobody_is_asked(run):
     assert run(*CLEANUP, "-o", "json").code == 0
 
 
+@pytest.mark.slow
 def test_nginx_and_its_folder_stay_where_nobody_typed_a_yes(run, folder):
     made = folder / "nginx" / "releases"
     made.mkdir(parents=True)
@@ -205,6 +213,7 @@ def test_nginx_and_its_folder_stay_where_nobody_typed_a_yes(run, folder):
     assert not made.parent.exists()
 
 
+@pytest.mark.slow
 def test_cleanup_removes_no_folder_of_somebody_else(run, folder):
     ended = run("cleanup", "--ingress", "--no-services", "--yes", "--nginx-dir", str(folder))
     assert ended.code == 1

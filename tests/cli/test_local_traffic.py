@@ -111,6 +111,7 @@ def test_a_service_that_goes_takes_its_own_rules_without_a_word(run, folder):
 
 @pytest.mark.kernel
 @pytest.mark.parametrize("variant", ["nft", "legacy"])
+@pytest.mark.slow
 def test_apply_says_so_before_it_removes_masquerading(folder, variant):
     if os.geteuid() != 0 or not shutil.which(f"iptables-{variant}"):
         pytest.skip("needs root, network namespaces and iptables")

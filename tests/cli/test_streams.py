@@ -42,6 +42,7 @@ def unread(*command: str, **environment: str) -> tuple[int, str]:
     [PLAN, (*PLAN, "-o", "json"), (*PLAN, "--detailed-exitcode"), ("--help",), ("plan", "--help"), ("--version",)],
     ids=lambda words: " ".join(word for word in words if "/" not in word),
 )
+@pytest.mark.slow
 def test_who_stops_reading_ends_the_command_as_any_tool(words):
     assert unread(*RULEGEN, *words) == (-signal.SIGPIPE, "")
 
@@ -55,6 +56,7 @@ def test_export_and_doctor_end_alike(tmp_path):
 
 @pytest.mark.kernel
 @pytest.mark.skipif(os.geteuid() != 0 or not shutil.which("iptables-nft"), reason="needs root and iptables")
+@pytest.mark.slow
 def test_who_does_not_read_the_plan_has_nothing_written(tmp_path):
     seen = tmp_path / "rules"
     script = f'ip link set lo up; "$@"; code=$?; iptables-nft-save > {seen}; exit $code'
@@ -86,6 +88,7 @@ def test_a_locale_that_lacks_signs_gets_others(locale, words):
         assert json.loads(done.stdout)["kind"] == "Findings"
 
 
+@pytest.mark.slow
 def test_a_file_name_that_is_not_text_is_shown(tmp_path):
     name = os.fsdecode(b"\xff.yaml")
     (tmp_path / name).write_text((EXAMPLES / "my-blog" / "node.yaml").read_text())

@@ -180,6 +180,7 @@ def isolated() -> list[str]:
     ("more", "code", "writes"),
     [(("wbe-1",), 1, False), (("wbe-1", "--allow-unknown-node"), 0, True), (("web-1",), 0, True)],
 )
+@pytest.mark.slow
 def test_a_kernel_is_written_only_for_a_known_node_by_default(folder, isolated, more, code, writes):
     files = ("-f", str(folder / "blog.yaml"), "-f", str(folder / "nodes.yaml"), "--host", str(folder / "host"))
     command = (sys.executable, "-m", "rulegen", "apply", *files, "--yes", "--variant", "nft", "--node", *more)

@@ -386,6 +386,7 @@ def test_a_setting_of_an_auth_server_is_read_or_closes(key):
 
 
 @needs_nginx
+@pytest.mark.slow
 def test_nginx_takes_every_setting_that_is_taken(tmp_path):
     # Of each key another value each time; most keys have few.
     taken = {key: [value for value in WRITABLE if is_setting(key, value)] for key in sorted(TYPED - CLOSING)}
@@ -398,6 +399,7 @@ def test_nginx_takes_every_setting_that_is_taken(tmp_path):
 @example("0.0.0.0/0")
 @given(hostile)
 @settings(max_examples=examples(40), deadline=None)
+@pytest.mark.slow
 def test_a_setting_that_keeps_out_is_read_or_closes(text):
     for key in sorted(CLOSING):
         outcome = compiled(*GROUND, config_map(SETTINGS.name, {key: text}, SETTINGS.namespace))
@@ -414,6 +416,7 @@ def test_a_setting_that_keeps_out_is_read_or_closes(text):
 
 
 @needs_nginx
+@pytest.mark.slow
 def test_nginx_takes_every_value_that_is_taken(tmp_path):
     outcome = [
         each

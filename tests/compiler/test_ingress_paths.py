@@ -180,6 +180,7 @@ def lists(draw: st.DrawFn) -> list[k.Ingress]:
 
 @settings(max_examples=examples(50), deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(lists(), st.randoms(use_true_random=False))
+@pytest.mark.slow
 def test_the_same_backend_answers_as_the_api_says(ingresses, chance):
     shuffled = list(ingresses)
     chance.shuffle(shuffled)

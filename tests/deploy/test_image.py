@@ -190,6 +190,7 @@ sys.exit(main())
 """
 
 
+@pytest.mark.slow
 def test_no_class_that_the_image_leaves_out_is_needed(tmp_path: Path) -> None:
     assert {"aio", "client/api", "client/models"} == set(re.findall(r" kubernetes/([\w/]+)", TEXT))
     with FakeApi() as api:

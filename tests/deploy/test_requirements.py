@@ -109,6 +109,7 @@ def test_a_package_that_nobody_pinned_is_an_error() -> None:
         pinned.text("", {"no-such-package"}, "")
 
 
+@pytest.mark.slow
 def test_pip_refuses_a_file_with_another_hash(tmp_path: Path) -> None:
     """As the image has it: pip with these options takes no file but those whose hashes are written down."""
     wheel = tmp_path / WHEEL

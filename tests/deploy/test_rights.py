@@ -41,6 +41,7 @@ def on_a_node(script: str, capabilities: set[str]) -> str:
 
 
 @pytest.mark.parametrize("variant", ["nft", "legacy"])
+@pytest.mark.slow
 def test_services_are_written_with_two_capabilities(variant: str) -> None:
     if shutil.which(f"iptables-{variant}") is None:
         pytest.skip(f"there is no iptables-{variant} here")
@@ -55,6 +56,7 @@ def test_services_are_written_with_two_capabilities(variant: str) -> None:
     assert "-A KUBE-NODEPORTS" in said
 
 
+@pytest.mark.slow
 def test_ingresses_are_served_with_the_capabilities_of_their_pod(tmp_path: Path) -> None:
     if shutil.which("nginx") is None:
         pytest.skip("there is no nginx here")

@@ -207,6 +207,7 @@ def likely_first(mutant: Mutant, tried: Iterable[Flow]) -> list[Flow]:
 
 
 @pytest.mark.parametrize(("site", "family"), sampled(list(product(SITES, BOTH))))
+@pytest.mark.slow
 def test_no_rule_can_go_unnoticed(site: str, family: Family):
     saved = simulators(rich_world(), SITES[site], counts=True)[family].saved
     tried = flows(SITES[site], saved, family)

@@ -49,6 +49,7 @@ def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
 
 @pytest.mark.parametrize("number", NUMBERS.values(), ids=[*NUMBERS])
 @pytest.mark.parametrize(("file", "line"), PLACES.values(), ids=[*PLACES])
+@pytest.mark.slow
 def test_a_number_that_is_none_is_no_fault_of_ours(place, file, line, number):
     text = line.format(number)
     files = {

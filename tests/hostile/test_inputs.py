@@ -309,6 +309,7 @@ class TestConfiguration:
         chosen=CHOSEN,
         data=st.data(),
     )
+    @pytest.mark.slow
     def test_several_fields_and_flags(self, command, chosen, data):
         document: dict[str, Any] = {}
         for path, value in chosen:

@@ -209,6 +209,7 @@ class TestEscapes:
             assert harmless(text) == text
 
     @given(value=st.recursive(st.text(), lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner)))
+    @pytest.mark.slow
     def test_of_json_say_the_same(self, value):
         text = json.dumps(value, ensure_ascii=False)
         assert left(harmless_json(text)) == []

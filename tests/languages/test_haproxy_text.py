@@ -65,6 +65,7 @@ def test_a_text_in_a_file_is_read_back_as_itself(text):
 
 @settings(max_examples=examples(1000), deadline=None)
 @given(st.lists(st.tuples(HOSTILE, HOSTILE), max_size=4))
+@pytest.mark.slow
 def test_the_entries_of_a_map_are_read_back_as_themselves(entries):
     try:
         text = format_map(entries)
@@ -91,6 +92,7 @@ def test_a_line_of_certificates_is_read_back_as_itself(path, names):
 @settings(max_examples=examples(1000), deadline=None)
 @example(["add", "map", "a b;c\\"])
 @given(st.lists(HOSTILE, min_size=1, max_size=4))
+@pytest.mark.slow
 def test_a_command_for_the_socket_is_one_command_with_its_words(words):
     try:
         line = socket_command(*words)

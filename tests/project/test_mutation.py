@@ -47,6 +47,7 @@ def chosen() -> list[Mutant]:
     return sample(ROOT, 100, 1)
 
 
+@pytest.mark.slow
 def test_a_mutant_is_another_program_that_still_parses() -> None:
     for mutant in sampled(chosen()):
         source = (ROOT / mutant.path).read_bytes()

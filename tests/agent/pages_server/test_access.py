@@ -51,6 +51,7 @@ def test_a_host_is_ours_by_address_or_name(host, ours, loopback):
 
 @settings(deadline=None)
 @given(st.text(max_size=30))
+@pytest.mark.slow
 def test_any_text_is_a_name_or_none(text):
     assert name_of(text) != ""
 

@@ -69,6 +69,7 @@ events = st.sampled_from(
     changes=st.lists(hosts | nodes | hosts | nodes | events, min_size=1, max_size=5),
     pace=st.sampled_from([0.1, 2.5]),
 )
+@pytest.mark.slow
 def test_after_any_changes_all_is_as_a_new_process_has_it(mode, options, changes, pace):
     """After any changes of host and node all is as a new process would have it."""
     with pytest.MonkeyPatch.context() as patch:

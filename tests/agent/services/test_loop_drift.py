@@ -258,6 +258,7 @@ happenings = st.lists(
     suppress_health_check=[HealthCheck.too_slow, HealthCheck.function_scoped_fixture],
 )
 @given(happenings, st.sampled_from((0.0, 1.0)), st.sampled_from((0.05, 0.7)), st.randoms(use_true_random=False))
+@pytest.mark.slow
 def test_whatever_happens_in_the_end_all_is_right(happenings, min_sync_s, pace_s, chance):
     stage = Stage(min_sync_s=min_sync_s, sync_s=200.0)
     stage.at(0, *WEB)
@@ -282,6 +283,7 @@ def test_whatever_happens_in_the_end_all_is_right(happenings, min_sync_s, pace_s
     assert stage.state.age_s == 0
 
 
+@pytest.mark.slow
 def test_others_may_look_at_all_while_it_is_being_changed():
     stage = Stage()
     for number in range(1, 60):

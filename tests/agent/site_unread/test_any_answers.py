@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -36,6 +37,7 @@ STEPS = st.lists(
 
 @settings(max_examples=examples(12), deadline=None)
 @given(STEPS)
+@pytest.mark.slow
 def test_no_answer_of_the_api_server_opens_a_closed_path(steps):
     """And once it answers, all is as if it had always answered."""
     objects = [CERTIFICATE, PASSWORDS, RESTRICTED]

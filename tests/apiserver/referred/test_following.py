@@ -99,6 +99,7 @@ class TestRoles:
         assert not [line for line in place.said if "not allowed" in line]
 
     @pytest.mark.parametrize("role", ROLES)
+    @pytest.mark.slow
     def test_the_number_of_threads_and_connections_has_a_bound(self, tls_place, monkeypatch, role):
         """Few threads and connections, over TLS, for hundreds of Secrets and of ConfigMaps in 40 namespaces."""
         monkeypatch.setattr(follower, "POLLS_PER_S", 200.0)

@@ -72,6 +72,7 @@ def test_apply_writes_nothing_while_hosts_of_an_ingress_cannot_be_read(run, tmp_
     assert SHOP in served(tmp_path)
 
 
+@pytest.mark.slow
 def test_an_engine_of_the_tests_is_served_by_the_commands(run, tmp_path):
     code, out = run("plan", *ENGINE, "--detailed-exitcode")
     assert (code, "Ingress: tiny will be started (tiny, which serves nothing yet)" in out) == (2, True)
@@ -98,6 +99,7 @@ def test_an_engine_of_the_tests_is_served_by_the_commands(run, tmp_path):
     assert not (tmp_path / "tiny").exists()
 
 
+@pytest.mark.slow
 def test_strict_apply_writes_nothing_if_an_ingress_deviates(run, tmp_path):
     code, out = run("apply", *ENGINE, "--yes", "--strict")
     assert (code, "+ route shop.test/" in out) == (3, True)
@@ -107,6 +109,7 @@ def test_strict_apply_writes_nothing_if_an_ingress_deviates(run, tmp_path):
     assert not (tmp_path / "tiny").exists()
 
 
+@pytest.mark.slow
 def test_an_engine_of_the_tests_is_exported_and_has_its_options(run, tmp_path):
     code, out = run("export", "--tiny", "out")
     assert (code, "out/tiny.conf" in out) == (0, True)
@@ -117,6 +120,7 @@ def test_an_engine_of_the_tests_is_exported_and_has_its_options(run, tmp_path):
     assert run("plan", "--ingress", "--ingress-engine", "other")[0] == 1
 
 
+@pytest.mark.slow
 def test_the_agent_serves_through_an_engine_of_the_tests(tmp_path, environment):
     """It starts the engine, follows a change without a reload, and ends it at SIGTERM."""
     with FakeApi() as api:

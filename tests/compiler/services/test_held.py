@@ -119,6 +119,7 @@ def test_a_left_out_service_leaves_nothing_on_a_fresh_node(after, mode, data):
 
 @quick
 @given(worlds(), worlds(), st.data())
+@pytest.mark.slow
 def test_a_plan_written_in_parts_has_the_same_result(before, after, data):
     kernel = NodeKernel()
     kernel.write(plan_node(compiled(before, "iptables"), kernel.observed(), HostFacts()))

@@ -82,6 +82,7 @@ changes = st.lists(
     least=st.sampled_from((1, 200)),
     stranger=st.sampled_from((None, "by another proxy", "")),
 )
+@pytest.mark.slow
 def test_rules_are_deleted_as_written_across_the_threshold(
     monkeypatch, steps, large, more, mode, chunk, least, stranger
 ):

@@ -181,6 +181,7 @@ limits = st.sampled_from((ServiceLimits(), ServiceLimits(endpoints=5, frontends=
 
 @quick
 @given(st.lists(moves, min_size=2, max_size=16), MODES, limits, st.sampled_from(Semantics), st.booleans())
+@pytest.mark.slow
 def test_after_any_sequence_the_node_matches_a_fresh_process(moves, mode, limits, semantics, oldest):
     agent = Agent(mode, limits=limits, external_ip_semantics=semantics, oldest_claim_wins=oldest)
     for what, given_ in moves:

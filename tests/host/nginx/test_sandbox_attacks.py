@@ -143,6 +143,7 @@ def scratch(place: Path, tmp_path_factory: pytest.TempPathFactory, monkeypatch: 
 
 
 @pytest.mark.parametrize("runner", [run, without_namespaces], ids=["sealed", "bare"])
+@pytest.mark.slow
 def test_other_users_see_nothing_of_it_and_root_does(place, scratch, namespace, own, runner):
     www_data = pwd.getpwnam("www-data")
     folder = place / "nginx"
@@ -170,6 +171,7 @@ def test_not_even_a_process_of_the_same_user_sees_into_it(place, scratch, namesp
             assert as_user(own, lambda: finds(pid, [str(place)])) == []
 
 
+@pytest.mark.slow
 def test_what_is_tried_cannot_change_what_is_tried(place, scratch, namespace, own):
     with stopped_nginx(place / "nginx", without_namespaces, own):
         (copy,) = scratch.iterdir()

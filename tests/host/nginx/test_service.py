@@ -370,6 +370,7 @@ KILLED = textwrap.dedent(
 )
 
 
+@pytest.mark.slow
 def test_killed_at_any_moment_a_switch_is_whole_and_completed(service):
     for moment in range(0, 60, 3):
         service.apply(FIRST)

@@ -213,6 +213,7 @@ class TestDocument:
             ),
         )
     )
+    @pytest.mark.slow
     def test_any_document_is_facts_or_a_clear_error(self, document):
         try:
             facts_from_document(document, "host.yaml")

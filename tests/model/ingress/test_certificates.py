@@ -113,6 +113,7 @@ def test_which_certificate_a_host_has(name):
 
 
 @needs_nginx
+@pytest.mark.slow
 def test_nginx_takes_what_is_taken(tmp_path):
     objects = [*WEB]
     for number, name in enumerate(CASES):

@@ -11,6 +11,7 @@ import re
 from typing import NamedTuple
 from unittest import mock
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -135,6 +136,7 @@ def _model(ingresses, way="", left_out=None):
     st.tuples(*(written(index) for index in range(3))), st.sampled_from(("quarantine", "limit", "rejected", "invalid"))
 )
 @settings(max_examples=examples(60), deadline=None)
+@pytest.mark.slow
 def test_nothing_opens_when_an_ingress_is_left_out(ingresses, way):
     model = _model(ingresses)
     before = {request: _answer(model, *request) for request in REQUESTS}
