@@ -24,7 +24,7 @@ from rulegen.model.services.stale_flows import StaleUdpPolicy
 from rulegen.net import parse_address
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator, Sequence
 
     from rulegen.agent.agent import Agent
     from rulegen.agent.following import CachedCluster
@@ -36,7 +36,16 @@ if TYPE_CHECKING:
 NOT_RELOADED: Final = "configuration not reloaded: the old one stays in use"
 
 
-@click.command("run", cls=IngressCommand, about_ingresses=("keep_serving", "update_status"))
+_ABOUT_STATUS: Final = (
+    "update_status_on_shutdown",
+    "publish_status_address",
+    "publish_service",
+    "report_node_internal_ip_address",
+    "lease_namespace",
+)
+
+
+@click.command("run", cls=IngressCommand, about_ingresses=("keep_serving", "update_status"), about_status=_ABOUT_STATUS)
 @input_options
 @variant_option
 @ingress_options()
@@ -189,8 +198,8 @@ def command(
         "metrics_hosts": metrics_hosts,
     }
     log = AgentLog(is_json=log_format == "json", least="debug" if verbose else "info")
-    if ingress.idle:
-        log.warning(ingress.idle)
+    for warning in _idle(ingress, publishing, chosen.pop("status_flags_given")):
+        log.warning(warning)
     _Runs(CliOptions(**chosen), ingress, log, fixed).run()
 
 
@@ -377,6 +386,16 @@ def _publishing(chosen: dict[str, Any], ingress: ChosenIngress) -> Publishing:
         withdraws=chosen.pop("update_status_on_shutdown"),
         namespace=namespace,
     )
+
+
+def _idle(ingress: ChosenIngress, publishing: Publishing, status_flags: Sequence[str]) -> Iterator[str]:
+    """Yield warnings about options without effect; `status_flags` are those that need published addresses."""
+    if ingress.idle:
+        yield ingress.idle
+    if status_flags and not publishing.services and not (ingress.ingress and publishing.ingresses):
+        needed = "--update-status" if ingress.ingress else "--ingress"
+        have = "has" if len(status_flags) == 1 else "have"
+        yield f"{', '.join(status_flags)} {have} no effect without {needed} or --publish-service-status"
 
 
 def _seconds(text: str) -> float:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 import click
 from click.core import ParameterSource
@@ -15,7 +15,7 @@ from rulegen.model.ingress.values.without_effect.flags import FLAGS, OTHER_NAMES
 from rulegen.model.ingress.values.without_effect.names import NameKind, NoEffect
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterable, Iterator, Sequence
 
 _VERBOSE: Final = "--verbose"
 _LEVEL: Final = "v"
@@ -30,8 +30,14 @@ _EMPTY_IS_DEFAULT: Final = frozenset(
         "--publish-status-address",
     }
 )
-"""Options for which ingress-nginx reads an empty value as its default."""
+"""Options for which an empty value means none, as in ingress-nginx. That is their default."""
 _EVENTS: Final = NoEffect("disable-sync-events", NameKind.DONE, "only rulegen run writes Events")
+
+
+class _Emptied(NamedTuple):
+    """An option with an empty value: it has its default, whatever was given before."""
+
+    option: str
 
 
 class IngressCommand(click.Command):
@@ -43,34 +49,44 @@ class IngressCommand(click.Command):
 
     Attributes:
         about_ingresses: Parameters of this command that have no effect without Ingresses, beside those of all commands.
+        about_status: Parameters that have no effect unless addresses are published. If there are any, the command
+            receives those on the command line as `status_flags_given`.
     """
 
-    def __init__(self, *settings: Any, about_ingresses: Sequence[str] = (), **named: Any) -> None:
+    def __init__(
+        self, *settings: Any, about_ingresses: Sequence[str] = (), about_status: Sequence[str] = (), **named: Any
+    ) -> None:
         """Create the command."""
         super().__init__(*settings, **named)
-        self.about_ingresses = about_ingresses
+        self.about_ingresses, self.about_status = about_ingresses, about_status
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         """Parse arguments."""
         reports: list[Reason] = []
-        rest = super().parse_args(ctx, list(self._known(args, reports)))
+        known, emptied = _last_values(self._known(args, reports))
+        rest = super().parse_args(ctx, known)
+        for param in self.params:
+            if param.name and emptied.intersection(param.opts):
+                ctx.params[param.name] = () if param.multiple else None
+        names = parameter_names().union(self.about_ingresses)
         ctx.params["flag_reports"] = tuple(reports)
         ctx.params["flags_given"] = tuple(
-            dict.fromkeys((*self._given(ctx), *(each.path for each in reports if each.path != "-v")))
+            dict.fromkeys((*self._given(ctx, names), *(each.path for each in reports if each.path != "-v")))
         )
+        if self.about_status:
+            ctx.params["status_flags_given"] = tuple(self._given(ctx, frozenset(self.about_status)))
         return rest
 
-    def _given(self, ctx: click.Context) -> Iterator[str]:
-        """Yield the options about Ingresses on the command line."""
-        names = parameter_names().union(self.about_ingresses)
+    def _given(self, ctx: click.Context, names: frozenset[str]) -> Iterator[str]:
+        """Yield those of some options that are on the command line."""
         for param in self.params:
             name = param.name or ""
             if name in names and ctx.get_parameter_source(name) is ParameterSource.COMMANDLINE:
                 off = ctx.params[name] is False and param.secondary_opts
                 yield (off or param.opts)[0]
 
-    def _known(self, args: Sequence[str], reports: list[Reason]) -> Iterator[str]:
-        """Yield the arguments that click knows; adds what to report about the others."""
+    def _known(self, args: Sequence[str], reports: list[Reason]) -> Iterator[str | _Emptied]:
+        """Yield the arguments that click knows, and emptied options; adds what to report about the others."""
         flags = _booleans(self)
         names = {name for option in self.params for name in option.opts}
         waiting = list(reversed(args))
@@ -86,6 +102,7 @@ class IngressCommand(click.Command):
             if name in _EMPTY_IS_DEFAULT & names and not (value if sign else waiting[-1:] != [""]):
                 if not sign:
                     waiting.pop()
+                yield _Emptied(name)
                 continue
             other = f"--{OTHER_NAMES.get(name.removeprefix('--'), name.removeprefix('--'))}"
             if name.startswith("--") and other in flags and name not in names | flags.keys():
@@ -116,6 +133,33 @@ class IngressCommand(click.Command):
             reports.append(Reason(None, known.verdict, "-v", known.message))
         elif int(level) > 0:
             yield _VERBOSE
+
+
+def _last_values(args: Iterable[str | _Emptied]) -> tuple[list[str], set[str]]:
+    """Return the arguments without values that an empty one replaces, and the options that are empty in the end."""
+    kept: list[str] = []
+    emptied: set[str] = set()
+    for arg in args:
+        if isinstance(arg, _Emptied):
+            kept = _without(kept, arg.option)
+            emptied.add(arg.option)
+        else:
+            kept.append(arg)
+            emptied.discard(arg.partition("=")[0])
+    return kept, emptied
+
+
+def _without(args: Sequence[str], option: str) -> list[str]:
+    """Return arguments without an option and its values."""
+    kept: list[str] = []
+    waiting = list(reversed(args))
+    while waiting:
+        arg = waiting.pop()
+        if arg == option:
+            waiting = waiting[:-1]
+        elif not arg.startswith(f"{option}="):
+            kept.append(arg)
+    return kept
 
 
 def _level(arg: str, waiting: list[str]) -> str | None:

@@ -9,6 +9,7 @@ from typing import Any
 import click
 import pytest
 
+from rulegen.cli.commands import run as run_module
 from rulegen.cli.commands.run import command as run
 from rulegen.cli.main import cli, main
 from rulegen.kube.objects.names import ObjectName
@@ -194,6 +195,57 @@ def test_strict_fails_because_of_flags_that_change_what_is_served(reasons, capsy
 )
 def test_an_empty_value_means_the_default(reasons, flags) -> None:
     assert reasons(*TAKEN, *flags) == reasons(*TAKEN)
+
+
+@pytest.mark.parametrize("earlier", [("--configmap=a/b",), ("--configmap", "a/b")])
+@pytest.mark.parametrize("empty", [("--configmap=",), ("--configmap", "")])
+def test_an_empty_value_replaces_earlier_ones_and_a_later_one_replaces_it(earlier, empty) -> None:
+    assert parameters(*earlier, "--once", *empty) == parameters("--once")
+    assert parameters(*empty, *earlier)["configmap"] == ObjectName("a", "b")
+    assert parameters(*earlier, *empty, "--configmap=c/d")["configmap"] == ObjectName("c", "d")
+    namespaces = ("--watch-namespace=a", "--watch-namespace", "b", "--watch-namespace=", "--watch-namespace=c")
+    assert parameters(*namespaces)["watch_namespace"] == ("c",)
+    assert parameters(*namespaces[:-1])["watch_namespace"] == ()
+
+
+def test_an_empty_value_has_priority_over_the_environment(monkeypatch) -> None:
+    (param,) = (param for param in run.params if param.name == "configmap")
+    monkeypatch.setattr(param, "envvar", "RULEGEN_CONFIGMAP")
+    monkeypatch.setenv("RULEGEN_CONFIGMAP", "a/b")
+    assert parameters()["configmap"] == ObjectName("a", "b")
+    assert parameters("--configmap=")["configmap"] is None
+
+
+STATUS = ("--publish-service=a/b", "--report-node-internal-ip-address", "--lease-namespace=x")
+
+
+@pytest.mark.parametrize(
+    ("flags", "said"),
+    [
+        ((), ""),
+        (("--publish-service=a/b",), "--publish-service has no effect without --ingress or --publish-service-status"),
+        (
+            (*STATUS, "--no-update-status-on-shutdown"),
+            "--publish-service, --report-node-internal-ip-address, --lease-namespace have no effect without",
+        ),
+        (("--publish-status-address=192.0.2.1", "--publish-service-status"), ""),
+        ((*STATUS, "--publish-service-status"), ""),
+        ((*STATUS, "--ingress"), ""),
+        ((*STATUS, "--ingress", "--update-status=false", "--publish-service-status"), ""),
+        (
+            ("--publish-service=a/b", "--ingress", "--update-status=false"),
+            "--publish-service has no effect without --update-status or --publish-service-status",
+        ),
+    ],
+)
+def test_the_agent_says_which_options_need_published_addresses(flags, said, monkeypatch, capsys) -> None:
+    monkeypatch.setattr(run_module._Runs, "run", lambda runs: None)
+    with pytest.raises(SystemExit) as stop:
+        main(["run", *flags])
+    printed = capsys.readouterr()
+    assert not stop.value.code, printed.err
+    assert said in printed.err
+    assert ("no effect without" in printed.err) is bool(said)
 
 
 def test_no_flag_without_effect_is_reported_for_an_empty_value() -> None:
