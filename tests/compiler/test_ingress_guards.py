@@ -148,3 +148,10 @@ def test_a_closed_ingress_redirects_nobody(annotations):
     closed = text_of(compiled(*GROUND, site(**annotations, auth_url="not a url")))
     assert "return 302" not in closed
     assert "return 503;" in closed
+
+
+@pytest.mark.parametrize(("networks", "trusted"), [({}, True), ({"proxy_real_ip_cidr": ""}, False)])
+def test_with_an_empty_list_of_proxies_nobody_names_a_client(networks, trusted):
+    """The list's default is all of IPv4, so an empty one must not mean the default."""
+    result = compiled(*GROUND, site(), settings_map(use_forwarded_headers="true", **networks))
+    assert ("set_real_ip_from" in result.configuration.files["nginx.conf"]) is trusted

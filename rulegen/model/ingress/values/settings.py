@@ -119,8 +119,9 @@ class Settings:
     proxy_real_ip_cidr: tuple[Network, ...] = setting(
         networks_or_none,
         "0.0.0.0/0",
-        "networks of proxies that may set the client's address; the default has no IPv6",
+        "networks of proxies that may set the client's address; the default has no IPv6; empty: none",
         guards=SettingGuard.ALL,
+        may_be_empty=True,
     )
     forwarded_for_header: str = setting(readers.header_name, "X-Forwarded-For")
     forwarded_host_header: str = setting(

@@ -11,8 +11,8 @@ from rulegen.model.ingress.reasons import Verdict
 from rulegen.model.ingress.values.configmap import EMPTY, read_settings
 from rulegen.model.ingress.values.settings import OTHER_NAMES, SETTINGS, Settings
 
-EXCEPTIONS = {"no-auth-locations", "no-tls-redirect-locations"}
-"""Keys with exceptions to what restricts access: an empty text means no exceptions, as in ingress-nginx."""
+EXCEPTIONS = {"no-auth-locations", "no-tls-redirect-locations", "proxy-real-ip-cidr"}
+"""Keys with exceptions to what restricts access, or with who is trusted: empty means none, as in ingress-nginx."""
 KEYS = sorted({*SETTINGS, *OTHER_NAMES})
 RULE = sorted({*KEYS} - EXCEPTIONS)
 
@@ -27,12 +27,12 @@ def test_an_empty_text_counts_as_absent(key, text):
 
 
 def test_the_value_of_an_option_stays_as_well():
-    base = replace(Settings(), worker_processes="3", proxy_real_ip_cidr=(ip_network("10.0.0.0/8"),))
-    read = read_settings({"worker-processes": "", "proxy-real-ip-cidr": ""}, base)
+    base = replace(Settings(), worker_processes="3", whitelist_source_range=(ip_network("10.0.0.0/8"),))
+    read = read_settings({"worker-processes": "", "whitelist-source-range": ""}, base)
     assert read.settings == base
 
 
-@pytest.mark.parametrize("key", ["proxy-real-ip-cidr", "gzip-types", "log-format-upstream", "ssl-redirect"])
+@pytest.mark.parametrize("key", ["worker-processes", "gzip-types", "log-format-upstream", "ssl-redirect"])
 def test_it_is_not_served_as_written_if_the_default_says_something(key):
     assert [verdict for verdict, _ in read_settings({key: ""}, Settings()).reports] == [Verdict.IGNORED]
 
