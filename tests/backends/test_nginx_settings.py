@@ -6,6 +6,7 @@ import re
 
 import pytest
 
+from tests.rights import needs_nginx
 from tests.strategies.ingresses import (
     WEB,
     certificate,
@@ -13,6 +14,7 @@ from tests.strategies.ingresses import (
     file_of,
     ingress,
     key_pem,
+    refusal,
     rule,
     secret,
     settings_map,
@@ -54,15 +56,16 @@ def test_a_key_becomes_this_directive(key, text, name, default, expected):
 
 
 NAMES = (
-    "args binary_remote_addr body_bytes_sent bytes_sent connection connection_requests content_length content_type"
-    " gzip_ratio host hostname http_host https is_args msec pipe proxy_host proxy_port proxy_protocol_addr"
-    " proxy_protocol_port realip_remote_addr realip_remote_port remote_addr remote_port remote_user request"
+    "args binary_remote_addr body_bytes_sent bytes_sent connection connection_requests content_length"
+    " content_type gzip_ratio host hostname http_host https is_args limit_conn_status limit_req_status msec pid"
+    " pipe proxy_host proxy_port proxy_protocol_addr proxy_protocol_port proxy_protocol_server_addr"
+    " proxy_protocol_server_port realip_remote_addr realip_remote_port remote_addr remote_port remote_user request"
     " request_completion request_id request_length request_method request_time request_uri scheme server_addr"
     " server_name server_port server_protocol ssl_cipher ssl_client_fingerprint ssl_client_i_dn ssl_client_s_dn"
-    " ssl_client_serial ssl_client_verify ssl_protocol ssl_session_reused status tcpinfo_rtt time_iso8601"
-    " time_local upstream_addr upstream_bytes_received upstream_bytes_sent upstream_cache_status"
-    " upstream_connect_time upstream_header_time upstream_response_length upstream_response_time upstream_status"
-    " uri"
+    " ssl_client_serial ssl_client_verify ssl_early_data ssl_protocol ssl_session_id ssl_session_reused status"
+    " tcpinfo_rtt time_iso8601 time_local upstream_addr upstream_bytes_received upstream_bytes_sent"
+    " upstream_cache_status upstream_connect_time upstream_header_time upstream_response_length"
+    " upstream_response_time upstream_status uri"
 )
 """Variables of nginx that mean the same in a log format of ingress-nginx."""
 
@@ -71,6 +74,12 @@ def test_a_log_format_keeps_the_names_of_nginx():
     names = NAMES.split()
     (text,) = directives("log_format", log_format_upstream=" ".join(f"${name}" for name in names))
     assert re.findall(r"\$\{(\w+)\}", text) == names
+
+
+@needs_nginx
+def test_nginx_knows_all_variables_of_a_log_format(tmp_path):
+    every = settings_map(log_format_upstream=" ".join(f"${name}" for name in NAMES.split()))
+    assert refusal(compiled(*WEB, site_of(), every).configuration, tmp_path / "nginx") == ""
 
 
 def test_an_expression_for_any_case_is_written_once():

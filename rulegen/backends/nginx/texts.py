@@ -90,6 +90,13 @@ _VARIABLES: Final[Mapping[Subject, str]] = {
     Subject.BACKEND_BYTES_RECEIVED: "upstream_bytes_received",
     Subject.BACKEND_BYTES_SENT: "upstream_bytes_sent",
     Subject.CACHE_STATUS: "upstream_cache_status",
+    Subject.WORKER: "pid",
+    Subject.REQUESTS_LIMITED: "limit_req_status",
+    Subject.CONNECTIONS_LIMITED: "limit_conn_status",
+    Subject.TLS_SESSION: "ssl_session_id",
+    Subject.TLS_EARLY: "ssl_early_data",
+    Subject.PROXIED_SERVER_ADDRESS: "proxy_protocol_server_addr",
+    Subject.PROXIED_SERVER_PORT: "proxy_protocol_server_port",
 }
 """Variables of nginx or of the template. None of them can contain a line break."""
 

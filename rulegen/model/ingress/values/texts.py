@@ -117,6 +117,14 @@ class Subject(enum.StrEnum):
     BACKEND_BYTES_RECEIVED = "bytes from the backend"
     BACKEND_BYTES_SENT = "bytes to the backend"
     CACHE_STATUS = "status of the cache"
+    # only for logs
+    WORKER = "process ID of the worker"
+    REQUESTS_LIMITED = "what the limit of requests decided"
+    CONNECTIONS_LIMITED = "what the limit of connections decided"
+    TLS_SESSION = "ID of the TLS session"
+    TLS_EARLY = "1, if the request is early data of TLS"
+    PROXIED_SERVER_ADDRESS = "address of the server, of the PROXY protocol"
+    PROXIED_SERVER_PORT = "port of the server, of the PROXY protocol"
 
 
 _NAMES: Final[Mapping[str, Subject]] = {
@@ -140,12 +148,15 @@ _NAMES: Final[Mapping[str, Subject]] = {
     "https": Subject.HTTPS,
     "ingress_name": Subject.INGRESS,
     "is_args": Subject.QUERY_MARK,
+    "limit_conn_status": Subject.CONNECTIONS_LIMITED,
+    "limit_req_status": Subject.REQUESTS_LIMITED,
     "location_path": Subject.INGRESS_PATH,
     "msec": Subject.TIME_MS,
     "namespace": Subject.NAMESPACE,
     "pass_access_scheme": Subject.OUTSIDE_SCHEME,
     "pass_port": Subject.OUTSIDE_PORT,
     "pass_server_port": Subject.SERVER_PORT,
+    "pid": Subject.WORKER,
     "pipe": Subject.PIPELINED,
     "proxy_add_x_forwarded_for": Subject.FORWARDED_FOR,
     "proxy_alternative_upstream_name": Subject.OTHER_BACKEND,
@@ -153,6 +164,8 @@ _NAMES: Final[Mapping[str, Subject]] = {
     "proxy_port": Subject.BACKEND_PORT,
     "proxy_protocol_addr": Subject.PROXIED_ADDRESS,
     "proxy_protocol_port": Subject.PROXIED_PORT,
+    "proxy_protocol_server_addr": Subject.PROXIED_SERVER_ADDRESS,
+    "proxy_protocol_server_port": Subject.PROXIED_SERVER_PORT,
     "proxy_upstream_name": Subject.BACKEND,
     "query_string": Subject.QUERY,
     "realip_remote_addr": Subject.NEIGHBOUR_ADDRESS,
@@ -182,8 +195,10 @@ _NAMES: Final[Mapping[str, Subject]] = {
     "ssl_client_s_dn": Subject.TLS_CLIENT_SUBJECT,
     "ssl_client_serial": Subject.TLS_CLIENT_SERIAL,
     "ssl_client_verify": Subject.TLS_CLIENT_VERIFIED,
+    "ssl_early_data": Subject.TLS_EARLY,
     "ssl_protocol": Subject.TLS_PROTOCOL,
     "ssl_server_name": Subject.TLS_SERVER_NAME,
+    "ssl_session_id": Subject.TLS_SESSION,
     "ssl_session_reused": Subject.TLS_REUSED,
     "status": Subject.STATUS,
     "tcpinfo_rtt": Subject.ROUND_TRIP_TIME,
