@@ -36,14 +36,15 @@ _HIGH: Final = frozenset(_HIGH_NAMES.split())
 
 
 def risk_level(text: str) -> str:
-    """Return a risk level.
+    """Return a risk level; case does not matter.
 
     Raises:
         PartialValueError: The text is no level. As in ingress-nginx, the lowest level applies.
     """
-    if text not in LEVELS:
+    level = text.capitalize()
+    if level not in LEVELS:
         raise PartialValueError(LEVELS[0], f"{quoted(text)} is not one of {', '.join(LEVELS)}: {LEVELS[0]} applies")
-    return text
+    return level
 
 
 def too_risky(names: Iterable[str], level: str) -> Mapping[str, str]:
