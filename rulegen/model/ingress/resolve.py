@@ -119,15 +119,7 @@ def decide_ingress(
         MissingError: An object that the options or the settings refer to does not exist.
         ConfigError: The settings contain only listen addresses that this host cannot have.
     """
-    read = with_auth_faults(
-        settings_of(
-            world,
-            options.config_map,
-            options.settings,
-            has_ipv6=options.host.ipv6,
-            sets_server=options.host.sets_server,
-        )
-    )
+    read = _settings(world, options)
     good = before.settings if before is not None else None
     usable = read.or_before(good)
     settings, guards, reasons = usable.settings, usable.guards, [*usable.reasons]
@@ -166,6 +158,12 @@ def decide_ingress(
         groups=groups,
         lookups=lookups,
     )
+
+
+def _settings(world: ClusterSnapshot, options: IngressOptions) -> ResolvedSettings:
+    host = options.host
+    read = settings_of(world, options.config_map, options.settings, has_ipv6=host.ipv6, sets_server=host.sets_server)
+    return with_auth_faults(read)
 
 
 def _addresses(world: ClusterSnapshot) -> ServiceAddresses:
