@@ -107,7 +107,6 @@ DAMAGE: dict[str, Callable[[Site], object]] = {
     "add a file": lambda site: site.file().with_name("0" * 16 + ".conf").write_text("# what others wrote\n"),
     "delete the release": lambda site: shutil.rmtree((site.folder / "current").resolve()),
     "remove the link": lambda site: (site.folder / "current").unlink(),
-    "kill nginx": Site.kill,
 }
 
 
@@ -130,6 +129,15 @@ class TestDamage:
         assert site.answers()
         assert site.node.lines(TOLD)[-1].endswith("mended=True")
         assert site.node.drift() > counted
+
+    def test_killed_with_its_supervisor_it_is_started_again_and_that_is_no_drift(self, site: Site) -> None:
+        until(lambda: site.plan() == 0, 20, "nothing to do")
+        count, counted = len(site.node.lines(TOLD)), site.node.drift()
+        site.kill()
+        until(lambda: bool(site.node.lines("nginx ended unexpectedly")), 20, "told")
+        assert "with its supervisor" in site.node.lines("nginx ended unexpectedly")[0]
+        until(lambda: site.plan() == 0 and site.answers(), 20, "started again")
+        assert (len(site.node.lines(TOLD)), site.node.drift()) == (count, counted)
 
     def test_a_change_of_an_ingress_is_no_damage(self, site: Site) -> None:
         until(lambda: site.plan() == 0, 20, "nothing to do")
@@ -176,7 +184,7 @@ def test_a_full_disk_is_reported_and_changes_wait_for_room() -> None:
                 while True:
                     file.write(b"0" * 4096)
             site.node.api.put("ingresses", objects.ingress("more", "more.test"))
-            until(lambda: len(site.node.lines("not served")) > 1, 30, "told, and tried again")
+            until(lambda: site.node.metric("rulegen_nginx_failures_total") > 1, 30, "tried again")
             assert "No space left on device" in site.node.lines("not served")[0]
             assert site.answers()
             filler.unlink()

@@ -32,6 +32,7 @@ from rulegen.kube.proxyconfig.reading import read_config
 from rulegen.languages.nginx.facts import NginxFacts
 from rulegen.model.host.conntrack_limits import conntrack_parameters
 from rulegen.model.services.options import Options
+from tests.agent.ingress.test_site import MemorySite
 from tests.apiserver.watching import soon
 
 
@@ -364,7 +365,7 @@ def test_a_fault_of_ours_does_not_end_who_serves_ingresses(monkeypatch):
     monkeypatch.setattr(IngressSync, "serve", serve)
     log = io.StringIO()
     state = AgentState(time.monotonic)
-    site = IngressSync(None, None, None, state, AgentLog(out=log), time.monotonic)
+    site = IngressSync(MemorySite(), None, None, state, AgentLog(out=log), time.monotonic)
     site.start()
     try:
         assert served.wait(10)

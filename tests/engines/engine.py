@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rulegen.compiler.ingress.candidates import Candidates
-from rulegen.compiler.ingress.engine import DeployAction, DeployOutcome
+from rulegen.compiler.ingress.engine import DeployAction, DeployOutcome, ProgramEnds
 from rulegen.diff import items
 from rulegen.model.ingress.last_read import Recollection
 from rulegen.model.ingress.options import IngressOptions
@@ -93,6 +93,7 @@ class TinyEngine:
     notes: list[str]
     look: Any
     name: str = "tiny"
+    ends: ProgramEnds = field(default_factory=ProgramEnds)
 
     @property
     def file(self) -> Path:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Final
 from rulegen.agent.services.drift import certain, damage, tell
 from rulegen.agent.telemetry.events import EventRequest, ObjectReference
 from rulegen.agent.telemetry.log import fault
+from rulegen.diff.items import Action
 from rulegen.model.ingress.reasons import Verdict
 from rulegen.model.ingress.unread import REFUSED
 from rulegen.model.ingress.values.configmap import KEPT
@@ -23,6 +24,8 @@ if TYPE_CHECKING:
     from rulegen.model.ingress.reasons import Reason
 
 SHOWN: Final = 5
+REPEATS_S: Final = 60.0
+"""Time after which the same failure is logged again, in seconds."""
 _EVENT_REASONS: Final = {
     Verdict.REJECTED: "Rejected",
     Verdict.CLOSED: "Closed",
@@ -51,37 +54,46 @@ class IngressReports:
 
     state: AgentState
     log: AgentLog
+    clock: Callable[[], float]
     mends: bool
     drift_event: Callable[[str], None]
     send_event: Callable[[EventRequest], None]
     node: Callable[[], ObjectReference] | None
     _failure: str = ""
+    _repeat_at: float = 0.0
+    _repeated: int = 0
     _reasons: frozenset[Reason] = frozenset()
     _damage: frozenset[Item] = frozenset()
     _compared: str = ""
 
-    def failure(self, error: Exception, pause_s: float, *, is_down: bool) -> None:
-        """Report that changes cannot be served, and why: in the log, at /healthz, and once by an Event."""
+    def failure(self, error: Exception, pause_s: float) -> None:
+        """Report that changes cannot be served, and why: in the log, at /healthz, and once by an Event.
+
+        The same failure is logged once a minute at most.
+        """
         fields = fault(error)
         self.state.metrics.site_failures.add()
-        self.log.error("not served", again_in_s=pause_s, **fields)
         message = fields["error"]
-        self.state.waits_for_site(message, is_down=is_down)
+        self._repeated += 1
+        if message != self._failure or self.clock() >= self._repeat_at:
+            self.log.error("not served", again_in_s=pause_s, **fields, times=self._repeated)
+            self._repeat_at, self._repeated = self.clock() + REPEATS_S, 0
+        self.state.waits_for_site(message)
         if message != self._failure and self.node is not None:
             self.send_event(EventRequest(self.node(), "IngressesNotServed", "Serve", message))
         self._failure = message
 
     def success(self) -> None:
         """Record that the desired configuration is served."""
-        self._failure = ""
+        self._failure, self._repeated = "", 0
         self.state.served_site()
 
-    def foreign(self, changes: list[ForeignChange]) -> None:
+    def foreign(self, changes: list[ForeignChange], *, mended: bool) -> None:
         """Report and count changes by other programs."""
-        tell(changes, self.state, self.log, self.drift_event, mended=self.mends)
+        tell(changes, self.state, self.log, self.drift_event, mended=mended)
 
-    def drift(self, items: Collection[Item], digest: str) -> None:
-        """Report changes by other programs.
+    def drift(self, items: Collection[Item], digest: str, *, mended: bool = False) -> None:
+        """Report changes of files by other programs, each once. A program that has ended is no such change.
 
         If nothing is written, differences are not drift when the desired configuration has just changed, or at the
         first check.
@@ -89,15 +101,17 @@ class IngressReports:
         Args:
             items: Items of the plan against the state of nginx.
             digest: Digest of the desired configuration.
+            mended: Whether the files were written again.
         """
+        items = [item for item in items if item.kind != "process" or item.action is not Action.ADD]
         fresh = [item for item in items if item not in self._damage]
         is_asked_for = not self.mends and digest != self._compared
         changes = damage(certain(fresh) if is_asked_for else fresh, ())
-        self.foreign(changes)
+        self.foreign(changes, mended=mended)
         if is_asked_for and len(fresh) > len(changes):
             self.log.info("differs from the objects", differences=len(fresh) - len(changes), written=False)
         self._compared = digest
-        self._damage = frozenset() if self.mends else frozenset(items)
+        self._damage = frozenset() if mended else frozenset(items)
 
     def decisions(self, reasons: tuple[Reason, ...], world: ClusterSnapshot) -> None:
         """Report new reasons why Ingresses are not served as written."""

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final
 
 from rulegen.agent.ingress.index import ReferenceIndex
+from rulegen.agent.ingress.proxy_watch import ProxyWatch
 from rulegen.agent.ingress.references import Memory, ReferencedObjects, SyncEndedError
 from rulegen.agent.ingress.reports import IngressReports
 from rulegen.agent.retry import RetryPause
@@ -53,6 +54,8 @@ LONGEST_PAUSE_S: Final = 60.0
 LEFT_BEHIND_S: Final = 240.0
 """A stop waits this long for a reload that has begun."""
 FOR_GOOD_S: Final = 9.0
+LONGEST_DOWN_S: Final = 5.0
+"""Maximum pause before the next attempt while nothing is served, in seconds."""
 
 
 @dataclass(slots=True)
@@ -71,7 +74,7 @@ class IngressSync:
         forget: Called with each Secret and ConfigMap that is no longer requested.
         about: Returns the reference of this node for Events.
         is_alone: Whether only Ingresses are managed, so that the health of the node is that of nginx.
-        on_served: Called when nginx serves the desired configuration.
+        on_served: Called when nginx serves the desired configuration, and when it stops or starts serving.
         site: The last decided configuration.
         index: The Services that were used for it.
         served: The selected Ingresses, each with whether it is served; None before nginx serves any.
@@ -110,6 +113,7 @@ class IngressSync:
 
     objects: ReferencedObjects = field(init=False)
     reports: IngressReports = field(init=False)
+    proxy: ProxyWatch = field(init=False)
 
     def __post_init__(self) -> None:
         """Create the parts."""
@@ -124,12 +128,30 @@ class IngressSync:
             report_wait=self._report_wait,
         )
         self.reports = IngressReports(
-            self.state, self.log, self.mends, drift_event=self.announce, send_event=self.tell, node=self.about
+            self.state,
+            self.log,
+            self.clock,
+            self.mends,
+            drift_event=self.announce,
+            send_event=self.tell,
+            node=self.about,
+        )
+        self.proxy = ProxyWatch(
+            live=self.live,
+            state=self.state,
+            log=self.log,
+            clock=self.clock,
+            is_alone=self.is_alone,
+            on_change=self._on_proxy,
+            send_event=self.tell,
+            about=self.about,
         )
 
     def start(self) -> None:
         """Start; nothing is served before the cluster is known."""
-        self.state.waits_for_site("nothing was resolved yet", is_down=self.is_alone and not self._serves())
+        self.state.waits_for_site("nothing was resolved yet")
+        if self.mends:  # otherwise another program may serve Ingresses
+            self.proxy.start()
         self.touch()
         self._thread = threading.Thread(target=self._run, name="ingress", daemon=True)
         self._thread.start()
@@ -142,9 +164,15 @@ class IngressSync:
         """
         self._ended.set()
         self._changed.set()
+        self.proxy.stop()
         if self._thread is not None:
             self._thread.join(FOR_GOOD_S if for_good else LEFT_BEHIND_S)
         return self._thread is None or not self._thread.is_alive()
+
+    def _on_proxy(self) -> None:
+        """Check at once what is served, and publish whether it is; nothing is decided again."""
+        self._changed.set()
+        self.on_served()
 
     def touch(self) -> None:
         """Record a change of an object that Ingresses depend on."""
@@ -175,7 +203,7 @@ class IngressSync:
     def _run(self) -> None:
         pause, next_at = RetryPause(BREATH_S, LONGEST_PAUSE_S), 0.0
         while not self._ended.is_set():
-            self._changed.wait(pause.now_s or self.period_s)
+            self._changed.wait(self._pause_s(pause) or self.period_s)
             self.gather(next_at)
             if self._ended.is_set():
                 return
@@ -184,11 +212,19 @@ class IngressSync:
             except (SyncEndedError, StoppingError):
                 return
             except Exception as error:  # noqa: BLE001 - whatever it is, Ingresses are to be served by this thread
-                self.reports.failure(error, pause.failed(), is_down=self.is_alone and not self._serves())
+                pause.failed()
+                self.reports.failure(error, self._pause_s(pause))
                 continue
+            finally:
+                if self.mends:
+                    self.proxy.look()
             pause.succeeded()
             self.reports.success()
             next_at = self.clock() + (max(BREATH_S, BREATHS * self._reload_s) if reloaded else 0.0)
+
+    def _pause_s(self, pause: RetryPause) -> float:
+        """Return the seconds before the next attempt after a failure; 0 after a success."""
+        return min(pause.now_s, LONGEST_DOWN_S) if self.mends and not self.proxy.is_serving else pause.now_s
 
     def _serves(self) -> bool:
         """Return whether nginx serves anything."""
@@ -224,12 +260,18 @@ class IngressSync:
         plan = self.live.plan(site, observed)
         self.state.metrics.site_changes.set(len(plan.items))
         was_served = self._served == site.digest
-        if not self.mends or was_served:  # so only other programs can have changed anything
-            self.reports.drift(plan.items, site.digest)
         if not self.mends:
+            self.reports.drift(plan.items, site.digest)
             return False
         began = self.clock()
-        outcome = self.live.deploy(site)
+        try:
+            outcome = self.live.deploy(site)
+        except BaseException:
+            if was_served:  # so only other programs can have changed anything
+                self.reports.drift(plan.items, site.digest, mended=False)
+            raise
+        if was_served:
+            self.reports.drift(plan.items, site.digest, mended=True)
         self._reload_s = self.clock() - began
         self._served = outcome.digest
         for note in (*outcome.notes, *self.live.notes, *self.objects.known.notes):
@@ -239,8 +281,9 @@ class IngressSync:
         self._note_served(site.model.reasons)
         if outcome.action is DeployAction.NOTHING:
             return False
-        if was_served and not plan.items:
-            self.reports.foreign([ForeignChange("file", f"a file of {self.live.name} was just changed")])
+        if was_served and not plan.items and outcome.action is not DeployAction.STARTED:
+            change = ForeignChange("file", f"a file of {self.live.name} was just changed")
+            self.reports.foreign([change], mended=True)
         self.state.metrics.reloads.add(outcome.action.value)
         self.log.info(
             f"{self.live.name} {outcome.action.value}",
@@ -286,8 +329,15 @@ class IngressSync:
         return self.objects.completed(self.live.options, is_first=self.site is None, serves=self._serves)
 
     def _report_wait(self, count: int) -> None:
-        message = f"waiting for {count} Secrets and ConfigMaps from the API server"
-        self.state.waits_for_site(message, is_down=self.is_alone and not self._serves())
+        self.state.waits_for_site(f"waiting for {count} Secrets and ConfigMaps from the API server")
+
+    @property
+    def published(self) -> Mapping[ObjectName, bool] | None:
+        """The Ingresses in whose status addresses are published, each with whether it is served; None if unknown.
+
+        While nothing was served yet, these are the selected ones: addresses of an earlier run are removed from them.
+        """
+        return self.served if self.served is not None else dict.fromkeys(self._ours, True) or None
 
     def _note_served(self, reasons: tuple[Reason, ...]) -> None:
         refused = {reason.about for reason in reasons if reason.verdict in _NOT_SERVED}

@@ -49,10 +49,10 @@ def _answer(state: AgentState, *, is_well: bool, node_eligible: bool | None = No
     }
     if node_eligible is not None:
         document["nodeEligible"] = node_eligible
-    if state.site_message:
-        document["ingressesNotServed"] = state.site_message
-    if state.last_error:
-        document["lastError"] = state.last_error
+    if not_served := state.not_served:
+        document["ingressesNotServed"] = not_served
+    if error := state.last_error or (not_served if state.site_is_down else ""):
+        document["lastError"] = error
     return Reply.of_json(200 if is_well else 503, document)
 
 

@@ -229,7 +229,7 @@ class LeaseGroup:
         """
         if not self._leads_until:
             return
-        self._leads_until = 0.0
+        self._leads_until, self._look_at = 0.0, -math.inf  # if this node serves again, it asks at once
         lease = self.objects.read(LEASES, self.namespace, self.leader_lease)
         if lease and _text(lease, "spec", "holderIdentity") == self.node:
             self._keep(self.leader_lease, lease, self._spec(lease, "", 1), {})

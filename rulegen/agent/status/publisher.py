@@ -31,6 +31,8 @@ TRIES: Final = 3
 """Attempts of one write, if another client writes the same object."""
 SILENCE_S: Final = 300.0
 """Pause after a forbidden write, in seconds."""
+ABSENT_S: Final = 30.0
+"""Time after which addresses of an earlier run are removed if this node serves nothing, in seconds."""
 END_S: Final = 10.0
 """Time for removing the addresses at shutdown, in seconds."""
 
@@ -86,6 +88,8 @@ class Publisher:
     period_s: float = PERIOD_S
     _ended: bool = False
     _took_part: bool = False
+    _has_left: bool = False
+    _absent_at: float | None = None
     _trouble: str = ""
     _silent_until: float = 0.0
     _thread: threading.Thread | None = None
@@ -148,15 +152,32 @@ class Publisher:
         addresses = self.addresses()
         self.members.node_uid = self.node_uid()
         if addresses is None:
-            self.members.leave()
             self.state.metrics.publishing.set(0)
+            if self.state.is_ending:  # `stop` decides what stays published
+                self.members.leave()
+            else:
+                self._leave()
             return
         self.members.join(addresses)
-        self._took_part = True
+        self._took_part, self._has_left, self._absent_at = True, False, None
         leads = self.members.lead()
         self.state.metrics.publishing.set(int(leads))
         if leads:
             self._write(self.members.alive())
+
+    def _leave(self) -> None:
+        """Remove this node's addresses once: it serves nothing.
+
+        An agent that has just started takes part within some seconds. Until then, addresses of an earlier run stay.
+
+        Raises:
+            ApiError: The API server does not accept it.
+        """
+        if self._absent_at is None:
+            self._absent_at = self.clock()
+        if self._took_part or (not self._has_left and self.clock() - self._absent_at >= ABSENT_S):
+            self.withdraw()
+            self._took_part, self._has_left = False, True
 
     def withdraw(self) -> None:
         """Remove this node's addresses (all addresses if it is the last node), and give up the leadership.

@@ -144,6 +144,10 @@ class Metrics:
         self.drift = LabelledCounterMetric(
             "rulegen_drift_total", "kind", "Objects of rulegen that another program changed or deleted."
         )
+        self.proxy_ends = CounterMetric(
+            "rulegen_nginx_unexpected_ends_total",
+            "How often nginx has ended unexpectedly. Each time it is started again.",
+        )
         self.site_failures = CounterMetric("rulegen_nginx_failures_total", "Failed nginx updates.")
         self.ingress_changes = LabelledCounterMetric(
             "rulegen_ingress_changes_total",

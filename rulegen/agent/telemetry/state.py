@@ -30,7 +30,8 @@ class AgentState:
         last_queued, last_applied: Time of the last change, and time when all were last applied; 0 for never.
         pending: Number of unapplied changes, by kind.
         site_message: Why changes of Ingresses cannot be served; empty if they can.
-        site_is_down: Whether nothing is served for that reason, neither Ingresses nor Services.
+        proxy_silence: Why the ingress proxy counts as not serving; empty if it serves, or is not asked.
+        site_is_down: Whether this node serves nothing for that reason, neither Ingresses nor Services.
     """
 
     clock: Callable[[], float]
@@ -41,6 +42,7 @@ class AgentState:
     applied: int = 0
     last_error: str = ""
     site_message: str = ""
+    proxy_silence: str = ""
     site_is_down: bool = False
     started: float = 0.0
     last_queued: float = 0.0
@@ -136,15 +138,25 @@ class AgentState:
         self.metrics.reconciles.add(seconds)
         self.metrics.deleted_flows.add(deleted)
 
-    def waits_for_site(self, message: str, *, is_down: bool) -> None:
-        """Record that changes of Ingresses cannot be served, and why; and whether load balancers must see that."""
+    def waits_for_site(self, message: str) -> None:
+        """Record that changes of Ingresses cannot be served, and why."""
         with self._lock:
             self.site_message = message
-            self.site_is_down = is_down
 
     def served_site(self) -> None:
         """Record that nginx serves the desired configuration."""
-        self.waits_for_site("", is_down=False)
+        self.waits_for_site("")
+
+    def hears_proxy(self, silence: str, *, is_down: bool) -> None:
+        """Record whether the ingress proxy answers.
+
+        Args:
+            silence: Why it counts as not serving; empty if it serves.
+            is_down: Whether load balancers must see that.
+        """
+        with self._lock:
+            self.proxy_silence = silence
+            self.site_is_down = is_down
 
     def node_is_deleted(self, *, deleted: bool) -> None:
         """Record whether the node is being removed from the cluster: load balancers must then stop using it."""
@@ -161,6 +173,16 @@ class AgentState:
         with self._lock:
             if self._listed_at is None:
                 self._listed_at = self.clock()
+
+    @property
+    def is_ending(self) -> bool:
+        """Whether this agent is about to stop serving."""
+        return self._ending
+
+    @property
+    def not_served(self) -> str:
+        """Why Ingresses, or their changes, are not served; empty if they are."""
+        return self.site_message or self.proxy_silence
 
     @property
     def age_s(self) -> float:

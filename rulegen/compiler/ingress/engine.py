@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import enum
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Protocol, Self, TypeVar
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, Self, TypeVar
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -47,6 +47,18 @@ class DeployOutcome:
     action: DeployAction
     seconds: float = 0.0
     notes: tuple[str, ...] = ()
+
+
+class ProgramEnds(NamedTuple):
+    """How often the program of an engine has ended although nobody asked it to.
+
+    Attributes:
+        times: The number of ends.
+        how: How it ended last, such as `after 3.0 s by signal 9`.
+    """
+
+    times: int = 0
+    how: str = ""
 
 
 class IngressSite(Protocol):
@@ -142,11 +154,15 @@ class IngressEngine(Protocol[SiteT, ObservedT]):
 
     @property
     def is_serving(self) -> bool:
-        """Whether the program runs and confirms the configuration that it serves.
+        """Whether the program runs and confirms the configuration that it serves; the answer comes within seconds.
 
         Raises:
             HostError: It does not answer.
         """
+
+    @property
+    def ends(self) -> ProgramEnds:
+        """How often the program has ended unexpectedly; whoever supervises it counts."""
 
     def with_notes(self, notes: list[str]) -> Self:
         """Return the same engine with another list for notes."""

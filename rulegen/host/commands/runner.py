@@ -120,11 +120,15 @@ class MissingToolError(HostError):
     """A tool is not installed.
 
     Attributes:
-        tool: Its name.
+        tool: Its name, or the path that was given for it.
     """
 
     def __init__(self, tool: str) -> None:
-        super().__init__(f"{tool} is not installed", hint=f"install the package {package_of(tool)}")
+        if "/" in tool:  # a path was given, and no package is known for it
+            what = "is not executable" if os.path.isfile(tool) else "does not exist"  # noqa: PTH113 - a word of the user
+            super().__init__(f"{tool} {what}", hint="correct the path, or restore this file")
+        else:
+            super().__init__(f"{tool} is not installed", hint=f"install the package {package_of(tool)}")
         self.tool = tool
 
 

@@ -7,11 +7,12 @@ from contextlib import nullcontext
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Generic, Protocol, Self, TypeVar
 
-from rulegen.compiler.ingress.engine import IngressSite
+from rulegen.compiler.ingress.engine import IngressSite, ProgramEnds
 from rulegen.errors import HostError
 from rulegen.host.commands.waits import WAITS
 from rulegen.host.proxy.disk import default_certificate
 from rulegen.host.proxy.disk.last_read import StoredObjects
+from rulegen.host.proxy.processes.ends import ends_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -79,7 +80,12 @@ class ProxyEngine(Generic[ProxySiteT]):
     @property
     def is_serving(self) -> bool:
         """Whether the proxy runs from the folder and answers with its digest."""
-        return self.service.folder.is_dir() and bool(self.service.status().digest)
+        return bool(self.service.answer())
+
+    @property
+    def ends(self) -> ProgramEnds:
+        """How often the proxy has ended unexpectedly."""
+        return ProgramEnds(*ends_of(self.service.folder))
 
     def observe(self) -> Configuration | None:
         """Return the served configuration; None if there is none, or it cannot be read."""
@@ -132,7 +138,7 @@ class ProxyEngine(Generic[ProxySiteT]):
 
     def served(self) -> str:
         """Return the digest that the proxy answers; empty without an answer."""
-        return self.service.status().digest if self.service.folder.is_dir() else ""
+        return self.service.answer()
 
     def drain(self, timeout_s: float) -> bool:
         """End the proxy after its open requests; return whether all ended within `timeout_s` seconds."""

@@ -213,6 +213,10 @@ class ProxyService:
             self.releases.prepare_next(configuration)
         return DeployOutcome(configuration.digest, DeployAction.UPDATED, time.monotonic() - began, notes)
 
+    def answer(self) -> str:
+        """Return the digest that the workers answer; empty without an answer within seconds."""
+        return (self._program.serves(self.folder) or "") if self.folder.is_dir() else ""
+
     def status(self) -> Status:
         """Return the running processes."""
         running = self._program.processes(self.folder)

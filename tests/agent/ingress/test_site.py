@@ -11,7 +11,7 @@ import pytest
 from rulegen.agent.ingress.sync import DECIDED_S, IngressSync
 from rulegen.agent.telemetry.log import AgentLog
 from rulegen.agent.telemetry.state import AgentState
-from rulegen.compiler.ingress.engine import DeployAction, DeployOutcome
+from rulegen.compiler.ingress.engine import DeployAction, DeployOutcome, ProgramEnds
 from rulegen.compiler.ingress.nginx import NginxSite, compile_ingress
 from rulegen.kube.objects.names import ObjectKey, ObjectName
 from rulegen.kube.snapshot.world import ClusterSnapshot
@@ -35,6 +35,7 @@ class MemorySite:
     order: list[str] = field(default_factory=list)
 
     name = "nginx"
+    ends = ProgramEnds()
 
     @property
     def is_serving(self) -> bool:

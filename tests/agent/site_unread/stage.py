@@ -12,7 +12,7 @@ from rulegen.agent.ingress.sync import IngressSync
 from rulegen.agent.telemetry.events import EventRequest, ObjectReference
 from rulegen.agent.telemetry.log import AgentLog
 from rulegen.agent.telemetry.state import AgentState
-from rulegen.compiler.ingress.engine import DeployAction, DeployOutcome
+from rulegen.compiler.ingress.engine import DeployAction, DeployOutcome, ProgramEnds
 from rulegen.compiler.ingress.nginx import NginxSite, compile_ingress
 from rulegen.kube.objects import structs as k
 from rulegen.kube.objects.events import Changed, Gone, scoped
@@ -72,6 +72,7 @@ class MemorySite:
     look: Callable[[IngressOptions], IngressOptions] = lambda options: options
 
     name = "nginx"
+    ends = ProgramEnds()
 
     @property
     def is_serving(self) -> bool:

@@ -86,8 +86,9 @@ class TestFirstStart:
         stage = Stage(PLAIN, *there, config_map=SETTINGS, **faults)
         with pytest.raises(MissingError) as caught:
             stage.turn()
-        stage.loop.reports.failure(caught.value, 1.0, is_down=True)
-        stage.loop.reports.failure(caught.value, 2.0, is_down=True)
+        stage.loop.proxy.look()
+        stage.loop.reports.failure(caught.value, 1.0)
+        stage.loop.reports.failure(caught.value, 2.0)
         assert stage.site.live is None
         assert [event.reason for event in stage.events] == ["IngressesNotServed"]
         reply = healthz(stage.loop.state)

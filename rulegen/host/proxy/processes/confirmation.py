@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 import time
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 from rulegen.errors import HostError
 from rulegen.host.commands.waits import ENDS_ITSELF, WAITS
 from rulegen.host.proxy import process_list
 from rulegen.host.proxy.disk.space import shortage
+from rulegen.host.proxy.processes.ends import ends_of
 from rulegen.host.proxy.processes.supervisor import START_LOG
 from rulegen.host.proxy.sandbox.trial import clean
 from rulegen.safe_files import open_regular
@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 
 _QUESTIONS: Final = 5
 _MOST_READ: Final = 1 << 20
+_HEAD: Final = 4096
+_CRASHES: Final = 2
 _PAUSE_S: Final = 0.02
 _BUSY_S: Final = 3.0
 _LONGEST_PAUSE_S: Final = 0.2
@@ -32,6 +34,41 @@ class ReleaseRefusedError(HostError):
     """The program does not serve the wanted release."""
 
 
+class _Mark(NamedTuple):
+    """The end of a log at one time. The supervisor writes the log of a start anew each time, perhaps with equal text.
+
+    Attributes:
+        size: The size of the log.
+        changed_at: The time of its last change.
+        head: Its first bytes.
+    """
+
+    size: int = 0
+    changed_at: int = 0
+    head: bytes = b""
+
+    @classmethod
+    def of(cls, path: Path) -> _Mark:
+        try:
+            with os.fdopen(open_regular(path), "rb") as file:
+                status = os.fstat(file.fileno())
+                return cls(status.st_size, status.st_mtime_ns, file.read(_HEAD))
+        except OSError:
+            return cls()
+
+    def behind(self, path: Path) -> str:
+        """Return what was written since; the whole log if it was replaced or written anew."""
+        try:
+            with os.fdopen(open_regular(path), "rb") as file:
+                status = os.fstat(file.fileno())
+                is_other = file.read(len(self.head)) != self.head
+                is_again = status.st_size == self.size and status.st_mtime_ns != self.changed_at
+                file.seek(0 if is_other or is_again else self.size)
+                return file.read(_MOST_READ).decode("utf-8", "replace")
+        except OSError:
+            return ""
+
+
 class Complaints:
     """The log lines that the program writes from now on."""
 
@@ -39,16 +76,12 @@ class Complaints:
         """Take a folder (DIR); existing log lines are skipped."""
         self._program = program
         self._release = folder / "current"
-        self._logs = {folder / "logs" / name: 0 for name in (*program.logs, START_LOG)}
-        for path in self._logs:
-            with contextlib.suppress(FileNotFoundError):
-                self._logs[path] = path.lstat().st_size
+        paths = [folder / "logs" / name for name in (*program.logs, START_LOG)]
+        self._logs = {path: _Mark.of(path) for path in paths}
 
     def read(self) -> str:
         """Return in one line why the program has failed; empty if it has not, as far as known."""
-        lines = [
-            line for path, start in self._logs.items() for line in self._program.serious.findall(_behind(path, start))
-        ]
+        lines = [line for path, mark in self._logs.items() for line in self._program.serious.findall(mark.behind(path))]
         if not lines:
             return ""
         final = [line for line in lines if not self._program.may_pass.search(line)]
@@ -94,12 +127,14 @@ def wait_for(
         StoppingError: This process is stopping.
     """
     until = time.monotonic() + patience_s
-    pause = _PAUSE_S
+    pause, (ended, _) = _PAUSE_S, ends_of(folder)
     what = f"{program.name} in {folder}, which does not serve release {digest} yet"
     with WAITS.waiting(what, limit_s=patience_s, end=ENDS_ITSELF) as wait:
         while not (_relieved(program, folder, before) and answers(program, folder, digest)):
             wait.check()
-            said = complaints.read() or _full_disk(program, folder, time.monotonic() - wait.since)
+            times, how = ends_of(folder)
+            looping = f"it ends again and again: {how}" if times - ended >= _CRASHES else ""
+            said = complaints.read() or looping or _full_disk(program, folder, time.monotonic() - wait.since)
             if said or time.monotonic() > until:
                 said = said or _silence(program.serves(folder), patience_s)
                 lacking = shortage(folder)
@@ -125,13 +160,3 @@ def _silence(answer: str | None, patience_s: float) -> str:
     if answer is None:
         return f"nothing answers on its status socket after {patience_s:g} s"
     return f"after {patience_s:g} s its workers still serve {answer[:64]!r}"
-
-
-def _behind(path: Path, start: int) -> str:
-    try:
-        with os.fdopen(open_regular(path), "rb") as file:
-            # the log was replaced
-            file.seek(start if os.fstat(file.fileno()).st_size >= start else 0)
-            return file.read(_MOST_READ).decode("utf-8", "replace")
-    except OSError:
-        return ""

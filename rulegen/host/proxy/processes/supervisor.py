@@ -30,6 +30,7 @@ from rulegen.host.proxy.disk import trust
 from rulegen.host.proxy.disk.locks import locked_for_good, locked_or_not
 from rulegen.host.proxy.disk.log_rotation import RotatedLog, rotate
 from rulegen.host.proxy.disk.space import shortage
+from rulegen.host.proxy.processes.ends import add_end
 from rulegen.safe_files import read_regular, write_at
 
 if TYPE_CHECKING:
@@ -48,7 +49,7 @@ _ROUND_S: Final = 20.0
 _COMPANION_ROUND_S: Final = 1.0
 _SOON_S: Final = 0.05
 _FIRST_PAUSE_S: Final = 0.2
-_LONGEST_PAUSE_S: Final = 30.0
+_LONGEST_PAUSE_S: Final = 5.0  # nothing is served meanwhile
 _STABLE_S: Final = 30.0
 _ORPHANS_S: Final = 2.0
 
@@ -130,9 +131,9 @@ class Supervisor:
             lived = time.monotonic() - began
             pause = 0.0 if lived > _STABLE_S else min(max(pause * 2, _FIRST_PAUSE_S), _LONGEST_PAUSE_S)
             if pid:
-                self._journal.write(
-                    f"{self._name} {pid} ended unexpectedly after {lived:.1f} s{self._why(pid)}; restart in {pause:g} s"
-                )
+                how = f"after {lived:.1f} s{self._why(pid)}"
+                self._journal.write(f"{self._name} {pid} ended unexpectedly {how}; restart in {pause:g} s")
+                add_end(self._held.run, how)
                 self._fall_back()
             self._pause(pause)  # workers of a killed master serve meanwhile
         if self._asked:
@@ -376,6 +377,8 @@ def main(folder: Path, program: str, kind: ProxyProgram) -> int:
         _detach(held.logs)
         supervisor = Supervisor(folder, program, held, kind)
         supervisor.listen()
+        if _was_killed(held.run) and processes.master(kind.processes(folder)) is None:
+            add_end(held.run, "with its supervisor")
         pid = os.getpid()
         _write_pid(f"{pid} {processes.started(pid)}\n", held.run)
     except OSError as error:
@@ -396,6 +399,15 @@ def _detach(logs: int) -> None:
     log = os.open("keeper.err", flags, 0o600, dir_fd=logs)
     for number, descriptor in ((0, null), (1, null), (2, log)):
         os.dup2(descriptor, number)
+
+
+def _was_killed(run: int) -> bool:
+    """Return whether the last supervisor has left its file: it was killed, or the host has lost power."""
+    try:
+        os.stat(PID_FILE, dir_fd=run, follow_symlinks=False)
+    except OSError:
+        return False
+    return True
 
 
 def _write_pid(text: str, run: int) -> None:
