@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from integration import manifests
+from integration import forks, manifests
 from integration.agent import Node, network_namespace, until
 from integration.blackbox import Variant
 from integration.manifests import App
@@ -174,6 +174,21 @@ def is_locked(lock: Path) -> bool:
         except BlockingIOError:
             return True
         return False
+
+
+def test_a_second_agent_of_one_node_is_refused_and_a_killed_one_holds_nothing(node: Node) -> None:
+    first = node.start()
+    try:
+        until(lambda: node.is_well, 30, "first sync")
+        second = forks.run([*node.argv("run"), "--health-address", "127.0.0.1:10356"])
+        assert second.returncode == 1
+        assert f"another agent, process {first.pid}, keeps the rules of Services" in second.stderr
+        assert node.is_well
+    finally:
+        first.kill()
+        first.wait(20)
+    with node.running():
+        assert node.rules.sends_to(BOTH, "pod-a", "pod-b")
 
 
 @pytest.mark.parametrize(

@@ -14,6 +14,7 @@ from pathlib import Path
 
 import pytest
 
+from integration import forks
 from integration.agent import Process, until
 from integration.agents.test_agent_site import HOST, Site, served
 from integration.ingress import objects
@@ -217,3 +218,12 @@ def test_a_port_taken_from_the_start_is_never_healthy_until_it_is_free() -> None
         finally:
             agent.terminate()
             agent.wait(20)
+
+
+def test_a_second_agent_is_refused_and_leaves_the_first_one_alone(proxy: Proxy) -> None:
+    node, site = proxy.site.node, proxy.site
+    second = forks.run([*node.argv("run", *site.options), "--health-address", "127.0.0.1:10356"])
+    assert second.returncode == 1
+    assert f"another agent, process {proxy.agent.pid}, keeps the nginx of {site.folder}" in second.stderr
+    assert site.answers()
+    assert proxy.health()[0] == 200

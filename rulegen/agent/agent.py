@@ -15,6 +15,7 @@ from rulegen.agent.notices import KernelNotices
 from rulegen.agent.pages_server.health import ServiceHealth
 from rulegen.agent.pages_server.http_loop import HttpLoop
 from rulegen.agent.runtime.conntrack_sysctls import set_conntrack_parameters
+from rulegen.agent.runtime.locks import AgentLocks
 from rulegen.agent.runtime.memory import enable_gc, limit_arenas
 from rulegen.agent.runtime.systemd import Watchdog, notify_systemd
 from rulegen.agent.runtime.waiting import WaitReports
@@ -86,6 +87,7 @@ class Agent:
         allow_unknown_node: Whether rules are written while the cluster has no Node object of this name.
         site: The engine that serves Ingresses; None if Ingresses are not served.
         drains: Whether the ingress engine finishes its requests and stops with the agent; otherwise it keeps running.
+        locks: Taken for the life of the process, so that one agent keeps one part of the node.
         events: Whether Kubernetes Events are sent.
         endpoints_from: Where endpoints of Services come from.
         publishing: What is published about this node.
@@ -118,6 +120,7 @@ class Agent:
     allow_unknown_node: bool = False
     site: AnyEngine | None = None
     drains: bool = True
+    locks: AgentLocks = field(default_factory=AgentLocks)
     events: bool = True
     endpoints_from: EndpointsFrom = EndpointsFrom.SLICES
     publishing: Publishing = field(default_factory=lambda: Publishing(ingresses=False))
@@ -157,6 +160,7 @@ class Agent:
         """
         limit_arenas()
         enable_gc()
+        self.locks.take(self.log)
         with ExitStack() as cleanup:
             parts = self._built(cleanup)
             why = self._run(parts, cleanup)
@@ -357,6 +361,7 @@ class Agent:
             forget=self.inbox.on_event,
             about=reports.node.reference,
             is_alone=not self.services,
+            claim=self.locks.take_site,
             on_served=served.set,
         )
 
@@ -369,8 +374,6 @@ class Agent:
         site: IngressSync | None,
         publishers: list[Publisher],
     ) -> ServiceSync:
-        def nothing() -> None: ...
-
         def on_ready() -> None:
             self._on_ready(desired, writer, reports, publishers)
 
@@ -393,7 +396,7 @@ class Agent:
             mends=self.mends,
             once=once if self.once else None,
             on_site=site.on_change if site is not None else lambda _: None,
-            on_synced=site.start if site is not None else nothing,
+            on_synced=site.start if site is not None else lambda: None,
             on_ready=on_ready,
         )
 
@@ -420,7 +423,7 @@ class Agent:
         is_over = site is None or site.stop(for_good=True)
         WAITS.refuse(are_refused=False)
         self.on_stopped()
-        if site is None or self.site is None or not (self.mends and self.drains):
+        if site is None or self.site is None or not (self.mends and self.drains and self.locks.may_drain):
             return
         if not is_over:
             self.log.error(f"{self.site.name} keeps running, because a wait in its folder cannot be ended")

@@ -151,7 +151,9 @@ def test_an_agent_has_no_right_that_it_does_not_need(pod: Manifest) -> None:
     assert not {"hostPID", "hostIPC"} & pod.keys()
     assert pod["enableServiceLinks"] is False
     paths = {volume["hostPath"]["path"] for volume in pod["volumes"] if "hostPath" in volume}
-    assert paths <= ({"/var/lib/rulegen"} if what == "ingress" else {"/run/xtables.lock", "/lib/modules"})
+    assert paths <= (
+        {"/var/lib/rulegen"} if what == "ingress" else {"/run/xtables.lock", "/run/rulegen", "/lib/modules"}
+    )
 
 
 @pytest.mark.parametrize("pod", every_agent())

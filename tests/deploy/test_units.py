@@ -114,6 +114,7 @@ def test_the_unit_for_services_has_the_rights_of_the_pod() -> None:
 
     assert capabilities(unit) == CAPABILITIES["services"]
     assert settings(unit)["ReadWritePaths"] == ["/run/xtables.lock"]
+    assert settings(unit)["RuntimeDirectory"] == ["rulegen"]
     assert "ProtectKernelTunables" not in settings(unit)  # it would make /proc/sys read-only
 
 

@@ -107,6 +107,9 @@ class TinyEngine:
     def is_serving(self) -> bool:
         return self.file.exists()
 
+    def lock(self) -> None:
+        return None
+
     def with_notes(self, notes: list[str]) -> TinyEngine:
         return replace(self, notes=notes)
 

@@ -74,6 +74,7 @@ class IngressSync:
         forget: Called with each Secret and ConfigMap that is no longer requested.
         about: Returns the reference of this node for Events.
         is_alone: Whether only Ingresses are managed, so that the health of the node is that of nginx.
+        claim: Takes the lock on the engine, or raises `HostError`.
         on_served: Called when nginx serves the desired configuration, and when it stops or starts serving.
         site: The last decided configuration.
         index: The Services that were used for it.
@@ -95,6 +96,7 @@ class IngressSync:
     forget: Callable[[Unfollowed], None] = lambda _: None
     about: Callable[[], ObjectReference] | None = None
     is_alone: bool = False
+    claim: Callable[[], None] = lambda: None
     on_served: Callable[[], None] = lambda: None
     served: Mapping[ObjectName, bool] | None = None
     site: IngressSite | None = None
@@ -251,6 +253,8 @@ class IngressSync:
             RulegenError: It cannot be served; nginx serves the previous configuration.
         """
         self._changed.clear()
+        if self.mends:
+            self.claim()
         is_own = self.site is not None and self._served == self.site.digest
         # Reading the served files takes longer than deciding, so files that this process has deployed are read
         # afterwards.

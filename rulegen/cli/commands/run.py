@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 
     from rulegen.agent.agent import Agent
     from rulegen.agent.following import CachedCluster
+    from rulegen.agent.runtime.locks import AgentLocks
     from rulegen.agent.status.setup import Publishing
     from rulegen.agent.telemetry.log import AgentLog
     from rulegen.compiler.ingress.engine import AnyEngine
@@ -239,9 +240,10 @@ class _Runs:
         inputs, site = _read(self.settings, self.ingress)
         known = None
         deadline = StopDeadline(self.log)
-        with Signals(deadline.begin) as signals:
+        locks = self._locks(site)
+        with Signals(deadline.begin) as signals, locks:
             while True:
-                agent = self._agent(inputs, site, known, deadline.stopped)
+                agent = self._agent(inputs, site, known, locks, deadline.stopped)
                 for warning in (*inputs.configuration[1], *(inputs.cautions if self.fixed["services"] else ())):
                     self.log.warning(warning)
                 signals.hand_to(agent)
@@ -256,8 +258,23 @@ class _Runs:
                 known, changes = agent.known, FileChanges(files)
                 inputs, site = self._reloaded(inputs, site)
 
+    def _locks(self, site: AnyEngine | None) -> AgentLocks:
+        """Return the locks for the life of this process. Whoever writes nothing, or only once, has none."""
+        from rulegen.agent.runtime.locks import AgentLocks  # noqa: PLC0415 - loads the client and netlink
+        from rulegen.host.proxy.disk.agent_lock import AgentLock  # noqa: PLC0415 - loads the client and netlink
+
+        if self.fixed["once"] or not self.fixed["mends"]:
+            return AgentLocks()
+        services = AgentLock.of_services() if self.fixed["services"] else None
+        return AgentLocks(services, site.lock() if site is not None else None)
+
     def _agent(
-        self, inputs: Inputs, site: AnyEngine | None, known: CachedCluster | None, on_stopped: Callable[[], None]
+        self,
+        inputs: Inputs,
+        site: AnyEngine | None,
+        known: CachedCluster | None,
+        locks: AgentLocks,
+        on_stopped: Callable[[], None],
     ) -> Agent:
         from rulegen.agent.agent import Agent  # noqa: PLC0415 - loads the client and netlink
 
@@ -275,6 +292,7 @@ class _Runs:
             clock=time.monotonic,
             site=site,
             known=known,
+            locks=locks,
             can_reload=self._can_reload,
             follows_host=not settings.host,
             tables=inputs.tables,

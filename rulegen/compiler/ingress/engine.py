@@ -61,6 +61,24 @@ class ProgramEnds(NamedTuple):
     how: str = ""
 
 
+class AgentClaim(Protocol):
+    """A lock for the life of an agent, so that one agent keeps one part of a node."""
+
+    @property
+    def is_held(self) -> bool:
+        """Whether this process has the lock."""
+
+    def take(self) -> None:
+        """Take the lock, unless this process has it.
+
+        Raises:
+            HostError: Another agent has it, or it cannot be taken.
+        """
+
+    def release(self) -> None:
+        """Give the lock back."""
+
+
 class IngressSite(Protocol):
     """The compiled configuration of an engine."""
 
@@ -163,6 +181,9 @@ class IngressEngine(Protocol[SiteT, ObservedT]):
     @property
     def ends(self) -> ProgramEnds:
         """How often the program has ended unexpectedly; whoever supervises it counts."""
+
+    def lock(self) -> AgentClaim | None:
+        """Return the lock on the state of the engine; None if there is none."""
 
     def with_notes(self, notes: list[str]) -> Self:
         """Return the same engine with another list for notes."""

@@ -11,6 +11,7 @@ from rulegen.compiler.ingress.engine import IngressSite, ProgramEnds
 from rulegen.errors import HostError
 from rulegen.host.commands.waits import WAITS
 from rulegen.host.proxy.disk import default_certificate
+from rulegen.host.proxy.disk.agent_lock import AgentLock
 from rulegen.host.proxy.disk.last_read import StoredObjects
 from rulegen.host.proxy.processes.ends import ends_of
 
@@ -67,6 +68,13 @@ class ProxyEngine(Generic[ProxySiteT]):
     def with_notes(self, notes: list[str]) -> Self:
         """Return the same engine with another list of notes."""
         return replace(self, notes=notes)
+
+    def lock(self) -> AgentLock:
+        """Return the lock on the proxy of the folder."""
+        folder = self.service.folder
+        return AgentLock(
+            folder / "run", "agent.lock", f"the {self.name} of {folder}", prepare=self.service.releases.prepare
+        )
 
     def known_objects(self, *, writes: bool = True) -> StoredObjects:
         """Return the last readable objects in the proxy's folder."""

@@ -228,7 +228,7 @@ class ProxyService:
             digest=self._program.serves(self.folder) or "",
             workers=current,
             leaving=old,
-            generations=(1 if current else 0) + _generations(current, old),
+            generations=(1 if current else 0) + -(-old // max(current, 1)),  # each as large as the present one
         )
 
     def has_begun(self) -> bool:
@@ -422,8 +422,7 @@ class ProxyService:
     def _explained(self, reason: str) -> str:
         """Return the listener on a port that the program could not bind."""
         taken = self._program.refused_port(reason)
-        ours = {process.pid for process in self._program.processes(self.folder)}
-        held = ports.holders({taken}, ours=ours) if taken else ()
+        held = self.taken_ports({taken}) if taken else ()
         return f"{held[0]}" if held else reason
 
     def _patience(self, configuration: Configuration) -> float:
@@ -447,8 +446,3 @@ class ProxyService:
                     return False
                 time.sleep(0.05)
         return True
-
-
-def _generations(current: int, old: int) -> int:
-    """Return the number of generations of `old` workers; each counts as large as the present one."""
-    return -(-old // max(current, 1))

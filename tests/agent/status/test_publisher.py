@@ -9,7 +9,6 @@ from collections import Counter
 import pytest
 
 from rulegen.agent.status.ingresses import IngressPublication
-from rulegen.agent.status.publisher import ABSENT_S
 from rulegen.apiserver.objects import ApiObjects
 from rulegen.apiserver.transport.failures import ApiError
 from rulegen.apiserver.watch import Watch
@@ -71,39 +70,6 @@ class TestIngresses:
         assert second.members.is_leading
         second.stop(for_good=True)
         assert place.published("ingresses", "web") == []
-
-    def test_a_node_that_serves_nothing_takes_its_addresses_out_until_it_serves_again(self, place):
-        place.api.put("ingresses", ingress("web"))
-        node, serves = place.node("a", A), True
-        node.addresses = lambda: (A,) if serves else None
-        node.turn()
-        assert place.published("ingresses", "web") == [A]
-        serves = False
-        node.turn()
-        assert place.published("ingresses", "web") == []
-        serves = True
-        node.turn()
-        assert place.published("ingresses", "web") == [A]
-
-    def test_addresses_of_an_earlier_run_stay_until_it_is_clear_that_nothing_is_served(self, place):
-        place.api.put("ingresses", {**ingress("web"), "status": {"loadBalancer": {"ingress": [{"ip": A}]}}})
-        node = place.node("a")
-        node.turn()
-        assert place.published("ingresses", "web") == [A]
-        place.clock.now += ABSENT_S
-        node.turn()
-        assert place.published("ingresses", "web") == []
-
-    def test_a_node_that_ends_leaves_its_addresses_if_they_are_to_stay(self, place):
-        place.api.put("ingresses", ingress("web"))
-        node, serves = place.node("a", A, withdraws=False), True
-        node.addresses = lambda: (A,) if serves else None
-        node.turn()
-        node.state.ends()
-        serves = False
-        node.turn()
-        node.stop(for_good=True)
-        assert place.published("ingresses", "web") == [A]
 
     def test_who_does_not_lead_ends_too(self, place):
         place.api.put("ingresses", ingress("web"))

@@ -79,6 +79,16 @@ def locked_for_good(path: Path | str, *, dir_fd: int | None = None) -> bool:
     return False
 
 
+def opened_or_not(name: str, *, dir_fd: int) -> tuple[int, bool]:
+    """Return the descriptor of a file in a folder, and whether it could be locked; the file is created if necessary.
+
+    Raises:
+        OSError: The file cannot be opened.
+    """
+    descriptor = _open(name, dir_fd=dir_fd)
+    return descriptor, _take(descriptor)
+
+
 def _open(path: Path | str, *, dir_fd: int | None = None, make: bool = True) -> int:
     flags = os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_NOCTTY
     descriptor = os.open(path, flags | os.O_CREAT if make else flags, _MODE, dir_fd=dir_fd)

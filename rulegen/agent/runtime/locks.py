@@ -1,0 +1,63 @@
+"""The locks of an agent: one agent for one part of a node."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Self
+
+from rulegen.errors import HostError
+from rulegen.host.proxy.disk.agent_lock import AgentTwiceError
+
+if TYPE_CHECKING:
+    from rulegen.agent.telemetry.log import AgentLog
+    from rulegen.compiler.ingress.engine import AgentClaim
+
+
+@dataclass(frozen=True, slots=True)
+class AgentLocks:
+    """The locks of this process; the next agent after a reload has them still.
+
+    Attributes:
+        services: The lock on the Services of the node; None for none.
+        site: The lock on the ingress engine; None for none.
+    """
+
+    services: AgentClaim | None = None
+    site: AgentClaim | None = None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for lock in (self.services, self.site):
+            if lock is not None:
+                lock.release()
+
+    def take(self, log: AgentLog) -> None:
+        """Take all. One that cannot be taken at all is reported; that of the engine is tried again with each write.
+
+        Raises:
+            HostError: Another agent has one.
+        """
+        for lock in (self.services, self.site):
+            try:
+                if lock is not None:
+                    lock.take()
+            except AgentTwiceError:
+                raise
+            except HostError as error:
+                log.warning("another agent would not be noticed", error=error.message)
+
+    def take_site(self) -> None:
+        """Take the lock on the engine.
+
+        Raises:
+            HostError: Another agent has it, or it cannot be taken.
+        """
+        if self.site is not None:
+            self.site.take()
+
+    @property
+    def may_drain(self) -> bool:
+        """Whether no other agent can serve with this engine."""
+        return self.site is None or self.site.is_held
