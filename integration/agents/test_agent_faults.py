@@ -176,7 +176,7 @@ def is_locked(lock: Path) -> bool:
         return False
 
 
-def test_a_second_agent_of_one_node_is_refused_and_a_killed_one_holds_nothing(node: Node) -> None:
+def test_a_second_agent_is_refused_until_the_first_is_killed(node: Node) -> None:
     first = node.start()
     try:
         until(lambda: node.is_well, 30, "first sync")

@@ -130,7 +130,7 @@ class TestDamage:
         assert site.node.lines(TOLD)[-1].endswith("mended=True")
         assert site.node.drift() > counted
 
-    def test_killed_with_its_supervisor_it_is_started_again_and_that_is_no_drift(self, site: Site) -> None:
+    def test_killed_with_its_supervisor_it_is_started_again(self, site: Site) -> None:
         until(lambda: site.plan() == 0, 20, "nothing to do")
         count, counted = len(site.node.lines(TOLD)), site.node.drift()
         site.kill()

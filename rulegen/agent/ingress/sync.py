@@ -336,6 +336,11 @@ class IngressSync:
         self.state.waits_for_site(f"waiting for {count} Secrets and ConfigMaps from the API server")
 
     @property
+    def is_serving(self) -> bool:
+        """Whether this agent has served a configuration, and the proxy answers."""
+        return self.served is not None and self.proxy.is_serving
+
+    @property
     def published(self) -> Mapping[ObjectName, bool] | None:
         """The Ingresses in whose status addresses are published, each with whether it is served; None if unknown.
 

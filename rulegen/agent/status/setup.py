@@ -108,9 +108,7 @@ def publishers_of(
     if site is not None and settings.ingresses:
         ingresses = IngressPublication(node.cluster.ingresses, lambda: site.published)
         group = members(f"ingress-{settings.group}")
-        publishers.append(
-            publisher(group, ingresses, lambda: site.served is not None and site.proxy.is_serving, site_served)
-        )
+        publishers.append(publisher(group, ingresses, lambda: site.is_serving, site_served))
     if settings.services:
         everybody = members("services", listening_ports)
         services = ServicePublication(node.cluster.services, lambda: everybody.taken, _Refusals(reports).report)

@@ -8,7 +8,7 @@ from tests.agent.talking import ingress
 A = "192.0.2.1"
 
 
-def test_a_node_that_serves_nothing_takes_its_addresses_out_until_it_serves_again(place):
+def test_a_node_that_serves_nothing_is_not_published(place):
     place.api.put("ingresses", ingress("web"))
     node, serves = place.node("a", A), True
     node.addresses = lambda: (A,) if serves else None
@@ -22,7 +22,7 @@ def test_a_node_that_serves_nothing_takes_its_addresses_out_until_it_serves_agai
     assert place.published("ingresses", "web") == [A]
 
 
-def test_addresses_of_an_earlier_run_stay_until_it_is_clear_that_nothing_is_served(place):
+def test_addresses_of_an_earlier_run_stay_for_a_while(place):
     place.api.put("ingresses", {**ingress("web"), "status": {"loadBalancer": {"ingress": [{"ip": A}]}}})
     node = place.node("a")
     node.turn()
@@ -32,7 +32,7 @@ def test_addresses_of_an_earlier_run_stay_until_it_is_clear_that_nothing_is_serv
     assert place.published("ingresses", "web") == []
 
 
-def test_a_node_that_ends_leaves_its_addresses_if_they_are_to_stay(place):
+def test_addresses_stay_at_the_end_if_they_are_to_stay(place):
     place.api.put("ingresses", ingress("web"))
     node, serves = place.node("a", A, withdraws=False), True
     node.addresses = lambda: (A,) if serves else None
