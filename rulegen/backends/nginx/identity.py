@@ -1,4 +1,7 @@
-"""Maps for the client and its request as seen outside the cluster: address, protocol, port, host and request ID."""
+"""Variables for the request as the client sent it: its address, protocol, port, host and request ID.
+
+A load balancer in front of nginx changes them, and sends the original ones in headers or in the PROXY protocol.
+"""
 
 from __future__ import annotations
 
@@ -45,20 +48,20 @@ def _address(settings: Settings) -> Iterator[Node]:
 
 
 def _trusted(settings: Settings) -> Iterator[Node]:
-    """Yield which neighbours are trusted, and what they sent; empty for all others."""
+    """Yield variables with what trusted peers send; they are empty for other peers."""
     if not settings.trusts_some:
         return
     entries: list[Node] = [Entry("default", "0", KeyKind.FIXED)]
     entries += [Entry(str(network), "1", KeyKind.FIXED) for network in settings.proxy_real_ip_cidr]
     yield Directive("geo", ("$realip_remote_addr", "$is_trusted"), tuple(entries))
-    for name, source in _believed(settings):
+    for name, source in _headers_of_peer(settings):
         believed = Entry(f"^1(?<believed_{name}>.*)$", variable(f"believed_{name}"), KeyKind.REGEX)
         parts = (Entry("default", "", KeyKind.FIXED), believed)
         yield Directive("map", (template("$is_trusted%s", variable(source)), f"$trusted_{name}"), parts)
 
 
-def _believed(settings: Settings) -> Iterator[tuple[str, str]]:
-    """Yield the facts that a trusted neighbour sends, and the variables of nginx that contain them."""
+def _headers_of_peer(settings: Settings) -> Iterator[tuple[str, str]]:
+    """Yield what a load balancer sends about the client, each with the variable of nginx that contains it."""
     if settings.use_proxy_protocol:
         yield "proxy_port", "proxy_protocol_server_port"
     if settings.use_forwarded_headers:
@@ -69,8 +72,8 @@ def _believed(settings: Settings) -> Iterator[tuple[str, str]]:
 
 
 def _sent(settings: Settings, name: str) -> Word:
-    """Return a fact that a trusted neighbour sent; empty if the neighbour is not trusted."""
-    return variable(f"trusted_{name}" if settings.trusts_some else dict(_believed(settings))[name])
+    """Return the variable with what a trusted peer sent; its value is empty if the peer is not trusted."""
+    return variable(f"trusted_{name}" if settings.trusts_some else dict(_headers_of_peer(settings))[name])
 
 
 def _scheme(settings: Settings) -> Iterator[Node]:
@@ -129,10 +132,10 @@ def _forwarded_for(settings: Settings) -> Iterator[Node]:
     if not (settings.use_forwarded_headers and settings.compute_full_forwarded_for):
         yield _constant("forwarded_for", variable("remote_addr"))
         return
-    # Append the neighbour's address, whatever the client's address is; with PROXY, the address in the PROXY header.
+    # Append the address of the peer, whatever the client's address is; with PROXY, the address in the PROXY header.
     received = _sent(settings, "chain")
-    neighbour = variable("remote_addr" if settings.use_proxy_protocol else "realip_remote_addr")
-    entries = (Entry("default", template("%s, %s", received, neighbour), KeyKind.FIXED), Entry("", neighbour))
+    peer = variable("remote_addr" if settings.use_proxy_protocol else "realip_remote_addr")
+    entries = (Entry("default", template("%s, %s", received, peer), KeyKind.FIXED), Entry("", peer))
     yield Directive("map", (received, "$forwarded_for"), entries)
 
 

@@ -1,4 +1,7 @@
-"""Decides groups of hosts that share Ingresses. The decisions about a group depend only on what it looks up."""
+"""Decides the servers of a group of hosts that share Ingresses.
+
+The decisions about a group are reused until an object changes that was looked up for them.
+"""
 
 from __future__ import annotations
 
@@ -56,7 +59,7 @@ class CommonDecisions:
         prefix: Prefix of annotations.
         default_backend: Target of requests that no Ingress matches; None for 404.
         global_auth: The auth server for all Ingresses that do not opt out; None for none.
-        judges_times: Whether expired certificates are reported.
+        reports_expiry: Whether expired certificates are reported.
         guards: The Ingresses that invalid settings close.
     """
 
@@ -68,7 +71,7 @@ class CommonDecisions:
     prefix: str
     default_backend: Target | None
     global_auth: ExternalAuth | None
-    judges_times: bool
+    reports_expiry: bool
     guards: frozenset[SettingGuard] = frozenset()
 
 
@@ -109,8 +112,8 @@ class HostGroup(NamedTuple):
     Attributes:
         ingresses: The Ingresses, oldest first.
         has_other_hosts: Whether the default server belongs to this group.
-        left_out: Those that are not served, and whose requests the others would get.
-        overtaken: Hosts whose requests go to a server of another name, if they have none of their own.
+        left_out: Ingresses that are not served. Without a decision, the others would get their requests.
+        overtaken: Hosts whose requests would go to the server of another name, such as a wildcard host.
     """
 
     ingresses: tuple[Ingress, ...]
@@ -129,9 +132,9 @@ class GroupInputs(NamedTuple):
     """Inputs of the decisions about a group, without the common ones; None for an absent object.
 
     Attributes:
-        endpoints: Of the Services, as they were judged: by the addresses of other Services, too.
-        unread: Secrets and ConfigMaps of which it was looked up why nobody can say whether they are there.
-        lapses: Certificates, and why clients reject them now.
+        endpoints: Checked endpoints of the Services; the check also depends on addresses of other Services.
+        unread: Why it is unknown whether a Secret or ConfigMap exists; None if it is known.
+        lapses: Certificates, each with the reason why clients reject it now; empty for none.
     """
 
     group: HostGroup
@@ -142,8 +145,8 @@ class GroupInputs(NamedTuple):
     unread: tuple[tuple[ObjectKey, str | None], ...]
     lapses: tuple[tuple[Certificate, str], ...]
 
-    def are(self, group: HostGroup, lookups: Lookups) -> bool:
-        """Whether all inputs are unchanged. An unchanged object is the same Python object."""
+    def are_unchanged(self, group: HostGroup, lookups: Lookups) -> bool:
+        """Whether the inputs are still the same. An unchanged object is the same Python object."""
         world, now = lookups.world, lookups.now
         if self.group != group or not (
             _hold(self.services, world.services)
@@ -183,8 +186,8 @@ class GroupDecisions(NamedTuple):
         upstreams: Its upstreams.
         used: Names of the upstreams that it refers to.
         files: Files with content from Secrets, by path.
-        asks_names: Whether the engine must resolve names for it.
-        seekers: Ingresses that request additional names, each with a host. Names are assigned for all hosts together.
+        needs_resolver: Whether the engine must resolve names for it.
+        name_requests: Hosts and Ingresses that request additional names. Names are assigned for all hosts together.
         replaced: Hosts that have only closed replacements, each with the oldest of them.
     """
 
@@ -194,8 +197,8 @@ class GroupDecisions(NamedTuple):
     upstreams: tuple[Upstream, ...]
     used: tuple[str, ...]
     files: tuple[tuple[str, SecretFile], ...]
-    asks_names: bool
-    seekers: tuple[tuple[str, ResolvedIngress], ...]
+    needs_resolver: bool
+    name_requests: tuple[tuple[str, ResolvedIngress], ...]
     replaced: tuple[tuple[str, ResolvedIngress], ...]
 
 
@@ -239,7 +242,7 @@ def decide_group(group: HostGroup, common: CommonDecisions, lookups: Lookups) ->
         unread=tuple(unread.answers.items()),
         lapses=certificates.lapses(),
     )
-    used, asks_names = _named_by(servers)
+    used, needs_resolver = _named_by(servers)
     return GroupDecisions(
         inputs=inputs,
         servers=servers,
@@ -247,8 +250,8 @@ def decide_group(group: HostGroup, common: CommonDecisions, lookups: Lookups) ->
         upstreams=tuple(targets.upstreams.values()),
         used=used,
         files=tuple(referred.files.items()),
-        asks_names=asks_names,
-        seekers=tuple(_seekers(routing)),
+        needs_resolver=needs_resolver,
+        name_requests=tuple(_name_requests(routing)),
         replaced=tuple(_replaced(routing)) if read.guarding else (),
     )
 
@@ -303,9 +306,9 @@ def _servers(
         if is_regex:
             reasons += _of_expressions(host, paths, owners)
         tls = certificates.of_host(host, owners)
-        own = _at_home(routing, host, owners)
+        own = _deciding(routing, host, owners)
         canaries = routing.canaries.get(host, ())
-        telling = [owner for owner in own if owner.annotations.values]  # most have no annotations
+        annotated = [owner for owner in own if owner.annotations.values]  # most have no annotations
         locations = paths.locations(routing.rest(host, default))
         server = Server(
             host=host,
@@ -315,9 +318,9 @@ def _servers(
             rejects_tls=tls.is_unread,
             responder_port=tls.responder_port if routing.targets.resolves else 0,
             client_auth=client_auth_of_host((*own, *canaries), host),
-            app_root=app_root_of_host(telling, locations, host),
-            ciphers=of_oldest(telling, SSL_CIPHERS, host) or "",
-            prefer_server_ciphers=of_oldest(telling, SSL_PREFER_SERVER_CIPHERS, host),
+            app_root=app_root_of_host(annotated, locations, host),
+            ciphers=of_oldest(annotated, SSL_CIPHERS, host) or "",
+            prefer_server_ciphers=of_oldest(annotated, SSL_PREFER_SERVER_CIPHERS, host),
             ingresses=tuple(owner.name for owner in owners),
             limits=tuple(limits.get(host, {}).items()),
             is_regex=is_regex,
@@ -370,7 +373,7 @@ def _of_expressions(host: str, paths: Paths, owners: Sequence[ResolvedIngress]) 
             yield owner.reason(Verdict.NOTE, "", message + ", ".join(whose))
 
 
-def _at_home(routing: Routing, host: str, owners: Iterable[ResolvedIngress]) -> list[ResolvedIngress]:
+def _deciding(routing: Routing, host: str, owners: Iterable[ResolvedIngress]) -> list[ResolvedIngress]:
     """Return the Ingresses that may decide for the whole host: those of the namespace that had it first."""
     own = []
     for owner in owners:
@@ -387,30 +390,30 @@ def _at_home(routing: Routing, host: str, owners: Iterable[ResolvedIngress]) -> 
 def _named_by(servers: Iterable[Server]) -> tuple[tuple[str, ...], bool]:
     """Return the names of the upstreams that locations refer to, and whether the engine must resolve names."""
     used: set[str] = set()
-    asks_names = False
+    needs_resolver = False
     for server in servers:
-        asks_names |= bool(server.responder_port)
+        needs_resolver |= bool(server.responder_port)
         for location in server.locations:
             policy = location.policy
             targets = (location.target,) if policy.errors is None else (location.target, policy.errors.target)
             for target in targets:
                 if isinstance(target, ToUpstream):
                     used.add(target.upstream)
-                asks_names |= isinstance(target, ToName)
+                needs_resolver |= isinstance(target, ToName)
             for canary in location.canaries:
-                asks_names |= isinstance(canary.target, ToName)
+                needs_resolver |= isinstance(canary.target, ToName)
                 if isinstance(canary.target, ToUpstream):
                     used.add(canary.target.upstream)
             if (auth := policy.external_auth) is not None:
                 used.update((auth.target,) if auth.target else ())
-                asks_names |= not auth.target
+                needs_resolver |= not auth.target
             if (mirror := policy.mirror) is not None:
                 used.update((mirror.target,) if mirror.target else ())
-                asks_names |= not mirror.target
-    return tuple(sorted(used)), asks_names
+                needs_resolver |= not mirror.target
+    return tuple(sorted(used)), needs_resolver
 
 
-def _seekers(routing: Routing) -> Iterator[tuple[str, ResolvedIngress]]:
+def _name_requests(routing: Routing) -> Iterator[tuple[str, ResolvedIngress]]:
     for host, owners in routing.owners.items():
         for owner in owners.values():
             values = owner.annotations.values

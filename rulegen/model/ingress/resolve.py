@@ -138,7 +138,7 @@ def decide_ingress(
         prefix=options.prefix,
         default_backend=None,
         global_auth=None,
-        judges_times=options.now is not None,
+        reports_expiry=options.now is not None,
     )
     if before is not None:
         _take_over(lookups, before, is_same=_judges_alike(common, before.common))
@@ -299,7 +299,7 @@ def _decided_groups(
     for group in groups:
         key = group.name
         earlier = known.get(key)
-        is_same = earlier is not None and earlier.inputs.are(group, lookups)
+        is_same = earlier is not None and earlier.inputs.are_unchanged(group, lookups)
         decided[key] = earlier if earlier is not None and is_same else decide_group(group, common, lookups)
     return decided
 
@@ -339,11 +339,11 @@ def _whole(
     )
     files = dict(file for group in groups for file in group.files)
     certificate = _default_certificate(common, lookups, options, files, all_reasons)
-    asks_names = isinstance(common.default_backend, ToName) or any(group.asks_names for group in groups)
+    needs_resolver = isinstance(common.default_backend, ToName) or any(group.needs_resolver for group in groups)
     defaults = HttpDefaults(
         settings=common.settings,
         host=options.host,
-        names_port=options.host.names_port if options.resolvers and asks_names else 0,
+        names_port=options.host.names_port if options.resolvers and needs_resolver else 0,
         default_certificate=certificate,
         names_certificates=common.settings.ssl_reject_handshake or _has_own_tls(servers[""]),
     )
@@ -367,17 +367,17 @@ def _with_other_names(
     """Return the servers with additional names; report which Ingresses do not get a name that they request."""
     owners: dict[str, list[ResolvedIngress]] = {}
     for group in groups:
-        for host, seeker in group.seekers:
+        for host, ingress in group.name_requests:
             # Reports about names depend on all hosts, so they must not become part of the group's decisions.
-            annotations = structs.replace(seeker.annotations, reasons=[])
-            owners.setdefault(host, []).append(structs.replace(seeker, annotations=annotations))
+            annotations = structs.replace(ingress.annotations, reasons=[])
+            owners.setdefault(host, []).append(structs.replace(ingress, annotations=annotations))
     if not owners:
         return servers
     replaced = dict(known for group in groups for known in group.replaced)
     named = with_other_names(servers, owners, reserved, replaced, reasons)
-    for seekers in owners.values():
-        for seeker in seekers:
-            reasons.update(seeker.annotations.reasons)
+    for ingresses in owners.values():
+        for ingress in ingresses:
+            reasons.update(ingress.annotations.reasons)
     return named
 
 

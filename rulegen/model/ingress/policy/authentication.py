@@ -98,7 +98,7 @@ def external_auth(namespace: str, annotations: Annotations, referred: Referred) 
     if url is None:
         return None
     try:
-        target = asked_target(url, referred.targets, AUTH_SERVER)
+        target = target_of_url(url, referred.targets, AUTH_SERVER)
         headers: tuple[tuple[str, Text], ...] = ()
         if (reference := values[access.AUTH_PROXY_SET_HEADERS]) is not None:
             headers = referred.request_headers(referred.own(namespace, reference))
@@ -118,7 +118,7 @@ def external_auth(namespace: str, annotations: Annotations, referred: Referred) 
     )
 
 
-def asked_target(url: Url, targets: Targets, what: str) -> str:
+def target_of_url(url: Url, targets: Targets, what: str) -> str:
     """Return the upstream of the Service that a URL names; empty if the engine must resolve the host.
 
     Args:

@@ -6,7 +6,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, TypeVar
 
 from rulegen.model.ingress.ir import ExternalAuth
-from rulegen.model.ingress.policy.authentication import AUTH_SERVER, asked_target
+from rulegen.model.ingress.policy.authentication import AUTH_SERVER, target_of_url
 from rulegen.model.ingress.values import readers
 from rulegen.model.ingress.values.annotations import access
 from rulegen.model.ingress.values.annotations.signin import signin_url, with_way_back
@@ -43,7 +43,7 @@ def global_auth(settings: Settings, targets: Targets) -> ExternalAuth | None:
     if auth is None:
         return None
     try:
-        return replace(auth, target=asked_target(auth.url, targets, AUTH_SERVER))
+        return replace(auth, target=target_of_url(auth.url, targets, AUTH_SERVER))
     except ValueError as error:
         raise ValueError(f"url: {error}") from None
 

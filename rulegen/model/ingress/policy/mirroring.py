@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from rulegen.model.ingress.ir import Mirror
-from rulegen.model.ingress.policy.authentication import asked_target
+from rulegen.model.ingress.policy.authentication import target_of_url
 from rulegen.model.ingress.reasons import Verdict
 from rulegen.model.ingress.values.annotations import backend
 
@@ -21,7 +21,7 @@ def mirror_of(annotations: Annotations, targets: Targets) -> Mirror | None:
     if url is None:
         return None
     try:
-        target = asked_target(url, targets, "a mirror")
+        target = target_of_url(url, targets, "a mirror")
     except ValueError as error:
         annotations.report(Verdict.IGNORED, backend.MIRROR_TARGET, str(error))
         return None

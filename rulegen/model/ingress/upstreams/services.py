@@ -126,11 +126,11 @@ class Targets(Struct):
         if len(labels) < 3 or labels[2] != "svc":
             return None
         name = ObjectName(labels[1], labels[0])
-        asked = self.services.get(name)
-        if asked is None or asked.service.spec.type == "ExternalName":
+        entry = self.services.get(name)
+        if entry is None or entry.service.spec.type == "ExternalName":
             return None
-        ports = [known for known in asked.service.spec.ports if known.port == port]
-        return self._upstream(name, asked, ports[0], options) if ports else None
+        ports = [known for known in entry.service.spec.ports if known.port == port]
+        return self._upstream(name, entry, ports[0], options) if ports else None
 
     def refusal_of_host(self, host: str, port: int) -> str:
         """Return why the engine must not connect to a host; empty for a name, or for an allowed address."""
@@ -145,43 +145,43 @@ class Targets(Struct):
         known = self.endpoints.get(name)
         if known is not None and not known.refused and not known.notes:
             return ""  # the usual case, for each path
-        asked = self.services.get(name)
-        service_port = _port(asked, port) if asked is not None else None
-        if asked is None or service_port is None or asked.service.spec.type == "ExternalName":
+        entry = self.services.get(name)
+        service_port = _port(entry, port) if entry is not None else None
+        if entry is None or service_port is None or entry.service.spec.type == "ExternalName":
             return ""
-        return _not_used(self._endpoints(name, asked).refused_of(service_port))
+        return _not_used(self._endpoints(name, entry).refused_of(service_port))
 
     def unusual_port(self, name: ObjectName, port: ServiceBackendPort) -> tuple[str, bool]:
         """Return which port a backend means that names a `targetPort`, and whether the Service has both.
 
         The text is empty for a port by its own name or number.
         """
-        asked = self.services.get(name)
-        if asked is None or asked.service.spec.type == "ExternalName":
+        entry = self.services.get(name)
+        if entry is None or entry.service.spec.type == "ExternalName":
             return "", False
-        if asked.service.spec.ports and _is_own(asked.service.spec.ports[0], port):
+        if entry.service.spec.ports and _is_own(entry.service.spec.ports[0], port):
             return "", False  # the usual case, for each path
-        meant = _port(asked, port)
+        meant = _port(entry, port)
         if meant is None or _is_own(meant, port):
             return "", False
         which = f"port {_written(port)} of Service {name} is the targetPort of its port {meant.name or meant.port}"
-        return which, any(_is_own(known, port) for known in asked.service.spec.ports)
+        return which, any(_is_own(known, port) for known in entry.service.spec.ports)
 
     def _resolve(self, name: ObjectName, port: ServiceBackendPort, options: UpstreamOptions) -> tuple[Target, str]:
-        asked = self.services.get(name)
-        if asked is None:
+        entry = self.services.get(name)
+        if entry is None:
             return UNAVAILABLE, f"Service {name} does not exist"
         wanted = _written(port)
-        spec = asked.service.spec
+        spec = entry.service.spec
         if spec.type == "ExternalName":
             own = next((known for known in spec.ports if _is_own(known, port)), None)
             return self._external(name, spec.external_name, _external_port(own) if own else port.number, options)
-        service_port = _port(asked, port)
+        service_port = _port(entry, port)
         if service_port is None:
             return UNAVAILABLE, f"Service {name} has no port {wanted}"
         if service_port.protocol != Protocol.TCP:
             return UNAVAILABLE, f"port {wanted} of Service {name} is {service_port.protocol}, not TCP"
-        return self._upstream(name, asked, service_port, options)
+        return self._upstream(name, entry, service_port, options)
 
     def _external(self, name: ObjectName, host: str, port: int, options: UpstreamOptions) -> tuple[Target, str]:
         lowered = host.rstrip(".").lower()
@@ -203,10 +203,10 @@ class Targets(Struct):
         return ToName(lowered, port, f"{name.namespace}.{name.name}.{port}"), ""
 
     def _upstream(
-        self, name: ObjectName, asked: ServiceInput, port: ServicePort, options: UpstreamOptions
+        self, name: ObjectName, entry: ServiceInput, port: ServicePort, options: UpstreamOptions
     ) -> tuple[Target, str]:
-        spec = asked.service.spec
-        known = self._endpoints(name, asked)
+        spec = entry.service.spec
+        known = self._endpoints(name, entry)
         endpoints, refused = known.ready_of(port), known.refused_of(port)
         if refused:
             self.refused[f"Service {name}: port {port.name or port.port}"] = _not_used(refused)
@@ -279,18 +279,18 @@ class Targets(Struct):
         self.upstreams.setdefault(upstream.name, upstream)
         return ToUpstream(upstream.name)
 
-    def _endpoints(self, name: ObjectName, asked: ServiceInput) -> UsableEndpoints:
+    def _endpoints(self, name: ObjectName, entry: ServiceInput) -> UsableEndpoints:
         """Return the endpoints of a Service by name of the port, without loopback and link-local addresses."""
         known = self.endpoints.get(name)
         if known is None:
-            known = self.endpoints[name] = self._usable(name, asked)
+            known = self.endpoints[name] = self._usable(name, entry)
         self.refused.update(known.notes)
         return known
 
-    def _usable(self, name: ObjectName, asked: ServiceInput) -> UsableEndpoints:
+    def _usable(self, name: ObjectName, entry: ServiceInput) -> UsableEndpoints:
         ignored: list[str] = []
         notes: dict[str, str] = {}
-        by_port = counts(asked.slices)
+        by_port = counts(entry.slices)
         each = share_of_each([(count, 1) for count in by_port.values()], UPSTREAM_SERVERS)
         if each is not None:
             notes[f"Service {name}"] = (
@@ -298,9 +298,9 @@ class Targets(Struct):
                 " get requests"
             )
         most = dict.fromkeys(by_port, each)
-        endpoints = candidates(asked.slices, "", ignored.append, origin=asked.endpoints_from, most=most)
+        endpoints = candidates(entry.slices, "", ignored.append, origin=entry.endpoints_from, most=most)
         if ignored:  # Services on the node ignore these addresses too; the report is for the user of the Ingress
-            notes.update(_private(asked))
+            notes.update(_private(entry))
         ready: dict[str, list[str]] = {}
         refused: dict[str, dict[str, str]] = {}
         judged: set[str] = set()
@@ -314,7 +314,7 @@ class Targets(Struct):
                 elif family in self.families and candidate.ready and not candidate.terminating:
                     ready.setdefault(port, []).append(endpoint.text)
         by_name = {port: tuple(sorted(texts)) for port, texts in ready.items()}
-        return UsableEndpoints(asked, by_name, refused, notes, tuple(sorted(judged)))
+        return UsableEndpoints(entry, by_name, refused, notes, tuple(sorted(judged)))
 
     def _refusal(self, name: ObjectName, address: Address, text: str, port: int) -> str:
         """Return why an endpoint of a Service is not used.
@@ -373,7 +373,7 @@ def _is_own(known: ServicePort, port: ServiceBackendPort) -> bool:
     return known.name == port.name if port.name else known.port == port.number
 
 
-def _port(asked: ServiceInput, port: ServiceBackendPort) -> ServicePort | None:
+def _port(entry: ServiceInput, port: ServiceBackendPort) -> ServicePort | None:
     """Return the port of a Service that a backend names.
 
     As in ingress-nginx, it may also name a `targetPort`, and the first port that fits is used. Of ports for several
@@ -382,7 +382,7 @@ def _port(asked: ServiceInput, port: ServiceBackendPort) -> ServicePort | None:
     text = port.name or str(port.number)
     fitting = [
         known
-        for known in asked.service.spec.ports
+        for known in entry.service.spec.ports
         if text in {known.name, str(known.port), str(known.target_port or known.port)}
     ]
     return next((known for known in fitting if known.protocol == Protocol.TCP), fitting[0] if fitting else None)
@@ -398,10 +398,10 @@ def _external_port(port: ServicePort) -> int:
     return port.target_port if isinstance(port.target_port, int) and port.target_port else port.port
 
 
-def _private(asked: ServiceInput) -> Iterator[tuple[str, str]]:
+def _private(entry: ServiceInput) -> Iterator[tuple[str, str]]:
     """Yield loopback and link-local addresses. They are not used: endpoints must not reach what listens on the node."""
-    for known in asked.slices:
-        where = f"{asked.endpoints_from or 'EndpointSlice'} {known.metadata.namespace}/{known.metadata.name}"
+    for known in entry.slices:
+        where = f"{entry.endpoints_from or 'EndpointSlice'} {known.metadata.namespace}/{known.metadata.name}"
         for index, endpoint in enumerate(known.endpoints):
             if endpoint.addresses and is_private_to_node(endpoint.addresses[0]):
                 address = printable(endpoint.addresses[0])

@@ -291,15 +291,15 @@ class Settings:
 
     @property
     def trusts_some(self) -> bool:
-        """Whether facts about clients are believed of the networks of proxy-real-ip-cidr alone.
+        """Whether headers about a client are used only from peers in the networks of proxy-real-ip-cidr.
 
-        With the network of every IPv4 address, as by default, they are believed of everybody, as with ingress-nginx.
-        But each family is decided by its own networks: `10.0.0.0/8,::/0` trusts few IPv4 clients.
+        If these contain every IPv4 address, as by default, they are used from all peers, as with ingress-nginx. But
+        each family is decided by its own networks: with `10.0.0.0/8,::/0`, few IPv4 peers are trusted.
         """
-        is_told = self.use_forwarded_headers or self.use_proxy_protocol
+        uses_headers = self.use_forwarded_headers or self.use_proxy_protocol
         given = {network.version for network in self.proxy_real_ip_cidr}
         every = {network.version for network in self.proxy_real_ip_cidr if network.prefixlen == 0}
-        return is_told and not (4 in every and given == every)
+        return uses_headers and not (4 in every and given == every)
 
     @property
     def log_format_escape(self) -> str:
