@@ -78,6 +78,7 @@ TAKEN = [
     ("proxy-redirect-from", "hello.test/x", "hello.test/x"),
     ("proxy-redirect-from", "https://hello.test/", "https://hello.test/"),
     ("upstream-vhost", "a.test:8080", literal("a.test:8080")),
+    ("upstream-vhost", "my_backend", literal("my_backend")),
     ("mirror-host", "a.test:8080", literal("a.test:8080")),
     ("mirror-host", "$host", Text((Reference(Subject.HOST),))),
     ("mirror-request-body", "off", "off"),

@@ -100,6 +100,7 @@ _EXTERNAL = [
                 "/status/401",
                 {"auth-signin": "https://$host/oauth2/start?rd=$escaped_request_uri"},
             ),
+            _asked("signin-path.test", "/status/401", {"auth-signin": "/oauth2/start?a=b"}),
             _asked("signin-403.test", "/status/403", {"auth-signin": "https://login.test/start"}),
         ],
         Ask(
@@ -120,6 +121,11 @@ _EXTERNAL = [
             want={"status": 302, "location": "https://login.test/start?a=b&back=http://signin-rd.test/x"},
         ),
         Ask(host="signin-own.test", path="/x", want={"location": "https://signin-own.test/oauth2/start?rd=/x"}),
+        Ask(
+            host="signin-path.test",
+            path="/x",
+            want={"location": "http://signin-path.test/oauth2/start?a=b&rd=http://signin-path.test/x"},
+        ),
         Ask(host="signin-403.test", want={"status": 403}),
     ),
     plain(

@@ -12,14 +12,12 @@ from functools import partial
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 from rulegen.kube.syntax import is_label, is_subdomain
-from rulegen.model.ingress.values.texts import IN_ANSWERS, OF_REQUEST, Text, read_text, text_of
+from rulegen.model.ingress.values.texts import IN_ANSWERS, OF_REQUEST, Reference, Subject, Text, read_text, text_of
 from rulegen.net import Address, AddressKind, Network, kind_of_address, parse_address, parse_network
 from rulegen.text import printable, quoted
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Mapping
-
-    from rulegen.model.ingress.values.texts import Subject
 
 __all__ = ["printable", "quoted", "re"]
 
@@ -78,7 +76,7 @@ class Url(NamedTuple):
     """An absolute URL.
 
     Attributes:
-        scheme: `http` or `https`.
+        scheme: `http` or `https`; empty for that of the request.
         name: A DNS name in lower case or an address (IPv6 in brackets); it may contain variables of the request's host.
         port: Port; 0 for the default of the scheme.
         rest: Path, query and fragment.
@@ -102,7 +100,8 @@ class Url(NamedTuple):
     @property
     def text(self) -> Text:
         """The whole URL."""
-        return text_of([f"{self.scheme}://", *self.authority.parts, *self.rest.parts])
+        scheme = (f"{self.scheme}://",) if self.scheme else (Reference(Subject.SCHEME), "://")
+        return text_of([*scheme, *self.authority.parts, *self.rest.parts])
 
     def bound(self, values: Mapping[Subject, str]) -> Url:
         """Return the URL with these subjects replaced by values."""

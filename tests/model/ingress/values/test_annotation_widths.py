@@ -69,7 +69,7 @@ _TAKEN = {
     "auth-url": "http://a.test/x?a=b https://$host/oauth2/auth http://a.b.svc.cluster.local:4180/x https://a.test$request_uri",
     "auth-method": "GET HEAD POST PUT PATCH DELETE OPTIONS",
     "auth-signin": (
-        "https://a.test/start https://$host/oauth2/start?rd=$escaped_request_uri"
+        "https://a.test/start /oauth2/start https://$host/oauth2/start?rd=$escaped_request_uri"
         " https://a.test/?rd=https://$http_host$request_uri https://$host/start?rd=$scheme://$host$escaped_request_uri"
     ),
     "auth-signin-redirect-param": "rd back_to",
@@ -102,7 +102,9 @@ _TAKEN = {
     "cors-allow-credentials": _BOOLEAN,
     "cors-max-age": "0 600 1728000 -1",
     "custom-headers": _OBJECT,
-    "upstream-vhost": "a.test a.test:8080 $host ${service_name}.${namespace}.svc.cluster.local $http_x_host in-$host",
+    "upstream-vhost": (
+        "a.test a.test:8080 my_backend $host ${service_name}.${namespace}.svc.cluster.local $http_x_host in-$host"
+    ),
     "x-forwarded-prefix": "/ /app /$1 /a.b-c/d",
     "connection-proxy-header": "close keep-alive",
     "backend-protocol": "HTTP HTTPS AUTO_HTTP GRPC GRPCS FCGI http https auto_http grpc grpcs fcgi",

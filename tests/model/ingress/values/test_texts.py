@@ -47,6 +47,7 @@ _TAKEN = [
         {Subject.HOST_HEADER, Subject.ESCAPED_REQUEST_URI},
     ),
     ("auth-signin", "https://a.test/in?rd=https://$host$request_uri", {Subject.HOST, _ESCAPED}),
+    ("auth-signin", "/in?a=b", {Subject.SCHEME, Subject.HOST_HEADER}),
     ("auth-signin", "https://sso-$host$request_uri", {Subject.HOST, Subject.REQUEST_URI}),
     ("auth-request-redirect", "https://$host/back", {Subject.HOST}),
 ]
@@ -80,6 +81,8 @@ _REFUSED = [
     ("auth-url", "https://a.test/?u=$http_x_user", r"\$http_x_user"),
     ("auth-url", "https://a.test/$1", r"\$1"),
     ("auth-signin", "https://a.test/?c=$http_cookie", r"\$http_cookie"),
+    ("auth-signin", "/in?c=$http_cookie", r"^\"/in\?c=\$http_cookie\": .* \$http_cookie"),
+    ("auth-signin", "//a.test/in", "not a URL"),
     ("auth-signin", "https://a.test/?a=$escaped_request_uri&b=$escaped_request_uri", "once"),
     ("auth-signin", "https://a.test/?rd=https://$host$uri", "only as"),
     ("auth-signin", "https://a.test/?rd=/&$args", "only as"),

@@ -71,7 +71,7 @@ AUTH_URL: Final = Annotation(
     CLOSE,
 )
 AUTH_METHOD: Final = Annotation("auth-method", _METHOD, "HTTP method", CLOSE, default="")
-AUTH_SIGNIN: Final = Annotation("auth-signin", signin_url, "URL of a redirect that replaces a 401", CLOSE)
+AUTH_SIGNIN: Final = Annotation("auth-signin", signin_url, "URL or path of a redirect that replaces a 401", CLOSE)
 AUTH_SIGNIN_REDIRECT_PARAM: Final = Annotation(
     "auth-signin-redirect-param", readers.header_name, "default `rd`", CLOSE, default="rd"
 )

@@ -54,7 +54,7 @@ def _origin(text: str) -> str:
 
 
 def _vhost(text: str) -> Text:
-    if "$" not in text:
+    if "$" not in text and "_" not in text:
         return literal(readers.host_and_port(text))
     if not readers.re.match(r"[A-Za-z0-9._:\[\]${}-]{1,500}\Z", text):
         raise ValueError(f"{quoted(text)} is not the name of a host")

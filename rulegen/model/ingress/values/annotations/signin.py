@@ -15,20 +15,29 @@ if TYPE_CHECKING:
 
 _ESCAPED: Final = frozenset({Subject.ESCAPED_REQUEST_URI, Subject.ESCAPED_URL})
 _UNESCAPED: Final = frozenset({Subject.PATH, Subject.RAW_PATH, Subject.QUERY, Subject.QUERY_MARK})
+_HERE: Final = "https://$http_host"
 _read: Final = readers.url(IN_REDIRECT_HOSTS, IN_URLS | {Subject.ESCAPED_REQUEST_URI})
 
 
 def signin_url(text: str) -> Url:
     """Return the URL of a sign-in page; it may contain the client's URL at most once, and in the query only escaped.
 
-    Without escaping, a client could add parameters of its choice. Other parts of its URL are therefore not allowed in
-    the query.
+    A path is a page of the client's host. Without escaping, a client could add parameters of its choice. Other parts of
+    its URL are therefore not allowed in the query.
     """
-    url = _read(text)
+    url = _here(text) if text.startswith("/") and not text.startswith("//") else _read(text)
     rest = _escaping(url.rest)
     if sum(isinstance(part, Reference) and part.subject in _ESCAPED for part in rest.parts) > 1:
         raise ValueError(f"{quoted(text)}: the URL of the request may stand in it once")
     return url._replace(rest=rest)
+
+
+def _here(path: str) -> Url:
+    """Return the URL of a path on the client's host, with the scheme of the request."""
+    try:
+        return _read(f"{_HERE}{path}")._replace(scheme="")
+    except ValueError as error:
+        raise ValueError(str(error).replace(_HERE, "", 1)) from None
 
 
 def _escaping(rest: Text) -> Text:
