@@ -247,6 +247,8 @@ BROKEN = [
     {**EXTERNAL, "auth-request-redirect": "$http_cookie"},
     {**EXTERNAL, "auth-always-set-cookie": "maybe"},
     {**EXTERNAL, "auth-cache-key": "$remote_user'"},
+    {**EXTERNAL, "auth-cache-key": "$request_uri"},
+    {**EXTERNAL, "auth-cache-key": "$http_authorization", "auth-cache-duration": "5m 200"},
     {"auth-tls-secret": ""},
     {"auth-tls-secret": "gone"},
     {"auth-tls-secret": "users"},

@@ -54,7 +54,9 @@ ACCESS = {
         auth_proxy_set_headers="headers",
         auth_request_redirect="/back",
         auth_always_set_cookie="true",
+        auth_cache_key="$http_authorization",
     ),
+    **_each({**_ASKED, "auth-cache-key": "$http_authorization"}, auth_cache_duration="200 1m"),
     **_each({}, limit_rps="5", limit_rpm="6", limit_connections="7"),
     **_each({"proxy-buffering": "on"}, limit_rate="5"),
     **_each(_RATE, limit_burst_multiplier="3", limit_whitelist="10.0.0.0/8", limit_allowlist="10.0.0.0/8"),
@@ -164,6 +166,5 @@ CANARIES = {
 """Annotations of the Ingress beside another one with a cookie of its own, whose requests it gets a share of."""
 
 WITHOUT_EFFECT = {
-    "auth-cache-key": "answers of the auth server are not cached; reported",
     "session-cookie-change-on-failure": "the cookie never changes; reported",
 }

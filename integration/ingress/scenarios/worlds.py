@@ -387,4 +387,35 @@ _ANSWERS = [
     ),
 ]
 
-SCENARIOS = (*_LOGS, *_GLOBAL, *_FLAGS, *_ANSWERS)
+_KEEPING = World(
+    name="keeping",
+    config={
+        "global-auth-url": "http://echo.default.svc.cluster.local/cookie-auth",
+        "global-auth-response-headers": "X-Stamp",
+        "global-auth-cache-key": "$cookie_auth",
+        "global-auth-cache-duration": "200 1h",
+    },
+)
+
+
+def _stamped(host: str, stamp: str, seen: str, cookie: str = "auth=ok") -> Ask:
+    """Have the auth server answer with a stamp, and expect that of the answer that holds."""
+    headers = {"Cookie": cookie, **answering({"X-Stamp": stamp})}
+    return Ask(host=host, headers=headers, want={"status": 200, "backend_sees": {"headers": {"X-Stamp": seen}}})
+
+
+_KEPT = [
+    _in(
+        _KEEPING,
+        "global-auth-answers-are-kept",
+        [site("kept-one.test"), site("kept-two.test")],
+        _stamped("kept-one.test", "first", "first"),
+        _stamped("kept-one.test", "second", "first"),
+        _stamped("kept-two.test", "third", "third"),
+        _stamped("kept-one.test", "fourth", "fourth", "auth=200"),
+        Ask(host="kept-one.test", want={"status": 401}),
+        Ask(host="kept-one.test", headers={"Cookie": "auth=403"}, want={"status": 403}),
+    ),
+]
+
+SCENARIOS = (*_LOGS, *_GLOBAL, *_FLAGS, *_ANSWERS, *_KEPT)

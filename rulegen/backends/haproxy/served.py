@@ -101,7 +101,7 @@ SETTINGS_OBEYED: Final = (
     "annotations_risk_level annotation_value_word_blocklist enable_modsecurity http_snippet server_snippet "
     "location_snippet modsecurity_snippet global_auth_url global_auth_signin global_auth_signin_redirect_param "
     "global_auth_response_headers global_auth_request_redirect global_auth_method global_auth_snippet "
-    "global_auth_always_set_cookie no_auth_locations"
+    "global_auth_always_set_cookie global_auth_cache_key global_auth_cache_duration no_auth_locations"
 )
 """Settings that have an effect with HAProxy, in its configuration or through the model."""
 

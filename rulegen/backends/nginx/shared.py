@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final
 
 from rulegen.backends.nginx.identity import identity_nodes
+from rulegen.backends.nginx.locations.auth import CACHE_ZONE
 from rulegen.backends.nginx.locations.headers import (
     answer_headers,
     fastcgi_parameters,
@@ -25,7 +26,7 @@ from rulegen.backends.nginx.locations.proxying import (
 from rulegen.backends.nginx.names import HTTP2_IS_DIRECTIVE, modules_of
 from rulegen.backends.nginx.texts import maps, written_for_log
 from rulegen.languages.nginx.facts import HEADERS_MORE
-from rulegen.languages.nginx.grammar import INTERNAL_REDIRECT
+from rulegen.languages.nginx.grammar import CACHE_FOLDER, INTERNAL_REDIRECT
 from rulegen.languages.nginx.sockets import STATUS_SOCKET
 from rulegen.languages.nginx.tree import Directive, Entry, KeyKind, template, variable
 from rulegen.model.ingress.values.readers import spell_size
@@ -84,7 +85,16 @@ def http_nodes(model: IngressModel) -> list[Node]:
         *_access(settings),
         *_log(settings),
         *_resolver(model),
+        *_auth_cache(model),
     ]
+
+
+def _auth_cache(model: IngressModel) -> Iterator[Node]:
+    """Yield where the answers of auth servers are kept, if any are."""
+    policies = (location.policy for server in model.servers.values() for location in server.locations)
+    if any(policy.external_auth is not None and policy.external_auth.cache is not None for policy in policies):
+        sizes = (f"keys_zone={CACHE_ZONE}:10m", "max_size=128m", "inactive=30m", "use_temp_path=off")
+        yield Directive("proxy_cache_path", (CACHE_FOLDER, "levels=1:2", *sizes))
 
 
 def status_server(digest: str) -> Directive:

@@ -62,6 +62,9 @@ MAX_LOCATION: Final = 255
 NO_FILE: Final = "//rulegen/none"
 """A path below the folder of nginx where no file is: `try_files` answers with the status behind it."""
 
+CACHE_FOLDER: Final = "run/auth"
+"""The folder of answers of auth servers that nginx keeps, below its own."""
+
 _HTTP: Final = "http server location"
 
 _PLACES: Final = (
@@ -70,6 +73,7 @@ _PLACES: Final = (
     ("main", "worker_rlimit_nofile worker_shutdown_timeout"),
     ("events", "accept_mutex accept_mutex_delay multi_accept use worker_connections"),
     ("http", "geo include limit_conn_zone limit_req_zone log_format map server split_clients upstream"),
+    ("http", "proxy_cache_path"),
     ("http", "map_hash_bucket_size map_hash_max_size server_names_hash_bucket_size server_names_hash_max_size"),
     ("http", "variables_hash_bucket_size variables_hash_max_size"),
     ("upstream", "hash ip_hash keepalive keepalive_time least_conn random server zone"),
@@ -107,6 +111,7 @@ _PLACES: Final = (
     ("location location_if limit_except", "proxy_pass"),
     ("location location_if", "fastcgi_pass grpc_pass"),
     (_HTTP, "proxy_bind proxy_buffer_size proxy_buffering proxy_buffers proxy_busy_buffers_size"),
+    (_HTTP, "proxy_cache proxy_cache_bypass proxy_cache_key proxy_cache_valid proxy_no_cache"),
     (_HTTP, "proxy_connect_timeout proxy_cookie_domain proxy_cookie_flags proxy_cookie_path"),
     (_HTTP, "proxy_headers_hash_bucket_size proxy_headers_hash_max_size proxy_hide_header proxy_http_version"),
     (_HTTP, "proxy_ignore_client_abort proxy_ignore_headers proxy_intercept_errors proxy_limit_rate"),
@@ -151,7 +156,7 @@ _READ: Final = (
     ((_WORD, _TEXT), "access_log log_format"),
     ((_TEXT,), "auth_basic auth_basic_user_file error_page expires fastcgi_pass grpc_pass grpc_ssl_certificate"),
     ((_TEXT,), "grpc_ssl_certificate_key grpc_ssl_name hash limit_conn_zone limit_rate limit_rate_after"),
-    ((_TEXT,), "more_set_headers"),
+    ((_TEXT,), "more_set_headers proxy_cache_bypass proxy_cache_key proxy_no_cache"),
     ((_TEXT,), "limit_req_zone proxy_bind proxy_cookie_domain proxy_cookie_flags proxy_cookie_path proxy_limit_rate"),
     ((_TEXT,), "proxy_method proxy_pass proxy_redirect proxy_set_body proxy_ssl_certificate"),
     ((_TEXT,), "proxy_ssl_certificate_key proxy_ssl_name return ssl_certificate ssl_certificate_key sub_filter"),
@@ -232,6 +237,8 @@ def refusal(context: str, name: str, args: Sequence[str], *, block: bool) -> str
         return f"{name} in {context} takes {'no' if block else 'a'} block"
     if name in _FILES and not (args and _is_our_file(name, args[0])):
         return f"{name} refers to a file that is not part of this configuration"
+    if name == "proxy_cache_path" and args[:1] not in ([CACHE_FOLDER], (CACHE_FOLDER,)):
+        return "proxy_cache_path names another folder than that of answers of auth servers"
     if name == "load_module" and not (args and _MODULE_FILE.match(args[0])):
         return "load_module names no module that rulegen uses"
     if name in _PEERS and args and _SOCKET_FILE.match(args[0]) and args[0] != f"http://unix:{SIGNIN_SOCKET}:":

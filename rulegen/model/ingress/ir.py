@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
     from rulegen.kube.objects.names import ObjectName
     from rulegen.model.ingress.defaults import HttpDefaults
-    from rulegen.model.ingress.proxying import ProxySSL
+    from rulegen.model.ingress.proxying import AuthCache, ProxySSL
     from rulegen.model.ingress.reasons import Reason
     from rulegen.model.ingress.values.readers import Url
     from rulegen.net import Network
@@ -180,6 +180,7 @@ class ExternalAuth:
         response_headers: Headers of the auth server's response that the backend gets.
         request_redirect: URL to return to, as sent to the auth server; empty for that of the request.
         set_headers: Additional headers of the auth request.
+        cache: For which requests an answer holds that was given before; None for none.
     """
 
     url: Url
@@ -190,6 +191,7 @@ class ExternalAuth:
     request_redirect: Text = NO_TEXT
     always_set_cookie: bool = False
     set_headers: tuple[tuple[str, Text], ...] = ()
+    cache: AuthCache | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

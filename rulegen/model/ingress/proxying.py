@@ -3,7 +3,23 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Final
+from typing import TYPE_CHECKING, Final
+
+if TYPE_CHECKING:
+    from rulegen.model.ingress.values.texts import Text
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AuthCache:
+    """Answers of an auth server that hold again, for requests to the same path of a host with the same key.
+
+    Attributes:
+        key: What distinguishes clients and requests.
+        kept: Statuses, each list with the seconds that such an answer is kept; no statuses mean those of success.
+    """
+
+    key: Text
+    kept: tuple[tuple[tuple[int, ...], int], ...]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

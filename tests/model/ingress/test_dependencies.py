@@ -61,7 +61,12 @@ IDLE = [
     ({"auth-proxy-set-headers": "extra"}, "auth-proxy-set-headers", "without auth-url"),
     ({"auth-request-redirect": "/x"}, "auth-request-redirect", "without auth-url"),
     ({"auth-always-set-cookie": "true"}, "auth-always-set-cookie", "without auth-url"),
-    ({"auth-cache-key": "$remote_user"}, "auth-cache-key", "without auth-url"),
+    ({"auth-cache-key": "$http_authorization"}, "auth-cache-key", "without auth-url"),
+    (
+        {"auth-url": "http://auth.example.com/", "auth-cache-duration": "200 1m"},
+        "auth-cache-duration",
+        "without auth-cache-key",
+    ),
     ({"enable-global-auth": "true"}, "enable-global-auth", "without global-auth-url in the ConfigMap"),
     ({"auth-tls-verify-client": "optional"}, "auth-tls-verify-client", "without auth-tls-secret"),
     ({"auth-tls-verify-depth": "3"}, "auth-tls-verify-depth", "without auth-tls-secret"),

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import time
+from collections.abc import Mapping
+from functools import partial
+from typing import Any
+
 from integration.ingress import objects
 from integration.ingress.cast import site
 from integration.ingress.clients import Ask
-from integration.ingress.features import SECOND_CLIENT
+from integration.ingress.features import SECOND_CLIENT, Stage
 from integration.ingress.objects import Document
-from integration.ingress.scenarios.plain import plain
+from integration.ingress.scenarios.plain import answering, plain
 
 _AUTH = "http://auth.default.svc.cluster.local"
 _SEEN = {"auth-response-headers": "X-Auth-User, X-Seen"}
@@ -20,6 +25,84 @@ def _asked(host: str, path: str = "/", annotations: dict[str, str] | None = None
 def _headers(name: str, data: dict[str, str]) -> Document:
     return objects.config_map(name, data)
 
+
+_KEPT = {
+    "auth-url": "http://echo.default.svc.cluster.local/cookie-auth",
+    "auth-response-headers": "X-Stamp",
+    "auth-cache-key": "$cookie_auth",
+}
+_BY_HEADER = {**_KEPT, "auth-cache-key": "$http_x_a$http_x_b"}
+
+
+def _stamped(host: str, stamp: str, seen: str, headers: Mapping[str, str], **more: Any) -> Ask:
+    """Have the auth server answer with a stamp, and expect that of the answer that holds."""
+    sent = {**answering({"X-Stamp": stamp}), **headers}
+    return Ask(host=host, headers=sent, want={"status": 200, "backend_sees": {"headers": {"X-Stamp": seen}}}, **more)
+
+
+def _expire(stage: Stage) -> object:
+    """An answer holds for as long as it says, and no longer."""
+    ask = partial(_stamped, "kept-briefly.test", seen="", headers=_OK)
+    first = stage.client.ask_one(ask(stamp="first")).seen_headers("X-Stamp")
+    again = stage.client.ask_one(ask(stamp="second")).seen_headers("X-Stamp")
+    time.sleep(2.1)
+    later = stage.client.ask_one(ask(stamp="third")).seen_headers("X-Stamp")
+    return (first, again, later) != (["first"], ["first"], ["third"]) and (first, again, later)
+
+
+_OK = {"Cookie": "auth=ok"}
+_ANSWERS = [
+    plain(
+        "auth-answers-are-kept-for-a-client-and-a-path",
+        [
+            site("kept.test", _KEPT),
+            site("kept.test", _KEPT, path="/other", name="kept-other"),
+            site("kept-too.test", _KEPT),
+        ],
+        _stamped("kept.test", "first", "first", _OK),
+        _stamped("kept.test", "second", "first", _OK, path="/x?y", method="POST", body=b"b"),
+        # Nobody else gets it: no other client, no other path, no other host.
+        _stamped("kept.test", "third", "third", {"Cookie": "auth=200"}),
+        _stamped("kept.test", "fourth", "fourth", _OK, path="/other"),
+        _stamped("kept-too.test", "fifth", "fifth", _OK),
+        Ask(host="kept.test", want={"status": 401}),
+        Ask(host="kept.test", headers={"Cookie": "auth=403"}, want={"status": 403}),
+    ),
+    plain(
+        "auth-answers-of-clients-that-look-alike",
+        [site("alike.test", _BY_HEADER)],
+        _stamped("alike.test", "first", "first", {**_OK, "X-A": "pq", "X-B": ""}),
+        _stamped("alike.test", "second", "second", {**_OK, "X-A": "p", "X-B": "q"}),
+        _stamped("alike.test", "third", "third", {**_OK, "X-A": "p|q", "X-B": "r"}),
+        _stamped("alike.test", "fourth", "fourth", {**_OK, "X-A": "p", "X-B": "q|r"}),
+        _stamped("alike.test", "fifth", "second", {**_OK, "X-A": "p", "X-B": "q"}),
+    ),
+    plain(
+        "auth-refusals-are-kept-as-told",
+        [
+            site("refused-again.test", {**_KEPT, "auth-cache-key": "$http_x_key"}),
+            site("asked-again.test", {**_KEPT, "auth-cache-key": "$http_x_key", "auth-cache-duration": "200 5m"}),
+        ],
+        Ask(host="refused-again.test", headers={"X-Key": "k", "Cookie": "auth=401"}, want={"status": 401}),
+        Ask(host="refused-again.test", headers={"X-Key": "k", **_OK}, want={"status": 401}),
+        Ask(host="asked-again.test", headers={"X-Key": "k", "Cookie": "auth=401"}, want={"status": 401}),
+        Ask(host="asked-again.test", headers={"X-Key": "k", **_OK}, want={"status": 200}),
+        Ask(host="asked-again.test", headers={"X-Key": "k", "Cookie": "auth=401"}, want={"status": 200}),
+    ),
+    plain(
+        "auth-answers-end",
+        [site("kept-briefly.test", {**_KEPT, "auth-cache-duration": "200 1s"})],
+        then=_expire,
+    ),
+    plain(
+        "auth-answers-with-cookies-are-not-kept",
+        [site("kept-cookies.test", _KEPT)],
+        _stamped(
+            "kept-cookies.test", "first", "first", {**_OK, **answering({"X-Stamp": "first", "Set-Cookie": "a=b"})}
+        ),
+        _stamped("kept-cookies.test", "second", "second", _OK),
+    ),
+]
 
 _EXTERNAL = [
     plain(
@@ -287,4 +370,4 @@ _EXTERNAL += [
     ),
 ]
 
-SCENARIOS = tuple(_EXTERNAL)
+SCENARIOS = (*_EXTERNAL, *_ANSWERS)

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from rulegen.backends.nginx.locations.headers import HOPS
 from rulegen.backends.nginx.locations.proxying import buffers_of, resolver_of
 from rulegen.backends.nginx.names import INTERNAL, mark
-from rulegen.backends.nginx.texts import written
-from rulegen.languages.nginx.tree import Directive, template, variable
+from rulegen.backends.nginx.texts import written, written_parts
+from rulegen.languages.nginx.tree import Directive, Entry, KeyKind, template, variable
 from rulegen.model.ingress.values.texts import text_of
 
 if TYPE_CHECKING:
@@ -16,15 +16,24 @@ if TYPE_CHECKING:
 
     from rulegen.languages.nginx.tree import Node, Word
     from rulegen.model.ingress.defaults import HttpDefaults
-    from rulegen.model.ingress.ir import ExternalAuth, LocationPolicy, Server
+    from rulegen.model.ingress.ir import ExternalAuth, Location, LocationPolicy, Server
+    from rulegen.model.ingress.proxying import AuthCache
     from rulegen.model.ingress.values.readers import Url
     from rulegen.model.ingress.values.settings import Settings
     from rulegen.model.ingress.values.texts import Part
 
+CACHE_ZONE: Final = "auth"
+"""The name of the shared memory about answers that are kept."""
+_TOO_LONG: Final = "auth_too_long"
 
-def auth_path(auth: ExternalAuth, host: str, buffers: Mapping[str, str]) -> str:
-    """Return the path of the internal location that asks the auth server; clients cannot request it."""
-    return f"{INTERNAL}auth/{mark(host, auth, *buffers.items())}"
+
+def auth_path(auth: ExternalAuth, host: str, buffers: Mapping[str, str], location: Location) -> str:
+    """Return the path of the internal location that asks the auth server; clients cannot request it.
+
+    Locations with a cache have one each, since its answers hold for one path of one Ingress only.
+    """
+    whose = (location.ingress, location.kind, location.path) if auth.cache is not None else ()
+    return f"{INTERNAL}auth/{mark(host, auth, *buffers.items(), *whose)}"
 
 
 def auth_buffers(policy: LocationPolicy, settings: Settings) -> Mapping[str, str]:
@@ -32,11 +41,14 @@ def auth_buffers(policy: LocationPolicy, settings: Settings) -> Mapping[str, str
     return buffers_of(policy.proxying, settings)
 
 
-def auth_location(auth: ExternalAuth, server: Server, buffers: Mapping[str, str], defaults: HttpDefaults) -> Directive:
+def auth_location(
+    auth: ExternalAuth, server: Server, buffers: Mapping[str, str], defaults: HttpDefaults, location: Location
+) -> Directive:
     """Return the internal location that asks the auth server.
 
     It has no error pages: `auth_request` needs the status.
     """
+    path = auth_path(auth, server.host, buffers, location)
     url = auth.url
     block: list[Node] = [
         Directive("internal"),
@@ -82,7 +94,47 @@ def auth_location(auth: ExternalAuth, server: Server, buffers: Mapping[str, str]
     headers = [*(pair for pair in headers if pair[0].lower() != HOPS[0].lower()), HOPS]
     block += [Directive("proxy_set_header", pair) for pair in headers]
     block += _pass(auth, defaults)
-    return Directive("location", ("=", auth_path(auth, server.host, buffers)), tuple(block))
+    if auth.cache is not None:
+        block += _cached(auth.cache, path)
+    return Directive("location", ("=", path), tuple(block))
+
+
+def auth_maps(auth: ExternalAuth) -> Iterator[Node]:
+    """Yield the maps with which the answers that are not kept are recognized."""
+    if auth.cache is None:
+        return
+    # The length limits what is written to disk: nginx reads all of an answer that it keeps.
+    short = Entry("^[0-9]{1,5}$", "", KeyKind.REGEX)
+    length = variable("upstream_http_content_length")
+    yield Directive("map", (length, f"${_TOO_LONG}"), (Entry("default", "1", KeyKind.FIXED), short))
+    key, separators = _key(auth.cache)
+    clear = Entry(rf"^[^|]*(?:\|[^|]*){{{separators}}}\z", "", KeyKind.REGEX)
+    yield Directive("map", (key, f"${_unclear(auth.cache)}"), (Entry("default", "1", KeyKind.FIXED), clear))
+
+
+def _key(cache: AuthCache) -> tuple[Word, int]:
+    """Return the key, its parts separated by bars, and the number of bars that it has if no variable contains one.
+
+    With one, two clients could have the same key: neither of them gets a kept answer.
+    """
+    words = [written_parts([part]) for part in cache.key.parts]
+    bars = sum(part.count("|") for part in cache.key.parts if isinstance(part, str))
+    return template("|".join(["%s"] * len(words)), *words), bars + len(words) - 1
+
+
+def _unclear(cache: AuthCache) -> str:
+    return f"auth_unclear_{mark(cache.key)}"
+
+
+def _cached(cache: AuthCache, path: str) -> Iterator[Node]:
+    key, _ = _key(cache)
+    yield Directive("proxy_buffering", ("on",))
+    yield Directive("proxy_cache", (CACHE_ZONE,))
+    yield Directive("proxy_cache_key", (template("%s|%s", path, key),))
+    yield Directive("proxy_cache_bypass", (variable(_unclear(cache)),))
+    yield Directive("proxy_no_cache", (variable(_unclear(cache)), variable(_TOO_LONG)))
+    for statuses, seconds in cache.kept:
+        yield Directive("proxy_cache_valid", (*map(str, statuses), f"{seconds}s"))
 
 
 def _pass(auth: ExternalAuth, defaults: HttpDefaults) -> Iterator[Node]:

@@ -9,6 +9,7 @@ from rulegen.backends.nginx.locations.auth import (
     auth_answer,
     auth_buffers,
     auth_location,
+    auth_maps,
     auth_path,
 )
 from rulegen.backends.nginx.locations.canary import (
@@ -97,6 +98,8 @@ class LocationText:
             main, name = location.target, self._mark()
             yield from canary_maps(name, written_target(main), location.canaries, self._cookie)
             yield from choice_maps(name, location, choice(name))
+        if policy.external_auth is not None:
+            yield from auth_maps(policy.external_auth)
         if policy.cors is not None and not policy.cors.any_origin:
             yield origins_map(f"origin_{self._cors_mark()}", policy.cors)
 
@@ -105,7 +108,11 @@ class LocationText:
         policy = self._policy
         if policy.external_auth is not None and not self._answers_at_once:
             yield auth_location(
-                policy.external_auth, self._server, auth_buffers(policy, self._settings), self._defaults
+                policy.external_auth,
+                self._server,
+                auth_buffers(policy, self._settings),
+                self._defaults,
+                self._location,
             )
             if policy.external_auth.signin:
                 yield signin_location(policy.external_auth, self._server, self._settings)
@@ -269,7 +276,8 @@ class LocationText:
             yield Directive("auth_basic_user_file", (policy.basic_auth.file,))
         auth = policy.external_auth
         if auth is not None:
-            yield Directive("auth_request", (auth_path(auth, self._server.host, auth_buffers(policy, self._settings)),))
+            buffers = auth_buffers(policy, self._settings)
+            yield Directive("auth_request", (auth_path(auth, self._server.host, buffers, self._location),))
             yield from auth_answer(auth)
             if auth.signin:
                 yield Directive("error_page", ("401", "=", signin_name(auth, self._server.host)))

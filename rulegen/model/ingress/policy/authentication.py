@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final
 
 from rulegen.model.ingress.ir import BasicAuth, ClientAuth, ClientCertificate, ExternalAuth, ToUpstream
+from rulegen.model.ingress.proxying import AuthCache
 from rulegen.model.ingress.reasons import Verdict
 from rulegen.model.ingress.unread import UnreadError
 from rulegen.model.ingress.upstreams.certificates import (
@@ -115,7 +116,13 @@ def external_auth(namespace: str, annotations: Annotations, referred: Referred) 
         request_redirect=values[access.AUTH_REQUEST_REDIRECT],
         always_set_cookie=values[access.AUTH_ALWAYS_SET_COOKIE],
         set_headers=headers,
+        cache=auth_cache(values[access.AUTH_CACHE_KEY], values[access.AUTH_CACHE_DURATION]),
     )
+
+
+def auth_cache(key: Text, kept: access.Kept) -> AuthCache | None:
+    """Return which answers of an auth server hold again; None without a key."""
+    return AuthCache(key=key, kept=kept) if key else None
 
 
 def target_of_url(url: Url, targets: Targets, what: str) -> str:

@@ -160,6 +160,7 @@ DEPENDENCIES: Final[Mapping[Annotation[Any], Dependency]] = MappingProxyType(
                 access.AUTH_ALWAYS_SET_COOKIE,
                 access.AUTH_CACHE_KEY,
             ),
+            *_rows(Dependency(_of(access.AUTH_CACHE_KEY)), access.AUTH_CACHE_DURATION),
             *_rows(Dependency(_of(access.AUTH_SIGNIN)), access.AUTH_SIGNIN_REDIRECT_PARAM),
             *_rows(Dependency(settings=("global_auth_url",)), access.ENABLE_GLOBAL_AUTH),
             *_rows(

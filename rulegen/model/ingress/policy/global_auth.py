@@ -6,7 +6,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, TypeVar
 
 from rulegen.model.ingress.ir import ExternalAuth
-from rulegen.model.ingress.policy.authentication import AUTH_SERVER, target_of_url
+from rulegen.model.ingress.policy.authentication import AUTH_SERVER, auth_cache, target_of_url
 from rulegen.model.ingress.values import readers
 from rulegen.model.ingress.values.annotations import access
 from rulegen.model.ingress.values.annotations.signin import signin_url, with_way_back
@@ -16,6 +16,7 @@ from rulegen.model.ingress.values.texts import Text
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from rulegen.model.ingress.proxying import AuthCache
     from rulegen.model.ingress.upstreams.services import Targets
     from rulegen.model.ingress.values.configmap import ResolvedSettings
     from rulegen.model.ingress.values.settings import Settings
@@ -69,6 +70,20 @@ def _read(settings: Settings) -> ExternalAuth | None:
         if redirect
         else Text(),
         always_set_cookie=settings.global_auth_always_set_cookie,
+        cache=_cache(settings),
+    )
+
+
+def _cache(settings: Settings) -> AuthCache | None:
+    """Return which answers hold again; None for none.
+
+    Raises:
+        ValueError: A value is invalid. The message begins with the key, without `global-auth-`.
+    """
+    key = settings.global_auth_cache_key
+    read = _value("cache-key", access.AUTH_CACHE_KEY.read, key) if key else Text()
+    return auth_cache(
+        read, _value("cache-duration", access.AUTH_CACHE_DURATION.read, settings.global_auth_cache_duration)
     )
 
 

@@ -105,9 +105,6 @@ def _is_default(annotation: Annotation[Any], annotations: Annotations) -> bool:
 def _report_undone(annotations: Annotations) -> None:
     """Report annotations that are read but not supported."""
     values = annotations.values
-    if access.AUTH_CACHE_KEY in values and access.AUTH_URL in values:
-        message = "answers of the auth server are not cached: each request causes a request to it"
-        annotations.report(Verdict.UNSUPPORTED, access.AUTH_CACHE_KEY, message)
     if values[balancing.SESSION_COOKIE_CHANGE_ON_FAILURE] and values[balancing.AFFINITY]:
         message = "the cookie keeps its value, but another server may answer"
         annotations.report(Verdict.UNSUPPORTED, balancing.SESSION_COOKIE_CHANGE_ON_FAILURE, message)

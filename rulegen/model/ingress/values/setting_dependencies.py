@@ -15,7 +15,8 @@ if TYPE_CHECKING:
 _GROUPS: Final = (
     ("use-forwarded-headers", "compute-full-forwarded-for forwarded-host-header"),
     ("global-auth-url", "global-auth-method global-auth-signin global-auth-response-headers"),
-    ("global-auth-url", "global-auth-request-redirect global-auth-always-set-cookie"),
+    ("global-auth-url", "global-auth-request-redirect global-auth-always-set-cookie global-auth-cache-key"),
+    ("global-auth-cache-key", "global-auth-cache-duration"),
     ("global-auth-signin", "global-auth-signin-redirect-param"),
     ("hsts", "hsts-max-age hsts-include-subdomains hsts-preload"),
     ("use-gzip", "gzip-level gzip-min-length gzip-types gzip-disable"),

@@ -261,6 +261,8 @@ class Settings:
     global_auth_response_headers: str = setting_of(str.strip, "", _AS_ANNOTATION)
     global_auth_request_redirect: str = setting_of(str.strip, "", _AS_ANNOTATION)
     global_auth_method: str = setting_of(_METHOD, "")
+    global_auth_cache_key: str = setting_of(str.strip, "", _AS_ANNOTATION)
+    global_auth_cache_duration: str = setting(str.strip, "200 202 401 5m", _AS_ANNOTATION)
     global_auth_snippet: Judgement = snippet(  # noqa: RUF009
         SnippetPlace.AUTH, "never used; **closes the same Ingresses** if it changes what the auth server is asked"
     )

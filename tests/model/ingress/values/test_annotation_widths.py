@@ -77,7 +77,8 @@ _TAKEN = {
     "auth-proxy-set-headers": _OBJECT,
     "auth-request-redirect": "https://a.test/x https://$host/back /x",
     "auth-always-set-cookie": _BOOLEAN,
-    "auth-cache-key": "$remote_user$http_authorization foo",
+    "auth-cache-key": "$remote_user$http_authorization foo:$cookie_session|$arg_token",
+    "auth-cache-duration": "5m 1h,2d 1y 30s 2w",
     "enable-global-auth": _BOOLEAN,
     "whitelist-source-range": _NETWORKS,
     "allowlist-source-range": _NETWORKS,
@@ -153,6 +154,7 @@ _TAKEN = {
 
 _REFUSED = {
     "auth-type": "digest",
+    "auth-cache-key": "foo $request_uri $remote_user",
     "auth-method": "CONNECT TRACE",
     "auth-url": "https://a.test/?u=$escaped_request_uri http://$http_x_server/",
     "server-alias": "~^www\\d+\\.a\\.test$",

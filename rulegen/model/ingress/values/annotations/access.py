@@ -11,13 +11,16 @@ from rulegen.model.ingress.values.annotations.redirects import plain_redirect
 from rulegen.model.ingress.values.annotations.signin import signin_url
 from rulegen.model.ingress.values.empty import unless_empty
 from rulegen.model.ingress.values.readers import boolean, choice, integer, quoted
-from rulegen.model.ingress.values.texts import IN_URLS, Subject, Text
+from rulegen.model.ingress.values.texts import IN_KEYS, IN_URLS, Subject, Text, read_text
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
 _METHOD = choice("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS")
 auth_url: Final = readers.url(frozenset({Subject.HOST}), IN_URLS)
+Kept = tuple[tuple[tuple[int, ...], int], ...]
+"""Statuses of the auth server, each list with the seconds that such an answer is kept."""
+DEFAULT_KEPT: Final[Kept] = (((200, 202, 401), 300),)
 _MOST_REQUESTS: Final = 1_000_000
 
 
@@ -32,10 +35,45 @@ def _read_limit(most: int, text: str) -> int:
     return min(max(int(text), 0), most)
 
 
-def _cache_key(text: str) -> str:
+_OF_CLIENTS: Final = frozenset(
+    {Subject.HEADER, Subject.COOKIE, Subject.PARAMETER, Subject.QUERY}
+    | {Subject.CLIENT_ADDRESS, Subject.CLIENT_ADDRESS_BYTES, Subject.FORWARDED_FOR, Subject.PROXIED_ADDRESS}
+    | {Subject.TLS_CLIENT_SUBJECT, Subject.TLS_CLIENT_SERIAL, Subject.TLS_CLIENT_FINGERPRINT}
+)
+_KEPT: Final = readers.re.compile(
+    r"(?P<codes>(?:[1-5][0-9]{2} +)*)(?P<times>[0-9]{1,7}(?:ms|[smhdwMy])(?: +[0-9]{1,7}(?:ms|[smhdwMy]))*)"
+)
+_UNITS_S: Final = {"s": 1, "m": 60, "h": 3600, "d": 86_400, "w": 604_800, "M": 2_592_000, "y": 31_536_000}
+_MOST_KEPT_S: Final = 31_536_000
+
+
+def _cache_key(text: str) -> Text:
+    """Return what a kept answer of the auth server holds for. It must distinguish clients."""
+    if not text:
+        return Text()
     if not readers.re.match(r"[A-Za-z0-9_${}:|.,-]{1,500}\Z", text):
         raise ValueError(f"{quoted(text)} is not a key such as $remote_user$http_authorization")
-    return text
+    key = read_text(text, IN_KEYS)
+    if _OF_CLIENTS.isdisjoint(key.subjects):
+        raise ValueError(
+            f"{quoted(text)} has no variable that distinguishes clients, such as $http_authorization: the answer for"
+            " one of them would hold for all"
+        )
+    return key
+
+
+def _cache_durations(text: str) -> Kept:
+    """Return statuses of the auth server, each list with the seconds that such an answer is kept."""
+    results = []
+    for entry in readers.items(text):
+        match = _KEPT.fullmatch(entry)
+        if match is None:
+            raise ValueError(f"{quoted(entry)} is not a list of status codes and a time such as 200 401 5m")
+        seconds = sum(
+            0 if part.endswith("ms") else int(part[:-1]) * _UNITS_S[part[-1]] for part in match["times"].split()
+        )
+        results.append((tuple(map(int, match["codes"].split())), min(seconds, _MOST_KEPT_S)))
+    return tuple(results) or DEFAULT_KEPT
 
 
 def _realm(text: str) -> str:
@@ -94,7 +132,19 @@ AUTH_REQUEST_REDIRECT: Final = Annotation(
 )
 AUTH_ALWAYS_SET_COOKIE: Final = Annotation("auth-always-set-cookie", boolean, "`true`, `false`", CLOSE, default=False)
 AUTH_CACHE_KEY: Final = Annotation(
-    "auth-cache-key", _cache_key, "checked; answers are not cached, which is reported", CLOSE
+    "auth-cache-key",
+    _cache_key,
+    "text with variables of the request, one of which distinguishes clients; for the same text, host and path, an"
+    " answer of the auth server holds again",
+    CLOSE,
+    default=Text(),
+)
+AUTH_CACHE_DURATION: Final = Annotation(
+    "auth-cache-duration",
+    _cache_durations,
+    "list of status codes with a time, default `200 202 401 5m`; the auth server's `Cache-Control` has priority",
+    CLOSE,
+    default=DEFAULT_KEPT,
 )
 ENABLE_GLOBAL_AUTH: Final = Annotation("enable-global-auth", boolean, "`true`, `false`", default=True)
 WHITELIST_SOURCE_RANGE: Final = Annotation("whitelist-source-range", readers.networks, "networks", CLOSE)

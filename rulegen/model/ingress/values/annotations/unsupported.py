@@ -55,7 +55,6 @@ UNSUPPORTED: Final = by_name(
         ' backend-protocol is "HTTPS"; a Service that checks certificates of clients does not get them',
         OFF,
     ),
-    _missing("auth-cache-duration", "answers of the auth server are not cached: each request causes a request to it"),
     _missing("auth-keepalive", _KEEPALIVE),
     _missing("auth-keepalive-share-vars", _KEEPALIVE),
     _missing("auth-keepalive-requests", _KEEPALIVE),

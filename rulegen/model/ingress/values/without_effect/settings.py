@@ -20,7 +20,6 @@ _FIELDS: Final = "nginx has dropped it; large-client-header-buffers holds for HT
 _LIMITS: Final = "ingress-nginx removed limits over all nodes in 1.12; use limit-rps or limit-rpm, for each node"
 _VTS: Final = "counters of requests are not kept; use the access log"
 _PASSIVE: Final = "nginx itself leaves out a server that fails, for a short time"
-_AUTH_CACHE: Final = "answers of the auth server are not cached: each request causes a request to it"
 
 
 def _done(reason: str, *names: str, fulfilled_by: tuple[str, ...] = ()) -> list[NoEffect]:
@@ -88,8 +87,6 @@ _OF_PROTECTION: Final = (
         fulfilled_by=OFF,
     ),
     *_done("paths may have any character, since each is quoted", "strict-validate-path-type", fulfilled_by=OFF),
-    *_missing(_AUTH_CACHE, "global-auth-cache-key", fulfilled_by=("",)),
-    *_missing(_AUTH_CACHE, "global-auth-cache-duration"),
 )
 _OF_TLS: Final = (
     *_missing("nginx chooses the parameters of Diffie-Hellman", "ssl-dh-param", fulfilled_by=("",)),
