@@ -55,7 +55,7 @@ def runtime_items(held: RuntimeState, wanted: RuntimeState) -> Iterator[Item]:
     meant = {"/".join(key): server.reported for key, server in wanted.servers.items()}
     for server in diff(there, meant):
         yield _item("server", server.key, _shown(server.before), _shown(server.after))
-    for entries in diff(dict(held.maps), dict(wanted.maps)):
+    for entries in diff(dict(held.maps), {path: wanted.maps.get(path, ()) for path in held.maps}):
         before, after = entries.before or (), entries.after or ()
         if before == after:
             continue

@@ -4,18 +4,17 @@ from __future__ import annotations
 
 import re
 from collections import defaultdict
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 from rulegen.backends.haproxy.access import passwords_file, users_name
 from rulegen.backends.haproxy.frontend import answer, frontend_section
 from rulegen.backends.haproxy.location import (
     ConfigParts,
+    add_app_root,
+    add_closed,
     add_location,
-    app_root_backend,
-    closed_backend,
-    location_name,
-    www_backend,
+    add_www,
 )
 from rulegen.backends.haproxy.lua import PROGRAM
 from rulegen.backends.haproxy.maps import expression_key, path_key
@@ -28,6 +27,8 @@ from rulegen.backends.haproxy.names import (
     LUA,
     NO_LOCATION,
     PREFIX,
+    SHARES,
+    SPARES,
     TRUSTED,
     USERS,
     map_file,
@@ -41,6 +42,7 @@ from rulegen.backends.haproxy.served import (
     disobeyed_by_path,
     disobeyed_settings,
 )
+from rulegen.backends.haproxy.stock import BackendNames
 from rulegen.kube.objects.names import ObjectKey
 from rulegen.languages.configuration import Configuration, SecretContent, digest_of
 from rulegen.languages.haproxy.check import check_certificates, check_map, check_sections
@@ -53,6 +55,8 @@ from rulegen.model.ingress.reasons import Reason, Verdict
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
+    from rulegen.backends.haproxy.stock import BackendStock
+    from rulegen.kube.objects.names import ObjectName
     from rulegen.model.ingress.ir import IngressModel, Location, Server
 
 _KIND = "Ingress"
@@ -73,6 +77,9 @@ class HaproxyFiles:
         users: The file with the users whose hashes HAProxy checks.
         passwords: Entries by path of the maps with the hashes that Lua checks.
         model: The model, with what HAProxy does not obey among its reasons.
+        taken: Which spare backend serves which upstream.
+        backends: The backend of each location, by host and place.
+        owners: The Ingresses of each backend.
     """
 
     sections: tuple[ConfigSection, ...]
@@ -81,16 +88,21 @@ class HaproxyFiles:
     users: tuple[ConfigSection, ...]
     passwords: Mapping[str, Sequence[tuple[str, str]]]
     model: IngressModel
+    taken: tuple[tuple[str, str], ...] = ()
+    backends: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    owners: Mapping[str, Sequence[ObjectName]] = field(default_factory=dict)
 
 
-def compile_files(model: IngressModel, *, served: bool) -> HaproxyFiles:
+def compile_files(model: IngressModel, *, served: bool, stock: BackendStock | None = None) -> HaproxyFiles:
     """Return the configuration for a model; what HAProxy cannot be given is closed and reported.
 
     Args:
         model: The model.
         served: Whether it is for an HAProxy that rulegen runs, not only for reading.
+        stock: What the running HAProxy has, to use it without a reload as far as possible; None for a reload.
     """
-    parts = ConfigParts()
+    parts = ConfigParts(names=BackendNames(stock))
+    backends: dict[str, tuple[str, ...]] = {}
     reasons: set[Reason] = set(_setting_reasons(model))
     hosts: dict[str, str] = {}
     tables: defaultdict[str, dict[str, str]] = defaultdict(dict)
@@ -98,6 +110,7 @@ def compile_files(model: IngressModel, *, served: bool) -> HaproxyFiles:
     for server in model.servers.values():
         hosts.update(dict.fromkeys((server.host, *server.aliases), server_id(server.host)))
         names = [(location, _added(location, server, model, parts, reasons)) for location in server.locations]
+        backends[server.host] = tuple(name for _, name in names)
         _paths(server, names, tables)
         if expressions := list(_expressions(names)):
             path = map_file("expressions", server.host)
@@ -111,8 +124,13 @@ def compile_files(model: IngressModel, *, served: bool) -> HaproxyFiles:
     for path in (EXACT, PREFIX):
         parts.maps[path] = sorted(tables[path].items())
     settings = model.defaults.settings
+    parts.maps[SHARES] = sorted(dict(parts.shares).items())
     parts.maps[TRUSTED] = [(str(network), "1") for network in settings.proxy_real_ip_cidr]
     parts.add(ConfigSection("backend", NO_LOCATION, (answer(404),)))
+    for section in parts.names.others():
+        parts.add(section)
+    for path, entries in stock.maps.items() if stock is not None else ():
+        parts.maps.setdefault(path, entries)
     sections = (
         global_section(model.defaults, served=served),
         default_section(settings),
@@ -127,6 +145,9 @@ def compile_files(model: IngressModel, *, served: bool) -> HaproxyFiles:
         users=users,
         passwords=passwords,
         model=replace(model, reasons=tuple(sorted({*model.reasons, *reasons}))),
+        taken=tuple(sorted((spare, own) for own, spare in parts.names.taken.items())),
+        backends=backends,
+        owners={name: tuple(owners) for name, owners in parts.owners.items()},
     )
 
 
@@ -150,8 +171,7 @@ def _added(location: Location, server: Server, model: IngressModel, parts: Confi
             return add_location(location, server, model, parts)
         except UnwritableError as error:
             reasons.add(Reason(about, Verdict.CLOSED, location.rule, f"{error.message}: the path is closed"))
-    parts.add(closed_backend(location, server))
-    return location_name(location, server)
+    return add_closed(location, parts)
 
 
 def _paths(server: Server, names: Sequence[tuple[Location, str]], tables: Mapping[str, dict[str, str]]) -> None:
@@ -172,16 +192,12 @@ def _extras(server: Server, model: IngressModel, parts: ConfigParts, tables: Map
     """Add what a host answers beside its locations."""
     exact = tables[EXACT]
     if server.app_root:
-        section = app_root_backend(server)
-        parts.add(section)
-        exact[f"{server_id(server.host)}/"] = section.name
+        exact[f"{server_id(server.host)}/"] = add_app_root(server, parts)
     if not server.host and not any(location.path == "/healthz" for location in server.locations):
         parts.add(ConfigSection("backend", HEALTHY, (answer(200),)))
         exact[f"{server_id('')}/healthz"] = HEALTHY
     if server.redirects_from:
-        section = www_backend(server, model)
-        parts.add(section)
-        tables[PREFIX][f"{server_id(server.redirects_from)}/"] = section.name
+        tables[PREFIX][f"{server_id(server.redirects_from)}/"] = add_www(server, model, parts)
 
 
 def _certificates(model: IngressModel) -> Iterator[tuple[str, tuple[str, ...]]]:
@@ -239,6 +255,8 @@ def render(files: HaproxyFiles, *, served: bool) -> Configuration:
         check_map(path, texts[path], entries)
     texts[CERTIFICATES] = "".join(f"{certificate_line(path, names)}\n" for path, names in files.certificates)
     check_certificates(CERTIFICATES, texts[CERTIFICATES], files.certificates)
+    texts[SPARES] = format_map(files.taken)
+    check_map(SPARES, texts[SPARES], files.taken)
     secrets = _secret_files(files)
     digest = digest_of(texts, secrets)
     structure = structure_of(Configuration(files=texts, secrets=secrets))

@@ -8,14 +8,16 @@ from typing import TYPE_CHECKING
 from rulegen.backends.haproxy.access import guard_lines, limit_lines, limit_tables, origin_lines
 from rulegen.backends.haproxy.frontend import answer, put, put_text, redirect, variable
 from rulegen.backends.haproxy.maps import expression_key, substitution
-from rulegen.backends.haproxy.names import map_file, mark
+from rulegen.backends.haproxy.names import SHARES, map_file, mark
 from rulegen.backends.haproxy.process import retry_lines
 from rulegen.backends.haproxy.served import body_limit
+from rulegen.backends.haproxy.stock import BackendNames
 from rulegen.backends.haproxy.texts import captures, written
 from rulegen.backends.haproxy.upstream import server_lines
+from rulegen.kube.objects.names import ObjectName
 from rulegen.languages.haproxy.text import UnwritableError
 from rulegen.languages.haproxy.tree import ConfigSection, is_set, log_format, matches, negated, sample, statement
-from rulegen.model.ingress.ir import FixedResponse, MatchKind, ToUpstream
+from rulegen.model.ingress.ir import FixedResponse, MatchKind, ToUpstream, Upstream
 from rulegen.model.ingress.values import regex
 
 if TYPE_CHECKING:
@@ -26,6 +28,8 @@ if TYPE_CHECKING:
     from rulegen.model.ingress.values.texts import Text
 
 UNAVAILABLE = 503
+_NOT_FOUND = FixedResponse(404)
+_EMPTY = Upstream(name="", service=ObjectName("", ""), servers=())
 _REQUEST = "http-request"
 
 
@@ -38,12 +42,31 @@ class ConfigParts:
         maps: Entries by path, in their order.
         passwords: Paths of password files of the model that are used.
         choice: Statements of the frontend that choose another backend.
+        shares: The shares of canaries.
+        names: The names of backends.
+        owners: The Ingresses of each backend.
+        by_rule: The names of backends of rules.
     """
 
     sections: dict[tuple[str, str], ConfigSection] = field(default_factory=dict)
     maps: dict[str, Sequence[tuple[str, str]]] = field(default_factory=dict)
     passwords: dict[str, None] = field(default_factory=dict)
     choice: list[ConfigLine] = field(default_factory=list)
+    shares: list[tuple[str, str]] = field(default_factory=list)
+    names: BackendNames = field(default_factory=BackendNames)
+    owners: dict[str, dict[ObjectName, None]] = field(default_factory=dict)
+    by_rule: dict[str, str] = field(default_factory=dict)
+
+    def include(self, other: ConfigParts) -> None:
+        """Add all parts of another object."""
+        for section in other.sections.values():
+            self.add(section)
+        self.maps.update(other.maps)
+        self.passwords.update(other.passwords)
+        self.choice += other.choice
+        self.shares += other.shares
+        for name, owners in other.owners.items():
+            self.owners.setdefault(name, {}).update(owners)
 
     def add(self, section: ConfigSection) -> None:
         """Add a section, unless it is there."""
@@ -63,39 +86,71 @@ def add_location(location: Location, server: Server, model: IngressModel, parts:
     Raises:
         UnwritableError: HAProxy cannot be given a value of it; nothing was added.
     """
-    name = location_name(location, server)
-    if ("backend", name) in parts.sections:
-        return name
-    own = ConfigParts()
-    own.add(ConfigSection("backend", name, tuple(_lines(location, location.target, server, model, own))))
+    rule = _rule(location, server)
+    if (known := parts.by_rule.get(rule)) is not None:
+        return known
+    own = ConfigParts(names=parts.names)
+    canaries = []
     if isinstance(location.target, ToUpstream) and location.policy.redirect is None:
-        for number, canary in enumerate(location.canaries):
-            if not isinstance(canary.target, ToUpstream):
-                continue  # reported by `served`: the main target gets its requests
-            lines = tuple(_lines(location, canary.target, server, model, own))
-            own.add(ConfigSection("backend", f"{name}.{number}", lines))
-            own.choice += _canary(name, number, canary)
-    for section in own.sections.values():
-        parts.add(section)
-    parts.maps.update(own.maps)
-    parts.passwords.update(own.passwords)
-    parts.choice += own.choice
+        # `served` reports the others: the main target gets their requests
+        canaries = [canary for canary in location.canaries if isinstance(canary.target, ToUpstream)]
+    marks = [mark(canary.ingress, canary.target) for canary in canaries]
+    name = _add_backend(location, location.target, server, model, own, marks)
+    if name not in parts.owners:
+        for number, canary in enumerate(canaries):
+            other = _add_backend(location, canary.target, server, model, own, [])
+            own.shares.append((f"{name}.{number}", str(_of_10000(canary.share))))
+            own.choice += _canary(name, number, other, canary)
+    parts.include(own)
+    parts.by_rule[rule] = name
     return name
 
 
-def closed_backend(location: Location, server: Server) -> ConfigSection:
-    """Return the backend of a location that cannot be served: every request is answered with 503."""
-    return ConfigSection("backend", location_name(location, server), (answer(UNAVAILABLE),))
+def _rule(location: Location, server: Server) -> str:
+    """Return the same text for all paths of one rule, whose backends have the same lines."""
+    pattern = location.path if _is_expression(location) else ""
+    policy = () if location.ingress else (location.policy,)
+    return mark(server.host, location.ingress, location.rule, location.source, pattern, location.target, *policy)
 
 
-def app_root_backend(server: Server) -> ConfigSection:
-    """Return the backend that sends `/` of a host to its `app-root`."""
+def _add_backend(
+    location: Location, target: Target, server: Server, model: IngressModel, parts: ConfigParts, marks: Sequence[str]
+) -> str:
+    """Add the backend of a target; return its name: the same for equal rules and the same upstream."""
+    lines = tuple(_lines(location, target, server, model, parts))
+    upstream: tuple[str, ...] = ()
+    if isinstance(target, ToUpstream) and location.policy.redirect is None:
+        upstream = (target.upstream, *marks)
+        if parts.names.is_new(lines):  # a host of this kind whose paths do not cover `/` answers 404 there
+            _add_plain(tuple(_lines(location, _NOT_FOUND, server, model, parts)), parts)
+    name = parts.names.name(lines, *upstream)
+    parts.add(ConfigSection("backend", name, lines))
+    if location.ingress is not None:
+        parts.owners.setdefault(name, {})[location.ingress] = None
+    return name
+
+
+def add_closed(location: Location, parts: ConfigParts) -> str:
+    """Add the backend of locations that cannot be served, which answers 503; return its name."""
+    return _add_plain((answer(UNAVAILABLE),), parts, location.ingress)
+
+
+def _add_plain(lines: tuple[ConfigLine, ...], parts: ConfigParts, owner: ObjectName | None = None) -> str:
+    name = parts.names.name(lines)
+    parts.add(ConfigSection("backend", name, lines))
+    if owner is not None:
+        parts.owners.setdefault(name, {})[owner] = None
+    return name
+
+
+def add_app_root(server: Server, parts: ConfigParts) -> str:
+    """Add the backend that sends `/` of a host to its `app-root`; return its name."""
     target = log_format(variable("scheme"), "://", variable("this_host"), server.app_root)
-    return ConfigSection("backend", f"a{mark(server.host)}", (redirect(302, target),))
+    return _add_plain((redirect(302, target),), parts)
 
 
-def www_backend(server: Server, model: IngressModel) -> ConfigSection:
-    """Return the backend that sends all requests for another name of a host to it."""
+def add_www(server: Server, model: IngressModel, parts: ConfigParts) -> str:
+    """Add the backend that sends all requests for another name of a host to it; return its name."""
     settings, host = model.defaults.settings, model.defaults.host
     lines: list[ConfigLine] = []
     for scheme, port, usual in (("http", host.http_port, 80), ("https", host.https_port, 443)):
@@ -103,7 +158,7 @@ def www_backend(server: Server, model: IngressModel) -> ConfigSection:
         target = log_format(variable("scheme"), f"://{name}", variable("redirect_uri"))
         when = matches(variable("own_scheme"), "str", scheme)
         lines.append(redirect(settings.http_redirect_code, target, when=when))
-    return ConfigSection("backend", f"w{mark(server.redirects_from)}", tuple(lines))
+    return _add_plain(tuple(lines), parts)
 
 
 def _is_expression(location: Location) -> bool:
@@ -137,15 +192,17 @@ def _lines(
     yield from guard_lines(policy, settings, parts.maps)
     for name, value in policy.headers:
         yield statement("http-after-response", "set-header", name, log_format(value))
-    if isinstance(target, FixedResponse):
+    if isinstance(target, FixedResponse) and target.status != UNAVAILABLE:
         yield answer(target.status)
         return
-    if not isinstance(target, ToUpstream):
+    if not isinstance(target, FixedResponse | ToUpstream):
         raise UnwritableError("HAProxy resolves no names of ExternalName Services yet")
     yield from _rewrite(location, parts)
     yield from _headers(policy, parts)
     yield from _timing(policy, model)
-    yield from server_lines(model.upstreams[target.upstream], policy, settings)
+    # A backend without servers answers 503. Its rules are those of one with servers, which it gets without a reload.
+    upstream = model.upstreams[target.upstream] if isinstance(target, ToUpstream) else _EMPTY
+    yield from server_lines(upstream, policy, settings)
 
 
 def _sent_away(code: int, text: Text, parts: ConfigParts, *, is_relative: bool) -> Iterator[ConfigLine]:
@@ -245,7 +302,14 @@ def _timing(policy: LocationPolicy, model: IngressModel) -> Iterator[ConfigLine]
         yield statement(_REQUEST, "disable-l7-retry", when=unsafe)
 
 
-def _canary(name: str, number: int, canary: Canary) -> Iterator[ConfigLine]:
+def _of_10000(share: float) -> int:
+    """Return how many of 10,000 requests a canary gets; a share above 0 and below 100 is neither none nor all."""
+    if share <= 0:
+        return 0
+    return 10_000 if share >= 100 else min(max(round(share * 100), 1), 9_999)
+
+
+def _canary(name: str, number: int, other: str, canary: Canary) -> Iterator[ConfigLine]:
     """Yield the statements of the frontend that send a share of a location's requests to a canary's backend."""
     here = matches(variable("backend"), "str", name)
     open_ = (*here, *negated(is_set(variable("take"))))
@@ -270,11 +334,11 @@ def _canary(name: str, number: int, canary: Canary) -> Iterator[ConfigLine]:
         cookies = sample("req.fhdr", "cookie")
         for answer_, value in (("yes", "always"), ("no", "never")):
             yield decide(answer_, *matches(cookies, "reg", _cookie_key(canary.cookie, value)))
-    if canary.share > 0:
-        of_10000 = 10_000 if canary.share >= 100 else min(max(round(canary.share * 100), 1), 9_999)
-        yield decide("yes", "{", sample("rand", "10000"), "lt", str(of_10000), "}")
+    share = sample("str", f"{name}.{number}").then("map_str_int", SHARES, "0")
+    yield put("share", share, when=here)
+    yield decide("yes", "{", sample("rand", "10000").then("sub", "txn.share"), "lt", "0", "}")
     chosen = (*here, *matches(variable("take"), "str", "yes"))
-    yield put_text("backend", log_format(f"{name}.{number}"), when=chosen)
+    yield put_text("backend", log_format(other), when=chosen)
 
 
 def _cookie_key(cookie: str, value: str) -> str:

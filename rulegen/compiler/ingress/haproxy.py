@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final
 
 from rulegen.backends.haproxy.configuration import compile_files, render
-from rulegen.backends.haproxy.location import location_name
 from rulegen.backends.haproxy.names import CONFIG
-from rulegen.model.ingress.resolve import resolve_ingress
+from rulegen.backends.haproxy.stock import stock_of
+from rulegen.languages.haproxy.runtime import structure_of
+from rulegen.model.ingress.resolve import decide_ingress
 
 if TYPE_CHECKING:
     from rulegen.backends.haproxy.configuration import HaproxyFiles
@@ -18,6 +19,8 @@ if TYPE_CHECKING:
     from rulegen.languages.configuration import Configuration
     from rulegen.model.ingress.ir import IngressModel
     from rulegen.model.ingress.options import IngressOptions
+    from rulegen.model.ingress.resolve import IngressDecisions
+    from rulegen.model.ingress.upstreams.reads import ServiceReads
 
 _PLACE: Final = re.compile(rf"\[{re.escape(CONFIG)}:(?P<line>[0-9]{{1,9}})\]")
 _SECTION: Final = re.compile(r"\S+ (?P<name>\S+)\Z")
@@ -28,13 +31,14 @@ class HaproxySite:
     """The complete configuration of HAProxy: as a model, as values and as files.
 
     Attributes:
-        reads: None: any Service may change the configuration.
+        reads: Services and addresses that may change the configuration; None if any may.
     """
 
     model: IngressModel
     values: HaproxyFiles
     configuration: Configuration
-    reads: None = None
+    decisions: IngressDecisions | None = field(default=None, compare=False, repr=False)
+    reads: ServiceReads | None = field(default=None, compare=False, repr=False)
 
     @property
     def digest(self) -> str:
@@ -48,44 +52,55 @@ class HaproxySite:
             {
                 "server": server.host or "_",
                 "location": f"{location.kind.value} {location.path}",
-                "backend": location_name(location, server),
+                "backend": backend,
                 "ingress": str(location.ingress) if location.ingress else None,
                 "rule": location.rule or None,
                 "path": location.source or None,
                 "canaries": [str(canary.ingress) for canary in location.canaries],
             }
             for server in self.model.servers.values()
-            for location in server.locations
+            for location, backend in zip(server.locations, self.values.backends[server.host], strict=True)
         ]
 
 
-def compile_haproxy(world: ClusterSnapshot, options: IngressOptions, *, served: bool) -> HaproxySite:
+def compile_haproxy(
+    world: ClusterSnapshot,
+    options: IngressOptions,
+    *,
+    served: bool,
+    live: Configuration | None = None,
+    before: HaproxySite | None = None,
+) -> HaproxySite:
     """Return the configuration for the Ingresses of a snapshot, read back and compared.
 
     Args:
         world: The objects.
         options: The options.
         served: Whether it is for an HAProxy that rulegen runs, not only for reading.
+        live: The served configuration. If its backends are enough, they stay, and HAProxy needs no reload.
+        before: The previous site: valid decisions are reused.
 
     Raises:
         ConfigError: A setting is invalid.
         DifferenceError, UnwritableError: A text differs from the intended values; it must not be served.
     """
-    files = compile_files(resolve_ingress(world, options), served=served)
-    return HaproxySite(model=files.model, values=files, configuration=render(files, served=served))
+    decisions = decide_ingress(world, options, before.decisions if before is not None else None)
+    stock = stock_of(live) if live is not None else None
+    files = compile_files(decisions.model, served=served, stock=stock)
+    configuration = render(files, served=served)
+    if stock is not None and structure_of(configuration) != stock.structure:
+        files = compile_files(decisions.model, served=served)
+        configuration = render(files, served=served)
+    return HaproxySite(
+        model=files.model, values=files, configuration=configuration, decisions=decisions, reads=decisions.reads
+    )
 
 
 def suspects(site: HaproxySite, message: str) -> list[ObjectName]:
     """Return the Ingresses that a message of HAProxy refers to, by the line that it names."""
     lines = site.configuration.files[CONFIG].splitlines()
-    names = {_section(lines, int(match["line"])).partition(".")[0] for match in _PLACE.finditer(message)}
-    there = (
-        location.ingress
-        for server in site.model.servers.values()
-        for location in server.locations
-        if location.ingress is not None and location_name(location, server) in names
-    )
-    return list(dict.fromkeys(there))
+    names = (_section(lines, int(match["line"])) for match in _PLACE.finditer(message))
+    return list(dict.fromkeys(owner for name in names for owner in site.values.owners.get(name, ())))
 
 
 def _section(lines: list[str], number: int) -> str:

@@ -10,10 +10,9 @@ from typing import TYPE_CHECKING, Any
 
 from rulegen.backends.nginx import configuration as nginx
 from rulegen.model.ingress.resolve import decide_ingress
-from rulegen.model.ingress.upstreams.reads import ServiceReads
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
+    from collections.abc import Mapping, Sequence
 
     from rulegen.backends.nginx.configuration import ConfigFragment
     from rulegen.kube.objects.names import ObjectName
@@ -24,6 +23,7 @@ if TYPE_CHECKING:
     from rulegen.model.ingress.ir import IngressModel
     from rulegen.model.ingress.options import IngressOptions
     from rulegen.model.ingress.resolve import IngressDecisions
+    from rulegen.model.ingress.upstreams.reads import ServiceReads
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -106,13 +106,3 @@ def suspects(site: NginxSite, message: str) -> list[ObjectName]:
     """Return the Ingresses that a message of nginx refers to, by the file that it names."""
     files = nginx.ingresses_by_file(site.model)
     return list(dict.fromkeys(name for path, names in files.items() if path in message for name in names))
-
-
-def all_reads(sites: Iterable[NginxSite]) -> ServiceReads | None:
-    """Return the Services and addresses used for the decisions of any of these sites; None if any may matter."""
-    reads = ServiceReads()
-    for site in sites:
-        if site.reads is None:
-            return None
-        reads = reads.with_others(site.reads)
-    return reads

@@ -20,6 +20,7 @@ from rulegen.host.proxy.engine import ProxyEngine
 from rulegen.languages.haproxy.check import DifferenceError
 from rulegen.languages.haproxy.text import UnwritableError, format_map, format_sections
 from rulegen.model.ingress.routing.selection import selected
+from rulegen.model.ingress.upstreams.reads import all_reads
 from rulegen.plan.haproxy import HAPROXY, LANGUAGE, plan_running
 from rulegen.plan.show import SCHEMA_VERSION
 
@@ -128,10 +129,14 @@ class HaproxyEngine(ProxyEngine[HaproxySite]):
         if observed is None and before is not None and before.digest == self.deployed:
             observed = before.configuration
 
+        whole: list[HaproxySite] = []
+
         def compile_site(options: IngressOptions, before: HaproxySite | None) -> HaproxySite:
-            del before
             with _compiling():
-                return compile_haproxy(world, options, served=True)
+                site = compile_haproxy(world, options, served=True, live=observed, before=before)
+            if not options.without:
+                whole.append(site)
+            return site
 
         options = replace(self.options, now=dt.datetime.now(dt.UTC))
         candidates = Candidates(LANGUAGE, compile_site, options, before=before)
@@ -140,7 +145,9 @@ class HaproxyEngine(ProxyEngine[HaproxySite]):
         def is_accepted(site: HaproxySite) -> bool:
             return observed is not None and live.differs_in_data(observed, site.configuration)
 
-        return self.tested(is_accepted, lambda test: candidates.settled(names, test, suspects))
+        site = self.tested(is_accepted, lambda test: candidates.settled(names, test, suspects))
+        # HAProxy may accept a rejected Ingress after a change of its Service.
+        return replace(site, reads=all_reads(each.reads for each in (*whole, site)) if whole else None)
 
     def plan(self, site: HaproxySite, observed: Configuration | None) -> IngressPlan:
         """Return the plan for HAProxy."""

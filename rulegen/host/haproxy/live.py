@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from rulegen.backends.haproxy.names import EXACT, HOSTS, PREFIX
+from rulegen.backends.haproxy.names import EXACT, HOSTS, PREFIX, SHARES
 from rulegen.host.haproxy import worker
 from rulegen.languages.haproxy.commands import changes
 from rulegen.languages.haproxy.parser import UnreadableError
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from rulegen.languages.configuration import Configuration
     from rulegen.languages.haproxy.runtime import RuntimeState
 
-_OF_WORDS = frozenset({HOSTS, EXACT, PREFIX})
+_OF_WORDS = frozenset({HOSTS, EXACT, PREFIX, SHARES})
 """Maps whose keys are compared as they are, so that HAProxy accepts every key."""
 
 

@@ -38,7 +38,7 @@ class HaproxyProgram:
         folders=("maps", "secrets"),
         included=(),
         names=re.compile(
-            r"(?:haproxy\.cfg|rulegen\.lua|certificates\.list"
+            r"(?:haproxy\.cfg|rulegen\.lua|(?:certificates|spares)\.list"
             r"|maps/[a-z]+(?:-[a-z]+)*(?:-[0-9a-f]{16})?\.map"
             r"|secrets/(?:users\.cfg|[0-9a-f]{8,64}(?:\.[a-z]{1,12})?))\Z"
         ),

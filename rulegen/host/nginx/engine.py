@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Final
 import msgspec
 
 from rulegen.compiler.ingress.candidates import Candidates, NotCompiledError
-from rulegen.compiler.ingress.nginx import NginxSite, all_reads, compile_ingress, suspects
+from rulegen.compiler.ingress.nginx import NginxSite, compile_ingress, suspects
 from rulegen.errors import RulegenError, internal_error
 from rulegen.host.files.output import write_site
 from rulegen.host.nginx.resolver.settings import Naming
@@ -19,6 +19,7 @@ from rulegen.host.proxy.engine import ProxyEngine
 from rulegen.languages.nginx.check import MismatchError
 from rulegen.languages.nginx.text import UnquotableError
 from rulegen.model.ingress.routing.selection import selected
+from rulegen.model.ingress.upstreams.reads import all_reads
 from rulegen.plan.nginx import LANGUAGE, plan_site
 from rulegen.plan.show import SCHEMA_VERSION
 
@@ -146,7 +147,7 @@ class NginxEngine(ProxyEngine[NginxSite]):
         served = observed.digest if observed else ""
         site = self.tested(lambda site: site.digest == served, lambda test: candidates.settled(names, test, suspects))
         # nginx may accept a rejected Ingress after a change of its Service.
-        return replace(site, reads=all_reads([*whole, site]) if whole else None)
+        return replace(site, reads=all_reads(each.reads for each in (*whole, site)) if whole else None)
 
     def plan(self, site: NginxSite, observed: Configuration | None) -> IngressPlan:
         """Return the plan for nginx."""

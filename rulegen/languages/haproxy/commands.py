@@ -82,7 +82,7 @@ def changes(
     maps = tuple(
         MapEntries(path, tuple(_parts(map_line(*entry) for entry in entries)))
         for path, entries in after.maps.items()
-        if before.maps.get(path) != entries
+        if before.maps.get(path, entries) != entries
     )
     return RuntimeChanges(
         additions=(*_added_servers(before.servers, after.servers), *added),

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 CONFIG: Final = "haproxy.cfg"
 CERTIFICATE_LIST: Final = "certificates.list"
 MAPS: Final = "maps/"
+_WITH_DATA: Final = frozenset({CONFIG, CERTIFICATE_LIST, "spares.list"})
 _SERVER: Final = "    server "
 _ANSWERED: Final = re.compile(r"    (?:description|set-var proc\.digest) \S+\n")
 _PEM: Final = re.compile(rb"-----BEGIN CERTIFICATE-----([A-Za-z0-9+/=\s]+)-----END CERTIFICATE-----")
@@ -80,13 +81,16 @@ class RuntimeState:
 
 
 def holds(state: RuntimeState, wanted: RuntimeState) -> bool:
-    """Return whether HAProxy holds a wanted state; servers that it does not use any more may still be there."""
+    """Return whether HAProxy holds a wanted state.
+
+    Servers that it does not use any more may still be there. It knows no map that its configuration does not use.
+    """
     unused = (server for key, server in state.servers.items() if key not in wanted.servers)
     return (
         state.structure == wanted.structure
         and all(state.servers.get(key) == server.reported for key, server in wanted.servers.items())
         and not any(server.is_ready for server in unused)
-        and state.maps == wanted.maps
+        and all(wanted.maps.get(path) == entries for path, entries in state.maps.items())
         and sorted(state.names) == sorted(wanted.names)
         and state.certificates == wanted.certificates
     )
@@ -97,7 +101,7 @@ def structure_of(configuration: Configuration) -> str:
 
     The first line of the list of certificates, the default, belongs to it.
     """
-    files = {path: text for path, text in configuration.files.items() if path not in {CONFIG, CERTIFICATE_LIST}}
+    files = {path: text for path, text in configuration.files.items() if path not in _WITH_DATA}
     files = {path: "" if path.startswith(MAPS) else text for path, text in files.items()}
     lines = _ANSWERED.sub("", configuration.files.get(CONFIG, "")).splitlines()
     files[CONFIG] = "\n".join(line for line in lines if not line.startswith(_SERVER))

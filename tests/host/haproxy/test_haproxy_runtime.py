@@ -28,6 +28,7 @@ from rulegen.model.ingress.defaults import HttpHost
 from tests.apiserver.watching import soon
 from tests.rights import needs_root
 from tests.strategies.ingresses import endpoints, ingress, options, rule, service, site, tls, tls_secret, world
+from tests.strategies.ingresses import path as route
 
 pytestmark = [pytest.mark.slow, needs_root]
 
@@ -242,6 +243,52 @@ def test_a_client_stays_at_its_server_also_at_one_that_was_added(serve, engine):
         status, asked, headers = ask(Cookie=cookie)
         assert (status, asked, headers["Set-Cookie"]) == (200, pod, None)
     assert ask(Cookie="route=nobody")[0] == 200
+    assert is_as_on_disk(engine)
+
+
+def test_hosts_paths_and_new_services_are_served_without_a_reload(serve, engine):
+    api = service("api"), endpoints("api", [POD.format(7)], ports=PORTS)
+    serve(*web(1), site())
+    before = workers(engine)
+
+    actions = [
+        serve(*web(1), site(), ingress("new", rule("new.test", route("/")))),
+        serve(*web(1), *api, site(), ingress("new", rule("new.test", route("/x", to="api"), route("/y", to="web")))),
+    ]
+
+    assert actions == [DeployAction.UPDATED] * 2
+    assert [ask("new.test", "/x")[:2], ask("new.test", "/y")[:2]] == [(200, POD.format(7)), (200, POD.format(1))]
+    assert ask("new.test", "/")[0] == 404
+    assert is_as_on_disk(engine)
+    restart(engine)
+    assert ask("new.test", "/x")[:2] == (200, POD.format(7))
+    assert is_as_on_disk(engine)
+    assert serve(*web(1), site()) is DeployAction.UPDATED
+    assert ask("new.test", "/x")[0] == 404
+    assert len(workers(engine)) == len(before)
+
+
+def test_a_service_that_loses_its_endpoints_and_gets_others_needs_no_reload(serve, engine):
+    plain = site(service_upstream="false")
+    serve(*web(1), plain)
+    assert serve(service("web"), plain) is DeployAction.UPDATED
+    assert ask()[0] == 503
+    assert serve(*web(2), plain) is DeployAction.UPDATED
+    assert ask()[:2] == (200, POD.format(2))
+    assert is_as_on_disk(engine)
+
+
+def test_the_weight_of_a_canary_changes_without_a_reload(serve, engine):
+    new = service("new"), endpoints("new", [POD.format(9)], ports=PORTS)
+
+    def canary(weight: int) -> KubeObject:
+        texts = {"canary": "true", "canary-weight": str(weight)}
+        return ingress("canary", rule("site.test", route("/", to="new")), annotations=texts)
+
+    serve(*web(1), *new, site(), canary(0))
+    assert answers() == {POD.format(1)}
+    assert serve(*web(1), *new, site(), canary(100)) is DeployAction.UPDATED
+    assert answers() == {POD.format(9)}
     assert is_as_on_disk(engine)
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Iterator, Mapping
+from collections.abc import Hashable, Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING, NamedTuple, TypeVar, overload
 
 if TYPE_CHECKING:
@@ -74,3 +74,13 @@ class ServiceReads(NamedTuple):
     def with_others(self, other: ServiceReads) -> ServiceReads:
         """Return the union of both."""
         return ServiceReads(self.services | other.services, self.addresses | other.addresses)
+
+
+def all_reads(reads: Iterable[ServiceReads | None]) -> ServiceReads | None:
+    """Return the Services and addresses that were used for any of these decisions; None if any may matter."""
+    union = ServiceReads()
+    for each in reads:
+        if each is None:
+            return None
+        union = union.with_others(each)
+    return union

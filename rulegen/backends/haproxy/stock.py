@@ -1,0 +1,153 @@
+"""Backends that a running HAProxy has, also unused ones, with which it serves a new Service port without a reload.
+
+A backend is named by a digest of its rules, its shape, and by its upstream. For each shape in use, a fresh
+configuration has spare backends without servers. While HAProxy runs, a new upstream takes a spare of its shape, and
+backends that are not used any more stay. The next reload gives every upstream a backend of its own name.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Final
+
+from rulegen.backends.haproxy.names import CONFIG, SPARES, mark
+from rulegen.languages.haproxy.parser import UnreadableError, read_map, read_words
+from rulegen.languages.haproxy.runtime import MAPS, structure_of
+from rulegen.languages.haproxy.text import format_statement
+from rulegen.languages.haproxy.tree import ConfigSection, statement
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
+
+    from rulegen.languages.configuration import Configuration
+    from rulegen.languages.haproxy.tree import ConfigLine
+
+_OWN, _SPARE = "b", "f"
+_NAMED: Final = re.compile(r"[bf](?P<shape>[0-9a-f]{16})(?:\.[0-9a-f]{1,16})?")
+_TABLE: Final = re.compile(r"t[smc][0-9a-f]{16}")
+_MOST: Final = 16
+_FEWEST: Final = 2
+_ALL: Final = 64
+"""The most spare backends of a shape, the fewest, and those of all shapes, beside a quarter of the used ones."""
+
+
+@dataclass(slots=True)
+class BackendStock:
+    """What a running HAProxy has.
+
+    Attributes:
+        structure: The digest of its structure.
+        sections: Its backends whose names agree with their rules, and its tables: the lines by name, without servers.
+        maps: The entries of its maps.
+        taken: The spare backend of an upstream, by the name that its own backend would have.
+    """
+
+    structure: str = ""
+    sections: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    maps: Mapping[str, Sequence[tuple[str, str]]] = field(default_factory=dict)
+    taken: Mapping[str, str] = field(default_factory=dict)
+
+    def spares(self, shape: str) -> Iterator[str]:
+        """Yield the spare backends of a shape."""
+        return (name for name in self.sections if name.startswith(f"{_SPARE}{shape}."))
+
+
+def shape_of(lines: Iterable[ConfigLine]) -> str:
+    """Return the digest of the rules of a backend, without its servers.
+
+    Raises:
+        UnwritableError: HAProxy cannot be given a value of them.
+    """
+    return mark(*(format_statement(line) for line in lines if line.words[0] != "server"))
+
+
+def own_name(shape: str, *upstream: object) -> str:
+    """Return the name of the backend of an upstream; without one, that of all such backends."""
+    return f"{_OWN}{shape}.{mark(*upstream)}" if upstream else f"{_OWN}{shape}"
+
+
+def stock_of(configuration: Configuration) -> BackendStock:
+    """Return what an HAProxy has that has read the files of a configuration; nothing of files that are not ours."""
+    sections: dict[str, tuple[str, ...]] = {}
+    for block in configuration.files.get(CONFIG, "").split("\nbackend ")[1:]:
+        name, *lines = block.split("\n")
+        rules = tuple(line.removeprefix("    ") for line in lines if line and not line.startswith("    server "))
+        match = _NAMED.fullmatch(name)
+        if _TABLE.fullmatch(name) or (match is not None and match["shape"] == mark(*rules)):
+            sections[name] = rules
+    try:
+        maps = {path: read_map(text) for path, text in configuration.files.items() if path.startswith(MAPS)}
+        taken = {own: spare for spare, own in read_map(configuration.files.get(SPARES, ""))}
+    except UnreadableError:
+        return BackendStock()
+    return BackendStock(structure_of(configuration), sections, maps, taken)
+
+
+@dataclass(slots=True)
+class BackendNames:
+    """The names of backends in one compilation.
+
+    Attributes:
+        stock: What the running HAProxy has; None for a fresh configuration.
+        taken: The spare backend of each upstream that has none of its own, as in the stock.
+    """
+
+    stock: BackendStock | None = None
+    taken: dict[str, str] = field(default_factory=dict)
+    _shapes: dict[str, tuple[ConfigLine, ...]] = field(default_factory=dict)
+    _uses: Counter[str] = field(default_factory=Counter)
+    _wanted: dict[str, str] = field(default_factory=dict)
+
+    def is_new(self, lines: tuple[ConfigLine, ...]) -> bool:
+        """Return whether a fresh configuration has no backend with these rules yet.
+
+        Raises:
+            UnwritableError: HAProxy cannot be given a value of them.
+        """
+        return self.stock is None and shape_of(lines) not in self._shapes
+
+    def name(self, lines: tuple[ConfigLine, ...], *upstream: object) -> str:
+        """Return the name of the backend with these lines for an upstream.
+
+        Raises:
+            UnwritableError: HAProxy cannot be given a value of them.
+        """
+        shape = shape_of(lines)
+        name = own_name(shape, *upstream)
+        if not upstream:
+            return name
+        if name not in self._wanted:
+            self._wanted[name] = shape
+            self._uses[shape] += 1
+            self._shapes.setdefault(shape, tuple(line for line in lines if line.words[0] != "server"))
+        if self.stock is None or name in self.stock.sections:
+            return name
+        return self.taken.get(name) or self._take(name, shape, self.stock)
+
+    def _take(self, name: str, shape: str, stock: BackendStock) -> str:
+        """Return the spare backend of an upstream, or a free one for it; its own name if there is none."""
+        spares = list(stock.spares(shape))
+        known = stock.taken.get(name)
+        used = {*self.taken.values(), *(spare for own, spare in stock.taken.items() if own != name)}
+        free = [known] if known in spares else [spare for spare in spares if spare not in used]
+        if not free:
+            return name
+        self.taken[name] = free[0]
+        return free[0]
+
+    def others(self) -> Iterator[ConfigSection]:
+        """Yield the backends that no location uses: those of the running HAProxy, or fresh spare ones."""
+        if self.stock is not None:
+            for name, rules in self.stock.sections.items():
+                yield ConfigSection("backend", name, tuple(statement(*read_words(line)) for line in rules))
+            return
+        left = _ALL + len(self._wanted) // 4
+        for shape, uses in sorted(self._uses.items(), key=lambda item: (-item[1], item[0])):
+            lines = self._shapes[shape]
+            yield ConfigSection("backend", own_name(shape), lines)
+            count = min(_FEWEST + 2 * uses, _MOST, left)
+            left -= count
+            for number in range(count):
+                yield ConfigSection("backend", f"{_SPARE}{shape}.{number:x}", lines)
