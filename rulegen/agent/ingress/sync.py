@@ -111,6 +111,7 @@ class IngressSync:
     _ours: tuple[ObjectName, ...] = ()
     _reload_s: float = 0.0
     _served: str = ""
+    _again_s: float = 0.0
     _thread: threading.Thread | None = None
 
     objects: ReferencedObjects = field(init=False)
@@ -205,7 +206,7 @@ class IngressSync:
     def _run(self) -> None:
         pause, next_at = RetryPause(BREATH_S, LONGEST_PAUSE_S), 0.0
         while not self._ended.is_set():
-            self._changed.wait(self._pause_s(pause) or self.period_s)
+            self._changed.wait(self._pause_s(pause) or min(self.period_s, self._again_s or self.period_s))
             self.gather(next_at)
             if self._ended.is_set():
                 return
@@ -277,7 +278,7 @@ class IngressSync:
         if was_served:
             self.reports.drift(plan.items, site.digest, mended=True)
         self._reload_s = self.clock() - began
-        self._served = outcome.digest
+        self._served, self._again_s = outcome.digest, outcome.again_s
         for note in (*outcome.notes, *self.live.notes, *self.objects.known.notes):
             self.log.warning(note)
         self.live.notes.clear()
@@ -295,7 +296,7 @@ class IngressSync:
             changes=len(plan.items),
             seconds=outcome.seconds,
         )
-        return True
+        return outcome.action is not DeployAction.UPDATED
 
     def _decided(self, observed: Any) -> IngressSite:
         """Return the desired configuration: the last decided one, if nothing has changed since.

@@ -34,19 +34,22 @@ class DeployAction(enum.Enum):
 
 @dataclass(frozen=True, slots=True)
 class DeployOutcome:
-    """Result of a deployment: the engine serves `digest`.
+    """Result of a deployment: the engine serves `digest`, or most of it if `again_s` is not 0.
 
     Attributes:
         digest: Digest of the served configuration.
         action: What was done with the program.
         seconds: Time from the start, the reload or the first change to the confirmation by the program.
         notes: Notes for the user.
+        again_s: The time after which the site must be deployed again, since a part of it waits for the next reload; 0
+            if nothing waits. `digest` is then that of the site before.
     """
 
     digest: str
     action: DeployAction
     seconds: float = 0.0
     notes: tuple[str, ...] = ()
+    again_s: float = 0.0
 
 
 class ProgramEnds(NamedTuple):

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import datetime as dt
+import math
+import time
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Final
@@ -11,11 +13,13 @@ import msgspec
 
 from rulegen.backends.haproxy.names import CONFIG, HOSTS, USERS
 from rulegen.compiler.ingress.candidates import Candidates, NotCompiledError
+from rulegen.compiler.ingress.engine import DeployAction
 from rulegen.compiler.ingress.haproxy import HaproxySite, compile_haproxy, suspects
 from rulegen.errors import RulegenError, internal_error
 from rulegen.host.files.output import write_site
 from rulegen.host.files.self_signed import make
 from rulegen.host.haproxy import live, worker
+from rulegen.host.haproxy.pending import RELOAD_PAUSE_S
 from rulegen.host.proxy.engine import ProxyEngine
 from rulegen.languages.haproxy.check import DifferenceError
 from rulegen.languages.haproxy.text import UnwritableError, format_map, format_sections
@@ -25,7 +29,7 @@ from rulegen.plan.haproxy import HAPROXY, LANGUAGE, plan_running
 from rulegen.plan.show import SCHEMA_VERSION
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
     from rulegen.compiler.ingress.engine import DeployOutcome
     from rulegen.kube.snapshot.world import ClusterSnapshot
@@ -111,7 +115,17 @@ class HaproxyCompiler:
 
 @dataclass(slots=True)
 class HaproxyEngine(ProxyEngine[HaproxySite]):
-    """The HAProxy of one folder; see `IngressEngine`."""
+    """The HAProxy of one folder; see `IngressEngine`.
+
+    Attributes:
+        clock: Returns the time in seconds.
+        reloaded_at: The time of the last start or reload by this process.
+        read: The configuration that this process has deployed last completely.
+    """
+
+    clock: Callable[[], float] = time.monotonic
+    reloaded_at: float = -math.inf
+    read: Configuration | None = None
 
     @property
     def name(self) -> str:
@@ -156,9 +170,24 @@ class HaproxyEngine(ProxyEngine[HaproxySite]):
         return plan_running(observed, seen.state if seen else None, site.configuration, served)
 
     def deploy(self, site: HaproxySite) -> DeployOutcome:
-        """Deploy a site that `check` has returned, without a reload where the running HAProxy can be changed."""
+        """Deploy a site that `check` has returned, without a reload where the running HAProxy can be changed.
+
+        A reload that is not urgent waits until the last one is 30 s ago.
+        """
         outcome = live.update(self.service, site.configuration)
+        if outcome is None and (outcome := self._meanwhile(site.configuration)) is not None:
+            return outcome
         if outcome is None:
-            return ProxyEngine.deploy(self, site)
-        self.deployed = outcome.digest
+            outcome = ProxyEngine.deploy(self, site)
+            if outcome.action is not DeployAction.NOTHING:
+                self.reloaded_at = self.clock()
+        self.deployed, self.read = outcome.digest, site.configuration
         return outcome
+
+    def _meanwhile(self, configuration: Configuration) -> DeployOutcome | None:
+        """Deploy what needs no reload if the reload waits; None if it does not."""
+        left_s = self.reloaded_at + RELOAD_PAUSE_S - self.clock()
+        if left_s <= 0 or self.read is None or self.read.digest == configuration.digest:
+            return None
+        outcome = live.update_meanwhile(self.service, self.read, configuration)
+        return replace(outcome, digest=self.deployed, again_s=left_s) if outcome is not None else None

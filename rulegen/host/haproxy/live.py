@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from rulegen.backends.haproxy.names import EXACT, HOSTS, PREFIX, SHARES
 from rulegen.host.haproxy import worker
+from rulegen.host.haproxy.pending import state_meanwhile
 from rulegen.languages.haproxy.commands import changes
 from rulegen.languages.haproxy.parser import UnreadableError
 from rulegen.languages.haproxy.runtime import MAPS, holds, state_of, structure_of
@@ -41,8 +42,37 @@ def update(service: ProxyService, configuration: Configuration) -> DeployOutcome
     return service.update(configuration, lambda: _changed(service, seen, wanted, configuration))
 
 
-def _changed(service: ProxyService, seen: HeldState, wanted: RuntimeState, configuration: Configuration) -> bool:
-    """Return whether the worker was changed as wanted and now answers the digest of the configuration."""
+def update_meanwhile(
+    service: ProxyService, before: Configuration, configuration: Configuration
+) -> DeployOutcome | None:
+    """Give a running HAProxy what is possible of a configuration whose reload waits; None if it must not wait.
+
+    The files have the whole configuration, as for a restart.
+
+    Raises:
+        HostError: The folder cannot be used. Nothing has changed.
+        ApplyError: The configuration could not be written. The one before is still served.
+    """
+    seen = worker.observe(service.folder)
+    if seen is None or seen.state.structure != structure_of(before):
+        return None
+    wanted = state_meanwhile(seen.state, before, configuration)
+    if wanted is None:
+        return None
+    return service.update(
+        configuration, lambda: _changed(service, seen, wanted, configuration, whole=False), confirms=False
+    )
+
+
+def _changed(
+    service: ProxyService,
+    seen: HeldState,
+    wanted: RuntimeState,
+    configuration: Configuration,
+    *,
+    whole: bool = True,
+) -> bool:
+    """Return whether the worker was changed as wanted, and now answers the digest of the configuration if `whole`."""
     secrets = {path: secret.content for path, secret in configuration.secrets.items()}
     try:
         commands = changes(seen.state, wanted, seen.listed, secrets)
@@ -50,6 +80,8 @@ def _changed(service: ProxyService, seen: HeldState, wanted: RuntimeState, confi
             worker.change(link, commands)
             if not holds(worker.held(link).state, wanted):
                 return False
+            if not whole:
+                return True
             worker.confirm(link, wanted.digest)
             return worker.held(link).state.digest == wanted.digest
     except (OSError, UnreadableError, UnwritableError):

@@ -186,7 +186,9 @@ class ProxyService:
             self.releases.prepare_next(configuration)
             return outcome
 
-    def update(self, configuration: Configuration, change: Callable[[], bool]) -> DeployOutcome | None:
+    def update(
+        self, configuration: Configuration, change: Callable[[], bool], *, confirms: bool = True
+    ) -> DeployOutcome | None:
         """Serve a configuration by changes of the running program; None if it needs a start or a reload.
 
         The release is live before the program is changed, so that a restart at any time serves all of it.
@@ -194,6 +196,7 @@ class ProxyService:
         Args:
             configuration: The configuration, which the program accepts.
             change: Changes the program; returns whether it serves the configuration now.
+            confirms: Whether it then serves all of it, so that another release that fails may be replaced by it.
 
         Raises:
             HostError: The folder cannot be used. Nothing has changed.
@@ -208,7 +211,8 @@ class ProxyService:
             self.releases.switch(configuration.digest)
             if not change():
                 return None
-            self.releases.confirm(configuration.digest)
+            if confirms:
+                self.releases.confirm(configuration.digest)
             self.releases.prune()
             self.releases.prepare_next(configuration)
         return DeployOutcome(configuration.digest, DeployAction.UPDATED, time.monotonic() - began, notes)

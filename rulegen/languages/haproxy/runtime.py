@@ -12,7 +12,7 @@ import re
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final, NamedTuple
 
-from rulegen.languages.configuration import Configuration, digest_of
+from rulegen.languages.configuration import Configuration, SecretContent, digest_of
 from rulegen.languages.haproxy.parser import UnreadableError, read_certificates, read_map, read_words
 from rulegen.net import parse_address
 
@@ -107,8 +107,14 @@ def structure_of(configuration: Configuration) -> str:
     files[CONFIG] = "\n".join(line for line in lines if not line.startswith(_SERVER))
     listed = configuration.files.get(CERTIFICATE_LIST, "")
     files[CERTIFICATE_LIST] = listed.partition("\n")[0]
+    return digest_of(files, structural_secrets(configuration))
+
+
+def structural_secrets(configuration: Configuration) -> dict[str, SecretContent]:
+    """Return the secret files that HAProxy reads only at its start: all but certificates of the list."""
+    listed = configuration.files.get(CERTIFICATE_LIST, "")
     own = {line.partition(" ")[0] for line in listed.splitlines()}
-    return digest_of(files, {path: secret for path, secret in configuration.secrets.items() if path not in own})
+    return {path: secret for path, secret in configuration.secrets.items() if path not in own}
 
 
 def state_of(configuration: Configuration) -> RuntimeState:

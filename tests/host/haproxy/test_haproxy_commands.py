@@ -88,7 +88,7 @@ def test_commands_plan_apply_and_remove(run, folder):
     assert run("plan", "--detailed-exitcode")[0] == 0
 
     code, out = run("apply", "--yes", hosts=("shop.test", "blog.test"))
-    assert (code, "haproxy reloaded in" in out) == (0, True), out
+    assert (code, "haproxy updated in" in out) == (0, True), out
     assert statuses("shop.test", "blog.test") == [503, 503]
 
     code, out = run("cleanup", "--yes")
@@ -156,5 +156,5 @@ def test_the_agent_serves_follows_and_ends(folder, namespace, tmp_path, environm
                 agent.wait()
     text = (tmp_path / "log").read_text()
     assert "haproxy started" in text
-    assert "haproxy reloaded" in text
+    assert "haproxy updated" in text
     assert HAPROXY.processes(folder) == ()

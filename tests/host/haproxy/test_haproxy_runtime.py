@@ -314,6 +314,44 @@ def test_a_reload_is_needed_for_what_the_socket_cannot_change(serve, engine):
     assert is_as_on_disk(engine)
 
 
+def test_a_second_reload_waits_and_endpoints_do_not(serve, engine, monkeypatch):
+    now = [100.0]
+    engine.clock = lambda: now[0]
+    slow = ingress("slow", rule("slow.test"), annotations={"proxy-read-timeout": "7"})
+    serve(*web(1), site())
+    before = workers(engine)
+    now[0] += 20
+
+    waiting = engine.deploy(engine.check(world(*web(2), site(), slow), engine.observe()))
+
+    assert (waiting.action, waiting.again_s) == (DeployAction.UPDATED, 10)
+    assert answers() == {POD.format(2)}
+    assert ask("slow.test")[0] == 404
+    assert workers(engine) == before
+    assert serve(*web(3), site(), slow) is DeployAction.UPDATED
+    assert answers() == {POD.format(3)}
+    now[0] += 11
+    assert serve(*web(3), site(), slow) is DeployAction.RELOADED
+    assert ask("slow.test")[0] == 200
+    assert is_as_on_disk(engine)
+
+
+def test_a_restart_while_a_reload_waits_serves_all(serve, engine):
+    serve(*web(1), site())
+    slow = ingress("slow", rule("slow.test"), annotations={"proxy-read-timeout": "7"})
+    serve(*web(2), site(), slow)
+    assert ask("slow.test")[0] == 404
+    restart(engine)
+    assert [ask("slow.test")[0], *answers()] == [200, POD.format(2)]
+    assert is_as_on_disk(engine)
+
+
+def test_a_path_that_is_closed_does_not_wait(serve, engine):
+    serve(*web(1), site())
+    assert serve(*web(1), site(whitelist_source_range="192.0.2.0/24")) is DeployAction.RELOADED
+    assert ask()[0] == 403
+
+
 def test_a_killed_agent_between_the_files_and_the_socket_is_repaired(serve, engine, monkeypatch):
     serve(*web(1), site())
     chosen = engine.check(world(*web(2), site()), engine.observe())
