@@ -45,7 +45,8 @@ class HaproxyProgram:
         for_workers=frozenset(),
     )
     logs: tuple[str, ...] = ()
-    serious = re.compile(r"\[ALERT\] (?!.*FD limit).*")  # fewer connections than wanted are served (`no strict-limits`)
+    # Fewer connections than wanted are served (`no strict-limits`); a backend may have no endpoints.
+    serious = re.compile(r"\[ALERT\] (?!.*(?:FD limit|has no server available)).*")
     may_pass = re.compile("cannot bind socket")
     reload = signal.SIGUSR2
     finish = signal.SIGUSR1

@@ -20,6 +20,7 @@ from rulegen.errors import ApplyError, HostError
 from rulegen.host.haproxy import status
 from rulegen.host.haproxy.program import HAPROXY
 from rulegen.host.proxy import process_list
+from rulegen.host.proxy.processes import supervision
 from rulegen.host.proxy.service import GENERATIONS
 from tests.apiserver.watching import soon
 from tests.host.haproxy.examples import configuration
@@ -309,3 +310,12 @@ def test_without_the_socket_of_its_master_haproxy_is_started_anew(service):
 
     assert service.apply(SECOND).action is DeployAction.STARTED
     assert get() == "second"
+
+
+def test_a_supervisor_that_is_ending_is_not_of_other_code(folder, monkeypatch):
+    ended = subprocess.Popen(["true"])
+    assert soon(lambda: Path(f"/proc/{ended.pid}/stat").read_text().rpartition(") ")[2][0] == "Z", 10)
+    monkeypatch.setattr(supervision, "supervisor_pid", lambda _: ended.pid)
+    monkeypatch.setattr(supervision, "tell", lambda *_: pytest.fail("it was asked to leave"))
+    assert not supervision.renew(folder, "haproxy", HAPROXY)
+    ended.wait()

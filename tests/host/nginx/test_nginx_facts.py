@@ -20,7 +20,7 @@ from rulegen.host.nginx.facts import gather_nginx, without_unloadable
 from rulegen.host.nginx.program import NGINX
 from rulegen.host.node.name_servers import resolvers
 from rulegen.host.proxy import process_list as processes
-from rulegen.host.proxy.disk.log_rotation import RotatedLog, rotate
+from rulegen.host.proxy.disk.log_rotation import RotatedLog, cut, rotate
 from rulegen.host.proxy.processes import ports
 from rulegen.languages.nginx.facts import HEADERS_MORE
 from rulegen.safe_files import folder_at
@@ -158,6 +158,20 @@ def test_a_process_id_that_was_given_away_is_not_signalled():
         process.kill()
         process.wait()
     assert processes.started(process.pid) == 0
+
+
+def test_a_log_that_its_program_keeps_open_is_cut_and_goes_on(tmp_path):
+    folder = os.open(tmp_path, os.O_RDONLY)
+    log = tmp_path / "start.log"
+    with log.open("ab", buffering=0) as program:
+        program.write(b"old\n" * 10)
+        cut("start.log", dir_fd=folder, largest=8)
+        program.write(b"new\n")
+        assert log.read_bytes() == b"new\n"
+        assert (tmp_path / "start.log.1").read_bytes() == b"old\n" * 2
+        cut("start.log", dir_fd=folder, largest=8)
+        assert log.read_bytes() == b"new\n"
+    os.close(folder)
 
 
 def test_a_log_that_grew_is_set_aside_once(tmp_path):

@@ -8,6 +8,7 @@ import stat
 import time
 from typing import Final
 
+from rulegen.safe_files import write_at
 from rulegen.text import printable
 
 LARGEST: Final = 64 << 20
@@ -51,6 +52,25 @@ def rotate(folder: int, *, keep_open: tuple[str, ...] = (), largest: int = LARGE
         logs = [name for name in os.listdir(folder) if name.endswith(".log") and name not in keep_open]
         return [name for name in logs if set_aside(name, largest, dir_fd=folder)] != []
     return False
+
+
+def cut(name: str, *, dir_fd: int, largest: int = _LARGEST_JOURNAL) -> None:
+    """Move the content of a log that is too large to `<name>.1`, for a program that keeps its log open.
+
+    The program appends to it. Lines that it writes at this moment may be lost, and so is the log if the disk is full.
+    """
+    with contextlib.suppress(OSError):
+        flags = os.O_RDWR | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+        descriptor = os.open(name, flags, dir_fd=dir_fd)
+        try:
+            status = os.fstat(descriptor)
+            if not stat.S_ISREG(status.st_mode) or status.st_size <= largest:
+                return
+            text = os.pread(descriptor, largest, status.st_size - largest)
+            os.ftruncate(descriptor, 0)
+        finally:
+            os.close(descriptor)
+        write_at(f"{name}.1", text, 0o600, dir_fd=dir_fd)
 
 
 def set_aside(name: str, largest: int, *, dir_fd: int) -> bool:

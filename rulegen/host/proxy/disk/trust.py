@@ -290,7 +290,7 @@ def _untrusted(path: Path, place: Path, problem: str, mend: str = "") -> Untrust
     return UntrustedError(
         place,
         f"{problem}: other users could replace {path}, so nothing is run from there",
-        f"choose a folder below {own}, as with --nginx-dir, or: {mend}",
+        f"choose a folder below {own}, as with --nginx-dir or --haproxy-dir, or: {mend}",
     )
 
 

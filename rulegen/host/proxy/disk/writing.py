@@ -150,9 +150,9 @@ def hint(error: OSError, needs: str = "") -> str:
     if error.errno in _FULL:
         return "free space there, or inodes (df -h, df -i)" + (f": {needs}" if needs else "")
     if error.errno in {errno.EACCES, errno.EPERM, errno.EROFS}:
-        return "run as root, or give another folder, as with --nginx-dir"
+        return "run as root, or give another folder, as with --nginx-dir or --haproxy-dir"
     if error.errno in {errno.ENOTDIR, errno.ENAMETOOLONG, errno.ELOOP}:
-        return "give another folder, as with --nginx-dir"
+        return "give another folder, as with --nginx-dir or --haproxy-dir"
     return ""
 
 

@@ -93,7 +93,7 @@ def renew(folder: Path, binary: str, kind: ProxyProgram) -> bool:
         HostError: The new supervisor cannot be started.
     """
     pid = supervisor_pid(folder)
-    if not pid or _code_of(pid) == code(kind.module) or not tell(folder, signal.SIGUSR2):
+    if not pid or _code_of(pid) in {"", code(kind.module)} or not tell(folder, signal.SIGUSR2):
         return False
     until = time.monotonic() + _LEAVES_S
     while supervisor_pid(folder) == pid:
@@ -119,7 +119,7 @@ def _root() -> Path:
 
 
 def _code_of(pid: int) -> str:
-    """Return the checksum of a supervisor's code; another word, or nothing, if it has none."""
+    """Return the checksum of a supervisor's code; another word if it has none; empty for a process that is ending."""
     try:
         argv = read_kernel_text(f"/proc/{pid}/cmdline").split("\0")
     except OSError:  # the process has ended

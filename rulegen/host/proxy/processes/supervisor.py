@@ -28,7 +28,7 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 from rulegen.host.proxy import process_list as processes
 from rulegen.host.proxy.disk import trust
 from rulegen.host.proxy.disk.locks import locked_for_good, locked_or_not
-from rulegen.host.proxy.disk.log_rotation import RotatedLog, rotate
+from rulegen.host.proxy.disk.log_rotation import RotatedLog, cut, rotate
 from rulegen.host.proxy.disk.space import shortage
 from rulegen.host.proxy.processes.ends import add_end
 from rulegen.safe_files import read_regular, write_at
@@ -337,8 +337,9 @@ class Supervisor:
         return False
 
     def _rotate(self) -> None:
+        cut(START_LOG, dir_fd=self._held.logs)
         number = self._kind.reopen
-        if number is not None and rotate(self._held.logs, keep_open=(self._journal.name,)):
+        if number is not None and rotate(self._held.logs, keep_open=(self._journal.name, START_LOG)):
             master = processes.master(self._kind.processes(self._folder))
             if master is not None:
                 processes.send(master, number)
