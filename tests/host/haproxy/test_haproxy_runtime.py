@@ -11,6 +11,7 @@ import ssl
 import subprocess
 import threading
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
@@ -23,9 +24,11 @@ from rulegen.host.haproxy.program import HAPROXY
 from rulegen.host.proxy import process_list
 from rulegen.host.proxy.processes import supervision
 from rulegen.kube.objects.kinds import KubeObject
+from rulegen.languages.haproxy.commands import changes
 from rulegen.languages.haproxy.runtime import holds, state_of
 from rulegen.model.ingress.defaults import HttpHost
 from tests.apiserver.watching import soon
+from tests.languages.test_haproxy_changes import HOSTILE
 from tests.rights import needs_root
 from tests.strategies.ingresses import endpoints, ingress, options, rule, service, site, tls, tls_secret, world
 from tests.strategies.ingresses import path as route
@@ -312,6 +315,17 @@ def test_a_reload_is_needed_for_what_the_socket_cannot_change(serve, engine):
     assert serve(*web(1), site(whitelist_source_range="127.0.0.0/8")) is DeployAction.RELOADED
     assert ask()[0] == 200
     assert is_as_on_disk(engine)
+
+
+def test_hostile_texts_stay_one_entry_of_a_map(serve, engine):
+    serve(*web(1), site())
+    seen = worker.observe(engine.service.folder)
+    entries = tuple((f"k{number}", text) for number, text in enumerate(HOSTILE))
+    entries += tuple((text, "v") for text in HOSTILE if " " not in text)
+    wanted = replace(seen.state, maps={**seen.state.maps, "maps/hosts.map": entries})
+    with worker.connected(engine.service.folder) as link:
+        worker.change(link, changes(seen.state, wanted, seen.listed, {}))
+        assert worker.held(link).state.maps["maps/hosts.map"] == entries
 
 
 def test_a_second_reload_waits_and_endpoints_do_not(serve, engine, monkeypatch):
