@@ -48,7 +48,7 @@ BACKENDS: Mapping[str, Backend] = MappingProxyType(
             ),
             Backend(
                 mode="userspace",
-                languages=("iptables", "routes", "proxy"),
+                languages=("iptables", "routes", "listeners"),
                 needs=NEEDS["userspace"],
                 sections=MODES["userspace"],
                 compile_node=userspace_node.compile_node,

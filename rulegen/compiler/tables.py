@@ -14,7 +14,7 @@ from rulegen.languages.ipset.language import Ipsets
 from rulegen.languages.iptables.language import Iptables
 from rulegen.languages.iptables.loopback import LoopbackGuard
 from rulegen.languages.ipvs.language import Ipvs
-from rulegen.languages.proxy.language import ProxyLanguage
+from rulegen.languages.listeners.language import ProxyLanguage
 from rulegen.languages.routes.language import Routes
 from rulegen.net import Family
 from rulegen.ownership import chains, ipsets, virtual_servers

@@ -14,7 +14,7 @@ from rulegen.languages.ipset.language import NAME as IPSET
 from rulegen.languages.ipset.script import TEMPORARY
 from rulegen.languages.ipvs.language import NAME as IPVS
 from rulegen.languages.ipvs.state import TimeoutsKey
-from rulegen.languages.proxy.language import NAME as PROXY
+from rulegen.languages.listeners.language import NAME as LISTENERS
 from rulegen.languages.routes.language import NAME as ROUTES
 from rulegen.model.services.node.context import PROXY_TABLE
 from rulegen.ownership import ipsets, virtual_servers
@@ -22,7 +22,7 @@ from rulegen.ownership import ipsets, virtual_servers
 if TYPE_CHECKING:
     from rulegen.languages.addresses.state import Links
     from rulegen.languages.ipvs.state import IpvsState
-    from rulegen.languages.proxy.state import ProxyKey, ProxyValue
+    from rulegen.languages.listeners.state import ProxyKey, ProxyValue
     from rulegen.languages.routes.state import Key, Present
     from rulegen.model.services.ir import ResolvedNode
     from rulegen.net import Address, Family, Network
@@ -149,7 +149,7 @@ def _sets_of(context: OwnershipContext) -> _Sets:
 OWNERSHIP: Final[Mapping[str, OwnershipOf]] = MappingProxyType(
     {
         ROUTES: lambda context: _Routes(context.family),
-        PROXY: lambda context: _Proxy(context.family),
+        LISTENERS: lambda context: _Proxy(context.family),
         LINKS: lambda context: _Links(context.family),
         IPSET: _sets_of,
         IPVS: _Servers,

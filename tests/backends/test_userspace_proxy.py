@@ -8,7 +8,7 @@ from rulegen.backends.userspace import configuration as c
 from rulegen.backends.userspace.commands import commands
 from rulegen.errors import InputError
 from rulegen.languages.haproxy.text import UnwritableError
-from rulegen.languages.proxy.state import (
+from rulegen.languages.listeners.state import (
     PoolServer,
     ProxyFrontend,
     ProxyListener,

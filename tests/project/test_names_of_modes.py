@@ -18,9 +18,6 @@ TABLES = {
     "model/services/modes.py": "what decisions depend on, of each mode",
     "kube/proxyconfig/configuration.py": "the sections of a configuration have these names",
     "host/commands/runner.py": "packages have the names of their tools",
-    "backends/nginx/locations/proxying.py": "a module of nginx is named proxy",
-    "backends/nginx/locations/targets.py": "a module of nginx is named proxy",
-    "model/services/document.py": "a field is named proxy",
     "host/files/dumps.py": "a file of a dump has the name of its tool",
 }
 """Modules with tables, or with the names of other things that are spelled alike."""

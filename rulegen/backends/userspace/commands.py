@@ -6,13 +6,13 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 
 from rulegen.backends.userspace.configuration import backend_name, destination, map_file, server_name
 from rulegen.languages.haproxy.text import socket_command
-from rulegen.languages.proxy.state import PoolServer, ProxyFrontend, ServerPool, pool_key
+from rulegen.languages.listeners.state import PoolServer, ProxyFrontend, ServerPool, pool_key
 from rulegen.net import join_host_port
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
-    from rulegen.languages.proxy.state import ProxyKey, ProxyValue
+    from rulegen.languages.listeners.state import ProxyKey, ProxyValue
 
 _ADDED: Final = ("New server registered.", "Already exists a server with the same name in backend.")
 """A removed server whose connections have not ended is still there; it is enabled again."""

@@ -14,7 +14,7 @@ from rulegen.errors import RulegenError
 from rulegen.languages.haproxy.check import check_map, check_sections
 from rulegen.languages.haproxy.text import format_map, format_sections
 from rulegen.languages.haproxy.tree import ConfigLine, ConfigSection, is_set, log_format, negated, sample, statement
-from rulegen.languages.proxy.state import (
+from rulegen.languages.listeners.state import (
     ANY_ADDRESS,
     PoolServer,
     ProxyFrontend,

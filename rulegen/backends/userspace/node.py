@@ -24,8 +24,8 @@ from rulegen.languages.iptables import rules as r
 from rulegen.languages.iptables.language import NAME as IPTABLES
 from rulegen.languages.iptables.ruleset import ChainName
 from rulegen.languages.iptables.state import Block, ChainPosition, Kind
-from rulegen.languages.proxy.language import NAME as PROXY
-from rulegen.languages.proxy.state import ProxyListener, listener_key
+from rulegen.languages.listeners.language import NAME as LISTENERS
+from rulegen.languages.listeners.state import ProxyListener, listener_key
 from rulegen.languages.routes.language import NAME as ROUTES
 from rulegen.languages.routes.state import PRESENT, LocalRouteKey, MarkRuleKey
 from rulegen.net import Family, Protocol
@@ -115,7 +115,7 @@ def compile_node(node: ResolvedNode, *, counts: bool, filled: Collection[str]) -
         blocks=(*first, *rules.blocks, *last),
     )
     listener = {listener_key(node.family): ProxyListener(proxy.port)}
-    return OwnedObjects("", node.family, {IPTABLES: whole, ROUTES: routes, PROXY: listener})
+    return OwnedObjects("", node.family, {IPTABLES: whole, ROUTES: routes, LISTENERS: listener})
 
 
 def _of_ipv4(node: ResolvedNode) -> tuple[list[Block], list[Block]]:

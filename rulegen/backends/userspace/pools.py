@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from rulegen.languages.proxy.state import (
+from rulegen.languages.listeners.state import (
     PoolServer,
     ProxyFrontend,
     ProxyKey,

@@ -15,7 +15,7 @@ from rulegen.backends.userspace.pools import objects_of
 from rulegen.languages.iptables import rules as r
 from rulegen.languages.iptables.language import NAME as IPTABLES
 from rulegen.languages.iptables.state import Block, RulesFragment
-from rulegen.languages.proxy.language import NAME as PROXY
+from rulegen.languages.listeners.language import NAME as LISTENERS
 from rulegen.model.services.ir import Delivery, TrafficPolicy
 from rulegen.net import Family, Protocol, join_host_port
 from rulegen.ownership import chains
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
     from rulegen.languages.iptables.rules import Rule
     from rulegen.languages.iptables.ruleset import ChainName
-    from rulegen.languages.proxy.state import ProxyKey, ProxyValue
+    from rulegen.languages.listeners.state import ProxyKey, ProxyValue
     from rulegen.model.services.ir import ConnectionProxy, ResolvedNode, ResolvedPort, ResolvedService
     from rulegen.net import Address
 
@@ -51,7 +51,7 @@ def compile_service(service: ResolvedService, node: ResolvedNode, *, counts: boo
             proxied.update(objects_of(port))
     owner = str(service.name)
     rules = RulesFragment(owner, node.family, exact, blocks=tuple(blocks))
-    return OwnedObjects(owner, node.family, {IPTABLES: rules, PROXY: proxied})
+    return OwnedObjects(owner, node.family, {IPTABLES: rules, LISTENERS: proxied})
 
 
 def translated(proxy: ConnectionProxy) -> str:

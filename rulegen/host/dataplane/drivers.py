@@ -11,7 +11,7 @@ from rulegen.compiler.services.attribution import shape_of_line
 from rulegen.compiler.services.ordering import Parameter
 from rulegen.errors import HostError
 from rulegen.host.dataplane.driver import Culprit, Preparation
-from rulegen.host.dataplane.proxy_driver import ProxyDriver
+from rulegen.host.dataplane.listeners_driver import ProxyDriver
 from rulegen.host.ipvs import addresses, servers
 from rulegen.host.ipvs.addresses import AddressesError
 from rulegen.host.ipvs.servers import ServersError

@@ -5,7 +5,7 @@ from __future__ import annotations
 import socket
 from typing import TYPE_CHECKING, Final
 
-from rulegen.languages.proxy.state import short
+from rulegen.languages.listeners.state import short
 from rulegen.net import Family
 
 if TYPE_CHECKING:

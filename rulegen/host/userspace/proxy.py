@@ -18,14 +18,14 @@ from rulegen.host.proxy.disk.locks import locked
 from rulegen.host.userspace import folder as of
 from rulegen.host.userspace import supervision
 from rulegen.host.userspace.exchange import ask
-from rulegen.languages.proxy.state import ProxyListener, with_changes
+from rulegen.languages.listeners.state import ProxyListener, with_changes
 from rulegen.net import Family
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from rulegen.languages.proxy.language import ChangeProxy
-    from rulegen.languages.proxy.state import ProxyKey, ProxyObjects, ProxyValue
+    from rulegen.languages.listeners.language import ChangeProxy
+    from rulegen.languages.listeners.state import ProxyKey, ProxyObjects, ProxyValue
 
 _ANSWER_S: Final = 20.0
 _RESTART_S: Final = 5.0

@@ -1,4 +1,4 @@
-"""The driver of the proxy of userspace mode, over the sockets of HAProxy and its supervisor."""
+"""The driver of the language `listeners`: the proxy of userspace mode, over its sockets."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 from rulegen.errors import HostError
 from rulegen.host.userspace import proxy
 from rulegen.host.userspace.supervision import ProxyRefusedError
-from rulegen.languages.proxy.language import NAME, ChangeProxy
+from rulegen.languages.listeners.language import NAME, ChangeProxy
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 from rulegen.languages.keyed import KeyedLanguage
 from rulegen.languages.language import Phase, Print, Task
-from rulegen.languages.proxy.script import script
-from rulegen.languages.proxy.state import (
+from rulegen.languages.listeners.script import script
+from rulegen.languages.listeners.state import (
     ProxyObject,
     format_proxy,
     is_proxy_dump,
@@ -22,10 +22,10 @@ if TYPE_CHECKING:
     from rulegen.diff.changes import Change
     from rulegen.diff.items import Drift
     from rulegen.languages.language import Part, PrintScope, Scene, WorkTerms
-    from rulegen.languages.proxy.state import ProxyKey, ProxyValue
+    from rulegen.languages.listeners.state import ProxyKey, ProxyValue
     from rulegen.net import Family
 
-NAME = "proxy"
+NAME = "listeners"
 FILE = "services.proxy"
 """The file of an export."""
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from rulegen.languages.proxy.state import PoolServer, pool_key
+from rulegen.languages.listeners.state import PoolServer, pool_key
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
