@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import os
 import shutil
-import signal
 import subprocess
 import sys
-from contextlib import contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -18,47 +15,18 @@ from integration.agent import until
 from integration.blackbox import CHANGES, Rulegen
 from integration.lab.namespaces import Namespaces
 from integration.manifests import PORT, App, world
+from integration.proxied import BALANCED, ProxyProcesses, asking
 from rulegen.host.userspace.exchange import ask
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Iterator
 
     from integration.conftest import LabMaker
-    from integration.lab.hosts import Family, Repeating
-    from integration.lab.lab import Lab
+    from integration.lab.hosts import Family
 
 pytestmark = pytest.mark.skipif(shutil.which("haproxy") is None, reason="not installed: haproxy")
 
-PAUSE_S = 0.01
-BALANCED = App(name="balanced", number=71, ready=("pod-a", "pod-x"), type="LoadBalancer", external_ip=True)
 OTHER = App(name="other", number=72, ready=("pod-b",))
-
-
-class ProxyProcesses:
-    """The processes of the proxy on the lab's node."""
-
-    def __init__(self, lab: Lab) -> None:
-        inode = lab.node.run(["stat", "-Lc", "%i", "/proc/self/ns/net"]).check().stdout.strip()
-        self.folder = Path(f"/run/rulegen/proxy-{inode}")
-
-    def haproxy(self) -> int:
-        """Return the process that takes new connections; 0 if there is none."""
-        lines = (self.folder / "haproxy.pids").read_text().splitlines()
-        pid = int(lines[-1].split()[0]) if lines else 0
-        return pid if Path(f"/proc/{pid}/cwd").exists() else 0
-
-    def supervisor(self) -> int:
-        """Return the supervisor; 0 if there is none."""
-        for entry in Path("/proc").iterdir():
-            with suppress(OSError):
-                argv = (entry / "cmdline").read_text().split("\0")
-                if entry.name.isdigit() and {"rulegen.host.userspace.supervisor", str(self.folder)} <= set(argv):
-                    return int(entry.name)
-        return 0
-
-    def kill(self, pid: int) -> None:
-        os.kill(pid, signal.SIGKILL)
-        until(lambda: not Path(f"/proc/{pid}/cwd").exists(), 10, f"process {pid} has ended")
 
 
 @pytest.fixture(scope="module")
@@ -73,35 +41,6 @@ def proxied(labs: LabMaker) -> Iterator[Rulegen]:
 def processes(proxied: Rulegen) -> ProxyProcesses:
     proxied.apply(world([BALANCED]))
     return ProxyProcesses(proxied.lab)
-
-
-@contextmanager
-def asking(lab: Lab, *, ended: bool = False) -> Iterator[Mapping[str, Repeating]]:
-    """Ask from everywhere in both families, and fail unless all was answered.
-
-    Args:
-        lab: The lab.
-        ended: Whether connections that are open at a moment may end: new ones must still be accepted and answered.
-    """
-    app = BALANCED
-    askers = {
-        "a pod by ClusterIP": lab["pod-c"].repeat("TCP", app.cluster_ip(4), PORT, pause_s=PAUSE_S),
-        "a pod by ClusterIP, IPv6": lab["pod-c"].repeat("TCP", app.cluster_ip(6), PORT, pause_s=PAUSE_S),
-        "outside by node port": lab.client.repeat("TCP", lab.node.addresses(4)[0], app.node_port, pause_s=PAUSE_S),
-        "outside by balancer, IPv6": lab.client.repeat("TCP", app.lb_ip(6), PORT, pause_s=PAUSE_S),
-        "the node by ClusterIP": lab.node.repeat("TCP", app.cluster_ip(4), PORT, pause_s=PAUSE_S),
-        "the node by ClusterIP, IPv6": lab.node.repeat("TCP", app.cluster_ip(6), PORT, pause_s=PAUSE_S),
-    }
-    yield askers
-    before = {who: sum(asker.report().answered.values()) for who, asker in askers.items()}
-    for who, asker in askers.items():
-        until(lambda w=who, a=asker: sum(a.report().answered.values()) > before[w] + 3, 10, f"{who} is answered")
-    reports = {who: asker.stop() for who, asker in askers.items()}
-    allowed = {"empty", "reset"} if ended else set()
-    failures = {
-        who: [each for each in r.first_failures if each["outcome"] not in allowed] for who, r in reports.items()
-    }
-    assert {who: each for who, each in failures.items() if each} == {}
 
 
 def test_new_connections_wait_for_a_killed_proxy(proxied: Rulegen, processes: ProxyProcesses) -> None:

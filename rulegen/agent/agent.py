@@ -48,17 +48,18 @@ from rulegen.host.node.facts import hostname, refreshed
 from rulegen.kube.endpoints_from import EndpointsFrom
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Mapping, Sequence
 
     from rulegen.agent.status.publisher import Publisher
     from rulegen.agent.telemetry.log import AgentLog
     from rulegen.compiler.ingress.engine import AnyEngine
     from rulegen.host.dataplane.dataplane import Dataplane
-    from rulegen.host.dataplane.driver import Driver
+    from rulegen.host.dataplane.driver import Driver, ProgramNotices
     from rulegen.model.host.facts import HostFacts
     from rulegen.model.services.options import Options
     from rulegen.model.services.stale_flows import StaleUdpPolicy
 
+    StartedLate = Publisher | ProgramNotices
 
 DRAIN_S = 250.0
 """Time for nginx to stop: its workers give up after worker-shutdown-timeout, 240 s by default."""
@@ -231,7 +232,10 @@ class Agent:
             publishers = publishers_of(self.publishing, followed.watch, reports, self.clock, site, served)
         for publisher in publishers:
             cleanup.callback(publisher.stop, for_good=False)  # not temporary: see `_leave`
-        sync = self._sync(followed, desired, writer, reports, site, publishers)
+        notices = KernelNotices(self.inbox, self.state, self.log, site if site is None else site.look_at_host)
+        languages = self.tables.backend(self.options.mode).languages
+        programs = notices.of_programs(languages, cleanup) if self.services and self.mends and not self.once else []
+        sync = self._sync(followed, desired, writer, reports, site, (*programs, *publishers))
         if reports.health is not None:
             cleanup.callback(reports.health.stop)
         answered = AgentServers(
@@ -245,7 +249,6 @@ class Agent:
         )
         for server in answered.start():
             cleanup.callback(server.stop)
-        notices = KernelNotices(self.inbox, self.state, self.log, site if site is None else site.look_at_host)
         if self.services and writer.choice.variant is Variant.NFT:
             cleanup.callback(notices.follow_commits(writers))
         if self.follows_host and (self.services or site is not None):
@@ -372,10 +375,10 @@ class Agent:
         writer: Dataplane,
         reports: SyncReports,
         site: IngressSync | None,
-        publishers: list[Publisher],
+        late: Sequence[StartedLate],
     ) -> ServiceSync:
         def on_ready() -> None:
-            self._on_ready(desired, writer, reports, publishers)
+            self._on_ready(desired, writer, reports, late)
 
         once = Once(
             give_up_at=self.clock() + self.timeout_s,
@@ -401,7 +404,7 @@ class Agent:
         )
 
     def _on_ready(
-        self, desired: DesiredServices, writer: Dataplane, reports: SyncReports, publishers: list[Publisher]
+        self, desired: DesiredServices, writer: Dataplane, reports: SyncReports, late: Sequence[StartedLate]
     ) -> None:
         """Report that all rules are written, and start the parts that depend on this."""
         notify_systemd("READY=1")
@@ -412,8 +415,8 @@ class Agent:
         if self.mends and self.services:
             writer.refused |= set_conntrack_parameters(self.options, self.log)
             reports.refused_parameters(writer.refused)
-        for publisher in publishers:
-            publisher.start()
+        for part in late:
+            part.start()
 
     def _leave(self, publishers: list[Publisher], site: IngressSync | None) -> None:
         """Tell load balancers to stop, then let nginx finish its requests; health checks are answered meanwhile."""

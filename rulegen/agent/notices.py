@@ -1,4 +1,4 @@
-"""Notifications of the kernel: rules that other programs change, and added or removed addresses.
+"""Notifications of the host: rules that other programs change, changed addresses, and programs that end.
 
 Without them, the periodic checks find the same changes later.
 """
@@ -9,15 +9,18 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from rulegen.errors import HostError
+from rulegen.host.dataplane.drivers import FOLLOWED
 from rulegen.host.netfilter.nft_commits import NftCommit, NftCommits
 from rulegen.host.node.interfaces import AddressNotices
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterable
+    from contextlib import ExitStack
 
     from rulegen.agent.inbox import Inbox
     from rulegen.agent.telemetry.log import AgentLog
     from rulegen.agent.telemetry.state import AgentState
+    from rulegen.host.dataplane.driver import ProgramNotices
     from rulegen.host.netfilter.nft_commits import Writers
 
 
@@ -69,6 +72,23 @@ class KernelNotices:
         except HostError as error:
             self.log.warning("changes of node addresses are noticed late", error=error.message)
             return _nothing
+
+    def of_programs(self, languages: Iterable[str], cleanup: ExitStack) -> list[ProgramNotices]:
+        """Return what follows the programs that serve objects of these languages; the caller starts it.
+
+        Args:
+            languages: Names of languages.
+            cleanup: Stops it in the end.
+        """
+        followed = [FOLLOWED[name](self._on_ended_program) for name in languages if name in FOLLOWED]
+        for each in followed:
+            cleanup.callback(each.stop)
+        return followed
+
+    def _on_ended_program(self, report: str) -> None:
+        self.state.metrics.proxy_failures.add()
+        self.log.warning("the proxy of Services has failed", what=report)
+        self.inbox.wake_up("check")
 
     def _on_foreign_commit(self, notice: NftCommit | None) -> None:
         if notice is not None:

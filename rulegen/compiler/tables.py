@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING
 
 from rulegen.backends.table import BACKENDS
 from rulegen.errors import ConfigError
-from rulegen.kube.proxyconfig.modes import offered
 from rulegen.languages.addresses.language import Addresses
 from rulegen.languages.ipset.language import Ipsets
 from rulegen.languages.iptables.language import Iptables
@@ -71,7 +70,7 @@ class Tables:
         if backend is None:
             raise ConfigError(
                 f"mode {mode!r} is not supported",
-                hint=f"use --mode with one of: {', '.join(sorted(offered(self.modes)))}",
+                hint=f"use --mode with one of: {', '.join(sorted(self.modes))}",
             )
         return backend
 

@@ -68,16 +68,14 @@ def test_the_runtime_reports_of_the_configuration_are_the_objects():
         address = ADDRESS[Family.IPV6 if ".v6" in name else Family.IPV4][1]
         rows.append(f"3 {name} 1 {address}_8080 {address} 2 0 1 1 0 1 0 2 0 0 0 0 - 8080 - 0 0 - - 0\n")
     maps = {family: "".join(f"0x55 {line}\n" for line in files[c.map_file(family)].splitlines()) for family in Family}
-    assert c.objects_of_reports(proxies, "1\n" + "".join(rows), maps, is_supervised=True) == wanted
-    alone = c.objects_of_reports(proxies, "1\n" + "".join(rows), maps, is_supervised=False)
+    assert c.objects_of_reports(proxies, "1\n" + "".join(rows), maps, supervised=dict.fromkeys(Family, 10261)) == wanted
+    alone = c.objects_of_reports(proxies, "1\n" + "".join(rows), maps, supervised={Family.IPV6: 10261, Family.IPV4: 1})
     assert alone[listener_key(Family.IPV4)] == ProxyListener(10261, is_supervised=False)
 
 
 def test_a_server_in_maintenance_counts_as_removed():
     row = "3 a.b.c.v4 1 10.0.0.1_80 10.0.0.1 0 {} 1 1 0 1 0 2 0 0 0 0 - 80 - 0 0 - - 0"
-    assert [
-        c.objects_of_reports("", f"1\n{row.format(admin)}\n", {}, is_supervised=True) != {} for admin in (0, 1)
-    ] == [
+    assert [c.objects_of_reports("", f"1\n{row.format(admin)}\n", {}, supervised={}) != {} for admin in (0, 1)] == [
         True,
         False,
     ]

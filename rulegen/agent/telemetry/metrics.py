@@ -148,6 +148,10 @@ class Metrics:
             "rulegen_nginx_unexpected_ends_total",
             "How often nginx has ended unexpectedly. Each time it is started again.",
         )
+        self.proxy_failures = CounterMetric(
+            "rulegen_proxy_failures_total",
+            "Times that the proxy of userspace mode, or its supervisor, has ended by itself.",
+        )
         self.site_failures = CounterMetric("rulegen_nginx_failures_total", "Failed nginx updates.")
         self.ingress_changes = LabelledCounterMetric(
             "rulegen_ingress_changes_total",

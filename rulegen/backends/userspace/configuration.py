@@ -199,8 +199,12 @@ def _server_line(server: PoolServer) -> ConfigLine:
     return statement("server", server_name(server), join_host_port(server.address, server.port))
 
 
-def read_proxies(report: str, *, is_supervised: bool) -> Iterator[tuple[ProxyKey, ProxyValue]]:
+def read_proxies(report: str, *, supervised: Mapping[Family, int]) -> Iterator[tuple[ProxyKey, ProxyValue]]:
     """Yield the listeners and pools of `show stat`.
+
+    Args:
+        report: The text.
+        supervised: The ports of the listening sockets that a supervisor holds.
 
     Raises:
         UnexpectedReportError: A line is none of ours.
@@ -209,7 +213,7 @@ def read_proxies(report: str, *, is_supervised: bool) -> Iterator[tuple[ProxyKey
         name, _, rest = row.partition(",")
         if rest.startswith("FRONTEND,") and (match := _FRONTEND_NAME.fullmatch(name)):
             family = family_of_pool(f".{match['family']}")
-            yield listener_key(family), ProxyListener(int(match["port"]), is_supervised)
+            yield listener_key(family), ProxyListener(port := int(match["port"]), supervised.get(family) == port)
         elif rest.startswith("BACKEND,") and (match := _BACKEND_NAME.fullmatch(name)):
             affinity = int(match["affinity"]) if match["affinity"] else None
             yield pool_key(family_of_pool(match["pool"]), match["pool"]), ServerPool(affinity)
@@ -275,13 +279,15 @@ def _rows(report: str) -> Iterator[str]:
     return (row for row in report.split("\n") if row and not row.startswith("#"))
 
 
-def objects_of_reports(proxies: str, servers: str, maps: Mapping[Family, str], *, is_supervised: bool) -> ProxyObjects:
+def objects_of_reports(
+    proxies: str, servers: str, maps: Mapping[Family, str], *, supervised: Mapping[Family, int]
+) -> ProxyObjects:
     """Return the objects that HAProxy reports; servers that take no new connections count as removed.
 
     Raises:
         UnexpectedReportError: A report has a line that is none of ours.
     """
-    objects: ProxyObjects = dict(read_proxies(proxies, is_supervised=is_supervised))
+    objects: ProxyObjects = dict(read_proxies(proxies, supervised=supervised))
     for each in read_servers(servers):
         if each.takes_connections:
             objects[server_key(family_of_pool(each.server.pool), each.server)] = each.server

@@ -9,14 +9,14 @@ import click
 
 from rulegen.cli.terminal.console import has_colour, print_lines
 from rulegen.errors import HostError
-from rulegen.kube.proxyconfig.modes import DEFAULT_MODE, OFFERED
+from rulegen.kube.proxyconfig.modes import DEFAULT_MODE, MODES
 from rulegen.model.services.modes import NEEDS
 
 
 @click.command("demo")
 @click.option(
     "--mode",
-    type=click.Choice(OFFERED),
+    type=click.Choice(tuple(MODES)),
     default=DEFAULT_MODE,
     show_default=True,
     help="How Services are implemented on the demo node.",

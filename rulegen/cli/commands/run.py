@@ -351,7 +351,6 @@ def _read(settings: CliOptions, ingress: ChosenIngress) -> tuple[Inputs, AnyEngi
     inputs.options  # noqa: B018 - a fault is to be known now
     inputs.facts  # noqa: B018 - the same
     inputs.node_name  # noqa: B018 - the same
-    inputs.refuse_unfinished()
     if ingress.ingress:
         _refuse_shared_ports(inputs, ingress)
     return inputs, IngressInputs(ingress, inputs, tries_aside=False).engine if ingress.ingress else None

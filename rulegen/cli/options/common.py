@@ -11,7 +11,7 @@ from rulegen.apiserver.limits import DEFAULT_MEBIBYTES, MOST_MEBIBYTES, ApiTerms
 from rulegen.cli.command_tables import command_tables
 from rulegen.host.netfilter.variant import Variant
 from rulegen.kube.node_names import read_node_name
-from rulegen.kube.proxyconfig.modes import OFFERED
+from rulegen.kube.proxyconfig.modes import MODES
 from rulegen.kube.proxyconfig.validation import DETECT_LOCAL_MODES
 from rulegen.model.services.ir import Semantics
 from rulegen.model.services.limits import ENDPOINTS, FRONTENDS
@@ -67,8 +67,8 @@ class Mode(click.Choice[str]):
     """Name of a mode of the command."""
 
     def __init__(self) -> None:
-        """Use rulegen's own complete modes, for help texts."""
-        super().__init__(OFFERED)
+        """Use rulegen's own modes, for help texts."""
+        super().__init__(tuple(MODES))
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
         """Return the mode; modes of tables that a program has passed are accepted too."""

@@ -15,7 +15,7 @@ from rulegen.host.commands.runner import run
 from rulegen.host.files.manifests import read_sources, read_text
 from rulegen.kube.node_names import read_node_name
 from rulegen.kube.proxyconfig.configuration import API_VERSION, KIND
-from rulegen.kube.proxyconfig.modes import DEFAULT_MODE, OFFERED
+from rulegen.kube.proxyconfig.modes import DEFAULT_MODE
 from rulegen.kube.proxyconfig.reading import read_config
 from rulegen.kube.proxyconfig.validation import SCHEDULERS, cautions
 from rulegen.kube.reading.yaml_text import YamlFault, read_yaml
@@ -103,19 +103,6 @@ class Inputs:
     def cautions(self) -> tuple[str, ...]:
         """Warnings that kube-proxy would print about the configuration; nothing if Services are not managed."""
         return tuple(f"{self._source}: {caution}" for caution in cautions(self._configuration[0], self.tables.modes))
-
-    def refuse_unfinished(self) -> None:
-        """Reject a mode that is not complete yet.
-
-        Raises:
-            ConfigError: The mode cannot be followed yet.
-        """
-        sections = self.tables.modes[self.options.mode]
-        if sections.unfinished:
-            raise ConfigError(
-                f"{self._source}: the {self.options.mode} mode is not complete yet: {sections.unfinished}",
-                hint=f"use --mode with one of: {', '.join(OFFERED)}; or repeat `rulegen apply`",
-            )
 
     @property
     def _source(self) -> str:

@@ -70,6 +70,16 @@ class Preparation(NamedTuple):
     prepare: Callable[[], None]
 
 
+class ProgramNotices(Protocol):
+    """Reports when a program ends that serves the objects of a language, from a thread of its own."""
+
+    def start(self) -> None:
+        """Start to report: from now on, the program is expected to run."""
+
+    def stop(self) -> None:
+        """Stop reporting."""
+
+
 class Driver(Protocol):
     """A driver: one language on this host."""
 

@@ -20,6 +20,7 @@ from rulegen.host.netfilter.ipset import SetError
 from rulegen.host.netfilter.restore_error import RestoreError
 from rulegen.host.routing import routes
 from rulegen.host.routing.routes import RoutesError
+from rulegen.host.userspace.notices import ProxyNotices
 from rulegen.languages.addresses.language import NAME as LINKS
 from rulegen.languages.addresses.language import ChangeAddresses
 from rulegen.languages.ipset.language import NAME as IPSET
@@ -32,6 +33,7 @@ from rulegen.languages.iptables.ruleset import read
 from rulegen.languages.ipvs.language import NAME as IPVS
 from rulegen.languages.ipvs.language import ChangeVirtualServers, SetIpvsTimeouts, WaitForDrain
 from rulegen.languages.ipvs.state import IpvsState, RealServer, VirtualServer
+from rulegen.languages.listeners.language import NAME as LISTENERS
 from rulegen.languages.routes.language import NAME as ROUTES
 from rulegen.languages.routes.language import ChangeRoutes
 from rulegen.model.services.node.context import PROXY_TABLE
@@ -43,7 +45,7 @@ if TYPE_CHECKING:
 
     from rulegen.compiler.services.attribution import Belongings
     from rulegen.host.commands.runner import Runner
-    from rulegen.host.dataplane.driver import Driver, ReadContext, WriteContext
+    from rulegen.host.dataplane.driver import Driver, ProgramNotices, ReadContext, WriteContext
     from rulegen.languages.language import StateKey, Task
 
 DRAIN_S: Final = 10.0
@@ -288,3 +290,8 @@ DRIVERS: Final[Mapping[str, Driver]] = MappingProxyType(
     }
 )
 """By language."""
+
+FOLLOWED: Final[Mapping[str, Callable[[Callable[[str], None]], ProgramNotices]]] = MappingProxyType(
+    {LISTENERS: ProxyNotices}
+)
+"""By language, what reports the end of the program that serves its objects; other languages are the kernel's."""

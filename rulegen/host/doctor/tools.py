@@ -36,6 +36,7 @@ TOOLS: Final = (
     Tool("ipvsadm", "--version", "reading IPVS virtual servers", Level.INFO),
     Tool("modprobe", "--version", "loading kernel modules", Level.INFO),
 )
+PROXY: Final = Tool("haproxy", "-v", "the proxy of the userspace mode", Level.FAIL)
 
 
 def check_privileges(_patient: HostProbe) -> Iterator[Finding]:
@@ -59,7 +60,9 @@ def check_privileges(_patient: HostProbe) -> Iterator[Finding]:
 
 def check_tools(patient: HostProbe) -> Iterator[Finding]:
     """Yield findings about installed and missing tools, with their versions."""
-    for tool in (*TOOLS, *patient.engine_tools):
+    proxies = (PROXY,) if patient.options.needs.has_proxy else ()
+    others = (tool for tool in patient.engine_tools if tool.name not in {proxy.name for proxy in proxies})
+    for tool in (*TOOLS, *proxies, *others):
         try:
             ended = patient.run(Command((tool.name, tool.question), timeout_s=10.0))
         except MissingToolError:
@@ -67,7 +70,7 @@ def check_tools(patient: HostProbe) -> Iterator[Finding]:
             if plain != tool.name and _plain_is(patient, plain, tool.name):
                 yield Finding(Level.OK, "tools", f"{tool.name}: as {plain}")
                 continue
-            hint = f"install the package {package_of(tool.name)}" if tool.missing is Level.WARN else ""
+            hint = f"install the package {package_of(tool.name)}" if tool.missing is not Level.INFO else ""
             yield Finding(tool.missing, "tools", f"{tool.name} is not installed ({tool.purpose})", hint)
             continue
         said = ended.stdout or ended.stderr  # nginx prints its version on stderr

@@ -9,7 +9,10 @@ from __future__ import annotations
 import ctypes
 import os
 import socket
-from typing import Final
+from typing import TYPE_CHECKING, Final
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
 
 _SYS_PIDFD_GETFD: Final = 438  # the same number on all architectures; libc has no function for it
 
@@ -20,14 +23,23 @@ def listening(pid: int) -> list[int]:
     There are none if the process has ended, or if the kernel refuses.
     """
     try:
+        numbers = sorted(int(name) for name in os.listdir(f"/proc/{pid}/fd"))  # noqa: PTH208 - as numbers
+    except OSError:
+        return []
+    return listening_at(pid, [number for number in numbers if _is_socket(pid, number)])
+
+
+def listening_at(pid: int, numbers: Iterable[int]) -> list[int]:
+    """Return copies of the listening sockets that a process has under these numbers.
+
+    Unlike `listening`, this needs no right to list the descriptors of another user's process.
+    """
+    try:
         process = os.pidfd_open(pid)
     except OSError:
         return []
     try:
-        numbers = [int(name) for name in os.listdir(f"/proc/{pid}/fd")]  # noqa: PTH208 - as numbers
-        return [copy for number in sorted(numbers) if (copy := _copy(process, pid, number)) is not None]
-    except OSError:
-        return []
+        return [copy for number in numbers if (copy := _copy(process, number)) is not None]
     finally:
         os.close(process)
 
@@ -41,16 +53,22 @@ def variable(descriptors: list[int]) -> str:
     return "".join(f"{number};" for number in descriptors)
 
 
-def _copy(process: int, pid: int, number: int) -> int | None:
+def _is_socket(pid: int, number: int) -> bool:
     try:
-        if not os.readlink(f"/proc/{pid}/fd/{number}").startswith("socket:"):  # noqa: PTH115
-            return None
+        return os.readlink(f"/proc/{pid}/fd/{number}").startswith("socket:")  # noqa: PTH115
     except OSError:  # the descriptor was closed meanwhile
-        return None
+        return False
+
+
+def _copy(process: int, number: int) -> int | None:
     copy: int = ctypes.CDLL(None).syscall(_SYS_PIDFD_GETFD, process, number, 0)
     if copy < 0:
         return None
-    held = socket.socket(fileno=copy)
+    try:
+        held = socket.socket(fileno=copy)
+    except OSError:  # no socket
+        os.close(copy)
+        return None
     try:
         listens = held.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN)
     except OSError:

@@ -9,7 +9,7 @@ import socket
 import time
 from typing import TYPE_CHECKING, Final
 
-from rulegen.backends.userspace.configuration import CONFIGURATION_FILE, CONTROL_DESCRIPTOR
+from rulegen.backends.userspace.configuration import CONFIGURATION_FILE, CONTROL_DESCRIPTOR, DESCRIPTORS
 from rulegen.errors import HostError
 from rulegen.host.proxy import inherited_sockets, process_list
 from rulegen.host.proxy.sandbox import identity
@@ -41,6 +41,7 @@ class Instances:
         self._folder, self._program, self._home = folder, program, home
         self._pid = 0
         self._leaving: list[int] = []
+        self._codes: dict[int, int] = {}
         self.descriptor: int | None = None
         """Of the process that takes new connections; readable when it has ended. None without a process."""
 
@@ -88,7 +89,7 @@ class Instances:
         """Return the listening sockets of the newest HAProxy of this folder, which is supervised from now on."""
         sockets: dict[Family, socket.socket] = {}
         for pid in reversed(self._recorded()):
-            held = listeners.by_family(inherited_sockets.listening(pid))
+            held = listeners.by_family(inherited_sockets.listening_at(pid, DESCRIPTORS.values()))
             if held and not sockets:
                 sockets = held
                 self._take(pid)
@@ -119,6 +120,15 @@ class Instances:
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGTERM)
 
+    def ended(self) -> str:
+        """Return a clause that says how the process that took new connections has ended."""
+        if not self._pid:
+            return "HAProxy has not started"
+        code = self._codes.get(self._pid)
+        if code is None:
+            return f"HAProxy (process {self._pid}) has ended"
+        return f"HAProxy (process {self._pid}) has ended " + (f"by signal {-code}" if code < 0 else f"with code {code}")
+
     def forget(self) -> None:
         """Forget the process that takes new connections, for example because it has ended."""
         if self.descriptor is not None:
@@ -129,11 +139,13 @@ class Instances:
         """Forget processes that have ended; only the kernel knows that of an adopted process."""
         while True:
             try:
-                pid, _ = os.waitpid(-1, os.WNOHANG)
+                pid, status = os.waitpid(-1, os.WNOHANG)
             except ChildProcessError:
                 break
             if not pid:
                 break
+            if pid == self._pid:
+                self._codes = {pid: os.waitstatus_to_exitcode(status)}
         self._leaving = [pid for pid in self._leaving if process_list.started(pid)]
 
     def _take(self, pid: int) -> None:

@@ -66,9 +66,10 @@ def _write(folder: Path, changes: tuple[tuple[ProxyKey, ProxyValue | None], ...]
         release = of.write_release(folder, configuration.files(after).texts)
     except RulegenError as error:
         raise error if isinstance(error, HostError) else HostError(error.message) from error
-    supervision.ensure(folder)
+    if supervision.ensure(folder):
+        before = _observed(folder)  # it may have taken over the proxy of an earlier supervisor
     try:
-        if _changed_at_run_time(folder, before, after):
+        if before == after or _changed_at_run_time(folder, before, after):
             supervision.keep(folder, release)
         else:
             supervision.serve(folder, release, ports)
@@ -98,7 +99,7 @@ def _observed(folder: Path) -> ProxyObjects:
         with of.opened(folder):
             proxies = _report(folder, "show stat -1 3 -1\n")
             until = time.monotonic() + _RESTART_S
-            while proxies is None and supervision.serves(folder):  # HAProxy has ended and is started again
+            while proxies is None and supervision.held(folder):  # HAProxy has ended and is started again
                 if time.monotonic() > until:
                     raise HostError(
                         "HAProxy does not run, although its supervisor starts it",
@@ -114,9 +115,7 @@ def _observed(folder: Path) -> ProxyObjects:
         return {}
     maps = {family: text for family, text in texts.items() if text is not None and not text.startswith("Unknown map")}
     try:
-        return configuration.objects_of_reports(
-            proxies, servers or "", maps, is_supervised=supervision.is_running(folder)
-        )
+        return configuration.objects_of_reports(proxies, servers or "", maps, supervised=supervision.held(folder))
     except configuration.UnexpectedReportError as error:
         raise HostError(f"reading the proxy: {error.message}") from error
 

@@ -40,17 +40,18 @@ def is_running(folder: Path) -> bool:
     return _ask(folder, "state", _STATE_S) is not None
 
 
-def serves(folder: Path) -> bool:
-    """Whether a supervisor runs and has a release to serve.
+def held(folder: Path) -> Mapping[Family, int]:
+    """Return the ports that a supervisor listens on, so that it serves; none if no supervisor runs.
 
     Raises:
         HostError: It does not answer.
     """
-    return (_ask(folder, "state", _STATE_S) or _OK) != _OK
+    words = (_ask(folder, "state", _STATE_S) or "").split()
+    return dict(listeners.read(word for word in words if ":" in word))
 
 
-def ensure(folder: Path) -> None:
-    """Start a supervisor unless one runs.
+def ensure(folder: Path) -> bool:
+    """Start a supervisor unless one runs; return whether it was started.
 
     Raises:
         HostError: It cannot be started.
@@ -59,7 +60,7 @@ def ensure(folder: Path) -> None:
     if program is None:
         raise MissingToolError("haproxy")
     if is_running(folder):
-        return
+        return False
     root = str(Path(rulegen.__file__).resolve().parents[1])
     argv = (sys.executable, "-P", "-s", "-m", "rulegen.host.userspace.supervisor", str(folder), program)
     try:
@@ -78,6 +79,7 @@ def ensure(folder: Path) -> None:
     if ended.returncode != 0:
         said = ended.stderr.decode("utf-8", "replace").strip().splitlines()
         raise HostError(f"the supervisor of the proxy cannot be started: {printable(said[-1] if said else '', 300)}")
+    return True
 
 
 def serve(folder: Path, release: str, ports: Mapping[Family, int]) -> None:

@@ -7,7 +7,8 @@ Commands send one line over a Unix socket in a folder that only root can enter, 
 
     serve RELEASE v4:10261 v6:10261    start HAProxy with a release, and let the old one finish its connections
     keep RELEASE                       HAProxy serves this release already: it is for later starts
-    state                              the release
+    state                              the listeners that the supervisor holds, and the release
+    follow                             a line for each time that HAProxy has ended by itself, until the supervisor ends
     end                                HAProxy finishes its connections; the supervisor ends
 """
 
@@ -28,6 +29,7 @@ from rulegen.host.proxy.disk.locks import locked_for_good
 from rulegen.host.userspace import folder as of
 from rulegen.host.userspace import listeners
 from rulegen.host.userspace.instances import Instances
+from rulegen.host.userspace.notices import FOLLOW
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -40,6 +42,7 @@ _LONGEST: Final = 512
 _STABLE_S: Final = 2.0
 _FIRST_PAUSE_S: Final = 0.05
 _LONGEST_PAUSE_S: Final = 2.0
+_MOST_FOLLOWERS: Final = 16
 READY: Final = b"ready"
 
 
@@ -54,6 +57,7 @@ class ProxySupervisor:
         self._pause_s = 0.0
         self._started_at = 0.0
         self._ends = False
+        self._followers: list[socket.socket] = []
 
     def adopt(self) -> None:
         """Take over HAProxy and its sockets from an earlier supervisor, if it is still running."""
@@ -78,11 +82,31 @@ class ProxySupervisor:
 
     def _restart(self) -> None:
         """Start HAProxy again; after a short life, wait a moment."""
-        lived = time.monotonic() - self._started_at
+        ended_at = time.monotonic()
+        lived = ended_at - self._started_at
         self._pause_s = 0.0 if lived > _STABLE_S else min(max(2 * self._pause_s, _FIRST_PAUSE_S), _LONGEST_PAUSE_S)
         time.sleep(self._pause_s)
+        ended = self._instances.ended()
         self._instances.forget()
-        self._start(of.current(self._home))
+        complaint = self._start(of.current(self._home))
+        took_s = time.monotonic() - ended_at
+        self._report(f"{ended}; " + (f"no new one: {complaint}" if complaint else f"a new one after {took_s:.2f} s"))
+
+    def _report(self, text: str) -> None:
+        """Send a line to all followers; those that have ended or do not read are forgotten."""
+        sys.stderr.write(f"{text}\n")
+        for link in tuple(self._followers):
+            try:
+                link.sendall(f"{text}\n".encode("utf-8", "replace"))
+            except OSError:
+                self._followers.remove(link)
+                link.close()
+
+    def _follow(self, link: socket.socket) -> None:
+        link.settimeout(0)
+        self._followers.append(link)
+        while len(self._followers) > _MOST_FOLLOWERS:
+            self._followers.pop(0).close()
 
     def _start(self, release: str) -> str:
         """Start HAProxy with a release; return why it failed, or nothing."""
@@ -96,10 +120,15 @@ class ProxySupervisor:
         """Serve the request of one command."""
         with contextlib.suppress(OSError):
             link, _ = self._requests.accept()
-            with link:
+            with contextlib.ExitStack() as closed:
+                closed.enter_context(link)
                 link.settimeout(_REQUEST_S)
-                text = link.recv(_LONGEST).decode("ascii", "replace")
-                link.sendall(f"{self._answer(text.split())}\n".encode("utf-8", "replace"))
+                words = link.recv(_LONGEST).decode("ascii", "replace").split()
+                if words == [FOLLOW]:
+                    closed.pop_all()
+                    self._follow(link)
+                    return
+                link.sendall(f"{self._answer(words)}\n".encode("utf-8", "replace"))
 
     def _answer(self, words: list[str]) -> str:
         match words:
@@ -109,7 +138,8 @@ class ProxySupervisor:
                 of.make_current(self._home, release)
                 return "ok"
             case ["state"]:
-                return f"ok {of.current(self._home)}"
+                ports = {family: held.getsockname()[1] for family, held in self._sockets.items()}
+                return f"ok {listeners.request(ports)} {of.current(self._home)}"
             case ["end"]:
                 self._ends = True
                 self._instances.retire()

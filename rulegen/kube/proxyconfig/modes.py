@@ -20,8 +20,6 @@ class ModeSections:
         min_sync_s: Default of the minimum time between two writes, in seconds.
         has_virtual_servers: Whether the mode reads the options of virtual servers in the section `ipvs`.
         caution: A warning about the mode; empty for none.
-        unfinished: What the mode still lacks, so that help does not list it and `run` rejects it; empty if
-            it is complete.
     """
 
     periods: str = "iptables"
@@ -29,7 +27,6 @@ class ModeSections:
     min_sync_s: float = 1.0
     has_virtual_servers: bool = False
     caution: str = ""
-    unfinished: str = ""
 
 
 DEFAULT_MODE: Final = "iptables"
@@ -46,20 +43,10 @@ MODES: Final[Mapping[str, ModeSections]] = MappingProxyType(
         ),
         "userspace": ModeSections(
             caution="the userspace mode is experimental",
-            unfinished="`rulegen run` does not support it yet",
         ),
     }
 )
 """Keyed by `mode` of the configuration. rulegen does not have kube-proxy's nftables mode."""
-
-
-def offered(modes: Mapping[str, ModeSections]) -> tuple[str, ...]:
-    """Return the names of the complete modes, which help and error messages list."""
-    return tuple(mode for mode, sections in modes.items() if not sections.unfinished)
-
-
-OFFERED: Final = offered(MODES)
-"""The complete modes of rulegen itself."""
 
 
 def sections_of(mode: str, modes: Mapping[str, ModeSections]) -> ModeSections:

@@ -10,7 +10,7 @@ from rulegen.kube.node_names import read_node_name
 from rulegen.kube.proxyconfig.durations import parse_duration
 from rulegen.kube.proxyconfig.feature_gates import gate_faults
 from rulegen.kube.proxyconfig.logging_options import logging_faults
-from rulegen.kube.proxyconfig.modes import DEFAULT_MODE, MODES, offered, sections_of
+from rulegen.kube.proxyconfig.modes import DEFAULT_MODE, MODES, sections_of
 from rulegen.net import family_of, parse_address, parse_network
 from rulegen.text import number, quoted
 
@@ -117,7 +117,7 @@ def _names(config: KubeProxyConfiguration, modes: Mapping[str, ModeSections]) ->
         except ValueError as error:
             yield Fault("hostnameOverride", str(error))
     if config.mode not in ("", *modes):
-        yield Fault("mode", f"{quoted(config.mode)} is not one of {', '.join(offered(modes))}")
+        yield Fault("mode", f"{quoted(config.mode)} is not one of {', '.join(modes)}")
     if config.detect_local_mode not in ("", *DETECT_LOCAL_MODES):
         listed = ", ".join(DETECT_LOCAL_MODES)
         yield Fault("detectLocalMode", f"{quoted(config.detect_local_mode)} is not one of {listed}")

@@ -1,0 +1,167 @@
+"""`rulegen run` in userspace mode: what clients see while Services change, and while its processes are killed."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+from contextlib import ExitStack
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+from integration import forks, manifests
+from integration.agent import Node, inside, until
+from integration.lab.lab import build
+from integration.lab.namespaces import Namespaces
+from integration.manifests import PORT, App
+from integration.proxied import BALANCED, ProxyProcesses, asking
+from rulegen.host.userspace.exchange import ask
+from tests.deploy.places import DEPLOY
+from tests.deploy.test_units import capabilities
+from tests.servers.fakeapi import FakeApi
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from integration.lab.hosts import Family
+    from integration.lab.lab import Lab
+
+pytestmark = [
+    pytest.mark.xdist_group("agent"),
+    pytest.mark.skipif(shutil.which("haproxy") is None, reason="not installed: haproxy"),
+]
+
+OTHER = App(name="other", number=72, ready=("pod-b",))
+UNSUPERVISED_S = 20.0
+
+
+class ProxiedNode(Node):
+    """A node in userspace mode."""
+
+    mode = "userspace"
+
+    def __init__(self, lab: Lab, api: FakeApi) -> None:
+        super().__init__(lab.folder, api)
+        self.lab, self.proxy = lab, ProxyProcesses(lab)
+
+    def cleanup(self) -> None:
+        """Remove all rules and the proxy."""
+        assert forks.run([*self.argv("cleanup")[:6], "--variant", "nft", "-y"]).returncode == 0
+        assert not self.proxy.folder.exists()
+
+    def answers(self, app: App, family: Family, *hosts: str) -> bool:
+        """Whether only these hosts answer a pod, in some requests."""
+        pod = self.lab["pod-c"]
+        answers = [pod.request("TCP", app.cluster_ip(family), PORT, timeout_s=1) for _ in range(2 * len(hosts))]
+        return {answer.name for answer in answers} == set(hosts)
+
+
+@pytest.fixture(scope="module")
+def node() -> Iterator[ProxiedNode]:
+    with ExitStack() as stack:
+        lab = stack.enter_context(build(Namespaces()))
+        stack.enter_context(inside(f"/proc/{lab.node.wire.pid}/ns/net"))
+        api = stack.enter_context(FakeApi())
+        api.put("nodes", *manifests.nodes())
+        node = ProxiedNode(lab, api)
+        yield node
+        node.cleanup()
+
+
+def test_changes_of_the_cluster_reach_the_proxy(node: ProxiedNode, family: Family) -> None:
+    node.serve(BALANCED)
+    with node.running():
+        before = node.proxy.haproxy()
+        with asking(node.lab):
+            for ready in (("pod-a",), ("pod-b", "pod-x"), ("pod-a", "pod-x")):
+                node.serve(replace(BALANCED, ready=ready))
+                until(lambda r=ready: node.answers(BALANCED, family, *r), 5, f"{ready} answer")
+            assert node.proxy.haproxy() == before
+            node.serve(BALANCED, OTHER)
+            until(lambda: node.answers(OTHER, family, "pod-b"), 5, "a new Service")
+        node.serve(OTHER)
+        until(lambda: not node.answers(BALANCED, family, "pod-a", "pod-x"), 5, "a Service less")
+        node.check_converged()
+    assert not node.lines("changed by another program")
+
+
+def test_a_killed_proxy_is_reported_and_refuses_nobody(node: ProxiedNode) -> None:
+    node.serve(BALANCED)
+    with node.running():
+        with asking(node.lab, ended=True):
+            for _ in range(3):  # the first may be killed before the agent listens to the supervisor
+                killed = node.proxy.haproxy()
+                node.proxy.kill(killed)
+                until(lambda k=killed: node.proxy.haproxy() not in {0, k}, 10, "HAProxy runs again")
+        until(lambda: bool(node.lines(f"HAProxy (process {killed}) has ended by signal 9")), 10, "it is logged")
+        assert node.metric("rulegen_proxy_failures_total") >= 1
+        node.check_converged()
+    assert not node.lines("changed by another program")
+
+
+def test_a_killed_supervisor_is_replaced(node: ProxiedNode) -> None:
+    node.serve(BALANCED)
+    with node.running(), asking(node.lab):
+        proxy, killed = node.proxy.haproxy(), node.proxy.supervisor()
+        node.proxy.kill(killed)
+        until(lambda: node.proxy.supervisor() not in {0, killed}, UNSUPERVISED_S, "a new supervisor")
+        until(lambda: bool(node.lines("its supervisor has ended")), 5, "it is logged")
+        node.check_converged()
+        assert node.proxy.haproxy() == proxy
+
+
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM], ids=["killed", "stopped"])
+def test_without_an_agent_the_proxy_still_serves(node: ProxiedNode, number: signal.Signals) -> None:
+    node.serve(BALANCED)
+    with node.running():
+        proxy, supervisor = node.proxy.haproxy(), node.proxy.supervisor()
+    process = node.start()
+    until(lambda: node.is_well, 30, "first sync")
+    with asking(node.lab):
+        os.kill(process.pid, number)
+        process.wait(10)
+        assert (node.proxy.haproxy(), node.proxy.supervisor()) == (proxy, supervisor)
+    with asking(node.lab), node.running():
+        assert not node.lines("written")
+        assert (node.proxy.haproxy(), node.proxy.supervisor()) == (proxy, supervisor)
+
+
+def test_changes_by_somebody_else_are_mended(node: ProxiedNode) -> None:
+    node.configure(iptables={"minSyncPeriod": "0s", "syncPeriod": "1s"})
+    node.serve(BALANCED)
+    with node.running():
+        runtime(node, f"del map v4.map {BALANCED.cluster_ip(4)}:{PORT}")
+        until(lambda: node.answers(BALANCED, 4, "pod-a", "pod-x"), 10, "the frontend is there again")
+        assert node.lines("changed by another program")
+        node.rules.change("-t", "nat", "-F", "KUBE-PORTALS-CONTAINER")
+        until(lambda: node.answers(BALANCED, 4, "pod-a", "pod-x"), 5, "the rules are there again")
+
+
+def test_the_rights_of_the_unit_are_enough(node: ProxiedNode) -> None:
+    units = DEPLOY / "systemd"
+    rights = capabilities(units / "rulegen.service") | capabilities(units / "rulegen-userspace.conf")
+    bounding = ",".join(["-all", *(f"+{right.lower()}" for right in sorted(rights))])
+    node.cleanup()
+    node.serve(BALANCED)
+    node.wrapper = ("setpriv", "--no-new-privs", "--inh-caps=-all", "--ambient-caps=-all", "--bounding-set", bounding)
+    try:
+        with node.running(), asking(node.lab):
+            node.serve(BALANCED, OTHER)
+            until(lambda: node.answers(OTHER, 4, "pod-b"), 10, "a new Service")
+            killed = node.proxy.supervisor()
+            node.proxy.kill(killed)
+            until(lambda: node.proxy.supervisor() not in {0, killed}, UNSUPERVISED_S, "a new supervisor")
+            node.serve(BALANCED)
+            until(lambda: not node.answers(OTHER, 4, "pod-b"), 10, "a Service less")
+        assert not node.lines(" ERROR ")
+    finally:
+        node.wrapper = ()
+        node.cleanup()
+
+
+def runtime(node: ProxiedNode, command: str) -> None:
+    """Have HAProxy execute a command, as somebody else would."""
+    assert ask(Path(node.proxy.folder), "haproxy.sock", f"{command}\n", 10) is not None

@@ -1,0 +1,91 @@
+"""Reports of the supervisor of the proxy: HAProxy has ended, or the supervisor itself."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import socket
+import threading
+from typing import TYPE_CHECKING, Final
+
+from rulegen.host.userspace import folder as of
+from rulegen.text import printable
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+FOLLOW: Final = "follow"
+_AGAIN_S: Final = 1.0
+_LONGEST: Final = 1000
+_ENDED: Final = "its supervisor has ended"
+
+
+class ProxyNotices:
+    """Passes on each report of the supervisor, from a thread of its own; see `ProgramNotices`."""
+
+    def __init__(self, on_notice: Callable[[str], None]) -> None:
+        """Prepare to listen.
+
+        Args:
+            on_notice: Called with each report.
+        """
+        self._folder, self._on_notice = of.of_this_namespace(), on_notice
+        self._stopped = threading.Event()
+        self._link: socket.socket | None = None
+        self._lock = threading.Lock()
+        self._thread = threading.Thread(target=self._listen, name="proxy notices", daemon=True)
+
+    def start(self) -> None:
+        """Start to listen: from now on, a supervisor is expected to run."""
+        self._thread.start()
+
+    def stop(self) -> None:
+        """Stop listening."""
+        if not self._thread.is_alive():
+            return
+        with self._lock:
+            self._stopped.set()
+            if self._link is not None:
+                self._link.shutdown(socket.SHUT_RDWR)
+        self._thread.join()
+
+    def _listen(self) -> None:
+        is_expected = True
+        while not self._stopped.is_set():
+            link = _connected(self._folder)
+            if link is None:
+                if is_expected:
+                    self._on_notice(_ENDED)
+                is_expected = False
+                self._stopped.wait(_AGAIN_S)
+                continue
+            is_expected = True
+            with link, link.makefile("rb") as lines:
+                with self._lock:
+                    self._link = None if self._stopped.is_set() else link
+                if self._link is None:
+                    return
+                with contextlib.suppress(OSError):  # reset: it was killed before it has accepted the connection
+                    while line := lines.readline(_LONGEST):
+                        self._on_notice(printable(line.decode("utf-8", "replace").strip(), _LONGEST))
+                with self._lock:
+                    self._link = None
+
+
+def _connected(folder: Path) -> socket.socket | None:
+    """Return a connection on which the supervisor of a folder sends its reports; None if none runs."""
+    try:
+        home = os.open(folder, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+    except OSError:
+        return None
+    link = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    try:
+        link.connect(f"/proc/self/fd/{home}/{of.REQUESTS}")
+        link.sendall(f"{FOLLOW}\n".encode())
+    except OSError:
+        link.close()
+        return None
+    finally:
+        os.close(home)
+    return link
