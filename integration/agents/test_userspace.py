@@ -96,7 +96,7 @@ def test_a_killed_proxy_is_reported_and_refuses_nobody(node: ProxiedNode) -> Non
                 killed = node.proxy.haproxy()
                 node.proxy.kill(killed)
                 until(lambda k=killed: node.proxy.haproxy() not in {0, k}, 10, "HAProxy runs again")
-        until(lambda: bool(node.lines(f"HAProxy (process {killed}) has ended by signal 9")), 10, "it is logged")
+        until(lambda: bool(node.lines(") has ended by signal 9")), 10, "it is logged")
         assert node.metric("rulegen_proxy_failures_total") >= 1
         node.check_converged()
     assert not node.lines("changed by another program")
