@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 from integration import manifests
-from integration.agent import Node, network_namespace, until
+from integration.agent import Node, Process, network_namespace, until
 from integration.manifests import App
 from tests.servers.fakeapi import FakeApi
 
@@ -39,6 +39,8 @@ import sys
 from rulegen.agent.runtime import waiting
 from rulegen.host.netfilter import iptables
 waiting.NOTICE_S, waiting.TERM_S = {NOTICE_S}, 0.5
+from rulegen.host.netfilter import variant
+variant.call.__kwdefaults__["timeout_s"] = {RESTORE_S}
 iptables.RESTORE_S, iptables.LINE_S = {RESTORE_S}, 0.001
 from rulegen.cli.main import main
 sys.exit(main())
@@ -47,9 +49,15 @@ sys.exit(main())
 
 @dataclass
 class Tools:
-    """Tools of a node that hang, or fail without a word, on request."""
+    """Tools of a node that hang, or fail without a word, on request.
+
+    Attributes:
+        flags: The folder of the requests.
+        agent: The agent that uses them.
+    """
 
     flags: Path
+    agent: Process | None = None
 
     @contextmanager
     def hanging(self, *names: str) -> Iterator[None]:
@@ -103,7 +111,7 @@ def placed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Node, Too
 @pytest.fixture(scope="class")
 def running(placed: tuple[Node, Tools]) -> Iterator[tuple[Node, Tools]]:
     node, tools = placed
-    with node.running():
+    with node.running() as tools.agent:
         yield node, tools
 
 
@@ -119,6 +127,14 @@ def waits(node: Node, name: str) -> list[int]:
     return list(dict.fromkeys(int(match[1]) for match in matches if match))
 
 
+def name_of(pid: int) -> str:
+    """Return the command line of a process; empty if it has ended."""
+    try:
+        return Path(f"/proc/{pid}/cmdline").read_text()
+    except FileNotFoundError:
+        return ""
+
+
 class TestRunning:
     @pytest.mark.parametrize("name", NAMES)
     def test_what_the_agent_waits_for_is_in_its_log(self, running: tuple[Node, Tools], name: str) -> None:
@@ -131,21 +147,45 @@ class TestRunning:
             else:
                 node.serve(ONE)
             until(lambda: waits(node, name) != before, 10, "said")
-            assert name in Path(f"/proc/{waits(node, name)[-1]}/cmdline").read_text()
+            assert name in name_of(waits(node, name)[-1])
         node.serve(BOTH)
         until(lambda: node.is_well and all(sends(node, BOTH, family) for family in (4, 6)), 20, "all is written")
 
+    @pytest.mark.parametrize("kind", ["hangs", "fails"])
+    @pytest.mark.parametrize("name", ["ip6tables-nft-restore", "iptables-nft-save"])
+    def test_a_broken_family_does_not_delay_the_other(self, running: tuple[Node, Tools], name: str, kind: str) -> None:
+        node, tools = running
+        broken, healthy = (6, 4) if name.startswith("ip6") else (4, 6)
+        count = len(node.lines("not written"))
+        with tools.hanging(name) if kind == "hangs" else tools.failing(3, name):
+            if name.endswith("-save"):
+                node.rules.change("-t", "nat", "-N", f"OTHER-{os.urandom(4).hex()}")  # so that all is read
+            else:
+                node.serve(ONE)
+            until(lambda: len(node.lines("not written")) > count, 30, "said")
+            assert f"family=IPv{broken}" in node.lines("not written")[count]
+            for app in (BOTH, ONE, BOTH, ONE):
+                node.serve(app)
+                assert until(lambda app=app: sends(node, app, healthy), 10, "the healthy family") < 3
+            assert not node.is_well
+            assert name in node.health()[1]["lastError"]
+        until(lambda: node.is_well and all(sends(node, ONE, family) for family in (4, 6)), 30, "both families")
+        node.check_converged()
+        assert not node.lines("changed by another program")
+        node.serve(BOTH)
+        until(lambda: all(sends(node, BOTH, family) for family in (4, 6)), 10, "both families")
 
-def test_a_stop_ends_the_tool_and_the_agent(placed: tuple[Node, Tools]) -> None:
-    node, tools = placed
-    node.serve(BOTH)
-    with node.running() as process, tools.hanging("iptables-nft-restore"):
-        node.serve(ONE)
-        until(lambda: bool(waits(node, "iptables-nft-restore")), 10, "said")
-        (pid,) = waits(node, "iptables-nft-restore")
-        began = time.monotonic()
-        process.terminate()
-        assert process.wait(20) == 0
-        assert time.monotonic() - began < 10
-        assert not Path(f"/proc/{pid}").exists()
-        assert "iptables-nft-restore" in node.lines("ended, to stop in time")[0]
+    def test_a_stop_ends_the_tool_and_the_agent(self, running: tuple[Node, Tools]) -> None:
+        """The last test of this agent."""
+        node, tools = running
+        before = waits(node, "iptables-nft-restore")
+        with tools.hanging("iptables-nft-restore"):
+            node.serve(ONE)
+            until(lambda: waits(node, "iptables-nft-restore") != before, 10, "said")
+            pid, began = waits(node, "iptables-nft-restore")[-1], time.monotonic()
+            assert tools.agent is not None
+            tools.agent.terminate()
+            assert tools.agent.wait(20) == 0
+            assert time.monotonic() - began < 10
+            assert name_of(pid) == ""
+            assert "iptables-nft-restore" in node.lines("ended, to stop in time")[0]

@@ -277,6 +277,7 @@ class Agent:
             tables=self.tables,
             drivers=self.drivers,
             on_forgotten=self.state.reconciled,
+            on_aside=self.state.lacks,
             look=refreshed if self.follows_host else lambda facts: facts,
         )
         return writers, writer
@@ -424,6 +425,7 @@ class Agent:
         for publisher in publishers:
             publisher.stop(for_good=True)
         is_over = site is None or site.stop(for_good=True)
+        WAITS.end_all()  # of other threads, such as a tool that makes a page
         WAITS.refuse(are_refused=False)
         self.on_stopped()
         if site is None or self.site is None or not (self.mends and self.drains and self.locks.may_drain):

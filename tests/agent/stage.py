@@ -129,6 +129,7 @@ class MemoryWriter:
     commits: int = 0
     known: int = 0
     beside: str = ""
+    aside: Mapping[Family, HostError] = field(default_factory=dict)
     choice: VariantChoice = field(default_factory=lambda: VariantChoice(Variant.NFT, "for a test"))
     chains_per_commit: int | None = None
     on_call: Callable[[], None] = lambda: None

@@ -112,6 +112,12 @@ class SyncReports:
             self.log.warning("kernel parameter not set", name=name, error=refused[name])
             self.send_event(EventRequest(self.node.reference(), "ParameterNotSet", "SetParameter", refused[name]))
 
+    def family_failure(self, family: str, fields: Mapping[str, str], pause_s: float) -> None:
+        """Report that a family cannot be read or written, and the time of the next attempt; the other one goes on."""
+        self.state.failed(fields["error"])
+        self.log.error("not written", family=family, again_in_s=pause_s, **fields)
+        self.send_event(EventRequest(self.node.reference(), "FailedToSync", "Sync", fields["error"]))
+
     def failure(self, fields: Mapping[str, str], pause_s: float) -> None:
         """Report a failure and the time of the next attempt."""
         self.state.failed(fields["error"])

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Final
 
 from rulegen.agent.inbox import Wake
 from rulegen.agent.services.checks import KernelCheck
+from rulegen.agent.services.families import FamilyRetries
 from rulegen.agent.services.isolation import Isolation
 from rulegen.agent.services.left_out import LeftOut
 from rulegen.agent.services.record import KernelRecord
@@ -100,6 +101,7 @@ class ServiceSync:
     left_out: LeftOut = field(init=False)
     _check: KernelCheck = field(init=False)
     _updates: UpdateWriter = field(init=False)
+    _families: FamilyRetries = field(init=False)
     _is_synced: bool = False
     _is_ready: bool = False
 
@@ -131,6 +133,15 @@ class ServiceSync:
             clock=self.clock,
             mends=self.mends,
         )
+
+        self._families = FamilyRetries(
+            self.writer, self.reports, self.clock, lambda: self.inbox.wake_up(""), self._decide_again
+        )
+
+    def _decide_again(self) -> None:
+        """Have everything decided, read and compared again: what has changed meanwhile is not drift."""
+        self.desired.rules = None
+        self.schedule.check_in(0.0)
 
     def run(self) -> str:
         """Keep the rules in sync until a wake-up ends it.
@@ -164,6 +175,7 @@ class ServiceSync:
 
     def turn(self) -> None:
         """Do what is due: a check if one is due, else a sync of dirty Services."""
+        self._families.turn()
         schedule, desired, now = self.schedule, self.desired, self.clock()
         if schedule.is_paused:
             return
@@ -181,6 +193,7 @@ class ServiceSync:
             return
         if self._guarded(work):
             schedule.succeeded()
+            self._families.settle()
 
     def _check_all(self) -> None:
         """Check; after the first time, call `on_ready`.
@@ -294,4 +307,5 @@ class ServiceSync:
         if self.once is not None and self.state.is_alive:
             return UNSYNCED_S
         sync_at = self.desired.next_sync_at(self.clock(), self.schedule.sync_at, self.schedule.check_at)
-        return self.schedule.due_in(min(sync_at, self.left_out.next_at or sync_at))
+        due_s = self.schedule.due_in(min(sync_at, self.left_out.next_at or sync_at))
+        return min(due_s, self._families.due_in())

@@ -55,6 +55,7 @@ class AgentState:
     _arrived_at: float | None = None
     _deleting: bool = False
     _ending: bool = False
+    _lacking: str = ""
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
     def __post_init__(self) -> None:
@@ -108,6 +109,10 @@ class AgentState:
             oldest: Arrival of the oldest change that is not applied; None if there is none.
         """
         with self._lock:
+            if self._lacking:
+                self.last_error = self._lacking
+                self._oldest = self.clock() if self._oldest is None else self._oldest
+                return
             if self._oldest is not None:
                 self.metrics.programming.add(self.clock() - self._oldest)
             self.applied = generation
@@ -127,6 +132,11 @@ class AgentState:
         with self._lock:
             self.last_error = message
         self.metrics.sync_failures.add()
+
+    def lacks(self, message: str) -> None:
+        """Record why a part of all changes cannot be written; empty if all can. Until then, none counts as applied."""
+        with self._lock:
+            self._lacking = message
 
     def waits(self, reason: str) -> None:
         """Record why nothing is written yet, for /healthz."""

@@ -21,12 +21,14 @@ from rulegen.host.netfilter.restore_error import RestoreError
 from rulegen.host.netfilter.variant import Variant
 from rulegen.host.node import sysctl
 from rulegen.languages.iptables.script import CHAINS_PER_COMMIT
+from rulegen.languages.language import Phase
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
     from rulegen.host.commands.runner import Runner
     from rulegen.host.dataplane.driver import Driver, WriteContext
+    from rulegen.net import Family
     from rulegen.plan.plan import Plan
 
 _OF_CONNTRACK = "net.netfilter.nf_conntrack_"
@@ -34,10 +36,19 @@ _OF_CONNTRACK = "net.netfilter.nf_conntrack_"
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """One write to the host; `title` says what it writes, for people."""
+    """One write to the host.
+
+    Attributes:
+        title: What it writes, for people.
+        write: Writes it.
+        family: The only family that it concerns; None for both.
+        opens: Whether it sets a kernel parameter that is only safe with the rules written before.
+    """
 
     title: str
     write: Callable[[], None]
+    family: Family | None = None
+    opens: bool = False
 
 
 def steps(
@@ -67,7 +78,15 @@ def steps(
         writes.update(driver.writes())
     chains_per_commit = CHAINS_PER_COMMIT if context.variant is Variant.NFT else None
     tasks = ordering.tasks(plan, chains_per_commit=chains_per_commit, tables=tables)
-    work = [Step(task.title, partial(writes[type(task.work)], task.work, context)) for task in tasks]
+    work = [
+        Step(
+            task.title,
+            partial(writes[type(task.work)], task.work, context),
+            getattr(task.work, "family", None),
+            opens=task.phase is Phase.PARAMETERS_OPENED,
+        )
+        for task in tasks
+    ]
     first = (driver.preparation(tasks, context.run) for driver in drivers.values())
     return (*(Step(each.title, each.prepare) for each in first if each is not None), *work)
 

@@ -63,6 +63,7 @@ class Dataplane(Protocol):
         drivers: The driver of each language, which reads and writes it and interprets its errors.
         without_ipv6: The missing tool for IPv6, whose rules are then not managed; None if no tool is missing.
         beside: Warning about a proxy's rules in the other iptables variant at the start; else empty.
+        aside: Families that are neither read nor written, because their tools fail, with the errors.
     """
 
     choice: VariantChoice
@@ -71,6 +72,20 @@ class Dataplane(Protocol):
     drivers: Mapping[str, Driver]
     without_ipv6: HostError | None
     beside: str
+
+    @property
+    def aside(self) -> Mapping[Family, HostError]:
+        """See above."""
+
+    def check_family(self, family: Family) -> None:
+        """Try the tools of a family that was set aside, without any change; any thread may call this.
+
+        Raises:
+            HostError: They still fail.
+        """
+
+    def include(self, family: Family) -> None:
+        """Read and write a family again that was set aside."""
 
     def read(self) -> KernelReadout:
         """Read the kernel; another thread may compute the desired state meanwhile.

@@ -33,6 +33,13 @@ class IdleDataplane:
     drivers: Mapping[str, Driver] = field(default_factory=dict)
     without_ipv6: HostError | None = None
     beside: str = ""
+    aside: Mapping[Family, HostError] = field(default_factory=dict)
+
+    def check_family(self, family: Family) -> None:
+        """Do nothing: no family is ever set aside."""
+
+    def include(self, family: Family) -> None:
+        """Do nothing, as above."""
 
     def read(self) -> KernelReadout:
         """Return nothing."""

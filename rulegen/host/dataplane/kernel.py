@@ -16,12 +16,14 @@ from rulegen.host.dataplane.apply import perform, steps
 from rulegen.host.dataplane.dataplane import KernelReadout, KernelRevision
 from rulegen.host.dataplane.driver import ReadContext, WriteContext
 from rulegen.host.dataplane.drivers import DRIVERS
+from rulegen.host.dataplane.families import BrokenFamilies, check_tools
 from rulegen.host.dataplane.observe import observed, read_kernel, rules_beside
 from rulegen.host.ipvs.servers import SchedulerError
 from rulegen.host.netfilter import conntrack, nfacct, nft_commits, variant
 from rulegen.host.node import sysctl
 from rulegen.host.node.facts import refreshed
 from rulegen.kube.proxyconfig.validation import SCHEDULERS
+from rulegen.languages.iptables.language import NAME as IPTABLES
 from rulegen.model.services.node.context import BE_LIBERAL
 from rulegen.model.services.stale_flows import FlowFrontend, StaleUdpPolicy, answering, frontends_of, stale_flows
 from rulegen.net import AddressKind, Family, Protocol, kind_of_address
@@ -68,6 +70,7 @@ class KernelDataplane:
         on_wait: Called with the holder of the lock while we wait.
         without_ipv6: The missing tool for IPv6, whose rules are then not managed; None if no tool is missing.
         beside: Warning about a proxy's rules in the other iptables variant at the start; else empty.
+        broken: The families that are set aside, because their tools fail.
         on_forgotten: Called after each search for stale connections, with its duration and the number of deleted ones.
         look: Returns the current facts.
     """
@@ -85,6 +88,7 @@ class KernelDataplane:
     on_wait: Callable[[str], None] | None = None
     without_ipv6: HostError | None = None
     beside: str = ""
+    broken: BrokenFamilies = field(default_factory=BrokenFamilies)
     on_forgotten: Callable[[float, int], None] = field(default=lambda _seconds, _count: None)
     look: Callable[[HostFacts], HostFacts] = field(default=refreshed)
 
@@ -101,8 +105,12 @@ class KernelDataplane:
         drivers: Mapping[str, Driver] = DRIVERS,
         on_forgotten: Callable[[float, int], None] = lambda _seconds, _count: None,
         look: Callable[[HostFacts], HostFacts] = refreshed,
+        on_aside: Callable[[str], None] | None = None,
     ) -> KernelDataplane:
         """Return the dataplane for this host's iptables variant and the options.
+
+        With `on_aside`, a family whose tools fail is set aside, and `on_aside` is called with the errors. This needs a
+        mode whose objects belong to one family each.
 
         Without ip6tables, Services are still served in IPv4, as by kube-proxy.
 
@@ -111,12 +119,17 @@ class KernelDataplane:
         """
         choice = variant.choose(run, forced)
         missing = variant.missing_tool(run, choice.variant, Family.IPV6) if facts.ipv6 else None
+        languages = tables.backend(options.mode).languages
+        broken = BrokenFamilies()
+        if on_aside is not None and languages == (IPTABLES,):
+            broken = BrokenFamilies(is_enabled=True, on_change=on_aside)
         return cls(
             run,
             choice,
             facts if missing is None else replace(facts, ipv6=False),
             stale_udp,
-            languages=tables.backend(options.mode).languages,
+            languages=languages,
+            broken=broken,
             tables=tables,
             drivers=drivers,
             without_ipv6=missing,
@@ -132,7 +145,7 @@ class KernelDataplane:
             HostError: It cannot be read.
         """
         generation, commits, digest = self._generation(), self.commits, ""
-        raw = read_kernel(self._watched, self.read_context(self.facts.families))
+        raw = self._read_watched()
         if generation is None:
             digest = _digest(raw)
         flows, error = self._flows()
@@ -171,7 +184,13 @@ class KernelDataplane:
             HostError: Sets, servers or counters cannot be read.
         """
         # The state may have been compiled by another thread before IPv6 was enabled or disabled.
-        families = tuple(family for family in self.facts.families if family in compiled.model.nodes)
+        # A family that was set aside was not read.
+        read = reading.raw.get(IPTABLES)
+        families = tuple(
+            family
+            for family in self.facts.families
+            if family in compiled.model.nodes and (not isinstance(read, Mapping) or family in read)
+        )
         context = self.read_context(families)
         others = {name: driver for name, driver in self.drivers.items() if name not in reading.raw}
         return observed(
@@ -214,8 +233,7 @@ class KernelDataplane:
         """
         if mark.generation is not None:
             return self._generation() == mark.generation + self.commits - mark.commits
-        context = self.read_context(self.facts.families)
-        return mark.commits == self.commits and mark.digest == _digest(read_kernel(self._watched, context))
+        return mark.commits == self.commits and mark.digest == _digest(self._read_watched())
 
     def has_parameters(self, wanted: Mapping[str, str]) -> bool:
         """Whether kernel parameters have the required values, except those that cannot be written."""
@@ -249,14 +267,21 @@ class KernelDataplane:
         Raises:
             ApplyError: A write failed.
         """
-        try:
-            perform(work, (lambda _number, _step: between()) if between is not None else None)
-        except ApplyError as error:
-            if isinstance(error.__cause__, SchedulerError):
-                known = SCHEDULERS if self.facts.schedulers is None else self.facts.schedulers
-                fewer = frozenset(known) - {error.__cause__.scheduler}
-                self.facts = replace(self.facts, schedulers=fewer)
-            raise
+        rest = self.broken.kept(work)
+        while rest:
+            try:
+                perform(rest, (lambda _number, _step: between()) if between is not None else None)
+            except ApplyError as error:
+                failed = len(rest) - len(error.pending)
+                if self.broken.set_aside(rest[failed].family, error, self.facts.families):
+                    rest = self.broken.kept(rest[failed + 1 :])
+                    continue
+                if isinstance(error.__cause__, SchedulerError):
+                    known = SCHEDULERS if self.facts.schedulers is None else self.facts.schedulers
+                    fewer = frozenset(known) - {error.__cause__.scheduler}
+                    self.facts = replace(self.facts, schedulers=fewer)
+                raise
+            return
 
     def _refuse(self, parameter: Parameter, error: HostError) -> None:
         """Continue without a parameter, for example in a container with read-only parameters.
@@ -297,6 +322,41 @@ class KernelDataplane:
 
     def _count(self, commits: int) -> None:
         self.commits += commits
+
+    @property
+    def aside(self) -> Mapping[Family, HostError]:
+        """Families that are neither read nor written, because their tools fail, with the errors."""
+        return self.broken.errors
+
+    def check_family(self, family: Family) -> None:
+        """Try the tools of a family that was set aside, without any change; any thread may call this.
+
+        Raises:
+            HostError: They still fail.
+        """
+        check_tools(self.run, self.choice.variant, family, self.lock_wait_s)
+
+    def include(self, family: Family) -> None:
+        """Read and write a family again that was set aside."""
+        self.broken.include(family)
+
+    def _read_watched(self) -> Mapping[str, Any]:
+        """Return what `_watched` read; a family whose tool fails is set aside.
+
+        Raises:
+            HostError: A part cannot be read.
+        """
+        if not self.broken.is_enabled:
+            return read_kernel(self._watched, self.read_context(self.facts.families))
+        texts: dict[Family, str] = {}
+        for family in self.broken.healthy(self.facts.families):
+            try:
+                texts |= read_kernel({IPTABLES: self.drivers[IPTABLES]}, self.read_context((family,)))[IPTABLES]
+            except HostError as error:
+                if not self.broken.set_aside(family, error, self.facts.families):
+                    raise
+        others = {name: driver for name, driver in self._watched.items() if name != IPTABLES}
+        return {IPTABLES: texts, **read_kernel(others, self.read_context(self.facts.families))}
 
     @property
     def _watched(self) -> Mapping[str, Driver]:

@@ -62,7 +62,8 @@ def observe(run: Runner, variant: Variant, family: Family, *, counters: bool = F
     ended = call(run, variant, family, "save", ("-c",) if counters else ())
     doing = f"reading the {family} rules of iptables-{variant}"
     if ended.code != 0:
-        raise HostError(f"{doing}: {ended.complaint}", hint=privilege_hint(ended.stderr))
+        said = ended.complaint if ended.stderr.strip() else f"`{tool_of(variant, family, 'save')}`: {ended.complaint}"
+        raise HostError(f"{doing}: {said}", hint=privilege_hint(ended.stderr))
     for table in TABLES:
         if f"# Table `{table}' is incompatible" in ended.stdout or f"# Table `{table}' is incompatible" in ended.stderr:
             raise HostError(f"{doing}: {unprintable(table)}", hint=unprintable_hint(table, family))
@@ -101,7 +102,8 @@ def restore(
         HostError: The tool could not be run, or writing is not permitted.
     """
     arguments = ("--noflush", "-w", str(wait_s)) if wait_s else ("--noflush", "-w")
-    timeout_s = wait_s + RESTORE_S + LINE_S * text.count("\n") if wait_s else None
+    locks_s = wait_s if variant is Variant.LEGACY else 0
+    timeout_s = locks_s + RESTORE_S + LINE_S * text.count("\n") if wait_s else None
     if variant is Variant.NFT:
         ended, seen = call(run, variant, family, "restore", arguments, stdin=text, timeout_s=timeout_s), []
     else:
@@ -117,9 +119,17 @@ def restore(
     hint = privilege_hint(ended.stderr)
     if hint:
         raise HostError(f"writing the {family} rules of iptables-{variant}: {ended.complaint}", hint=hint)
-    tool = f"{'iptables' if family is Family.IPV4 else 'ip6tables'}-{variant}-restore"
-    command = " ".join((tool, *arguments))
+    command = " ".join((tool_of(variant, family, "restore"), *arguments))
     raise RestoreError(variant, family, text, code=ended.code, stderr=ended.stderr, command=command)
+
+
+def tool_of(variant: Variant, family: Family, verb: str) -> str:
+    """Return the name of a tool.
+
+    >>> tool_of(Variant.NFT, Family.IPV6, "save")
+    'ip6tables-nft-save'
+    """
+    return f"{'iptables' if family is Family.IPV4 else 'ip6tables'}-{variant}-{verb}"
 
 
 def _is_whole(text: str) -> bool:

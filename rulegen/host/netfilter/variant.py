@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from rulegen.errors import HostError
-from rulegen.host.commands.runner import Command, Completed, MissingToolError, privilege_hint
+from rulegen.host.commands.runner import READ_TIMEOUT_S, Command, Completed, MissingToolError, privilege_hint
 from rulegen.net import Family
 
 if TYPE_CHECKING:
@@ -92,7 +92,7 @@ def call(
     arguments: tuple[str, ...] = (),
     *,
     stdin: str = "",
-    timeout_s: float | None = 120.0,
+    timeout_s: float | None = READ_TIMEOUT_S,
 ) -> Completed:
     """Run `iptables-nft-save` and its like.
 

@@ -1,0 +1,96 @@
+"""An address family whose tools fail has a pace of its own: it is tried in a thread, and joins when its tools work."""
+
+from __future__ import annotations
+
+import math
+import threading
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Final
+
+from rulegen.agent.retry import RetryPause
+from rulegen.agent.telemetry.log import fault
+from rulegen.errors import HostError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from rulegen.agent.services.reports import SyncReports
+    from rulegen.host.dataplane.dataplane import Dataplane
+    from rulegen.net import Family
+
+FIRST_PAUSE_S: Final = 1.0
+LONGEST_PAUSE_S: Final = 60.0
+
+
+@dataclass(slots=True)
+class _Attempt:
+    """The attempts to use the tools of one family again.
+
+    Attributes:
+        again_at: The time of the next attempt; infinity while one runs.
+        result: The result of an attempt that has ended: an error, or None; empty before.
+    """
+
+    pause: RetryPause = field(default_factory=lambda: RetryPause(FIRST_PAUSE_S, LONGEST_PAUSE_S))
+    again_at: float = math.inf
+    result: list[HostError | None] = field(default_factory=list)
+
+
+@dataclass(slots=True)
+class FamilyRetries:
+    """Tries the families again that the dataplane has set aside; only the thread of the sync calls its methods.
+
+    Attributes:
+        on_result: Called by the thread of an attempt at its end.
+        on_back: Called when a family is used again.
+    """
+
+    writer: Dataplane
+    reports: SyncReports
+    clock: Callable[[], float]
+    on_result: Callable[[], None]
+    on_back: Callable[[], None]
+    _attempts: dict[Family, _Attempt] = field(default_factory=dict)
+
+    def settle(self) -> None:
+        """After a sync or check: report the families that it has set aside, and forget those that work."""
+        for family in [family for family in self._attempts if family not in self.writer.aside]:
+            del self._attempts[family]
+        for family, error in self.writer.aside.items():
+            attempt = self._attempts.setdefault(family, _Attempt())
+            if attempt.again_at == math.inf and not attempt.result:
+                self._failed(family, attempt, error)
+
+    def turn(self) -> None:
+        """Take the results of attempts, and start those that are due."""
+        for family, attempt in list(self._attempts.items()):
+            if attempt.result:
+                error = attempt.result.pop()
+                if error is not None:
+                    self._failed(family, attempt, error)
+                else:
+                    self.writer.include(family)
+                    self.reports.log.info("the tools work again: all rules are compared", family=str(family))
+                    self.on_back()
+            elif self.clock() >= attempt.again_at:
+                attempt.again_at = math.inf
+                threading.Thread(target=self._try, args=(family, attempt), name=f"{family} tools", daemon=True).start()
+
+    def due_in(self) -> float:
+        """Return the seconds until the next attempt is due."""
+        now = self.clock()
+        return min((max(attempt.again_at - now, 0.0) for attempt in self._attempts.values()), default=math.inf)
+
+    def _try(self, family: Family, attempt: _Attempt) -> None:
+        error: HostError | None = None
+        try:
+            self.writer.check_family(family)
+        except HostError as failure:
+            error = failure
+        attempt.result.append(error)
+        self.on_result()
+
+    def _failed(self, family: Family, attempt: _Attempt, error: HostError) -> None:
+        pause_s = attempt.pause.failed()
+        attempt.again_at = self.clock() + pause_s
+        self.reports.family_failure(str(family), fault(error), pause_s)
