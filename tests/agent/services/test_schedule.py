@@ -103,4 +103,4 @@ def test_whatever_happens_nothing_is_late_and_no_pause_is_cut(steps):
         due_in = schedule.due_in(math.inf)
         assert due_in >= 0
         assert clock.now + due_in >= paused_until
-        assert due_in <= max(INTERVALS.sync_s, LONGEST_PAUSE_S)
+        assert due_in <= max(INTERVALS.sync_s, LONGEST_PAUSE_S) + 1e-6  # sums of times are rounded
