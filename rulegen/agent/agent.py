@@ -8,12 +8,11 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, NamedTuple
 
 from rulegen.agent.cluster import SharedCluster
-from rulegen.agent.following import ApiAccess, CachedCluster, FollowedCluster
-from rulegen.agent.inbox import Inbox
+from rulegen.agent.following import ApiAccess, CachedCluster, FollowedCluster, Following
 from rulegen.agent.ingress.sync import IngressSync
+from rulegen.agent.kept import KeptParts
 from rulegen.agent.notices import KernelNotices
 from rulegen.agent.pages_server.health import ServiceHealth
-from rulegen.agent.pages_server.http_loop import HttpLoop
 from rulegen.agent.runtime.conntrack_sysctls import set_conntrack_parameters
 from rulegen.agent.runtime.locks import AgentLocks
 from rulegen.agent.runtime.memory import enable_gc, limit_arenas
@@ -27,7 +26,6 @@ from rulegen.agent.services.sync import Once, ServiceSync
 from rulegen.agent.starting import log_start
 from rulegen.agent.status.setup import Publishing, publishers_of
 from rulegen.agent.telemetry.events import EventRequest, Recorder, to_nobody
-from rulegen.agent.telemetry.state import AgentState
 from rulegen.agent.this_node import ThisNode
 from rulegen.apiserver.limits import ApiTerms
 from rulegen.apiserver.objects import ApiObjects
@@ -50,8 +48,10 @@ from rulegen.kube.endpoints_from import EndpointsFrom
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
+    from rulegen.agent.inbox import Inbox
     from rulegen.agent.status.publisher import Publisher
     from rulegen.agent.telemetry.log import AgentLog
+    from rulegen.agent.telemetry.state import AgentState
     from rulegen.compiler.ingress.engine import AnyEngine
     from rulegen.host.dataplane.dataplane import Dataplane
     from rulegen.host.dataplane.driver import Driver, ProgramNotices
@@ -93,6 +93,7 @@ class Agent:
         endpoints_from: Where endpoints of Services come from.
         publishing: What is published about this node.
         known: The last known objects of the previous agent, and at the end those for the next one. None for nothing.
+        kept: What the previous agent has handed over.
         can_reload: Called before a reload; returns whether the new configuration is valid.
         follows_host: Whether changes of the host are followed; False if a file describes the host.
         terms: Limits for answers of the API server and for the kubeconfig.
@@ -100,6 +101,7 @@ class Agent:
         drivers: The driver of each language, which reads and writes it.
         metrics_hosts: Host names with which metrics can be requested, in addition to the node's names.
         on_stopped: Called when nothing more is written.
+        parts: What the next agent gets.
         state: The state of the agent.
         inbox: Events and wake-ups for the thread that runs the agent.
     """
@@ -126,19 +128,24 @@ class Agent:
     endpoints_from: EndpointsFrom = EndpointsFrom.SLICES
     publishing: Publishing = field(default_factory=lambda: Publishing(ingresses=False))
     known: CachedCluster | None = None
+    kept: KeptParts | None = None
     can_reload: Callable[[], bool] = lambda: True
     follows_host: bool = True
     metrics_hosts: tuple[str, ...] = ()
     tables: Tables = TABLES
     drivers: Mapping[str, Driver] = field(default_factory=lambda: DRIVERS)
     on_stopped: Callable[[], None] = lambda: None
+    parts: KeptParts = field(init=False)
     state: AgentState = field(init=False)
     inbox: Inbox = field(init=False)
     _syncs: bool = False
 
     def __post_init__(self) -> None:
-        self.state = AgentState(self.clock, timeout_s=2 * self.options.sync_s)
-        self.inbox = Inbox(self.state)
+        self.parts = self.kept or KeptParts.new(self.clock)
+        if self.kept is not None:
+            self.parts.state.changed()  # the node is unhealthy if what is configured now is not written in time
+        self.state, self.inbox = self.parts.state, self.parts.inbox
+        self.state.timeout_s = 2 * self.options.sync_s
 
     def wake_up(self, why: str = "") -> None:
         """End the wait for events.
@@ -162,9 +169,12 @@ class Agent:
         limit_arenas()
         enable_gc()
         self.locks.take(self.log)
-        with ExitStack() as cleanup:
-            parts = self._built(cleanup)
-            why = self._run(parts, cleanup)
+        why = ""
+        with ExitStack() as last:
+            last.callback(lambda: self.parts.close() if why != "reload" else None)
+            with ExitStack() as cleanup:
+                parts = self._built(cleanup)
+                why = self._run(parts, cleanup)
         if self.known is not None:
             parts.sync.apply_rest()
         return why
@@ -178,7 +188,7 @@ class Agent:
         followed, sync = parts.followed, parts.sync
         writes_rules = self.mends and self.services
         log_start(self.log, sync, followed.watch.url, serves_ingresses=self.site is not None, writes_rules=writes_rules)
-        followed.watch.start()
+        followed.start()
         watchdog = Watchdog(lambda: self.state.is_working)
         cleanup.callback(watchdog.stop)
         watchdog.start()
@@ -211,8 +221,8 @@ class Agent:
             HostError: A part cannot be created.
         """
         writers, writer = self._writer(cleanup)
-        followed = self._followed()
-        cleanup.callback(followed.watch.stop)
+        kept = self.parts
+        followed = kept.followed = self._followed()
         cached = followed.cached
         cluster = cached.cluster if cached is not None else SharedCluster(self.endpoints_from, self._node_name)
         node = self._this_node(cluster, followed)
@@ -220,9 +230,12 @@ class Agent:
         desired = DesiredServices(
             self.options, counts, cluster, cached.node if cached is not None else None, self.tables
         )
-        send_event = self._send_event(node, followed, cleanup)
-        http_loop = HttpLoop(self.state.metrics.clients_cut.add)
-        reports = self._reports(node, desired, send_event, http_loop)
+        kept.send_with(self._send_event(node, followed, cleanup))
+        if self.mends and self.services and kept.health is None:  # otherwise another proxy uses these ports
+            kept.health = ServiceHealth(
+                self.state, self.log, send_event=kept.send_event, names=kept.names, http_loop=kept.http_loop
+            )
+        reports = SyncReports(node, self.state, self.log, self.mends, kept.send_event, kept.health)
         served = threading.Event()
         site = self._site(self.site, reports, followed, served) if self.site is not None else None
         if site is not None:
@@ -236,19 +249,16 @@ class Agent:
         languages = self.tables.backend(self.options.mode).languages
         programs = notices.of_programs(languages, cleanup) if self.services and self.mends and not self.once else []
         sync = self._sync(followed, desired, writer, reports, site, (*programs, *publishers))
-        if reports.health is not None:
-            cleanup.callback(reports.health.stop)
         answered = AgentServers(
             options=self.options,
-            http_loop=http_loop,
+            http_loop=kept.http_loop,
             names=lambda: self._names(desired),
             sync=sync,
             site=site,
             watch=followed.watch,
             counts_rules=self.services,
         )
-        for server in answered.start():
-            cleanup.callback(server.stop)
+        kept.answer(answered)
         if self.services and writer.choice.variant is Variant.NFT:
             cleanup.callback(notices.follow_commits(writers))
         if self.follows_host and (self.services or site is not None):
@@ -288,6 +298,11 @@ class Agent:
         Raises:
             HostError: There is no usable kubeconfig.
         """
+        before = self.parts.followed
+        if before is not None:
+            if self.known is not None and before.is_same(self.known, self._following()):
+                return before
+            before.watch.stop()
         late = f"; timeout {self.timeout_s:g} s" if self.once else ""
         known = "the last known objects"
         kept = f"this node keeps the rules for {known}" if self.mends else f"this node is compared with {known}"
@@ -295,13 +310,14 @@ class Agent:
             ApiAccess(self.kubeconfig, self.context, self.terms),
             self.inbox,
             self.log,
-            node=self._node_name,
-            ingress=self.site is not None,
-            namespaces=self.site is not None and self.site.options.selection.namespace_selector is not None,
-            endpoints_from=self.endpoints_from,
+            following=self._following(),
             cached=self.known,
             during_outage=(f"nothing is written before all lists were received{late}", kept),
         )
+
+    def _following(self) -> Following:
+        has_selector = self.site is not None and self.site.options.selection.namespace_selector is not None
+        return Following(self._node_name, self.site is not None, has_selector, self.endpoints_from)
 
     def _this_node(self, cluster: SharedCluster, followed: FollowedCluster) -> ThisNode:
         is_known = followed.cached is not None and followed.cached.node is not None
@@ -325,24 +341,6 @@ class Agent:
         cleanup.callback(recorder.stop)
         recorder.start()
         return recorder.send_event
-
-    def _reports(
-        self,
-        node: ThisNode,
-        desired: DesiredServices,
-        send_event: Callable[[EventRequest], None],
-        http_loop: HttpLoop,
-    ) -> SyncReports:
-        health = None
-        if self.mends and self.services:  # otherwise another proxy uses these ports
-            health = ServiceHealth(
-                self.state,
-                self.log,
-                send_event=send_event,
-                names=lambda: self._names(desired),
-                http_loop=http_loop,
-            )
-        return SyncReports(node, self.state, self.log, self.mends, send_event, health)
 
     def _site(
         self, live: AnyEngine, reports: SyncReports, followed: FollowedCluster, served: threading.Event

@@ -50,6 +50,22 @@ class ApiAccess(NamedTuple):
     terms: ApiTerms
 
 
+class Following(NamedTuple):
+    """Which objects are followed.
+
+    Attributes:
+        node: Name of this node.
+        ingress: Whether Ingresses are served.
+        namespaces: Whether labels of namespaces select Ingresses.
+        endpoints_from: Where endpoints come from.
+    """
+
+    node: str
+    ingress: bool
+    namespaces: bool
+    endpoints_from: EndpointsFrom
+
+
 class FollowedCluster:
     """The objects of a cluster that an agent needs, kept up to date.
 
@@ -65,10 +81,7 @@ class FollowedCluster:
         inbox: Inbox,
         log: AgentLog,
         *,
-        node: str,
-        ingress: bool,
-        namespaces: bool,
-        endpoints_from: EndpointsFrom,
+        following: Following,
         cached: CachedCluster | None,
         during_outage: tuple[str, str],
     ) -> None:
@@ -78,10 +91,7 @@ class FollowedCluster:
             access: How the API server is reached.
             inbox: Receives each event.
             log: Receives a line when an outage starts or ends.
-            node: Name of this node.
-            ingress: Whether Ingresses are served.
-            namespaces: Whether labels of namespaces select Ingresses.
-            endpoints_from: Where endpoints come from.
+            following: Which objects are requested.
             cached: What the previous agent knew.
             during_outage: Text for the log: what continues during an outage, before all lists were received and later.
 
@@ -97,16 +107,37 @@ class FollowedCluster:
             context=access.context,
             terms=access.terms,
             waiting=inbox.size,
-            node=node,
-            ingress=ingress,
-            namespaces=namespaces,
-            endpoints_from=endpoints_from,
+            **following._asdict(),
             warn=log.warning,
             notice=self._on_outage,
             meanwhile=self._meanwhile,
         )
-        self.followed: tuple[object, ...] = (self.watch.url, node, ingress, namespaces, endpoints_from)
+        self.followed: tuple[object, ...] = (self.watch.url, *following)
+        self._has_begun = False
         self.cached = cached if cached is not None and cached.followed == self.followed else None
+
+    def start(self) -> None:
+        """Start the watch, unless a previous agent has started it."""
+        if not self._has_begun:
+            self._has_begun = True
+            self.watch.start()
+
+    def is_same(self, known: CachedCluster, following: Following) -> bool:
+        """Read the kubeconfig again, and return whether the watch goes on for another agent: nothing is listed again.
+
+        Args:
+            known: What the previous agent knew.
+            following: Which objects the next agent needs.
+
+        Raises:
+            HostError: There is no usable kubeconfig.
+        """
+        if known.followed != self.followed or self.followed[1:] != tuple(following):
+            return False
+        if not self.watch.link.read_again():
+            return False
+        self.cached = known
+        return True
 
     def has_synced(self) -> bool:
         """Return whether every list was received once, by this agent or the previous one."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from rulegen.agent.pages import PATHS, views
 from rulegen.agent.pages_server.health import healthz, livez
@@ -30,6 +30,22 @@ if TYPE_CHECKING:
 Pages = dict[str, "Callable[[], Reply]"]
 
 
+class AnsweredPort(NamedTuple):
+    """An address and what is answered there.
+
+    Attributes:
+        address: The address and the port.
+        pages: The pages, by path; the next agent changes them in place.
+        reason: The reason of the Event if the address is taken.
+        is_probed: Whether load balancers and the kubelet use it.
+    """
+
+    address: str
+    pages: Pages
+    reason: str
+    is_probed: bool
+
+
 @dataclass(frozen=True, slots=True)
 class AgentServers:
     """What the servers answer, and on which addresses.
@@ -48,25 +64,31 @@ class AgentServers:
     watch: Watch
     counts_rules: bool
 
-    def start(self) -> Iterator[RetryingServer]:
-        """Start the servers and yield each. If an address is taken, its server tries again; rules are still written.
-
-        Raises:
-            HostError: An address is taken and bindAddressHardFail is set.
-        """
+    def ports(self) -> Iterator[AnsweredPort]:
+        """Yield the addresses, each with its pages."""
         state = self.sync.state
         health: Pages = {"/healthz": partial(healthz, state), "/livez": partial(livez, state)}
         if self.options.healthz_address:
-            yield self._server(self.options.healthz_address, health, "FailedToStartProxierHealthcheck", probes=True)
+            yield AnsweredPort(self.options.healthz_address, health, "FailedToStartProxierHealthcheck", is_probed=True)
         if self.options.metrics_address:
-            yield self._server(self.options.metrics_address, self._pages(), "FailedToStartMetricServer", probes=False)
+            pages = self._pages()
+            yield AnsweredPort(self.options.metrics_address, pages, "FailedToStartMetricServer", is_probed=False)
 
-    def _server(self, address: str, pages: Pages, reason: str, *, probes: bool) -> RetryingServer:
-        """Return the server for an address; if it is taken, an Event with this reason reports it."""
+    def opened(self, answered: AnsweredPort, names: Callable[[], Collection[str]]) -> RetryingServer:
+        """Return the server of an address. If it is taken, the server tries again; rules are still written.
+
+        Args:
+            answered: The address and its pages.
+            names: Returns the names of this node, also those of a later configuration.
+
+        Raises:
+            HostError: The address is taken and bindAddressHardFail is set.
+        """
+        address, pages, reason, probes = answered
         host, port = host_and_port(address)
 
         def serve() -> PageServer:
-            return PageServer(host, port, pages, private=PATHS, probes=probes, names=self.names, loop=self.http_loop)
+            return PageServer(host, port, pages, private=PATHS, probes=probes, names=names, loop=self.http_loop)
 
         def taken(error: str) -> None:
             if self.options.bind_hard_fail:

@@ -186,6 +186,23 @@ class ApiConnection:
         if time.tzinfo is not None:
             self._ahead = time - dt.datetime.now(dt.UTC)
 
+    def read_again(self) -> bool:
+        """Read the configuration again for all new connections; return whether it names the same server.
+
+        If it names another one, nothing changes.
+
+        Raises:
+            HostError: There is no usable kubeconfig.
+        """
+        with self._lock:
+            server = self._read_configuration()
+            if server.url != self.url:
+                server.close()
+                return False
+            self._server.close()
+            self._server = server
+        return True
+
     def _renew(self, generation: int) -> None:
         """Read the configuration again after rejected credentials; once for all threads.
 

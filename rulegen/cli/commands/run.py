@@ -27,7 +27,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
     from rulegen.agent.agent import Agent
-    from rulegen.agent.following import CachedCluster
     from rulegen.agent.runtime.locks import AgentLocks
     from rulegen.agent.status.setup import Publishing
     from rulegen.agent.telemetry.log import AgentLog
@@ -238,12 +237,12 @@ class _Runs:
         files = _files(self.settings, self.ingress)
         changes = FileChanges(files)
         inputs, site = _read(self.settings, self.ingress)
-        known = None
+        agent = None
         deadline = StopDeadline(self.log)
         locks = self._locks(site)
         with Signals(deadline.begin) as signals, locks:
             while True:
-                agent = self._agent(inputs, site, known, locks, deadline.stopped)
+                agent = self._agent(inputs, site, agent, locks, deadline.stopped)
                 for warning in (*inputs.configuration[1], *(inputs.cautions if self.fixed["services"] else ())):
                     self.log.warning(warning)
                 signals.hand_to(agent)
@@ -255,7 +254,7 @@ class _Runs:
                     signals.hand_to(None)
                 if why != "reload":
                     return
-                known, changes = agent.known, FileChanges(files)
+                changes = FileChanges(files)
                 inputs, site = self._reloaded(inputs, site)
 
     def _locks(self, site: AnyEngine | None) -> AgentLocks:
@@ -272,7 +271,7 @@ class _Runs:
         self,
         inputs: Inputs,
         site: AnyEngine | None,
-        known: CachedCluster | None,
+        before: Agent | None,
         locks: AgentLocks,
         on_stopped: Callable[[], None],
     ) -> Agent:
@@ -291,7 +290,8 @@ class _Runs:
             log=self.log,
             clock=time.monotonic,
             site=site,
-            known=known,
+            known=before.known if before is not None else None,
+            kept=before.parts if before is not None else None,
             locks=locks,
             can_reload=self._can_reload,
             follows_host=not settings.host,
