@@ -33,7 +33,8 @@ def directives(name: str, **settings: str) -> set[str]:
 @pytest.mark.parametrize(
     ("key", "text", "name", "default", "expected"),
     [
-        ("worker-shutdown-timeout", "10s", "worker_shutdown_timeout", {"240s"}, {"10s"}),
+        ("worker-shutdown-timeout", "5m30s", "worker_shutdown_timeout", {"240s"}, {"330s"}),
+        ("ssl-session-timeout", "1d", "ssl_session_timeout", {"600s"}, {"86400s"}),
         ("worker-cpu-affinity", "auto 01", "worker_cpu_affinity", set(), {"auto 01"}),
         ("enable-multi-accept", "false", "multi_accept", {"on"}, {"off"}),
         ("http2-max-concurrent-streams", "64", "http2_max_concurrent_streams", set(), {"64"}),  # nginx's own: 128

@@ -13,6 +13,10 @@ from rulegen.model.ingress.values.texts import IN_LOGS, Text, read_text
 from rulegen.net import Network, parse_address
 
 _MIME_TYPE: Final = r"[a-z0-9.+-]{1,60}/[a-z0-9.+-]{1,60}\Z"
+_DURATION: Final = (
+    r"(?=[0-9])(?:([0-9]{1,2})w)?(?:([0-9]{1,3})d)?(?:([0-9]{1,4})h)?(?:([0-9]{1,6})m)?(?:([0-9]{1,7})s?)?\Z"
+)
+_UNITS_S: Final = (604800, 86400, 3600, 60, 1)
 CURVES: Final = frozenset(
     {"X25519", "X448", "P-256", "P-384", "P-521", "prime256v1", "secp384r1", "secp521r1", "ffdhe2048", "ffdhe3072"}
 )
@@ -24,6 +28,15 @@ def header_buffers(text: str) -> tuple[int, int]:
     if len(parts) != 2:
         raise ValueError(f"{readers.quoted(text)} is not a number and a size such as 4 8k")
     return integer(1, 64)(parts[0]), size(1 << 20, 1 << 10)(parts[1])
+
+
+def duration(text: str) -> int:
+    """Return a time in seconds, as nginx reads it: numbers with units from weeks to seconds, such as 1d or 5m30s."""
+    match = readers.re.match(_DURATION, text)
+    value = sum(int(number or 0) * unit for number, unit in zip(match.groups(), _UNITS_S, strict=True)) if match else -1
+    if not 0 <= value <= readers.MAX_TIME_S:
+        raise ValueError(f"{readers.quoted(text)} is not a time such as 10m or 1d, up to {readers.MAX_TIME_S} seconds")
+    return value
 
 
 def workers(text: str) -> str:

@@ -17,6 +17,7 @@ from rulegen.model.ingress.values.setting_readers import (
     affinity,
     connections,
     curves,
+    duration,
     header_buffers,
     log_format,
     mime_type,
@@ -97,7 +98,7 @@ class Settings:
     worker_cpu_affinity: str = setting_of(affinity, "", "`auto`, or a mask of CPUs for each worker")
     enable_multi_accept: bool = setting(boolean, "true")
     max_worker_open_files: int = setting(integer(0, 10_000_000), "0", "0: 1048576")
-    worker_shutdown_timeout: int = setting(seconds, "240")
+    worker_shutdown_timeout: int = setting(duration, "240")
     # clients
     keep_alive: int = setting(seconds, "75")
     keep_alive_requests: int = setting(integer(1, 10_000_000), "1000")
@@ -159,7 +160,7 @@ class Settings:
         " (`proxy-http-version: 1.0`, `connection-proxy-header: close`)",
         other_name="upstream-keepalive-conns",
     )
-    upstream_keepalive_time: int = setting(seconds, "3600")
+    upstream_keepalive_time: int = setting(duration, "3600")
     upstream_keepalive_timeout: int = setting(seconds, "60")
     upstream_keepalive_requests: int = setting(integer(1, 10_000_000), "1000")
     load_balance: str = setting(_BALANCE, "round_robin", "as the annotation")
@@ -188,7 +189,7 @@ class Settings:
     ssl_session_cache: bool = setting(boolean, "true")
     ssl_session_cache_size: int = setting(size(1 << 30, 64 << 10), "10m")
     ssl_session_tickets: bool = setting(boolean, "false")
-    ssl_session_timeout: int = setting(seconds, "600")
+    ssl_session_timeout: int = setting(duration, "600")
     ssl_early_data: bool = setting(boolean, "false", "TLS 1.3; such requests can be replayed")
     ssl_buffer_size: int = setting(size(1 << 20), "4k")
     ssl_reject_handshake: bool = setting(boolean, "false", "for server names that no Ingress has")
