@@ -18,12 +18,14 @@ from integration import forks
 from integration.agent import Process, until
 from integration.agents.test_agent_site import HOST, Site, served
 from integration.ingress import objects
+from rulegen.host.haproxy.program import HAPROXY
 from rulegen.host.nginx.program import NGINX
 from rulegen.host.proxy import process_list
 from rulegen.host.proxy.process_list import ProxyProcess, Role
 
 pytestmark = [
     pytest.mark.xdist_group("agent"),
+    pytest.mark.slow,
     pytest.mark.skipif(not shutil.which("nginx"), reason="nginx is not installed"),
 ]
 
@@ -227,3 +229,30 @@ def test_a_second_agent_leaves_the_first_one_alone(proxy: Proxy) -> None:
     assert f"another agent, process {proxy.agent.pid}, keeps the nginx of {site.folder}" in second.stderr
     assert site.answers()
     assert proxy.health()[0] == 200
+
+
+@pytest.mark.skipif(not shutil.which("haproxy"), reason="haproxy is not installed")
+def test_health_and_counts_follow_haproxy_too() -> None:
+    with served() as site:
+        site.node.configure()
+        folder = site.folder.with_name("haproxy")
+        options = ("--ingress", "--no-services", "--ingress-engine", "haproxy", "--haproxy-dir", str(folder))
+        agent = site.node.start(*options)
+        proxy = Proxy(site, Path(), agent)
+        try:
+            proxy.wait_until(lambda: proxy.health()[0] == 200, START_S, "healthy")
+            ours = HAPROXY.processes(folder)
+            for number, status in ((signal.SIGSTOP, 503), (signal.SIGCONT, 200)):
+                for process in ours:
+                    process_list.send(process, number)
+                proxy.wait_for_health(status)
+            master = next(process for process in HAPROXY.processes(folder) if process.role is Role.MASTER)
+            os.kill(master.pid, signal.SIGKILL)
+            proxy.wait_until(lambda: bool(site.node.lines("haproxy ended unexpectedly")), SOON_S, "logged")
+            assert site.node.metric("rulegen_nginx_unexpected_ends_total") == 1
+            proxy.wait_for_health(200)
+        finally:
+            for process in HAPROXY.processes(folder):
+                process_list.send(process, signal.SIGCONT)
+            agent.terminate()
+            agent.wait(30)

@@ -19,7 +19,7 @@ from integration.agents.test_agent_site import served
 from integration.manifests import App
 from tests.servers.fakeapi import FakeApi
 
-pytestmark = pytest.mark.xdist_group("agent")
+pytestmark = [pytest.mark.xdist_group("agent"), pytest.mark.slow]
 
 HEALTH_PORT = 31950
 BALANCED = App(
