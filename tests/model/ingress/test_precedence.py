@@ -49,6 +49,8 @@ VALUES: Final[dict[str, tuple[str, ...]]] = {
     "proxy-next-upstream-timeout": ("7", "9", "0"),
     "proxy-next-upstream-tries": ("7", "9", "0"),
     "proxy-read-timeout": ("7", "9"),
+    "proxy-redirect-from": ("http://a.test/", "/b", "off"),
+    "proxy-redirect-to": ("http://a.test/", "/b", "off"),
     "proxy-request-buffering": ("on", "off"),
     "proxy-send-timeout": ("7", "9"),
     "relative-redirects": ("true", "false"),
@@ -63,6 +65,8 @@ BESIDE: Final = {
     "disable-proxy-intercept-errors": {"custom-http-errors": "404"},
     "force-ssl-redirect": {"ssl-redirect": "false"},
     "limit-rate": {"proxy-buffering": "on"},
+    "proxy-redirect-from": {"proxy-redirect-to": "/to"},
+    "proxy-redirect-to": {"proxy-redirect-from": "/from"},
     "relative-redirects": {"permanent-redirect": "/new"},
     "use-port-in-redirects": {"permanent-redirect": "/new"},
     "limit-rate-after": {"limit-rate": "3", "proxy-buffering": "on"},
@@ -117,7 +121,7 @@ def test_an_ingress_goes_over_the_settings(name):
                 assert effect(annotations, {key: other}) == alone, (own, other)
 
 
-@pytest.mark.parametrize("name", sorted(set(VALUES) - {"proxy-cookie-domain", "proxy-cookie-path"}))
+@pytest.mark.parametrize("name", sorted(VALUES))
 def test_the_settings_hold_where_an_ingress_says_nothing(name):
     key = SAME.get(name, name)
     first, *others = (effect(BESIDE.get(name, {}), {key: value}) for value in VALUES[name])
