@@ -66,7 +66,8 @@ def test_the_runtime_reports_of_the_configuration_are_the_objects():
     rows = []
     for name in backends:
         address = ADDRESS[Family.IPV6 if ".v6" in name else Family.IPV4][1]
-        rows.append(f"3 {name} 1 {address}_8080 {address} 2 0 1 1 0 1 0 2 0 0 0 0 - 8080 - 0 0 - - 0\n")
+        rest = f"{address} 2 0 1 1 0 1 0 2 0 0 0 0 - 8080 - 0 0 - - 0\n"
+        rows += [f"3 {name} 1 {address}_8080 {rest}", f"3 {name} 2 {address}_8080_fallback {rest}"]
     maps = {family: "".join(f"0x55 {line}\n" for line in files[c.map_file(family)].splitlines()) for family in Family}
     assert c.objects_of_reports(proxies, "1\n" + "".join(rows), maps, supervised=dict.fromkeys(Family, 10261)) == wanted
     alone = c.objects_of_reports(proxies, "1\n" + "".join(rows), maps, supervised={Family.IPV6: 10261, Family.IPV4: 1})
@@ -74,11 +75,16 @@ def test_the_runtime_reports_of_the_configuration_are_the_objects():
 
 
 def test_a_server_in_maintenance_counts_as_removed():
-    row = "3 a.b.c.v4 1 10.0.0.1_80 10.0.0.1 0 {} 1 1 0 1 0 2 0 0 0 0 - 80 - 0 0 - - 0"
-    assert [c.objects_of_reports("", f"1\n{row.format(admin)}\n", {}, supervised={}) != {} for admin in (0, 1)] == [
-        True,
-        False,
-    ]
+    row = "3 a.b.c.v4 1 10.0.0.1_80{} 10.0.0.1 0 {} 1 1 0 1 0 2 0 0 0 0 - 80 - 0 0 - - 0\n"
+    reports = {
+        (admin, of_fallback): row.format("", admin) + row.format("_fallback", of_fallback)
+        for admin in (0, 1)
+        for of_fallback in (0, 1)
+    }
+    served = {
+        admins: c.objects_of_reports("", f"1\n{rows}", {}, supervised={}) != {} for admins, rows in reports.items()
+    }
+    assert served == {(0, 0): True, (0, 1): False, (1, 0): False, (1, 1): False}
 
 
 @pytest.mark.parametrize(
@@ -100,13 +106,19 @@ def test_servers_and_frontends_change_without_a_reload():
     pool = pool_name("demo", "web", "http", Family.IPV6)
     server = PoolServer(pool, parse_address("fd00:244::2"), 8080)
     after = {**before, server_key(Family.IPV6, server): server}
+    options = "check inter 1d fastinter 2s downinter 2s rise 1 fall 1 observe layer4 error-limit 1 on-error mark-down"
     assert [each.text for each in commands(before, after)] == [
-        f"add server {pool}/fd00:244::2_8080 [fd00:244::2]:8080\n",
+        f"add server {pool}/fd00:244::2_8080 [fd00:244::2]:8080 {options}\n",
+        f"enable health {pool}/fd00:244::2_8080\n",
         f"enable server {pool}/fd00:244::2_8080\n",
+        f"add server {pool}/fd00:244::2_8080_fallback [fd00:244::2]:8080 backup\n",
+        f"enable server {pool}/fd00:244::2_8080_fallback\n",
     ]
     assert [each.text for each in commands(after, before)] == [
         f"set server {pool}/fd00:244::2_8080 state maint\n",
         f"del server {pool}/fd00:244::2_8080\n",
+        f"set server {pool}/fd00:244::2_8080_fallback state maint\n",
+        f"del server {pool}/fd00:244::2_8080_fallback\n",
     ]
 
 

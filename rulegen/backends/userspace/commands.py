@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final, NamedTuple
 
-from rulegen.backends.userspace.configuration import backend_name, destination, map_file, server_name
+from rulegen.backends.userspace.configuration import backend_name, destination, map_file
+from rulegen.backends.userspace.servers import definitions
 from rulegen.languages.haproxy.text import socket_command
 from rulegen.languages.listeners.state import PoolServer, ProxyFrontend, ServerPool, pool_key
-from rulegen.net import join_host_port
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -52,10 +52,12 @@ def _additions(
     key: ProxyKey, had: ProxyValue | None, value: ProxyValue | None, after: Mapping[ProxyKey, ProxyValue]
 ) -> Iterator[SocketCommand]:
     if isinstance(value, PoolServer):
-        name = f"{_backend(key, value.pool, after)}/{server_name(value)}"
-        endpoint = join_host_port(value.address, value.port)
-        yield SocketCommand(socket_command("add", "server", name, endpoint), _ADDED)
-        yield SocketCommand(socket_command("enable", "server", name), _DONE)
+        for each in definitions(value):
+            name = f"{_backend(key, value.pool, after)}/{each.name}"
+            yield SocketCommand(socket_command("add", "server", name, each.endpoint, *each.options), _ADDED)
+            if each.is_checked:
+                yield SocketCommand(socket_command("enable", "health", name), _DONE)
+            yield SocketCommand(socket_command("enable", "server", name), _DONE)
     elif isinstance(value, ProxyFrontend):
         verb = "add" if had is None else "set"
         words = (verb, "map", map_file(key.family), destination(key), _backend(key, value.pool, after))
@@ -64,9 +66,10 @@ def _additions(
 
 def _removals(key: ProxyKey, value: ProxyValue, before: Mapping[ProxyKey, ProxyValue]) -> Iterator[SocketCommand]:
     if isinstance(value, PoolServer):
-        name = f"{_backend(key, value.pool, before)}/{server_name(value)}"
-        yield SocketCommand(socket_command("set", "server", name, "state", "maint"), _DONE)
-        yield SocketCommand(socket_command("del", "server", name), _DELETED)
+        for each in definitions(value):
+            name = f"{_backend(key, value.pool, before)}/{each.name}"
+            yield SocketCommand(socket_command("set", "server", name, "state", "maint"), _DONE)
+            yield SocketCommand(socket_command("del", "server", name), _DELETED)
     elif isinstance(value, ProxyFrontend):
         yield SocketCommand(socket_command("del", "map", map_file(key.family), destination(key)), _DONE)
 

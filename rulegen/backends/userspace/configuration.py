@@ -10,6 +10,7 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING, Final, NamedTuple
 
+from rulegen.backends.userspace.servers import definitions, fallback_name, server_name
 from rulegen.errors import RulegenError
 from rulegen.languages.haproxy.check import check_map, check_sections
 from rulegen.languages.haproxy.text import format_map, format_sections
@@ -31,7 +32,7 @@ from rulegen.languages.listeners.state import (
     short,
     split_endpoint,
 )
-from rulegen.net import Family, join_host_port, parse_address
+from rulegen.net import Family, parse_address
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -78,15 +79,6 @@ def backend_name(pool: str, value: ServerPool) -> str:
     'demo.web.http.v4.a10800'
     """
     return pool if value.affinity_s is None else f"{pool}.a{value.affinity_s}"
-
-
-def server_name(server: PoolServer) -> str:
-    """Return the name of a server in its backend.
-
-    >>> server_name(PoolServer("demo.web.http.v6", parse_address("fd00::1"), 80))
-    'fd00::1_80'
-    """
-    return f"{server.address}_{server.port}"
 
 
 def files(objects: Mapping[ProxyKey, ProxyValue]) -> ProxyFiles:
@@ -159,7 +151,8 @@ def _sections(objects: Mapping[ProxyKey, ProxyValue]) -> Iterator[ConfigSection]
             servers.setdefault((key.family, value.pool), []).append(value)
     for key, value in sorted(objects.items(), key=lambda item: item[0]):
         if isinstance(value, ServerPool):
-            lines = (*_pool_lines(key.family, value), *map(_server_line, servers.get((key.family, key.name), ())))
+            of_pool = servers.get((key.family, key.name), ())
+            lines = (*_pool_lines(key.family, value), *(line for server in of_pool for line in _server_lines(server)))
             yield ConfigSection("backend", backend_name(key.name, value), lines)
 
 
@@ -185,6 +178,7 @@ def _pool_lines(family: Family, pool: ServerPool) -> Iterator[ConfigLine]:
 
     With affinity, the server is derived from the client's address, so that a reload changes it for few clients.
     """
+    yield statement("option", "allbackups")
     if pool.affinity_s is None:
         yield statement("balance", "roundrobin")
         return
@@ -195,8 +189,9 @@ def _pool_lines(family: Family, pool: ServerPool) -> Iterator[ConfigLine]:
     yield statement("stick", "on", sample("src"))
 
 
-def _server_line(server: PoolServer) -> ConfigLine:
-    return statement("server", server_name(server), join_host_port(server.address, server.port))
+def _server_lines(server: PoolServer) -> Iterator[ConfigLine]:
+    for each in definitions(server):
+        yield statement("server", each.name, each.endpoint, *each.options)
 
 
 def read_proxies(report: str, *, supervised: Mapping[Family, int]) -> Iterator[tuple[ProxyKey, ProxyValue]]:
@@ -226,10 +221,12 @@ class ReportedServer(NamedTuple):
 
     Attributes:
         takes_connections: Whether it takes new connections; a server that was removed stays until its last one ends.
+        is_fallback: Whether it is used only if all others are ejected.
     """
 
     server: PoolServer
     takes_connections: bool
+    is_fallback: bool
 
 
 def read_servers(report: str) -> Iterator[ReportedServer]:
@@ -251,9 +248,9 @@ def read_servers(report: str) -> Iterator[ReportedServer]:
             admin = int(words[6])
         except ValueError:
             raise UnexpectedReportError(f"HAProxy reports a server of another form: {row[:80]!a}") from None
-        if words[3] != server_name(server):
+        if words[3] not in {server_name(server), fallback_name(server)}:
             raise UnexpectedReportError(f"HAProxy reports a server with another address: {row[:80]!a}")
-        yield ReportedServer(server, not admin & _IN_MAINTENANCE)
+        yield ReportedServer(server, not admin & _IN_MAINTENANCE, words[3] == fallback_name(server))
 
 
 def read_frontends(report: str, family: Family) -> Iterator[tuple[ProxyKey, ProxyFrontend]]:
@@ -282,15 +279,17 @@ def _rows(report: str) -> Iterator[str]:
 def objects_of_reports(
     proxies: str, servers: str, maps: Mapping[Family, str], *, supervised: Mapping[Family, int]
 ) -> ProxyObjects:
-    """Return the objects that HAProxy reports; servers that take no new connections count as removed.
+    """Return the objects that HAProxy reports; servers that take no new connections, or are not complete, are missing.
 
     Raises:
         UnexpectedReportError: A report has a line that is none of ours.
     """
     objects: ProxyObjects = dict(read_proxies(proxies, supervised=supervised))
-    for each in read_servers(servers):
-        if each.takes_connections:
-            objects[server_key(family_of_pool(each.server.pool), each.server)] = each.server
+    used = [each for each in read_servers(servers) if each.takes_connections]
+    fallbacks = {each.server for each in used if each.is_fallback}
+    for server in (each.server for each in used if not each.is_fallback):
+        if server in fallbacks:
+            objects[server_key(family_of_pool(server.pool), server)] = server
     for family, text in maps.items():
         objects.update(read_frontends(text, family))
     return objects
