@@ -127,7 +127,7 @@ def compile_files(model: IngressModel, *, served: bool, stock: BackendStock | No
     parts.maps[SHARES] = sorted(dict(parts.shares).items())
     parts.maps[TRUSTED] = [(str(network), "1") for network in settings.proxy_real_ip_cidr]
     parts.add(ConfigSection("backend", NO_LOCATION, (answer(404),)))
-    for section in parts.names.others():
+    for section in tuple(parts.names.others(parts.sections)):
         parts.add(section)
     for path, entries in stock.maps.items() if stock is not None else ():
         parts.maps.setdefault(path, entries)

@@ -19,7 +19,7 @@ from rulegen.languages.haproxy.text import format_statement
 from rulegen.languages.haproxy.tree import ConfigSection, statement
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping, Sequence
+    from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
 
     from rulegen.languages.configuration import Configuration
     from rulegen.languages.haproxy.tree import ConfigLine
@@ -51,7 +51,8 @@ class BackendStock:
 
     def spares(self, shape: str) -> Iterator[str]:
         """Yield the spare backends of a shape."""
-        return (name for name in self.sections if name.startswith(f"{_SPARE}{shape}."))
+        names = (f"{_SPARE}{shape}.{number:x}" for number in range(_MOST))
+        return (name for name in names if name in self.sections)
 
 
 def shape_of(lines: Iterable[ConfigLine]) -> str:
@@ -137,10 +138,16 @@ class BackendNames:
         self.taken[name] = free[0]
         return free[0]
 
-    def others(self) -> Iterator[ConfigSection]:
-        """Yield the backends that no location uses: those of the running HAProxy, or fresh spare ones."""
+    def others(self, used: Container[tuple[str, str]]) -> Iterator[ConfigSection]:
+        """Yield the backends that no location uses: those of the running HAProxy, or fresh spare ones.
+
+        Args:
+            used: The kinds and names of all other sections.
+        """
         if self.stock is not None:
             for name, rules in self.stock.sections.items():
+                if ("backend", name) in used:
+                    continue
                 yield ConfigSection("backend", name, tuple(statement(*read_words(line)) for line in rules))
             return
         left = _ALL + len(self._wanted) // 4

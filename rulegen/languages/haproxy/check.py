@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
 from typing import TYPE_CHECKING
 
 from rulegen.errors import RulegenError
@@ -18,7 +19,7 @@ from rulegen.languages.haproxy.tree import LogFormat, MatchValue, SampleExpressi
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from rulegen.languages.haproxy.tree import ConfigSection, Word
+    from rulegen.languages.haproxy.tree import ConfigLine, ConfigSection, Word
 
 
 class DifferenceError(RulegenError):
@@ -41,8 +42,14 @@ def check_sections(path: str, text: str, sections: Sequence[ConfigSection]) -> N
         if len(seen.lines) != len(meant.statements):
             raise DifferenceError(f"{path}: section {meant.kind} {meant.name} has other lines")
         for words, line in zip(seen.lines, meant.statements, strict=True):
-            if len(words) != len(line.words) or not all(map(means, words, line.words)):
+            if not _says(words, line):
                 raise DifferenceError(f"{path}: a line of {meant.kind} {meant.name} says something else: {words[:3]!a}")
+
+
+@lru_cache(1 << 15)  # most backends have the same lines
+def _says(words: tuple[str, ...], line: ConfigLine) -> bool:
+    """Return whether the words of a line have the meaning of a typed line."""
+    return len(words) == len(line.words) and all(map(means, words, line.words))
 
 
 def means(word: str, meant: Word) -> bool:

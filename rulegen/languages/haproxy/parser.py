@@ -7,10 +7,12 @@ outside of quotes. A reference to an environment variable is an error here, sinc
 from __future__ import annotations
 
 import re
+from functools import lru_cache
 from typing import Final, NamedTuple
 
 from rulegen.errors import RulegenError
 
+_REMEMBERED: Final = 1 << 15
 _KINDS: Final = frozenset({"global", "defaults", "frontend", "backend", "listen", "userlist", "resolvers", "peers"})
 _ESCAPES: Final = {"n": "\n", "r": "\r", "t": "\t"}
 
@@ -33,19 +35,18 @@ def read_sections(text: str) -> list[ReadSection]:
     Raises:
         UnreadableError: See the class; or a line stands before the first section.
     """
-    sections: list[ReadSection] = []
+    sections: list[tuple[str, str, list[tuple[str, ...]]]] = []
     for number, line in enumerate(text.split("\n"), 1):
-        words = read_words(line, number)
+        words = tuple(read_words(line, number))
         if not words:
             continue
         if words[0] in _KINDS:
-            sections.append(ReadSection(words[0], " ".join(words[1:]), ()))
+            sections.append((words[0], " ".join(words[1:]), []))
         elif not sections:
             raise UnreadableError(f"line {number}: it stands before the first section")
         else:
-            last = sections[-1]
-            sections[-1] = ReadSection(last.kind, last.name, (*last.lines, tuple(words)))
-    return sections
+            sections[-1][2].append(words)
+    return [ReadSection(kind, name, tuple(lines)) for kind, name, lines in sections]
 
 
 def read_words(line: str, number: int = 0) -> list[str]:
@@ -54,6 +55,14 @@ def read_words(line: str, number: int = 0) -> list[str]:
     Raises:
         UnreadableError: A quote is open at the end, or the line refers to an environment variable.
     """
+    try:
+        return list(_words(line))
+    except UnreadableError as error:
+        raise UnreadableError(f"line {number}: {error.message}") from None
+
+
+@lru_cache(_REMEMBERED)  # most backends have the same lines
+def _words(line: str) -> tuple[str, ...]:
     words: list[str] = []
     current: list[str] | None = None
     quoted = ""
@@ -81,12 +90,12 @@ def read_words(line: str, number: int = 0) -> list[str]:
             text, at = _escape(line, at)
             current.append(text)
         elif character == "$" and quoted == '"':
-            raise UnreadableError(f"line {number}: it refers to an environment variable")
+            raise UnreadableError("it refers to an environment variable")
         else:
             current.append(character)
     if quoted:
-        raise UnreadableError(f"line {number}: a quote is not closed")
-    return words if current is None else [*words, "".join(current)]
+        raise UnreadableError("a quote is not closed")
+    return (*words, *(() if current is None else ("".join(current),)))
 
 
 def _escape(line: str, at: int) -> tuple[str, int]:

@@ -10,6 +10,7 @@ control characters, and text that is no UTF-8.
 from __future__ import annotations
 
 import re
+from functools import lru_cache
 from typing import TYPE_CHECKING, Final
 
 from rulegen.errors import RulegenError
@@ -25,6 +26,7 @@ MAX_WORDS: Final = 60
 MAX_LINE: Final = 15_000
 """Bytes of a line of a map; HAProxy's buffer has 16,384."""
 
+_REMEMBERED: Final = 1 << 15
 _BARE: Final = re.compile(r"[A-Za-z0-9_./:=@^~+,()|*!{}<>?&-]+\Z")
 _SAFE_CALL: Final = re.compile(r"[a-z][a-z0-9_.]*\Z")
 _SAFE_ARGUMENT: Final = re.compile(r"[A-Za-z0-9_./:;=|@+*-]*\Z")
@@ -92,6 +94,7 @@ def _format_part(part: str | SampleExpression) -> str:
     return part.replace("%", "%%")
 
 
+@lru_cache(_REMEMBERED)  # most backends have the same lines
 def format_statement(statement: ConfigLine) -> str:
     """Return a statement as one line without its end.
 
