@@ -141,6 +141,8 @@ def response(question: Question, writer: asyncio.StreamWriter) -> bytes:
     more = json.loads(question.header("X-Lab-Respond") or "{}")
     if question.header("X-Code"):
         more |= {key: value for key, value in question.headers if key.lower().startswith("x-")}
+    if question.path.startswith("/cookie-auth"):
+        more["X-Peer"] = writer.get_extra_info("peername")[1]
     keep = "close" if question.header("Connection").lower() == "close" else "keep-alive"
     headers = {"Content-Type": "application/json", "Content-Length": len(body), "Connection": keep, **more}
     head = f"HTTP/1.1 {status_of(question)} Said\r\n"

@@ -116,7 +116,7 @@ _AS_NGINX: Final = (
     (ProxySSL, "certificate ca revoked verify name server_name"),
     (Sticky, "cookie attributes path is_secure"),
     (Canary, "target ingress header header_value header_pattern is_header_unreadable cookie share"),
-    (Upstream, "name service servers backup balance sticky keepalive host"),
+    (Upstream, "name service servers backup balance sticky keepalive kept host"),
     (Server, "host aliases locations certificate has_tls app_root redirects_from ingresses limits is_regex"),
     (Settings, SETTINGS_OBEYED),
 )

@@ -64,10 +64,11 @@ def _keepalive(decided: Upstream, settings: Settings) -> Iterator[Node]:
     if not decided.keepalive:
         return
     yield Directive("keepalive", (str(decided.keepalive),))
+    kept = decided.kept
     wanted = {
-        "requests": str(settings.upstream_keepalive_requests),
+        "requests": str(settings.upstream_keepalive_requests if kept is None else kept.requests),
         "time": f"{settings.upstream_keepalive_time}s",
-        "timeout": f"{settings.upstream_keepalive_timeout}s",
+        "timeout": f"{settings.upstream_keepalive_timeout if kept is None else kept.timeout_s}s",
     }
     for name, value in wanted.items():
         if value != _KEEPALIVE[name]:

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
     from rulegen.kube.objects.names import ObjectName
     from rulegen.model.ingress.defaults import HttpDefaults
-    from rulegen.model.ingress.proxying import AuthCache, ProxySSL
+    from rulegen.model.ingress.proxying import AuthCache, Keepalive, ProxySSL
     from rulegen.model.ingress.reasons import Reason
     from rulegen.model.ingress.values.readers import Url
     from rulegen.net import Network
@@ -49,6 +49,7 @@ class Upstream:
         hash_key: For HASH: text with variables.
         sticky: For HASH: the cookie that contains the key, instead of `hash_key`.
         keepalive: Number of idle connections that each worker keeps; 0 for none.
+        kept: How long those of an Ingress' own wish are kept; None for the settings.
         host: The only host that uses it, if its key depends on the host (empty for the default server); None for any.
     """
 
@@ -60,6 +61,7 @@ class Upstream:
     hash_key: Text = NO_TEXT
     sticky: Sticky | None = None
     keepalive: int = 0
+    kept: Keepalive | None = None
     host: str | None = None
 
 

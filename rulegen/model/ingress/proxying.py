@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 if TYPE_CHECKING:
     from rulegen.model.ingress.values.texts import Text
@@ -20,6 +20,20 @@ class AuthCache:
 
     key: Text
     kept: tuple[tuple[tuple[int, ...], int], ...]
+
+
+class Keepalive(NamedTuple):
+    """Idle connections that are kept for the next requests.
+
+    Attributes:
+        connections: The most that each worker keeps; 0 for none.
+        requests: The most requests over one of them.
+        timeout_s: How long one of them is kept without a request.
+    """
+
+    connections: int
+    requests: int
+    timeout_s: int
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

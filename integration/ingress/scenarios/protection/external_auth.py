@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any
 
@@ -50,7 +50,31 @@ def _expire(stage: Stage) -> object:
     return (first, again, later) != (["first"], ["first"], ["third"]) and (first, again, later)
 
 
+def _peers(host: str) -> Callable[[Stage], int]:
+    """Return how many connections the auth server of a host has had for twelve requests."""
+
+    def count(stage: Stage) -> int:
+        replies = stage.client.ask_all(Ask(host=host, headers=_OK, times=12))
+        return len({peer for reply in replies for peer in reply.seen_headers("X-Peer")})
+
+    return count
+
+
+def _kept_open(stage: Stage) -> object:
+    """Connections to the auth server are kept as told: one for each worker, none, or one for two requests."""
+    kept, none, by_two, none_by_time = (_peers(f"open-{name}.test")(stage) for name in ("kept", "not", "two", "time"))
+    workers = len(stage.lab.node.workers())
+    is_right = kept <= workers < 6 and none == none_by_time == 12 and 6 <= by_two < 12
+    return not is_right and (kept, none, by_two, none_by_time, workers)
+
+
 _OK = {"Cookie": "auth=ok"}
+_OPEN = {
+    "auth-url": "http://third.default.svc.cluster.local/cookie-auth",
+    "auth-response-headers": "X-Peer",
+    # nginx keeps no connection over which an answer with a body came: it does not read that.
+    "auth-method": "HEAD",
+}
 _ANSWERS = [
     plain(
         "auth-answers-are-kept-for-a-client-and-a-path",
@@ -88,6 +112,16 @@ _ANSWERS = [
         Ask(host="asked-again.test", headers={"X-Key": "k", "Cookie": "auth=401"}, want={"status": 401}),
         Ask(host="asked-again.test", headers={"X-Key": "k", **_OK}, want={"status": 200}),
         Ask(host="asked-again.test", headers={"X-Key": "k", "Cookie": "auth=401"}, want={"status": 200}),
+    ),
+    plain(
+        "auth-connections-are-kept-as-told",
+        [
+            site("open-kept.test", {**_OPEN, "auth-keepalive": "5"}),
+            site("open-not.test", {**_OPEN, "auth-keepalive": "0"}),
+            site("open-two.test", {**_OPEN, "auth-keepalive": "5", "auth-keepalive-requests": "2"}),
+            site("open-time.test", {**_OPEN, "auth-keepalive": "5", "auth-keepalive-timeout": "-1"}),
+        ],
+        then=_kept_open,
     ),
     plain(
         "auth-answers-end",

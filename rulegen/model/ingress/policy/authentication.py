@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final
 
 from rulegen.model.ingress.ir import BasicAuth, ClientAuth, ClientCertificate, ExternalAuth, ToUpstream
-from rulegen.model.ingress.proxying import AuthCache
+from rulegen.model.ingress.proxying import AuthCache, Keepalive
 from rulegen.model.ingress.reasons import Verdict
 from rulegen.model.ingress.unread import UnreadError
 from rulegen.model.ingress.upstreams.certificates import (
@@ -99,13 +99,18 @@ def external_auth(namespace: str, annotations: Annotations, referred: Referred) 
     if url is None:
         return None
     try:
-        target = target_of_url(url, referred.targets, AUTH_SERVER)
+        target = target_of_url(url, referred.targets, AUTH_SERVER, _kept(annotations))
         headers: tuple[tuple[str, Text], ...] = ()
         if (reference := values[access.AUTH_PROXY_SET_HEADERS]) is not None:
             headers = referred.request_headers(referred.own(namespace, reference))
     except ValueError as error:
         annotations.close(access.AUTH_URL, error)
         return None
+    if not target and values[access.AUTH_KEEPALIVE]:
+        message = (
+            "no connections are kept to an auth server that is not a Service: its name is resolved for each request"
+        )
+        annotations.report(Verdict.IGNORED, access.AUTH_KEEPALIVE, message)
     signin = values[access.AUTH_SIGNIN]
     return ExternalAuth(
         url=url,
@@ -120,18 +125,29 @@ def external_auth(namespace: str, annotations: Annotations, referred: Referred) 
     )
 
 
+def _kept(annotations: Annotations) -> Keepalive | None:
+    """Return the idle connections to an auth server; None for those of the settings."""
+    values = annotations.values
+    connections = values[access.AUTH_KEEPALIVE]
+    if connections is None:
+        return None
+    requests, timeout_s = values[access.AUTH_KEEPALIVE_REQUESTS], values[access.AUTH_KEEPALIVE_TIMEOUT]
+    return Keepalive(connections if requests and timeout_s else 0, requests, timeout_s)
+
+
 def auth_cache(key: Text, kept: access.Kept) -> AuthCache | None:
     """Return which answers of an auth server hold again; None without a key."""
     return AuthCache(key=key, kept=kept) if key else None
 
 
-def target_of_url(url: Url, targets: Targets, what: str) -> str:
+def target_of_url(url: Url, targets: Targets, what: str, kept: Keepalive | None = None) -> str:
     """Return the upstream of the Service that a URL names; empty if the engine must resolve the host.
 
     Args:
         url: Where to.
         targets: The Services.
         what: What the server would be, for messages.
+        kept: The idle connections to it; None for those of the settings.
 
     Raises:
         ValueError: An Ingress may not use this host, or there is no name server to resolve it.
@@ -147,7 +163,7 @@ def target_of_url(url: Url, targets: Targets, what: str) -> str:
     if why := targets.refusal_of_host(url.host, port):
         raise ValueError(f"{why}, which cannot be {what}")
     # The server name is part of the key: a TLS connection to another name must not be reused.
-    options = UpstreamOptions(transport=f"HTTPS {url.host}" if is_tls else "")
+    options = UpstreamOptions(transport=f"HTTPS {url.host}" if is_tls else "", kept=kept)
     inside = targets.of_host(url.host, port, options)
     if inside is not None:
         target, why = inside

@@ -161,6 +161,10 @@ DEPENDENCIES: Final[Mapping[Annotation[Any], Dependency]] = MappingProxyType(
                 access.AUTH_CACHE_KEY,
             ),
             *_rows(Dependency(_of(access.AUTH_CACHE_KEY)), access.AUTH_CACHE_DURATION),
+            *_rows(_OF_AUTH_SERVER, access.AUTH_KEEPALIVE),
+            *_rows(
+                Dependency(_of(access.AUTH_KEEPALIVE)), access.AUTH_KEEPALIVE_REQUESTS, access.AUTH_KEEPALIVE_TIMEOUT
+            ),
             *_rows(Dependency(_of(access.AUTH_SIGNIN)), access.AUTH_SIGNIN_REDIRECT_PARAM),
             *_rows(Dependency(settings=("global_auth_url",)), access.ENABLE_GLOBAL_AUTH),
             *_rows(

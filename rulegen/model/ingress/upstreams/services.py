@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from rulegen.kube.objects.structs import ServiceBackendPort, ServicePort
     from rulegen.kube.snapshot.world import ServiceInput
     from rulegen.model.ingress.ir import LocationPolicy, Sticky
+    from rulegen.model.ingress.proxying import Keepalive
     from rulegen.model.ingress.values.settings import Settings
     from rulegen.net import Address
 
@@ -49,6 +50,7 @@ class UpstreamOptions(NamedTuple):
         host: The host, if session affinity makes the upstream specific to it; None otherwise.
         transport: Result of `transport_of`. An engine reuses connections of an upstream by their address only. A
             connection without TLS, or to an unverified server, must not be used where these are required.
+        kept: The idle connections that are kept; None for those of the settings.
     """
 
     balance: str = ""
@@ -57,6 +59,7 @@ class UpstreamOptions(NamedTuple):
     service_upstream: bool | None = None
     host: str | None = None
     transport: str = ""
+    kept: Keepalive | None = None
 
 
 _SHOWN: Final = 3
@@ -218,17 +221,21 @@ class Targets(Struct):
         base = f"{name.namespace}.{name.name}.{port.port}"
         if options.transport:
             base = f"{base}.{_mark(options.transport)}"
+        if options.kept is not None:
+            base = f"{base}.{_mark(*map(str, options.kept))}"
         by_own = self.settings.service_upstream if options.service_upstream is None else options.service_upstream
         if by_own and own:
             return self._keep(Upstream(name=f"{base}.vip", service=name, servers=(own,), keepalive=0)), ""
         is_closed = self.settings.proxy_http_version == "1.0" and not options.transport.startswith(_STAYING)
         is_never_idle = options.transport.startswith(_NEVER_IDLE) or is_closed
+        kept = self.settings.upstream_keepalive_connections if options.kept is None else options.kept.connections
         upstream = Upstream(
             name=base,
             service=name,
             servers=endpoints,
             backup=own,
-            keepalive=0 if is_never_idle else self.settings.upstream_keepalive_connections,
+            keepalive=0 if is_never_idle else kept,
+            kept=options.kept,
         )
         return self._keep(self._balanced(upstream, options)), ""
 

@@ -146,6 +146,21 @@ AUTH_CACHE_DURATION: Final = Annotation(
     CLOSE,
     default=DEFAULT_KEPT,
 )
+AUTH_KEEPALIVE: Final = Annotation(
+    "auth-keepalive",
+    _limit(10_000),
+    "idle connections to an auth server that is a Service and answers without a body, for each worker; 0: none;"
+    " default: `upstream-keepalive-connections`",
+)
+AUTH_KEEPALIVE_REQUESTS: Final = Annotation(
+    "auth-keepalive-requests",
+    _limit(10_000_000),
+    "requests over such a connection; below 1: none is kept",
+    default=1000,
+)
+AUTH_KEEPALIVE_TIMEOUT: Final = Annotation(
+    "auth-keepalive-timeout", _limit(readers.MAX_TIME_S), "seconds; below 1: none is kept", default=60
+)
 ENABLE_GLOBAL_AUTH: Final = Annotation("enable-global-auth", boolean, "`true`, `false`", default=True)
 WHITELIST_SOURCE_RANGE: Final = Annotation("whitelist-source-range", readers.networks, "networks", CLOSE)
 ALLOWLIST_SOURCE_RANGE: Final = Annotation(

@@ -11,9 +11,7 @@ _SNIPPET: Final = "snippets are never used; one that may keep requests out close
 _PATHS: Final = _SNIPPET + "the paths of the Ingress"
 _MODULE: Final = "it needs a module that standard nginx packages do not have"
 _MIRROR: Final = "use mirror-target, with a URL"
-_KEEPALIVE: Final = (
-    "connections to an auth server that is a Service are kept as upstream-keepalive-connections says, to any other not"
-)
+_SHARED: Final = "the request to the auth server always has the variables of the client's request"
 _SUBSET: Final = "the hash selects among all servers"
 _WAF: Final = "ingress-nginx removed this firewall in 0.26, and rulegen has none"
 _GLOBAL_LIMIT: Final = "ingress-nginx removed limits over all nodes in 1.12; use limit-rps or limit-rpm, for each node"
@@ -55,10 +53,7 @@ UNSUPPORTED: Final = by_name(
         ' backend-protocol is "HTTPS"; a Service that checks certificates of clients does not get them',
         OFF,
     ),
-    _missing("auth-keepalive", _KEEPALIVE),
-    _missing("auth-keepalive-share-vars", _KEEPALIVE),
-    _missing("auth-keepalive-requests", _KEEPALIVE),
-    _missing("auth-keepalive-timeout", _KEEPALIVE),
+    NoEffect("auth-keepalive-share-vars", NameKind.DONE, _SHARED, OFF),
     _switch("upstream-hash-by-subset", _SUBSET),
     _missing("upstream-hash-by-subset-size", _SUBSET),
     NoEffect("http2-push-preload", NameKind.DONE, "browsers do not support HTTP/2 push any more", OFF),
