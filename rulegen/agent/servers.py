@@ -86,9 +86,10 @@ class AgentServers:
         """
         address, pages, reason, probes = answered
         host, port = host_and_port(address)
+        loop = self.http_loop  # the server outlasts this agent, whose rules are not to stay in memory
 
         def serve() -> PageServer:
-            return PageServer(host, port, pages, private=PATHS, probes=probes, names=names, loop=self.http_loop)
+            return PageServer(host, port, pages, private=PATHS, probes=probes, names=names, loop=loop)
 
         def taken(error: str) -> None:
             if self.options.bind_hard_fail:
