@@ -38,6 +38,9 @@ if TYPE_CHECKING:
     from rulegen.plan.ingress import IngressPlan
 
 FOLDERS: Final = ("maps",)
+_UNEQUAL: Final = (
+    "HAProxy reports another state than its files have, also after a reload; the plan shows the difference"
+)
 _NO_USER: Final = (("::", "!"),)
 """A map of passwords without users: no client can send this name."""
 
@@ -121,11 +124,13 @@ class HaproxyEngine(ProxyEngine[HaproxySite]):
         clock: Returns the time in seconds.
         reloaded_at: The time of the last start or reload by this process.
         read: The configuration that this process has deployed last completely.
+        unequal: The digest of a configuration that HAProxy reports otherwise also after a reload.
     """
 
     clock: Callable[[], float] = time.monotonic
     reloaded_at: float = -math.inf
     read: Configuration | None = None
+    unequal: str = ""
 
     @property
     def name(self) -> str:
@@ -174,14 +179,18 @@ class HaproxyEngine(ProxyEngine[HaproxySite]):
 
         A reload that is not urgent waits until the last one is 30 s ago.
         """
-        outcome = live.update(self.service, site.configuration)
-        if outcome is None and (outcome := self._meanwhile(site.configuration)) is not None:
+        configuration = site.configuration
+        outcome = None if configuration.digest == self.unequal else live.update(self.service, configuration)
+        if outcome is None and (outcome := self._meanwhile(configuration)) is not None:
             return outcome
         if outcome is None:
             outcome = ProxyEngine.deploy(self, site)
             if outcome.action is not DeployAction.NOTHING:
                 self.reloaded_at = self.clock()
-        self.deployed, self.read = outcome.digest, site.configuration
+                if not live.is_held(self.service, configuration):
+                    self.unequal = configuration.digest
+                    outcome = replace(outcome, notes=(*outcome.notes, _UNEQUAL))
+        self.deployed, self.read = outcome.digest, configuration
         return outcome
 
     def _meanwhile(self, configuration: Configuration) -> DeployOutcome | None:

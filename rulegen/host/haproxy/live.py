@@ -19,8 +19,16 @@ if TYPE_CHECKING:
     from rulegen.languages.configuration import Configuration
     from rulegen.languages.haproxy.runtime import RuntimeState
 
+_NONE = "0" * 32
+"""The digest of no configuration."""
 _OF_WORDS = frozenset({HOSTS, EXACT, PREFIX, SHARES})
 """Maps whose keys are compared as they are, so that HAProxy accepts every key."""
+
+
+def is_held(service: ProxyService, configuration: Configuration) -> bool:
+    """Return whether the running HAProxy holds what the files of a configuration say; also if that is unknown."""
+    seen = worker.observe(service.folder)
+    return seen is None or holds(seen.state, state_of(configuration))
 
 
 def update(service: ProxyService, configuration: Configuration) -> DeployOutcome | None:
@@ -79,6 +87,7 @@ def _changed(
         with worker.connected(service.folder) as link:
             worker.change(link, commands)
             if not holds(worker.held(link).state, wanted):
+                worker.confirm(link, _NONE)  # it is reloaded, also if it had the digest of the configuration before
                 return False
             if not whole:
                 return True

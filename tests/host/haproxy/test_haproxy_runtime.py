@@ -366,6 +366,18 @@ def test_a_path_that_is_closed_does_not_wait(serve, engine):
     assert ask()[0] == 403
 
 
+def test_what_the_socket_does_not_mend_a_reload_does(serve, engine, monkeypatch):
+    objects = (*web(1, 2), site())
+    serve(*objects)
+    on_socket(engine.service.folder, "clear map maps/prefix.map")
+    with monkeypatch.context() as patch:
+        patch.setattr(worker, "change", lambda *_: None)
+        assert serve(*objects) is DeployAction.RELOADED
+    assert answers() == {POD.format(1), POD.format(2)}
+    assert is_as_on_disk(engine)
+    assert serve(*objects) is DeployAction.NOTHING
+
+
 def test_a_killed_agent_between_the_files_and_the_socket_is_repaired(serve, engine, monkeypatch):
     serve(*web(1), site())
     chosen = engine.check(world(*web(2), site()), engine.observe())
