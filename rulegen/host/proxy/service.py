@@ -115,11 +115,9 @@ class ProxyService:
             scratch = tempfile.mkdtemp(prefix=f"rulegen-{self._program.name}-")
             os.close(trust.open_folder(Path(scratch).absolute()))
         except trust.UntrustedError as error:
-            where = f"{error.filename} {error.strerror}"
-            raise HostError(f"{_NO_SCRATCH}: {where}", hint="set TMPDIR=/tmp") from None
+            raise HostError(f"{_NO_SCRATCH}: {error.filename} {error.strerror}", hint="set TMPDIR=/tmp") from None
         except OSError as error:
-            said = writing.reason(error)
-            raise HostError(f"{_NO_SCRATCH}: {said}", hint=writing.hint(error)) from None
+            raise HostError(f"{_NO_SCRATCH}: {writing.reason(error)}", hint=writing.hint(error)) from None
         try:
             yield ProxyService(Path(scratch), self._run, self._program, binary=self._binary)  # no worker enters it
         finally:
