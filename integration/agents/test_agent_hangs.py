@@ -40,7 +40,8 @@ from rulegen.agent.runtime import waiting
 from rulegen.host.netfilter import iptables
 waiting.NOTICE_S, waiting.TERM_S = {NOTICE_S}, 0.5
 from rulegen.host.netfilter import variant
-variant.call.__kwdefaults__["timeout_s"] = {RESTORE_S}
+from rulegen.host.netfilter import conntrack
+variant.call.__kwdefaults__["timeout_s"] = conntrack.LIST_S = {RESTORE_S}
 iptables.RESTORE_S, iptables.LINE_S = {RESTORE_S}, 0.001
 from rulegen.cli.main import main
 sys.exit(main())
@@ -169,6 +170,40 @@ class TestRunning:
                 assert until(lambda app=app: sends(node, app, healthy), 10, "the healthy family") < 3
             assert not node.is_well
             assert name in node.health()[1]["lastError"]
+        until(lambda: node.is_well and all(sends(node, ONE, family) for family in (4, 6)), 30, "both families")
+        assert not node.lines("changed by another program")
+        node.serve(BOTH)
+        until(lambda: all(sends(node, BOTH, family) for family in (4, 6)), 10, "both families")
+
+    def test_a_conntrack_tool_that_hangs_delays_no_rules(self, running: tuple[Node, Tools]) -> None:
+        node, tools = running
+        count, before = len(node.lines("cannot search for stale connections")), waits(node, "conntrack")
+        with tools.hanging("conntrack"):
+            node.serve(ONE)
+            until(lambda: waits(node, "conntrack") != before, 10, "it waits")
+            node.serve(BOTH)
+            until(lambda: sends(node, BOTH, 4), 3 * RESTORE_S, "after the time limit")
+            for app in (ONE, BOTH):
+                node.serve(app)
+                assert until(lambda app=app: sends(node, app, 4), 10, "the rules") < RESTORE_S
+            node.rules.change("-t", "nat", "-N", f"OTHER-{os.urandom(4).hex()}")
+            until(lambda: len(node.lines("cannot search for stale connections")) > count, 10, "said")
+        until(lambda: node.is_well, 10, "all is written")
+
+    def test_iptables_gone_altogether_is_reported_and_all_written_later(self, running: tuple[Node, Tools]) -> None:
+        node, tools = running
+        programs, away = tools.flags.parent / "sbin", tools.flags.parent / "away"
+        away.mkdir()
+        names = [path.name for path in programs.glob("*tables*")]
+        for name in names:
+            (programs / name).rename(away / name)
+        count = len(node.lines("not written"))
+        node.serve(ONE)
+        until(lambda: len(node.lines("not written")) > count + 1, 20, "said, and tried again")
+        assert "is not installed" in node.lines("not written")[-1]
+        assert not node.is_well
+        for name in names:
+            (away / name).rename(programs / name)
         until(lambda: node.is_well and all(sends(node, ONE, family) for family in (4, 6)), 30, "both families")
         node.check_converged()
         assert not node.lines("changed by another program")

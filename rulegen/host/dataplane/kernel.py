@@ -17,6 +17,7 @@ from rulegen.host.dataplane.dataplane import KernelReadout, KernelRevision
 from rulegen.host.dataplane.driver import ReadContext, WriteContext
 from rulegen.host.dataplane.drivers import DRIVERS
 from rulegen.host.dataplane.families import BrokenFamilies, check_tools
+from rulegen.host.dataplane.flows import FlowReader
 from rulegen.host.dataplane.observe import observed, read_kernel, rules_beside
 from rulegen.host.ipvs.servers import SchedulerError
 from rulegen.host.netfilter import conntrack, nfacct, nft_commits, variant
@@ -43,7 +44,6 @@ if TYPE_CHECKING:
     from rulegen.model.host.facts import HostFacts
     from rulegen.model.services.ir import ResolvedNode, ResolvedService
     from rulegen.model.services.options import Options
-    from rulegen.model.services.stale_flows import Flow
     from rulegen.net import Address
     from rulegen.plan.plan import Plan
 
@@ -71,6 +71,7 @@ class KernelDataplane:
         without_ipv6: The missing tool for IPv6, whose rules are then not managed; None if no tool is missing.
         beside: Warning about a proxy's rules in the other iptables variant at the start; else empty.
         broken: The families that are set aside, because their tools fail.
+        flows: Reads the UDP flows of conntrack.
         on_forgotten: Called after each search for stale connections, with its duration and the number of deleted ones.
         look: Returns the current facts.
     """
@@ -89,6 +90,7 @@ class KernelDataplane:
     without_ipv6: HostError | None = None
     beside: str = ""
     broken: BrokenFamilies = field(default_factory=BrokenFamilies)
+    flows: FlowReader = field(default_factory=FlowReader)
     on_forgotten: Callable[[float, int], None] = field(default=lambda _seconds, _count: None)
     look: Callable[[HostFacts], HostFacts] = field(default=refreshed)
 
@@ -148,7 +150,7 @@ class KernelDataplane:
         raw = self._read_watched()
         if generation is None:
             digest = _digest(raw)
-        flows, error = self._flows()
+        flows, error = self.flows.read(self.run, self.facts.families)
         can_tell = all(self.drivers[name].tells_of_writes for name in self.languages)
         return KernelReadout(
             raw, tuple(flows), KernelRevision(generation, commits, digest) if can_tell else None, error
@@ -366,16 +368,6 @@ class KernelDataplane:
     def _generation(self) -> int | None:
         return nft_commits.generation() if self.choice.variant is variant.Variant.NFT else None
 
-    def _flows(self) -> tuple[list[Flow], HostError | None]:
-        """Return the UDP flows of conntrack.
-
-        If they cannot be listed, nothing and the reason, because no rule needs them.
-        """
-        try:
-            return [flow for family in self.facts.families for flow in conntrack.list_flows(self.run, family)], None
-        except HostError as error:
-            return [], error
-
     def _delete_stale_flows(
         self,
         before: Sequence[ResolvedService | None],
@@ -390,7 +382,7 @@ class KernelDataplane:
         if not after:
             return 0, None
         began = time.monotonic()
-        flows, error = self._flows()
+        flows, error = self.flows.read(self.run, self.facts.families)
         now = [service for service in after if service is not None]
         gone = _frontends(old for old in before if old is not None) - _frontends(now)
         own = [address for family in self.facts.families for address in self.facts.addresses(family)]

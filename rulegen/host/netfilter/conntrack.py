@@ -26,6 +26,9 @@ if TYPE_CHECKING:
 
     from rulegen.host.commands.runner import Runner
 
+LIST_S = 20.0
+"""The time limit of the tool: a table of 1,000,000 entries takes some seconds."""
+
 _TRIES = 5
 """The tool fails with EINTR if the table changes meanwhile; it is then called again."""
 
@@ -49,7 +52,7 @@ def list_flows(run: Runner, family: Family) -> tuple[Flow, ...]:
     Raises:
         HostError: The tool is missing, or not permitted to read the table.
     """
-    command = Command(("conntrack", "-L", "-p", "udp", "-f", family.lower(), "-o", "extended"))
+    command = Command(("conntrack", "-L", "-p", "udp", "-f", family.lower(), "-o", "extended"), timeout_s=LIST_S)
     ended = run(command)
     for _ in range(_TRIES - 1):
         if ended.code == 0 or os.strerror(errno.EINTR) not in ended.stderr:
