@@ -2,15 +2,11 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
-from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-import rulegen
 from rulegen.errors import HostError
 from rulegen.host.commands.runner import MissingToolError, find
+from rulegen.host.proxy.processes.supervision import start
 from rulegen.host.userspace import folder as of
 from rulegen.host.userspace import listeners
 from rulegen.host.userspace.exchange import ask
@@ -18,10 +14,11 @@ from rulegen.text import printable
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
+    from pathlib import Path
 
     from rulegen.net import Family
 
-_START_S: Final = 30.0
+_MODULE: Final = "rulegen.host.userspace.supervisor"
 _ANSWER_S: Final = 40.0
 _STATE_S: Final = 15.0
 _OK: Final = "ok"
@@ -61,24 +58,7 @@ def ensure(folder: Path) -> bool:
         raise MissingToolError("haproxy")
     if is_running(folder):
         return False
-    root = str(Path(rulegen.__file__).resolve().parents[1])
-    argv = (sys.executable, "-P", "-s", "-m", "rulegen.host.userspace.supervisor", str(folder), program)
-    try:
-        ended = subprocess.run(
-            argv,
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.PIPE,
-            env={"PYTHONPATH": root, "PATH": os.environ.get("PATH", os.defpath), "LC_ALL": "C.UTF-8"},
-            cwd="/",
-            timeout=_START_S,
-            check=False,
-        )
-    except (OSError, subprocess.TimeoutExpired) as error:
-        raise HostError(f"the supervisor of the proxy cannot be started: {error}") from error
-    if ended.returncode != 0:
-        said = ended.stderr.decode("utf-8", "replace").strip().splitlines()
-        raise HostError(f"the supervisor of the proxy cannot be started: {printable(said[-1] if said else '', 300)}")
+    start(_MODULE, (str(folder), program), folder, of="the proxy")
     return True
 
 

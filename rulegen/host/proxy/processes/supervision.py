@@ -57,31 +57,44 @@ def ensure(folder: Path, binary: str, kind: ProxyProgram) -> bool:
         raise MissingToolError(binary)
     if supervisor_pid(folder):
         return False
-    root = str(_root())
-    argv = (sys.executable, "-P", "-s", "-m", kind.module, str(folder), program, code(kind.module))
-    WAITS.check(f"starting the supervisor of {kind.name}")
+    words = (str(folder), program, code(kind.module))
+    start(kind.module, words, folder, of=kind.name, hint=f"see {folder}/logs/keeper.err")
+    return True
+
+
+def start(module: str, words: tuple[str, ...], folder: Path, *, of: str, hint: str = "") -> None:
+    """Start a supervisor, and wait until it has detached itself and runs.
+
+    Args:
+        module: The module that becomes the supervisor.
+        words: Its arguments.
+        folder: The folder that it writes to.
+        of: What it supervises, for messages.
+        hint: The hint if it ends with an error.
+
+    Raises:
+        HostError: It cannot be started.
+    """
+    argv = (sys.executable, "-P", "-s", "-m", module, *words)
+    WAITS.check(f"starting the supervisor of {of}")
     try:
-        with WAITS.waiting(f"the start of the supervisor of {kind.name}", limit_s=_START_S):
+        with WAITS.waiting(f"the start of the supervisor of {of}", limit_s=_START_S):
             ended = subprocess.run(
                 argv,
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.DEVNULL,
                 stderr=subprocess.PIPE,
-                env={"PYTHONPATH": root, "PATH": os.environ.get("PATH", os.defpath), "LC_ALL": "C.UTF-8"},
+                env={"PYTHONPATH": str(_root()), "PATH": os.environ.get("PATH", os.defpath), "LC_ALL": "C.UTF-8"},
                 cwd="/",
                 timeout=_START_S,
                 check=False,
             )
     except (OSError, subprocess.TimeoutExpired) as error:
-        raise HostError(f"the supervisor of {kind.name} cannot be started: {error}") from error
+        raise HostError(f"the supervisor of {of} cannot be started: {error}") from error
     if ended.returncode != 0:
         said = ended.stderr.decode("utf-8", "replace").strip().splitlines()
         why = "; ".join(filter(None, (printable(said[-1] if said else "", 300), shortage(folder))))
-        raise HostError(
-            f"the supervisor of {kind.name} cannot be started: {why}",
-            hint=f"see {folder}/logs/keeper.err",
-        )
-    return True
+        raise HostError(f"the supervisor of {of} cannot be started: {why}", hint=hint)
 
 
 def renew(folder: Path, binary: str, kind: ProxyProgram) -> bool:
