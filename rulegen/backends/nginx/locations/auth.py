@@ -27,28 +27,28 @@ CACHE_ZONE: Final = "auth"
 _TOO_LONG: Final = "auth_too_long"
 
 
-def auth_path(auth: ExternalAuth, host: str, buffers: Mapping[str, str], location: Location) -> str:
+def auth_path(auth: ExternalAuth, host: str, settings: Settings, location: Location) -> str:
     """Return the path of the internal location that asks the auth server; clients cannot request it.
 
     Locations with a cache have one each, since its answers hold for one path of one Ingress only.
     """
+    buffers = _buffers(location.policy, settings)
     whose = (location.ingress, location.kind, location.path) if auth.cache is not None else ()
     return f"{INTERNAL}auth/{mark(host, auth, *buffers.items(), *whose)}"
 
 
-def auth_buffers(policy: LocationPolicy, settings: Settings) -> Mapping[str, str]:
+def _buffers(policy: LocationPolicy, settings: Settings) -> Mapping[str, str]:
     """Return the buffer sizes for auth responses, whose headers are often large: those of the location itself."""
     return buffers_of(policy.proxying, settings)
 
 
-def auth_location(
-    auth: ExternalAuth, server: Server, buffers: Mapping[str, str], defaults: HttpDefaults, location: Location
-) -> Directive:
+def auth_location(auth: ExternalAuth, server: Server, defaults: HttpDefaults, location: Location) -> Directive:
     """Return the internal location that asks the auth server.
 
     It has no error pages: `auth_request` needs the status.
     """
-    path = auth_path(auth, server.host, buffers, location)
+    path = auth_path(auth, server.host, defaults.settings, location)
+    buffers = _buffers(location.policy, defaults.settings)
     url = auth.url
     block: list[Node] = [
         Directive("internal"),

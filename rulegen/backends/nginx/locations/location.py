@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, Final
 
 from rulegen.backends.nginx.locations.auth import (
     auth_answer,
-    auth_buffers,
     auth_location,
     auth_maps,
     auth_path,
@@ -107,13 +106,7 @@ class LocationText:
         """Yield the internal locations that this location refers to."""
         policy = self._policy
         if policy.external_auth is not None and not self._answers_at_once:
-            yield auth_location(
-                policy.external_auth,
-                self._server,
-                auth_buffers(policy, self._settings),
-                self._defaults,
-                self._location,
-            )
+            yield auth_location(policy.external_auth, self._server, self._defaults, self._location)
             if policy.external_auth.signin:
                 yield signin_location(policy.external_auth, self._server, self._settings)
         if policy.mirror is not None and self._is_mirrored:
@@ -276,8 +269,7 @@ class LocationText:
             yield Directive("auth_basic_user_file", (policy.basic_auth.file,))
         auth = policy.external_auth
         if auth is not None:
-            buffers = auth_buffers(policy, self._settings)
-            yield Directive("auth_request", (auth_path(auth, self._server.host, buffers, self._location),))
+            yield Directive("auth_request", (auth_path(auth, self._server.host, self._settings, self._location),))
             yield from auth_answer(auth)
             if auth.signin:
                 yield Directive("error_page", ("401", "=", signin_name(auth, self._server.host)))
