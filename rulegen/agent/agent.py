@@ -142,8 +142,6 @@ class Agent:
 
     def __post_init__(self) -> None:
         self.parts = self.kept or KeptParts.new(self.clock)
-        if self.kept is not None:
-            self.parts.state.changed()  # the node is unhealthy if what is configured now is not written in time
         self.state, self.inbox = self.parts.state, self.parts.inbox
         self.state.timeout_s = 2 * self.options.sync_s
 
@@ -209,6 +207,8 @@ class Agent:
                 hint="use --timeout to wait longer",
             )
         notify_systemd("STOPPING=1" if why != "reload" else "RELOADING=1")
+        if why == "reload":
+            self.state.changed()  # if the next agent does not write in time, the node becomes unhealthy
         self.log.info("stopped", why=why)
         if why == "stop":
             self._leave(parts.publishers, parts.site)
