@@ -38,10 +38,8 @@ if TYPE_CHECKING:
 
 CONFIRM_S: Final = 30.0
 """The time limit for the answers of new workers; each file adds `_PER_FILE_S`. 5,000 hosts with TLS take 18 s."""
-
 GENERATIONS: Final = 4
 """The most generations of old workers with open connections beside the new workers."""
-
 _PER_FILE_S: Final = 0.01
 _ENDED_S: Final = 5.0
 _NEW_S, _KNOWN_S = 10.0, 1.0
@@ -197,8 +195,7 @@ class ProxyService:
             confirms: Whether it then serves all of it, so that another release that fails may be replaced by it.
 
         Raises:
-            HostError: The folder cannot be used. Nothing has changed.
-            ApplyError: The configuration could not be written. The one before is still served.
+            HostError: The folder cannot be used, or the configuration cannot be written. The one before is served.
         """
         began = time.monotonic()
         with self.releases.locked():
