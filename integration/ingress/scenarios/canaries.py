@@ -72,6 +72,24 @@ _CANARIES = [
         _gets("pattern.test", "echo"),
     ),
     plain(
+        "canary-value-before-pattern",
+        [
+            site("valued.test"),
+            _canary(
+                "valued.test",
+                "other",
+                {
+                    "canary-by-header": "X-Group",
+                    "canary-by-header-value": "blue",
+                    "canary-by-header-pattern": "red",
+                },
+            ),
+        ],
+        _gets("valued.test", "other", {"X-Group": "blue"}),
+        _gets("valued.test", "echo", {"X-Group": "red"}),
+        _gets("valued.test", "echo", {"X-Group": "always"}),
+    ),
+    plain(
         "canary-order",
         [
             site("order.test"),

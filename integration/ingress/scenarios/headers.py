@@ -101,6 +101,11 @@ _CORS = [
         _from("https://evil.test", {"status": 200, "backend": "echo"}, "cors-set.test", method="OPTIONS"),
     ),
     plain(
+        "cors-any-origin-beside-others",
+        [site("cors-any.test", {"enable-cors": "true", "cors-allow-origin": "https://a.test, *"})],
+        _from("https://b.test", {"headers": {"Access-Control-Allow-Origin": "*"}}, "cors-any.test"),
+    ),
+    plain(
         "cors-of-the-backend-is-replaced",
         [site("cors-own.test", {"enable-cors": "true"}), site("cors-off.test")],
         Ask(

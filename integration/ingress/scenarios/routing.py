@@ -354,6 +354,19 @@ _NAMES_AND_PATHS = [
         *(Ask(host=host, want={"status": 404}) for host in ("wildly.test", "spelled.test.x", "x")),
     ),
     plain(
+        "www-that-is-a-host-itself",
+        [site("pair-of-hosts.test", {"from-to-www-redirect": "true"}), site("www.pair-of-hosts.test", service="other")],
+        Ask(host="pair-of-hosts.test", want={"status": 200, "backend": "echo"}),
+        Ask(host="www.pair-of-hosts.test", path="/a", want={"status": 200, "backend": "other"}),
+    ),
+    plain(
+        "paths-of-an-own-type-are-prefixes",
+        [site("untyped.test", path="/a", path_type="ImplementationSpecific")],
+        Ask(host="untyped.test", path="/a", want={"status": 200}),
+        Ask(host="untyped.test", path="/a/b", want={"status": 200}),
+        Ask(host="untyped.test", path="/ab", want={"status": 404}),
+    ),
+    plain(
         "app-root-of-the-longest-path",
         [
             site("roots.test", {"app-root": "/of-the-oldest"}, path="/a"),
