@@ -82,9 +82,7 @@ class TestHangs:
         assert not site.node.lines("left out")
         assert not site.node.lines("uarantine")
 
-    def test_a_stop_within_a_reload_ends_in_time_and_the_next_agent_continues(
-        self, scene: tuple[Site, Process, Path]
-    ) -> None:
+    def test_a_stop_within_a_reload_ends_in_time(self, scene: tuple[Site, Process, Path]) -> None:
         """The last test of this agent."""
         site, process, _ = scene
         until(lambda: bool(site.node.lines("nginx reloaded")), 20, "the first reload has ended")
