@@ -32,6 +32,8 @@ UNREADABLE_PATH: Final = "?"
 _NO_NAME: Final = "(no name)"
 _MAX_NAME: Final = 253
 _UNUSUAL: Final = re.compile(r"[^A-Za-z0-9._-]")
+_NAMES_NOBODY: Final = re.compile(r"\*|[^;\s\x00-\x1f]*[;\s\x00-\x1f].*", re.DOTALL)
+"""Texts that no client can send as the name of a host, and that are not such a name with a port or a scheme."""
 _TIME: Final = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}[Tt][0-9]{2}:[0-9]{2}:[0-9]{2}(?:\.[0-9]{1,9})?[Zz]\Z")
 
 
@@ -73,7 +75,7 @@ def readable_part(value: Any) -> UnusableIngress:
                 ingress_class_name=class_name if isinstance(class_name, str) else None,
                 default_backend=IngressBackend() if has_backend else None,
                 tls=_tls(spec.get("tls")),
-                rules=tuple(rule for rule in read if rule is not None),
+                rules=tuple(rule for rule in read if rule is not None and rule is not _OF_NOBODY),
             ),
         ),
         has_all_annotations=has_all_annotations and isinstance(document.get("metadata"), dict),
@@ -138,12 +140,17 @@ def _tls(entries: Any) -> tuple[IngressTLS, ...]:
     return (IngressTLS(),) if entries else ()
 
 
+_OF_NOBODY: Final = IngressRule()
+
+
 def _rule(entry: Any) -> IngressRule | None:
     """Return the host and the paths of a rule; None if the host cannot be read."""
     if not isinstance(entry, dict):
         return None
     host, http = entry.get("host"), entry.get("http")
     text = "" if host is None else host.lower() if isinstance(host, str) else None
+    if text is not None and _NAMES_NOBODY.fullmatch(text):
+        return _OF_NOBODY
     if text is None or (text and not is_host(text)):
         return None
     if http is None:

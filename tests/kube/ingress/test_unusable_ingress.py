@@ -79,6 +79,13 @@ def test_a_host_that_cannot_be_read_is_noticed(value):
     assert not readable_part(value).has_all_hosts
 
 
+@pytest.mark.parametrize("host", ["*", "a.test; return 418;", "a.test\n", "a b"])
+def test_a_text_that_no_client_can_send_as_a_host_hides_none(host):
+    part = readable_part(document(rules=[{"host": host, "http": {"paths": [{"path": "/"}]}}]))
+    assert part.has_all_hosts
+    assert part.ingress.spec.rules == ()
+
+
 @pytest.mark.parametrize("value", [document(), document(rules=[], defaultBackend={}), document(tls="x")], ids=str)
 def test_hosts_that_can_be_read_are_complete(value):
     assert readable_part(value).has_all_hosts
