@@ -32,8 +32,8 @@ UNREADABLE_PATH: Final = "?"
 _NO_NAME: Final = "(no name)"
 _MAX_NAME: Final = 253
 _UNUSUAL: Final = re.compile(r"[^A-Za-z0-9._-]")
-_NAMES_NOBODY: Final = re.compile(r"\*|[^;\s\x00-\x1f]*[;\s\x00-\x1f].*", re.DOTALL)
-"""Texts that no client can send as the name of a host, and that are not such a name with a port or a scheme."""
+_NAMES_NOBODY: Final = re.compile(r"[*_]|[^;\s\x00-\x1f]*[;\s\x00-\x1f].*", re.DOTALL)
+"""Texts that are the name of no host, nor one with a port or a scheme."""
 _TIME: Final = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}[Tt][0-9]{2}:[0-9]{2}:[0-9]{2}(?:\.[0-9]{1,9})?[Zz]\Z")
 
 

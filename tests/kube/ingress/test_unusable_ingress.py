@@ -79,7 +79,7 @@ def test_a_host_that_cannot_be_read_is_noticed(value):
     assert not readable_part(value).has_all_hosts
 
 
-@pytest.mark.parametrize("host", ["*", "a.test; return 418;", "a.test\n", "a b"])
+@pytest.mark.parametrize("host", ["*", "_", "a.test; return 418;", "a.test\n", "a b"])
 def test_a_text_that_no_client_can_send_as_a_host_hides_none(host):
     part = readable_part(document(rules=[{"host": host, "http": {"paths": [{"path": "/"}]}}]))
     assert part.has_all_hosts
