@@ -240,14 +240,13 @@ def test_a_new_supervisor_adopts_the_running_nginx(service, eventually):
 
 
 def test_after_an_upgrade_the_supervisor_runs_the_new_code(service, eventually, monkeypatch):
-    monkeypatch.setattr(supervision, "code", lambda _module: "")  # as before there were marks
+    monkeypatch.setattr(supervision, "code", lambda _module: "before")
     service.apply(FIRST)
     old = service.status()
     monkeypatch.undo()
 
-    outcome = service.apply(FIRST)
+    outcome, new = service.apply(FIRST), service.status()
 
-    new = service.status()
     assert outcome.notes == ("the supervisor ran other code, as before an upgrade, and was replaced",)
     assert new.supervisor not in {0, old.supervisor}
     assert new.master == old.master
