@@ -21,6 +21,7 @@ from integration.proxied import BALANCED, ProxyProcesses, asking
 from rulegen.host.userspace.exchange import ask
 from tests.deploy.places import DEPLOY
 from tests.deploy.test_units import capabilities
+from tests.rights import needs_root
 from tests.servers.fakeapi import FakeApi
 
 if TYPE_CHECKING:
@@ -30,6 +31,8 @@ if TYPE_CHECKING:
     from integration.lab.lab import Lab
 
 pytestmark = [
+    needs_root,
+    pytest.mark.slow,
     pytest.mark.xdist_group("agent"),
     pytest.mark.skipif(shutil.which("haproxy") is None, reason="not installed: haproxy"),
 ]
