@@ -1,8 +1,8 @@
 """The entry point: arguments, exit codes, errors as one line. Lower layers do the work.
 
 Exit codes: 0 success (with --detailed-exitcode: no changes); 1 an error, including wrong usage; 2 changes, only with
---detailed-exitcode; 3 not served as written, with --strict or if hosts of an Ingress cannot be read; 130 interrupted.
-If the reader of the output ends, SIGPIPE ends the command (141 in a shell).
+--detailed-exitcode; 3 not served as written, only with --strict; 130 interrupted. If the reader of the output ends,
+SIGPIPE ends the command (141 in a shell).
 """
 
 from __future__ import annotations

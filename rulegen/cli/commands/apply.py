@@ -66,8 +66,7 @@ def command(
     With --ingress, a proxy is started or reloaded: nginx, or that of --ingress-engine. Its configuration is tested
     in a sandbox first. An Ingress that it rejects is left out and reported. It runs on after the command ends.
 
-    With --strict, nothing is written if part of an Ingress is not served as written; the exit code is then 3. The
-    same applies, without --strict, if the hosts of an Ingress cannot be read.
+    With --strict, nothing is written if part of an Ingress is not served as written; the exit code is then 3.
 
     If the kernel rejects the rules of a Service, that Service keeps its old rules. All others are written, and the
     exit code is 1.
@@ -109,7 +108,7 @@ def command(
         stdin_is_input=are_from_stdin((*inputs.chosen.files, inputs.chosen.config, inputs.chosen.host)),
         engine_after=ingress.apply if ingress is not None else None,
         apart=apart,
-        refuse=partial(refuse_not_as_written, report, strict=inputs.chosen.strict, has_ingresses=ingress is not None),
+        refuse=partial(refuse_not_as_written, report, strict=inputs.chosen.strict),
     )
 
 

@@ -19,7 +19,6 @@ from rulegen.cli.terminal.console import note, print_lines
 from rulegen.cli.wiring.endpoint_slices import slices_text
 from rulegen.cli.wiring.ingress import IngressInputs, export_site
 from rulegen.cli.wiring.inputs import Inputs
-from rulegen.cli.wiring.strict import refuse_hidden_hosts
 from rulegen.compiler.services.compile import printed
 from rulegen.errors import ConfigError
 from rulegen.host.files.output import write_folder
@@ -102,8 +101,6 @@ def command(folder: str | None, *, endpointslices: bool, with_secrets: bool, no_
     elif not no_services and (count := len(inputs.world.services)):
         what = "1 Service are" if count == 1 else f"{count:,} Services are"
         note(f"the rules of {what} not exported: add -o DIR, or --no-services")
-    if sites:
-        refuse_hidden_hosts(inputs.world.rejected)
 
 
 def _refuse_shared_folders(folder: str | None, sites: Mapping[str, str]) -> None:

@@ -13,10 +13,7 @@ EXIT_CODES: Final = (
     ("0", "Success. With plan --detailed-exitcode: nothing would change."),
     ("1", "An error, also of usage. For doctor: something must be fixed."),
     ("2", "With plan --detailed-exitcode: something would change."),
-    (
-        "3",
-        "Part of an Ingress is not served as written (plan and apply, with --strict), or its hosts cannot be read.",
-    ),
+    ("3", "With --strict, for plan and apply: part of an Ingress is not served as written."),
     ("130", "Interrupted."),
 )
 

@@ -74,5 +74,5 @@ def command(
         print_json(show.json_document(plan, report))
     else:
         print_lines(show.text(plan, report, colour=has_colour()), colour=has_colour())
-    refuse_not_as_written(report, strict=inputs.chosen.strict, has_ingresses=ingress.ingress)
+    refuse_not_as_written(report, strict=inputs.chosen.strict)
     return CHANGES if detailed_exitcode and not plan.is_empty else 0

@@ -20,8 +20,11 @@ from rulegen.model.ingress.last_read import CompletedSnapshot, completed, renewe
 from rulegen.model.ingress.options import IngressOptions
 from rulegen.plan import show
 from rulegen.plan.plan import Plan, with_site
+from rulegen.text import listed
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from rulegen.cli.options.ingress import ChosenIngress
     from rulegen.cli.wiring.inputs import Inputs
     from rulegen.compiler.ingress.engine import AnyCompiler, AnyEngine, KnownObjects
@@ -175,12 +178,19 @@ class IngressInputs:
         return [*done, *outcome.notes, *self.notes]
 
 
+def _hidden_hosts(ingress: IngressInputs) -> Iterator[str]:
+    """Yield a warning if hosts of Ingresses could not be read: nothing closes these hosts."""
+    hiding = [each.object for each in ingress.inputs.world.rejected if each.may_hide_hosts]
+    if hiding:
+        yield f"hosts of Ingresses could not be read, so what they restrict may be open: {listed(hiding)}"
+
+
 def plan_ingress(ingress: IngressInputs, plan: Plan, report: Report) -> tuple[Plan, Report]:
     """Return a plan and its report with the part about Ingresses."""
     site_plan = ingress.plan
     model = ingress.site.model
     taken = (f"{line}: {ingress.name} cannot listen there, so apply fails" for line in ingress.taken_ports)
-    warnings = (*report.warnings, *ingress.notes, *taken)
+    warnings = (*report.warnings, *_hidden_hosts(ingress), *ingress.notes, *taken)
     return with_site(plan, site_plan), replace(
         report, reasons=model.reasons, site=ingress.compared_with, warnings=warnings
     )
@@ -198,7 +208,7 @@ def report_unseen(ingress: IngressInputs, plan: Plan, report: Report) -> tuple[P
         reasons=ingress.site.model.reasons,
         site=show.UNSEEN_SITE,
         is_partial=True,
-        warnings=(*report.warnings, *ingress.notes, unseen),
+        warnings=(*report.warnings, *_hidden_hosts(ingress), *ingress.notes, unseen),
     )
 
 
@@ -207,7 +217,8 @@ def export_site(ingress: IngressInputs, folder: str, *, with_secrets: bool) -> N
     site = ingress.site
     ingress.inputs.progress("")
     lines = ingress.compiler.export(site, folder, with_secrets=with_secrets)
-    report = replace(ingress.inputs.report("nothing"), reasons=site.model.reasons)
+    report = ingress.inputs.report("nothing", *_hidden_hosts(ingress))
+    report = replace(report, reasons=site.model.reasons)
     for line in show.notes(report):
         note(line)
     print_lines(lines)

@@ -59,17 +59,13 @@ def served(folder: Path) -> frozenset[Line]:
 
 
 @pytest.mark.parametrize("form", ["text", "json"])
-def test_apply_writes_nothing_while_hosts_of_an_ingress_cannot_be_read(run, tmp_path, form):
+def test_an_ingress_whose_hosts_cannot_be_read_stops_no_other(run, tmp_path, form):
     objects, good = tmp_path / "objects.yaml", ingress("web", "shop.test")
     objects.write_text(yaml.safe_dump_all(world(good, ingress("bad", ["bad.test"]))))
     code, out = run("apply", *ENGINE, "--yes", "-o", form)
-    assert (code, (tmp_path / "tiny").exists()) == (3, False)
-    assert "hosts of Ingresses could not be read, so what they restrict may be open: Ingress demo/bad" in out
-    if form == "json":
-        assert json.loads(out[: out.rindex("}") + 1])["applied"] == []
-    objects.write_text(yaml.safe_dump_all(world(good)))
-    assert run("apply", *ENGINE, "--yes")[0] == 0
+    assert code == 0
     assert SHOP in served(tmp_path)
+    assert "hosts of Ingresses could not be read, so what they restrict may be open: Ingress demo/bad" in out
 
 
 @pytest.mark.slow

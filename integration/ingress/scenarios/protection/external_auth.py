@@ -79,18 +79,18 @@ _ANSWERS = [
     plain(
         "auth-answers-are-kept-for-a-client-and-a-path",
         [
-            site("kept.test", _KEPT),
-            site("kept.test", _KEPT, path="/other", name="kept-other"),
+            site("remembered.test", _KEPT),
+            site("remembered.test", _KEPT, path="/other", name="remembered-other"),
             site("kept-too.test", _KEPT),
         ],
-        _stamped("kept.test", "first", "first", _OK),
-        _stamped("kept.test", "second", "first", _OK, path="/x?y", method="POST", body=b"b"),
+        _stamped("remembered.test", "first", "first", _OK),
+        _stamped("remembered.test", "second", "first", _OK, path="/x?y", method="POST", body=b"b"),
         # Nobody else gets it: no other client, no other path, no other host.
-        _stamped("kept.test", "third", "third", {"Cookie": "auth=200"}),
-        _stamped("kept.test", "fourth", "fourth", _OK, path="/other"),
+        _stamped("remembered.test", "third", "third", {"Cookie": "auth=200"}),
+        _stamped("remembered.test", "fourth", "fourth", _OK, path="/other"),
         _stamped("kept-too.test", "fifth", "fifth", _OK),
-        Ask(host="kept.test", want={"status": 401}),
-        Ask(host="kept.test", headers={"Cookie": "auth=403"}, want={"status": 403}),
+        Ask(host="remembered.test", want={"status": 401}),
+        Ask(host="remembered.test", headers={"Cookie": "auth=403"}, want={"status": 403}),
     ),
     plain(
         "auth-answers-of-clients-that-look-alike",
