@@ -35,8 +35,8 @@ PUBLISHED_S = 10.0
 """The same for addresses in statuses, which are written every five seconds."""
 START_S = 30.0
 """For the first lists and the first decision."""
-SLACK_S = 3.0
-"""For a busy machine."""
+SLACK_S = 8.0
+"""For a busy machine; all together is less than the time between two checks."""
 NODE_IP = "192.0.2.10"
 
 
@@ -160,7 +160,7 @@ def test_health_and_addresses_follow_a_proxy_that_hangs(proxy: Proxy) -> None:
     proxy.signal_all(signal.SIGSTOP)
     try:
         proxy.wait_for_health(503)
-        assert proxy.health()[1] == "nginx does not answer"
+        proxy.wait_until(lambda: proxy.health()[1] == "nginx does not answer", SOON_S, "the cause")
         assert proxy.site.node.health("livez")[0] == 200
         proxy.wait_until_published()
     finally:
@@ -195,7 +195,7 @@ def test_a_port_taken_by_another_program_is_named_once(proxy: Proxy) -> None:
             proxy.wait_until(lambda: proxy.is_gone() and is_bound(other), SOON_S, "the port is ours")
             other.listen()
         proxy.wait_until(lambda: "port 80 is held by process" in proxy.health()[1], SOON_S, "the cause")
-        assert proxy.health()[0] == 503
+        proxy.wait_for_health(503)
         proxy.wait_until_published()
         assert len([line for line in node.lines("not served") if "port 80 is held by process" in line]) == 1
     proxy.wait_until_well()
