@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 from rulegen.languages.nginx.grammar import (
     ALLOWED,
     BLOCKS,
+    CACHE_FOLDER,
     ENTRY_BLOCKS,
     IGNORING,
     INTERNAL_REDIRECT,
@@ -85,6 +86,7 @@ def _words(how: Reading) -> st.SearchStrategy[Word]:
 ONLY: dict[str, tuple[Word, ...]] = {
     **dict.fromkeys(IGNORING, (INTERNAL_REDIRECT,)),
     "try_files": (NO_FILE, "=404"),
+    "proxy_cache_path": (CACHE_FOLDER, "keys_zone=auth:10m"),
 }
 """Arguments of directives that the grammar allows in one form."""
 

@@ -72,7 +72,7 @@ def on_the_node() -> None:
         *world(
             ingress("blog", "b.test", auth_type="basic", auth_secret="users"),
             ingress("cert", "c.test", "tls"),
-            ingress("ask", "d.test", auth_url="http://auth.example.com/"),
+            ingress("ask", "d.test", auth_url="http://auth.example.com/", auth_cache_key="$http_cookie"),
         ),
         secret("users", auth=b"u:{PLAIN}p\n"),
         secret("tls", tls_crt=chain, tls_key=key),

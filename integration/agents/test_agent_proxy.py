@@ -157,9 +157,13 @@ def test_a_killed_master_is_counted_logged_and_announced(proxy: Proxy) -> None:
 
 
 def test_health_and_addresses_follow_a_proxy_that_hangs(proxy: Proxy) -> None:
-    proxy.signal_all(signal.SIGSTOP)
+    def hangs() -> bool:
+        """Stop all processes, also one that has just started; return whether the node is unhealthy."""
+        proxy.signal_all(signal.SIGSTOP)
+        return proxy.health()[0] == 503
+
     try:
-        proxy.wait_for_health(503)
+        proxy.wait_until(hangs, SOON_S, "health 503")
         proxy.wait_until(lambda: proxy.health()[1] == "nginx does not answer", SOON_S, "the cause")
         assert proxy.site.node.health("livez")[0] == 200
         proxy.wait_until_published()

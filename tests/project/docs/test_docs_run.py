@@ -31,7 +31,7 @@ pytestmark = [
 ONLY_PARSED = {
     r"(sudo )?(RULEGEN_\w+=\S+ )?(scripts|integration/fresh)/|make ": "runs tests, demo or benchmarks; CI runs them",
     r"rulegen demo": "tests/project/test_demo.py runs it",
-    r"python3 -m venv /opt|/opt/rulegen/bin/pip|ln -s /opt": "installs packages; scripts/prepare does, on every run",
+    r"apt-get install |python3 -m venv /opt|/opt/rulegen/bin/pip|ln -s /opt": "installs packages, as scripts/prepare",
     r"for world in": "tests/parity compares the same worlds",
     r"kubectl -n \w+ create ": "needs a real API server to check the role that it names",
     r"systemctl |systemd-sysusers|install .*/etc/sys(temd|users)|journalctl ": "needs a systemd; see tests/deploy",

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
 _RUN: Final = Path("/run/rulegen")
-_RUN_MODE: Final = 0o755
+_RUN_MODE: Final = 0o711
 _PATIENCE_S: Final = 1.0
 """Seconds to wait for an agent that is just ending."""
 _AGAIN_S: Final = 0.05
@@ -41,7 +41,7 @@ class AgentLock:
             folder: The folder of the file.
             name: The name of the file.
             part: What its holder keeps, for messages.
-            prepare: Creates the folder where it is missing; by default, it is created so that all users may enter it.
+            prepare: Creates the folder where it is missing; by default, other users may pass through it.
         """
         self._folder, self._name, self._part, self._prepare = folder, name, part, prepare
         self._descriptor = -1
