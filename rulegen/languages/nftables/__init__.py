@@ -1,0 +1,1 @@
+"""nftables: tables with chains, sets, maps and their elements."""
