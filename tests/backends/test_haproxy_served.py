@@ -140,17 +140,18 @@ def test_a_share_near_none_is_not_none_and_near_all_not_all(weight, total, least
     assert made.configuration.files["maps/shares.map"].split()[1:] == [str(least)]
 
 
-def test_a_canary_whose_name_is_not_resolved_leaves_all_requests_to_its_main():
+def test_a_name_of_a_service_is_an_entry_of_a_map_that_backends_resolve():
     far = service("far", type="ExternalName", cluster_ip="", external_name="far.test", ports=())
     canary = ingress(
         "canary", rule("site.test", path(to="far")), annotations={"canary": "true", "canary-by-cookie": "try"}
     )
     made = compile_haproxy(world(*WEB, far, site(), canary), options(), served=False)
-    reported = [(reason.verdict, reason.message) for reason in made.model.reasons if reason.about is not None]
-    assert _named(reported, "such a canary gets no requests") == [Verdict.UNSUPPORTED]
-    text = "".join(made.configuration.files.values())
-    assert "10.244.1.5:8080" in text
-    assert "txn.take" not in text
+    entry = made.configuration.files["maps/names.map"].split()
+    text = made.configuration.files["haproxy.cfg"]
+    assert entry[1:] == ["far.test"]
+    assert f"\nbackend {entry[0]}\n" in text
+    assert "far.test" not in text
+    assert "set-dst var(txn.address)" in text.partition(f"backend {entry[0]}\n")[2].partition("\nbackend ")[0]
 
 
 @pytest.mark.parametrize(

@@ -19,6 +19,7 @@ from rulegen.backends.haproxy.location import (
 from rulegen.backends.haproxy.lua import PROGRAM
 from rulegen.backends.haproxy.maps import expression_key, path_key
 from rulegen.backends.haproxy.names import (
+    ADDRESSES,
     CERTIFICATES,
     CONFIG,
     EXACT,
@@ -34,7 +35,7 @@ from rulegen.backends.haproxy.names import (
     map_file,
     server_id,
 )
-from rulegen.backends.haproxy.process import default_section, described, global_section
+from rulegen.backends.haproxy.process import default_section, described, global_section, resolver_sections
 from rulegen.backends.haproxy.served import (
     Obeyed,
     disobeyed_by_host,
@@ -124,6 +125,7 @@ def compile_files(model: IngressModel, *, served: bool, stock: BackendStock | No
     for path in (EXACT, PREFIX):
         parts.maps[path] = sorted(tables[path].items())
     settings = model.defaults.settings
+    parts.maps[ADDRESSES] = sorted(parts.addresses.items())
     parts.maps[SHARES] = sorted(dict(parts.shares).items())
     parts.maps[TRUSTED] = [(str(network), "1") for network in settings.proxy_real_ip_cidr]
     parts.add(ConfigSection("backend", NO_LOCATION, (answer(404),)))
@@ -134,6 +136,7 @@ def compile_files(model: IngressModel, *, served: bool, stock: BackendStock | No
     sections = (
         global_section(model.defaults, served=served),
         default_section(settings),
+        *resolver_sections(model),
         frontend_section(model.defaults, regex_hosts, parts.choice),
         *(parts.sections[key] for key in sorted(parts.sections)),
     )

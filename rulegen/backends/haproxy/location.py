@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 from rulegen.backends.haproxy.access import guard_lines, limit_lines, limit_tables, origin_lines
@@ -13,11 +13,11 @@ from rulegen.backends.haproxy.process import retry_lines
 from rulegen.backends.haproxy.served import body_limit
 from rulegen.backends.haproxy.stock import BackendNames
 from rulegen.backends.haproxy.texts import captures, written
-from rulegen.backends.haproxy.upstream import server_lines
+from rulegen.backends.haproxy.upstream import ANY_ADDRESS, resolving_lines, server_lines
 from rulegen.kube.objects.names import ObjectName
 from rulegen.languages.haproxy.text import UnwritableError
 from rulegen.languages.haproxy.tree import ConfigSection, is_set, log_format, matches, negated, sample, statement
-from rulegen.model.ingress.ir import FixedResponse, MatchKind, ToUpstream, Upstream
+from rulegen.model.ingress.ir import FixedResponse, MatchKind, ToName, ToUpstream, Upstream
 from rulegen.model.ingress.values import regex
 
 if TYPE_CHECKING:
@@ -43,6 +43,7 @@ class ConfigParts:
         passwords: Paths of password files of the model that are used.
         choice: Statements of the frontend that choose another backend.
         shares: The shares of canaries.
+        addresses: The names that backends resolve, by backend.
         names: The names of backends.
         owners: The Ingresses of each backend.
         by_rule: The names of backends of rules.
@@ -53,6 +54,7 @@ class ConfigParts:
     passwords: dict[str, None] = field(default_factory=dict)
     choice: list[ConfigLine] = field(default_factory=list)
     shares: list[tuple[str, str]] = field(default_factory=list)
+    addresses: dict[str, str] = field(default_factory=dict)
     names: BackendNames = field(default_factory=BackendNames)
     owners: dict[str, dict[ObjectName, None]] = field(default_factory=dict)
     by_rule: dict[str, str] = field(default_factory=dict)
@@ -65,6 +67,7 @@ class ConfigParts:
         self.passwords.update(other.passwords)
         self.choice += other.choice
         self.shares += other.shares
+        self.addresses.update(other.addresses)
         for name, owners in other.owners.items():
             self.owners.setdefault(name, {}).update(owners)
 
@@ -90,10 +93,9 @@ def add_location(location: Location, server: Server, model: IngressModel, parts:
     if (known := parts.by_rule.get(rule)) is not None:
         return known
     own = ConfigParts(names=parts.names)
-    canaries = []
-    if isinstance(location.target, ToUpstream) and location.policy.redirect is None:
-        # `served` reports the others: the main target gets their requests
-        canaries = [canary for canary in location.canaries if isinstance(canary.target, ToUpstream)]
+    canaries: list[Canary] = []
+    if not isinstance(location.target, FixedResponse) and location.policy.redirect is None:
+        canaries = list(location.canaries)
     marks = [mark(canary.ingress, canary.target) for canary in canaries]
     name = _add_backend(location, location.target, server, model, own, marks)
     if name not in parts.owners:
@@ -118,13 +120,15 @@ def _add_backend(
 ) -> str:
     """Add the backend of a target; return its name: the same for equal rules and the same upstream."""
     lines = tuple(_lines(location, target, server, model, parts))
-    upstream: tuple[str, ...] = ()
-    if isinstance(target, ToUpstream) and location.policy.redirect is None:
-        upstream = (target.upstream, *marks)
+    upstream: tuple[object, ...] = ()
+    if not isinstance(target, FixedResponse) and location.policy.redirect is None:
+        upstream = (*target, *marks)
         if parts.names.is_new(lines):  # a host of this kind whose paths do not cover `/` answers 404 there
             _add_plain(tuple(_lines(location, _NOT_FOUND, server, model, parts)), parts)
     name = parts.names.name(lines, *upstream)
     parts.add(ConfigSection("backend", name, lines))
+    if isinstance(target, ToName) and upstream:
+        parts.addresses[name] = target.host
     if location.ingress is not None:
         parts.owners.setdefault(name, {})[location.ingress] = None
     return name
@@ -195,13 +199,14 @@ def _lines(
     if isinstance(target, FixedResponse) and target.status != UNAVAILABLE:
         yield answer(target.status)
         return
-    if not isinstance(target, FixedResponse | ToUpstream):
-        raise UnwritableError("HAProxy resolves no names of ExternalName Services yet")
     yield from _rewrite(location, parts)
     yield from _headers(policy, parts)
     yield from _timing(policy, model)
     # A backend without servers answers 503. Its rules are those of one with servers, which it gets without a reload.
     upstream = model.upstreams[target.upstream] if isinstance(target, ToUpstream) else _EMPTY
+    if isinstance(target, ToName):
+        yield from resolving_lines(target, model)
+        upstream = replace(upstream, servers=(f"{ANY_ADDRESS}:{target.port}",))
     yield from server_lines(upstream, policy, settings)
 
 

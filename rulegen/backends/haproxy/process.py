@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from rulegen.backends.haproxy.names import LUA, SERVED, SERVED_SOCKET, SOCKET
+from rulegen.backends.haproxy.names import LUA, RESOLVERS, SERVED, SERVED_SOCKET, SOCKET
 from rulegen.languages.haproxy.tree import ConfigSection, sample, statement
 
 if TYPE_CHECKING:
@@ -12,8 +12,10 @@ if TYPE_CHECKING:
 
     from rulegen.languages.haproxy.tree import ConfigLine
     from rulegen.model.ingress.defaults import HttpDefaults
+    from rulegen.model.ingress.ir import IngressModel
     from rulegen.model.ingress.values.settings import Settings
 
+_DNS_PORT = 53
 _BUFFER = 32768
 """Bytes of a buffer, which holds a request's whole head, and a path whose every byte is encoded."""
 
@@ -61,6 +63,23 @@ def _global(defaults: HttpDefaults, *, served: bool) -> Iterator[ConfigLine]:
     yield statement("tune.ssl.default-dh-param", "2048")
     yield statement("tune.h2.max-concurrent-streams", str(settings.http2_max_concurrent_streams))
     yield statement("ssl-default-bind-ciphers", settings.ssl_ciphers)
+
+
+def resolver_sections(model: IngressModel) -> Iterator[ConfigSection]:
+    """Yield the name servers for ExternalName Services: the DNS resolver of rulegen, or else those of the node."""
+    port = model.defaults.host.names_port
+    for name, address in RESOLVERS.items() if model.resolvers else ():
+        servers = [f"{address}:{port}"] if port else [socket_address(each, _DNS_PORT) for each in model.resolvers]
+        lines = [statement("nameserver", f"n{number}", server) for number, server in enumerate(servers)]
+        lines += [statement("resolve_retries", "2"), statement("timeout", "resolve", "1s")]
+        lines += [statement("timeout", "retry", "1500ms"), statement("hold", "valid", "5s")]
+        lines += [statement("hold", cause, "1s") for cause in ("nx", "other", "refused", "timeout", "obsolete")]
+        yield ConfigSection("resolvers", name, tuple(lines))
+
+
+def socket_address(address: str, port: int) -> str:
+    """Return an address with a port."""
+    return f"[{address}]:{port}" if ":" in address else f"{address}:{port}"
 
 
 def default_section(settings: Settings) -> ConfigSection:

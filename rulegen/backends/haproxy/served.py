@@ -13,6 +13,7 @@ from rulegen.model.ingress.ir import (
     BasicAuth,
     Canary,
     Cors,
+    FixedResponse,
     Limits,
     LocationPolicy,
     Server,
@@ -171,11 +172,9 @@ def body_limit(policy: LocationPolicy, settings: Settings) -> int:
 def disobeyed_by_location(location: Location, model: IngressModel) -> Iterator[tuple[Obeyed, str]]:
     """Yield how requests that are passed on are served in another way than with nginx, in words."""
     target, policy = location.target, location.policy
-    if policy.redirect is not None or not isinstance(target, ToUpstream):
+    if policy.redirect is not None or isinstance(target, FixedResponse):
         return
-    if any(not isinstance(canary.target, ToUpstream) for canary in location.canaries):
-        yield Obeyed.NOT, "HAProxy resolves no names of ExternalName Services yet: such a canary gets no requests"
-    sticky = model.upstreams[target.upstream].sticky
+    sticky = model.upstreams[target.upstream].sticky if isinstance(target, ToUpstream) else None
     if sticky is not None and sticky.is_none_conditional:
         yield Obeyed.NOT, "with HAProxy, SameSite=None is also sent to browsers that reject it"
     if location.canaries and sticky is not None:

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
-from rulegen.backends.haproxy.names import mark
+from rulegen.backends.haproxy.names import ADDRESSES, mark
 from rulegen.backends.haproxy.texts import written
 from rulegen.languages.haproxy.text import UnwritableError
-from rulegen.languages.haproxy.tree import is_set, log_format, sample, statement
+from rulegen.languages.haproxy.tree import is_set, log_format, negated, sample, statement
 from rulegen.model.ingress.ir import Balance
 from rulegen.model.ingress.values.texts import Reference, Subject
 
@@ -15,12 +15,13 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
     from rulegen.languages.haproxy.tree import ConfigLine, Word
-    from rulegen.model.ingress.ir import LocationPolicy, Sticky, Upstream
+    from rulegen.model.ingress.ir import IngressModel, LocationPolicy, Sticky, ToName, Upstream
     from rulegen.model.ingress.proxying import ProxySSL
     from rulegen.model.ingress.values.settings import Settings
 
 PROTOCOLS: Final = frozenset({"HTTP", "HTTPS", "GRPC", "GRPCS"})
 """What HAProxy speaks with backends here."""
+ANY_ADDRESS: Final = "0.0.0.0"  # noqa: S104 - HAProxy connects to the address that was resolved
 _KEY: Final = "X-Rulegen-Key"
 """The header that holds what a server is chosen by; HAProxy 2.6 hashes no expression, and backends see the header."""
 _CHOSEN: Final = "txn.server_cookie"
@@ -46,6 +47,25 @@ def server_lines(upstream: Upstream, policy: LocationPolicy, settings: Settings)
         yield _server(address, options)
     if upstream.backup:
         yield _server(upstream.backup, [*options, "backup"])
+
+
+def resolving_lines(target: ToName, model: IngressModel) -> Iterator[ConfigLine]:
+    """Yield how the name of an ExternalName Service becomes the address of the connection, for each request.
+
+    The name stands in a map, by backend. Answers of the DNS resolver are reused for five seconds.
+
+    Raises:
+        UnwritableError: There is no name server.
+    """
+    if not model.resolvers:
+        raise UnwritableError("HAProxy has no name server for the name of an ExternalName Service")
+    host = model.defaults.host
+    resolvers = "own" if target.port in {host.http_port, host.https_port} else "other"
+    address = sample("var", "txn.address")
+    name = sample("var", "txn.backend").then("map_str", ADDRESSES)
+    yield statement("http-request", f"do-resolve(txn.address,{resolvers},ipv4)", name)
+    yield statement("http-request", "return", "status", "502", when=negated(is_set(address)))
+    yield statement("http-request", "set-dst", address)
 
 
 def _server(address: str, options: Sequence[Word]) -> ConfigLine:

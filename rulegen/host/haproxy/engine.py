@@ -21,6 +21,7 @@ from rulegen.host.files.self_signed import make
 from rulegen.host.haproxy import live, worker
 from rulegen.host.haproxy.pending import RELOAD_PAUSE_S
 from rulegen.host.proxy.engine import ProxyEngine
+from rulegen.host.proxy.naming import naming_of
 from rulegen.languages.haproxy.check import DifferenceError
 from rulegen.languages.haproxy.text import UnwritableError, format_map, format_sections
 from rulegen.model.ingress.routing.selection import selected
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     from rulegen.compiler.ingress.engine import DeployOutcome
+    from rulegen.host.haproxy.service import HaproxyService
     from rulegen.kube.snapshot.world import ClusterSnapshot
     from rulegen.languages.configuration import Configuration
     from rulegen.model.ingress.options import IngressOptions
@@ -127,10 +129,11 @@ class HaproxyEngine(ProxyEngine[HaproxySite]):
         unequal: The digest of a configuration that HAProxy reports otherwise also after a reload.
     """
 
-    clock: Callable[[], float] = time.monotonic
-    reloaded_at: float = -math.inf
-    read: Configuration | None = None
-    unequal: str = ""
+    service: HaproxyService
+    clock: Callable[[], float] = field(default=time.monotonic, kw_only=True)
+    reloaded_at: float = field(default=-math.inf, kw_only=True)
+    read: Configuration | None = field(default=None, kw_only=True)
+    unequal: str = field(default="", kw_only=True)
 
     @property
     def name(self) -> str:
@@ -180,6 +183,7 @@ class HaproxyEngine(ProxyEngine[HaproxySite]):
         A reload that is not urgent waits until the last one is 30 s ago.
         """
         configuration = site.configuration
+        self.service.naming = naming_of(site.model)
         outcome = None if configuration.digest == self.unequal else live.update(self.service, configuration)
         if outcome is None and (outcome := self._meanwhile(configuration)) is not None:
             return outcome

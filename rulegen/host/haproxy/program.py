@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Final
 from rulegen.host.haproxy import status
 from rulegen.host.proxy import process_list
 from rulegen.host.proxy.process_list import ProxyProcess, Role
-from rulegen.host.proxy.program import NoCompanion, ReleaseForm
+from rulegen.host.proxy.program import ReleaseForm
+from rulegen.host.proxy.resolver.control import NamesProcess
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -126,9 +127,8 @@ class HaproxyProgram:
         """Return None: workers end with their master, and HAProxy replaces its socket."""
 
     def companion(self, write: Callable[[str], None]) -> Companion:
-        """Return none."""
-        del write
-        return NoCompanion()
+        """Return the DNS resolver for HAProxy."""
+        return NamesProcess(write, "HAProxy")
 
 
 def _look(pid: int, releases: tuple[int, int]) -> ProxyProcess | None:

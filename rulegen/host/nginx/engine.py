@@ -13,9 +13,9 @@ from rulegen.compiler.ingress.candidates import Candidates, NotCompiledError
 from rulegen.compiler.ingress.nginx import NginxSite, compile_ingress, suspects
 from rulegen.errors import RulegenError, internal_error
 from rulegen.host.files.output import write_site
-from rulegen.host.nginx.resolver.settings import Naming
 from rulegen.host.proxy.disk import default_certificate
 from rulegen.host.proxy.engine import ProxyEngine
+from rulegen.host.proxy.naming import naming_of
 from rulegen.languages.nginx.check import MismatchError
 from rulegen.languages.nginx.text import UnquotableError
 from rulegen.model.ingress.routing.selection import selected
@@ -31,7 +31,6 @@ if TYPE_CHECKING:
     from rulegen.kube.snapshot.world import ClusterSnapshot
     from rulegen.languages.configuration import Configuration
     from rulegen.languages.nginx.templates import Templates
-    from rulegen.model.ingress.ir import IngressModel
     from rulegen.model.ingress.options import IngressOptions
     from rulegen.plan.ingress import IngressPlan
 
@@ -39,12 +38,6 @@ FOLDERS: Final = ("hosts", "upstreams")
 """The folders of a configuration, beside that for secrets."""
 _NO_PASSWORD: Final = b"nobody:!\n"
 """A password file without users."""
-
-
-def _naming(model: IngressModel) -> Naming | None:
-    """Return the settings of the resolver process; None if nginx does not use it."""
-    port = model.defaults.names_port
-    return Naming.of(port, model.resolvers, model.forbidden) if port else None
 
 
 @contextmanager
@@ -155,5 +148,5 @@ class NginxEngine(ProxyEngine[NginxSite]):
 
     def deploy(self, site: NginxSite) -> DeployOutcome:
         """Deploy a site that `check` has returned."""
-        self.service.naming = _naming(site.model)
+        self.service.naming = naming_of(site.model)
         return ProxyEngine.deploy(self, site)

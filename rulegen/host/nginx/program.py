@@ -9,10 +9,10 @@ import signal
 from typing import TYPE_CHECKING, Final
 
 from rulegen.host.nginx import status
-from rulegen.host.nginx.resolver.control import NamesProcess
 from rulegen.host.proxy import process_list
 from rulegen.host.proxy.process_list import ProxyProcess, Role
 from rulegen.host.proxy.program import ReleaseForm
+from rulegen.host.proxy.resolver.control import NamesProcess
 from rulegen.languages.nginx.main_file import MAIN
 from rulegen.languages.nginx.sockets import STATUS_SOCKET
 
@@ -122,7 +122,7 @@ class NginxProgram:
 
     def companion(self, write: Callable[[str], None]) -> Companion:
         """Return the DNS resolver for nginx."""
-        return NamesProcess(write)
+        return NamesProcess(write, self.name)
 
 
 def _look(pid: int, home: tuple[int, int]) -> ProxyProcess | None:

@@ -201,8 +201,10 @@ class ProxyService:
         with self.releases.locked():
             if not supervision.supervisor_pid(self.folder):
                 return None
-            notes = (_RENEWED,) if supervision.renew(self.folder, self._binary, self._program) else ()
+            notes: tuple[str, ...] = (_RENEWED,) if supervision.renew(self.folder, self._binary, self._program) else ()
             self.releases.write(configuration)
+            self._inform()
+            notes = (*notes, *self._await_companion(_NEW_S))
             self.releases.switch(configuration.digest)
             if not change():
                 return None

@@ -20,9 +20,9 @@ from rulegen.cli.options.common import CliOptions
 from rulegen.cli.options.ingress import ChosenIngress
 from rulegen.cli.wiring import ingress as wiring
 from rulegen.cli.wiring.inputs import Inputs
-from rulegen.host.nginx.resolver import control
 from rulegen.host.proxy.disk import default_certificate
 from rulegen.host.proxy.disk.last_read import StoredObjects
+from rulegen.host.proxy.resolver import control
 from rulegen.kube.objects.names import ObjectKey
 from rulegen.kube.objects.structs import Secret
 from rulegen.kube.snapshot.build import build_world

@@ -5,3 +5,4 @@ from __future__ import annotations
 from typing import Final
 
 HAPROXY_DIR: Final = "/var/lib/rulegen/haproxy"
+NAMES_PORT: Final = 10354

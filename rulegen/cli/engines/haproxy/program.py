@@ -9,16 +9,16 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from rulegen.cli.engines.haproxy.defaults import HAPROXY_DIR
+from rulegen.cli.engines.haproxy.defaults import HAPROXY_DIR, NAMES_PORT
 from rulegen.errors import HostError
 from rulegen.host.commands.runner import run
 from rulegen.host.files.self_signed import make
 from rulegen.host.haproxy.engine import HaproxyCompiler, HaproxyEngine
 from rulegen.host.haproxy.facts import check_version
-from rulegen.host.haproxy.program import HAPROXY as PROGRAM
+from rulegen.host.haproxy.service import HaproxyService
 from rulegen.host.proxy.disk import default_certificate
 from rulegen.host.proxy.engine import ProxyRemoval
-from rulegen.host.proxy.service import ProxyService
+from rulegen.host.proxy.resolver import control
 from rulegen.model.ingress.ir import SecretFile
 from rulegen.plan.haproxy import HAPROXY as PLANS
 
@@ -37,6 +37,7 @@ class ChosenHaproxy:
 
     haproxy_dir: str = HAPROXY_DIR
     haproxy_binary: str = "haproxy"
+    haproxy_names_port: int = NAMES_PORT
 
     @property
     def files(self) -> tuple[str, ...]:
@@ -51,7 +52,9 @@ class ChosenHaproxy:
     def compiler(self, options: IngressOptions, notes: list[str]) -> HaproxyCompiler:
         """Return a compiler for the HAProxy of Debian 12."""
         made_up = SecretFile(content=make())
-        return HaproxyCompiler(replace(_completed(options, USER), made_up_certificate=made_up), notes)
+        return HaproxyCompiler(
+            replace(_completed(options, USER, names_port=NAMES_PORT), made_up_certificate=made_up), notes
+        )
 
     def engine(
         self,
@@ -66,23 +69,31 @@ class ChosenHaproxy:
         user = _user()
         known = default_certificate.load(self.folder)
         options = replace(options, made_up_certificate=SecretFile(content=known or make()))
-        service = ProxyService(self.folder, run, PROGRAM, binary=self.haproxy_binary, keeps_spare=not tries_aside)
+        port = self.haproxy_names_port
+        if (stranger := control.stranger(port)) is not None:
+            notes.append(control.taken_by(port, stranger))
+
+        def completed(options: IngressOptions) -> IngressOptions:
+            options = _completed(options, user, names_port=port)
+            return options if control.stranger(port) is None else replace(options, resolvers=())
+
+        service = HaproxyService(self.folder, run, binary=self.haproxy_binary, keeps_spare=not tries_aside)
         return HaproxyEngine(
             service,
-            _completed(options, user),
+            completed(options),
             notes,
             tries_aside=tries_aside,
-            look=lambda options: _completed(look(options), user),
+            look=lambda options: completed(look(options)),
         )
 
     def removal(self) -> ProxyRemoval:
         """Return the removal of the HAProxy of this host."""
-        return ProxyRemoval(ProxyService(self.folder, run, PROGRAM, binary=self.haproxy_binary), PLANS)
+        return ProxyRemoval(HaproxyService(self.folder, run, binary=self.haproxy_binary), PLANS)
 
 
-def _completed(options: IngressOptions, user: str) -> IngressOptions:
-    """Return options with the user of HAProxy's workers; HAProxy does not use the DNS resolver for nginx."""
-    return replace(options, host=replace(options.host, user=user, names_port=0))
+def _completed(options: IngressOptions, user: str, *, names_port: int) -> IngressOptions:
+    """Return options with those that only HAProxy needs."""
+    return replace(options, host=replace(options.host, user=user, names_port=names_port))
 
 
 def _user() -> str:

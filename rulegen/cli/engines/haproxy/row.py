@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import click
 
-from rulegen.cli.engines.haproxy.defaults import HAPROXY_DIR
+from rulegen.cli.engines.haproxy.defaults import HAPROXY_DIR, NAMES_PORT
 from rulegen.cli.engines.row import EngineRow, FolderName
 from rulegen.host.doctor.findings import Level
 from rulegen.host.doctor.tool import Tool
@@ -37,6 +37,15 @@ HAPROXY: Final = EngineRow(
         ),
         click.option(
             "--haproxy-binary", default="haproxy", show_default=True, metavar="PATH", help="HAProxy executable."
+        ),
+    ),
+    live=(
+        click.option(
+            "--haproxy-names-port",
+            type=click.IntRange(1, 65535),
+            default=NAMES_PORT,
+            show_default=True,
+            help="UDP port, on 127.0.0.1 and 127.0.0.2, of the DNS resolver that rulegen runs for HAProxy.",
         ),
     ),
     export_help="Folder for HAProxy's configuration for Ingresses. Created if missing.",

@@ -13,11 +13,11 @@ from rulegen.errors import HostError
 from rulegen.host.commands.runner import run
 from rulegen.host.nginx.engine import NginxCompiler, NginxEngine
 from rulegen.host.nginx.facts import gather_nginx, without_unloadable
-from rulegen.host.nginx.resolver import control
 from rulegen.host.nginx.service import NginxService
 from rulegen.host.nginx.templates import read_templates
 from rulegen.host.proxy.disk import default_certificate
 from rulegen.host.proxy.engine import ProxyRemoval
+from rulegen.host.proxy.resolver import control
 from rulegen.languages.nginx.facts import HEADERS_MORE, NginxFacts
 from rulegen.model.ingress.ir import SecretFile
 from rulegen.plan.nginx import NGINX as NGINX_PLANS

@@ -8,7 +8,7 @@ import struct
 import threading
 from ipaddress import ip_address
 
-from rulegen.host.nginx.resolver import dns
+from rulegen.host.proxy.resolver import dns
 
 PORT = 10353
 

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rulegen.host.nginx.resolver import dns
+from rulegen.host.proxy.resolver import dns
 from tests.host.nginx.names.name_server import question
 
 

@@ -12,9 +12,9 @@ from ipaddress import ip_address
 
 import pytest
 
-from rulegen.host.nginx.resolver import control
-from rulegen.host.nginx.resolver.settings import Naming
 from rulegen.host.nginx.service import NginxService
+from rulegen.host.proxy.resolver import control
+from rulegen.host.proxy.resolver.settings import Naming
 from rulegen.kube.objects import structs as k
 from rulegen.kube.objects.kinds import KubeObject
 from rulegen.model.forbidden import Forbidden

@@ -16,10 +16,10 @@ from pathlib import Path
 import pytest
 
 from rulegen.host.commands.runner import run
-from rulegen.host.nginx.resolver import control, dns
-from rulegen.host.nginx.resolver.process import DnsListener, Resolver, ResolverInput
-from rulegen.host.nginx.resolver.settings import Naming
 from rulegen.host.nginx.service import NginxService
+from rulegen.host.proxy.resolver import control, dns
+from rulegen.host.proxy.resolver.process import DnsListener, Resolver, ResolverInput
+from rulegen.host.proxy.resolver.settings import Naming
 from rulegen.model.forbidden import Forbidden
 from rulegen.net import Address
 from tests.host.nginx.names.name_server import PORT, question
@@ -205,7 +205,7 @@ def test_a_long_line_reaches_the_process_whole(tmp_path, monkeypatch):
 def test_a_port_of_another_program_is_reported(namespace):
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as other:
         other.bind(("127.0.0.2", PORT))
-        argv = (sys.executable, "-m", "rulegen.host.nginx.resolver.process")
+        argv = (sys.executable, "-m", "rulegen.host.proxy.resolver.process")
         line = Naming.of(PORT, (), FORBIDDEN).line
         ended = subprocess.run(argv, input=line, capture_output=True, timeout=60, check=False)
     assert ended.returncode == 1
@@ -249,7 +249,7 @@ def test_equal_lines_are_logged_once(capsys):
 
 @contextlib.contextmanager
 def process(naming: Naming) -> Iterator[subprocess.Popen[bytes]]:
-    argv = (sys.executable, "-m", "rulegen.host.nginx.resolver.process")
+    argv = (sys.executable, "-m", "rulegen.host.proxy.resolver.process")
     with subprocess.Popen(argv, stdin=subprocess.PIPE, stderr=subprocess.PIPE) as started:
         assert started.stdin is not None
         try:

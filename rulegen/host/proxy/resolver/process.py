@@ -1,12 +1,12 @@
-"""The resolver process of nginx: it asks the node's name servers, and leaves out forbidden addresses.
+"""The resolver process of a proxy: it asks the node's name servers, and leaves out forbidden addresses.
 
-nginx resolves names itself, at times that it chooses, and connects to the addresses. Addresses must therefore be
+The proxy resolves names itself, at times that it chooses, and connects to the addresses. Addresses must therefore be
 checked in each answer, since the owner of a name can change them at any time.
 
-`python -m rulegen.host.nginx.resolver.process` is started by the supervisor, with a `Naming` as a line of JSON on its
+`python -m rulegen.host.proxy.resolver.process` is started by the supervisor, with a `Naming` as a line of JSON on its
 standard input and another line for each change, and ends with it. It listens on two addresses of this host, for UDP
-alone, as no answer is longer than nginx reads: the first is requested connections to the ports of nginx, where the
-node's addresses may be meant (a loop over nginx ends by itself), the second for all others.
+alone, as no answer is longer than nginx and HAProxy read: the first is asked for connections to the ports of the proxy,
+where the node's addresses may be meant (a loop over the proxy ends by itself), the second for all others.
 """
 
 from __future__ import annotations
@@ -25,9 +25,9 @@ from typing import TYPE_CHECKING, Final, cast
 import msgspec
 
 from rulegen.errors import HostError
-from rulegen.host.nginx.resolver import dns
-from rulegen.host.nginx.resolver.control import ADDRESSES, LARGEST
-from rulegen.host.nginx.resolver.settings import Naming
+from rulegen.host.proxy.resolver import dns
+from rulegen.host.proxy.resolver.control import ADDRESSES, LARGEST
+from rulegen.host.proxy.resolver.settings import Naming
 from rulegen.host.proxy.sandbox import identity
 from rulegen.model.forbidden import Forbidden
 from rulegen.net import AddressUse
@@ -127,7 +127,7 @@ class DnsListener(asyncio.DatagramProtocol):
     """Takes questions on one address, with a limit for open questions.
 
     Beyond the limit, the oldest question gets no answer. Name servers answer most questions soon, so many unanswerable
-    questions cannot delay those of nginx.
+    questions cannot delay those of the proxy.
     """
 
     def __init__(self, resolver: Resolver) -> None:

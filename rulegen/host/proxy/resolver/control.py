@@ -19,11 +19,11 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
 FILE: Final = "names.json"
-"""The file in the folder `run` with the settings, one line; see `rulegen.host.nginx.resolver.settings.Naming`."""
+"""The file in the folder `run` with the settings, one line; see `rulegen.host.proxy.resolver.settings.Naming`."""
 LOG: Final = "names.err"
 LARGEST: Final = 1 << 20
 ADDRESSES: Final = ("127.0.0.1", "127.0.0.2")
-"""The addresses that it listens on: one for connections to the ports of nginx, and one for all others."""
+"""The addresses that it listens on: one for connections to the ports of the proxy, and one for all others."""
 _TABLES: Final = (Path("/proc/thread-self/net/udp"), Path("/proc/thread-self/net/udp6"))
 _PACKED: Final = (ip_address(prefix + text).packed for prefix in ("", "::ffff:") for text in ADDRESSES)
 _PLACES: Final = tuple(
@@ -55,12 +55,12 @@ def answers(port: int) -> bool:
 
 
 def stranger(port: int, tables: Iterable[Path] = _TABLES) -> int | None:
-    """Return another user whose socket has the port, and whose answers nginx would use; None if there is none.
+    """Return another user whose socket has the port, and whose answers the proxy would use; None if there is none.
 
     Any user can bind the port while the process does not run. The sockets of the process belong to root or our user.
 
     Args:
-        port: The port that nginx sends questions to.
+        port: The port that the proxy sends questions to.
         tables: The kernel's lists of UDP sockets (proc_net_udp(5)): local address and port in the second column, in hex
             as they lie in memory, and the user in the eighth.
     """
@@ -76,14 +76,16 @@ def stranger(port: int, tables: Iterable[Path] = _TABLES) -> int | None:
 
 def taken_by(port: int, user: int) -> str:
     """Return the message that another user has the port."""
-    return f"names cannot be resolved: user {user} has port {port}/UDP; stop that program, or see --names-port"
+    options = "--names-port and --haproxy-names-port"
+    return f"names cannot be resolved: user {user} has port {port}/UDP; stop that program, or see {options}"
 
 
 class NamesProcess:
     """Starts the process, restarts it when it ends, and sends it changed settings."""
 
-    def __init__(self, write: Callable[[str], None]) -> None:
-        """Take the log of the supervisor."""
+    def __init__(self, write: Callable[[str], None], program: str) -> None:
+        """Take the log of the supervisor, and the name of the program that asks."""
+        self._what = f"the DNS resolver for {program}"
         self._write = write
         self._pid = 0
         self._pipe = -1
@@ -93,7 +95,7 @@ class NamesProcess:
 
     @property
     def is_wanted(self) -> bool:
-        """Whether nginx uses it, as far as known."""
+        """Whether the program uses it, as far as known."""
         return self._pid != 0 or self._not_before > 0
 
     def tend(self, run: int, logs: int) -> None:
@@ -112,7 +114,7 @@ class NamesProcess:
             self._write(f"run/{FILE} cannot be read: {error.strerror}")
             return
         if self._pid and os.waitpid(self._pid, os.WNOHANG)[0]:
-            self._write(f"the DNS resolver for nginx, process {self._pid}, ended: see logs/{LOG}")
+            self._write(f"{self._what}, process {self._pid}, ended: see logs/{LOG}")
             self._forget()
         now = time.monotonic()
         if not self._pid and now >= self._not_before:
@@ -144,21 +146,21 @@ class NamesProcess:
         try:
             log = os.open(LOG, flags, 0o600, dir_fd=logs)
         except OSError as error:
-            self._write(f"the DNS resolver for nginx was not started: logs/{LOG}: {error.strerror}")
+            self._write(f"{self._what} was not started: logs/{LOG}: {error.strerror}")
             return
         heard, tell = os.pipe2(os.O_CLOEXEC)
-        argv = [sys.executable, "-P", "-s", "-m", "rulegen.host.nginx.resolver.process"]
+        argv = [sys.executable, "-P", "-s", "-m", "rulegen.host.proxy.resolver.process"]
         actions = [(os.POSIX_SPAWN_DUP2, heard, 0), (os.POSIX_SPAWN_DUP2, log, 1), (os.POSIX_SPAWN_DUP2, log, 2)]
         defaults = (signal.SIGQUIT, signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR2, signal.SIGPIPE)
         try:
             self._pid = os.posix_spawn(argv[0], argv, os.environ, file_actions=actions, setsigdef=defaults)
         except OSError as error:
-            self._write(f"the DNS resolver for nginx was not started: {error.strerror}")
+            self._write(f"{self._what} was not started: {error.strerror}")
             os.close(tell)
         else:
             os.set_blocking(tell, False)
             self._pipe = tell
-            self._write(f"process {self._pid} is the DNS resolver for nginx")
+            self._write(f"process {self._pid} is {self._what}")
         finally:
             os.close(heard)
             os.close(log)
