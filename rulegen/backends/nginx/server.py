@@ -59,7 +59,7 @@ def _server(server: Server, defaults: HttpDefaults, texts: Sequence[LocationText
     block += _tls(server, defaults)
     if not server.host:  # HSTS is only for hosts that an Ingress names
         block.append(Directive("set", ("$is_other_host", "1")))
-    if defaults.settings.logs_ingress and len(server.ingresses) == 1:
+    if len(server.ingresses) == 1 and defaults.settings.logs_ingress:
         block.append(Directive("set", ("$ingress", str(server.ingresses[0]))))
     block += _checks(server, defaults)
     if server.app_root:
@@ -69,9 +69,11 @@ def _server(server: Server, defaults: HttpDefaults, texts: Sequence[LocationText
         healthy = (Directive("access_log", ("off",)), Directive("return", ("200",)))
         block.append(Directive("location", ("=", "/healthz"), healthy))
     hidden: dict[tuple[Word, ...], Directive] = {}
+    previous: LocationText | None = None
     for text in texts:
-        block.append(text.directive())
+        block.append(text.directive(previous))
         hidden.update((sibling.args, sibling) for sibling in text.siblings())
+        previous = text
     block += hidden.values()
     return Directive("server", (), tuple(block))
 

@@ -149,6 +149,7 @@ def format_nodes(nodes: Iterable[Node], indent: str = "") -> Token:
 
 
 def _lines(nodes: Iterable[Node], indent: str, block: str = "") -> Iterable[str]:
+    before, content = Directive(""), ""
     for node in nodes:
         if isinstance(node, Entry):
             # Of the blocks with entries, only a map reads variables in its values.
@@ -161,9 +162,9 @@ def _lines(nodes: Iterable[Node], indent: str, block: str = "") -> Iterable[str]
         if line := _on_one_line(head, node.block, indent):
             yield line
             continue
-        yield f"{indent}{head} {{\n"
-        yield from _lines(node.block, f"{indent} ", node.name)
-        yield f"{indent}}}\n"
+        if node.block is not before.block or node.name != before.name:  # two locations of one path share their block
+            before, content = node, "".join(_lines(node.block, f"{indent} ", node.name))
+        yield f"{indent}{head} {{\n{content}{indent}}}\n"
 
 
 def _head(directive: Directive) -> str:

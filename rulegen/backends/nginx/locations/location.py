@@ -60,6 +60,8 @@ if TYPE_CHECKING:
     from rulegen.model.ingress.values.texts import Text
     from rulegen.net import Network
 
+_LITERAL: Final = frozenset({MatchKind.PREFIX, MatchKind.EXACT})
+"""Kinds whose blocks do not depend on the path that is compared."""
 _COOKIE_PATH: Final = re.compile(r"/[A-Za-z0-9._~!&'()*+=:@%/-]+\Z")
 
 
@@ -87,6 +89,7 @@ class LocationText:
             others = {name: sticky[name] for name in names if name in sticky}
             self._cookie = Cookie(self._sticky, self._sticky.sticky, others)
         self._policy = location.policy
+        self.block: tuple[Node, ...] = ()
 
     # -- maps and internal locations -----------------------------------------------------------------------------------
 
@@ -117,13 +120,25 @@ class LocationText:
 
     # -- the location itself -------------------------------------------------------------------------------------------
 
-    def directive(self) -> Directive:
-        """Return the location block."""
-        return Directive("location", matching(self._location), tuple(self._block()))
+    def directive(self, previous: LocationText | None = None) -> Directive:
+        """Return the location block.
+
+        Args:
+            previous: The location before it: a path often makes two, whose blocks are equal.
+        """
+        is_like = previous is not None and self._differs_only_in_path(previous)
+        self.block = previous.block if previous is not None and is_like else tuple(self._block())
+        return Directive("location", matching(self._location), self.block)
+
+    def _differs_only_in_path(self, other: LocationText) -> bool:
+        mine, others = self._location, other._location
+        if self._policy.external_auth is not None:  # kept answers of an auth server belong to one location
+            return False
+        return mine.kind in _LITERAL and others.kind in _LITERAL and mine[2:] == others[2:]
 
     def _block(self) -> Iterator[Node]:
         location, policy = self._location, self._policy
-        if self._settings.logs_ingress and location.ingress is not None and len(self._server.ingresses) > 1:
+        if len(self._server.ingresses) > 1 and location.ingress is not None and self._settings.logs_ingress:
             yield Directive("set", ("$ingress", str(location.ingress)))
         if not (policy.access_log and self._is_logged):
             yield Directive("access_log", ("off",))
@@ -334,9 +349,10 @@ class LocationText:
         yield from self._error_pages()
         if policy.proxy_ssl is not None and module != "fastcgi":
             yield from backend_tls(policy.proxy_ssl, module)
-        yield from resolving(self._mark(), self._location, self._defaults, module)
+        name = self._mark() if self._location.canaries else ""
+        yield from resolving(name, self._location, self._defaults, module)
         if self._settings.logs_access:
-            yield from logged(self._mark(), self._location, module, self._address(target))
+            yield from logged(name, self._location, module, self._address(target))
         if module == "fastcgi":
             if policy.script_index:
                 yield Directive("fastcgi_index", (policy.script_index,))

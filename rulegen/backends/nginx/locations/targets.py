@@ -35,6 +35,12 @@ def logged_target(target: ToUpstream | ToName) -> str:
 def logged(name: str, location: Location, module: str, address: Word) -> Iterator[Node]:
     """Yield the variables for logs of where requests of a location go.
 
+    Args:
+        name: Identifier of the location, if it has canaries.
+        location: The location.
+        module: nginx's module for its backend.
+        address: What the module's `…_pass` is given.
+
     nginx itself knows the name of the upstream only over HTTP, and not that of the main one beside a canary.
     """
     target = location.target
@@ -77,7 +83,9 @@ def _sends_names(policy: LocationPolicy) -> bool:
 
 
 def resolving(name: str, location: Location, defaults: HttpDefaults, module: str) -> Iterator[Node]:
-    """Yield what a location needs for targets that nginx resolves."""
+    """Yield what a location needs for targets that nginx resolves; with canaries, `name` identifies the location."""
+    if not location.canaries and not isinstance(location.target, ToName):
+        return
     names = names_of(location)
     if not names:
         return
