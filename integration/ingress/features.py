@@ -18,6 +18,7 @@ from integration.ingress.clients import Ask, Client, Told
 from integration.ingress.expectations import Facts, matches, wrongs
 from integration.ingress.identities import pair
 from integration.ingress.lab import PROGRAMS, PYTHON, IngressLab
+from integration.ingress.node import Node
 from integration.ingress.objects import Document
 from integration.lab.hosts import LabError
 
@@ -61,10 +62,11 @@ class Stage:
     output: str = ""
     _serving: tuple[str, str] = ("", "")
     facts: Facts | None = None
+    own_node: Node | None = None
 
     def serve(self, world: World, scenarios: Iterable[Scenario]) -> None:
         """Make the node serve a world with all of its scenarios, unless it does."""
-        node = self.lab.occupy(self.lab.node)
+        node = self.lab.occupy(self.own_node or self.lab.node)
         current = node.outside() / "current"
         if self._serving == (world.name, str(current.readlink()) if current.is_symlink() else ""):
             return

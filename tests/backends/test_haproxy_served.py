@@ -13,7 +13,6 @@ from rulegen.model.ingress import ir, proxying
 from rulegen.model.ingress.ir import (
     BasicAuth,
     ClientAuth,
-    ExternalAuth,
     Limits,
     LocationPolicy,
     Mirror,
@@ -59,13 +58,11 @@ def test_no_field_is_declared_twice():
     assert sorted(pairs, key=str) == sorted(set(pairs), key=str)
 
 
-@pytest.mark.parametrize(
-    "policy",
-    [LocationPolicy(external_auth=ExternalAuth(url=URL))],
-    ids=["external_auth"],
-)
-def test_a_path_that_only_an_auth_server_opens_is_closed(policy):
-    assert [how for how, _ in disobeyed_by_path(policy)] == [Obeyed.CLOSES]
+def test_a_method_that_no_auth_server_can_be_asked_with_closes_the_path():
+    asked = site(auth_url="http://auth.test/", auth_method="PATCH")
+    made = compile_haproxy(world(*WEB, asked), options(), served=False)
+    closed = [reason.message for reason in made.model.reasons if reason.verdict is Verdict.CLOSED]
+    assert [text for text in closed if "no requests with method PATCH" in text]
 
 
 @pytest.mark.parametrize(

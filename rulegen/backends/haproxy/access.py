@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from rulegen.backends.haproxy.auth_server import auth_lines
 from rulegen.backends.haproxy.frontend import answer, put, put_text, variable
 from rulegen.backends.haproxy.names import map_file, mark
 from rulegen.languages.haproxy.tree import ConfigSection, is_set, log_format, matches, negated, sample, statement
@@ -13,7 +14,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, MutableMapping, Sequence
 
     from rulegen.languages.haproxy.tree import ConfigLine, Word
-    from rulegen.model.ingress.ir import BasicAuth, Cors, Limits, LocationPolicy
+    from rulegen.model.ingress.ir import BasicAuth, Cors, IngressModel, Limits, Location
     from rulegen.model.ingress.values.settings import Settings
     from rulegen.net import Network
 
@@ -26,15 +27,21 @@ def within(networks: Sequence[Network], maps: MutableMapping[str, Sequence[tuple
 
 
 def guard_lines(
-    policy: LocationPolicy, settings: Settings, maps: MutableMapping[str, Sequence[tuple[str, str]]]
+    location: Location, model: IngressModel, maps: MutableMapping[str, Sequence[tuple[str, str]]]
 ) -> Iterator[ConfigLine]:
-    """Yield who may pass: addresses, then passwords; with `satisfy: any`, one of them is enough."""
+    """Yield who may pass: addresses, an auth server, then passwords; with `satisfy: any`, one of them is enough.
+
+    Raises:
+        UnwritableError: HAProxy cannot ask the auth server.
+    """
+    policy, settings = location.policy, model.defaults.settings
     deny = policy.deny or settings.denylist_source_range
     allow = policy.allow or settings.whitelist_source_range
     if settings.block_cidrs:
         yield answer(403, when=within(settings.block_cidrs, maps))
-    auth = policy.basic_auth
-    if policy.satisfy_any and auth is not None:
+    auth, server = policy.basic_auth, policy.external_auth
+    is_any = policy.satisfy_any and (auth is not None or server is not None)
+    if is_any:
         if allow:
             free = (*negated(within(deny, maps)), *within(allow, maps)) if deny else within(allow, maps)
             yield put_text("is_known", log_format("1"), when=free)
@@ -43,6 +50,10 @@ def guard_lines(
             yield answer(403, when=within(deny, maps))
         if allow:
             yield answer(403, when=negated(within(allow, maps)))
+    if server is not None:
+        yield from auth_lines(
+            server, model, f"{location.ingress} {location.rule}", satisfies=is_any, is_last=auth is None or not is_any
+        )
     if auth is not None:
         yield from _password(auth)
 

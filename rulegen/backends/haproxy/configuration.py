@@ -17,9 +17,11 @@ from rulegen.backends.haproxy.location import (
     add_www,
 )
 from rulegen.backends.haproxy.lua import PROGRAM
+from rulegen.backends.haproxy.lua_auth import AUTH
 from rulegen.backends.haproxy.maps import expression_key, path_key
 from rulegen.backends.haproxy.names import (
     ADDRESSES,
+    AUTH_SERVERS,
     CERTIFICATES,
     CONFIG,
     EXACT,
@@ -60,6 +62,8 @@ if TYPE_CHECKING:
     from rulegen.kube.objects.names import ObjectName
     from rulegen.model.ingress.ir import IngressModel, Location, Server
 
+NO_ENTRY = [("::", "!")]
+"""A map of Lua must have an entry; no client can send this key as a user."""
 _KIND = "Ingress"
 _VERDICTS = {Obeyed.OTHERWISE: Verdict.NOTE, Obeyed.NOT: Verdict.UNSUPPORTED, Obeyed.CLOSES: Verdict.CLOSED}
 _NAMES = 1000
@@ -126,6 +130,7 @@ def compile_files(model: IngressModel, *, served: bool, stock: BackendStock | No
         parts.maps[path] = sorted(tables[path].items())
     settings = model.defaults.settings
     parts.maps[ADDRESSES] = sorted(parts.addresses.items())
+    parts.maps[AUTH_SERVERS] = sorted(parts.auth_servers.items()) or NO_ENTRY
     parts.maps[SHARES] = sorted(dict(parts.shares).items())
     parts.maps[TRUSTED] = [(str(network), "1") for network in settings.proxy_real_ip_cidr]
     parts.add(ConfigSection("backend", NO_LOCATION, (answer(404),)))
@@ -234,8 +239,7 @@ def _users(
         lines = model.secrets[path].content.decode("ascii").splitlines()
         pairs = [(user, text) for user, _, text in (line.partition(":") for line in lines)]
         by_lua = {user: text for user, text in pairs if _BY_LUA.match(text) and " " not in user and user[:1] != "#"}
-        # A map must have an entry; no client can send this user.
-        maps[passwords_file(path)] = sorted(by_lua.items()) or [("::", "!")]
+        maps[passwords_file(path)] = sorted(by_lua.items()) or NO_ENTRY
         words = [statement("user", user, "password", text) for user, text in pairs if not _BY_LUA.match(text)]
         sections.append(ConfigSection("userlist", users_name(path), tuple(words)))
     return tuple(sections), maps
@@ -252,7 +256,7 @@ def render(files: HaproxyFiles, *, served: bool) -> Configuration:
         UnwritableError: HAProxy cannot be given a value.
         DifferenceError: A text says something else.
     """
-    texts = {CONFIG: format_sections(files.sections), LUA: PROGRAM}
+    texts = {CONFIG: format_sections(files.sections), LUA: PROGRAM + AUTH}
     for path, entries in files.maps.items():
         texts[path] = format_map(entries)
         check_map(path, texts[path], entries)

@@ -44,6 +44,7 @@ class ConfigParts:
         choice: Statements of the frontend that choose another backend.
         shares: The shares of canaries.
         addresses: The names that backends resolve, by backend.
+        auth_servers: The addresses of auth servers, by the digest of their upstream.
         names: The names of backends.
         owners: The Ingresses of each backend.
         by_rule: The names of backends of rules.
@@ -55,6 +56,7 @@ class ConfigParts:
     choice: list[ConfigLine] = field(default_factory=list)
     shares: list[tuple[str, str]] = field(default_factory=list)
     addresses: dict[str, str] = field(default_factory=dict)
+    auth_servers: dict[str, str] = field(default_factory=dict)
     names: BackendNames = field(default_factory=BackendNames)
     owners: dict[str, dict[ObjectName, None]] = field(default_factory=dict)
     by_rule: dict[str, str] = field(default_factory=dict)
@@ -68,6 +70,7 @@ class ConfigParts:
         self.choice += other.choice
         self.shares += other.shares
         self.addresses.update(other.addresses)
+        self.auth_servers.update(other.auth_servers)
         for name, owners in other.owners.items():
             self.owners.setdefault(name, {}).update(owners)
 
@@ -193,7 +196,10 @@ def _lines(
     yield from _body_size(policy, body_limit(policy, settings))
     if policy.basic_auth is not None:
         parts.passwords[policy.basic_auth.file] = None
-    yield from guard_lines(policy, settings, parts.maps)
+    yield from guard_lines(location, model, parts.maps)
+    auth = policy.external_auth
+    if auth is not None and auth.target:
+        parts.auth_servers[mark(auth.target)] = ",".join(model.upstreams[auth.target].servers) or "-"
     for name, value in policy.headers:
         yield statement("http-after-response", "set-header", name, log_format(value))
     if isinstance(target, FixedResponse) and target.status != UNAVAILABLE:

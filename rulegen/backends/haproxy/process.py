@@ -58,6 +58,7 @@ def _global(defaults: HttpDefaults, *, served: bool) -> Iterator[ConfigLine]:
     yield statement("no", "strict-limits")
     yield statement("maxconn", str(settings.max_worker_connections))
     yield statement("hard-stop-after", f"{settings.worker_shutdown_timeout}s")
+    yield statement("httpclient.ssl.verify", "none")  # as nginx, an auth server is not verified
     yield statement("tune.bufsize", str(_BUFFER))
     yield statement("tune.maxrewrite", "4096")
     yield statement("tune.ssl.default-dh-param", "2048")

@@ -40,7 +40,6 @@ class Obeyed(enum.Enum):
 
 
 _POLICY_NOT: Final = {
-    "external_auth": (Obeyed.CLOSES, "HAProxy asks no auth server yet: the paths are closed"),
     "ports_in_redirects": (Obeyed.NOT, "redirects name no port with HAProxy"),
     "connection_header": (Obeyed.NOT, "HAProxy writes the header Connection itself"),
     "body_buffer_size": (Obeyed.NOT, "HAProxy writes no body to disk"),
@@ -109,7 +108,7 @@ SETTINGS_OBEYED: Final = (
 _AS_NGINX: Final = (
     (LocationPolicy, "is_closed ssl_redirect force_ssl_redirect preserve_trailing_slash redirect relative_redirects"),
     (LocationPolicy, "rewrite_target use_regex app_root basic_auth global_auth unproven_headers satisfy_any"),
-    (LocationPolicy, "allow deny cors headers upstream_vhost forwarded_prefix"),
+    (LocationPolicy, "allow deny cors headers upstream_vhost forwarded_prefix external_auth"),
     (Proxying, "connect_timeout_s read_timeout_s"),
     (Limits, "rps rpm connections burst_multiplier exempt"),
     (Cors, "origins any_origin methods headers credentials max_age_s expose"),

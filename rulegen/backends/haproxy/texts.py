@@ -37,6 +37,10 @@ _EXPRESSIONS: Final[Mapping[Subject, SampleExpression]] = {
     Subject.TLS_PROTOCOL: sample("ssl_fc_protocol"),
     Subject.TLS_CIPHER: sample("ssl_fc_cipher"),
     Subject.HOSTNAME: sample("hostname"),
+    Subject.ESCAPED_REQUEST_URI: sample("var", "txn.request_uri").then("lua.rulegen_escape"),
+    Subject.ESCAPED_URL: (
+        sample("var", "txn.scheme").then("concat", "://", "txn.this_host", "").then("concat", "", "txn.request_uri", "")
+    ).then("lua.rulegen_escape"),
 }
 """The expressions for what a request has; none can have a line break. The decoded path could: its key stands for it."""
 

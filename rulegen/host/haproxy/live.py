@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from rulegen.backends.haproxy.names import ADDRESSES, EXACT, HOSTS, PREFIX, SHARES
+from rulegen.backends.haproxy.names import ADDRESSES, AUTH_SERVERS, EXACT, HOSTS, PREFIX, SHARES
 from rulegen.host.haproxy import worker
 from rulegen.host.haproxy.pending import state_meanwhile
 from rulegen.languages.haproxy.commands import changes
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 _NONE = "0" * 32
 """The digest of no configuration."""
-_OF_WORDS = frozenset({HOSTS, EXACT, PREFIX, SHARES, ADDRESSES})
+_OF_WORDS = frozenset({HOSTS, EXACT, PREFIX, SHARES, ADDRESSES, AUTH_SERVERS})
 """Maps whose keys are compared as they are, so that HAProxy accepts every key."""
 
 

@@ -1,0 +1,56 @@
+"""Features that protect, with HAProxy: the same requests and expectations as with nginx."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from integration.ingress.scenarios.protection import external_auth
+
+if TYPE_CHECKING:
+    from integration.ingress.features import Scenario, Stage
+
+OTHERWISE: dict[str, str] = {
+    "the-auth-server-is-asked-about-the-host-that-is-served": "a host in the URL that is not that of Host gets 400",
+    "auth-is-no-error-to-replace": "answers are not replaced by those of a Service",
+    "auth-beside-large-bodies-and-headers": "headers of up to 32 KB are read from every server",
+    "auth-connections-are-kept-as-told": "HAProxy decides which connections to auth servers are kept",
+}
+"""Scenarios that HAProxy serves in another way than nginx, each with the difference; each of them must fail."""
+_SCENARIOS: tuple[Scenario, ...] = (*external_auth.SCENARIOS,)
+
+
+@pytest.fixture(scope="module")
+def haproxy(stage: Stage) -> Iterator[Stage]:
+    """Give HAProxy instead of the node's nginx."""
+    from integration.ingress.features import Stage as HaproxyStage  # noqa: PLC0415 - its certificates take a while
+
+    if shutil.which("haproxy") is None:
+        pytest.skip("not installed: haproxy")
+    stage.lab.vacate()
+    with stage.lab.served_apart("haproxy", engine="haproxy") as node:
+        yield HaproxyStage(stage.lab, stage.client, own_node=node)
+
+
+def _parameters() -> Iterator[Any]:
+    for scenario in _SCENARIOS:
+        marks: list[Any] = [pytest.mark.xdist_group("ingress-haproxy")]
+        if scenario.name in OTHERWISE:
+            marks.append(pytest.mark.xfail(reason=OTHERWISE[scenario.name], strict=True))
+        yield pytest.param(scenario, id=scenario.name, marks=marks)
+
+
+@pytest.mark.parametrize("scenario", list(_parameters()))
+def test_feature(haproxy: Stage, scenario: Scenario) -> None:
+    world = [each for each in _SCENARIOS if each.world.name == scenario.world.name]
+    haproxy.serve(scenario.world, world)
+    wrong = [entry for ask in scenario.asks for entry in haproxy.judge(ask)]
+    if scenario.then is not None and (reported := scenario.then(haproxy)):
+        wrong.append(str(reported))
+    if wrong:
+        hosts = {document["metadata"]["name"] for document in scenario.documents if document["kind"] == "Ingress"}
+        reasons = [line for line in haproxy.output.splitlines() if any(host in line for host in hosts)]
+        pytest.fail("\n  * ".join([scenario.name, *wrong]) + "\n" + "\n".join(reasons), pytrace=False)
