@@ -6,6 +6,7 @@ import re
 
 import pytest
 
+from rulegen.model.ingress.reasons import Verdict
 from tests.rights import needs_nginx
 from tests.strategies.ingresses import (
     WEB,
@@ -81,6 +82,27 @@ def test_a_log_format_keeps_the_names_of_nginx():
 def test_nginx_knows_all_variables_of_a_log_format(tmp_path):
     every = settings_map(log_format_upstream=" ".join(f"${name}" for name in NAMES.split()))
     assert refusal(compiled(*WEB, site_of(), every).configuration, tmp_path / "nginx") == ""
+
+
+@pytest.mark.parametrize("name", ["$nope", "${geoip2_city}", "$ssl_client_raw_cert", "$location_path", "$1"])
+@needs_nginx
+def test_an_unknown_variable_of_a_log_format_is_a_hyphen(name, tmp_path):
+    """The rest of the format stays as it is written, for the program that reads the log."""
+    format_of_ones_own = settings_map(log_format_upstream=f'{{"to": "$host", "x": "{name}", "as": $status}}')
+    result = compiled(*WEB, site_of(), format_of_ones_own)
+    (line,) = [line for line in result.configuration.files["nginx.conf"].splitlines() if "log_format" in line]
+    assert line.endswith(r'"{\"to\": \"${host}\", \"x\": \"-\", \"as\": ${status}}";')
+    (reason,) = [reason for reason in result.model.reasons if reason.about is None]
+    assert reason.verdict is Verdict.IGNORED
+    assert f'data.log-format-upstream: "{name}": ' in reason.message
+    assert refusal(result.configuration, tmp_path / "nginx") == ""
+
+
+def test_kept_answers_of_auth_servers_take_a_bounded_space():
+    asked = site_of(auth_url="http://web.default.svc/", auth_cache_key="$http_authorization")
+    text = compiled(*WEB, asked).configuration.files["nginx.conf"]
+    (path,) = re.findall(r"proxy_cache_path (.*);", text)
+    assert path.split()[-4:] == ["keys_zone=auth:10m", "max_size=128m", "inactive=30m", "use_temp_path=off"]
 
 
 def test_an_expression_for_any_case_is_written_once():

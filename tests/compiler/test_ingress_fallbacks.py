@@ -149,3 +149,44 @@ def test_which_codes_can_be_replaced(text, codes):
     (location,) = result.model.servers["site.test"].locations
     errors = location.policy.errors
     assert (errors.codes if errors is not None else ()) == codes
+
+
+PASSES = {
+    "HTTPS": "proxy_pass https://",
+    "GRPC": "grpc_pass grpc://",
+    "GRPCS": "grpc_pass grpcs://",
+    "FCGI": "fastcgi_pass ",
+    "AUTO_HTTP": "proxy_pass $scheme://",
+}
+
+
+@pytest.mark.parametrize("protocol", PASSES)
+def test_the_default_backend_of_all_and_of_errors_is_asked_by_http(protocol):
+    """It is not a backend of the Ingress, whose protocol is that of its own Services."""
+    asked = {"backend-protocol": protocol, "custom-http-errors": "404"}
+    result = compiled(
+        *GROUND,
+        ingress("site", rule("site.test", path("/app")), annotations=asked),
+        default_backend=ObjectName("default", "api"),
+    )
+    passes = re.findall(r"(\w+_pass [^;]*default\.api[^;]*);", text_of(result))
+    assert len(passes) >= 2
+    assert set(passes) == {"proxy_pass http://default.api.80"}
+
+
+@pytest.mark.parametrize("protocol", PASSES)
+def test_a_default_backend_of_an_ingress_is_asked_by_http_for_errors(protocol):
+    result = compiled(*GROUND, site(backend_protocol=protocol, custom_http_errors="404", default_backend="api"))
+    assert re.findall(r"(\w+_pass [^;]*default\.api[^;]*);", text_of(result)) == ["proxy_pass http://default.api.80"]
+
+
+@pytest.mark.parametrize("protocol", PASSES)
+@pytest.mark.parametrize("replaces", [False, True])
+def test_a_default_backend_of_an_ingress_is_asked_as_its_services_are(protocol, replaces):
+    asked = {"backend-protocol": protocol}
+    if replaces:
+        made = ingress("site", rule("site.test", path(to="dead")), annotations={**asked, "default-backend": "api"})
+    else:
+        made = ingress("site", rule("site.test", path("/app")), default=backend("api"), annotations=asked)
+    passes = re.findall(r"(\w+_pass \S*?)default\.api", text_of(compiled(*GROUND, service("dead"), made)))
+    assert passes == [PASSES[protocol]]

@@ -138,9 +138,11 @@ def test_a_client_is_counted_once_for_all_hosts_of_an_ingress(tmp_path):
         assert text.count(f"zone={zone}:") == 1
 
 
-def test_an_invalid_opt_out_of_global_auth_is_ignored():
+@pytest.mark.parametrize("text", ["no", "", "false ", "\tfalse", "false\n"])
+def test_an_invalid_opt_out_of_global_auth_is_ignored(text):
+    """Spaces make it invalid, as in ingress-nginx."""
     everywhere = settings_map(global_auth_url="http://api.default.svc/check")
-    result = compiled(*GROUND, everywhere, ingress("site", rule("site.test"), annotations={"enable-global-auth": "no"}))
+    result = compiled(*GROUND, everywhere, site(enable_global_auth=text))
     assert "auth_request " in text_of(result)
     assert verdicts(result) == {Verdict.IGNORED}
 

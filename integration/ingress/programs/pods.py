@@ -8,6 +8,7 @@ JSON, what was asked and which address it was asked of; who that is, the tests k
     X-Lab-Status: N        the same
     /cookie-auth           the answer has the status that the cookie `auth` says (`ok` is 200), 401 without one
     X-Lab-Respond: {...}   the answer has these headers too
+    X-Lab-Size: N          the answer has at least N bytes, with spaces at its end
     X-Code: ...            as an error backend is told: the answer has all headers X-... of the request
     Upgrade: ...           101, and from then on every byte comes back; each message, of a WebSocket with a key
 """
@@ -137,7 +138,7 @@ def status_of(question: Question) -> int:
 
 def response(question: Question, writer: asyncio.StreamWriter) -> bytes:
     """Return the bytes of an answer."""
-    body = json.dumps(seen(question, writer)).encode()
+    body = json.dumps(seen(question, writer)).encode().ljust(int(question.header("X-Lab-Size") or 0))
     more = json.loads(question.header("X-Lab-Respond") or "{}")
     if question.header("X-Code"):
         more |= {key: value for key, value in question.headers if key.lower().startswith("x-")}

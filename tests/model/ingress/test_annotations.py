@@ -90,6 +90,9 @@ TAKEN = [
 ]
 REFUSED = {
     "use-regex": ("yes", "", "TrUe", "true\n"),
+    "ssl-redirect": ("no", "false ", "\tfalse", "true "),
+    "force-ssl-redirect": ("no", "false ", " false", "true "),
+    "enable-global-auth": ("no", "false ", " false", "true "),
     "rewrite-target": ("x", "//x", "/$0", "/$10", "/$host", "/a b", "/${1}", "http://x.test/", "/$", "/\n"),
     "app-root": ("x", "//x", "/a b", "/$host", "/\u202e", ""),
     "permanent-redirect": (

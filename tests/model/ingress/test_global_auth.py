@@ -63,6 +63,33 @@ def test_while_it_is_invalid_the_last_valid_settings_stay(data):
     assert answers(decided({}, again)).policy.external_auth is None
 
 
+def test_each_invalid_key_is_reported():
+    """Whoever corrects one sees at once what else is wrong."""
+    wrong = {
+        "url": "ftp://api.default.svc/",
+        "signin": "javascript:alert(1)",
+        "signin-redirect-param": "a b",
+        "response-headers": "X-User: root",
+        "request-redirect": "no path\n",
+        "cache-key": "$request_uri",
+        "cache-duration": "5m 200",
+    }
+    closing = [reason.message for reason in about_settings(decided(wrong)) if reason.verdict is Verdict.CLOSED]
+    assert sorted(message.partition(": ")[0] for message in closing) == sorted(
+        f"data.global-auth-{key}" for key in wrong
+    )
+
+
+@pytest.mark.parametrize(("key", "text"), [("method", "FOO"), ("always-set-cookie", "maybe")])
+def test_what_does_not_decide_who_is_let_in_is_left_out(key, text):
+    """As in ingress-nginx: the auth server is asked all the same."""
+    decisions = decided({"url": URL, key: text})
+    assert answers(decisions).policy == answers(decided({"url": URL})).policy
+    (reason,) = about_settings(decisions)
+    assert reason.verdict is Verdict.IGNORED
+    assert reason.message.startswith(f"data.global-auth-{key}: ")
+
+
 def test_settings_without_an_auth_server_stay_as_well():
     kept = decided({"url": "http://localhost/"}, decided({}))
     assert not answers(kept).policy.is_closed

@@ -136,6 +136,13 @@ _ANSWERS = [
         ),
         _stamped("kept-cookies.test", "second", "second", _OK),
     ),
+    plain(
+        "auth-answers-that-are-long-are-not-kept",
+        [site("kept-long.test", _KEPT)],
+        _stamped("kept-long.test", "first", "first", {**_OK, "X-Lab-Size": "100000"}),
+        _stamped("kept-long.test", "second", "second", {**_OK, "X-Lab-Size": "99999"}),
+        _stamped("kept-long.test", "third", "second", _OK),
+    ),
 ]
 
 _EXTERNAL = [

@@ -9,7 +9,7 @@ from rulegen.model.ingress.values import readers, regex
 from rulegen.model.ingress.values.readers import choice, integer, items, size
 from rulegen.model.ingress.values.setting import PartialValueError, setting_of
 from rulegen.model.ingress.values.snippets.judgement import Judgement, SnippetPlace, judged
-from rulegen.model.ingress.values.texts import IN_LOGS, Text, read_text
+from rulegen.model.ingress.values.texts import IN_LOGS, VARIABLE, Text, read_text
 from rulegen.net import Network, parse_address
 
 _MIME_TYPE: Final = r"[a-z0-9.+-]{1,60}/[a-z0-9.+-]{1,60}\Z"
@@ -103,10 +103,28 @@ def _pattern(text: str) -> str:
 
 
 def log_format(text: str) -> Text:
-    """Return a log format: one line, with variables that are allowed in logs."""
+    """Return a log format: one line, with variables that are allowed in logs.
+
+    Raises:
+        PartialValueError: Some variables are unknown or not allowed. They are logged as `-`, as those without a value.
+    """
     if not text.isprintable() or len(text.encode(errors="replace")) > 2000:
         raise ValueError(f"{readers.quoted(text)} is not a log format: one line of at most 2000 bytes")
-    return read_text(text, IN_LOGS)
+    unknown: dict[str, None] = {}
+
+    def known(match: readers.re.Match[str]) -> str:
+        try:
+            read_text(match[0], IN_LOGS)
+        except ValueError:
+            unknown[match[0]] = None
+            return "-"
+        return match[0]
+
+    rest = read_text(VARIABLE.sub(known, text), IN_LOGS)
+    if unknown:
+        names = readers.quoted(" ".join(unknown))
+        raise PartialValueError(rest, f"{names}: no variables of the access log; - is logged instead")
+    return rest
 
 
 def affinity(text: str) -> str:

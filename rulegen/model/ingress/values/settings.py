@@ -281,7 +281,7 @@ class Settings:
         boolean, "false", "logs requests for hosts without an Ingress"
     )
     log_format_upstream: Text = setting(  # noqa: RUF009 - a field, as all of these
-        log_format, LOG_FORMAT, "default: that of ingress-nginx; one line, with allowed variables only"
+        log_format, LOG_FORMAT, "default: that of ingress-nginx; one line; `-` is logged for an unknown variable"
     )
     log_format_escape_json: bool = setting(boolean, "false", "characters in the log are escaped as in JSON")
     log_format_escape_none: bool = setting(

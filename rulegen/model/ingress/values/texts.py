@@ -19,9 +19,8 @@ if TYPE_CHECKING:
 MAX_NAME: Final = 80
 """Maximum number of characters of a name that becomes part of a variable's name."""
 
-_VARIABLE: Final = re.compile(r"\$(?:\{([A-Za-z0-9_]+)\}|([1-9])|([A-Za-z_][A-Za-z0-9_]*))")
-
-
+VARIABLE: Final = re.compile(r"\$(?:\{([A-Za-z0-9_]+)\}|([1-9])|([A-Za-z_][A-Za-z0-9_]*))")
+"""A variable of a text, as ingress-nginx writes it."""
 _SLASHES: Final = "/\\"
 """What browsers read as a slash."""
 
@@ -391,7 +390,7 @@ def read_text(text: str, allowed: frozenset[Subject], *, captures: bool = False)
     """
     parts: list[Part] = []
     end = 0
-    for match in _VARIABLE.finditer(text):
+    for match in VARIABLE.finditer(text):
         parts.append(text[end : match.start()])
         parts.append(Capture(int(match[2])) if match[2] and captures else _reference(match, text, allowed))
         end = match.end()

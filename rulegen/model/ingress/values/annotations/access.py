@@ -161,7 +161,7 @@ AUTH_KEEPALIVE_REQUESTS: Final = Annotation(
 AUTH_KEEPALIVE_TIMEOUT: Final = Annotation(
     "auth-keepalive-timeout", _limit(readers.MAX_TIME_S), "seconds; below 1: none is kept", default=60
 )
-ENABLE_GLOBAL_AUTH: Final = Annotation("enable-global-auth", boolean, "`true`, `false`", default=True)
+ENABLE_GLOBAL_AUTH: Final = Annotation("enable-global-auth", boolean, "`true`, `false`", default=True, is_exact=True)
 WHITELIST_SOURCE_RANGE: Final = Annotation("whitelist-source-range", readers.networks, "networks", CLOSE)
 ALLOWLIST_SOURCE_RANGE: Final = Annotation(
     "allowlist-source-range", readers.networks, "networks; has priority over the other name", CLOSE

@@ -56,9 +56,10 @@ class Annotation(Generic[T]):
         invalid: Effect of an invalid value.
         default: Value for an Ingress without this annotation.
         refers_to: Kind of the object that the value names, which is then requested from the API server.
+        is_exact: Whether spaces around the text belong to it. Otherwise they are removed.
     """
 
-    __slots__ = ("default", "documentation", "invalid", "name", "read", "refers_to")
+    __slots__ = ("default", "documentation", "invalid", "is_exact", "name", "read", "refers_to")
 
     name: str
     read: Callable[[str], T]
@@ -66,6 +67,7 @@ class Annotation(Generic[T]):
     invalid: InvalidValue
     default: T
     refers_to: ReferencedKind
+    is_exact: bool
 
     @overload
     def __init__(
@@ -76,6 +78,7 @@ class Annotation(Generic[T]):
         invalid: InvalidValue = ...,
         *,
         refers_to: ReferencedKind = ...,
+        is_exact: bool = ...,
     ) -> None: ...
 
     @overload
@@ -88,6 +91,7 @@ class Annotation(Generic[T]):
         *,
         default: V,
         refers_to: ReferencedKind = ...,
+        is_exact: bool = ...,
     ) -> None: ...
 
     def __init__(
@@ -99,10 +103,11 @@ class Annotation(Generic[T]):
         *,
         default: Any = None,
         refers_to: ReferencedKind = "",
+        is_exact: bool = False,
     ) -> None:
         """Declare an annotation; without a default, the value of an absent one is None."""
         self.name, self.read, self.documentation, self.invalid = name, read, documentation, invalid
-        self.default, self.refers_to = default, refers_to
+        self.default, self.refers_to, self.is_exact = default, refers_to, is_exact
 
     def __repr__(self) -> str:
         """Return its name, for messages of failed tests."""

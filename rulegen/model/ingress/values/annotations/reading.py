@@ -103,7 +103,7 @@ def _read(annotation: Annotation[Any], text: str, result: Annotations, *, is_can
         if len(text) > _SHORT and len(text.encode("utf-8", "replace")) > readers.MAX_VALUE:
             raise ValueError(f"longer than {readers.MAX_VALUE} bytes")  # noqa: TRY301 - reported like any other
         read = _read_before if len(text) <= _SHORT else _value
-        result.values[annotation] = read(annotation, text.strip(" \t"))
+        result.values[annotation] = read(annotation, text if annotation.is_exact else text.strip(" \t"))
     except EmptyValueError as error:
         result.report(Verdict.IGNORED, annotation, str(error))
     except ValueError as error:

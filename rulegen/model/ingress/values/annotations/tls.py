@@ -27,8 +27,10 @@ def _client_subject(text: str) -> str:
     return regex.check(text)
 
 
-SSL_REDIRECT: Final = Annotation("ssl-redirect", boolean, "`true`, `false`; applies if there is a `tls` section")
-FORCE_SSL_REDIRECT: Final = Annotation("force-ssl-redirect", boolean, "`true`, `false`")
+SSL_REDIRECT: Final = Annotation(
+    "ssl-redirect", boolean, "`true`, `false`; applies if there is a `tls` section", is_exact=True
+)
+FORCE_SSL_REDIRECT: Final = Annotation("force-ssl-redirect", boolean, "`true`, `false`", is_exact=True)
 PRESERVE_TRAILING_SLASH: Final = Annotation("preserve-trailing-slash", boolean, "`true`, `false`")
 USE_PORT_IN_REDIRECTS: Final = Annotation(
     "use-port-in-redirects", boolean, "`true`, `false`; nginx's port in redirects to HTTPS and to a path only"

@@ -23,6 +23,7 @@ _LEASES: Final = "nodes of one --ingress-class agree by Leases, see --lease-name
 _GRACE: Final = "nginx finishes its requests for at most worker-shutdown-timeout (a key of the ConfigMap)"
 _STATUS: Final = "only rulegen run writes the status of Ingresses"
 _LUA: Final = "nginx here has no Lua"
+_TEMPLATES: Final = "rulegen has templates of its own"
 _KUBECONFIG: Final = "use --kubeconfig"
 
 
@@ -67,6 +68,7 @@ FLAGS: Final = by_name(
     *_rows(NameKind.MISSING, _LEASES, "disable-leader-election", fulfilled_by=OFF, changes_served=False),
     *_rows(NameKind.DONE, _GRACE, "shutdown-grace-period", "post-shutdown-grace-period"),
     *_rows(NameKind.DONE, _LUA, "dynamic-configuration-retries"),
+    *_rows(NameKind.DONE, _TEMPLATES, "configuration-template-engine", fulfilled_by=("go-template",)),
     *_rows(NameKind.DONE, "each value is always read by its type", "enable-annotation-validation", fulfilled_by=_ON),
     *_rows(
         NameKind.DONE, "each value is read by its type, so no words are searched for", "deep-inspect", fulfilled_by=_ON
