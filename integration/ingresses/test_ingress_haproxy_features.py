@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from integration.ingress.scenarios.protection import external_auth
+from integration.ingress.scenarios.protection import access, external_auth
 
 if TYPE_CHECKING:
     from integration.ingress.features import Scenario, Stage
@@ -17,10 +17,13 @@ OTHERWISE: dict[str, str] = {
     "the-auth-server-is-asked-about-the-host-that-is-served": "a host in the URL that is not that of Host gets 400",
     "auth-is-no-error-to-replace": "answers are not replaced by those of a Service",
     "auth-beside-large-bodies-and-headers": "headers of up to 32 KB are read from every server",
+    "mtls-is-not-resumed-from-elsewhere": "no session is resumed while a host requests certificates of clients",
+    "mtls-depth": "the length of chains of certificates is not limited",
+    "limit-rate": "HAProxy 2.6 does not limit how fast an answer is sent",
     "auth-connections-are-kept-as-told": "HAProxy decides which connections to auth servers are kept",
 }
 """Scenarios that HAProxy serves in another way than nginx, each with the difference; each of them must fail."""
-_SCENARIOS: tuple[Scenario, ...] = (*external_auth.SCENARIOS,)
+_SCENARIOS: tuple[Scenario, ...] = (*external_auth.SCENARIOS, *access.SCENARIOS)
 
 
 @pytest.fixture(scope="module")

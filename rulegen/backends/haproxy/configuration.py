@@ -8,6 +8,7 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 from rulegen.backends.haproxy.access import passwords_file, users_name
+from rulegen.backends.haproxy.clients import tls_options
 from rulegen.backends.haproxy.frontend import answer, frontend_section
 from rulegen.backends.haproxy.location import (
     ConfigParts,
@@ -138,11 +139,12 @@ def compile_files(model: IngressModel, *, served: bool, stock: BackendStock | No
         parts.add(section)
     for path, entries in stock.maps.items() if stock is not None else ():
         parts.maps.setdefault(path, entries)
+    resumes = all(server.client_auth is None for server in model.servers.values())
     sections = (
-        global_section(model.defaults, served=served),
+        global_section(model.defaults, served=served, resumes=resumes),
         default_section(settings),
         *resolver_sections(model),
-        frontend_section(model.defaults, regex_hosts, parts.choice),
+        frontend_section(model.defaults, regex_hosts, parts.choice, resumes=resumes),
         *(parts.sections[key] for key in sorted(parts.sections)),
     )
     users, passwords = _users(model, parts)
@@ -215,18 +217,19 @@ def _certificates(model: IngressModel) -> Iterator[tuple[str, tuple[str, ...]]]:
     its hosts if other names are rejected. The first line never changes, since HAProxy cannot replace it at run time.
     """
     default = model.defaults.default_certificate
-    names: dict[str, list[str]] = {}
+    names: dict[tuple[str, str], list[str]] = {}
     for server in model.servers.values():
         if server.host:
             own = [server.host, *server.aliases, *([server.redirects_from] if server.redirects_from else [])]
-            names.setdefault(server.certificate or default, []).extend(own)
+            names.setdefault((server.certificate or default, tls_options(server)), []).extend(own)
     wild = {name.partition(".")[2] for hosts in names.values() for name in hosts if name.startswith("*.")}
-    if default in names and not model.defaults.settings.ssl_reject_handshake:
-        names[default] = [name for name in names[default] if name.partition(".")[2] in wild]
+    if (default, "") in names and not model.defaults.settings.ssl_reject_handshake:
+        names[default, ""] = [name for name in names[default, ""] if name.partition(".")[2] in wild]
     yield default, ()
-    for path, hosts in sorted(names.items()):
+    for (path, options), hosts in sorted(names.items()):
+        first = (options,) if options else ()
         unique = list(dict.fromkeys(hosts))
-        yield from ((path, tuple(unique[start : start + _NAMES])) for start in range(0, len(unique), _NAMES))
+        yield from ((path, (*first, *unique[start : start + _NAMES])) for start in range(0, len(unique), _NAMES))
 
 
 def _users(

@@ -57,18 +57,19 @@ def redirect(status: int, location: LogFormat, *, when: Iterable[Word] = ()) -> 
 
 
 def frontend_section(
-    defaults: HttpDefaults, regex_hosts: Iterable[tuple[str, str]], choice: Iterable[ConfigLine]
+    defaults: HttpDefaults, regex_hosts: Iterable[tuple[str, str]], choice: Iterable[ConfigLine], *, resumes: bool
 ) -> ConfigSection:
     """Return the frontend.
 
     Args:
         defaults: What holds for all.
         regex_hosts: Hosts whose paths are expressions, each with its map.
+        resumes: Whether sessions of TLS are resumed.
         choice: Statements that choose another backend than that of the location, such as those of canaries.
     """
     settings = defaults.settings
     lines = [
-        *_binds(defaults),
+        *_binds(defaults, resumes=resumes),
         *_trust(settings),
         statement(_REQUEST, "del-header", "_", "-m", "sub") if not settings.enable_underscores_in_headers else None,
         *_identity(defaults),
@@ -84,7 +85,7 @@ def frontend_section(
     return ConfigSection("frontend", FRONTEND, tuple(line for line in lines if line is not None))
 
 
-def _binds(defaults: HttpDefaults) -> Iterator[ConfigLine]:
+def _binds(defaults: HttpDefaults, *, resumes: bool) -> Iterator[ConfigLine]:
     settings, host = defaults.settings, defaults.host
     own = ["accept-proxy"] if settings.use_proxy_protocol and not settings.trusts_some else []
     for address in _addresses(defaults):
@@ -94,7 +95,8 @@ def _binds(defaults: HttpDefaults) -> Iterator[ConfigLine]:
         tls += ["strict-sni"] if settings.ssl_reject_handshake else []
         versions = [name for name in ("TLSv1.0", "TLSv1.1", "TLSv1.2", "TLSv1.3") if name in _versions(settings)]
         tls += ["ssl-min-ver", versions[0], "ssl-max-ver", versions[-1]] if versions else []
-        tls += [] if settings.ssl_session_tickets else ["no-tls-tickets"]
+        tls += [] if settings.ssl_session_tickets and resumes else ["no-tls-tickets"]
+        tls += ["crt-ignore-err", "all", "ca-ignore-err", "all"]  # the rules of a host decide about its clients
         tls += ["prefer-client-ciphers"] if not settings.ssl_prefer_server_ciphers else []
         yield statement("bind", f"{address}:{host.https_port}", *v6only, *own, *tls)
 

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 from rulegen.backends.haproxy.access import guard_lines, limit_lines, limit_tables, origin_lines
+from rulegen.backends.haproxy.clients import client_headers, client_lines
 from rulegen.backends.haproxy.frontend import answer, put, put_text, redirect, variable
 from rulegen.backends.haproxy.maps import expression_key, substitution
 from rulegen.backends.haproxy.names import SHARES, map_file, mark
@@ -176,6 +177,8 @@ def _lines(
     location: Location, target: Target, server: Server, model: IngressModel, parts: ConfigParts
 ) -> Iterator[ConfigLine]:
     policy, settings = location.policy, model.defaults.settings
+    if server.client_auth is not None:
+        yield from client_lines(server.client_auth)
     if policy.redirect is not None:
         code, text = policy.redirect
         yield from _captures(location, parts, text)
@@ -196,6 +199,7 @@ def _lines(
     yield from _body_size(policy, body_limit(policy, settings))
     if policy.basic_auth is not None:
         parts.passwords[policy.basic_auth.file] = None
+    yield from client_headers(server.client_auth)
     yield from guard_lines(location, model, parts.maps)
     auth = policy.external_auth
     if auth is not None and auth.target:

@@ -32,6 +32,13 @@ core.register_converters("rulegen_escape", function(text)
   return (text:gsub("[^%w%-._~/:=@,;!*]", function(byte) return string.format("%%%02X", string.byte(byte)) end))
 end)
 
+-- A certificate as a text that fits into a header: PEM, escaped as nginx does.
+core.register_converters("rulegen_pem", function(text)
+  local lines = text:gsub(("."):rep(64), "%0\n"):gsub("\n$", "")
+  local pem = "-----BEGIN CERTIFICATE-----\n" .. lines .. "\n-----END CERTIFICATE-----\n"
+  return (pem:gsub("[^%w%-._~]", function(byte) return string.format("%%%02X", string.byte(byte)) end))
+end)
+
 local kept, kept_count = {}, 0
 local MOST_KEPT = 10000
 local NOT_KEPT = { "set-cookie", "cache-control", "expires", "vary", "x-accel-expires" }

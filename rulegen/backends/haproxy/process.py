@@ -20,14 +20,16 @@ _BUFFER = 32768
 """Bytes of a buffer, which holds a request's whole head, and a path whose every byte is encoded."""
 
 
-def global_section(defaults: HttpDefaults, *, served: bool) -> ConfigSection:
+def global_section(defaults: HttpDefaults, *, served: bool, resumes: bool) -> ConfigSection:
     """Return the section `global`.
 
     Args:
         defaults: What holds for all.
         served: Whether it is for an HAProxy that rulegen runs: the socket of its worker is in its folder `run`.
+        resumes: Whether sessions of TLS are resumed; a session with a client's certificate could be resumed with
+            another host.
     """
-    return ConfigSection("global", "", tuple(_global(defaults, served=served)))
+    return ConfigSection("global", "", tuple(_global(defaults, served=served, resumes=resumes)))
 
 
 def described(section: ConfigSection, structure: str, digest: str) -> ConfigSection:
@@ -42,7 +44,7 @@ def described(section: ConfigSection, structure: str, digest: str) -> ConfigSect
     return section._replace(statements=(*section.statements, *own))
 
 
-def _global(defaults: HttpDefaults, *, served: bool) -> Iterator[ConfigLine]:
+def _global(defaults: HttpDefaults, *, served: bool, resumes: bool) -> Iterator[ConfigLine]:
     settings = defaults.settings
     if defaults.host.user:
         user, _, group = defaults.host.user.partition(" ")
@@ -62,6 +64,8 @@ def _global(defaults: HttpDefaults, *, served: bool) -> Iterator[ConfigLine]:
     yield statement("tune.bufsize", str(_BUFFER))
     yield statement("tune.maxrewrite", "4096")
     yield statement("tune.ssl.default-dh-param", "2048")
+    if not resumes:
+        yield statement("tune.ssl.cachesize", "0")
     yield statement("tune.h2.max-concurrent-streams", str(settings.http2_max_concurrent_streams))
     yield statement("ssl-default-bind-ciphers", settings.ssl_ciphers)
 

@@ -60,11 +60,9 @@ _PROXYING_NOT: Final = frozenset(
 )
 _LIMITS_NOT: Final = frozenset({"rate", "rate_after"})
 _SERVER_NOT: Final = {
-    "client_auth": (Obeyed.CLOSES, "HAProxy requests no certificates of clients yet: the host is closed"),
     "rejects_tls": (Obeyed.CLOSES, "its certificate could not be read yet: the host is closed"),
     "responder_port": (Obeyed.NOT, "HAProxy asks no OCSP responder"),
-    "ciphers": (Obeyed.NOT, "all hosts have the same ciphers with HAProxy"),
-    "prefer_server_ciphers": (Obeyed.NOT, "all hosts have the same ciphers with HAProxy"),
+    "prefer_server_ciphers": (Obeyed.NOT, "all hosts prefer the same ciphers with HAProxy"),
 }
 SETTINGS_NOT: Final = frozenset(
     {
@@ -117,7 +115,7 @@ _AS_NGINX: Final = (
     (Sticky, "cookie attributes path is_secure"),
     (Canary, "target ingress header header_value header_pattern is_header_unreadable cookie share"),
     (Upstream, "name service servers backup balance sticky keepalive kept host"),
-    (Server, "host aliases locations certificate has_tls app_root redirects_from ingresses limits is_regex"),
+    (Server, "host aliases locations certificate has_tls ciphers app_root redirects_from ingresses limits is_regex"),
     (Settings, SETTINGS_OBEYED),
 )
 _OTHERWISE: Final = (
@@ -126,6 +124,7 @@ _OTHERWISE: Final = (
     (ProxySSL, "verify_depth ciphers protocols"),
     (Sticky, "is_persistent is_none_conditional"),
     (Upstream, "hash_key"),
+    (Server, "client_auth"),
 )
 """What is served in another way, reported, or closed where HAProxy has no words for it; see docs/ingress.md."""
 
@@ -190,6 +189,8 @@ def disobeyed_by_host(server: Server) -> Iterator[tuple[Obeyed, str]]:
     for name, (how, message) in _SERVER_NOT.items():
         if getattr(server, name) != getattr(_DEFAULT_SERVER, name):
             yield how, message
+    if server.client_auth is not None:
+        yield Obeyed.NOT, "HAProxy does not limit the length of certificate chains of clients"
 
 
 def disobeyed_settings(settings: Settings) -> Iterator[str]:

@@ -188,17 +188,18 @@ def read_map(text: str) -> list[tuple[str, str]]:
 
 
 def read_certificates(text: str) -> list[tuple[str, tuple[str, ...]]]:
-    """Return the lines of a list of certificates: the path and the names of TLS.
+    """Return the lines of a list of certificates: the path and the names of TLS, after options in brackets.
 
     Raises:
-        UnreadableError: A line has options, which ours have not.
+        UnreadableError: A line has another form.
     """
     lines = []
     for line in text.splitlines():
-        if "[" in line or "#" in line or "\\" in line:
-            raise UnreadableError(f"{line[:80]!a} is not a line of a path and names")
-        if words := line.split():
-            lines.append((words[0], tuple(words[1:])))
+        match = re.fullmatch(r"([^\[\]#\\ ]+)(?: (\[[^\[\]#\\]*\]))?((?: [^\[\]#\\ ]+)*)", line)
+        if match is not None:
+            lines.append((match[1], (*([match[2]] if match[2] else []), *match[3].split())))
+        elif line.strip():
+            raise UnreadableError(f"{line[:80]!a} is not a line of a path, options and names")
     return lines
 
 

@@ -99,14 +99,15 @@ def holds(state: RuntimeState, wanted: RuntimeState) -> bool:
 def structure_of(configuration: Configuration) -> str:
     """Return the digest of what only a reload changes: all but servers, the entries of maps, and certificates.
 
-    The first line of the list of certificates, the default, belongs to it.
+    The first line of the list of certificates, the default, belongs to it, and so do lines with options of TLS.
     """
     files = {path: text for path, text in configuration.files.items() if path not in _WITH_DATA}
     files = {path: "" if path.startswith(MAPS) else text for path, text in files.items()}
     lines = _ANSWERED.sub("", configuration.files.get(CONFIG, "")).splitlines()
     files[CONFIG] = "\n".join(line for line in lines if not line.startswith(_SERVER))
     listed = configuration.files.get(CERTIFICATE_LIST, "")
-    files[CERTIFICATE_LIST] = listed.partition("\n")[0]
+    first, *others = listed.splitlines() or [""]
+    files[CERTIFICATE_LIST] = "\n".join([first, *(line for line in others if "[" in line)])
     return digest_of(files, structural_secrets(configuration))
 
 
@@ -123,7 +124,8 @@ def state_of(configuration: Configuration) -> RuntimeState:
     Raises:
         UnreadableError: A file has another form than those of rulegen.
     """
-    names = tuple(read_certificates(configuration.files.get(CERTIFICATE_LIST, "")))
+    lines = read_certificates(configuration.files.get(CERTIFICATE_LIST, ""))
+    names = tuple((path, tuple(name for name in own if not name.startswith("["))) for path, own in lines)
     maps = {path: tuple(read_map(text)) for path, text in configuration.files.items() if path.startswith(MAPS)}
     secrets = configuration.secrets
     return RuntimeState(

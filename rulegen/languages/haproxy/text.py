@@ -34,6 +34,7 @@ _FORBIDDEN: Final = re.compile("[\x00-\x1f\x7f]")
 _NAME: Final = re.compile(r"[A-Za-z0-9_.:-]+\Z")
 _CERTIFICATE_PATH: Final = re.compile(r"[A-Za-z0-9_./-]+\Z")
 _SERVER_NAME: Final = re.compile(r"!?(?:\*|(?:\*\.)?[A-Za-z0-9_-]+(?:\.[A-Za-z0-9_-]+)*)\Z")
+_TLS_OPTIONS: Final = re.compile(r"\[[a-z]+(?:-[a-z]+)*(?: [A-Za-z0-9_./:+!@=-]+)+\]\Z")
 _SOCKET_SPECIAL: Final = re.compile(r"[\\ ;]")
 
 
@@ -154,13 +155,18 @@ def format_map(entries: Iterable[tuple[str, str]]) -> str:
 def certificate_line(path: str, names: Iterable[str]) -> str:
     """Return the line of a list of certificates: the names of TLS for which a file is presented.
 
+    Options of TLS stand in brackets before the names.
+
     Raises:
         UnwritableError: The path or a name has characters with a meaning in such a list.
     """
     names = tuple(names)
+    options = names[0] if names and names[0].startswith("[") else ""
+    if options and not _TLS_OPTIONS.match(options):
+        raise UnwritableError(f"{options[:80]!a} cannot be options of a certificate")
     if not _CERTIFICATE_PATH.match(path):
         raise UnwritableError(f"{path[:80]!a} cannot be the path of a certificate")
-    for name in names:
+    for name in names[1:] if options else names:
         if not _SERVER_NAME.match(name):
             raise UnwritableError(f"{name[:80]!a} cannot be a name of TLS")
     return " ".join((path, *names))
