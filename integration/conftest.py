@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 from collections import defaultdict
 from collections.abc import Callable, Iterator
@@ -39,6 +40,7 @@ def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line("markers", "variants(*names): the variants of iptables that a test is about, if not all")
     config.addinivalue_line("markers", "ipvs: a test that is about IPVS too")
     config.addinivalue_line("markers", "same_rules(n): rules are the same in both variants: n cases for legacy")
+    config.pluginmanager.register(Ordering(), "rulegen-ordering")
 
 
 @pytest.hookimpl(tryfirst=True)  # before xdist reads the groups
@@ -56,6 +58,34 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
             item.add_marker(pytest.mark.uml)
         if not item.get_closest_marker("xdist_group"):
             item.add_marker(pytest.mark.xdist_group(str(parameters.get("variant", "nft"))))
+    config.stash[_WRITTEN] = {name: place for place, name in enumerate(dict.fromkeys(map(_case, items)))}
+
+
+class Ordering:
+    """Runs the tests of `integration/` as they are written; a plugin, to come after all others.
+
+    pytest mixes the cases of functions that have a parameter of the session, such as `variant`. Tests that ask for the
+    same objects share what is applied only if they follow each other.
+    """
+
+    @staticmethod
+    @pytest.hookimpl(wrapper=True, tryfirst=True)
+    def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> Iterator[None]:
+        """Sort after all others have sorted: both families of a case together."""
+        yield
+        places = config.stash[_WRITTEN]
+        here = [item for item in items if "/integration/" in item.path.as_posix()]
+        others = [item for item in items if "/integration/" not in item.path.as_posix()]
+        items[:] = [*others, *sorted(here, key=lambda item: places[_case(item)])]
+
+
+_WRITTEN = pytest.StashKey[dict[str, int]]()
+"""The cases of tests in the order of the files."""
+
+
+def _case(item: pytest.Item) -> str:
+    """Return a test's name without its family."""
+    return re.sub(r"\bv[46]\b", "v", item.nodeid)
 
 
 def _leave_out(config: pytest.Config, items: list[pytest.Item]) -> None:

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from integration.blackbox import Rulegen
-    from integration.lab.hosts import Address, Family, Host
+    from integration.lab.hosts import Address, Host
     from integration.lab.lab import Lab
 
 pytestmark = pytest.mark.ipvs
@@ -105,21 +105,24 @@ def test_strict_semantics_keep_the_port_of_a_nodes_program(lab: Lab, rulegen: Ru
             assert who(lab.client, lab.node.addresses(family)[0], PROGRAM_PORT) == {expected}
 
 
-def test_the_gateway_stays_in_reach_with_strict_semantics(lab: Lab, rulegen: Rulegen, family: Family) -> None:
+def test_the_gateway_stays_in_reach_with_strict_semantics(lab: Lab, rulegen: Rulegen) -> None:
     """In ipvs mode it would be bound to this node; in others, the Service's port there is taken."""
-    gateway = lab["node2"].addresses(family)[0]
-    reported = documents(TAKER, NEW, port=topology.PORTS[0], external=[str(gateway)])
+    gateways = [lab["node2"].addresses(family)[0] for family in FAMILIES]
+    reported = documents(TAKER, NEW, port=topology.PORTS[0], external=map(str, gateways))
     said = apply(rulegen, reported, options=STRICT)
-    assert f"{gateway} is the gateway of this node; the entry is ignored" in said
-    assert who(lab["pod-a"], gateway, topology.PORTS[0]) == {"node2"}
+    for gateway in gateways:
+        assert f"{gateway} is the gateway of this node; the entry is ignored" in said
+        assert who(lab["pod-a"], gateway, topology.PORTS[0]) == {"node2"}
     said = apply(rulegen, reported)
-    assert f"{gateway} is the gateway of this node: " in said
+    for gateway in gateways:
+        assert f"{gateway} is the gateway of this node: " in said
 
 
-def test_no_external_ip_answers_if_asked(lab: Lab, rulegen: Rulegen, family: Family) -> None:
+def test_no_external_ip_answers_if_asked(lab: Lab, rulegen: Rulegen) -> None:
     """It is said with the number of Services; the balancer's address answers."""
-    reported = documents(TAKER, NEW, external=[str(TAKER.outer_ip(entry)) for entry in FAMILIES])
+    reported = documents(TAKER, NEW, external=[str(TAKER.outer_ip(family)) for family in FAMILIES])
     said = apply(rulegen, reported, options=("--ignore-external-ips",))
     assert "spec.externalIPs of 1 Service are ignored" in said
-    assert who(lab.client, TAKER.lb_ip(family), 80) == {"pod-b"}
-    assert lab.client.request("TCP", TAKER.outer_ip(family), 80, timeout_s=0.4).outcome != "answered"
+    for family in FAMILIES:
+        assert who(lab.client, TAKER.lb_ip(family), 80) == {"pod-b"}
+        assert lab.client.request("TCP", TAKER.outer_ip(family), 80, timeout_s=0.4).outcome != "answered"

@@ -86,8 +86,7 @@ def _in(variant: Variant, flow: Flow) -> Flow:
 
 @pytest.mark.ipvs
 @pytest.mark.same_rules(12)
-# In the scope of the module, so that both families of a row come together and share what is applied.
-@pytest.mark.parametrize("row", ROWS, ids=[f"{option}: {flow}" for option, _, flow in ROWS], scope="module")
+@pytest.mark.parametrize("row", ROWS, ids=[f"{option}: {flow}" for option, _, flow in ROWS])
 def test_option(lab: Lab, rulegen: Rulegen, variant: Variant, row: Row, family: Family) -> None:
     """An option changes who answers, or which source is seen."""
     _, fields, flow = row

@@ -11,7 +11,9 @@ PATH}`, with files `stdin`, `stdout` and `stderr` in the folder, and a network n
 
 from __future__ import annotations
 
+import atexit
 import ctypes
+import gc
 import importlib
 import json
 import os
@@ -20,6 +22,8 @@ import select
 import signal
 import socket
 import sys
+import threading
+from typing import NoReturn
 
 CLONE_NEWNET = 0x40000000
 
@@ -82,6 +86,7 @@ class Template:
 
     def _fork(self, asked: dict[str, object]) -> int:
         ready, tell = os.pipe()
+        gc.freeze()  # no collection in a fork writes to, and so copies, what was imported here
         pid = os.fork()
         if pid:
             os.close(tell)
@@ -124,6 +129,33 @@ class Template:
         self._socket.sendall(json.dumps(message).encode() + b"\n")
 
 
+def run(module: str) -> int:
+    """Run a program and return its exit code; what it raises is printed."""
+    try:
+        runpy.run_module(module, run_name="__main__", alter_sys=True)
+    except SystemExit as stop:
+        if stop.code is None or isinstance(stop.code, int):
+            return stop.code or 0
+        print(stop.code, file=sys.stderr)
+        return 1
+    except Exception as error:  # noqa: BLE001 - as an interpreter does that ends with it
+        sys.excepthook(type(error), error, error.__traceback__)
+        return 1
+    return 0
+
+
+def end(code: int) -> NoReturn:
+    """End as an interpreter does, but give back no memory: it would write to, and so copy, all that it shares."""
+    threading._shutdown()  # type: ignore[attr-defined]  # noqa: SLF001 - as an interpreter does first
+    atexit._run_exitfuncs()  # noqa: SLF001
+    try:
+        sys.stdout.flush()
+        sys.stderr.flush()
+    except OSError:
+        code = 120
+    os._exit(code)
+
+
 if __name__ == "__main__":
     program = sys.argv[2]
     sys.path[0] = os.getcwd()  # noqa: PTH109 - as `python -m` has it, in the place of the folder of this file
@@ -131,4 +163,4 @@ if __name__ == "__main__":
     arguments = template.serve()
     if arguments is not None:
         sys.argv = [program, *arguments]
-        runpy.run_module(program, run_name="__main__", alter_sys=True)
+        end(run(program))
