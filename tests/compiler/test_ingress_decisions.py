@@ -238,6 +238,7 @@ BROKEN = [
     {**EXTERNAL, "auth-method": "get"},
     {**EXTERNAL, "auth-signin": "http://a.test/?c=$http_authorization"},
     {**EXTERNAL, "auth-signin": "javascript:x"},
+    {**EXTERNAL, "auth-signin": "http://a.test/", "auth-signin-redirect-param": "a b"},
     {**EXTERNAL, "auth-response-headers": "X-A: b"},
     {**EXTERNAL, "auth-response-headers": "X-A, Content-Length"},
     {**EXTERNAL, "auth-response-headers": "transfer-encoding"},
@@ -256,6 +257,7 @@ BROKEN = [
     {"auth-tls-secret": "ca", "auth-tls-match-cn": "CN=("},
     {"auth-tls-secret": "ca", "auth-tls-verify-client": "sometimes"},
     {"auth-tls-secret": "ca", "auth-tls-verify-depth": "-1"},
+    {"auth-tls-secret": "ca", "auth-tls-pass-certificate-to-upstream": "maybe"},
     {"auth-tls-secret": "ca", "auth-tls-error-page": "http://x.test/;return 418;"},
     {"whitelist-source-range": "10.0.0.300"},
     {"whitelist-source-range": ""},
@@ -275,6 +277,11 @@ BROKEN = [
     {"proxy-ssl-secret": "pair", "proxy-ssl-verify": "on"},
     {"proxy-ssl-verify": "on"},
     {"proxy-ssl-verify": "yes", "proxy-ssl-secret": "upstream"},
+    {"proxy-ssl-ciphers": "a;b"},
+    {"proxy-ssl-name": "a;b"},
+    {"proxy-ssl-protocols": "TLSv2"},
+    {"proxy-ssl-server-name": "yes"},
+    {"proxy-ssl-verify-depth": "x"},
 ]
 
 
@@ -306,16 +313,7 @@ def test_what_protects_and_cannot_be_read_lets_nobody_in(annotations):
 def test_every_annotation_that_protects_is_broken_above():
     closing = {name for name, annotation in ANNOTATIONS.items() if annotation.invalid is CLOSE}
     tried = {name for annotations in BROKEN for name in annotations}
-    assert closing - tried <= {
-        "auth-signin-redirect-param",
-        "auth-tls-pass-certificate-to-upstream",
-        "proxy-ssl-ciphers",
-        "proxy-ssl-protocols",
-        "proxy-ssl-name",
-        "proxy-ssl-server-name",
-        "proxy-ssl-verify-depth",
-        "fastcgi-params-configmap",
-    }
+    assert closing - tried == {"fastcgi-params-configmap"}
 
 
 @pytest.mark.parametrize(
@@ -336,6 +334,15 @@ def test_a_secret_for_backends_may_hold_only_one_of_the_two(name, annotations, w
     assert not reported(result)
     assert all(text in text_of(result) for text in written)
     assert ("proxy_ssl_certificate" in text_of(result)) is (name == "pair")
+
+
+@pytest.mark.parametrize(
+    ("given", "depth"), [({}, 1), ({"proxy-ssl-verify-depth": "0"}, 1), ({"proxy-ssl-verify-depth": "3"}, 3)]
+)
+def test_certificates_of_backends_are_verified_to_a_depth_of_one_unless_another_is_set(given, depth):
+    asked = {"backend-protocol": "HTTPS", "proxy-ssl-secret": "upstream", "proxy-ssl-verify": "on", **given}
+    result = compiled(*GROUND, ingress("site", rule("site.test"), annotations=asked))
+    assert f"proxy_ssl_verify_depth {depth};" in text_of(result)
 
 
 @pytest.mark.parametrize(

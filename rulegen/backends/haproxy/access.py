@@ -125,8 +125,7 @@ def origin_lines(cors: Cors) -> Iterator[ConfigLine]:
         yield put_text("origin", log_format("*"))
     for allowed in cors.origins if not cors.any_origin else ():
         pattern = regex.escape(allowed).replace(r"\*\.", r"[A-Za-z0-9-]+\.", 1)
-        scheme = "" if "://" in allowed or allowed == "null" else "[a-z]+://"
-        yield put("origin", origin, when=matches(origin, "reg", f"^{scheme}{pattern}$", ignores_case=True))
+        yield put("origin", origin, when=matches(origin, "reg", f"^{pattern}$", ignores_case=True))
     known = is_set(variable("origin"))
     values_by_name = {
         "Allow-Credentials": "true" if cors.credentials else "",

@@ -94,7 +94,7 @@ REFUSED = {
     "force-ssl-redirect": ("no", "false ", " false", "true "),
     "enable-global-auth": ("no", "false ", " false", "true "),
     "rewrite-target": ("x", "//x", "/$0", "/$10", "/$host", "/a b", "/${1}", "http://x.test/", "/$", "/\n"),
-    "app-root": ("x", "//x", "/a b", "/$host", "/\u202e", ""),
+    "app-root": ("x", "//x", "/a b", "/$host", "/\u202e"),
     "permanent-redirect": (
         "x",
         "//x.test",
@@ -126,7 +126,10 @@ REFUSED = {
     "limit-rps": ("1.5", "5r/s", "1e3", "5\n", "\uff11", "0x1", "5;", "9" * 30),
     "denylist-source-range": ("a", "10.0.0.0/8 10.0.0.0/8"),
     "proxy-body-size": ("-1", "1t", "1 m", "99999999999999999m", "", "0x10"),
-    "client-body-buffer-size": ("1g",),
+    "client-body-buffer-size": ("1g", "abc"),
+    "from-to-www-redirect": ("yes", "1.0", "on"),
+    "relative-redirects": ("yes", "on"),
+    "fastcgi-index": ("a b", "a;b", "a\nb"),
     "proxy-read-timeout": ("60s; return 418", "-1", "1d", "", "9999999"),
     "proxy-buffering": ("On", "true"),
     "proxy-buffers-number": ("1", "0", "1025"),
@@ -146,7 +149,7 @@ REFUSED = {
         "a" * 4050,
         f"{'a' * 254}:80",
     ),
-    "cors-allow-origin": ("https://*", "https://a.test/", "https://a b", "https://*.*.x", "~.*"),
+    "cors-allow-origin": ("a.test", "*.a.test", "https://*", "https://a.test/", "https://a b", "https://*.*.x", "~.*"),
     "cors-allow-credentials": ("yes", ""),
     "cors-max-age": ("1h", ""),
     "cors-expose-headers": ("X-A;b", "*X", "* X-\u00e9"),
@@ -213,6 +216,18 @@ def test_what_is_refused(name, text):
     assert str(reason).isprintable()
 
 
+def test_an_origin_without_a_scheme_is_skipped_and_reported():
+    """As in ingress-nginx: a browser sends no such origin, and another scheme would be another origin."""
+    name = f"{PREFIX}/cors-allow-origin"
+    read = read_annotations(ABOUT, {name: "a.test, https://b.test, *.c.test"}, PREFIX)
+    assert read.values == {ANNOTATIONS["cors-allow-origin"]: ("https://b.test",)}
+    assert read.failed == set()
+    (reason,) = read.reasons
+    assert reason.verdict is Verdict.IGNORED
+    assert '"a.test" has no scheme' in reason.message
+    assert read_annotations(ABOUT, {name: "a.test, *"}, PREFIX).reasons == []
+
+
 def test_the_gravest_fault_decides():
     names = ["use-regex", "auth-type", "rewrite-target"]
     for number, outcome in ((1, IGNORE), (2, CLOSE), (3, REJECT)):
@@ -220,7 +235,18 @@ def test_the_gravest_fault_decides():
         assert read_annotations(ABOUT, texts, PREFIX).outcome is outcome
 
 
-@pytest.mark.parametrize("name", ["denylist-source-range", "rewrite-target", "limit-rps", "limit-connections"])
+HARMLESS = [
+    "denylist-source-range",
+    "rewrite-target",
+    "app-root",
+    "temporal-redirect",
+    "permanent-redirect",
+    "limit-rps",
+    "limit-connections",
+]
+
+
+@pytest.mark.parametrize("name", HARMLESS)
 def test_an_empty_harmless_value_is_only_reported(name):
     for text in ("", " \t"):
         read = read_annotations(ABOUT, {f"{PREFIX}/{name}": text}, PREFIX)

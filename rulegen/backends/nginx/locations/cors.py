@@ -19,8 +19,7 @@ def origins_map(name: str, cors: Cors) -> Directive:
     entries: list[Node] = [Entry("default", "", KeyKind.FIXED)]
     for origin in cors.origins:
         pattern = regex.escape(origin).replace(r"\*\.", r"[A-Za-z0-9-]+\.", 1)
-        scheme = "" if "://" in origin or origin == "null" else "[a-z]+://"
-        entries.append(Entry(f"^{scheme}{pattern}$", variable("http_origin"), KeyKind.REGEX_ANY_CASE))
+        entries.append(Entry(f"^{pattern}$", variable("http_origin"), KeyKind.REGEX_ANY_CASE))
     return Directive("map", (variable("http_origin"), f"${name}"), tuple(entries))
 
 

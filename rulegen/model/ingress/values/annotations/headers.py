@@ -8,9 +8,11 @@ from rulegen.model.ingress.values import readers
 from rulegen.model.ingress.values.annotations.annotation import CLOSE, Annotation
 from rulegen.model.ingress.values.empty import unless_empty
 from rulegen.model.ingress.values.readers import boolean, choice, quoted
+from rulegen.model.ingress.values.setting import PartialValueError
 from rulegen.model.ingress.values.texts import IN_HOSTS, Text, literal, read_text
 
 _ANY_ORIGIN: Final[tuple[str, ...]] = ("*",)
+_WITHOUT_SCHEME: Final = ("*", "null")
 CORS_METHODS: Final = "GET, PUT, POST, DELETE, PATCH, OPTIONS"
 CORS_HEADERS: Final = (
     "DNT,Keep-Alive,User-Agent,X-Requested-With,If-Modified-Since,Cache-Control,Content-Type,Range,Authorization"
@@ -40,15 +42,26 @@ def _methods(text: str) -> str:
 
 
 def _origins(text: str) -> tuple[str, ...]:
-    origins = tuple(dict.fromkeys(_origin(part) for part in readers.items(text)))
+    """Return the origins of a list.
+
+    Raises:
+        PartialValueError: Some of them have no scheme, so no browser sends them. The others are allowed.
+    """
+    origins = dict.fromkeys(_origin(part) for part in readers.items(text))
     if not 1 <= len(origins) <= 100:
         raise ValueError(f"{quoted(text)} is not a list of 1 to 100 origins")
-    return origins
+    usable = tuple(origin for origin in origins if "://" in origin or origin in _WITHOUT_SCHEME)
+    without = [origin for origin in origins if origin not in usable]
+    if without and not usable:
+        raise ValueError(f"{quoted(without[0])} has no scheme such as https://")
+    if without and "*" not in usable:
+        raise PartialValueError(usable, f"{quoted(without[0])} has no scheme such as https://: it is not allowed")
+    return usable
 
 
 def _origin(text: str) -> str:
     known = readers.re.match(r"(?:([a-z][a-z0-9+.-]{0,20})://)?(\*\.)?([A-Za-z0-9.-]{1,253})(?::([0-9]{1,5}))?\Z", text)
-    if text in {"*", "null"} or (known and readers.is_host(known[3]) and int(known[4] or 1) in range(1, 65536)):
+    if text in _WITHOUT_SCHEME or (known and readers.is_host(known[3]) and int(known[4] or 1) in range(1, 65536)):
         return text
     raise ValueError(f"{quoted(text)} is not an origin such as https://app.example.com:8080 or https://*.example.com")
 

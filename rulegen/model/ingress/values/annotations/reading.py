@@ -18,6 +18,7 @@ from rulegen.model.ingress.values.annotations.unsupported import SNIPPETS, UNSUP
 from rulegen.model.ingress.values.classes import DEFAULT_PREFIX
 from rulegen.model.ingress.values.empty import EmptyValueError
 from rulegen.model.ingress.values.readers import TRUE
+from rulegen.model.ingress.values.setting import PartialValueError
 from rulegen.model.ingress.values.without_effect.names import question
 from rulegen.model.services.annotations.annotation import PREFIX
 
@@ -105,6 +106,9 @@ def _read(annotation: Annotation[Any], text: str, result: Annotations, *, is_can
         read = _read_before if len(text) <= _SHORT else _value
         result.values[annotation] = read(annotation, text if annotation.is_exact else text.strip(" \t"))
     except EmptyValueError as error:
+        result.report(Verdict.IGNORED, annotation, str(error))
+    except PartialValueError as error:
+        result.values[annotation] = error.value
         result.report(Verdict.IGNORED, annotation, str(error))
     except ValueError as error:
         invalid, why = annotation.invalid, str(error)

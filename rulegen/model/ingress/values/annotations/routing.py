@@ -34,16 +34,16 @@ REWRITE_TARGET: Final = Annotation(
     "rewrite-target", unless_empty(_rewrite), "path, with captures `$1`–`$9`; means use-regex", REJECT, default=""
 )
 APP_ROOT: Final = Annotation(
-    "app-root", readers.path, "path; requests for `/` are redirected to it with 302", REJECT, default=""
+    "app-root", unless_empty(readers.path), "path; requests for `/` are redirected to it with 302", REJECT, default=""
 )
 PERMANENT_REDIRECT: Final = Annotation(
-    "permanent-redirect", redirect, "path or URL; variables of the request's URL, captures", REJECT
+    "permanent-redirect", unless_empty(redirect), "path or URL; variables of the request's URL, captures", REJECT
 )
 PERMANENT_REDIRECT_CODE: Final = Annotation(
     "permanent-redirect-code", integer(300, 308), "300–308, default 301", default=301
 )
 TEMPORAL_REDIRECT: Final = Annotation(
-    "temporal-redirect", redirect, "path or URL; variables of the request's URL, captures", REJECT
+    "temporal-redirect", unless_empty(redirect), "path or URL; variables of the request's URL, captures", REJECT
 )
 TEMPORAL_REDIRECT_CODE: Final = Annotation(
     "temporal-redirect-code", integer(300, 308), "300–308, default 302", default=302
