@@ -56,7 +56,7 @@ def _plan(sync: ServiceSync, compiled: Compiled, site: IngressSync | None) -> tu
 
 
 def _text_of_plan(plan: Plan, report: show.Report) -> str:
-    return "\n".join(show.text(plan, report, colour=False)) + "\n"
+    return "\n".join(show.text(plan, report, colour=False, details=show.Details.ALL)) + "\n"
 
 
 def _report(sync: ServiceSync, compiled: Compiled) -> show.Report:

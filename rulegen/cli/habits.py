@@ -50,6 +50,14 @@ OPTIONS: Final[Mapping[str, str]] = {
 }
 """The next step for each option of other tools that the command does not have."""
 
+FILTERS: Final = frozenset(("-n", "--namespace", "-A", "--all-namespaces", "-l", "--selector", "--ingress-host"))
+"""Options of `plan` that narrow what is shown; `apply` has none of them."""
+
+_WHOLE: Final = (
+    "apply always writes the whole plan, because Services share chains, sets and the node's own rules; `{program} plan`"
+    " with the same filter shows that part of the plan"
+)
+
 _FORMATS: Final = "-o json prints JSON; `{program} export` writes rules and configuration as files"
 
 
@@ -63,6 +71,8 @@ def next_step(error: click.UsageError, program: str) -> str:
     match error:
         case click.exceptions.NoSuchCommand():
             step = COMMANDS.get(error.command_name, "")
+        case click.NoSuchOption(ctx=click.Context(command=click.Command(name="apply"))) if error.option_name in FILTERS:
+            step = _WHOLE
         case click.NoSuchOption():
             step = OPTIONS.get(error.option_name, "")
         case click.BadParameter(param=click.Option() as option) if _is_from_variable(error, option):

@@ -21,6 +21,8 @@ _SIGNED = re.compile(r" *([-+~]) ")
 _FOLDED = re.compile(r"  [-+~] (?:chain nat KUBE-(?:SEP|EXT)-|host default server|file |secret )")
 """What is counted, not shown: chains of one endpoint, alike but for the address, and what all hosts share."""
 _LISTEN = re.compile(r" *[-+]  (listen [^;]*;)$")
+_TOTALS = ("Services: ", "Hosts: ", "Drift: ")
+"""Lines before the number of changes, which says enough about one Service."""
 _COUNTED = re.compile(r" *[-+] \((\d+) lines\)")
 
 
@@ -63,6 +65,8 @@ def condense(output: str, *, brief: bool = False) -> Iterator[str]:
     """
     for block in output.strip("\n").split("\n\n"):
         heading, *lines = block.split("\n")
+        while heading.startswith(_TOTALS) and lines:
+            heading, *lines = lines
         if heading.startswith(("Plan: ", "No changes", "Nothing to remove")):
             yield from () if lines and brief else (heading,)
             yield from ["; ".join(line.rstrip(".") for line in lines) + "."] if lines else ()

@@ -93,7 +93,7 @@ class Stage:
         paths = [self.place / name if (self.place / name).exists() else where / name for name in files]
         given = [argument for path in paths for argument in ("-f", str(path))]
         mode = () if self.mode == DEFAULT_MODE else ("--mode", self.mode)
-        argv = ("-m", "rulegen", command, *given, "--config", str(where / "config.yaml"), *mode, *options)
+        argv = ("-m", "rulegen", command, *given, "--config", str(where / "config.yaml"), *mode, "-v", *options)
         done = self.node.run(sys.executable, *argv, environment={"XTABLES_LOCKFILE": str(self.place / "xtables.lock")})
         if done.code != 0:
             raise DemoError(f"`{shown}` failed: {done.complaint}")

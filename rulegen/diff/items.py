@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import enum
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
     from collections.abc import Hashable
@@ -46,6 +46,20 @@ class Line:
     why: str = ""
 
 
+class ItemEndpoint(NamedTuple):
+    """An endpoint that starts or stops getting connections with the change of an object.
+
+    Attributes:
+        is_gained: Whether it starts to get new connections; else it stops, though open ones may continue.
+        of: The Service port, as in kube-proxy's comments (`shop/web:http`), or its frontend (`TCP 10.96.0.10:80`).
+        text: Address and port.
+    """
+
+    is_gained: bool
+    of: str
+    text: str
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Item:
     """One object that changes.
@@ -61,6 +75,7 @@ class Item:
         is_leftover: Whether the owner is no longer served here, or is unknown.
         key: Key of the object in the state of its language; None if it has none. Not displayed.
         variant: Its iptables variant, if that is not the variant of the plan.
+        endpoint: The endpoint that it starts or stops leading connections to; None for none. Not displayed.
         lines: Its content: all lines if it is added or deleted, the differing lines with context if it is changed.
     """
 
@@ -74,4 +89,5 @@ class Item:
     drift: Drift | None = None
     variant: str = ""
     lines: tuple[Line, ...] = ()
+    endpoint: ItemEndpoint | None = field(default=None, compare=False, repr=False)
     key: Hashable = field(default=None, compare=False, repr=False)

@@ -11,7 +11,7 @@ from rulegen.languages.language import Part, References
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Iterator, Mapping
 
-    from rulegen.diff.items import Drift
+    from rulegen.diff.items import Drift, ItemEndpoint
     from rulegen.languages.language import (
         Changes,
         FrontendKey,
@@ -197,6 +197,7 @@ class KeyedLanguage:
                 is_leftover=owner is None or (owner != "" and owner not in scene.around.names),
                 drift=self.drift(change, scene) if scene.desired.get(self.name) else None,
                 lines=tuple(self.lines(change)),
+                endpoint=self.endpoint(change),
                 key=change.key,
             )
 
@@ -205,6 +206,10 @@ class KeyedLanguage:
         for sign, value in (("-", change.before), ("+", change.after)):
             if value is not None:
                 yield Line(sign, self.text(change.key, value))
+
+    def endpoint(self, change: Change[Any, Any]) -> ItemEndpoint | None:  # noqa: ARG002 - most objects are no endpoints
+        """Return the endpoint that starts or stops getting connections with a change; None for none."""
+        return None
 
     def empty(self, families: Iterable[Family]) -> Mapping[StateKey, Any]:  # noqa: ARG002 - one state for all
         """Return the state of an empty kernel."""

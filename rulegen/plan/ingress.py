@@ -11,6 +11,8 @@ if TYPE_CHECKING:
 
 EVERY_OTHER: Final = "every other host"
 """Name of the item of the default server."""
+DEFAULT_SERVER: Final = "default server"
+"""How that item is displayed."""
 
 
 @dataclass(frozen=True, slots=True)

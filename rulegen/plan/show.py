@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import enum
 from dataclasses import dataclass, field
-from itertools import groupby
+from itertools import groupby, islice
 from typing import TYPE_CHECKING, Any
 
 from rulegen.diff.items import Action, Drift
 from rulegen.model.ingress.reasons import Verdict
-from rulegen.plan.ingress import EVERY_OTHER
+from rulegen.plan import effects
+from rulegen.plan.ingress import DEFAULT_SERVER, EVERY_OTHER
 from rulegen.text import counted_noun
 
 if TYPE_CHECKING:
@@ -38,9 +40,20 @@ _NAMES_ALL = {"entry", "address"}
 """Kinds that are displayed by their name alone."""
 _ON_ONE_LINE = {*_NAMES_ALL, "set", "device", "virtual server", "real server"}
 """Kinds that are displayed on one line, unless they change."""
-DEFAULT_SERVER = "default server"
-"""Name of the host for all names without a host of their own."""
 _RESET = "\033[0m"
+
+
+MOST_DETAILS = 60
+"""Maximum number of lines about rules; a larger plan has only a summary."""
+
+
+class Details(enum.Enum):
+    """Whether a plan lists each changed object, after the summary by Service and host."""
+
+    NONE = enum.auto()
+    SMALL = enum.auto()
+    """Only if they fit on a screen."""
+    ALL = enum.auto()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -57,6 +70,7 @@ class Report:
         site: What the engine's configuration was compared with; empty if it was not.
         is_partial: Whether some state that the mode needs was not observed.
         cleanup: Whether the plan removes rules of Services.
+        shown: Which part of the plan is displayed; empty for all.
     """
 
     node: str
@@ -70,6 +84,7 @@ class Report:
     site: str = ""
     is_partial: bool = False
     cleanup: bool = False
+    shown: str = ""
 
     @property
     def deviations(self) -> int:
@@ -87,13 +102,68 @@ def summary(plan: Plan, report: Report) -> str:
     return f"Plan: {add} to add, {change} to change, {delete} to delete."
 
 
-def text(plan: Plan, report: Report, *, colour: bool) -> Iterator[str]:
-    """Yield the lines of a plan as text: grouped by Service, each change with its reason.
+def text(
+    plan: Plan, report: Report, *, colour: bool, details: Details = Details.SMALL, total: Plan | None = None
+) -> Iterator[str]:
+    """Yield the lines of a plan as text: what changes for users, then each changed object with its reason.
 
     Text of objects and of the kernel is printed as printable characters only.
+
+    Args:
+        plan: The displayed part of the plan.
+        report: The report for the plan.
+        colour: Whether to use colours.
+        details: Whether to list the changed objects.
+        total: The whole plan, if only a part is displayed.
     """
     paint = _painter(colour=colour)
     yield _printable(f"Node {report.node or '(unnamed)'}: {_subject(report)}")
+    if report.shown:
+        whole = counted_noun(len((total or plan).items), "change")
+        yield _printable(f"Only {report.shown} is shown; the whole plan has {whole}.")
+    found = tuple(effects.effects(plan, report.services))
+    if found:
+        yield ""
+        for action, line in effects.lines(found):
+            yield paint(action.value, _printable(f"  {action.value} {line}"))
+    yield from _details(plan, report, paint, details)
+    yield from notes(report)
+    yield ""
+    yield from effects.totals(found)
+    drifted = sum(item.drift is not None for item in plan.items)
+    if drifted:
+        repairs = "1 change repairs" if drifted == 1 else f"{drifted:,} changes repair"
+        yield f"Drift: {repairs} what something else changed on the node."
+    yield paint("*", summary(total or plan, report))
+
+
+def _details(plan: Plan, report: Report, paint: Callable[[str, str], str], details: Details) -> Iterator[str]:
+    """Yield the lines about changed objects, or how to see them."""
+    lines = _object_lines(plan, report, paint)
+    if details is Details.NONE:
+        yield from _site_heading(plan, report, paint)
+    elif details is Details.SMALL:
+        first = list(islice(lines, MOST_DETAILS + 1))
+        if len(first) > MOST_DETAILS:
+            yield from _site_heading(plan, report, paint)
+            yield ""
+            number = counted_noun(len(plan.items), "object")
+            yield f"{number} change. To see each: -v, or name Services (rulegen plan NAMESPACE/NAME)."
+        else:
+            yield from first
+    else:
+        yield from lines
+
+
+def _site_heading(plan: Plan, report: Report, paint: Callable[[str, str], str]) -> Iterator[str]:
+    """Yield what the ingress engine does: whether it is started, reloaded or stopped."""
+    if plan.site is not None:
+        yield ""
+        heading = f"Ingress: {plan.site.engine} {_site_verb(plan.site)} ({_printable(_site_text(report))})"
+        yield paint("*", heading)
+
+
+def _object_lines(plan: Plan, report: Report, paint: Callable[[str, str], str]) -> Iterator[str]:
     engine = plan.site.engine if plan.site is not None else ""
     node_items = [item for item in plan.items if item.language != engine]
     for (is_leftover, owner), items in groupby(node_items, key=lambda item: (item.is_leftover, item.owner)):
@@ -101,9 +171,8 @@ def text(plan: Plan, report: Report, *, colour: bool) -> Iterator[str]:
         yield paint("*", _printable(_heading(owner, report, is_leftover=is_leftover)))
         for item in items:
             yield from _item_lines(item, paint)
+    yield from _site_heading(plan, report, paint)
     if plan.site is not None:
-        yield ""
-        yield paint("*", f"Ingress: {engine} {_site_verb(plan.site)} ({_printable(_site_text(report))})")
         for item in plan.site.items:
             yield from _item_lines(item, paint)
     if plan.draining:
@@ -111,12 +180,6 @@ def text(plan: Plan, report: Report, *, colour: bool) -> Iterator[str]:
         have = "has" if len(plan.draining) == 1 else "have"
         yield f"Draining: {counted_noun(len(plan.draining), 'real server')} still {have} connections:"
         yield from (f"  {key!s}" for key in plan.draining)
-    yield from notes(report)
-    yield ""
-    drifted = sum(item.drift is not None for item in plan.items)
-    if drifted:
-        yield f"Drift: {drifted} of these changes repair what something else changed on the node."
-    yield paint("*", summary(plan, report))
 
 
 def _subject(report: Report) -> str:
@@ -165,15 +228,23 @@ def notes(report: Report) -> Iterator[str]:
         yield f"Ignored kinds: {_printable(kinds)}"
 
 
-def json_document(plan: Plan, report: Report) -> dict[str, Any]:
-    """Return the plan as a document for machines; its shape changes only with `schemaVersion`."""
+def json_document(plan: Plan, report: Report, *, total: Plan | None = None) -> dict[str, Any]:
+    """Return the plan as a document for machines; its shape changes only with `schemaVersion`.
+
+    Args:
+        plan: The displayed part of the plan.
+        report: The report for the plan.
+        total: The whole plan, if only a part is displayed; `summary` counts its changes.
+    """
+    whole = total or plan
     return {
         "schemaVersion": SCHEMA_VERSION,
         "kind": "Plan",
         "node": report.node,
         "mode": report.mode,
         "observed": report.observed,
-        "summary": {action.word: plan.count(action) for action in Action},
+        "shown": report.shown or None,
+        "summary": {action.word: whole.count(action) for action in Action},
         "changes": [_item_document(item) for item in plan.items],
         "draining": [str(key) for key in plan.draining],
         "services": {

@@ -181,7 +181,7 @@ def test_json_is_one_document_and_the_plan_comes_first(run):
     ended = run(*APPLY, "-o", "json", typed="y\n")
     document = json.loads(ended.out)
     assert (ended.code, bool(document["applied"])) == (0, True)
-    assert "KUBE-SERVICES" in ended.err
+    assert "  + Service demo/blog (" in ended.err
     refused = run(*CLEANUP, "-o", "json", typed="n\n")
     assert (refused.code, refused.out) == (1, "")
     assert refused.err.endswith("Nothing was written.\n")

@@ -74,7 +74,7 @@ def test_no_service_makes_a_process_large(tmp_path: Path, family, mode, ports, e
     file, host = tmp_path / "wide.json", tmp_path / "host.yaml"
     file.write_text(json.dumps({"apiVersion": "v1", "kind": "List", "items": objects}))
     host.write_text(HOST)
-    asked = ("plan", "-f", str(file), "--host", str(host), "--mode", mode, "--observed", "none")
+    asked = ("plan", "-f", str(file), "--host", str(host), "--mode", mode, "--observed", "none", "-v")
     done = subprocess.run(
         [sys.executable, "-c", MEASURED, *asked],
         capture_output=True,

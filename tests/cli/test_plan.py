@@ -62,7 +62,7 @@ OFFLINE = ("--host", "host")
 
 
 def test_a_plan_for_an_empty_node_shows_each_rule_with_reason(run):
-    code, out, err = run("plan", "-f", "blog.yaml", *OFFLINE, "--observed", "none")
+    code, out, err = run("plan", "-f", "blog.yaml", *OFFLINE, "--observed", "none", "-v")
     assert (code, err) == (0, "")
     assert "Service demo/blog (NodePort; endpoints from EndpointSlice)" in out
     assert "-d 10.96.0.10/32 -p tcp -m tcp --dport 8080 -j KUBE-SVC-" in out
@@ -122,10 +122,11 @@ def test_a_preview_assigns_what_manifests_lack_and_says_so(run, folder):
     bare = BLOG.replace("  clusterIP: 10.96.0.10\n  clusterIPs: [10.96.0.10]\n", "").replace(", nodePort: 32388", "")
     (folder / "bare.yaml").write_text(bare)
     outputs = [
-        run("plan", "-f", "bare.yaml", *OFFLINE, "--observed", "none", "--service-cidr", "10.200.0.0/16")
-        for _ in range(2)
+        run("plan", "-f", "bare.yaml", *OFFLINE, "--observed", "none", "--service-cidr", "10.200.0.0/16", *words)
+        for words in ((), ("-v",), ("-v",))
     ]
-    assert outputs[0] == outputs[1]
+    assert outputs[1] == outputs[2]
+    assert "endpoints, assigned for preview: " in outputs.pop(0)[1]
     assert "assigned for preview: " in outputs[0][1]
     assert "-d 10.200." in outputs[0][1]
 
@@ -158,14 +159,14 @@ def test_flags_override_fields_and_unknown_fields_are_named(run, folder):
         "apiVersion: kubeproxy.config.k8s.io/v1alpha1\nkind: KubeProxyConfiguration\nclusterCIDR: 10.0.0.0/8\n"
         "iptables: {masqueradeBit: 3, colour: red}\nsmell: good\n"
     )
-    _, out, _ = run("plan", "-f", "blog.yaml", *OFFLINE, "--observed", "none", "--config", "config")
+    _, out, _ = run("plan", "-f", "blog.yaml", *OFFLINE, "--observed", "none", "--config", "config", "-v")
     assert "! -s 10.0.0.0/8" in out
     assert "0x8/0x8" in out
     assert "config: iptables.colour is not a field of a KubeProxyConfiguration" in out
     assert "config: smell is not a field" in out
     _, out, _ = run(
         *("plan", "-f", "blog.yaml", *OFFLINE, "--observed", "none", "--config", "config"),
-        *("--cluster-cidr", "10.244.0.0/16", "--iptables-masquerade-bit", "4"),
+        *("--cluster-cidr", "10.244.0.0/16", "--iptables-masquerade-bit", "4", "-v"),
     )
     assert "! -s 10.244.0.0/16" in out
     assert "0x10/0x10" in out

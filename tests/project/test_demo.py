@@ -25,6 +25,9 @@ MARK = "RULEGEN_TEST_MARK"
 PLAN = """\
 Node web-1: iptables mode; compared with nothing
 
+  ~ Service default/my-blog (http gains 10.244.1.12:80 and loses 10.244.1.13:80 (1 → 1))
+  + rules and parameters of the node: 2 to add
+
 Node-wide rules and parameters
   + jump filter FORWARD [IPv4]
       -j KUBE-FORWARD  # kubernetes forwarding
@@ -40,6 +43,8 @@ Service default/my-blog (NodePort; endpoints from Pods)
         -m statistic --mode random --probability 0.50000000000 -j KUBE-SEP-A
       - -j KUBE-SEP-VSXOYMXMRJCAITR4  # default/my-blog:http to 10.244.1.13:80
 
+Services: 1 to change.
+Drift: 1 of these changes repair what something else changed on the node.
 Plan: 4 to add, 1 to change, 0 to delete.
 Applied: 5 changes in 2 steps.
 """
@@ -63,6 +68,9 @@ def test_a_plan_is_cut_to_what_concerns_the_service() -> None:
 SITE = """\
 Node web-1: iptables mode; compared with iptables-nft
 
+  + host blog.holdno.com
+  + host default server
+
 Ingress: nginx will be reloaded (/tmp/x, which serves nothing yet)
   + host blog.holdno.com
       + server {
@@ -81,6 +89,7 @@ Ingress: nginx will be reloaded (/tmp/x, which serves nothing yet)
   + secret secrets/00.pem
       + secrets/00.pem (certificate; its content is not shown)
 
+Hosts: 2 to add.
 Plan: 5 to add, 0 to change, 0 to delete.
 Applied: 5 changes in 1 step.
 nginx started in 0.14 s

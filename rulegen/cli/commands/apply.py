@@ -18,6 +18,7 @@ from rulegen.cli.options.common import (
     variant_option,
 )
 from rulegen.cli.options.ingress import ChosenIngress, ingress_options
+from rulegen.cli.options.narrowing import VERBOSE
 from rulegen.cli.options.old_flags import IngressCommand
 from rulegen.cli.wiring.apply_in_parts import ApartWriter
 from rulegen.cli.wiring.ingress import IngressInputs, plan_ingress
@@ -50,6 +51,7 @@ class ServicesRefusedError(RulegenError):
 )
 @ALLOW_UNKNOWN_NODE
 @YES
+@VERBOSE
 @OUTPUT
 def command(
     output: str,
@@ -59,6 +61,7 @@ def command(
     allow_unknown_node: bool,
     no_services: bool,
     yes: bool,
+    verbose: bool,
     **chosen: Any,
 ) -> None:
     """Show the plan for this node, ask, then write the changes. New rules are added before old ones are removed.
@@ -105,6 +108,7 @@ def command(
         dataplane,
         output=output,
         yes=yes,
+        verbose=verbose,
         stdin_is_input=are_from_stdin((*inputs.chosen.files, inputs.chosen.config, inputs.chosen.host)),
         engine_after=ingress.apply if ingress is not None else None,
         apart=apart,

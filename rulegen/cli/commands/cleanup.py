@@ -10,6 +10,7 @@ import click
 
 from rulegen.cli.options.common import LOCK_WAIT, OUTPUT, YES, CliOptions, no_services_option, variant_option
 from rulegen.cli.options.ingress import ChosenIngress, removal_options
+from rulegen.cli.options.narrowing import VERBOSE
 from rulegen.cli.wiring.inputs import Inputs
 from rulegen.cli.wiring.planning import observe_live
 from rulegen.cli.wiring.writing import write
@@ -36,10 +37,11 @@ SWITCH = click.option(
 @variant_option
 @LOCK_WAIT
 @YES
+@VERBOSE
 @OUTPUT
 @removal_options(SWITCH)
 @no_services_option
-def command(output: str, wait_s: int, *, yes: bool, no_services: bool, **chosen: Any) -> None:
+def command(output: str, wait_s: int, *, yes: bool, verbose: bool, no_services: bool, **chosen: Any) -> None:
     """Remove from this host what rulegen and kube-proxy wrote, in all modes, and nothing else.
 
     This removes their chains and jumps, their ipsets, the device kube-ipvs0, and the IPVS virtual servers
@@ -72,7 +74,7 @@ def command(output: str, wait_s: int, *, yes: bool, no_services: bool, **chosen:
             report, site=removal.location + ("" if site.items else f", where {site.engine} was never started")
         )
     ends = partial(_end, removal, site) if removal is not None and site is not None and site.items else None
-    write(plan, report, dataplane, output=output, yes=yes, engine_before=ends)
+    write(plan, report, dataplane, output=output, yes=yes, verbose=verbose, engine_before=ends)
 
 
 def _planned_rules(inputs: Inputs) -> tuple[Plan, Report, KernelDataplane]:

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import click
 
 from rulegen.cli.options.common import OUTPUT, CliOptions, input_options, no_services_option, variant_option
 from rulegen.cli.options.ingress import ChosenIngress, ingress_options
+from rulegen.cli.options.narrowing import Narrowing, narrowing_options
 from rulegen.cli.options.old_flags import IngressCommand
-from rulegen.cli.terminal.console import has_colour, print_json, print_lines
+from rulegen.cli.terminal.console import has_colour, print_json, print_long
 from rulegen.cli.wiring.ingress import IngressInputs, plan_ingress, report_unseen
 from rulegen.cli.wiring.inputs import NOTHING, Inputs
 from rulegen.cli.wiring.planning import plan_live, plan_saved, refuse_mixed, report_without_services
@@ -35,6 +37,7 @@ CHANGES = 2
 )
 @ingress_options()
 @no_services_option
+@narrowing_options
 @click.option("--detailed-exitcode", is_flag=True, help="Exit code 0: no changes, 2: changes, 1: error.")
 @OUTPUT
 def command(
@@ -42,15 +45,20 @@ def command(
 ) -> int:
     """Show what would change on a node. Changes nothing.
 
+    First, what changes for users, by Service and host; then each changed object, if they fit on a screen. SERVICE, -n,
+    -l and --ingress-host narrow what is shown, not the plan: its totals and the exit code are those of the whole plan.
+
     \b
     rulegen plan                                          compare this node's kernel with the cluster
     rulegen plan -f shop/ --observed none                 preview manifests from git on an empty node
     rulegen plan -f objects.yaml --host host.yaml --observed iptables.save --observed ip6tables.save
                                                           plan for another node, from files only
     rulegen plan --ingress                                also show which hosts of nginx change
+    rulegen plan shop/web                                 show each rule that changes for one Service
+    rulegen plan -n shop -l tier=front                    the same for Services of a namespace with a label
     rulegen plan --detailed-exitcode -o json              for scripts: exit code 2 if anything would change
     """
-    ingress = ChosenIngress.of(chosen)
+    ingress, narrowing = ChosenIngress.of(chosen), Narrowing.of(chosen)
     ingress.refuse_nothing(no_services=no_services, verb="compare")
     inputs = Inputs(CliOptions(**chosen), is_of_this_host=not observed, ingress=ingress if ingress.ingress else None)
     inputs.options  # noqa: B018 - a fault of the options is reported before anything is read
@@ -70,9 +78,14 @@ def command(
         if ingress.ingress:
             engine = IngressInputs(ingress, inputs, is_live=not observed)
             plan, report = (report_unseen if unseen else plan_ingress)(engine, plan, report)
+    shown = narrowing.filter(inputs.world, plan)
+    report = replace(report, shown=shown.text)
+    part = shown.narrowed(plan)
     if output == "json":
-        print_json(show.json_document(plan, report))
+        print_json(show.json_document(part, report, total=plan))
     else:
-        print_lines(show.text(plan, report, colour=has_colour()), colour=has_colour())
+        colour = has_colour()
+        lines = show.text(part, report, colour=colour, details=narrowing.details, total=plan)
+        print_long(lines, colour=colour, pager=not narrowing.no_pager)
     refuse_not_as_written(report, strict=inputs.chosen.strict)
     return CHANGES if detailed_exitcode and not plan.is_empty else 0

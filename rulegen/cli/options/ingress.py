@@ -71,12 +71,13 @@ class _EndpointNetworkType(click.ParamType[Network]):
             self.fail(str(error), param, ctx)
 
 
-class _SelectorType(click.ParamType[Selector]):
+class SelectorType(click.ParamType[Selector]):
     """A label selector."""
 
     name = "SELECTOR"
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Selector:
+        """Return the selector that a text is."""
         if isinstance(value, Selector):
             return value
         try:
@@ -230,7 +231,7 @@ _OPTIONS = (
     ),
     click.option(
         "--watch-namespace-selector",
-        type=_SelectorType(),
+        type=SelectorType(),
         help="Serve only Ingresses in namespaces with these labels, such as team=shop,!legacy.",
     ),
     click.option(

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import os
 import re
+import shutil
 import sys
 from itertools import islice
 from typing import TYPE_CHECKING, Any, Final, Self
 
+import click
 import msgspec
 
 from rulegen.cli.terminal.streams import drop_stderr
@@ -21,8 +23,13 @@ _COLOUR: Final = re.compile(r"(\033\[[0-9]{1,2}m)")
 
 
 def has_colour() -> bool:
-    """Whether standard output is a terminal with colours (https://no-color.org)."""
-    return sys.stdout.isatty() and not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
+    """Whether standard output gets colours: a terminal that has them, or FORCE_COLOR; never with NO_COLOR.
+
+    See https://no-color.org and https://force-color.org.
+    """
+    if os.environ.get("NO_COLOR"):
+        return False
+    return bool(os.environ.get("FORCE_COLOR")) or (sys.stdout.isatty() and os.environ.get("TERM") != "dumb")
 
 
 def print_lines(lines: Iterable[str], *, colour: bool = False) -> None:
@@ -39,6 +46,25 @@ def print_lines(lines: Iterable[str], *, colour: bool = False) -> None:
         chunk.append("")
         sys.stdout.write(shown("\n".join(chunk)))
     sys.stdout.flush()
+
+
+def print_long(lines: Iterable[str], *, colour: bool, pager: bool) -> None:
+    """Print lines as `print_lines`; on a terminal that is too short for them, through the pager of $PAGER or `less`.
+
+    Args:
+        lines: Lines without line ends.
+        colour: Whether the lines contain colours of rulegen.
+        pager: Whether a pager may be used.
+    """
+    if not (pager and sys.stdout.isatty() and sys.stdin.isatty() and os.environ.get("TERM") != "dumb"):
+        print_lines(lines, colour=colour)
+        return
+    shown = _with_our_colours if colour else harmless
+    text = "".join(f"{line}\n" for line in lines)
+    if text.count("\n") < shutil.get_terminal_size().lines:
+        print_lines(text.splitlines(), colour=colour)
+    else:
+        click.echo_via_pager(shown(text), color=colour)
 
 
 def print_json(document: Any) -> None:

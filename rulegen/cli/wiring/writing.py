@@ -32,6 +32,7 @@ def write(
     *,
     output: str,
     yes: bool,
+    verbose: bool = False,
     stdin_is_input: bool = False,
     engine_before: EngineWork | None = None,
     engine_after: EngineWork | None = None,
@@ -45,7 +46,8 @@ def write(
         report: The report for the plan.
         dataplane: Writes the changes; None if no rules of Services are planned.
         output: `text` or `json`.
-        yes: Whether to skip the question.
+        yes: Whether to skip the question; then only the summary of the plan is shown.
+        verbose: Whether to list all changed objects.
         stdin_is_input: Whether objects were read from standard input.
         engine_before: Action on the ingress engine before the rules are written, such as stopping it.
         engine_after: Action after that, such as starting it: addresses of Services then work.
@@ -58,7 +60,7 @@ def write(
         ApplyError: A write failed; the message says what was written and what was not.
         LeftOutError: Some Services were rejected; all others were written.
     """
-    _show(plan, report, output=output, yes=yes)
+    _show(plan, report, output=output, yes=yes, verbose=verbose)
     if refuse is not None:
         _refuse(plan, report, refuse, output=output)
     work = dataplane.steps(plan) if dataplane is not None else ()
@@ -108,12 +110,14 @@ def _summary(plan: Plan, titles: Sequence[str], left_out: Mapping[str, str]) -> 
     return [f"{written} in {number}."]
 
 
-def _show(plan: Plan, report: Report, *, output: str, yes: bool) -> None:
+def _show(plan: Plan, report: Report, *, output: str, yes: bool, verbose: bool) -> None:
     """Show the plan as text; with JSON output only before a question, because the user must see what to confirm."""
+    small = show.Details.NONE if yes else show.Details.SMALL
+    details = show.Details.ALL if verbose else small
     if output == "text":
-        print_lines(show.text(plan, report, colour=has_colour()), colour=has_colour())
+        print_lines(show.text(plan, report, colour=has_colour(), details=details), colour=has_colour())
     elif not (plan.is_empty or yes):
-        for line in show.text(plan, report, colour=False):
+        for line in show.text(plan, report, colour=False, details=details):
             note(line)
 
 

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import re
 from difflib import SequenceMatcher
 from functools import cached_property
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
-from rulegen.diff.items import Action, Item, Line
+from rulegen.diff.items import Action, Item, ItemEndpoint, Line
 from rulegen.languages.iptables.drift import RuleDrift, rules_of
 from rulegen.languages.iptables.ruleset import ChainName, target
 from rulegen.languages.iptables.state import BlockKey, BlockValue, ChainKey, ChainPosition
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
     from rulegen.net import Family
 
 _CONTEXT = 2
+_DESTINATION: Final = re.compile(r"-j DNAT --to-destination (\S+)")
 
 
 def items(changes: Sequence[Change[Key, Value]], observed: Objects, desired: Wanted, scene: Scene) -> Iterator[Item]:
@@ -66,6 +68,7 @@ class _Items:
             is_leftover=is_leftover,
             drift=self._drift.of(change),
             lines=tuple(_lines(change)),
+            endpoint=_endpoint(change) if isinstance(key, ChainKey) else None,
             key=key,
         )
 
@@ -121,6 +124,16 @@ def _users(objects: Objects) -> Mapping[ChainName, list[ChainName]]:
         for rule in rules_of(value):
             users.setdefault(ChainName(key.name.table, target(rule)), []).append(key.name)
     return users
+
+
+def _endpoint(change: Change[Key, Value]) -> ItemEndpoint | None:
+    """Return the endpoint of an added or removed chain, if the chain translates connections to one."""
+    if change.before is not None and change.after is not None:
+        return None
+    for rule in rules_of(change.after) or rules_of(change.before):
+        if (match := _DESTINATION.search(rule.spec)) is not None:
+            return ItemEndpoint(change.before is None, rule.comment, match[1])
+    return None
 
 
 def _lines(change: Change[Key, Value]) -> Iterator[Line]:

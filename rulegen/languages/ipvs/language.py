@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
 from rulegen.diff.changes import Change, diff
-from rulegen.diff.items import Drift
+from rulegen.diff.items import Drift, ItemEndpoint
 from rulegen.languages.ipvs.script import as_drains, draining, script
 from rulegen.languages.ipvs.state import (
     DRAINING,
@@ -24,6 +24,7 @@ from rulegen.languages.ipvs.text import (
 )
 from rulegen.languages.keyed import KeyedLanguage, SharedHolder, SharedMemory
 from rulegen.languages.language import FrontendKey, Part, Phase, Print, Task
+from rulegen.net import join_host_port
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Iterator, Mapping
@@ -166,6 +167,14 @@ class Ipvs(KeyedLanguage):
                 return "real server", str(key)
             case _:
                 return "timeouts", key.name
+
+    def endpoint(self, change: Change[Any, Any]) -> ItemEndpoint | None:
+        """Return the endpoint of a real server that starts or stops getting connections: its weight shows it."""
+        key, before, after = change
+        gets, got = (isinstance(each, RealServer) and each.weight != DRAINING for each in (after, before))
+        if not isinstance(key, RealServerKey) or gets is got:
+            return None
+        return ItemEndpoint(gets, str(key.frontend), join_host_port(key.address, key.port))
 
     def text(self, key: Any, value: Any) -> str:
         """Return the text of an object as ipvsadm prints it."""

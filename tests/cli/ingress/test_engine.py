@@ -97,7 +97,7 @@ def test_an_engine_of_the_tests_is_served_by_the_commands(run, tmp_path):
 
 @pytest.mark.slow
 def test_strict_apply_writes_nothing_if_an_ingress_deviates(run, tmp_path):
-    code, out = run("apply", *ENGINE, "--yes", "--strict")
+    code, out = run("apply", *ENGINE, "--yes", "--strict", "-v")
     assert (code, "+ route shop.test/" in out) == (3, True)
     assert not (tmp_path / "tiny").exists()
     code, out = run("apply", *ENGINE, "--yes", "--strict", "-o", "json")

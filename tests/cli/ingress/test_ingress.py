@@ -115,7 +115,7 @@ def run(tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.
     return call
 
 
-PLAN = ("plan", "--ingress", "--observed", "none", "--host", "host")
+PLAN = ("plan", "--ingress", "-v", "--observed", "none", "--host", "host")
 
 
 def test_a_plan_shows_hosts_and_what_is_not_served_as_written(run):
@@ -410,7 +410,7 @@ def test_an_object_that_is_denied_now_keeps_its_last_content(run, tmp_path):
         for noun, item in zip(("services", "endpointslices", "ingresses", "ingresses"), objects, strict=True):
             api.put(noun, item)
         api.fail("secrets", *[Fault.status(403, "no")] * 2)
-        live = ("plan", "--ingress", "--no-services", "--nginx-dir", "nginx", "--host", "host")
+        live = ("plan", "--ingress", "--no-services", "-v", "--nginx-dir", "nginx", "--host", "host")
         code, out, err = run(*live, "--kubeconfig", api.kubeconfig(tmp_path))
     assert code == 0, err
     assert "auth_basic_user_file secrets/" in out

@@ -89,7 +89,7 @@ def test_its_export_is_read_back_as_a_dump(host):
 def test_cleanup_removes_its_objects_and_no_other(host):
     host.kernel.file.write_text(OTHERS)
     host.run("apply", *FILES, *MODE, "--yes")
-    code, out = host.run("cleanup", "--yes")
+    code, out = host.run("cleanup", "--yes", "-v")
     assert (code, "- gate tcp 10.96.0.1 80" in out) == (0, True)
     assert host.kernel.text() == OTHERS
 

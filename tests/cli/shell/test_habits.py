@@ -7,7 +7,7 @@ import re
 import click
 import pytest
 
-from rulegen.cli.habits import COMMANDS, OPTIONS
+from rulegen.cli.habits import COMMANDS, FILTERS, OPTIONS
 from rulegen.cli.main import cli, main
 
 CONTEXT = click.Context(cli)
@@ -65,3 +65,12 @@ def test_the_version_names_the_kube_proxy_whose_rules_are_written(capsys):
     with pytest.raises(SystemExit):
         main(["--version"])
     assert re.fullmatch(r"rulegen \S+ \(rules of kube-proxy 1\.36\)\n", capsys.readouterr().out)
+
+
+@pytest.mark.parametrize("given", sorted(FILTERS))
+def test_apply_says_why_it_takes_no_filter_of_plan(refused, given):
+    step = refused("apply", given, "shop").splitlines()[-1]
+    assert step.startswith("Next: apply always writes the whole plan, because ")
+    assert "`rulegen plan` with the same filter" in step
+    plan = {text for option in cli.get_command(CONTEXT, "plan").params for text in option.opts}
+    assert given in plan
