@@ -10,6 +10,8 @@ from rulegen.backends.iptables import node as iptables_node
 from rulegen.backends.iptables import service as iptables_service
 from rulegen.backends.ipvs import node as ipvs_node
 from rulegen.backends.ipvs import service as ipvs_service
+from rulegen.backends.nftables import node as nftables_node
+from rulegen.backends.nftables import service as nftables_service
 from rulegen.backends.userspace import node as userspace_node
 from rulegen.backends.userspace import service as userspace_service
 from rulegen.kube.proxyconfig.modes import MODES
@@ -45,6 +47,15 @@ BACKENDS: Mapping[str, Backend] = MappingProxyType(
                 depends_on=("ipset",),
                 filled=ipvs_node.filled_sets,
                 compile_between=ipvs_node.compile_between,
+            ),
+            Backend(
+                mode="nftables",
+                languages=("nftables",),
+                needs=NEEDS["nftables"],
+                sections=MODES["nftables"],
+                compile_node=nftables_node.compile_node,
+                compile_service=nftables_service.compile_service,
+                ownership={**OWNERSHIP, "iptables": iptables_node.ownership},
             ),
             Backend(
                 mode="userspace",

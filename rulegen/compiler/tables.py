@@ -14,9 +14,10 @@ from rulegen.languages.iptables.language import Iptables
 from rulegen.languages.iptables.loopback import LoopbackGuard
 from rulegen.languages.ipvs.language import Ipvs
 from rulegen.languages.listeners.language import ProxyLanguage
+from rulegen.languages.nftables.language import FrontendMaps, Nftables
 from rulegen.languages.routes.language import Routes
 from rulegen.net import Family
-from rulegen.ownership import chains, ipsets, virtual_servers
+from rulegen.ownership import chains, ipsets, nftables, virtual_servers
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -26,11 +27,16 @@ if TYPE_CHECKING:
     from rulegen.languages.language import Language
 
 _LOOPBACK = LoopbackGuard(chains.filter_(chains.FIREWALL), chains.martian_drop(Family.IPV4).spec)
+_FRONTENDS = FrontendMaps(
+    served=frozenset({nftables.SERVICE_IPS, nftables.SERVICE_NODE_PORTS}),
+    refused=frozenset({nftables.NO_ENDPOINT_SERVICES, nftables.NO_ENDPOINT_NODE_PORTS}),
+)
 
 LANGUAGES: Mapping[str, Language] = MappingProxyType(
     {
         row.name: row
         for row in (
+            Nftables(nftables.TABLES, _FRONTENDS),
             Iptables(chains.GUARDING, _LOOPBACK),
             Addresses(virtual_servers.DEVICE),
             Ipsets(ipsets.order),

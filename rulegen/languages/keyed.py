@@ -185,7 +185,7 @@ class KeyedLanguage:
         family = scene.family
         for change in part.changes:
             action = Action.ADD if change.before is None else Action.DELETE if change.after is None else Action.CHANGE
-            kind, name = self.named(change.key)
+            kind, name = self.named_in(change)
             owner = "" if family is None else scene.around.owner(self.name, change.key, family)
             yield Item(
                 action=action,
@@ -223,9 +223,17 @@ class KeyedLanguage:
         """Return None: no dump is of this language."""
         return None
 
+    def read_family_dump(self, text: str, source: str) -> Mapping[Family, Any] | None:  # noqa: ARG002 - as above
+        """Return None: no dump has states by family."""
+        return None
+
     def printed(self, wanted: PrintScope) -> Iterator[Print]:
         """Yield the wanted objects in the format that standard tools load."""
         raise NotImplementedError
+
+    def named_in(self, change: Change[Any, Any]) -> tuple[str, str]:
+        """Return the kind of a changed object, and its name."""
+        return self.named(change.key)
 
     def named(self, key: Any) -> tuple[str, str]:
         """Return the kind of an object, and its name."""

@@ -384,6 +384,13 @@ class Language(Interface):
             InputError: The dump is of this language, and cannot be read.
         """
 
+    def read_family_dump(self, text: str, source: str) -> Mapping[Family, Any] | None:
+        """Return the states by family that one dump contains; None if the text is of another language.
+
+        Raises:
+            InputError: The dump is of this language, and cannot be read.
+        """
+
     def printed(self, wanted: PrintScope) -> Iterator[Print]:
         """Yield the wanted objects in the format that standard tools load."""
 

@@ -15,14 +15,17 @@ from rulegen.languages.ipset.script import TEMPORARY
 from rulegen.languages.ipvs.language import NAME as IPVS
 from rulegen.languages.ipvs.state import TimeoutsKey
 from rulegen.languages.listeners.language import NAME as LISTENERS
+from rulegen.languages.nftables.language import NAME as NFTABLES
+from rulegen.languages.nftables.state import in_tables
 from rulegen.languages.routes.language import NAME as ROUTES
 from rulegen.model.services.node.context import PROXY_TABLE
-from rulegen.ownership import ipsets, virtual_servers
+from rulegen.ownership import ipsets, nftables, virtual_servers
 
 if TYPE_CHECKING:
     from rulegen.languages.addresses.state import Links
     from rulegen.languages.ipvs.state import IpvsState
     from rulegen.languages.listeners.state import ProxyKey, ProxyValue
+    from rulegen.languages.nftables.state import NftKey, NftObjects, NftValue
     from rulegen.languages.routes.state import Key, Present
     from rulegen.model.services.ir import ResolvedNode
     from rulegen.net import Address, Family, Network
@@ -137,6 +140,16 @@ class _Proxy:
         return {key: value for key, value in state.items() if key.family is self.family}
 
 
+@dataclass(frozen=True, slots=True)
+class _Tables:
+    """The table of kube-proxy belongs to rulegen, with everything in it."""
+
+    family: Family | None
+
+    def ours(self, state: Mapping[NftKey, NftValue]) -> NftObjects:
+        return {} if self.family is None else in_tables(state, nftables.TABLES)
+
+
 def _sets_of(context: OwnershipContext) -> _Sets:
     if context.family is None:
         return _Sets(())
@@ -148,6 +161,7 @@ def _sets_of(context: OwnershipContext) -> _Sets:
 
 OWNERSHIP: Final[Mapping[str, OwnershipOf]] = MappingProxyType(
     {
+        NFTABLES: lambda context: _Tables(context.family),
         ROUTES: lambda context: _Routes(context.family),
         LISTENERS: lambda context: _Proxy(context.family),
         LINKS: lambda context: _Links(context.family),

@@ -11,7 +11,7 @@ from rulegen.apiserver.limits import DEFAULT_MEBIBYTES, MOST_MEBIBYTES, ApiTerms
 from rulegen.cli.command_tables import command_tables
 from rulegen.host.netfilter.variant import Variant
 from rulegen.kube.node_names import read_node_name
-from rulegen.kube.proxyconfig.modes import MODES
+from rulegen.kube.proxyconfig.modes import MODES, sections_of
 from rulegen.kube.proxyconfig.validation import DETECT_LOCAL_MODES
 from rulegen.model.services.ir import Semantics
 from rulegen.model.services.limits import ENDPOINTS, FRONTENDS
@@ -89,6 +89,7 @@ class CliOptions:
     no_exec: bool = False
     api_limit: int = DEFAULT_MEBIBYTES
     mode: str | None = None
+    nftables_layout: str = "kube-proxy"
     variant: str = "auto"
     nfacct: str = "auto"
     strict: bool = False
@@ -132,6 +133,8 @@ class CliOptions:
     def over(self, document: dict[str, Any]) -> dict[str, Any]:
         """Return a configuration document in which the given flags override the fields of a file."""
         merged = {**document}
+        mode = document.get("mode") if self.mode is None else self.mode
+        marks = sections_of(mode if isinstance(mode, str) else "", MODES).marks
         for section, name, value in (
             ("", "mode", self.mode),
             ("", "hostnameOverride", self.node),
@@ -143,8 +146,8 @@ class CliOptions:
             ("", "nodePortAddresses", _listed(self.node_port_addresses)),
             ("detectLocal", "bridgeInterface", self.bridge_interface),
             ("detectLocal", "interfaceNamePrefix", self.interface_name_prefix),
-            ("iptables", "masqueradeAll", self.masquerade_all),
-            ("iptables", "masqueradeBit", self.masquerade_bit),
+            (marks, "masqueradeAll", self.masquerade_all),
+            (marks, "masqueradeBit", self.masquerade_bit),
             ("iptables", "localhostNodePorts", self.localhost_node_ports),
             ("ipvs", "scheduler", self.ipvs_scheduler),
             ("ipvs", "excludeCIDRs", _listed(self.ipvs_exclude_cidrs)),
@@ -256,6 +259,13 @@ _NODE = (
         help="YAML file with facts of the host, such as its interfaces. Default: read them from this host.",
     ),
     click.option("--mode", type=Mode(), help="How Services are implemented.  [default: iptables]"),
+    click.option(
+        "--nftables-layout",
+        type=click.Choice(["kube-proxy"]),
+        default="kube-proxy",
+        show_default=True,
+        help="Tables of nftables mode. kube-proxy: the table that kube-proxy 1.36 writes.",
+    ),
     *_LOCAL_TRAFFIC,
     click.option("--masquerade-all/--no-masquerade-all", default=None, help="Masquerade all traffic to ClusterIPs."),
     click.option(

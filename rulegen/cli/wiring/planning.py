@@ -11,23 +11,24 @@ from rulegen.compiler.services.guards import lost_masquerade
 from rulegen.compiler.services.observed import Observed
 from rulegen.compiler.services.other_variant import beside_warning
 from rulegen.compiler.services.plan import plan_node
-from rulegen.errors import ConfigError, HostError
+from rulegen.errors import ConfigError, HostError, InputError
 from rulegen.host.commands.runner import run
 from rulegen.host.files.manifests import STDIN
+from rulegen.languages.iptables.language import NAME as IPTABLES
 from rulegen.languages.iptables.ruleset import UNREADABLE, Ruleset, unreadable_rules
 from rulegen.model.services.node.context import BE_LIBERAL
 from rulegen.model.services.stale_flows import StaleUdpPolicy
+from rulegen.net import Family
 from rulegen.plan.show import NO_MODE, NOT_MANAGED, Report
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Iterator, Mapping, Sequence
 
     from rulegen.cli.wiring.inputs import Inputs
     from rulegen.compiler.services.compile import Compiled
     from rulegen.host.dataplane.kernel import KernelDataplane
     from rulegen.host.files.dumps import Dumps
     from rulegen.model.services.stale_flows import Flow
-    from rulegen.net import Family
     from rulegen.plan.plan import Plan
 
 
@@ -125,10 +126,10 @@ def plan_saved(inputs: Inputs, paths: tuple[str, ...]) -> tuple[Plan, Report]:
             raise ConfigError(
                 "standard input can hold objects or a dump, not both", hint="give one of them as a file instead"
             )
-        by_family = _has_state_by_family(inputs)
-        dumps = read_dumps(paths, inputs.tables.languages, needs_rules=by_family)
+        by_family = _languages_by_family(inputs)
+        dumps = read_dumps(paths, inputs.tables.languages, needs_rules=IPTABLES in by_family)
         inputs.model  # noqa: B018 - faults of the input come before those of a comparison
-        seen = tuple(dumps.rulesets) if by_family else facts.families
+        seen = _seen_families(inputs, dumps, by_family, paths) if by_family else facts.families
         missing = [family for family in facts.families if family not in seen]
         warnings = [f"{family} was not observed, so it is not in the plan" for family in missing]
         warnings += (*_unseen(inputs, dumps), *unreadable(dumps.rulesets))
@@ -171,11 +172,30 @@ def unreadable(rulesets: Mapping[Family, Ruleset]) -> Iterator[str]:
             )
 
 
-def _has_state_by_family(inputs: Inputs) -> bool:
-    """Whether the mode uses a language with a dump for each family, such as iptables."""
+def _languages_by_family(inputs: Inputs) -> tuple[str, ...]:
+    """Return the languages of the mode whose dumps have a family, such as iptables."""
     tables, families = inputs.tables, inputs.facts.families
-    written = (tables.languages[name] for name in tables.backend(inputs.options.mode).languages)
-    return any(family is not None for language in written for _, family in language.empty(families))
+    written = tables.backend(inputs.options.mode).languages
+    return tuple(
+        name for name in written if any(family is not None for _, family in tables.languages[name].empty(families))
+    )
+
+
+def _seen_families(inputs: Inputs, dumps: Dumps, languages: Sequence[str], paths: Sequence[str]) -> tuple[Family, ...]:
+    """Return the families that the dumps of some languages contain.
+
+    Raises:
+        InputError: No dump is of these languages.
+    """
+    states = dumps.states
+    seen = tuple(family for family in Family if any((name, family) in states for name in languages))
+    if not seen:
+        raise InputError(
+            ", ".join(paths),
+            f"no dump of {' or '.join(languages)}, which {inputs.options.mode} mode writes",
+            hint="on the node, as root: nft -j list ruleset > nftables.json",
+        )
+    return seen
 
 
 def _unseen(inputs: Inputs, dumps: Dumps) -> Iterator[str]:

@@ -12,6 +12,7 @@ from rulegen.compiler.services.ordering import Parameter
 from rulegen.errors import HostError
 from rulegen.host.dataplane.driver import Culprit, Preparation
 from rulegen.host.dataplane.listeners_driver import ProxyDriver
+from rulegen.host.dataplane.nftables_driver import NftablesDriver
 from rulegen.host.ipvs import addresses, servers
 from rulegen.host.ipvs.addresses import AddressesError
 from rulegen.host.ipvs.servers import ServersError
@@ -286,7 +287,15 @@ class RoutesDriver:
 DRIVERS: Final[Mapping[str, Driver]] = MappingProxyType(
     {
         row.name: row
-        for row in (IptablesDriver(), LinksDriver(), IpsetDriver(), IpvsDriver(), RoutesDriver(), ProxyDriver())
+        for row in (
+            IptablesDriver(),
+            NftablesDriver(),
+            LinksDriver(),
+            IpsetDriver(),
+            IpvsDriver(),
+            RoutesDriver(),
+            ProxyDriver(),
+        )
     }
 )
 """By language."""

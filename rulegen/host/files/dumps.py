@@ -13,7 +13,7 @@ import re
 from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final, TypeVar
+from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypeVar
 
 from rulegen.compiler.tables import LANGUAGES
 from rulegen.errors import InputError
@@ -29,6 +29,8 @@ from rulegen.languages.iptables.ruleset import TABLES, Ruleset, family_in, is_du
 from rulegen.languages.ipvs import text as ipvs_text
 from rulegen.languages.ipvs.language import NAME as IPVS
 from rulegen.languages.ipvs.state import IpvsState
+from rulegen.languages.nftables.read_json import is_json_dump
+from rulegen.languages.nftables.read_text import is_text_dump
 from rulegen.net import Family
 from rulegen.ownership.virtual_servers import DEVICE
 from rulegen.safe_files import read_begin, size_text
@@ -62,7 +64,7 @@ class Dumps:
         sets, servers: All ipsets and virtual servers, ours and foreign ones.
         links: Our dummy device and its addresses.
         timeouts: The IPVS connection timeouts.
-        others: By language, the states of all other languages.
+        others: The states of all other languages, by language and family.
         sysctls: Kernel parameters by name.
         warnings: Warnings about files, such as empty ones and those that are no dumps.
     """
@@ -72,7 +74,7 @@ class Dumps:
     servers: ipvs.Objects | None = None
     links: links.Links | None = None
     timeouts: ipvs.Timeouts | None = None
-    others: dict[str, Any] = field(default_factory=dict)
+    others: dict[StateKey, Any] = field(default_factory=dict)
     sysctls: dict[str, str] | None = None
     warnings: tuple[str, ...] = ()
 
@@ -86,7 +88,7 @@ class Dumps:
             states[IPVS, None] = IpvsState(self.servers, self.timeouts)
         if self.links is not None:
             states[LINKS, None] = self.links
-        return states | {(name, None): state for name, state in self.others.items()}
+        return states | self.others
 
 
 def read_dumps(
@@ -99,7 +101,8 @@ def read_dumps(
     Args:
         paths: Files, also compressed by gzip; folders, without their subfolders; `-` for standard input.
         languages: The languages by name.
-        needs_rules: Whether a dump of iptables is required; else any dump is enough.
+        needs_rules: Whether a dump of iptables is required. Else any dump is enough, and dumps of other languages
+            that have families, such as nftables, are read too.
 
     Raises:
         InputError: A file cannot be read, is truncated, or has a table that the tool could not print; a named file is
@@ -109,6 +112,7 @@ def read_dumps(
     empty: dict[str, bool] = {}
     dumps = Dumps()
     warnings: list[str] = []
+    read_as = _Readers(languages, by_family=not needs_rules)
     left = MAX_TOTAL_BYTES
     for file, is_named, is_export in _files(paths):
         text = _text(file, is_named=is_named)
@@ -121,7 +125,7 @@ def read_dumps(
         elif text is not None and not text.strip():
             if not is_companion:
                 empty[_shown(file)] = is_named
-        elif (text is not None and _take(dumps, _shown(file), text, languages)) or is_companion:
+        elif (text is not None and _take(dumps, _shown(file), text, read_as)) or is_companion:
             continue
         elif is_named:
             raise no_dump(_shown(file), text or "")
@@ -224,7 +228,14 @@ def _no_rules(paths: Sequence[str], empty: Sequence[str]) -> InputError:
     )
 
 
-def _take(dumps: Dumps, file: str, text: str, languages: Mapping[str, Language]) -> bool:
+class _Readers(NamedTuple):
+    """The languages whose dumps are read, and whether states by family are."""
+
+    languages: Mapping[str, Language]
+    by_family: bool
+
+
+def _take(dumps: Dumps, file: str, text: str, readers: _Readers) -> bool:
     """Add the text if it is a dump of ipvs mode; return whether it is.
 
     Raises:
@@ -247,17 +258,23 @@ def _take(dumps: Dumps, file: str, text: str, languages: Mapping[str, Language])
         _refuse_cut(file, text)
         dumps.sysctls = _only(dumps.sysctls, _sysctls(text, file), file)
     else:
-        return _take_other(dumps, file, text, languages)
+        return _take_other(dumps, file, text, readers)
     return True
 
 
-def _take_other(dumps: Dumps, file: str, text: str, languages: Mapping[str, Language]) -> bool:
+def _take_other(dumps: Dumps, file: str, text: str, readers: _Readers) -> bool:
     """Add the text if it is a dump of another language; return whether it is."""
-    for name, language in languages.items():
+    for name, language in readers.languages.items():
         state = language.read_dump(text, file)
         if state is not None:
             _refuse_cut(file, text)
-            dumps.others[name] = _only(dumps.others.get(name), state, file)
+            dumps.others[name, None] = _only(dumps.others.get((name, None)), state, file)
+            return True
+        states = language.read_family_dump(text, file) if readers.by_family else None
+        if states is not None:
+            _refuse_cut(file, text)
+            for family, objects in states.items():
+                dumps.others[name, family] = _only(dumps.others.get((name, family)), objects, file)
             return True
     return False
 
@@ -394,6 +411,8 @@ def _refuse_endless(text: str, file: str) -> None:
     """
     if text.count("\n") > MAX_LINES:
         raise InputError(file, f"more than {MAX_LINES} lines: not read")
+    if is_json_dump(text) or is_text_dump(text):  # nft prints all endpoints of a Service, or the whole JSON, on a line
+        return
     start = 0
     while len(text) - start > MAX_LINE:
         end = text.rfind("\n", start, start + MAX_LINE + 1)

@@ -19,6 +19,7 @@ class ModeSections:
         marks: The section with the mode's packet mark.
         min_sync_s: Default of the minimum time between two writes, in seconds.
         has_virtual_servers: Whether the mode reads the options of virtual servers in the section `ipvs`.
+        has_primary_node_ports: Whether `nodePortAddresses` is `primary` if the configuration does not say.
         caution: A warning about the mode; empty for none.
     """
 
@@ -26,6 +27,7 @@ class ModeSections:
     marks: str = "iptables"
     min_sync_s: float = 1.0
     has_virtual_servers: bool = False
+    has_primary_node_ports: bool = False
     caution: str = ""
 
 
@@ -41,12 +43,13 @@ MODES: Final[Mapping[str, ModeSections]] = MappingProxyType(
             has_virtual_servers=True,
             caution="kube-proxy's ipvs mode is deprecated and will be removed from kube-proxy; rulegen keeps its own",
         ),
+        "nftables": ModeSections(periods="nftables", marks="nftables", has_primary_node_ports=True),
         "userspace": ModeSections(
             caution="the userspace mode is experimental",
         ),
     }
 )
-"""Keyed by `mode` of the configuration. rulegen does not have kube-proxy's nftables mode."""
+"""Keyed by `mode` of the configuration."""
 
 
 def sections_of(mode: str, modes: Mapping[str, ModeSections]) -> ModeSections:

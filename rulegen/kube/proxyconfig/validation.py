@@ -79,12 +79,12 @@ def joint_refusals(config: KubeProxyConfiguration, modes: Mapping[str, ModeSecti
 
 def cautions(config: KubeProxyConfiguration, modes: Mapping[str, ModeSections] = MODES) -> Iterator[str]:
     """Yield warnings about a valid configuration."""
-    if not config.node_port_addresses:
+    sections = sections_of(config.mode, modes)
+    if not config.node_port_addresses and not sections.has_primary_node_ports:
         yield (
             "nodePortAddresses is unset: node ports are open on all local addresses;"
             " 'primary' opens them on the node's own ones only"
         )
-    sections = sections_of(config.mode, modes)
     if sections.caution:
         yield sections.caution
     if sections.has_virtual_servers:

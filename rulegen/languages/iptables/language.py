@@ -202,6 +202,10 @@ class Iptables:
         """Return None: the text of a dump does not show its family."""
         return None
 
+    def read_family_dump(self, text: str, source: str) -> Mapping[Family, Any] | None:  # noqa: ARG002 - as above
+        """Return None: a dump has one family."""
+        return None
+
     def printed(self, wanted: PrintScope) -> Iterator[Print]:
         """Yield the input of `iptables-restore` and of `ip6tables-restore` for an empty kernel."""
         for family, contents in wanted.contents.items():

@@ -48,6 +48,8 @@ class Payload(msgspec.Struct, frozen=True):
         return f"{self.header} {self.field}"
 
 
+_MOST_DIGITS = 10
+"""Digits of a number of 32 bits."""
 _BARE_META = frozenset({"iif", "oif", "iifname", "oifname", "iiftype", "oiftype", "skuid", "skgid", "iifgroup"})
 """Meta keys that nft prints without the word `meta`."""
 
@@ -209,7 +211,8 @@ Expression = (
 
 
 def _rank(text: str) -> tuple[int, str]:
-    return (int(text), "") if text.isascii() and text.isdigit() else (-1, text)
+    first = text.partition("-")[0]
+    return (int(first), "") if first.isascii() and first.isdigit() and len(first) <= _MOST_DIGITS else (-1, text)
 
 
 class Interval(NamedTuple):

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from rulegen.languages.nftables.statements import NftRule
     from rulegen.net import Family
 
-_BEGIN: Final = re.compile(r"(?:\s*|#[^\n]*\n)*table (?:ip|ip6|inet|arp|bridge|netdev) [^\s{]+ *\{")
+_BEGIN: Final = re.compile(r"\s*(?:#[^\n]*\n\s*)*table (?:ip|ip6|inet|arp|bridge|netdev) [^\s{]+ *\{")
 _FAMILIES: Final = {name: family for family, name in state.FAMILIES.items()}
 _PRIORITY: Final = re.compile(r"-?[0-9]{1,10}\Z")
 _DETAILS: Final = frozenset({"comment", "timeout", "expires", "counter", "limit", "quota", "last"})

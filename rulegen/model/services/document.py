@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from rulegen.model.services.ir import Model, ResolvedNode
 
 SCHEMA_VERSION = 1
+_OF_SOME_MODES = frozenset({"proxy", "service_networks"})
 
 
 def model_document(model: Model) -> dict[str, Any]:
@@ -45,8 +46,8 @@ def model_document(model: Model) -> dict[str, Any]:
 
 
 def _plain_node(node: ResolvedNode) -> dict[str, Any]:
-    """Return the decisions of a node; the proxy only in a mode that has one."""
-    return {name: value for name, value in _plain(node).items() if name != "proxy" or value is not None}
+    """Return the decisions of a node; some only in modes that need them."""
+    return {name: value for name, value in _plain(node).items() if name not in _OF_SOME_MODES or value}
 
 
 def _plain(value: object) -> Any:

@@ -274,6 +274,8 @@ class ResolvedNode:
             ones.
         ipvs: Options of ipvs mode.
         proxy: The proxy that serves TCP; None in a mode without one.
+        service_networks: The ranges of ClusterIPs, if the mode drops connections to addresses in them that no Service
+            has; empty if unknown.
     """
 
     family: Family
@@ -289,6 +291,7 @@ class ResolvedNode:
     link_local_node_ports: bool = True
     ipvs: IpvsOptions = IpvsOptions()
     proxy: ConnectionProxy | None = None
+    service_networks: tuple[Network, ...] = ()
 
     def answers_node_ports(self, address: Address) -> bool:
         """Whether node ports answer on this address of the node (of this family)."""

@@ -19,17 +19,21 @@ class ModeNeeds:
             schedulers, timeouts and kernel parameters.
         opens_loopback: Whether node ports answer on 127.0.0.1, which needs route_localnet.
         has_proxy: Whether a proxy of this node accepts connections and chooses their endpoints.
+        drops_unused_cluster_ips: Whether connections to addresses in the range of ClusterIPs that no Service has are
+            dropped.
     """
 
     has_virtual_servers: bool = False
     opens_loopback: bool = False
     has_proxy: bool = False
+    drops_unused_cluster_ips: bool = False
 
 
 NEEDS: Final[Mapping[str, ModeNeeds]] = MappingProxyType(
     {
         "iptables": ModeNeeds(opens_loopback=True),
         "ipvs": ModeNeeds(has_virtual_servers=True),
+        "nftables": ModeNeeds(drops_unused_cluster_ips=True),
         "userspace": ModeNeeds(opens_loopback=True, has_proxy=True),
     }
 )

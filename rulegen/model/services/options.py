@@ -121,7 +121,9 @@ class Options:
         mode = config.mode or DEFAULT_MODE
         sections = sections_of(mode, modes)
         marks, periods = config.marks(sections.marks), config.periods(sections.periods)
-        primary = config.node_port_addresses == ("primary",)
+        primary = config.node_port_addresses == ("primary",) or (
+            sections.has_primary_node_ports and not config.node_port_addresses
+        )
         localhost = config.iptables.localhost_node_ports
         return cls(
             mode=mode,

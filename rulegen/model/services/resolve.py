@@ -45,7 +45,7 @@ def resolve(
     ):
         offered = ", ".join(sorted(facts.schedulers)) or "none"
         warnings.add(f"this kernel does not have the IPVS scheduler {options.ipvs_scheduler!r}, but {offered}")
-    nodes = {f: resolve_node(f, site, node, options, facts, warnings.add) for f in families}
+    nodes = {f: resolve_node(f, site, node, options, facts, warnings.add, world.service_cidrs) for f in families}
     for warning in node_warnings(nodes, node, options):
         warnings.add(warning)
     table = ServiceTable(

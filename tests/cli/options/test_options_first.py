@@ -36,7 +36,6 @@ def run(tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.
     ("words", "said"),
     [
         (("--mode", "kernelspace"), "'kernelspace' is not one of 'iptables', 'ipvs'"),
-        (("--mode", "nftables"), "'nftables' is not one of 'iptables', 'ipvs'"),
         (("--mode", "ipvs", "--ipvs-scheduler", "foo"), "unknown scheduler 'foo'"),
         (("--ipvs-scheduler", "foo"), "command line: ipvs.scheduler: unknown scheduler 'foo'"),
         (("--annotations-prefix", ""), '"" is not a prefix of annotations, such as nginx.ingress.kubernetes.io'),

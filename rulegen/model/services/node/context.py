@@ -153,8 +153,9 @@ def resolve_node(
     options: Options,
     facts: HostFacts,
     warn: Callable[[str], None],
+    service_cidrs: Iterable[str] = (),
 ) -> ResolvedNode:
-    """Return the decisions that apply to all Services in one family."""
+    """Return the decisions that apply to all Services in one family; `service_cidrs` are the ranges of ClusterIPs."""
     pods = _pod_traffic(family, node, options)
     networks = _node_port_networks(family, site, node, options)
     if networks == ():
@@ -191,7 +192,17 @@ def resolve_node(
             semantics=options.ipvs_semantics,
         ),
         proxy=_proxy(options, site.addresses[family], own) if options.needs.has_proxy else None,
+        service_networks=_of_family(service_cidrs, family) if options.needs.drops_unused_cluster_ips else (),
     )
+
+
+def _of_family(cidrs: Iterable[str], family: Family) -> tuple[Network, ...]:
+    """Return the valid prefixes of a family, sorted."""
+    networks = set()
+    for cidr in cidrs:
+        with suppress(ValueError):  # the decoder has already reported the invalid text
+            networks.add(parse_network(cidr))
+    return tuple(sorted(network for network in networks if family_of(network) is family))
 
 
 def _proxy(options: Options, primary: Address, own: tuple[Address, ...]) -> ConnectionProxy:
@@ -318,7 +329,7 @@ def _node_port_addresses(
     """
     if networks is None or any(network.prefixlen == 0 for network in networks):
         return None
-    listens_on_loopback = _localhost_node_ports(family, options, networks)
+    listens_on_loopback = options.needs.opens_loopback and _localhost_node_ports(family, options, networks)
     return tuple(
         address
         for address in facts.addresses(family)

@@ -1,0 +1,263 @@
+"""The row of nftables in the table of languages."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from difflib import SequenceMatcher
+from typing import TYPE_CHECKING, Any
+
+from rulegen.diff.changes import Change, diff
+from rulegen.diff.items import Drift, Line
+from rulegen.languages.keyed import KeyedLanguage, SharedUnion
+from rulegen.languages.language import FrontendKey, Part, Phase, Print, Task
+from rulegen.languages.nftables.read_json import is_json_dump, read_json
+from rulegen.languages.nftables.read_text import is_text_dump, read_text
+from rulegen.languages.nftables.script import dependents, format_tables, script
+from rulegen.languages.nftables.state import (
+    ElementValue,
+    NamedSet,
+    NftChain,
+    ObjectKind,
+    OtherObject,
+    element_text,
+)
+from rulegen.languages.nftables.statements import OtherStatement
+from rulegen.net import Family, Protocol, parse_address
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator, Mapping
+
+    from rulegen.languages.language import Changes, Objects, PrintScope, Scene, Shape, StateKey, Union, WorkTerms
+    from rulegen.languages.nftables.state import NftKey, NftObjects
+
+NAME = "nftables"
+FILE = "nftables.nft"
+"""The file of an export, for `nft -f`."""
+
+_HEAD = "# Load this with nft -f on a node without these tables.\n"
+
+
+@dataclass(frozen=True, slots=True)
+class ChangeTables:
+    """One transaction of nft.
+
+    Attributes:
+        text: The commands for `nft -f`.
+        changes: The same as changes of objects.
+        is_removal: Whether it only deletes what nothing refers to any more.
+    """
+
+    family: Family
+    text: str
+    changes: Changes
+    is_removal: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class FrontendMaps:
+    """The maps whose keys are frontends: address, protocol and port; or protocol and port.
+
+    Attributes:
+        served: Those that lead to endpoints.
+        refused: Those of frontends without endpoints.
+    """
+
+    served: frozenset[str]
+    refused: frozenset[str]
+
+
+class TablesUnion(SharedUnion):
+    """The wanted objects of all owners. If a set must be created again, so must what refers to it."""
+
+    def copy(self) -> TablesUnion:
+        """Return a copy that later replacements do not change."""
+        return TablesUnion(self._wants)
+
+    def changes(self, pairs: Iterable[tuple[str, Mapping[Any, Any] | None, Mapping[Any, Any] | None]]) -> Changes:
+        """Return the changes that new objects of some owners would make."""
+        changes = super().changes(pairs)
+        return changes if not _replaces_sets(changes) else dependents(changes, self.objects())
+
+
+class Nftables(KeyedLanguage):
+    """Tables of nftables with their chains, sets, maps and elements."""
+
+    name = NAME
+
+    def __init__(self, tables: frozenset[str], maps: FrontendMaps) -> None:
+        """Take the names of the tables that are read, and those of the maps of frontends."""
+        self._tables, self._maps = tables, maps
+
+    def union(self) -> Union:
+        """Return an empty union."""
+        return TablesUnion()
+
+    def compare(self, scene: Scene) -> Part:
+        """Return the changes from the kernel's objects to the wanted objects."""
+        ours, desired = scene.ours[NAME], scene.desired.get(NAME, {})
+        changes = diff(ours, desired)
+        if _replaces_sets(changes):
+            changes = dependents(changes, desired)
+        return Part(changes=changes, desired=desired)
+
+    def named_in(self, change: Change[Any, Any]) -> tuple[str, str]:
+        """Return the kind of a changed object, and its name."""
+        key, value = change.key, change.after if change.after is not None else change.before
+        if key.is_element:
+            return "element", f"{key.name} {' . '.join(key.element)}"
+        match value:
+            case NftChain():
+                return "chain", key.name
+            case NamedSet():
+                return value.word, key.name
+            case OtherObject():
+                return key.name, key.element[0]
+            case _:
+                return "table", key.table
+
+    def text(self, key: NftKey, value: Any) -> str:
+        """Return an object on one line; for a chain, its hook."""
+        if isinstance(value, ElementValue):
+            return element_text(key, value)
+        if isinstance(value, NftChain):
+            return str(value.base or "")
+        return value.text if isinstance(value, OtherObject) else str(value)
+
+    def lines(self, change: Change[Any, Any]) -> Iterator[Line]:
+        """Yield the lines of an object; of a changed chain, all rules with signs at those that differ."""
+        before, after = (
+            _chain_lines(value) if isinstance(value, NftChain) else None for value in (change.before, change.after)
+        )
+        if before is None and after is None:
+            lines = super().lines(change)
+            yield from (line for line in lines if line.text)
+            return
+        old, new = before or [], after or []
+        for action, first, last, start, end in SequenceMatcher(None, old, new, autojunk=False).get_opcodes():
+            if action == "equal":
+                yield from (Line(" ", text) for text in old[first:last])
+            else:
+                yield from (Line("-", text) for text in old[first:last])
+                yield from (Line("+", text) for text in new[start:end])
+
+    def drift(self, change: Change[Any, Any], scene: Scene) -> Drift | None:
+        """Return the drift of an object, if it is certainly drift."""
+        key, before, after = change
+        match before, after:
+            case OtherObject(), None:
+                return Drift.FOREIGN
+            case NftChain(), None:
+                return None if "/" in key.name else Drift.FOREIGN
+            case NftChain(), NftChain() if _is_foreign(before) or before.base != after.base:
+                return Drift.FOREIGN
+            case NftChain(), NftChain() if after.rules and not before.rules:
+                return Drift.MISSING
+            case None, ElementValue(data) if data is not None and not isinstance(data, tuple):
+                chain = key._replace(kind=ObjectKind.CHAIN, name=data.target, element=())
+                is_there = data.target and "/" in data.target and chain in scene.ours[NAME]
+                return Drift.MISSING if is_there else None
+            case _:
+                return None
+
+    def items(self, part: Part, scene: Scene) -> Iterator[Any]:
+        """Yield an item for each object that differs; what is only written again is none."""
+        differing = tuple(change for change in part.changes if change.before != change.after)
+        yield from super().items(Part(changes=differing, desired=part.desired), scene)
+
+    def work(self, parts: Mapping[Family | None, Part], terms: WorkTerms) -> Iterator[Task]:
+        """Yield one transaction for each family, and one that deletes what nothing refers to any more.
+
+        Before Linux 6.2, a chain counts as referred to for a moment after its last map element was deleted.
+        """
+        if terms.beside:
+            return
+        for family, part in parts.items():
+            if family is None or not part.changes:
+                continue
+            first, removal = script(part.changes, family)
+            if first:
+                title = f"{family} nftables: {_counted(part.changes)}"
+                phase = Phase.RULES_REMOVED if _only_removes(part.changes) else Phase.RULES_EARLY
+                yield Task(phase, title, ChangeTables(family, first, part.changes))
+            if removal:
+                title = f"{family} nftables, removed: {len(removal.splitlines())} objects"
+                yield Task(Phase.SERVERS_REMOVED, title, ChangeTables(family, removal, part.changes, is_removal=True))
+
+    def frontends_removed(self, part: Part) -> Iterator[FrontendKey]:
+        """Yield the frontends that a part removes without a replacement."""
+        added = {change.key.element for change in part.changes if self._is_frontend(change.key) and change.after}
+        for key, _, after in part.changes:
+            if after is None and key.name in self._maps.served and key.element and key.element not in added:
+                frontend = _frontend(key.element)
+                if frontend is not None:
+                    yield frontend
+
+    def _is_frontend(self, key: NftKey) -> bool:
+        return bool(key.element) and key.name in self._maps.served | self._maps.refused
+
+    def empty(self, families: Iterable[Family]) -> Mapping[StateKey, Any]:
+        """Return the states of an empty kernel."""
+        return {(NAME, family): {} for family in families}
+
+    def unseen(self, state: Any) -> str:  # noqa: ARG002 - missing families are reported
+        """Return nothing: families without a dump are not planned."""
+        return ""
+
+    def read_family_dump(self, text: str, source: str) -> Mapping[Family, NftObjects] | None:
+        """Return by family the objects that a dump of nft contains; None if the text is of another language.
+
+        Raises:
+            InputError: It cannot be read.
+        """
+        if is_json_dump(text):
+            return read_json(text, source, self._tables)
+        return read_text(text, source, self._tables) if is_text_dump(text) else None
+
+    def printed(self, wanted: PrintScope) -> Iterator[Print]:
+        """Yield the tables of all families in the format of `nft -f`."""
+        text = ""
+        for family, contents in wanted.contents.items():
+            objects: Objects = {}
+            for content in contents:
+                objects = {**content, **objects}
+            text += format_tables(objects, family)
+        if text:
+            yield Print(FILE, text, "nftables", _HEAD)
+
+    def shapes(self, content: Mapping[Any, Any]) -> Iterator[Shape]:
+        """Yield the kernel feature that each object needs: its kind."""
+        for key in content:
+            yield frozenset((NAME, "element" if key.is_element else key.kind.name.lower()))
+
+
+def _replaces_sets(changes: Changes) -> bool:
+    return any(isinstance(change.before, NamedSet) and isinstance(change.after, NamedSet) for change in changes)
+
+
+def _only_removes(changes: Changes) -> bool:
+    return all(change.after is None for change in changes)
+
+
+def _chain_lines(chain: NftChain) -> list[str]:
+    return [*([str(chain.base)] if chain.base is not None else []), *map(str, chain.rules)]
+
+
+def _is_foreign(chain: NftChain) -> bool:
+    """Whether a chain has a rule that rulegen never writes."""
+    return any(isinstance(statement, OtherStatement) for rule in chain.rules for statement in rule.statements)
+
+
+def _counted(changes: Changes) -> str:
+    chains = sum(change.key.kind is ObjectKind.CHAIN for change in changes)
+    elements = sum(change.key.is_element for change in changes)
+    return f"chains {chains}, elements {elements}"
+
+
+def _frontend(parts: tuple[str, ...]) -> FrontendKey | None:
+    """Return the frontend that is the key of an element; None if it is none."""
+    *address, protocol, port = parts if len(parts) > 1 else ("", "")
+    try:
+        to = parse_address(address[0]) if address else None
+        return FrontendKey(to, Protocol(protocol.upper()), int(port))
+    except ValueError:
+        return None
