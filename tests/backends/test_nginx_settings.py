@@ -35,6 +35,21 @@ def directives(name: str, **settings: str) -> set[str]:
     ("key", "text", "name", "default", "expected"),
     [
         ("worker-shutdown-timeout", "5m30s", "worker_shutdown_timeout", {"240s"}, {"330s"}),
+        ("worker-processes", "3", "worker_processes", {"1"}, {"3"}),  # the default of these tests
+        ("worker-processes", "auto", "worker_processes", {"1"}, {"auto"}),
+        ("max-worker-open-files", "2048", "worker_rlimit_nofile", {"1048576"}, {"2048"}),
+        ("max-worker-open-files", "0", "worker_rlimit_nofile", {"1048576"}, {"1048576"}),
+        ("max-worker-connections", "4096", "worker_connections", {"16384"}, {"4096"}),
+        ("max-worker-connections", "0", "worker_connections", {"16384"}, {"16384"}),
+        ("keep-alive", "5", "keepalive_timeout", {"75s"}, {"5s"}),
+        ("keep-alive-requests", "7", "keepalive_requests", {"1000"}, {"7"}),
+        ("client-header-timeout", "5", "client_header_timeout", {"60s"}, {"5s"}),
+        ("client-body-timeout", "5", "client_body_timeout", {"60s"}, {"5s"}),
+        ("client-header-buffer-size", "2k", "client_header_buffer_size", {"1k"}, {"2k"}),
+        ("large-client-header-buffers", "2 16k", "large_client_header_buffers", {"4 8k"}, {"2 16k"}),
+        ("ssl-protocols", "SSLv3 TLSv1.2", "ssl_protocols", {"TLSv1.2 TLSv1.3"}, {"TLSv1.2"}),
+        ("ssl-session-cache", "false", "ssl_session_cache", {"shared:tls10m:10m"}, {"off"}),
+        ("ssl-session-cache-size", "5m", "ssl_session_cache", {"shared:tls10m:10m"}, {"shared:tls5m:5m"}),
         ("ssl-session-timeout", "1d", "ssl_session_timeout", {"600s"}, {"86400s"}),
         ("worker-cpu-affinity", "auto 01", "worker_cpu_affinity", set(), {"auto 01"}),
         ("enable-multi-accept", "false", "multi_accept", {"on"}, {"off"}),
@@ -76,6 +91,39 @@ def test_a_log_format_keeps_the_names_of_nginx():
     names = NAMES.split()
     (text,) = directives("log_format", log_format_upstream=" ".join(f"${name}" for name in names))
     assert re.findall(r"\$\{(\w+)\}", text) == names
+
+
+@pytest.mark.parametrize(
+    ("keys", "escape"),
+    [((), "default"), (("json",), "json"), (("none",), "none"), (("none", "json"), "none")],
+)
+def test_how_the_log_is_escaped(keys, escape):
+    (text,) = directives("log_format", **{f"log_format_escape_{key}": "true" for key in keys})
+    assert text.startswith(f"upstreaminfo escape={escape} ")
+
+
+def test_what_is_compressed_and_how():
+    given = {"gzip_level": "5", "gzip_min_length": "9", "gzip_types": "text/plain application/json"}
+    for key, text in {"gzip": "on", **given}.items():
+        name = key.replace("gzip_level", "gzip_comp_level")
+        assert (directives(name, **given), directives(name, use_gzip="true", **given)) == (set(), {text})
+
+
+def test_without_ipv6_nginx_listens_on_no_address_of_it():
+    assert any(text.startswith("[::]:") for text in directives("listen"))
+    assert not any("[" in text for text in directives("listen", disable_ipv6="true"))
+
+
+def test_the_named_header_is_read_and_backends_get_the_usual_one():
+    """The address of the connection is appended to what the named header has, which alone is trusted."""
+    both = {"use_forwarded_headers": "true", "compute_full_forwarded_for": "true"}
+    text = compiled(*WEB, site_of(), settings_map(forwarded_for_header="X-Client", **both)).configuration.files[
+        "nginx.conf"
+    ]
+    assert "real_ip_header X-Client;" in text
+    assert 'default "${http_x_client}, ${realip_remote_addr}";' in text
+    assert "proxy_set_header X-Forwarded-For $forwarded_for;" in text
+    assert "proxy_set_header X-Client" not in text
 
 
 @needs_nginx

@@ -116,6 +116,12 @@ def test_an_ingress_with_what_the_settings_forbid_is_rejected(settings, annotati
     assert (Verdict.REJECTED in verdicts(result)) is not is_served
 
 
+def test_all_limits_of_an_ingress_hold():
+    text = text_of(compiled(*GROUND, site(limit_rps="5", limit_rpm="7", limit_connections="3")))
+    assert len(re.findall(r"limit_conn \S+ 3;", text)) == 1
+    assert sorted(re.findall(r"limit_req zone=\S+ burst=(\d+) nodelay;", text)) == ["25", "35"]
+
+
 @needs_nginx
 def test_a_client_is_counted_once_for_all_hosts_of_an_ingress(tmp_path):
     limited = {"limit-rps": "5", "limit-connections": "3", "limit-allowlist": "10.0.0.0/8"}

@@ -156,8 +156,11 @@ _TOGETHER = [
         [
             site("moved-tls.test", {"permanent-redirect": "https://new.test"}, secret="moved-tls.test"),
             site_secret("moved-tls.test"),
+            site("moved-briefly.test", {"temporal-redirect": "https://new.test"}, secret="moved-briefly.test"),
+            site_secret("moved-briefly.test"),
         ],
         Ask(host="moved-tls.test", want={"status": 301, "location": "https://new.test"}),
+        Ask(host="moved-briefly.test", want={"status": 302, "location": "https://new.test"}),
     ),
     plain(
         "rewritten-canary",

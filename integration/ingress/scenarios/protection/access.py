@@ -333,9 +333,14 @@ _LIMITS = [
     ),
     plain(
         "limit-allowlist",
-        [site("rps.test", {"limit-rps": "1", "limit-allowlist": SECOND_CLIENT})],
+        [
+            site("rps.test", {"limit-rps": "1", "limit-allowlist": SECOND_CLIENT}),
+            site("rps-older-name.test", {"limit-rps": "1", "limit-whitelist": SECOND_CLIENT}),
+        ],
         Ask(host="rps.test", times=12, at_once=True, want={"statuses": [200, 503]}),
         Ask(host="rps.test", times=12, at_once=True, source=SECOND_CLIENT, want={"status": 200}),
+        Ask(host="rps-older-name.test", times=12, at_once=True, want={"statuses": [200, 503]}),
+        Ask(host="rps-older-name.test", times=12, at_once=True, source=SECOND_CLIENT, want={"status": 200}),
     ),
     plain(
         "limit-rate",
