@@ -39,7 +39,7 @@ TAKEN = [
     ("permanent-redirect", "https://a.test/x?y#z", literal("https://a.test/x?y#z")),
     ("permanent-redirect", "/here$request_uri", Text(("/here", Reference(Subject.REQUEST_URI)))),
     ("permanent-redirect-code", "308", 308),
-    ("server-alias", "A.test, *.b.test,a.test", ("a.test", "*.b.test")),
+    ("server-alias", "A.test, *.b.test,, a.test, ", ("a.test", "*.b.test")),
     ("custom-http-errors", "404, 503,404", (404, 503)),
     ("canary-weight", "0", 0),
     ("auth-cache-key", "", Text()),
