@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from integration.ingress.scenarios import ALL
 from integration.ingress.scenarios.protection import access, external_auth
 
 if TYPE_CHECKING:
@@ -20,10 +21,21 @@ OTHERWISE: dict[str, str] = {
     "mtls-is-not-resumed-from-elsewhere": "no session is resumed while a host requests certificates of clients",
     "mtls-depth": "the length of chains of certificates is not limited",
     "limit-rate": "HAProxy 2.6 does not limit how fast an answer is sent",
+    "mirrors": "copies have bodies of at most 32 KB",
     "auth-connections-are-kept-as-told": "HAProxy decides which connections to auth servers are kept",
 }
 """Scenarios that HAProxy serves in another way than nginx, each with the difference; each of them must fail."""
-_SCENARIOS: tuple[Scenario, ...] = (*external_auth.SCENARIOS, *access.SCENARIOS)
+_OTHERS = {
+    "backend-fastcgi",
+    "fastcgi-clients-prove-who-they-are",
+    "mirrors",
+    "cookies-and-redirects-of-backends",
+    "gzip",
+    "redirects-name-no-port-of-ours",
+    "default-backend-of-a-service-without-endpoints",
+}
+_PROTECTING = {scenario.name for scenario in (*external_auth.SCENARIOS, *access.SCENARIOS)}
+_SCENARIOS: tuple[Scenario, ...] = tuple(scenario for scenario in ALL if scenario.name in _PROTECTING | _OTHERS)
 
 
 @pytest.fixture(scope="module")

@@ -6,8 +6,9 @@ from dataclasses import fields, is_dataclass
 
 import pytest
 
-from rulegen.backends.haproxy import served
-from rulegen.backends.haproxy.served import Obeyed, disobeyed_by_host, disobeyed_by_path, disobeyed_settings
+from rulegen.backends.haproxy import obeyed, served
+from rulegen.backends.haproxy.obeyed import Obeyed
+from rulegen.backends.haproxy.served import disobeyed_by_host, disobeyed_by_path, disobeyed_settings
 from rulegen.compiler.ingress.haproxy import compile_haproxy
 from rulegen.model.ingress import ir, proxying
 from rulegen.model.ingress.ir import (
@@ -15,18 +16,26 @@ from rulegen.model.ingress.ir import (
     ClientAuth,
     Limits,
     LocationPolicy,
-    Mirror,
     Server,
 )
-from rulegen.model.ingress.proxying import Proxying, ProxySSL
+from rulegen.model.ingress.proxying import ProxySSL
 from rulegen.model.ingress.reasons import Verdict
-from rulegen.model.ingress.values.readers import Url
+from rulegen.model.ingress.values.annotations.table import ANNOTATIONS
 from rulegen.model.ingress.values.setting import METADATA, SettingGuard
+from rulegen.model.ingress.values.settings import SETTINGS as CONFIG_SETTINGS
 from rulegen.model.ingress.values.settings import Settings
-from rulegen.model.ingress.values.texts import NO_TEXT, literal
 from tests.strategies.ingresses import SETTINGS, WEB, ingress, options, path, rule, service, settings_map, site, world
 
-URL = Url("http", literal("a.test"), 0, NO_TEXT)
+
+def test_each_annotation_and_each_setting_is_declared():
+    assert set(obeyed.ANNOTATIONS) == set(ANNOTATIONS)
+    assert set(obeyed.SETTINGS) == set(CONFIG_SETTINGS)
+
+
+def test_few_annotations_and_settings_have_no_effect():
+    rows = [*obeyed.ANNOTATIONS.values(), *obeyed.SETTINGS.values()]
+    assert sum(row.how is Obeyed.NOT for row in rows) <= 18
+    assert [row for row in rows if (row.how is Obeyed.AS_NGINX) == bool(row.words)] == []
 
 
 def test_no_setting_that_protects_is_without_effect():
@@ -52,7 +61,7 @@ def test_every_part_of_the_model_is_declared():
 
 def test_no_field_is_declared_twice():
     pairs = [(kind, name) for kind, names in (*served._AS_NGINX, *served._OTHERWISE) for name in names.split()]
-    reported = ((LocationPolicy, served._POLICY_NOT), (Server, served._SERVER_NOT), (Proxying, served._PROXYING_NOT))
+    reported = ((LocationPolicy, served._POLICY_NOT), (Server, served._SERVER_NOT))
     reported += ((Limits, served._LIMITS_NOT), (Settings, served.SETTINGS_NOT))
     pairs += [(kind, name) for kind, names in reported for name in names]
     assert sorted(pairs, key=str) == sorted(set(pairs), key=str)
@@ -77,12 +86,11 @@ def test_long_chains_of_certificates_of_clients_are_reported():
     "policy",
     [
         LocationPolicy(limits=Limits(rate=1)),
-        LocationPolicy(proxying=Proxying(buffers_answers=True)),
-        LocationPolicy(cookie_path=("/a", "/b")),
-        LocationPolicy(mirror=Mirror(url=URL, target="", host=NO_TEXT)),
+        LocationPolicy(connection_header="close"),
+        LocationPolicy(rewrite_log=True),
         LocationPolicy(proxy_ssl=ProxySSL(verify=True, ca="a", name="b")),
     ],
-    ids=["rate", "buffering", "cookie_path", "mirror", "proxy_ssl_verify"],
+    ids=["rate", "connection_header", "rewrite_log", "proxy_ssl_verify"],
 )
 def test_what_has_no_effect_is_reported(policy):
     assert [how for how, _ in disobeyed_by_path(policy)] == [Obeyed.NOT]
@@ -96,7 +104,7 @@ def test_what_is_obeyed_is_not_reported():
 
 
 def test_a_setting_without_effect_is_reported_by_its_key():
-    assert list(disobeyed_settings(Settings(use_gzip=True))) == ["use-gzip"]
+    assert list(disobeyed_settings(Settings(limit_rate=8))) == ["limit-rate"]
 
 
 def _messages(*objects, **settings):
@@ -109,9 +117,9 @@ def _named(messages, text):
     return [verdict for verdict, message in messages if text in message]
 
 
-def test_a_mirror_that_gets_no_copies_is_reported_for_its_ingress():
-    assert _named(_messages(site(mirror_target="http://m.test/")), "copies") == [Verdict.UNSUPPORTED]
-    assert not _named(_messages(site()), "copies")
+def test_a_speed_that_is_not_limited_is_reported_for_its_ingress():
+    assert _named(_messages(site(limit_rate="8")), "how fast") == [Verdict.UNSUPPORTED]
+    assert not _named(_messages(site()), "how fast")
 
 
 def test_a_client_that_a_cookie_does_not_keep_at_a_canary_is_reported():

@@ -7,8 +7,6 @@ from collections import defaultdict
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
-from rulegen.backends.haproxy.access import passwords_file, users_name
-from rulegen.backends.haproxy.clients import tls_options
 from rulegen.backends.haproxy.frontend import answer, frontend_section
 from rulegen.backends.haproxy.location import (
     ConfigParts,
@@ -17,8 +15,8 @@ from rulegen.backends.haproxy.location import (
     add_location,
     add_www,
 )
-from rulegen.backends.haproxy.lua import PROGRAM
-from rulegen.backends.haproxy.lua_auth import AUTH
+from rulegen.backends.haproxy.lua_program.asking import AUTH
+from rulegen.backends.haproxy.lua_program.requests import PROGRAM
 from rulegen.backends.haproxy.maps import expression_key, path_key
 from rulegen.backends.haproxy.names import (
     ADDRESSES,
@@ -38,9 +36,11 @@ from rulegen.backends.haproxy.names import (
     map_file,
     server_id,
 )
+from rulegen.backends.haproxy.obeyed import Obeyed
 from rulegen.backends.haproxy.process import default_section, described, global_section, resolver_sections
+from rulegen.backends.haproxy.rules.access import passwords_file, users_name
+from rulegen.backends.haproxy.rules.clients import tls_options
 from rulegen.backends.haproxy.served import (
-    Obeyed,
     disobeyed_by_host,
     disobeyed_by_location,
     disobeyed_by_path,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
+from rulegen.backends.haproxy.answers import silent_lines, uncompressed_lines
 from rulegen.backends.haproxy.names import (
     CERTIFICATES,
     EXACT,
@@ -75,6 +76,8 @@ def frontend_section(
         *_identity(defaults),
         *_route(regex_hosts),
         *_blocked(settings),
+        *silent_lines(settings),
+        *uncompressed_lines(settings),
         put("backend", variable("location")),
         *choice,
         *_request_headers(settings),
@@ -96,6 +99,8 @@ def _binds(defaults: HttpDefaults, *, resumes: bool) -> Iterator[ConfigLine]:
         versions = [name for name in ("TLSv1.0", "TLSv1.1", "TLSv1.2", "TLSv1.3") if name in _versions(settings)]
         tls += ["ssl-min-ver", versions[0], "ssl-max-ver", versions[-1]] if versions else []
         tls += [] if settings.ssl_session_tickets and resumes else ["no-tls-tickets"]
+        tls += ["curves", settings.ssl_ecdh_curve] if settings.ssl_ecdh_curve != "auto" else []
+        tls += ["allow-0rtt"] if settings.ssl_early_data else []
         tls += ["crt-ignore-err", "all", "ca-ignore-err", "all"]  # the rules of a host decide about its clients
         tls += ["prefer-client-ciphers"] if not settings.ssl_prefer_server_ciphers else []
         yield statement("bind", f"{address}:{host.https_port}", *v6only, *own, *tls)

@@ -5,12 +5,15 @@ from __future__ import annotations
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
-from rulegen.backends.haproxy.access import guard_lines, limit_lines, limit_tables, origin_lines
-from rulegen.backends.haproxy.clients import client_headers, client_lines
+from rulegen.backends.haproxy.answers import answer_lines
 from rulegen.backends.haproxy.frontend import answer, put, put_text, redirect, variable
 from rulegen.backends.haproxy.maps import expression_key, substitution
 from rulegen.backends.haproxy.names import SHARES, map_file, mark
 from rulegen.backends.haproxy.process import retry_lines
+from rulegen.backends.haproxy.rules.access import guard_lines, limit_lines, limit_tables, origin_lines
+from rulegen.backends.haproxy.rules.clients import client_headers, client_lines
+from rulegen.backends.haproxy.rules.copies import mirror_lines
+from rulegen.backends.haproxy.rules.scripts import application, script_lines
 from rulegen.backends.haproxy.served import body_limit
 from rulegen.backends.haproxy.stock import BackendNames
 from rulegen.backends.haproxy.texts import captures, written
@@ -25,7 +28,15 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
     from rulegen.languages.haproxy.tree import ConfigLine, Word
-    from rulegen.model.ingress.ir import Canary, IngressModel, Location, LocationPolicy, Server, Target
+    from rulegen.model.ingress.ir import (
+        Canary,
+        IngressModel,
+        Location,
+        LocationPolicy,
+        Server,
+        ServiceWithoutEndpoints,
+        Target,
+    )
     from rulegen.model.ingress.values.texts import Text
 
 UNAVAILABLE = 503
@@ -201,19 +212,25 @@ def _lines(
         parts.passwords[policy.basic_auth.file] = None
     yield from client_headers(server.client_auth)
     yield from guard_lines(location, model, parts.maps)
-    auth = policy.external_auth
-    if auth is not None and auth.target:
-        parts.auth_servers[mark(auth.target)] = ",".join(model.upstreams[auth.target].servers) or "-"
+    for asked in (policy.external_auth, policy.mirror):
+        if asked is not None and asked.target:
+            parts.auth_servers[mark(asked.target)] = ",".join(model.upstreams[asked.target].servers) or "-"
     for name, value in policy.headers:
         yield statement("http-after-response", "set-header", name, log_format(value))
     if isinstance(target, FixedResponse) and target.status != UNAVAILABLE:
         yield answer(target.status)
         return
-    yield from _rewrite(location, parts)
-    yield from _headers(policy, parts)
-    yield from _timing(policy, model)
     # A backend without servers answers 503. Its rules are those of one with servers, which it gets without a reload.
     upstream = model.upstreams[target.upstream] if isinstance(target, ToUpstream) else _EMPTY
+    yield from _rewrite(location, parts)
+    yield from _headers(policy, parts, location.ingress)
+    yield from answer_lines(policy)
+    if policy.protocol == "FCGI" and (isinstance(target, ToName) or upstream.servers):
+        parts.add(application(policy))
+        yield from script_lines(policy)
+    if policy.mirror is not None:
+        yield from mirror_lines(policy.mirror, model)
+    yield from _timing(policy, model)
     if isinstance(target, ToName):
         yield from resolving_lines(target, model)
         upstream = replace(upstream, servers=(f"{ANY_ADDRESS}:{target.port}",))
@@ -257,7 +274,9 @@ def _to_https(location: Location, server: Server, model: IngressModel) -> Iterat
     exempt = location.source.startswith(settings.no_tls_redirect_locations)
     if policy.redirects_to_https(has_tls=server.has_tls and bool(server.host)) and not exempt:
         path = variable("request_uri" if policy.preserve_trailing_slash else "redirect_uri")
-        target = log_format("https://", variable("redirect_host"), path)
+        named = settings.use_port_in_redirects if policy.ports_in_redirects is None else policy.ports_in_redirects
+        port = f":{model.defaults.host.https_port}" if named else ""
+        target = log_format("https://", variable("redirect_host"), port, path)
         yield redirect(settings.http_redirect_code, target, when=matches(variable("scheme"), "str", "http"))
 
 
@@ -291,14 +310,35 @@ def _rewrite(location: Location, parts: ConfigParts) -> Iterator[ConfigLine]:
     yield statement(_REQUEST, "set-uri", log_format(variable("uri")), when=is_set(variable("uri")))
 
 
-def _headers(policy: LocationPolicy, parts: ConfigParts) -> Iterator[ConfigLine]:
+def _headers(policy: LocationPolicy, parts: ConfigParts, ingress: ObjectName | None) -> Iterator[ConfigLine]:
     if policy.forwarded_prefix:
         yield from _with_one_slash("prefix", policy.forwarded_prefix, parts)
         yield statement(_REQUEST, "set-header", "X-Forwarded-Prefix", log_format(variable("prefix")))
+    if (absent := policy.stands_in_for) is not None:
+        yield from _stands_in(absent, ingress)
     for name in policy.unproven_headers:
         yield statement(_REQUEST, "del-header", name)
     if policy.upstream_vhost:
         yield statement(_REQUEST, "set-header", "Host", written(policy.upstream_vhost))
+
+
+def _stands_in(absent: ServiceWithoutEndpoints, ingress: ObjectName | None) -> Iterator[ConfigLine]:
+    """Yield the headers that name the Service for which a default backend answers."""
+    accept = sample("req.fhdr", "accept")
+    texts = {
+        "X-Code": log_format(str(UNAVAILABLE)),
+        "X-Format": log_format(accept),
+        "X-Original-URI": log_format(variable("request_uri")),
+        "X-Namespace": log_format(ingress.namespace if ingress else ""),
+        "X-Ingress-Name": log_format(ingress.name if ingress else ""),
+        "X-Service-Name": log_format(absent.name),
+        "X-Service-Port": log_format(absent.port),
+    }
+    for name, text in texts.items():
+        yield statement(_REQUEST, "del-header", name)
+        if text.parts:
+            when = is_set(accept) if name == "X-Format" else ()
+            yield statement(_REQUEST, "set-header", name, text, when=when)
 
 
 def _timing(policy: LocationPolicy, model: IngressModel) -> Iterator[ConfigLine]:

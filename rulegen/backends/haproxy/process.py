@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from rulegen.backends.haproxy.answers import compression_lines, log_lines
 from rulegen.backends.haproxy.names import LUA, RESOLVERS, SERVED, SERVED_SOCKET, SOCKET
 from rulegen.languages.haproxy.tree import ConfigSection, sample, statement
 
@@ -16,6 +17,8 @@ if TYPE_CHECKING:
     from rulegen.model.ingress.values.settings import Settings
 
 _DNS_PORT = 53
+_SESSION = 250
+"""Bytes of a session of TLS that is kept."""
 _BUFFER = 32768
 """Bytes of a buffer, which holds a request's whole head, and a path whose every byte is encoded."""
 
@@ -64,8 +67,11 @@ def _global(defaults: HttpDefaults, *, served: bool, resumes: bool) -> Iterator[
     yield statement("tune.bufsize", str(_BUFFER))
     yield statement("tune.maxrewrite", "4096")
     yield statement("tune.ssl.default-dh-param", "2048")
-    if not resumes:
-        yield statement("tune.ssl.cachesize", "0")
+    entries = settings.ssl_session_cache_size // _SESSION if settings.ssl_session_cache and resumes else 0
+    yield statement("tune.ssl.cachesize", str(entries))
+    yield statement("tune.ssl.lifetime", f"{settings.ssl_session_timeout}s")
+    yield statement("tune.ssl.maxrecord", str(min(settings.ssl_buffer_size, 16384)))
+    yield statement("tune.comp.maxlevel", str(settings.gzip_level))
     yield statement("tune.h2.max-concurrent-streams", str(settings.http2_max_concurrent_streams))
     yield statement("ssl-default-bind-ciphers", settings.ssl_ciphers)
 
@@ -105,6 +111,8 @@ def _defaults(settings: Settings) -> Iterator[ConfigLine]:
     ):
         yield statement("timeout", name, f"{limit_s or 1}s")
     yield statement("option", "http-keep-alive")
+    yield from compression_lines(settings)
+    yield from log_lines(settings)
     yield from retry_lines(settings.proxy_next_upstream, settings.proxy_next_upstream_tries)
 
 

@@ -5,10 +5,10 @@ What it does not obey is reported. Where it protects, the paths or the host are 
 
 from __future__ import annotations
 
-import enum
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Final
 
+from rulegen.backends.haproxy.obeyed import SETTINGS, Obeyed
 from rulegen.model.ingress.ir import (
     BasicAuth,
     Canary,
@@ -30,83 +30,30 @@ if TYPE_CHECKING:
     from rulegen.model.ingress.ir import IngressModel, Location
 
 
-class Obeyed(enum.Enum):
-    """How HAProxy obeys a field."""
-
-    AS_NGINX = "as with nginx"
-    OTHERWISE = "otherwise"
-    NOT = "not"
-    CLOSES = "not: paths are closed"
-
-
 _POLICY_NOT: Final = {
-    "ports_in_redirects": (Obeyed.NOT, "redirects name no port with HAProxy"),
     "connection_header": (Obeyed.NOT, "HAProxy writes the header Connection itself"),
-    "body_buffer_size": (Obeyed.NOT, "HAProxy writes no body to disk"),
-    "cookie_domain": (Obeyed.NOT, "HAProxy changes no cookies of backends yet"),
-    "cookie_path": (Obeyed.NOT, "HAProxy changes no cookies of backends yet"),
-    "redirect_rewrite": (Obeyed.NOT, "HAProxy changes no redirects of backends yet"),
     "errors": (Obeyed.NOT, "HAProxy replaces no answers by those of a Service"),
-    "stands_in_for": (Obeyed.NOT, "the default backend is not sent what it stands in for with HAProxy yet"),
-    "scripts": (Obeyed.NOT, "HAProxy speaks no FastCGI yet"),
-    "script_index": (Obeyed.NOT, "HAProxy speaks no FastCGI yet"),
-    "access_log": (Obeyed.NOT, "HAProxy writes no access log yet"),
     "rewrite_log": (Obeyed.NOT, "HAProxy logs no rewrites"),
-    "mirror": (Obeyed.NOT, "HAProxy sends no copies of requests to a mirror"),
 }
-_PROXYING_NOT: Final = frozenset(
-    {"send_timeout_s", "buffers_answers", "buffers_requests", "http_version", "buffer_size", "buffers_number"}
-    | {"busy_buffers_size", "temporary_file_size", "retry_timeout_s"}
-)
 _LIMITS_NOT: Final = frozenset({"rate", "rate_after"})
 _SERVER_NOT: Final = {
     "rejects_tls": (Obeyed.CLOSES, "its certificate could not be read yet: the host is closed"),
     "responder_port": (Obeyed.NOT, "HAProxy asks no OCSP responder"),
     "prefer_server_ciphers": (Obeyed.NOT, "all hosts prefer the same ciphers with HAProxy"),
 }
-SETTINGS_NOT: Final = frozenset(
-    {
-        "worker_cpu_affinity", "enable_multi_accept", "max_worker_open_files", "reuse_port", "disable_ipv6_dns",
-        "keep_alive_requests", "client_header_buffer_size", "large_client_header_buffers", "client_body_buffer_size",
-        "ignore_invalid_headers", "server_tokens", "proxy_send_timeout", "proxy_buffering", "proxy_request_buffering",
-        "proxy_buffer_size", "grpc_buffer_size_kb", "proxy_buffers_number", "proxy_busy_buffers_size",
-        "proxy_cookie_domain", "proxy_cookie_path", "proxy_redirect_from", "proxy_redirect_to",
-        "proxy_max_temp_file_size", "proxy_next_upstream_timeout", "proxy_http_version", "upstream_keepalive_time",
-        "upstream_keepalive_requests", "use_port_in_redirects", "ssl_ecdh_curve", "ssl_session_cache",
-        "ssl_session_cache_size", "ssl_session_timeout", "ssl_early_data", "ssl_buffer_size", "enable_ocsp",
-        "default_type", "use_gzip", "gzip_level", "gzip_min_length", "gzip_disable", "gzip_types",
-        "custom_http_errors", "disable_proxy_intercept_errors", "limit_rate", "limit_rate_after",
-        "disable_access_log", "disable_http_access_log", "enable_access_log_for_default_backend",
-        "log_format_upstream", "log_format_escape_json", "log_format_escape_none", "skip_access_log_urls",
-        "error_log_level",
-    }
-)  # fmt: skip
+SETTINGS_NOT: Final = frozenset(name.replace("-", "_") for name, row in SETTINGS.items() if row.how is Obeyed.NOT)
 """Settings that have no effect with HAProxy; none of them protects anything."""
 
-SETTINGS_OBEYED: Final = (
-    "bind_address disable_ipv6 worker_processes max_worker_connections worker_shutdown_timeout keep_alive "
-    "client_header_timeout client_body_timeout proxy_body_size enable_underscores_in_headers use_proxy_protocol "
-    "use_http2 http2_max_concurrent_streams use_forwarded_headers enable_real_ip proxy_real_ip_cidr "
-    "forwarded_for_header forwarded_host_header compute_full_forwarded_for generate_request_id "
-    "proxy_add_original_uri_header proxy_connect_timeout proxy_read_timeout proxy_next_upstream "
-    "proxy_next_upstream_tries retry_non_idempotent "
-    "upstream_keepalive_connections upstream_keepalive_timeout load_balance service_upstream "
-    "allow_backend_server_header ssl_redirect force_ssl_redirect http_redirect_code no_tls_redirect_locations "
-    "relative_redirects preserve_trailing_slash hsts hsts_max_age hsts_include_subdomains hsts_preload "
-    "ssl_protocols ssl_ciphers ssl_prefer_server_ciphers ssl_session_tickets ssl_reject_handshake hide_headers "
-    "add_headers proxy_set_headers global_allowed_response_headers limit_req_status_code limit_conn_status_code "
-    "whitelist_source_range denylist_source_range block_cidrs block_user_agents block_referers "
-    "annotations_risk_level annotation_value_word_blocklist enable_modsecurity http_snippet server_snippet "
-    "location_snippet modsecurity_snippet global_auth_url global_auth_signin global_auth_signin_redirect_param "
-    "global_auth_response_headers global_auth_request_redirect global_auth_method global_auth_snippet "
-    "global_auth_always_set_cookie global_auth_cache_key global_auth_cache_duration no_auth_locations"
-)
-"""Settings that have an effect with HAProxy, in its configuration or through the model."""
+
+def _settings(how: Obeyed) -> str:
+    return " ".join(name.replace("-", "_") for name, row in SETTINGS.items() if row.how is how)
+
 
 _AS_NGINX: Final = (
     (LocationPolicy, "is_closed ssl_redirect force_ssl_redirect preserve_trailing_slash redirect relative_redirects"),
     (LocationPolicy, "rewrite_target use_regex app_root basic_auth global_auth unproven_headers satisfy_any"),
-    (LocationPolicy, "allow deny cors headers upstream_vhost forwarded_prefix external_auth"),
+    (LocationPolicy, "allow deny cors headers upstream_vhost forwarded_prefix external_auth ports_in_redirects"),
+    (LocationPolicy, "cookie_domain cookie_path redirect_rewrite stands_in_for scripts script_index"),
     (Proxying, "connect_timeout_s read_timeout_s"),
     (Limits, "rps rpm connections burst_multiplier exempt"),
     (Cors, "origins any_origin methods headers credentials max_age_s expose"),
@@ -116,14 +63,16 @@ _AS_NGINX: Final = (
     (Canary, "target ingress header header_value header_pattern is_header_unreadable cookie share"),
     (Upstream, "name service servers backup balance sticky keepalive kept host"),
     (Server, "host aliases locations certificate has_tls ciphers app_root redirects_from ingresses limits is_regex"),
-    (Settings, SETTINGS_OBEYED),
+    (Settings, _settings(Obeyed.AS_NGINX)),
 )
 _OTHERWISE: Final = (
-    (LocationPolicy, "limits body_size proxying sticky proxy_ssl protocol"),
-    (Proxying, "retry_on retry_tries"),
+    (LocationPolicy, "limits body_size body_buffer_size proxying sticky proxy_ssl protocol access_log mirror"),
+    (Proxying, "retry_on retry_tries retry_timeout_s send_timeout_s buffers_answers buffers_requests http_version"),
+    (Proxying, "buffer_size buffers_number busy_buffers_size temporary_file_size"),
     (ProxySSL, "verify_depth ciphers protocols"),
     (Sticky, "is_persistent is_none_conditional"),
     (Upstream, "hash_key"),
+    (Settings, _settings(Obeyed.OTHERWISE)),
     (Server, "client_auth"),
 )
 """What is served in another way, reported, or closed where HAProxy has no words for it; see docs/ingress.md."""
@@ -133,7 +82,7 @@ def _declared(kind: type) -> dict[str, Obeyed]:
     table = {name: Obeyed.AS_NGINX for owner, names in _AS_NGINX if owner is kind for name in names.split()}
     table |= {name: Obeyed.OTHERWISE for owner, names in _OTHERWISE if owner is kind for name in names.split()}
     reported = {LocationPolicy: _POLICY_NOT, Server: _SERVER_NOT}.get(kind, {})
-    unused = {Proxying: _PROXYING_NOT, Limits: _LIMITS_NOT, Settings: SETTINGS_NOT}.get(kind, frozenset())
+    unused = {Limits: _LIMITS_NOT, Settings: SETTINGS_NOT}.get(kind, frozenset())
     return table | {name: how for name, (how, _) in reported.items()} | dict.fromkeys(unused, Obeyed.NOT)
 
 
@@ -151,9 +100,6 @@ def disobeyed_by_path(policy: LocationPolicy) -> Iterator[tuple[Obeyed, str]]:
     for name, (how, message) in _POLICY_NOT.items():
         if getattr(policy, name) != getattr(_DEFAULT_POLICY, name):
             yield how, message
-    for name in sorted(_PROXYING_NOT):
-        if getattr(policy.proxying, name) != getattr(Proxying(), name):
-            yield Obeyed.NOT, f"{_words(name)} is not set for paths with HAProxy"
     for name in sorted(_LIMITS_NOT):
         if getattr(policy.limits, name) != getattr(Limits(), name):
             yield Obeyed.NOT, "HAProxy 2.6 does not limit how fast an answer is sent"
@@ -198,7 +144,3 @@ def disobeyed_settings(settings: Settings) -> Iterator[str]:
     for name in sorted(SETTINGS_NOT):
         if getattr(settings, name) != getattr(Settings(), name):
             yield name.replace("_", "-")
-
-
-def _words(name: str) -> str:
-    return name.removesuffix("_s").replace("_", " ")

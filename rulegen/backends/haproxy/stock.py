@@ -27,6 +27,8 @@ if TYPE_CHECKING:
 _OWN, _SPARE = "b", "f"
 _NAMED: Final = re.compile(r"[bf](?P<shape>[0-9a-f]{16})(?:\.[0-9a-f]{1,16})?")
 _TABLE: Final = re.compile(r"t[smc][0-9a-f]{16}")
+_FASTCGI: Final = "use-fcgi-app "
+"""HAProxy rejects a backend with this and without servers: there are no spare ones."""
 _MOST: Final = 16
 _FEWEST: Final = 2
 _ALL: Final = 64
@@ -73,9 +75,11 @@ def stock_of(configuration: Configuration) -> BackendStock:
     """Return what an HAProxy has that has read the files of a configuration; nothing of files that are not ours."""
     sections: dict[str, tuple[str, ...]] = {}
     for block in configuration.files.get(CONFIG, "").split("\nbackend ")[1:]:
-        name, *lines = block.split("\n")
+        name, *lines = block.partition("\n\n")[0].split("\n")
         rules = tuple(line.removeprefix("    ") for line in lines if line and not line.startswith("    server "))
         match = _NAMED.fullmatch(name)
+        if any(rule.startswith(_FASTCGI) for rule in rules):
+            continue
         if _TABLE.fullmatch(name) or (match is not None and match["shape"] == mark(*rules)):
             sections[name] = rules
     try:
@@ -153,6 +157,8 @@ class BackendNames:
         left = _ALL + len(self._wanted) // 4
         for shape, uses in sorted(self._uses.items(), key=lambda item: (-item[1], item[0])):
             lines = self._shapes[shape]
+            if any(line.words[0] == _FASTCGI.strip() for line in lines):
+                continue
             yield ConfigSection("backend", own_name(shape), lines)
             count = min(_FEWEST + 2 * uses, _MOST, left)
             left -= count

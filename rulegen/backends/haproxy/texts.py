@@ -37,6 +37,7 @@ _EXPRESSIONS: Final[Mapping[Subject, SampleExpression]] = {
     Subject.TLS_PROTOCOL: sample("ssl_fc_protocol"),
     Subject.TLS_CIPHER: sample("ssl_fc_cipher"),
     Subject.HOSTNAME: sample("hostname"),
+    Subject.SCRIPT: sample("var", "txn.script"),
     Subject.ESCAPED_REQUEST_URI: sample("var", "txn.request_uri").then("lua.rulegen_escape"),
     Subject.ESCAPED_URL: (
         sample("var", "txn.scheme").then("concat", "://", "txn.this_host", "").then("concat", "", "txn.request_uri", "")

@@ -19,12 +19,14 @@ if TYPE_CHECKING:
     from rulegen.model.ingress.proxying import ProxySSL
     from rulegen.model.ingress.values.settings import Settings
 
-PROTOCOLS: Final = frozenset({"HTTP", "HTTPS", "GRPC", "GRPCS"})
+PROTOCOLS: Final = frozenset({"HTTP", "HTTPS", "GRPC", "GRPCS", "FCGI"})
 """What HAProxy speaks with backends here."""
 ANY_ADDRESS: Final = "0.0.0.0"  # noqa: S104 - HAProxy connects to the address that was resolved
 _KEY: Final = "X-Rulegen-Key"
 """The header that holds what a server is chosen by; HAProxy 2.6 hashes no expression, and backends see the header."""
 _CHOSEN: Final = "txn.server_cookie"
+_VERSIONS: Final = ("TLSv1.0", "TLSv1.1", "TLSv1.2", "TLSv1.3")
+_PROTO: Final = {"GRPC": "h2", "FCGI": "fcgi"}
 _METHODS: Final = {
     Balance.ROUND_ROBIN: ("roundrobin",),
     Balance.LEAST_CONNECTIONS: ("leastconn",),
@@ -105,14 +107,21 @@ def _cookie(sticky: Sticky) -> Iterator[ConfigLine]:
 def _pool(upstream: Upstream, settings: Settings) -> list[Word]:
     if not upstream.keepalive:
         return ["pool-max-conn", "0"]
-    return ["pool-max-conn", str(upstream.keepalive), "pool-purge-delay", f"{settings.upstream_keepalive_timeout}s"]
+    reuse = ["max-reuse", str(settings.upstream_keepalive_requests - 1)] if settings.upstream_keepalive_requests else []
+    return [
+        "pool-max-conn",
+        str(upstream.keepalive),
+        "pool-purge-delay",
+        f"{settings.upstream_keepalive_timeout}s",
+        *reuse,
+    ]
 
 
 def _options(policy: LocationPolicy) -> list[Word]:
     protocol = policy.protocol
     if protocol not in PROTOCOLS:
         raise UnwritableError(f"HAProxy does not speak {protocol} with backends here")
-    words: list[Word] = ["proto", "h2"] if protocol == "GRPC" else []
+    words: list[Word] = ["proto", _PROTO[protocol]] if protocol in _PROTO else []
     if protocol in {"HTTPS", "GRPCS"}:
         words = ["ssl", *(["alpn", "h2"] if protocol == "GRPCS" else [])]
         words += ["verify", "none"] if policy.proxy_ssl is None else _tls(policy.proxy_ssl)
@@ -122,9 +131,16 @@ def _options(policy: LocationPolicy) -> list[Word]:
 def _tls(ssl: ProxySSL) -> list[Word]:
     if ssl.verify and not (ssl.ca and ssl.name):
         raise UnwritableError("HAProxy verifies a backend by a CA and a name, and one of them is missing")
-    if ssl.ciphers or ssl.protocols:
-        raise UnwritableError("ciphers and protocols of TLS with backends are not written for HAProxy")
-    words: list[Word] = []
+    words: list[Word] = ["ciphers", ssl.ciphers] if ssl.ciphers else []
+    if ssl.protocols:
+        versions = [
+            name
+            for name in _VERSIONS
+            if name.removesuffix(".0") in ssl.protocols.split() or name in ssl.protocols.split()
+        ]
+        if not versions:
+            raise UnwritableError("HAProxy has none of the protocols of TLS for the backend")
+        words += ["ssl-min-ver", versions[0], "ssl-max-ver", versions[-1]]
     if ssl.certificate:
         words += ["crt", ssl.certificate]
     if ssl.verify:

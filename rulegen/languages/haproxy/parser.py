@@ -13,7 +13,9 @@ from typing import Final, NamedTuple
 from rulegen.errors import RulegenError
 
 _REMEMBERED: Final = 1 << 15
-_KINDS: Final = frozenset({"global", "defaults", "frontend", "backend", "listen", "userlist", "resolvers", "peers"})
+_KINDS: Final = frozenset(
+    {"global", "defaults", "frontend", "backend", "fcgi-app", "listen", "userlist", "resolvers", "peers"}
+)
 _ESCAPES: Final = {"n": "\n", "r": "\r", "t": "\t"}
 
 

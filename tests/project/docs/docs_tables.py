@@ -7,6 +7,8 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Final
 
+from rulegen.backends.haproxy import obeyed as haproxy_obeyed
+from rulegen.backends.haproxy.obeyed import Obedience, Obeyed
 from rulegen.model.ingress.values.annotations.table import SECTIONS, declared_in
 from rulegen.model.ingress.values.annotations.unsupported import UNSUPPORTED
 from rulegen.model.ingress.values.settings import OTHER_NAMES, SETTINGS
@@ -81,6 +83,16 @@ def of_services() -> str:
     return _rows(("annotation", "modes", ""), rows)
 
 
+def of_haproxy(rows: Mapping[str, Obedience], what: str) -> str:
+    """Return the table of how HAProxy obeys names; those with the same words in one row, what has no effect first."""
+    kinds = {Obeyed.NOT: "**not**", Obeyed.OTHERWISE: "otherwise", Obeyed.AS_NGINX: "as with nginx"}
+    by_row: dict[Obedience, list[str]] = {}
+    for name, row in rows.items():
+        by_row.setdefault(row, []).append(f"`{name}`")
+    lines = sorted(by_row.items(), key=lambda pair: list(kinds).index(pair[0].how))
+    return _rows((what, "with HAProxy", ""), ((", ".join(names), kinds[row.how], row.words) for row, names in lines))
+
+
 def tables() -> Mapping[str, str]:
     """Return each table by the name in its marker."""
     return {
@@ -89,6 +101,8 @@ def tables() -> Mapping[str, str]:
         "settings without effect": _without_effect("key", WITHOUT_EFFECT),
         "flags without effect": _without_effect("flag", FLAGS, "--"),
         "annotations of Services": of_services(),
+        "annotations with HAProxy": of_haproxy(haproxy_obeyed.ANNOTATIONS, "annotation"),
+        "settings with HAProxy": of_haproxy(haproxy_obeyed.SETTINGS, "key"),
     }
 
 
@@ -103,7 +117,7 @@ def marked(page: str) -> list[str]:
     return [match["name"] for match in _MARKED.finditer(page)]
 
 
-PAGES: Final[tuple[Path, ...]] = (ROOT / "docs/ingress.md", ROOT / "docs/ipvs.md")
+PAGES: Final[tuple[Path, ...]] = (ROOT / "docs/ingress.md", ROOT / "docs/ipvs.md", ROOT / "docs/haproxy.md")
 
 if __name__ == "__main__":
     for path in PAGES:

@@ -187,7 +187,7 @@ def test_a_long_line_reaches_the_process_whole(tmp_path, monkeypatch):
     program.chmod(0o755)
     monkeypatch.setattr(sys, "executable", str(program))
     run, logs = (os.open(tmp_path / folder, os.O_RDONLY) for folder in ("run", "logs"))
-    tended = control.NamesProcess([].append)
+    tended = control.NamesProcess([].append, "nginx")
     try:
         until = time.monotonic() + 30
         while not heard.exists() or heard.stat().st_size < len(line):

@@ -47,7 +47,9 @@ def auth_lines(
     unknown = negated(is_set(variable("is_known"))) if satisfies else ()
     for name in auth.response_headers:
         yield statement(_REQUEST, "del-header", name)
-    yield from _where(auth, model)
+    yield from address_lines("auth", auth.url, auth.target, model)
+    yield put_text("auth_host", written(auth.url.name))
+    yield put_text("auth_url", written(_asked(auth.url)))
     yield put_text("auth_method", log_format(auth.method or "GET"))
     back = written(auth.request_redirect) if auth.request_redirect else log_format(variable("request_uri"))
     original = log_format(variable("own_scheme"), "://", variable("this_host"), variable("request_uri"))
@@ -83,25 +85,33 @@ def _kept(auth: ExternalAuth, cache: AuthCache, whose: str) -> Iterator[ConfigLi
     yield put_text("auth_times", log_format(",".join(f"{status}={seconds}" for status, seconds in times)))
 
 
-def _where(auth: ExternalAuth, model: IngressModel) -> Iterator[ConfigLine]:
-    """Yield the URL, the header Host, and the address of the auth server."""
-    url = auth.url
-    yield put_text("auth_host", written(url.name))
-    yield put_text("auth_url", written(_asked(url)))
-    if auth.target:
-        yield put("auth_servers", sample("str", mark(auth.target)).then("map_str", AUTH_SERVERS))
+def address_lines(what: str, url: Url, target: str, model: IngressModel) -> Iterator[ConfigLine]:
+    """Yield the address of a server that Lua asks, as variables that begin with `what`.
+
+    Args:
+        what: `auth` or `mirror`.
+        url: The URL.
+        target: The upstream, if the URL names a Service.
+        model: The model.
+
+    Raises:
+        UnwritableError: There is no name server.
+    """
+    if target:
+        yield put(f"{what}_servers", sample("str", mark(target)).then("map_str", AUTH_SERVERS))
         return
     port = url.port or (443 if url.scheme == "https" else 80)
-    yield put_text("auth_port", log_format(str(port)))
-    if not model.resolvers:
-        raise UnwritableError("HAProxy has no name server for the name of an auth server")
-    host = model.defaults.host
-    resolvers = "own" if port in {host.http_port, host.https_port} else "other"
+    yield put_text(f"{what}_port", log_format(str(port)))
     literal = url.host.strip("[]")
     if literal and (":" in literal or literal.replace(".", "").isdigit()):
-        yield put_text("auth_address", log_format(literal))
-    else:
-        yield statement(_REQUEST, f"do-resolve(txn.auth_address,{resolvers},ipv4)", variable("auth_host"))
+        yield put_text(f"{what}_address", log_format(literal))
+        return
+    if not model.resolvers:
+        raise UnwritableError("HAProxy has no name server for the name of a server that it asks")
+    host = model.defaults.host
+    resolvers = "own" if port in {host.http_port, host.https_port} else "other"
+    yield put_text(f"{what}_name", written(url.name))
+    yield statement(_REQUEST, f"do-resolve(txn.{what}_address,{resolvers},ipv4)", variable(f"{what}_name"))
 
 
 def _asked(url: Url) -> Text:

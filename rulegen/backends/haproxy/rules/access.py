@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from rulegen.backends.haproxy.auth_server import auth_lines
 from rulegen.backends.haproxy.frontend import answer, put, put_text, variable
 from rulegen.backends.haproxy.names import map_file, mark
+from rulegen.backends.haproxy.rules.auth_server import auth_lines
 from rulegen.languages.haproxy.tree import ConfigSection, is_set, log_format, matches, negated, sample, statement
 from rulegen.model.ingress.values import regex
 

@@ -11,16 +11,28 @@ local NOT_PASSED = { host = 1, connection = 1, proxy = 1, expect = 1, upgrade = 
   ["x-forwarded-proto"] = 1, ["http2-settings"] = 1 }
 local CALLS = { GET = "get", HEAD = "head", POST = "post", PUT = "put", DELETE = "delete" }
 
-local function auth_address(txn)
-  local servers = txn:get_var("txn.auth_servers")
+local function address_of(txn, what)
+  local servers = txn:get_var("txn." .. what .. "_servers")
   if servers then
     local list = {}
     for server in servers:gmatch("[^,]+") do list[#list + 1] = server end
     return list[(txn.f:rand(math.max(#list, 1)) or 0) + 1]
   end
-  local address, port = txn:get_var("txn.auth_address"), txn:get_var("txn.auth_port")
+  local address, port = txn:get_var("txn." .. what .. "_address"), txn:get_var("txn." .. what .. "_port")
   if not address or not port then return nil end
   return (address:find(":") and "[" .. address .. "]" or address) .. ":" .. port
+end
+
+local function headers_of(txn, host, without)
+  local headers = {}
+  for name, values in pairs(txn.http:req_get_headers()) do
+    if not without[name] then
+      headers[name] = {}
+      for number = 0, #values do headers[name][number + 1] = values[number] end
+    end
+  end
+  headers.host = { host }
+  return headers
 end
 
 local function listed(names)
@@ -54,6 +66,8 @@ local function keep(key, times, answer, headers)
   for _, name in ipairs(NOT_KEPT) do
     if headers[name] then return end
   end
+  local length = headers["content-length"] and headers["content-length"][0] or ""
+  if not length:match("^%d%d?%d?%d?%d?$") then return end  -- as with nginx, which reads all of a kept answer
   local seconds = tonumber((times .. ","):match("%f[%d]" .. answer.code .. "=(%d+),"))
   if not seconds then return end
   if kept_count >= MOST_KEPT then kept, kept_count = {}, 0 end
@@ -75,17 +89,10 @@ core.register_action("rulegen_auth", { "http-req" }, function(txn, set, wanted)
   local key = kept_key(txn)
   local known = key and kept[key]
   if known and known.ends > core.now().sec then return obey(txn, known) end
-  local address, call = auth_address(txn), CALLS[txn:get_var("txn.auth_method")]
+  local address, call = address_of(txn, "auth"), CALLS[txn:get_var("txn.auth_method")]
   local url, host = txn:get_var("txn.auth_url"), txn:get_var("txn.auth_host")
   if not address or not call or not url or not host then return end
-  local headers = {}
-  for name, values in pairs(txn.http:req_get_headers()) do
-    if not NOT_PASSED[name] then
-      headers[name] = {}
-      for number = 0, #values do headers[name][number + 1] = values[number] end
-    end
-  end
-  headers.host = { host }
+  local headers = headers_of(txn, host, NOT_PASSED)
   local number = 0
   for name in set:gmatch("[^,]+") do
     local value = txn:get_var("txn.auth_set" .. number)
@@ -105,4 +112,24 @@ core.register_action("rulegen_auth", { "http-req" }, function(txn, set, wanted)
   if key then keep(key, txn:get_var("txn.auth_times") or "", answer, got) end
   obey(txn, answer)
 end, 2)
+
+local MIRRORED = {}
+for name in pairs(NOT_PASSED) do MIRRORED[name] = 1 end
+MIRRORED["x-forwarded-proto"] = nil
+local mirroring, MOST_MIRRORING = 0, 1000
+
+-- A copy of the request is sent; nobody waits for the answer.
+core.register_action("rulegen_mirror", { "http-req" }, function(txn, body)
+  local address, call = address_of(txn, "mirror"), CALLS[txn.f:method()]
+  local url, host = txn:get_var("txn.mirror_url"), txn:get_var("txn.mirror_host")
+  if not address or not call or not url or not host or mirroring >= MOST_MIRRORING then return end
+  local question = { url = url, dst = address, headers = headers_of(txn, host, MIRRORED), timeout = 60000 }
+  if body == "body" then question.body = txn.f:req_body() end
+  mirroring = mirroring + 1
+  core.register_task(function()
+    local client = core.httpclient()
+    pcall(client[call], client, question)
+    mirroring = mirroring - 1
+  end)
+end, 1)
 """

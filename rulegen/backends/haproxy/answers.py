@@ -1,0 +1,67 @@
+"""What is changed in the answers of backends: cookies, redirects, compression; and which requests are logged."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
+
+from rulegen.languages.haproxy.tree import log_format, matches, sample, statement
+from rulegen.model.ingress.values import regex
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from rulegen.languages.haproxy.tree import ConfigLine
+    from rulegen.model.ingress.ir import LocationPolicy
+    from rulegen.model.ingress.values.settings import Settings
+
+_SYSLOG: Final = "/dev/log"
+_SILENT: Final = ("http-request", "set-log-level", "silent")
+
+
+def answer_lines(policy: LocationPolicy) -> Iterator[ConfigLine]:
+    """Yield the changes of a backend's cookies and redirects, and whether its requests are logged."""
+    if policy.cookie_domain is not None:
+        before, after = policy.cookie_domain
+        pattern = rf"^(.*;\x20*(?i:domain=)\.?){regex.escape(before.removeprefix('.'))}(\x20*(?:;.*)?)$"
+        yield statement("http-response", "replace-header", "Set-Cookie", pattern, log_format(rf"\1{after}\2"))
+    if policy.cookie_path is not None:
+        before, after = policy.cookie_path
+        pattern = rf"^(.*;\x20*(?i:path=)){regex.escape(before)}(.*)$"
+        yield statement("http-response", "replace-header", "Set-Cookie", pattern, log_format(rf"\1{after}\2"))
+    if policy.redirect_rewrite is not None:
+        before, after = policy.redirect_rewrite
+        pattern = f"^{regex.escape(before)}(.*)$"
+        yield statement("http-response", "replace-header", "Location", pattern, log_format(rf"{after}\1"))
+    if not policy.access_log:
+        yield statement(*_SILENT)
+
+
+def compression_lines(settings: Settings) -> Iterator[ConfigLine]:
+    """Yield how answers are compressed."""
+    if settings.use_gzip:
+        yield statement("compression", "algo", "gzip")
+        types = ("text/html", *(text for text in settings.gzip_types if text != "text/html"))
+        for start in range(0, len(types), 40):
+            yield statement("compression", "type", *types[start : start + 40])
+
+
+def uncompressed_lines(settings: Settings) -> Iterator[ConfigLine]:
+    """Yield which browsers get no compressed answers; backends do not see that they would take some."""
+    if settings.use_gzip and settings.gzip_disable:
+        when = matches(sample("req.fhdr", "user-agent"), "reg", settings.gzip_disable, ignores_case=True)
+        yield statement("http-request", "del-header", "Accept-Encoding", when=when)
+
+
+def log_lines(settings: Settings) -> Iterator[ConfigLine]:
+    """Yield that requests are logged to the system's log, as HAProxy does."""
+    if settings.logs_access:
+        yield statement("log", _SYSLOG, "local0", "info")
+        yield statement("option", "httplog")
+
+
+def silent_lines(settings: Settings) -> Iterator[ConfigLine]:
+    """Yield which URLs are not logged."""
+    for text in settings.skip_access_log_urls if settings.logs_access else ():
+        pattern = text.removeprefix("~*").removeprefix("~")
+        when = matches(sample("var", "txn.request_uri"), "reg", pattern, ignores_case=text.startswith("~*"))
+        yield statement(*_SILENT, when=when)

@@ -1,0 +1,1 @@
+"""The Lua program that HAProxy loads, in parts."""
