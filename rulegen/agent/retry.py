@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Final
+
+LONGEST_PAUSE_S: Final = 20.0
+"""The longest pause, in seconds: half a minute after the end of a fault, its effects have ended too."""
 
 
 @dataclass(slots=True)

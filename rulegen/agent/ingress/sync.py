@@ -15,7 +15,7 @@ from rulegen.agent.ingress.index import ReferenceIndex
 from rulegen.agent.ingress.proxy_watch import ProxyWatch
 from rulegen.agent.ingress.references import Memory, ReferencedObjects, SyncEndedError
 from rulegen.agent.ingress.reports import IngressReports
-from rulegen.agent.retry import RetryPause
+from rulegen.agent.retry import LONGEST_PAUSE_S, RetryPause
 from rulegen.agent.services.drift import ForeignChange
 from rulegen.agent.telemetry.events import EventRequest, ObjectReference, to_nobody
 from rulegen.compiler.ingress.engine import DeployAction
@@ -50,7 +50,6 @@ BREATHS: Final = 4
 DECIDED_S: Final = 600.0
 """How long a decision is valid without changes: certificates expire meanwhile."""
 _NOT_SERVED: Final = frozenset({Verdict.REJECTED, Verdict.OVER_LIMIT, Verdict.QUARANTINED})
-LONGEST_PAUSE_S: Final = 60.0
 LEFT_BEHIND_S: Final = 240.0
 """A stop waits this long for a reload that has begun."""
 FOR_GOOD_S: Final = 9.0

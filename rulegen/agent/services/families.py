@@ -7,7 +7,7 @@ import threading
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
 
-from rulegen.agent.retry import RetryPause
+from rulegen.agent.retry import LONGEST_PAUSE_S, RetryPause
 from rulegen.agent.telemetry.log import fault
 from rulegen.errors import HostError
 
@@ -19,7 +19,6 @@ if TYPE_CHECKING:
     from rulegen.net import Family
 
 FIRST_PAUSE_S: Final = 1.0
-LONGEST_PAUSE_S: Final = 60.0
 
 
 @dataclass(slots=True)

@@ -9,15 +9,14 @@ import math
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
 
-from rulegen.agent.retry import RetryPause
+from rulegen.agent.retry import LONGEST_PAUSE_S, RetryPause
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
 FIRST_PAUSE_S: Final = 1.0
-LONGEST_PAUSE_S: Final = 60.0
 CHECK_SHARE: Final = 3
-"""After a check without a result, foreign changes wait for this multiple of the time that the check took."""
+"""After a check without a result, the next one for foreign changes is this multiple of the time that it took later."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,7 +52,7 @@ class Schedule:
     host_at: float = math.inf
     must_check: bool = True
     _host_read_at: float = -math.inf
-    _check_pause_s: float = 0.0
+    _checks_from: float = -math.inf
     _pause: RetryPause = field(default_factory=lambda: RetryPause(FIRST_PAUSE_S, LONGEST_PAUSE_S))
     _again_at: float = 0.0
 
@@ -70,8 +69,7 @@ class Schedule:
     def rules_changed(self) -> None:
         """Schedule a check soon: another program has changed rules."""
         self.must_check = True
-        pause_s = max(self.intervals.quiet_s, self._check_pause_s)
-        self.check_at = min(self.check_at, self.clock() + pause_s)
+        self.check_at = min(self.check_at, max(self.clock() + self.intervals.quiet_s, self._checks_from))
 
     def host_changed(self) -> None:
         """Schedule a read of the host's facts soon."""
@@ -103,7 +101,7 @@ class Schedule:
                 rules does not cause constant checks.
         """
         self.check_at = self.clock() + self.intervals.sync_s
-        self._check_pause_s = 0.0 if has_changed else CHECK_SHARE * took_s
+        self._checks_from = -math.inf if has_changed else self.clock() + CHECK_SHARE * took_s
 
     def failed(self) -> float:
         """Schedule another attempt after a pause, twice as long as the last one; return the pause in seconds."""

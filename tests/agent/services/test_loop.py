@@ -8,7 +8,7 @@ from itertools import pairwise
 import pytest
 
 from rulegen.agent.inbox import Wake
-from rulegen.agent.services.schedule import LONGEST_PAUSE_S
+from rulegen.agent.retry import LONGEST_PAUSE_S
 from rulegen.errors import InputError
 from rulegen.kube.objects import structs as k
 from rulegen.kube.objects.events import Gone
@@ -201,7 +201,7 @@ class TestFailures:
         stage.run(1000)
         tried = [time for time in stage.written if time >= 2]
         pauses = [round(later - earlier, 1) for earlier, later in pairwise(tried)]
-        assert pauses == [1, 2, 4, 8, 16, 32, 60, 60, 60, 60]
+        assert pauses == [1, 2, 4, 8, 16, 20, 20, 20, 20, 20]
         assert max(pauses) == LONGEST_PAUSE_S
         assert stage.destinations() == ["10.244.1.3:8080", "10.244.1.4:8080"]
         assert stage.is_right()

@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from rulegen.agent.retry import RetryPause
-from rulegen.agent.services.schedule import LONGEST_PAUSE_S, Schedule, SyncIntervals
+from rulegen.agent.retry import LONGEST_PAUSE_S, RetryPause
+from rulegen.agent.services.schedule import Schedule, SyncIntervals
 from tests.agent.stage import Clock
 from tests.sizes import examples
 
@@ -54,6 +54,13 @@ def test_after_a_long_check_foreign_changes_wait(schedule):
     assert schedule.due_in(math.inf) == 6
 
 
+def test_long_after_a_long_check_foreign_changes_are_checked_at_once(schedule, clock):
+    schedule.checked(2.0, has_changed=False)
+    clock.now += 10
+    schedule.rules_changed()
+    assert schedule.due_in(math.inf) == pytest.approx(0.2)
+
+
 def test_the_host_is_read_at_most_once_in_the_least_time(schedule, clock):
     schedule.host_read()
     clock.now += 0.1
@@ -61,14 +68,14 @@ def test_the_host_is_read_at_most_once_in_the_least_time(schedule, clock):
     assert schedule.due_in(math.inf) == pytest.approx(0.9)
 
 
-def test_pauses_double_up_to_a_minute_until_a_success(schedule, clock):
+def test_pauses_double_up_to_20_seconds_until_a_success(schedule, clock):
     pauses = []
     for _ in range(8):
         pauses.append(schedule.failed())
         assert schedule.is_paused
         clock.now += pauses[-1]
         assert not schedule.is_paused
-    assert pauses == [1, 2, 4, 8, 16, 32, 60, 60]
+    assert pauses == [1, 2, 4, 8, 16, 20, 20, 20]
     schedule.succeeded()
     assert schedule.failed() == 1
 

@@ -121,7 +121,7 @@ def test_a_large_service_is_written_between_foreign_changes(stage):
     late = []
     for tenth in range(20, 400):
         stage.at(tenth / 10, Wake("check"))
-    stage.at(5, lambda: setattr(stage.schedule, "_check_pause_s", 20.0))
+    stage.at(5, lambda: setattr(stage.schedule, "_checks_from", stage.clock.now + 20.0))
     stage.at(5.05, Wake("check"))
     stage.at(5.06, *large(30))
     stage.at(9, lambda: late.append(stage.state.desired - stage.state.applied))
