@@ -15,8 +15,8 @@ from rulegen.agent.runtime.waiting import StopDeadline, WaitReports
 from rulegen.agent.telemetry.log import AgentLog
 from rulegen.host.commands.runner import Command, run
 from rulegen.host.commands.waits import WAITS, StoppingError, Waits
+from rulegen.host.locks import file_locks
 from rulegen.host.netlink import messages
-from rulegen.host.proxy.disk import locks
 
 USERSOCK = 2
 
@@ -56,12 +56,12 @@ def ended_by(job) -> list[BaseException]:
 
 
 def locked(path) -> None:
-    with locks.locked(path):
+    with file_locks.locked(path):
         pass
 
 
 def test_a_lock_that_is_held_for_ever_is_given_up(held, monkeypatch):
-    monkeypatch.setattr(locks, "WAIT_S", 0.2)
+    monkeypatch.setattr(file_locks, "WAIT_S", 0.2)
 
     with pytest.raises(OSError, match=r"another process has held the lock for 0\.2 s"):
         locked(held)

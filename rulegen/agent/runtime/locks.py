@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Self
 
 from rulegen.errors import HostError
-from rulegen.host.proxy.disk.agent_lock import AgentTwiceError
+from rulegen.host.locks.agent_lock import AgentTwiceError
 
 if TYPE_CHECKING:
     from rulegen.agent.telemetry.log import AgentLog

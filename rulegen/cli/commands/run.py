@@ -260,7 +260,7 @@ class _Runs:
     def _locks(self, site: AnyEngine | None) -> AgentLocks:
         """Return the locks for the life of this process. Whoever writes nothing, or only once, has none."""
         from rulegen.agent.runtime.locks import AgentLocks  # noqa: PLC0415 - loads the client and netlink
-        from rulegen.host.proxy.disk.agent_lock import AgentLock  # noqa: PLC0415 - loads the client and netlink
+        from rulegen.host.locks.agent_lock import AgentLock  # noqa: PLC0415 - loads the client and netlink
 
         if self.fixed["once"] or not self.fixed["mends"]:
             return AgentLocks()

@@ -1,1 +1,1 @@
-"""Files that a user names: manifests, dumps and configurations for input, and files for output."""
+"""Files that a user names, for input and output; and whether other users could replace a folder."""

@@ -8,7 +8,8 @@ import time
 from typing import TYPE_CHECKING, Final
 
 from rulegen.errors import HostError
-from rulegen.host.proxy.disk import trust, writing
+from rulegen.host.files import trust
+from rulegen.host.proxy.disk import writing
 from rulegen.host.proxy.processes import supervision
 from rulegen.host.proxy.resolver import control
 from rulegen.host.proxy.resolver.settings import Naming

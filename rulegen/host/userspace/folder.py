@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from rulegen.errors import HostError
-from rulegen.host.proxy.disk import trust
+from rulegen.host.files import trust
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterator, Mapping

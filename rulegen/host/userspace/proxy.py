@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Final
 from rulegen.backends.userspace import configuration
 from rulegen.backends.userspace.commands import commands
 from rulegen.errors import HostError, RulegenError
-from rulegen.host.proxy.disk.locks import locked
+from rulegen.host.locks.file_locks import locked
 from rulegen.host.userspace import folder as of
 from rulegen.host.userspace import supervision
 from rulegen.host.userspace.exchange import ask

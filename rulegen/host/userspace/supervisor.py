@@ -25,7 +25,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from rulegen.backends.userspace.configuration import DESCRIPTORS
-from rulegen.host.proxy.disk.locks import locked_for_good
+from rulegen.host.locks.file_locks import locked_for_good
 from rulegen.host.userspace import folder as of
 from rulegen.host.userspace import listeners
 from rulegen.host.userspace.instances import Instances

@@ -6,8 +6,8 @@ import datetime as dt
 from typing import TYPE_CHECKING, Final
 
 from rulegen.errors import HostError
+from rulegen.host.files import trust
 from rulegen.host.files.self_signed import make
-from rulegen.host.proxy.disk import trust
 from rulegen.host.proxy.disk.writing import hint, reason
 from rulegen.safe_files import write_at
 

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Final
 import msgspec
 
 from rulegen.errors import HostError, Rejected
-from rulegen.host.proxy.disk.trust import check_ours, read_ours
+from rulegen.host.files.trust import check_ours, read_ours
 from rulegen.host.proxy.disk.writing import hint, reason, write_new
 from rulegen.kube.objects.names import ObjectKey, ObjectName
 from rulegen.kube.objects.structs import ConfigMap, IngressClass, Namespace, Secret

@@ -21,8 +21,8 @@ from contextlib import ExitStack, contextmanager, suppress
 from typing import TYPE_CHECKING, Final
 
 from rulegen.errors import ApplyError, HostError
-from rulegen.host.proxy.disk import trust
-from rulegen.host.proxy.disk.locks import locked
+from rulegen.host.files import trust
+from rulegen.host.locks.file_locks import locked
 from rulegen.host.proxy.disk.release_files import (
     MANIFEST,
     WantedFile,

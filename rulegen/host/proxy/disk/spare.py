@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING, Final
 
-from rulegen.host.proxy.disk import trust
+from rulegen.host.files import trust
 from rulegen.host.proxy.disk.writing import remove
 
 if TYPE_CHECKING:

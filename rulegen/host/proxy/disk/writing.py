@@ -11,8 +11,8 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, Final
 
 from rulegen.errors import ApplyError
+from rulegen.host.files.trust import UntrustedError
 from rulegen.host.proxy.disk.space import space
-from rulegen.host.proxy.disk.trust import UntrustedError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 from typing import TYPE_CHECKING, Final
 
-from rulegen.host.proxy.disk import trust
+from rulegen.host.files import trust
 from rulegen.safe_files import read_regular, write_at
 from rulegen.text import printable
 

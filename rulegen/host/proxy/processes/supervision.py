@@ -16,9 +16,9 @@ import rulegen
 from rulegen.errors import HostError
 from rulegen.host.commands.runner import MissingToolError, find
 from rulegen.host.commands.waits import WAITS
+from rulegen.host.files import trust
+from rulegen.host.locks.file_locks import locked_or_not
 from rulegen.host.proxy import process_list
-from rulegen.host.proxy.disk import trust
-from rulegen.host.proxy.disk.locks import locked_or_not
 from rulegen.host.proxy.disk.space import shortage
 from rulegen.host.proxy.processes.supervisor import LOCK, PID_FILE
 from rulegen.safe_files import read_kernel_text, read_regular

@@ -25,9 +25,9 @@ import sys
 import time
 from typing import TYPE_CHECKING, Final, NamedTuple
 
+from rulegen.host.files import trust
+from rulegen.host.locks.file_locks import locked_for_good, locked_or_not
 from rulegen.host.proxy import process_list as processes
-from rulegen.host.proxy.disk import trust
-from rulegen.host.proxy.disk.locks import locked_for_good, locked_or_not
 from rulegen.host.proxy.disk.log_rotation import RotatedLog, cut, rotate
 from rulegen.host.proxy.disk.space import shortage
 from rulegen.host.proxy.processes.ends import add_end

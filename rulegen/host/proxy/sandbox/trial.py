@@ -20,7 +20,8 @@ from typing import TYPE_CHECKING, Final
 
 from rulegen.errors import HostError
 from rulegen.host.commands.runner import Command, MissingToolError, find
-from rulegen.host.proxy.disk import trust, writing
+from rulegen.host.files import trust
+from rulegen.host.proxy.disk import writing
 from rulegen.host.proxy.sandbox import child, identity
 from rulegen.host.proxy.sandbox.child import LATE
 from rulegen.text import printable

@@ -12,11 +12,11 @@ from pathlib import Path
 import pytest
 
 from rulegen.errors import HostError
+from rulegen.host.files.trust import UntrustedError, open_folder
 from rulegen.host.nginx.program import NGINX
 from rulegen.host.proxy import process_list
 from rulegen.host.proxy.disk import default_certificate
 from rulegen.host.proxy.disk.releases import Releases
-from rulegen.host.proxy.disk.trust import UntrustedError, open_folder
 from rulegen.host.proxy.processes import supervision
 from rulegen.host.proxy.processes.supervisor import Held
 from tests.host.nginx.examples import configuration, server

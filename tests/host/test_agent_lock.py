@@ -12,11 +12,11 @@ from pathlib import Path
 import pytest
 
 from rulegen.errors import HostError
-from rulegen.host.proxy.disk.agent_lock import AgentLock, AgentTwiceError
+from rulegen.host.locks.agent_lock import AgentLock, AgentTwiceError
 
 HOLD = """
 import sys, pathlib
-from rulegen.host.proxy.disk.agent_lock import AgentLock
+from rulegen.host.locks.agent_lock import AgentLock
 AgentLock(pathlib.Path(sys.argv[1]), "agent.lock", "it").take()
 print("held", flush=True)
 sys.stdin.read()
@@ -44,7 +44,7 @@ def holder(folder: Path) -> Iterator[subprocess.Popen[str]]:
 
 
 def test_another_process_is_named_and_once_killed_holds_nothing(lock, tmp_path, monkeypatch):
-    monkeypatch.setattr("rulegen.host.proxy.disk.agent_lock._PATIENCE_S", 0.0)
+    monkeypatch.setattr("rulegen.host.locks.agent_lock._PATIENCE_S", 0.0)
     with holder(tmp_path / "run") as process:
         with pytest.raises(AgentTwiceError, match=f"another agent, process {process.pid}, keeps the nginx of a folder"):
             lock.take()
@@ -62,7 +62,7 @@ def test_one_that_ends_within_a_moment_is_waited_for(lock, tmp_path):
 
 
 def test_a_folder_that_was_deleted_is_locked_again(lock, tmp_path, monkeypatch):
-    monkeypatch.setattr("rulegen.host.proxy.disk.agent_lock._PATIENCE_S", 0.0)
+    monkeypatch.setattr("rulegen.host.locks.agent_lock._PATIENCE_S", 0.0)
     lock.take()
     (tmp_path / "run" / "agent.lock").unlink()
     lock.take()

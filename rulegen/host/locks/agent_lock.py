@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from rulegen.errors import HostError
-from rulegen.host.proxy.disk import trust
-from rulegen.host.proxy.disk.locks import opened_or_not
+from rulegen.host.files import trust
+from rulegen.host.locks.file_locks import opened_or_not
 from rulegen.safe_files import read_descriptor
 
 if TYPE_CHECKING:
