@@ -13,6 +13,7 @@ import pytest
 
 from rulegen.errors import HostError
 from rulegen.host.locks.agent_lock import AgentLock, AgentTwiceError
+from rulegen.host.locks.file_locks import locked_or_not
 
 HOLD = """
 import sys, pathlib
@@ -83,3 +84,16 @@ def test_in_a_folder_that_others_can_write_to_nothing_is_locked(lock, tmp_path, 
 def test_other_users_cannot_open_it(lock, tmp_path):
     lock.take()
     assert (tmp_path / "run" / "agent.lock").stat().st_mode & 0o777 == 0o600
+
+
+def test_locks_of_killed_agents_are_deleted_and_those_of_others_are_not(tmp_path):
+    folder = tmp_path / "run"
+    with holder(folder):
+        for name in ("services-1.lock", "services-2.lock", "other-1.lock"):
+            (folder / name).write_text("4711\n")
+        with locked_or_not(folder / "services-2.lock"):
+            lock = AgentLock(folder, "services-3.lock", "it", similar="services-[0-9]*.lock")
+            lock.take()
+            names = {path.name for path in folder.iterdir()}
+        lock.release()
+    assert names == {"services-2.lock", "services-3.lock", "other-1.lock", "agent.lock"}

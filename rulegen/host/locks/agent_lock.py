@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import fnmatch
 import os
 import time
 from pathlib import Path
@@ -10,7 +11,7 @@ from typing import TYPE_CHECKING, Final
 
 from rulegen.errors import HostError
 from rulegen.host.files import trust
-from rulegen.host.locks.file_locks import opened_or_not
+from rulegen.host.locks.file_locks import locked_or_not, opened_or_not
 from rulegen.safe_files import read_descriptor
 
 if TYPE_CHECKING:
@@ -22,6 +23,7 @@ _PATIENCE_S: Final = 1.0
 """Seconds to wait for an agent that is just ending."""
 _AGAIN_S: Final = 0.05
 _MOST_BYTES: Final = 64
+_OF_SERVICES: Final = "services-[0-9]*.lock"
 
 
 class AgentTwiceError(HostError):
@@ -34,7 +36,9 @@ class AgentLock:
     It is a file with mode 0600 in a folder that only root can write to, so that no other user can hold it.
     """
 
-    def __init__(self, folder: Path, name: str, part: str, *, prepare: Callable[[], None] | None = None) -> None:
+    def __init__(
+        self, folder: Path, name: str, part: str, *, prepare: Callable[[], None] | None = None, similar: str = ""
+    ) -> None:
         """Describe the lock; `take` takes it.
 
         Args:
@@ -42,7 +46,9 @@ class AgentLock:
             name: The name of the file.
             part: What its holder keeps, for messages.
             prepare: Creates the folder where it is missing; by default, other users may pass through it.
+            similar: A pattern for the names of locks of the same kind. Those that killed agents have left are deleted.
         """
+        self._similar = similar
         self._folder, self._name, self._part, self._prepare = folder, name, part, prepare
         self._descriptor = -1
 
@@ -50,7 +56,8 @@ class AgentLock:
     def of_services(cls) -> AgentLock:
         """Return the lock on the Services of the network namespace of this thread."""
         namespace = os.stat("/proc/thread-self/ns/net").st_ino  # noqa: PTH116 - the kernel's link
-        return cls(_RUN, f"services-{namespace}.lock", "the rules of Services in this network namespace")
+        part = "the rules of Services in this network namespace"
+        return cls(_RUN, f"services-{namespace}.lock", part, similar=_OF_SERVICES)
 
     def take(self) -> None:
         """Take the lock, unless this process has it. Whoever ends or crashes gives it back.
@@ -75,6 +82,7 @@ class AgentLock:
         while True:
             with self._opened() as home:
                 if self._is_current(home):
+                    self._delete_abandoned(home)
                     return
                 self._close()
                 descriptor, is_free = opened_or_not(self._name, dir_fd=home)
@@ -91,6 +99,15 @@ class AgentLock:
                     f"another agent{holder} keeps {self._part}", hint="stop it first, or stop this one"
                 )
             time.sleep(_AGAIN_S)
+
+    def _delete_abandoned(self, home: int) -> None:
+        """Delete the locks of the same kind that nobody holds; who takes one at this moment notices, and tries again."""
+        with contextlib.suppress(OSError):  # they harm nobody
+            for name in fnmatch.filter(os.listdir(home), self._similar):
+                if name != self._name:
+                    with locked_or_not(name, dir_fd=home, make=False) as is_free:
+                        if is_free:
+                            os.unlink(name, dir_fd=home)
 
     def release(self) -> None:
         """Give the lock back, and delete its file."""
