@@ -45,6 +45,9 @@ PACKAGES = MappingProxyType(
 READ_TIMEOUT_S = 60.0
 """No read takes longer: a dump of 110,000 rules takes about 1 s."""
 
+VERSION_S = 10.0
+"""The time limit for a program that prints its version."""
+
 _KILLED_S = 2.0
 _LONGEST_COMPLAINT = 500
 _SIGNATURE = re.compile(r"^[\w.-]+ v[0-9.]+( \([\w-]+\))?: ")

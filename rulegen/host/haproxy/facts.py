@@ -6,7 +6,7 @@ import re
 from typing import TYPE_CHECKING, Final
 
 from rulegen.errors import HostError
-from rulegen.host.commands.runner import Command, MissingToolError
+from rulegen.host.commands.runner import VERSION_S, Command, MissingToolError
 
 if TYPE_CHECKING:
     from rulegen.host.commands.runner import Runner
@@ -24,7 +24,7 @@ def check_version(run: Runner, binary: str) -> None:
         HostError: It is not installed, older than `OLDEST`, or its output has another format.
     """
     try:
-        answer = run(Command((binary, "-v")))
+        answer = run(Command((binary, "-v"), timeout_s=VERSION_S))
     except MissingToolError:
         raise HostError(f"{binary} is not installed", hint=_INSTALL) from None
     version = _VERSION.search(answer.stdout)

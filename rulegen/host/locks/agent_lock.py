@@ -101,7 +101,7 @@ class AgentLock:
             time.sleep(_AGAIN_S)
 
     def _delete_abandoned(self, home: int) -> None:
-        """Delete the locks of the same kind that nobody holds; who takes one at this moment notices, and tries again."""
+        """Delete the locks of the same kind that nobody holds; who takes one just then notices, and tries again."""
         with contextlib.suppress(OSError):  # they harm nobody
             for name in fnmatch.filter(os.listdir(home), self._similar):
                 if name != self._name:

@@ -12,7 +12,7 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Final
 
 from rulegen.errors import HostError
-from rulegen.host.commands.runner import Command, MissingToolError
+from rulegen.host.commands.runner import VERSION_S, Command, MissingToolError
 from rulegen.languages.nginx.facts import HEADERS_MORE, NginxFacts
 
 if TYPE_CHECKING:
@@ -46,7 +46,7 @@ def gather_nginx(run: Runner, binary: str = "nginx", *, user: str = "") -> Nginx
         HostError: nginx is not installed, its output has another format, or `user` does not exist.
     """
     try:
-        answer = run(Command((binary, "-V")))
+        answer = run(Command((binary, "-V"), timeout_s=VERSION_S))
     except MissingToolError:
         raise HostError(f"{binary} is not installed", hint=_INSTALL) from None
     version = _VERSION.search(answer.stderr)

@@ -121,8 +121,9 @@ def code(module: str) -> str:
     """Return a checksum of the code of a supervisor module; it is the last word of its command line."""
     package = _root() / "rulegen"
     mark = zlib.crc32(f"{sys.executable}\0{_root()}\0".encode("utf-8", "surrogateescape"))
-    own, common = _root().joinpath(*module.split(".")[:-1]), package / "host" / "proxy"
-    for path in sorted((*package.glob("*.py"), *own.rglob("*.py"), *common.rglob("*.py"))):
+    own = _root().joinpath(*module.split(".")[:-1])
+    common = [path for name in ("files", "locks", "proxy") for path in (package / "host" / name).rglob("*.py")]
+    for path in sorted((*package.glob("*.py"), *own.rglob("*.py"), *common)):
         mark = zlib.crc32(path.read_bytes(), mark)
     return f"{mark:08x}"
 

@@ -52,6 +52,9 @@ _FIRST_PAUSE_S: Final = 0.2
 _LONGEST_PAUSE_S: Final = 5.0  # nothing is served meanwhile
 _STABLE_S: Final = 30.0
 _ORPHANS_S: Final = 2.0
+_START_S: Final = 30.0
+_FILE_S: Final = 0.01
+"""The time limit for a start, and for each file of the configuration."""
 
 
 class Held(NamedTuple):
@@ -104,6 +107,8 @@ class Supervisor:
         self._journal = RotatedLog(held.logs, "keeper.log")
         self._companion = kind.companion(self._note)
         self._child = 0
+        self._start_limit_s = _START_S
+        self._given_up = 0
         self._asked = 0
         self._now = False
         self._leave = False
@@ -166,6 +171,8 @@ class Supervisor:
         if pid == 0:
             self._become_program()
         self._child = pid
+        files = sum(len(names) for _, _, names in os.walk(self._folder / "current"))
+        self._start_limit_s = _START_S + _FILE_S * files
         self._now = False
         self._journal.write(f"{self._name} {pid} started")
         return pid
@@ -213,6 +220,7 @@ class Supervisor:
         poll.register(descriptor, select.POLLIN)
         poll.register(self._wake, select.POLLIN)
         relieved = False
+        began = time.monotonic()
         try:
             while not self._asked and not self._leave:
                 round_s = _COMPANION_ROUND_S if self._companion.is_wanted else _ROUND_S
@@ -222,10 +230,19 @@ class Supervisor:
                 self._forget_wakes()
                 self._tend_companion()
                 relieved = relieved or self._relieved(pid, orphans)
+                if not relieved and time.monotonic() - began > self._start_limit_s:
+                    self._give_up(pid)
                 self._kind.close_sockets(self._held.run)
                 self._rotate()
         finally:
             os.close(descriptor)
+
+    def _give_up(self, pid: int) -> None:
+        """Kill our child, with its own children, because it has no workers after the time limit."""
+        if pid == self._child and pid != self._given_up:
+            self._given_up = pid
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(pid, signal.SIGKILL)
 
     def _note(self, line: str) -> None:
         self._journal.write(line)
@@ -246,7 +263,10 @@ class Supervisor:
         self._refused = self._kind.refuses(code, said)
         lines = ascii(" / ".join(line for line in said[-400:].split("\n") if line))
         lacking = shortage(self._folder)
-        how = f" by signal {-code}" if code < 0 else f" with code {code}, saying {lines}"
+        if pid == self._given_up:
+            how = f": killed, because it had no workers after {self._start_limit_s:.0f} s"
+        else:
+            how = f" by signal {-code}" if code < 0 else f" with code {code}, saying {lines}"
         return f"{how}; {lacking}" if lacking else how
 
     def _fall_back(self) -> None:
