@@ -25,5 +25,5 @@ bench: ## What it costs at 1,000 and 10,000 Services. Needs root.
 mutate: ## Which small faults the tests notice. ARGS go to scripts/mutate: make mutate ARGS='--number 10'
 	@scripts/mutate $(ARGS)
 
-soak: ## A node in all that can go wrong at once, for a quarter of an hour. Needs root.
+soak: ## A node in all that can go wrong at once, for some 20 minutes. Needs root.
 	@scripts/soak $(ARGS)

@@ -179,10 +179,10 @@ class Node:
         return bool(health) and health["healthy"] and health["appliedGeneration"] == health["desiredGeneration"]
 
     @staticmethod
-    def health(page: str = "healthz") -> tuple[int, Mapping[str, Any]]:
+    def health(page: str = "healthz", port: int = 10256) -> tuple[int, Mapping[str, Any]]:
         """Return what it tells of its health, as status and document; 0 and nothing where it does not answer."""
         try:
-            with urllib.request.urlopen(f"http://127.0.0.1:10256/{page}", timeout=5) as answer:
+            with urllib.request.urlopen(f"http://127.0.0.1:{port}/{page}", timeout=5) as answer:
                 return answer.status, json.load(answer)
         except urllib.error.HTTPError as error:
             with error:

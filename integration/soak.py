@@ -6,6 +6,9 @@ few seconds; then one agent lives on under the same, to see that it does not gro
 - to Services that nobody asks just then: no request of the others may fail, ever;
 - to the rules of all, as by `iptables -t nat -F`: new connections fail until they are mended, whoever mends them. What
   is lost between the flush and its mending is counted by itself, and so is how long the mending takes.
+
+Then the host breaks under agents for Services and Ingresses, as in `integration.faults`: tools hang, are slow, fail or
+are missing, as do nginx, its port, its disk and the API server, and others change rules and files.
 """
 
 from __future__ import annotations
@@ -26,6 +29,8 @@ from pathlib import Path
 
 from integration import forks, manifests
 from integration.agent import Node, Process, inside, until
+from integration.faults.scene import LAYOUTS
+from integration.faults.sequences import Endured, endure
 from integration.lab.hosts import Address, Repeating
 from integration.lab.hosts import Report as Answers
 from integration.lab.lab import Lab, build
@@ -91,6 +96,7 @@ class Report:
         begun, ended: What the agent that lived on held a moment after its start, and in the end.
         converged: Whether a plan was empty in the end; what it said where it was not.
         troubles: Lines of the agents' logs that no agent should write.
+        endured: What agents for Services and Ingresses have endured, by how many they are.
     """
 
     answered: dict[str, int] = field(default_factory=dict)
@@ -103,12 +109,14 @@ class Report:
     ended: Size | None = None
     converged: str = "not tried"
     troubles: list[str] = field(default_factory=list)
+    endured: dict[str, Endured] = field(default_factory=dict)
 
     def wrongs(self) -> list[str]:
         """Return what broke a promise."""
         results = [f"{who}: {count} requests failed" for who, count in self.failed.items() if count]
         results += [f"the plan is not empty: {self.converged}"] if self.converged else []
         results += self.troubles
+        results += [each.wrong for each in self.endured.values() if each.wrong]
         if self.begun and self.ended:
             if self.ended.memory_mb > self.begun.memory_mb + GROWN_MB:
                 results.append(f"memory grew from {self.begun.memory_mb:.1f} to {self.ended.memory_mb:.1f} MB")
@@ -381,10 +389,13 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m integration.soak", description=__doc__.splitlines()[0])
     parser.add_argument("--minutes", type=float, default=10, help="how long the agent is killed again and again")
     parser.add_argument("--life-minutes", type=float, default=5, help="how long one agent then lives")
+    parser.add_argument("--fault-minutes", type=float, default=5, help="how long the host then breaks")
     parser.add_argument("--seed", type=int, default=random.randrange(10**6))
     given = parser.parse_args()
     print(f"seed {given.seed}", file=sys.stderr)
     report = soak(given.minutes * 60, given.life_minutes * 60, kill_every_s=20, flush_every_s=45, seed=given.seed)
+    for layout in LAYOUTS if given.fault_minutes else ():
+        report.endured[layout] = endure(layout, given.fault_minutes * 60 / len(LAYOUTS), given.seed)
     json.dump(asdict(report), sys.stdout, indent=2)
     print()
     wrongs = report.wrongs()

@@ -4,106 +4,36 @@ from __future__ import annotations
 
 import os
 import re
-import shutil
-import sys
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 
 from integration import manifests
-from integration.agent import Node, Process, network_namespace, until
+from integration.agent import Node, network_namespace, until
+from integration.faults.programs import PROGRAM, RESTORE_S, SHORT_LIMITS, Tools
 from integration.manifests import App
 from tests.servers.fakeapi import FakeApi
 
 pytestmark = pytest.mark.xdist_group("agent")
 
-NOTICE_S = 0.4
-RESTORE_S = 3.0
 BOTH = App(name="web", number=802, ready=("pod-a", "pod-b"), protocols=("TCP", "UDP"))
 ONE = App(name="web", number=802, ready=("pod-b",), protocols=("TCP", "UDP"))
 NAMES = ("iptables-nft-restore", "ip6tables-nft-restore", "iptables-nft-save", "ip6tables-nft-save", "conntrack")
-
-SCRIPT = """#!/bin/sh
-# The tool itself, unless a file says otherwise: it reads its input first, as one that is started early does.
-input=$(mktemp) && cat > "$input"
-while [ -e {flags}/{name}.hangs ]; do sleep 0.05; done
-if [ -e {flags}/{name}.fails ]; then rm "$input"; exit "$(cat {flags}/{name}.fails)"; fi
-exec {real}/{name} "$@" < "$input"
-"""
-PROGRAM = f"""
-import sys
-from rulegen.agent.runtime import waiting
-from rulegen.host.netfilter import iptables
-waiting.NOTICE_S, waiting.TERM_S = {NOTICE_S}, 0.5
-from rulegen.host.netfilter import variant
-from rulegen.host.netfilter import conntrack
-variant.call.__kwdefaults__["timeout_s"] = conntrack.LIST_S = {RESTORE_S}
-iptables.RESTORE_S, iptables.LINE_S = {RESTORE_S}, 0.001
-from rulegen.cli.main import main
-sys.exit(main())
-"""
-
-
-@dataclass
-class Tools:
-    """Tools of a node that hang, or fail without a word, on request.
-
-    Attributes:
-        flags: The folder of the requests.
-        agent: The agent that uses them.
-    """
-
-    flags: Path
-    agent: Process | None = None
-
-    @contextmanager
-    def hanging(self, *names: str) -> Iterator[None]:
-        with self._flagged("hangs", "", *names):
-            yield
-
-    @contextmanager
-    def failing(self, code: int, *names: str) -> Iterator[None]:
-        with self._flagged("fails", str(code), *names):
-            yield
-
-    @contextmanager
-    def _flagged(self, kind: str, text: str, *names: str) -> Iterator[None]:
-        files = [self.flags / f"{name}.{kind}" for name in names]
-        for file in files:
-            file.write_text(text)
-        try:
-            yield
-        finally:
-            for file in files:
-                file.unlink()
 
 
 @pytest.fixture(scope="module")
 def placed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Node, Tools]]:
     """Give a node whose tools are wrapped."""
     folder = tmp_path_factory.mktemp("hangs")
-    real, wrapped, tools = folder / "real", folder / "sbin", Tools(folder / "flags")
-    for each in (real, wrapped, tools.flags):
-        each.mkdir()
-    for tool in (*Path("/usr/sbin").glob("*tables*"), Path("/usr/sbin/conntrack")):
-        is_name = tool.name in NAMES
-        shutil.copy(tool, (real if is_name else wrapped) / tool.name, follow_symlinks=False)
-        if not tool.is_symlink():
-            shutil.copy(tool, real / tool.name)
-        if is_name:
-            script = wrapped / tool.name
-            script.write_text(SCRIPT.format(flags=tools.flags, real=real, name=tool.name))
-            script.chmod(0o755)
+    tools = Tools.wrapped(folder, NAMES)
     with network_namespace(), FakeApi() as api:
         api.put("nodes", *manifests.nodes())
         node = Node(folder, api)
         node.configure(iptables={"minSyncPeriod": "0s", "syncPeriod": "30s"})
         node.serve(BOTH)
-        mount = f'mount --bind {wrapped} /usr/sbin && shift 5 && exec {sys.executable} -c "$PROGRAM" "$@"'
+        mount = f"mount --bind {tools.programs} /usr/sbin && {SHORT_LIMITS}"
         node.wrapper = ("unshare", "--mount", "sh", "-c", mount, "sh")
         node.environment["PROGRAM"] = PROGRAM
         yield node, tools
@@ -192,7 +122,7 @@ class TestRunning:
 
     def test_iptables_gone_altogether_is_written_later(self, running: tuple[Node, Tools]) -> None:
         node, tools = running
-        programs, away = tools.flags.parent / "sbin", tools.flags.parent / "away"
+        programs, away = tools.programs, tools.flags.parent / "away"
         away.mkdir()
         names = [path.name for path in programs.glob("*tables*")]
         for name in names:

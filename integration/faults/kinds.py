@@ -1,0 +1,259 @@
+"""The faults of a host that a sequence is made of: each begins and ends, and says which parts it harms."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import socket
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, suppress
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from integration.agent import until
+from integration.faults.scene import OTHER
+from rulegen.host.proxy.process_list import Role
+from tests.fakes.faults import Fault as Answer
+
+if TYPE_CHECKING:
+    from random import Random
+
+    from integration.faults.scene import Scene
+
+Begin = Callable[["Scene", "Random"], AbstractContextManager[None]]
+
+FAMILIES = {"IPv4": "iptables-nft", "IPv6": "ip6tables-nft"}
+
+
+@dataclass(frozen=True)
+class Kind:
+    """A kind of fault.
+
+    Attributes:
+        begin: Begins it; it ends with the context.
+        harms: The parts that need not follow the cluster until all has settled.
+        group: Faults of one group do not overlap.
+        stops_nginx: Whether nginx may answer nothing from its begin on.
+    """
+
+    begin: Begin
+    harms: frozenset[str]
+    group: str
+    stops_nginx: bool = False
+
+
+def _tool(name: str, kind: str) -> Begin:
+    @contextmanager
+    def begin(scene: Scene, chance: Random) -> Iterator[None]:
+        match kind:
+            case "hangs":
+                with scene.tools.hanging(name):
+                    yield
+            case "is slow":
+                with scene.tools.flagged("slow", str(chance.choice((0.5, 1.5))), name):
+                    yield
+            case "is missing":
+                with scene.tools.missing(name):
+                    yield
+            case _:
+                with scene.tools.failing(chance.choice((1, 2, 3, 4, 111, 127, 137)), name):
+                    yield
+
+    return begin
+
+
+def _nginx(test: str = ":", start: str = ":") -> Begin:
+    @contextmanager
+    def begin(scene: Scene, _: Random) -> Iterator[None]:
+        scene.write_nginx(test, start)
+        try:
+            yield
+        finally:
+            scene.write_nginx()
+
+    return begin
+
+
+@contextmanager
+def _hanging_start(scene: Scene, _: Random) -> Iterator[None]:
+    flag = scene.tools.flags / "nginx.hangs"
+    flag.touch()
+    scene.write_nginx(start=f"while [ -e {flag} ]; do sleep 0.05; done")
+    try:
+        yield
+    finally:
+        scene.write_nginx()
+        flag.unlink()
+
+
+@contextmanager
+def _no_binary(scene: Scene, _: Random) -> Iterator[None]:
+    scene.nginx.rename(scene.nginx.with_suffix(".away"))
+    try:
+        yield
+    finally:
+        scene.nginx.with_suffix(".away").rename(scene.nginx)
+
+
+@contextmanager
+def _port_taken(scene: Scene, chance: Random) -> Iterator[None]:
+    with socket.socket() as other:
+        other.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+
+        def is_bound() -> bool:
+            with suppress(OSError):
+                if scene.is_gone():
+                    other.bind(("0.0.0.0", 80))
+                    return True
+            return False
+
+        with _no_binary(scene, chance):
+            until(is_bound, 15, "the port is ours")
+            other.listen()
+        yield
+
+
+@contextmanager
+def _full_disk(scene: Scene, _: Random) -> Iterator[None]:
+    filler = scene.site.parent / "filler"
+    with suppress(OSError), filler.open("wb", buffering=0) as file:
+        while True:
+            file.write(b"0" * 4096)
+    try:
+        yield
+    finally:
+        filler.unlink()
+
+
+@contextmanager
+def _api_away(scene: Scene, _: Random) -> Iterator[None]:
+    scene.api.go_away()
+    try:
+        yield
+    finally:
+        scene.api.come_back()
+
+
+@contextmanager
+def _api_hangs(scene: Scene, _: Random) -> Iterator[None]:
+    for collection in ("services", "endpointslices", "ingresses"):
+        scene.api.hush(collection, "")
+    scene.api.break_connections()
+    try:
+        yield
+    finally:
+        scene.api.speak()
+
+
+@contextmanager
+def _api_fails(scene: Scene, chance: Random) -> Iterator[None]:
+    for collection in ("services", "endpointslices", "ingresses", "nodes"):
+        scene.api.fail(collection, *chance.choices((Answer.status(500), Answer.status(429), Answer.body(b"{}")), k=3))
+    scene.api.break_connections()
+    try:
+        yield
+    finally:
+        scene.api.calm_down()
+
+
+def _killed(*roles: Role) -> Begin:
+    @contextmanager
+    def begin(scene: Scene, _: Random) -> Iterator[None]:
+        scene.kill(*roles)
+        yield
+
+    return begin
+
+
+@contextmanager
+def _all_of_nginx_killed(scene: Scene, _: Random) -> Iterator[None]:
+    scene.kill_site()
+    yield
+
+
+@contextmanager
+def _nginx_stopped(scene: Scene, _: Random) -> Iterator[None]:
+    pids = [process.pid for process in scene.processes()]
+    for pid in pids:
+        os.kill(pid, signal.SIGSTOP)
+    try:
+        yield
+    finally:
+        for pid in pids:
+            with suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGCONT)
+
+
+@contextmanager
+def _foreign_rules(scene: Scene, chance: Random) -> Iterator[None]:
+    """Others flush chains of a Service that nobody asks, and add to a chain of all."""
+    family = chance.choice((4, 6))
+    lines = scene.node.rules.lines(family=family)
+    chains = sorted({line.split()[1] for line in lines if line.startswith("-A KUBE-S") and f"lab/{OTHER.name}" in line})
+    own = [name for name in chains if name.startswith(("KUBE-SVC-", "KUBE-SEP-"))]
+    if own:
+        scene.node.rules.change("-t", "nat", "-F", chance.choice(own), family=family)
+    scene.node.rules.change("-t", "nat", "-A", "KUBE-MARK-MASQ", "-j", "RETURN", family=family)
+    yield
+
+
+@contextmanager
+def _foreign_files(scene: Scene, chance: Random) -> Iterator[None]:
+    current = scene.site / "current"
+    deeds: list[Callable[[], object]] = [
+        current.unlink,
+        lambda: shutil.rmtree(current.resolve()),
+        lambda: (current / "hosts" / f"{'0' * 16}.conf").write_text("# what others wrote\n"),
+    ]
+    with suppress(OSError):
+        chance.choice(deeds)()
+    yield
+
+
+@contextmanager
+def _reloaded(scene: Scene, _: Random) -> Iterator[None]:
+    """SIGHUP: the configuration is read again."""
+    for agent in scene.agents.values():
+        agent.send_signal(signal.SIGHUP)
+    yield
+
+
+def _tools() -> dict[str, Kind]:
+    """Return the faults of the tools of each family, and of conntrack."""
+    names = {f"{tool}-{verb}": family for family, tool in FAMILIES.items() for verb in ("restore", "save")}
+    results = {
+        f"{name} {kind}": Kind(_tool(name, kind), frozenset({family}), name)
+        for name, family in names.items()
+        for kind in ("hangs", "fails", "is slow", "is missing")
+    }
+    for kind in ("hangs", "fails", "is missing"):
+        results[f"conntrack {kind}"] = Kind(_tool("conntrack", kind), frozenset({"IPv4", "IPv6"}), "conntrack")
+    return results
+
+
+INGRESS = frozenset({"ingress"})
+API = frozenset({"IPv4", "IPv6", "ingress"})
+KINDS: dict[str, Kind] = {
+    **_tools(),
+    "nginx -t hangs": Kind(_nginx(test="exec sleep 60"), INGRESS, "binary"),
+    "nginx -t fails": Kind(_nginx(test="exit 1"), INGRESS, "binary"),
+    "nginx -t is killed": Kind(_nginx(test="kill -9 $$"), INGRESS, "binary"),
+    "nginx -t is slow": Kind(_nginx(test="sleep 1"), INGRESS, "binary"),
+    "nginx cannot start": Kind(_nginx(start="exit 1"), INGRESS, "binary"),
+    "nginx starts slowly": Kind(_nginx(start="sleep 1"), INGRESS, "binary"),
+    "nginx hangs at its start": Kind(_hanging_start, INGRESS, "binary"),
+    "nginx is missing": Kind(_no_binary, INGRESS, "binary"),
+    "the port is taken": Kind(_port_taken, INGRESS, "binary", stops_nginx=True),
+    "the disk is full": Kind(_full_disk, INGRESS, "disk"),
+    "the master is killed": Kind(_killed(Role.MASTER), INGRESS, "kill", stops_nginx=True),
+    "a worker is killed": Kind(_killed(Role.WORKER), INGRESS, "kill", stops_nginx=True),
+    "nginx and its supervisor are killed": Kind(_all_of_nginx_killed, INGRESS, "kill", stops_nginx=True),
+    "nginx is stopped": Kind(_nginx_stopped, INGRESS, "kill", stops_nginx=True),
+    "the API server is away": Kind(_api_away, API, "API"),
+    "the API server hangs": Kind(_api_hangs, API, "API"),
+    "the API server fails": Kind(_api_fails, API, "API"),
+    "others change rules": Kind(_foreign_rules, frozenset(), "rules"),
+    "others change files": Kind(_foreign_files, INGRESS, "files"),
+    "the configuration is read again": Kind(_reloaded, frozenset(), "reload"),
+}

@@ -1,0 +1,37 @@
+"""After any sequence of faults of the host, all is as after a fresh start; what was not broken was served meanwhile."""
+
+from __future__ import annotations
+
+import os
+import shutil
+
+import pytest
+
+from integration.faults.scene import APART, TOGETHER, scene
+from integration.faults.sequences import Sequence, check_like_fresh_start, run_asked
+from integration.lab.lab import Unavailable
+from tests.rights import needs_root
+from tests.sizes import sized
+
+pytestmark = [
+    needs_root,
+    pytest.mark.slow,
+    pytest.mark.xdist_group("agent"),
+    pytest.mark.skipif(not shutil.which("nginx"), reason="nginx is not installed"),
+]
+
+SEQUENCES = int(os.environ.get("RULEGEN_FAULT_SEQUENCES", sized(quick="1", usual="1", full="20")))
+STEPS = int(os.environ.get("RULEGEN_FAULT_STEPS", sized(quick="5", usual="10", full="12")))
+FIRST_SEED = int(os.environ.get("RULEGEN_FAULT_SEED", "1"))
+
+
+@pytest.mark.timeout(300 + 60 * SEQUENCES)
+@pytest.mark.parametrize("layout", [TOGETHER, APART])
+def test_after_any_faults_all_is_as_after_a_fresh_start(layout: str) -> None:
+    try:
+        with scene(layout) as node:
+            for seed in range(FIRST_SEED, FIRST_SEED + SEQUENCES):
+                run_asked(Sequence(node, seed), STEPS)
+            check_like_fresh_start(node)
+    except Unavailable as reason:
+        pytest.skip(str(reason))
