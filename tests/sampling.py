@@ -1,4 +1,4 @@
-"""A plugin of pytest, `-p tests.sampling --most-cases 8`: of each test that has more cases, so many are run.
+"""A plugin of pytest, `-p tests.sampling --most-cases 2`: of each test that has more cases, so many are run.
 
 The choice is random and the same each time: rows far apart in a table, and all values of several parameters.
 """
@@ -7,22 +7,30 @@ from __future__ import annotations
 
 import random
 from collections import defaultdict
+from typing import TYPE_CHECKING
 
 import pytest
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--most-cases", type=int, metavar="N", help="run N cases of each test that has more")
 
 
-@pytest.hookimpl(trylast=True)  # of the tests that marks have left
-def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    most = config.getoption("most_cases")
-    if most is None:
+@pytest.hookimpl(wrapper=True, tryfirst=True)
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> Iterator[None]:
+    """Choose before pytest makes an item of each case: to make ten thousand takes seconds. Slow cases come last."""
+    yield
+    most = metafunc.config.getoption("most_cases")
+    calls = metafunc._calls  # no hook is told the cases before they are items
+    if most is None or len(calls) <= most:
         return
-    kept = sample([item.nodeid for item in items], most)
-    config.hook.pytest_deselected(items=[item for item in items if item.nodeid not in kept])
-    items[:] = [item for item in items if item.nodeid in kept]
+    fast = [call for call in calls if all(mark.name != "slow" for mark in call.marks)]
+    name = metafunc.definition.nodeid
+    kept = sample([f"{name}[{call.id}]" for call in fast or calls], most)
+    calls[:] = [call for call in calls if f"{name}[{call.id}]" in kept]
 
 
 def sample(ids: list[str], most: int) -> set[str]:

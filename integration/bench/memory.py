@@ -115,7 +115,7 @@ def is_well(port: int) -> bool:
     return bool(reply["healthy"]) and reply["appliedGeneration"] == reply["desiredGeneration"]
 
 
-def wait(log: Path, process: subprocess.Popen[bytes]) -> None:
+def wait(log: Path, process: subprocess.Popen[bytes], settled_s: float) -> None:
     """Return when all is written, and was for a while."""
     until = time.monotonic() + WITHIN_S
     well_since = 0.0
@@ -126,26 +126,26 @@ def wait(log: Path, process: subprocess.Popen[bytes]) -> None:
             well_since = 0.0
         elif not well_since:
             well_since = time.monotonic()
-        elif time.monotonic() - well_since > SETTLED_S:
+        elif time.monotonic() - well_since > settled_s:
             return
         time.sleep(0.3)
     raise SystemExit(f"not well: {log.read_text()[-2000:]}")
 
 
-def until_another(current: Path, served: Path) -> None:
+def until_another(current: Path, served: Path, settled_s: float) -> None:
     """Return when nginx has had another configuration for a while."""
     until, since, last = time.monotonic() + WITHIN_S, 0.0, served
     while time.monotonic() < until:
         before, last = last, current.readlink()
         if before != last:
             since = time.monotonic()
-        elif since and time.monotonic() - since > 2 * SETTLED_S:
+        elif since and time.monotonic() - since > 2 * settled_s:
             return
         time.sleep(0.3)
     raise SystemExit("the changes are not served")
 
 
-def change(api: FakeApi, kind: str, size: int, current: Path) -> None:
+def change(api: FakeApi, kind: str, size: int, current: Path, settled_s: float) -> None:
     """Change some objects one by one; return when nginx serves the last of them."""
     served = current.readlink() if kind == "ingresses" else current
     for number in range(min(CHANGES, size)):
@@ -155,11 +155,11 @@ def change(api: FakeApi, kind: str, size: int, current: Path) -> None:
             api.put("endpointslices", worlds.endpoint_slice(number, 2))
         time.sleep(0.3)
     if kind == "ingresses":
-        until_another(current, served)
+        until_another(current, served, settled_s)
 
 
-def main(kind: str, size: int) -> dict[str, object]:
-    """Measure a start, a change of some objects one by one, and a SIGHUP."""
+def main(kind: str, size: int, settled_s: float = SETTLED_S) -> dict[str, object]:
+    """Measure a start, a change of some objects one by one, and a SIGHUP, each after a time without a change."""
     if os.environ.get(OUTSIDE) == str(Path("/proc/self/ns/net").readlink()):
         raise SystemExit("this fills the namespace that it runs in")
     subprocess.run(["ip", "link", "set", "lo", "up"], check=True)
@@ -191,14 +191,14 @@ def main(kind: str, size: int) -> dict[str, object]:
             argv = [sys.executable, "-m", "rulegen", "run", *given]
             process = subprocess.Popen(argv, stderr=file, env={**os.environ, "TMPDIR": str(folder / "tmp")})
         try:
-            wait(log, process)
+            wait(log, process, settled_s)
             note("after the start")
-            change(api, kind, size, folder / "nginx/current")
-            wait(log, process)
+            change(api, kind, size, folder / "nginx/current", settled_s)
+            wait(log, process, settled_s)
             note("after changes")
             process.send_signal(signal.SIGHUP)
             time.sleep(2)
-            wait(log, process)
+            wait(log, process, settled_s)
             note("after SIGHUP")
         finally:
             memory.end()
@@ -207,7 +207,7 @@ def main(kind: str, size: int) -> dict[str, object]:
         if kind == "services":
             with_rules = of_the_kernel()
             subprocess.run(["nft", "flush", "ruleset"], check=True)
-            time.sleep(SETTLED_S / 2)
+            time.sleep(settled_s / 2)
             without = of_the_kernel()
             collected["rules in the kernel"] = {name: round(size - without[name]) for name, size in with_rules.items()}
             print("rules in the kernel", collected["rules in the kernel"], file=sys.stderr)
@@ -215,4 +215,4 @@ def main(kind: str, size: int) -> dict[str, object]:
 
 
 if __name__ == "__main__":
-    json.dump(main(sys.argv[1], int(sys.argv[2])), sys.stdout)
+    json.dump(main(sys.argv[1], int(sys.argv[2]), *map(float, sys.argv[3:])), sys.stdout)

@@ -67,7 +67,7 @@ def test_ingresses() -> None:
 @pytest.mark.skipif(not shutil.which("nginx"), reason="nginx is not installed")
 @pytest.mark.parametrize(("kind", "one_of"), [("services", "rulegen"), ("ingresses", "nginx master")])
 def test_memory(kind: str, one_of: str) -> None:
-    collected: dict[str, Any] = dict(bench.measured("memory", kind, "3", namespace=True))
+    collected: dict[str, Any] = dict(bench.measured("memory", kind, "3", "0.5", namespace=True))
     assert collected["after the start"][one_of][0] > 0
     assert collected["after SIGHUP"]["peak of all"] > 10
 

@@ -178,6 +178,7 @@ def test_doctor_without_rules_and_configuration_warns():
     assert "--config FILE" in finding.hint
 
 
+@pytest.mark.slow
 def test_doctor_takes_a_configuration_and_refuses_what_is_none(run, folder):
     assert "recognised by clusterCIDR 10.244.0.0/16" in run("doctor", "--config", "config")[1]
     code, out = run("doctor", "--cluster-cidr", "bogus")

@@ -75,6 +75,7 @@ def test_kustomize_makes_the_same_of_an_overlay(which: str) -> None:
     assert built == {name(manifest): manifest for manifest in overlay(which)}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("component", COMPONENTS)
 def test_a_component_adds_to_an_overlay(component: str, tmp_path: Path) -> None:
     validate = pytest.importorskip("kubernetes_validate").validate

@@ -21,6 +21,7 @@ HERE = Path(__file__).parent
 HEALTH = [HealthCheck.too_slow, HealthCheck.data_too_large]
 
 
+@pytest.mark.slow
 @settings(max_examples=examples(40), deadline=None, suppress_health_check=HEALTH)
 @given(st.one_of(worlds(), rich_worlds()), sites(), st.booleans())
 def test_every_packet_ends_where_kubernetes_says(world, site, counts):

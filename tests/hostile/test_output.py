@@ -215,6 +215,7 @@ class TestEscapes:
         assert left(harmless_json(text)) == []
         assert json.loads(harmless_json(text)) == value
 
+    @pytest.mark.slow
     def test_know_every_character(self):
         every = "".join(map(chr, range(0x110000)))
         assert left(harmless(every)) == []

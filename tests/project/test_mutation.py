@@ -54,6 +54,7 @@ def test_a_mutant_is_another_program_that_still_parses() -> None:
         assert ast.dump(ast.parse(mutant.applied(source))) != ast.dump(ast.parse(source)), mutant
 
 
+@pytest.mark.slow
 def test_the_same_seed_gives_the_same_mutants() -> None:
     assert sample(ROOT, 100, 1) == chosen()
     assert len(chosen()) == 100

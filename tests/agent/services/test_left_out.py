@@ -240,6 +240,7 @@ class TestLater:
         assert len(stage.events[-1]) == 2
         assert stage.ends() == ["10.244.1.1:8080", "10.244.1.2:8080", "10.244.1.9:8080"]
 
+    @pytest.mark.slow
     def test_repeated_rejections_are_reported_once(self, stage):
         stage.at(0, *three())
         stage.run(4 * RETRY_S)

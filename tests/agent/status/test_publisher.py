@@ -28,6 +28,7 @@ def status_writes(place: Place) -> int:
 
 
 class TestIngresses:
+    @pytest.mark.slow
     def test_all_nodes_that_serve_are_published_by_one(self, place):
         place.api.put("ingresses", ingress("web"), ingress("blog"))
         nodes = [place.node("a", A), place.node("b", B), place.node("c", C)]
@@ -114,6 +115,7 @@ class TestIngresses:
             assert took_s <= 40
         assert took_s >= 30  # as long as its Lease held
 
+    @pytest.mark.slow
     @pytest.mark.parametrize("killed", [["a"], ["b"], ["a", "b"], ["b", "c"], ["a", "b", "c"]], ids="".join)
     @pytest.mark.parametrize("phase_s", sized(quick=[4], usual=[0, 4, 8], full=range(10)))
     def test_who_is_killed_is_taken_out_when_its_lease_is_over(self, place, killed, phase_s):
@@ -147,6 +149,7 @@ class TestIngresses:
         pass_time(60)
         assert place.published("ingresses", "web") == living
 
+    @pytest.mark.slow
     def test_a_leader_takes_out_nobody_it_has_not_looked_at(self, place):
         """A leader takes nobody out whom it did not look at for long."""
         place.api.put("ingresses", ingress("web"))
@@ -308,6 +311,7 @@ class TestLeases:
         assert lease["metadata"]["annotations"] == {"rulegen.io/addresses": f"{A},{B}"}
         assert (lease["spec"]["holderIdentity"], lease["spec"]["leaseDurationSeconds"]) == ("a", 30)
 
+    @pytest.mark.slow
     def test_it_is_renewed_now_and_then(self, place):
         node = place.node("a", A)
         for _ in range(60):
@@ -421,6 +425,7 @@ class TestTrouble:
             node.stop(for_good=False)
         assert "not published" not in node.log.out.getvalue()
 
+    @pytest.mark.slow
     def test_whatever_goes_wrong_in_the_end_it_is_as_it_should_be(self, place):
         chance = random.Random(7)
         place.api.put("ingresses", *(ingress(f"i{number}") for number in range(5)))

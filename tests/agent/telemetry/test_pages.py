@@ -114,6 +114,7 @@ def test_pages_change_nothing_that_is_known(tmp_path):
     assert stage.image == before
 
 
+@pytest.mark.slow
 def test_pages_beside_changes_leave_the_agent_as_without_them(tmp_path):
     """Pages beside changes leave the agent as it is without them."""
 

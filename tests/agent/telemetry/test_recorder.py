@@ -111,6 +111,7 @@ class TestSending:
             recorder.send(rejected("another fault"))
         assert sorted(event["note"] for event in events(place)) == ["another fault", "not served: spec.ports: none"]
 
+    @pytest.mark.slow
     def test_a_restarted_agent_counts_in_earlier_events(self, place):
         """They are there for an hour; `create` is answered with 409."""
         notes = [f"fault {number}" for number in range(20)]

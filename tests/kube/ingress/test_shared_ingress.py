@@ -47,6 +47,7 @@ def verdicts(objects: list[dict[str, Any]]) -> list[Any]:
     return as_json
 
 
+@pytest.mark.slow
 def test_every_object_of_the_cases_is_valid() -> None:
     for case in entries("cases", "cases"):
         objects = [*case["ingresses"], *case["services"], *case["endpoints"], *case.get("extra_objects", [])]

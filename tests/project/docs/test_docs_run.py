@@ -45,20 +45,25 @@ CODES = {
 def commands(page: Path) -> list[str]:
     """Return the commands of a page, in order; a block that is one command of several lines stays whole."""
     results: list[str] = []
-    text = page.read_text(encoding="utf-8")
-    for match in re.finditer(r"^```(sh|console)\n(.*?)^```$", text, re.MULTILINE | re.DOTALL):
-        block = match[2].replace("\\\n", " ")
+    text = page.read_text(encoding="utf-8").replace("\\\n", " ")
+    fenced = [*re.finditer(r"^```(sh|console)\n(.*?)^```$", text, re.MULTILINE | re.DOTALL)]
+    broken = unparsed(*{line for match in fenced if match[1] == "sh" for line in match[2].splitlines()})
+    for match in fenced:
+        block = match[2]
         if match[1] == "console":
             results += [line[2:] for line in block.splitlines() if line.startswith("$ ")]
-        elif all(parses(line) for line in block.splitlines()):
+        elif broken.isdisjoint(block.splitlines()):
             results += [line for line in block.splitlines() if line.strip()]
         else:
             results.append(block)
     return results
 
 
-def parses(text: str) -> bool:
-    return subprocess.run(["bash", "-n", "-c", text], capture_output=True, check=False).returncode == 0
+def unparsed(*texts: str) -> set[str]:
+    """Return what is no complete command: bash does not take it as the body of a function."""
+    script = 'for text; do (eval "f() { :\n$text\n}") 2>/dev/null || printf "%s\\0" "$text"; done'
+    done = subprocess.run(["bash", "-c", script, "bash", *texts], capture_output=True, text=True, check=True)
+    return {*done.stdout.split("\0")} - {""}
 
 
 def reason(command: str) -> str | None:
@@ -112,7 +117,7 @@ def test_a_page_is_run_as_it_is_written(page: Path, tmp_path: Path) -> None:
 def test_every_reason_is_needed_and_what_is_not_run_parses() -> None:
     left_out = [command for page in PAGES for command in commands(page) if reason(command)]
 
-    assert all(parses(command) for command in left_out)
+    assert not unparsed(*left_out)
     for pattern in ONLY_PARSED:
         assert any(re.match(pattern, command) for command in left_out), pattern
 
