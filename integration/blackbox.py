@@ -16,13 +16,13 @@ if TYPE_CHECKING:
     from integration.lab.lab import Lab
     from integration.manifests import App
 
-Variant = Literal["nft", "legacy", "ipvs", "userspace"]
-"""Where Services are made: rules of one kind of iptables; or IPVS, with rules of iptables-legacy beside it; or a proxy,
-with rules of iptables-nft."""
+Variant = Literal["nft", "legacy", "ipvs", "nftables", "userspace"]
+"""Where Services are made: rules of one kind of iptables; IPVS, with rules of iptables-legacy beside it; nftables; or a
+proxy, with rules of iptables-nft."""
 
 Verb = Literal["plan", "apply", "cleanup"]
 
-_TABLES: Mapping[Variant, str] = {"ipvs": "legacy", "userspace": "nft"}
+_TABLES: Mapping[Variant, str] = {"ipvs": "legacy", "nftables": "nft", "userspace": "nft"}
 """For each mode that is named on the command line: its kind of iptables."""
 
 NO_CHANGES, CHANGES = 0, 2

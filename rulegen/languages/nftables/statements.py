@@ -16,6 +16,7 @@ from rulegen.languages.nftables.expressions import (
     Ct,
     Expression,
     Literal,
+    MapLookup,
     Meta,
     SetReference,
     VerdictCode,
@@ -83,11 +84,20 @@ class Dnat(msgspec.Struct, frozen=True):
     port: Expression | None = None
 
     def __str__(self) -> str:
-        """Return the text. A map that has ports needs the word `ip` before `to`, also for IPv6 addresses."""
+        """Return the text. A map that has ports needs the family before `to`."""
         if isinstance(self.to, Literal):
             address = f"[{self.to}]" if ":" in self.to.text and self.port is not None else str(self.to)
             return f"dnat to {address}" + (f":{self.port}" if self.port is not None else "")
-        return f"dnat ip to {self.to}"
+        return f"dnat {'ip6' if _is_ipv6(self.to) else 'ip'} to {self.to}"
+
+
+def _is_ipv6(to: Expression) -> bool:
+    """Whether a lookup in a map leads to IPv6 addresses: a value shows it, or the key of a map with a name."""
+    if not isinstance(to, MapLookup):
+        return False
+    if isinstance(to.map, AnonymousMap):
+        return any(":" in str(value) for _, value in to.map.items[:1])
+    return "ip6 " in str(to.key)
 
 
 class MasqueradeSource(msgspec.Struct, frozen=True):
