@@ -70,20 +70,20 @@ def effects(plan: Plan, services: Mapping[str, ResolvedService]) -> Iterator[Eff
                 yield Effect(item.action, "host", name, _drift((item,)).strip())
 
 
-def lines(found: Sequence[Effect]) -> Iterator[tuple[Action, str]]:
+def lines(changed: Sequence[Effect]) -> Iterator[tuple[Action, str]]:
     """Yield the effects as lines, at most about `MOST`: many Services are joined by namespace, many hosts by action."""
     for subject in ("Service", "host", ""):
-        own = [effect for effect in found if effect.subject == subject]
+        own = [effect for effect in changed if effect.subject == subject]
         if len(own) <= MOST // 2:
             yield from ((effect.action, _line(effect)) for effect in own)
         else:
             yield from _joined(own, subject)
 
 
-def totals(found: Iterable[Effect]) -> Iterator[str]:
+def totals(changed: Iterable[Effect]) -> Iterator[str]:
     """Yield how many Services and hosts are added, changed and removed."""
     numbers: dict[str, dict[Action, int]] = defaultdict(lambda: dict.fromkeys(Action, 0))
-    for effect in found:
+    for effect in changed:
         if effect.name:
             numbers[effect.subject][effect.action] += 1
     for subject, counts in numbers.items():

@@ -121,15 +121,15 @@ def text(
     if report.shown:
         whole = counted_noun(len((total or plan).items), "change")
         yield _printable(f"Only {report.shown} is shown; the whole plan has {whole}.")
-    found = tuple(effects.effects(plan, report.services))
-    if found:
+    changed = tuple(effects.effects(plan, report.services))
+    if changed:
         yield ""
-        for action, line in effects.lines(found):
+        for action, line in effects.lines(changed):
             yield paint(action.value, _printable(f"  {action.value} {line}"))
     yield from _details(plan, report, paint, details)
     yield from notes(report)
     yield ""
-    yield from effects.totals(found)
+    yield from effects.totals(changed)
     drifted = sum(item.drift is not None for item in plan.items)
     if drifted:
         repairs = "1 change repairs" if drifted == 1 else f"{drifted:,} changes repair"

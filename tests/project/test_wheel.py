@@ -98,7 +98,7 @@ def test_an_installed_rulegen_plans(installed: Path) -> None:
     examples = installed / "rulegen" / "demo" / "manifests"
     files = ("-f", str(examples / "my-blog"), "--config", str(examples / "config.yaml"))
     done = python(
-        installed, *("-m", "rulegen", "plan", *files, "--host", str(examples / "host.yaml"), "--observed", "none")
+        installed, *("-m", "rulegen", "plan", *files, "--host", str(examples / "host.yaml"), "--observed", "none", "-v")
     )
 
     assert done.returncode == 0, done.stderr

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 import click
+from click.core import ParameterSource
 
 from rulegen.cli.options.common import (
     ALLOW_UNKNOWN_NODE,
@@ -18,27 +19,39 @@ from rulegen.cli.options.common import (
     variant_option,
 )
 from rulegen.cli.options.ingress import ChosenIngress, ingress_options
-from rulegen.cli.options.narrowing import VERBOSE
+from rulegen.cli.options.narrowing import VERBOSE, Narrowing
 from rulegen.cli.options.old_flags import IngressCommand
 from rulegen.cli.wiring.apply_in_parts import ApartWriter
 from rulegen.cli.wiring.ingress import IngressInputs, plan_ingress
 from rulegen.cli.wiring.inputs import Inputs
-from rulegen.cli.wiring.planning import plan_live, report_without_services
+from rulegen.cli.wiring.planning import plan_live, refuse_previews, report_without_services
+from rulegen.cli.wiring.saved_plan import PlanOrigin, SavedPlan, read_saved, saved_plan
 from rulegen.cli.wiring.strict import refuse_not_as_written
 from rulegen.cli.wiring.writing import write
 from rulegen.diff.items import Action
-from rulegen.errors import InputError, RulegenError
+from rulegen.errors import ConfigError, RulegenError
 from rulegen.host.files.manifests import are_from_stdin
 from rulegen.kube.node_names import unknown_node
 from rulegen.model.ingress.routing.selection import selected
 from rulegen.plan.plan import Plan
+
+if TYPE_CHECKING:
+    from rulegen.host.dataplane.kernel import KernelDataplane
+    from rulegen.plan.show import Report
 
 
 class ServicesRefusedError(RulegenError):
     """The requested change would do harm."""
 
 
+WITH_SAVED: Final = frozenset(
+    {"file", "yes", "verbose", "output", "wait_s", "allow_empty", "allow_unknown_node", "help"}
+)
+"""Parameters that go together with a saved plan."""
+
+
 @click.command("apply", cls=IngressCommand)
+@click.argument("file", required=False, metavar="[FILE]")
 @input_options
 @variant_option
 @LOCK_WAIT
@@ -54,6 +67,7 @@ class ServicesRefusedError(RulegenError):
 @VERBOSE
 @OUTPUT
 def command(
+    file: str | None,
     output: str,
     wait_s: int,
     *,
@@ -66,6 +80,8 @@ def command(
 ) -> None:
     """Show the plan for this node, ask, then write the changes. New rules are added before old ones are removed.
 
+    With FILE, exactly the plan that was saved there is applied, or nothing if what it was made from has changed.
+
     With --ingress, a proxy is started or reloaded: nginx, or that of --ingress-engine. Its configuration is tested
     in a sandbox first. An Ingress that it rejects is left out and reported. It runs on after the command ends.
 
@@ -77,43 +93,108 @@ def command(
     \b
     rulegen apply                            Services from the cluster
     rulegen apply -f blog.yaml --node web-1  Services from a file, for the node web-1
+    rulegen apply FILE                       exactly the plan that `rulegen plan --out FILE` saved
     rulegen apply --ingress                  also Ingresses, on ports 80 and 443 of this host
     """
+    saved = read_saved(file) if file is not None else None
+    if saved is not None:
+        chosen, no_services = _saved_choice(saved)
     chosen_ingress = ChosenIngress.of(chosen)
     chosen_ingress.refuse_nothing(no_services=no_services, verb="apply")
     inputs = Inputs(CliOptions(**chosen), ingress=chosen_ingress if chosen_ingress.ingress else None)
     inputs.warn(chosen_ingress.idle)
     ingress = IngressInputs(chosen_ingress, inputs) if chosen_ingress.ingress else None
-    dataplane = apart = None
     with inputs.progress:
-        _refuse_unread(inputs)
-        if no_services:
-            plan, report = Plan(), report_without_services(inputs)
-        else:
-            if not allow_unknown_node:
-                _refuse_unknown_node(inputs)
-            _refuse_previews(inputs)
-            live = plan_live(inputs)
-            plan, report, dataplane = live.plan, live.report, live.dataplane
-            dataplane.lock_wait_s = wait_s
-            apart = ApartWriter(inputs, live)
-            _refuse_empty(inputs, plan, allow_empty=allow_empty)
-        if ingress is not None:
-            _refuse_no_host(ingress, allow_empty=allow_empty)
-            plan, report = plan_ingress(ingress, plan, report)
-            _refuse_taken_ports(ingress)
+        work = _planned(
+            inputs, None if no_services else wait_s, ingress, allow_empty=allow_empty, allow_unknown=allow_unknown_node
+        )
+        if saved is not None:
+            _refuse_changed(saved, inputs, work, ingress)
+            work = work._replace(apart=None)  # exactly this plan, or nothing
     write(
-        plan,
-        report,
-        dataplane,
+        work.plan,
+        work.report,
+        work.dataplane,
         output=output,
         yes=yes,
         verbose=verbose,
         stdin_is_input=are_from_stdin((*inputs.chosen.files, inputs.chosen.config, inputs.chosen.host)),
         engine_after=ingress.apply if ingress is not None else None,
-        apart=apart,
-        refuse=partial(refuse_not_as_written, report, strict=inputs.chosen.strict),
+        apart=work.apart,
+        refuse=partial(refuse_not_as_written, work.report, strict=inputs.chosen.strict),
     )
+
+
+class _Planned(NamedTuple):
+    """A plan, and what writes it; no dataplane if the rules of Services are left alone."""
+
+    plan: Plan
+    report: Report
+    dataplane: KernelDataplane | None
+    apart: ApartWriter | None
+
+
+def _planned(
+    inputs: Inputs, wait_s: int | None, ingress: IngressInputs | None, *, allow_empty: bool, allow_unknown: bool
+) -> _Planned:
+    """Return the plan that may be written.
+
+    Args:
+        inputs: The objects, the configuration and the host.
+        wait_s: How long to wait for the xtables lock; None to leave the rules of Services alone.
+        ingress: The input about Ingresses; None to leave the engine alone.
+        allow_empty: Whether the input may have no Service or no Ingress.
+        allow_unknown: Whether the node may have no Node object.
+
+    Raises:
+        RulegenError: It would do harm.
+    """
+    _refuse_unread(inputs)
+    dataplane = apart = None
+    if wait_s is None:
+        plan, report = Plan(), report_without_services(inputs)
+    else:
+        if not allow_unknown:
+            _refuse_unknown_node(inputs)
+        refuse_previews(inputs)
+        live = plan_live(inputs)
+        plan, report, dataplane = live.plan, live.report, live.dataplane
+        dataplane.lock_wait_s = wait_s
+        apart = ApartWriter(inputs, live)
+        _refuse_empty(inputs, plan, allow_empty=allow_empty)
+    if ingress is not None:
+        _refuse_no_host(ingress, allow_empty=allow_empty)
+        plan, report = plan_ingress(ingress, plan, report)
+        _refuse_taken_ports(ingress)
+    return _Planned(plan, report, dataplane, apart)
+
+
+def _refuse_changed(saved: SavedPlan, inputs: Inputs, work: _Planned, ingress: IngressInputs | None) -> None:
+    """Reject a saved plan that is not the plan of now."""
+    origin = PlanOrigin(saved.directory, saved.arguments, saved.environment)
+    has_services = work.dataplane is not None
+    saved.refuse_changed(saved_plan(inputs, work.plan, work.report, ingress, origin, services=has_services))
+
+
+def _saved_choice(saved: SavedPlan) -> tuple[dict[str, Any], bool]:
+    """Return the options of a saved plan, and whether it leaves the rules of Services alone.
+
+    Raises:
+        ConfigError: The command line has options that a saved plan already has.
+    """
+    context = click.get_current_context()
+    for param in context.command.params:
+        given = context.get_parameter_source(param.name or "") is ParameterSource.COMMANDLINE
+        if given and param.name not in WITH_SAVED:
+            raise ConfigError(
+                f"{param.opts[0]}: a saved plan has its own options",
+                hint="omit it, or save another plan with this option",
+            )
+    chosen = saved.parameters(context)
+    Narrowing.of(chosen)
+    for name in ("observed", "out", "output", "detailed_exitcode"):
+        del chosen[name]
+    return chosen, chosen.pop("no_services")
 
 
 def _refuse_unknown_node(inputs: Inputs) -> None:
@@ -171,15 +252,4 @@ def _refuse_unread(inputs: Inputs) -> None:
         raise ServicesRefusedError(
             "part of the input could not be read, and apply removes what is not in the input:\n" + "\n".join(unread),
             hint="correct it; `rulegen plan` shows the plan for the rest",
-        )
-
-
-def _refuse_previews(inputs: Inputs) -> None:
-    """Reject values that were assigned for a preview."""
-    assigned = [f"Service {name}: {', '.join(s.assigned)}" for name, s in inputs.model.services.items() if s.assigned]
-    if assigned:
-        raise InputError(
-            ", ".join(inputs.chosen.files),
-            "cannot be applied, because these values were assigned for a preview only:\n" + "\n".join(assigned),
-            hint="set clusterIP and nodePort in the manifests, or apply the objects of the API server",
         )

@@ -17,6 +17,8 @@ from rulegen.model.ingress.values.without_effect.names import NameKind, NoEffect
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
 
+ARGUMENTS: Final = "rulegen.arguments"
+"""Key of a context's `meta`: the arguments of the command, as they were given."""
 _VERBOSE: Final = "--verbose"
 _LEVEL: Final = "v"
 _EMPTY_IS_DEFAULT: Final = frozenset(
@@ -62,6 +64,7 @@ class IngressCommand(click.Command):
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         """Parse arguments."""
+        ctx.meta[ARGUMENTS] = tuple(args)
         reports: list[Reason] = []
         known, emptied = _last_values(self._known(args, reports))
         rest = super().parse_args(ctx, known)

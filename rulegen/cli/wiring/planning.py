@@ -160,6 +160,21 @@ def refuse_mixed(paths: tuple[str, ...]) -> None:
         raise ConfigError("--observed none cannot be combined with other dumps", hint="give either dumps or none")
 
 
+def refuse_previews(inputs: Inputs) -> None:
+    """Reject values that were assigned for a preview: they must not be written.
+
+    Raises:
+        InputError: There are some.
+    """
+    assigned = [f"Service {name}: {', '.join(s.assigned)}" for name, s in inputs.model.services.items() if s.assigned]
+    if assigned:
+        raise InputError(
+            ", ".join(inputs.chosen.files),
+            "cannot be applied, because these values were assigned for a preview only:\n" + "\n".join(assigned),
+            hint="set clusterIP and nodePort in the manifests, or apply the objects of the API server",
+        )
+
+
 def unreadable(rulesets: Mapping[Family, Ruleset]) -> Iterator[str]:
     """Yield a warning for each family with rules whose options the tool could not print completely."""
     for family, ruleset in rulesets.items():

@@ -66,8 +66,7 @@ def write(
     work = dataplane.steps(plan) if dataplane is not None else ()
     if not plan.is_empty:
         require_consent(yes=yes, stdin_is_input=stdin_is_input)
-    name, done = plan.site.engine if plan.site is not None else "", list[str]()
-    titles = [step.title for step in work]
+    name, done, titles = plan.site.engine if plan.site is not None else "", list[str](), [step.title for step in work]
     left_out: dict[str, str] = {}
     with Progress() as progress:
         if not plan.is_empty or yes:
@@ -81,12 +80,17 @@ def write(
                 titles = apart.titles
             done += _engine(engine_after, name, titles, [], progress)
     if output == "json":
-        document = {**show.json_document(plan, report), "applied": titles + done}
-        print_json({**document, "leftOut": left_out} if left_out else document)
+        _print_applied(plan, report, titles + done, left_out)
     else:
         print_lines([*_summary(plan, titles, left_out), *done])
     if left_out:
         raise LeftOutError(left_out)
+
+
+def _print_applied(plan: Plan, report: Report, applied: Sequence[str], left_out: Mapping[str, str]) -> None:
+    """Print the plan as JSON, with what was applied and which Services were left out."""
+    document = {**show.json_document(plan, report), "applied": applied}
+    print_json({**document, "leftOut": left_out} if left_out else document)
 
 
 def _refuse(plan: Plan, report: Report, refuse: Callable[[], None], *, output: str) -> None:
