@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Any, Final
 from rulegen.errors import HostError
 from rulegen.host.netfilter import nft
 from rulegen.host.netfilter.nft import NftError
-from rulegen.host.nftables.objects import TableName
-from rulegen.host.nftables.table_owner import Tenure, status
-from rulegen.host.nftables.transaction import NftSocket
+from rulegen.host.nftables.kernel.objects import TableName
+from rulegen.host.nftables.kernel.table_owner import Tenure, status
+from rulegen.host.nftables.kernel.transaction import NftSocket
 from rulegen.languages.nftables.language import NAME, ChangeTables
 from rulegen.net import Family
 from rulegen.ownership.nftables import TABLES

@@ -1,1 +1,1 @@
-"""nf_tables over netlink: tables, sets, maps, chains, rules and elements, written and read without a process."""
+"""Objects of nftables written to the kernel, and read from it, over netlink: no process is started."""

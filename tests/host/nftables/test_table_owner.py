@@ -10,18 +10,18 @@ import sys
 import pytest
 
 from rulegen.host.commands.runner import Command, run
-from rulegen.host.nftables.dump import read_table
-from rulegen.host.nftables.objects import PERSIST, TableName, new_chain, new_table
-from rulegen.host.nftables.table_owner import PROTECTED, TableStatus, Tenure, claim, release, status, supported
-from rulegen.host.nftables.transaction import NftSocket, TransactionError
+from rulegen.host.nftables.kernel.dump import read_table
+from rulegen.host.nftables.kernel.objects import PERSIST, TableName, new_chain, new_table
+from rulegen.host.nftables.kernel.table_owner import PROTECTED, TableStatus, Tenure, claim, release, status, supported
+from rulegen.host.nftables.kernel.transaction import NftSocket, TransactionError
 
 pytestmark = pytest.mark.usefixtures("namespace")
 
 TABLE = TableName(2, "t")
 OWNER_PROCESS = """
 import sys, time
-from rulegen.host.nftables.objects import TableName, new_chain, new_table
-from rulegen.host.nftables.transaction import NftSocket
+from rulegen.host.nftables.kernel.objects import TableName, new_chain, new_table
+from rulegen.host.nftables.kernel.transaction import NftSocket
 link = NftSocket()
 link.commit([new_table(TableName(2, "t"), 6), new_chain(TableName(2, "t"), "c")])
 print("ready", flush=True)

@@ -9,11 +9,11 @@ import pytest
 
 from rulegen.errors import HostError
 from rulegen.host.commands.runner import Command, run
-from rulegen.host.nftables import elements
-from rulegen.host.nftables.codecs import ACCEPT, GOTO, KernelVerdict
-from rulegen.host.nftables.dump import read_table
-from rulegen.host.nftables.elements import CATCH_ALL, KernelElement
-from rulegen.host.nftables.expressions import (
+from rulegen.host.nftables.kernel import elements
+from rulegen.host.nftables.kernel.attributes import ACCEPT, GOTO, KernelVerdict
+from rulegen.host.nftables.kernel.dump import read_table
+from rulegen.host.nftables.kernel.elements import CATCH_ALL, KernelElement
+from rulegen.host.nftables.kernel.expressions import (
     EQUAL,
     BitwiseExpr,
     ByteorderExpr,
@@ -38,7 +38,7 @@ from rulegen.host.nftables.expressions import (
     RejectExpr,
     UnknownExpr,
 )
-from rulegen.host.nftables.objects import (
+from rulegen.host.nftables.kernel.objects import (
     CONCAT,
     DYNAMIC,
     INTERVAL,
@@ -58,7 +58,7 @@ from rulegen.host.nftables.objects import (
     new_set,
     new_table,
 )
-from rulegen.host.nftables.transaction import NftSocket, TransactionError
+from rulegen.host.nftables.kernel.transaction import NftSocket, TransactionError
 
 pytestmark = pytest.mark.usefixtures("namespace")
 
@@ -129,7 +129,7 @@ class TestTransactions:
         missing = endpoint(5001)[0]
         with pytest.raises(TransactionError, match="No such file") as caught:
             link.commit(list(elements.delete_keys(TABLE, "endpoints", [pairs[0][0], missing])))
-        assert caught.value.refusals[0].subject.elements == ((missing, None),)
+        assert caught.value.refusals[0].subject.elements == (missing,)
         assert link.generation() == before
         assert len(read_table(link, TABLE).elements["endpoints"]) == 5000
 

@@ -12,7 +12,7 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from rulegen.host.netlink.messages import NESTED, attribute, attributes_of
-from rulegen.host.nftables.codecs import (
+from rulegen.host.nftables.kernel.attributes import (
     BYTE,
     DATA,
     NUMBER,

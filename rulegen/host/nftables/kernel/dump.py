@@ -7,16 +7,16 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 
 from rulegen.errors import HostError
 from rulegen.host.netlink.messages import attributes_of
-from rulegen.host.nftables import elements, expressions
-from rulegen.host.nftables.codecs import read_list, read_number, read_text, text
-from rulegen.host.nftables.objects import GET_CHAIN, GET_ELEMENTS, GET_RULE, GET_SET, Hook, KernelSet, TableName
+from rulegen.host.nftables.kernel import elements, expressions
+from rulegen.host.nftables.kernel.attributes import read_list, read_number, read_text, text
+from rulegen.host.nftables.kernel.objects import GET_CHAIN, GET_ELEMENTS, GET_RULE, GET_SET, Hook, KernelSet, TableName
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
-    from rulegen.host.nftables.elements import KernelElement
-    from rulegen.host.nftables.expressions import Expression
-    from rulegen.host.nftables.transaction import NftSocket
+    from rulegen.host.nftables.kernel.elements import KernelElement
+    from rulegen.host.nftables.kernel.expressions import Expression
+    from rulegen.host.nftables.kernel.transaction import NftSocket
 
 _ATTEMPTS: Final = 20
 

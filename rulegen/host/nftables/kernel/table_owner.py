@@ -15,12 +15,20 @@ import secrets
 from enum import StrEnum
 from typing import TYPE_CHECKING, Final, NamedTuple
 
-from rulegen.host.nftables.codecs import read_number, text
-from rulegen.host.nftables.objects import GET_TABLE, OWNER, PERSIST, NftMessage, TableName, delete_table, new_table
-from rulegen.host.nftables.transaction import TransactionError
+from rulegen.host.nftables.kernel.attributes import read_number, text
+from rulegen.host.nftables.kernel.objects import (
+    GET_TABLE,
+    OWNER,
+    PERSIST,
+    NftMessage,
+    TableName,
+    delete_table,
+    new_table,
+)
+from rulegen.host.nftables.kernel.transaction import TransactionError
 
 if TYPE_CHECKING:
-    from rulegen.host.nftables.transaction import NftSocket
+    from rulegen.host.nftables.kernel.transaction import NftSocket
 
 PROTECTED: Final = OWNER | PERSIST
 _FLAGS, _USE, _OWNER = 2, 3, 7
@@ -60,7 +68,7 @@ class TableStatus(NamedTuple):
         return bool(self.flags & PERSIST)
 
 
-class Claim(NamedTuple):
+class TableClaim(NamedTuple):
     """How a table becomes ours.
 
     Attributes:
@@ -102,19 +110,19 @@ def supported(link: NftSocket) -> bool:
     return True
 
 
-def claim(current: TableStatus, table: TableName, *, is_protected: bool) -> Claim:
+def claim(current: TableStatus, table: TableName, *, is_protected: bool) -> TableClaim:
     """Return how a table becomes ours, with or without protection.
 
     A table of another owner is claimed like an open one: the kernel then refuses the transaction.
     """
     flags = PROTECTED if is_protected else 0
     if current.tenure is Tenure.ABSENT:
-        return Claim((new_table(table, flags),), keeps_content=False)
+        return TableClaim((new_table(table, flags),), keeps_content=False)
     if is_protected and current.tenure is Tenure.OURS:
-        return Claim((), keeps_content=True)
+        return TableClaim((), keeps_content=True)
     if current.persists == is_protected:
-        return Claim((new_table(table, flags),), keeps_content=True)
-    return Claim((delete_table(table), new_table(table, flags)), keeps_content=False)
+        return TableClaim((new_table(table, flags),), keeps_content=True)
+    return TableClaim((delete_table(table), new_table(table, flags)), keeps_content=False)
 
 
 def release(table: TableName) -> tuple[NftMessage, ...]:

@@ -11,7 +11,7 @@ from functools import lru_cache
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 from rulegen.host.netlink.messages import CREATE, EXCLUSIVE, attribute, attributes_of
-from rulegen.host.nftables.codecs import (
+from rulegen.host.nftables.kernel.attributes import (
     KernelVerdict,
     data_of,
     nested,
@@ -22,7 +22,7 @@ from rulegen.host.nftables.codecs import (
     read_number,
     text,
 )
-from rulegen.host.nftables.objects import DELETE_ELEMENTS, NEW_ELEMENTS, NftMessage, TableName
+from rulegen.host.nftables.kernel.objects import DELETE_ELEMENTS, NEW_ELEMENTS, NftMessage, TableName
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -66,7 +66,14 @@ Pair = tuple[bytes, "bytes | KernelVerdict | None"]
 """The key and the data of an element that has nothing else."""
 
 
-def add_pairs(table: TableName, name: str, pairs: Sequence[Pair], *, is_new: bool = False) -> Iterator[NftMessage]:
+def add_pairs(
+    table: TableName,
+    name: str,
+    pairs: Sequence[Pair],
+    *,
+    is_new: bool = False,
+    subjects: Sequence[object] | None = None,
+) -> Iterator[NftMessage]:
     """Yield the requests to add elements of one form: keys of one length, and data of one length, or verdicts, or none.
 
     Args:
@@ -74,13 +81,16 @@ def add_pairs(table: TableName, name: str, pairs: Sequence[Pair], *, is_new: boo
         name: The set.
         pairs: The elements.
         is_new: Whether an element that exists is an error. A map rejects other data for its key in any case.
+        subjects: What an error names, for each element; without it, the elements.
     """
-    yield from _pairs(table, name, pairs, NEW_ELEMENTS, CREATE | EXCLUSIVE if is_new else CREATE)
+    yield from _pairs(table, name, pairs, subjects or pairs, NEW_ELEMENTS, CREATE | EXCLUSIVE if is_new else CREATE)
 
 
-def delete_keys(table: TableName, name: str, keys: Sequence[bytes]) -> Iterator[NftMessage]:
+def delete_keys(
+    table: TableName, name: str, keys: Sequence[bytes], *, subjects: Sequence[object] | None = None
+) -> Iterator[NftMessage]:
     """Yield the requests to delete elements by keys of one length; a missing one is an error."""
-    yield from _pairs(table, name, [(key, None) for key in keys], DELETE_ELEMENTS, 0)
+    yield from _pairs(table, name, [(key, None) for key in keys], subjects or keys, DELETE_ELEMENTS, 0)
 
 
 def add(table: TableName, name: str, elements: Sequence[KernelElement]) -> Iterator[NftMessage]:
@@ -99,7 +109,9 @@ def flush(table: TableName, name: str) -> NftMessage:
     return NftMessage(DELETE_ELEMENTS, 0, table.family, text(1, table.name) + text(2, name), f"elements of {name}")
 
 
-def _pairs(table: TableName, name: str, pairs: Sequence[Pair], kind: int, flags: int) -> Iterator[NftMessage]:
+def _pairs(
+    table: TableName, name: str, pairs: Sequence[Pair], subjects: Sequence[object], kind: int, flags: int
+) -> Iterator[NftMessage]:
     if not pairs:
         return
     key, data = pairs[0]
@@ -115,7 +127,7 @@ def _pairs(table: TableName, name: str, pairs: Sequence[Pair], kind: int, flags:
         before, between = _frame(length, len(data))
         tail = b"\0" * (-len(data) % 4)
         encoded = [before + key + between + data + tail for key, data in pairs]  # type: ignore[operator]
-    yield from _messages(table, name, pairs, encoded, kind, flags)
+    yield from _messages(table, name, subjects, encoded, kind, flags)
 
 
 def _frame(key_length: int, data_length: int | None) -> tuple[bytes, bytes]:

@@ -18,13 +18,14 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 from rulegen.errors import HostError
 from rulegen.host.netlink import messages as netlink
 from rulegen.host.netlink.messages import ACK, DUMP, REQUEST, attribute, attributes_of
-from rulegen.host.nftables.elements import ElementsOf
-from rulegen.host.nftables.objects import GET_GENERATION, SUBSYSTEM
+from rulegen.host.nftables.kernel.elements import ElementsOf
+from rulegen.host.nftables.kernel.objects import GET_GENERATION, SUBSYSTEM
+from rulegen.languages.nftables.state import NftKey, ObjectKind
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-    from rulegen.host.nftables.objects import NftMessage
+    from rulegen.host.nftables.kernel.objects import NftMessage
 
 _BEGIN, _END = 0x10, 0x11
 _BATCH_GENERATION = 1
@@ -307,9 +308,20 @@ def _subject(message: NftMessage, offset: int) -> object:
 def _named(refusal: Refusal) -> str:
     subject = refusal.subject
     if not isinstance(subject, ElementsOf):
-        return str(subject)
+        return key_text(subject) if isinstance(subject, NftKey) else str(subject)
     count = len(subject.elements)
+    if count == 1 and isinstance(subject.elements[0], NftKey):
+        return key_text(subject.elements[0])
     return f"an element of {subject.set_name}" if count == 1 else f"one of {count} elements of {subject.set_name}"
+
+
+def key_text(key: NftKey) -> str:
+    """Return an object in words, such as `element 10.96.0.1 . tcp . 443 of service-ips`."""
+    if key.is_element:
+        return f"element {' . '.join(key.element)} of {key.name}"
+    if key.kind is ObjectKind.TABLE:
+        return f"table {key.table}"
+    return f"{key.kind.name.lower()} {key.name}"
 
 
 def _of_send(error: OSError) -> str:

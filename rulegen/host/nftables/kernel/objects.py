@@ -5,13 +5,13 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from rulegen.host.netlink.messages import CREATE, EXCLUSIVE, NESTED, attribute
-from rulegen.host.nftables import expressions
-from rulegen.host.nftables.codecs import nested, number, number64, text
+from rulegen.host.nftables.kernel import expressions
+from rulegen.host.nftables.kernel.attributes import nested, number, number64, text
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from rulegen.host.nftables.expressions import Expression
+    from rulegen.host.nftables.kernel.expressions import Expression
 
 SUBSYSTEM: Final = 10 << 8
 NEW_TABLE, GET_TABLE, DELETE_TABLE = 0, 1, 2

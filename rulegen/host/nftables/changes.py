@@ -1,0 +1,250 @@
+"""Changes of objects as transactions: what is deleted, made and filled, in the order that the kernel accepts.
+
+All changes of a table are one transaction, and its readers see either all of them or none. Only a first load with very
+many chains takes several, because the time of a transaction grows faster than the number of its rules: chains that
+nothing leads to yet come first, and the last transaction leads packets to them.
+"""
+
+from __future__ import annotations
+
+import socket
+from typing import TYPE_CHECKING, Final, NamedTuple, TypeVar
+
+from rulegen.diff.changes import Change
+from rulegen.host.nftables.kernel import objects
+from rulegen.host.nftables.kernel.objects import OWNER, PERSIST, Hook, NftMessage, TableName
+from rulegen.host.nftables.rules import RuleWriter
+from rulegen.host.nftables.sets import Member, add_members, delete_members, kernel_set
+from rulegen.languages.nftables.state import (
+    ElementValue,
+    NamedSet,
+    NftChain,
+    NftKey,
+    ObjectKind,
+    OtherObject,
+    TableValue,
+    set_key,
+)
+from rulegen.net import Family
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
+
+    from rulegen.languages.nftables.state import NftValue
+
+CHAINS_PER_TRANSACTION: Final = 2000
+_TABLE_FLAGS: Final = {"dormant": 1, "owner": OWNER, "persist": PERSIST}
+_HOOKS: Final = {"prerouting": 0, "input": 1, "forward": 2, "output": 3, "postrouting": 4}
+_POLICIES: Final = {"drop": 0, "accept": 1}
+_FAMILIES: Final = {Family.IPV4: socket.AF_INET, Family.IPV6: socket.AF_INET6}
+
+T = TypeVar("T")
+
+
+class Transaction(NamedTuple):
+    """One transaction.
+
+    Attributes:
+        title: What it does, if there are several.
+        requests: What is sent.
+    """
+
+    title: str
+    requests: list[NftMessage]
+
+
+def transactions(
+    family: Family,
+    changes: Sequence[Change[NftKey, NftValue]],
+    desired: Mapping[NftKey, NftValue],
+    chains_per_transaction: int = CHAINS_PER_TRANSACTION,
+) -> list[Transaction]:
+    """Return the transactions that make these changes: one, unless very many chains are new.
+
+    Args:
+        family: The family of the tables.
+        changes: The changes.
+        desired: All objects after the changes; of those that do not change, only sets are looked up, unless a table or
+            a set must be made anew with its content.
+        chains_per_transaction: The most new chains whose rules are written in one transaction.
+
+    Raises:
+        ValueError: An object has something that rulegen does not write.
+    """
+    tables: dict[str, list[Change[NftKey, NftValue]]] = {}
+    for change in changes:
+        tables.setdefault(change.key.table, []).append(change)
+    grown: list[list[NftMessage]] = []
+    last: list[NftMessage] = []
+    for name, of_table in sorted(tables.items()):
+        work = _TableWork(TableName(_FAMILIES[family], name), of_table, desired)
+        grown += work.grown(chains_per_transaction)
+        last += work.switched()
+    return [
+        *(Transaction("new chains", requests) for requests in grown),
+        *([Transaction("changes", last)] if last else []),
+    ]
+
+
+class _TableWork:
+    """The requests for the changes of one table."""
+
+    def __init__(
+        self, table: TableName, changes: Iterable[Change[NftKey, NftValue]], desired: Mapping[NftKey, NftValue]
+    ) -> None:
+        self._table, self._desired = table, desired
+        self._writer = RuleWriter(table, self._set)
+        self._changes = {change.key: change for change in changes}
+        self._grown: set[NftKey] = set()
+        self._is_grown = False
+        self._remake()
+
+    def _set(self, name: str) -> NamedSet | None:
+        known = self._desired.get(set_key(self._table.name, name))
+        return known if isinstance(known, NamedSet) else None
+
+    def _remake(self) -> None:
+        """Add changes for what must be made anew because the kernel cannot change it: content of tables and of sets."""
+        table = self._changes.get(NftKey(self._table.name, ObjectKind.TABLE))
+        self._begin = [] if table is None else self._table_requests(table)
+        self._is_remade = table is not None and table.before is not None
+        self._is_deleted = table is not None and table.after is None
+        remade = {
+            key.name
+            for key, change in self._changes.items()
+            if isinstance(change.before, NamedSet) and isinstance(change.after, NamedSet)
+        }
+        if not self._is_remade and not remade:
+            return
+        for key, value in self._desired.items():
+            if key.table != self._table.name or self._is_deleted:
+                continue
+            if self._is_remade or (key.name in remade and key.is_element) or _uses(value, remade):
+                change = self._changes.get(key)
+                before = None if self._is_remade else value if change is None else change.before
+                self._changes[key] = Change(key, before, value)
+
+    def _table_requests(self, change: Change[NftKey, NftValue]) -> list[NftMessage]:
+        requests = [] if change.before is None else [objects.delete_table(self._table)]
+        if isinstance(change.after, TableValue):
+            unknown = change.after.flags - _TABLE_FLAGS.keys()
+            if unknown:
+                raise ValueError(f"unknown flags of a table: {', '.join(sorted(unknown))}")
+            requests.append(objects.new_table(self._table, sum(_TABLE_FLAGS[flag] for flag in change.after.flags)))
+        return requests
+
+    def grown(self, chains_per_transaction: int) -> Iterator[list[NftMessage]]:
+        """Yield transactions that make new chains which nothing leads to, if there are too many for one."""
+        new = [
+            (key, change.after)
+            for key, change in self._changes.items()
+            if isinstance(change.after, NftChain) and change.before is None and change.after.base is None
+        ]
+        if len(new) <= chains_per_transaction or self._is_remade or self._replaced_sets():
+            return
+        self._is_grown = True
+        self._grown = {key for key, _ in new}
+        yield [*self._begin, *self._new_sets(), *(objects.new_chain(self._table, key.name) for key, _ in new)]
+        for start in range(0, len(new), chains_per_transaction):
+            requests: list[NftMessage] = []
+            for key, chain in new[start : start + chains_per_transaction]:
+                requests += self._rules(key, chain)
+            yield requests
+
+    def switched(self) -> list[NftMessage]:
+        """Return the transaction that makes all changes, or those that are left."""
+        if self._is_deleted:
+            return self._begin
+        requests: list[NftMessage] = [] if self._is_grown else [*self._begin]
+        if not self._is_remade:
+            requests += self._deletions()
+        if not self._is_grown:
+            requests += self._new_sets()
+        chains = [(key, chain) for key, chain in self._after(NftChain) if key not in self._grown]
+        requests += (self._new_chain(key, chain) for key, chain in chains if self._is_new_chain(key))
+        requests += self._elements()
+        for key, chain in chains:
+            requests += self._rules(key, chain)
+        return requests
+
+    def _deletions(self) -> Iterator[NftMessage]:
+        """Yield deletions: rules, elements, sets, chains; what refers to something goes before it."""
+        for key, change in self._changes.items():
+            if isinstance(change.before, NftChain) and change.before.rules:
+                yield objects.flush_chain(self._table, key.name)._replace(subject=key)
+        gone = {key.name for key in self._gone_sets()}
+        for name, members in self._members(deleted=True).items():
+            known = self._set(name)
+            if name not in gone and known is not None:
+                yield from delete_members(self._table, name, known, [each for _, each in members], _keys(members))
+        for key in self._gone_sets():
+            yield objects.delete_set(self._table, key.name)._replace(subject=key)
+        for key, change in self._changes.items():
+            if isinstance(change.before, NftChain) and self._is_gone_chain(change):
+                yield objects.delete_chain(self._table, key.name)._replace(subject=key)
+            if isinstance(change.before, OtherObject):
+                message = f"{key.name} {key.element[0]}: rulegen does not delete such objects"
+                raise ValueError(message)  # noqa: TRY004 - callers treat all faults alike
+
+    def _gone_sets(self) -> list[NftKey]:
+        return [key for key, change in self._changes.items() if isinstance(change.before, NamedSet)]
+
+    def _replaced_sets(self) -> bool:
+        return any(self._changes[key].after is not None for key in self._gone_sets())
+
+    @staticmethod
+    def _is_gone_chain(change: Change[NftKey, NftValue]) -> bool:
+        before, after = change.before, change.after
+        return not (isinstance(before, NftChain) and isinstance(after, NftChain) and before.base == after.base)
+
+    def _is_new_chain(self, key: NftKey) -> bool:
+        change = self._changes[key]
+        return change.before is None or self._is_gone_chain(change)
+
+    def _after(self, kind: type[T]) -> Iterator[tuple[NftKey, T]]:
+        return ((key, change.after) for key, change in self._changes.items() if isinstance(change.after, kind))
+
+    def _new_sets(self) -> Iterator[NftMessage]:
+        for key, wanted in self._after(NamedSet):
+            yield objects.new_set(self._table, kernel_set(key.name, wanted))._replace(subject=key)
+
+    def _new_chain(self, key: NftKey, chain: NftChain) -> NftMessage:
+        hook, base = None, chain.base
+        if base is not None:
+            if base.hook not in _HOOKS or base.policy not in _POLICIES:
+                raise ValueError(f"chain {key.name}: {base}")
+            hook = Hook(base.type, _HOOKS[base.hook], base.priority, _POLICIES[base.policy])
+        return objects.new_chain(self._table, key.name, hook)._replace(subject=key)
+
+    def _elements(self) -> Iterator[NftMessage]:
+        for name, members in self._members(deleted=False).items():
+            known = self._set(name)
+            if known is None:
+                raise ValueError(f"no set or map {name[:60]!r} in the table")
+            yield from add_members(self._table, name, known, [each for _, each in members], _keys(members))
+
+    def _members(self, *, deleted: bool) -> dict[str, list[tuple[NftKey, Member]]]:
+        """Return the elements that are deleted or added, by set."""
+        members: dict[str, list[tuple[NftKey, Member]]] = {}
+        for key, before, after in self._changes.values():
+            value = before if deleted else after
+            if isinstance(value, ElementValue):
+                members.setdefault(key.name, []).append((key, (key.element, value.data)))
+        return members
+
+    def _rules(self, key: NftKey, chain: NftChain) -> Iterator[NftMessage]:
+        for rule in chain.rules:
+            sets, expressions = self._writer.written(rule)
+            yield from (request._replace(subject=key) for request in sets)
+            yield objects.append_rule(self._table, key.name, expressions, subject=key)
+
+
+def _keys(members: Sequence[tuple[NftKey, Member]]) -> list[NftKey]:
+    return [key for key, _ in members]
+
+
+def _uses(value: NftValue, sets: set[str]) -> bool:
+    """Whether a chain has a rule that refers to one of these sets."""
+    return isinstance(value, NftChain) and any(
+        f"@{name}" in words for rule in value.rules if (words := str(rule).split(" ")) for name in sets
+    )
