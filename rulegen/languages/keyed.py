@@ -186,7 +186,7 @@ class KeyedLanguage:
         for change in part.changes:
             action = Action.ADD if change.before is None else Action.DELETE if change.after is None else Action.CHANGE
             kind, name = self.named_in(change)
-            owner = "" if family is None else scene.around.owner(self.name, change.key, family)
+            owner = "" if family is None else self.owner(change, scene)
             yield Item(
                 action=action,
                 language=self.name,
@@ -200,6 +200,10 @@ class KeyedLanguage:
                 endpoint=self.endpoint(change),
                 key=change.key,
             )
+
+    def owner(self, change: Change[Any, Any], scene: Scene) -> str | None:
+        """Return the owner of a changed object; None if unknown."""
+        return scene.around.owner(self.name, change.key, scene.family)
 
     def lines(self, change: Change[Any, Any]) -> Iterator[Line]:
         """Yield the removed and the added line of a change, in the syntax of the language."""

@@ -9,7 +9,13 @@ from base64 import b32encode
 from hashlib import sha256
 from typing import TYPE_CHECKING, Final
 
+from rulegen.languages.nftables.expressions import AnonymousSet, Literal, Payload, VerdictCode
+from rulegen.languages.nftables.state import NftChain, chain_key
+from rulegen.languages.nftables.statements import Compare
+
 if TYPE_CHECKING:
+    from rulegen.languages.nftables.state import NftObjects
+    from rulegen.languages.nftables.statements import NftRule
     from rulegen.model.services.ir import Endpoint, ResolvedPort
 
 TABLE: Final = "kube-proxy"
@@ -55,3 +61,24 @@ def _port_text(port: ResolvedPort) -> str:
 def _hashed(text: str) -> str:
     name = f"{b32encode(sha256(text.encode()).digest()[:5]).decode()[:_DIGITS]}-{text}"
     return name if len(name) <= _LONGEST else name[: _LONGEST - len(_DOTS)] + _DOTS
+
+
+def without_ranges(objects: NftObjects) -> NftObjects:
+    """Return objects without the rule that drops connections to unused addresses in the ranges of ClusterIPs.
+
+    If the ranges are unknown, whether this rule is right is unknown too: it stays, and is not compared.
+    """
+    key = chain_key(TABLE, CLUSTER_IPS_CHECK)
+    chain = objects.get(key)
+    if not isinstance(chain, NftChain):
+        return objects
+    rules = tuple(rule for rule in chain.rules if not _drops_ranges(rule))
+    return {**objects, key: NftChain(rules, chain.base)}
+
+
+def _drops_ranges(rule: NftRule) -> bool:
+    match rule.statements:
+        case (Compare(Payload(field="daddr"), Literal() | AnonymousSet(), "=="), VerdictCode("drop")):
+            return True
+        case _:
+            return False

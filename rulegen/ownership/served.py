@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, Final
 from rulegen.languages.addresses.state import AddressKey
 from rulegen.languages.ipset.state import EntryKey
 from rulegen.languages.ipvs.state import RealServerKey, VirtualServerKey
+from rulegen.languages.nftables.state import NftKey
 from rulegen.model.services.stale_flows import frontends_of
 from rulegen.net import Family, Protocol, join_host_port, parse_address
 from rulegen.ownership import chains, ipsets
@@ -33,6 +34,7 @@ _TO: Final = re.compile(r"(?:^| )-d ([0-9a-f:.]+)/(?:32|128) ")
 _VIRTUAL: Final = re.compile(r"--vproto ([0-9]+) --vaddr (\S+) --vport ([0-9]{1,5})\b")
 _DNAT: Final = re.compile(r"(?:^|[^!] )-p (tcp|udp|sctp) .*-j DNAT --to-destination (\S+)")
 _ENTRY: Final = re.compile(r"([0-9a-f:.]+),(tcp|udp|sctp):([0-9]{1,5})(?:,\S+)?\Z")
+_NFT_NAME: Final = re.compile(r"[a-z]+-[A-Z2-7]{8}-([a-z0-9][-a-z0-9.]{0,252}/[a-z0-9][-a-z0-9.]{0,252})/")
 _PORT_ENTRY: Final = re.compile(r"[0-9]{1,5}\Z")
 _HEALTH_CHAINS: Final = (chains.filter_(chains.NODE_PORTS), chains.filter_(chains.NODE_PORT))
 _NUMBERS: Final = {"6": Protocol.TCP, "17": Protocol.UDP, "132": Protocol.SCTP}
@@ -90,6 +92,27 @@ class Served:
                 return self._addresses.get(key.address, "")
             case EntryKey():
                 return self._entry_owner(key, family)
+            case NftKey():
+                return self._nft_owner(key, family)
+            case _:
+                return ""
+
+    def _nft_owner(self, key: NftKey, family: Family) -> str:
+        """Return the Service in the name of a chain or set, or that of an element's frontend or endpoint."""
+        match key.element:
+            case ():
+                match = _NFT_NAME.match(key.name)
+                return match[1] if match else ""
+            case (address,):
+                owned = _address(address)
+                return self._addresses.get(owned, "") if owned is not None else ""
+            case (protocol, port) if protocol in _NAMES and _PORT_ENTRY.match(port):
+                return self._frontend(family, _NAMES[protocol], None, int(port))
+            case (address, protocol, port) if protocol in _NAMES and _PORT_ENTRY.match(port):
+                return self._frontend(family, _NAMES[protocol], _address(address), int(port))
+            case (_, address, protocol, port) if protocol in _NAMES:
+                host = f"[{address}]" if family is Family.IPV6 else address
+                return self._endpoints.get((_NAMES[protocol], f"{host}:{port}"), "")
             case _:
                 return ""
 

@@ -145,9 +145,14 @@ class _Tables:
     """The table of kube-proxy belongs to rulegen, with everything in it."""
 
     family: Family | None
+    node: ResolvedNode | None
 
     def ours(self, state: Mapping[NftKey, NftValue]) -> NftObjects:
-        return {} if self.family is None else in_tables(state, nftables.TABLES)
+        if self.family is None:
+            return {}
+        objects = in_tables(state, nftables.TABLES)
+        is_unknown = self.node is not None and not self.node.service_networks
+        return nftables.without_ranges(objects) if is_unknown else objects
 
 
 def _sets_of(context: OwnershipContext) -> _Sets:
@@ -161,7 +166,7 @@ def _sets_of(context: OwnershipContext) -> _Sets:
 
 OWNERSHIP: Final[Mapping[str, OwnershipOf]] = MappingProxyType(
     {
-        NFTABLES: lambda context: _Tables(context.family),
+        NFTABLES: lambda context: _Tables(context.family, context.node),
         ROUTES: lambda context: _Routes(context.family),
         LISTENERS: lambda context: _Proxy(context.family),
         LINKS: lambda context: _Links(context.family),

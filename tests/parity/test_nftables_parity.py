@@ -29,6 +29,7 @@ DUMPS = {Family.IPV4: "nftables.json", Family.IPV6: "nftables6.json"}
 TEXT = "nftables.txt"
 WORLDS = worlds(*DUMPS.values(), TEXT, "objects.yaml")
 MOST = sized(quick=3, usual=5, full=10_000)
+CHANGES = 2
 NO_CHANGES = "No changes. The node matches the objects."
 
 
@@ -150,6 +151,34 @@ def test_any_one_chain_or_set_removed_is_found(world: Path):
                 other for at, other in enumerate(entries) if at != index and other.get("rule", {}).get("chain") != name
             ]
             assert f"+ {kind} {name}" in shown(planned(world, Family.IPV4, kept))
+
+
+@pytest.mark.parametrize("world", each(sampled(WORLDS[::16]), "world of nftables mode"), ids=name_of)
+def test_without_known_ranges_of_cluster_ips_their_rule_is_not_judged(
+    world: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+):
+    documents = (world / "objects.yaml").read_text().split("\n---\n")
+    objects = tmp_path / "objects.yaml"
+    objects.write_text("\n---\n".join(each for each in documents if "kind: ServiceCIDR" not in each))
+    given = [str(objects) if word.endswith("objects.yaml") else word for word in options(world)]
+    code, text = run(capsys, "plan", *given, "--observed", str(world / TEXT), "--detailed-exitcode")
+    assert code == 0, text
+    other = ("--service-cidr", "10.64.0.0/12", "--detailed-exitcode")
+    code, text = run(capsys, "plan", *given, "--observed", str(world / TEXT), *other)
+    assert code == CHANGES, "ranges that are given are compared"
+    assert "~ chain cluster-ips-check [IPv4]" in text
+
+
+def test_a_deleted_service_is_named_by_its_chains_and_elements(capsys: pytest.CaptureFixture[str]):
+    for world in (world for world in WORLDS if world.name.startswith("014-")):
+        empty = next(other for other in WORLDS if other.name.startswith("001-"))
+        given = ("--mode", "nftables", "-f", str(empty / "objects.yaml"), "--config", str(world / "config.yaml"))
+        dump = ("--host", str(world / "world.yaml"), "--observed", str(world / TEXT), "-o", "json")
+        code, text = run(capsys, "plan", *given, *dump)
+        assert code == 0
+        gone = [item for item in json.loads(text)["changes"] if item["kind"] == "chain"]
+        assert gone
+        assert all(str(item["service"]).startswith("default/") for item in gone), gone
 
 
 def test_a_dump_of_another_tool_is_no_dump_of_this_mode(capsys: pytest.CaptureFixture[str]):

@@ -57,6 +57,7 @@ def command(folder: str | None, *, endpointslices: bool, with_secrets: bool, no_
     ipvsadm.save                    ipvs mode: load with ipvsadm -R
     kube-ipvs0.addr                 ipvs mode: the addresses, in the format of ip -br addr
     kube-ipvs0.batch                ipvs mode: load last, with ip -batch
+    nftables.nft                    nftables mode: load with nft -f
     nfacct.sh                       --nfacct on: creates the counters; run it before loading the rules
     sysctl.conf                     load with sysctl -p, after the rules
     model.json                      the decisions behind the rules, Service by Service

@@ -36,7 +36,8 @@ CHANGES = 2
     multiple=True,
     metavar="PATH|none",
     help="Compare with saved dumps, or with an empty node (none). Give files or a folder with the output of"
-    " iptables-save, ip6tables-save and, in ipvs mode, ipset save, ipvsadm -Sn and ip -br addr. Dumps do not contain"
+    " iptables-save, ip6tables-save and, in ipvs mode, ipset save, ipvsadm -Sn and ip -br addr; in nftables mode, of"
+    " nft list ruleset, with or without -j. Dumps do not contain"
     " nginx's configuration, so it is not compared. Repeatable. Default: this host.",
 )
 @ingress_options()

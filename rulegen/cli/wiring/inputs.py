@@ -91,6 +91,7 @@ class Inputs:
             ipvs_semantics=Semantics(self.chosen.ipvs_semantics),
             external_ip_semantics=Semantics(self.chosen.external_ip_semantics),
             external_ips=configured.external_ips and not self.chosen.ignore_external_ips,
+            service_networks=self.chosen.service_cidrs,
             limits=ServiceLimits(
                 endpoints=self.chosen.max_service_endpoints, frontends=self.chosen.max_service_frontends
             ),

@@ -10,6 +10,7 @@ from rulegen.diff.changes import Change, diff
 from rulegen.diff.items import Drift, Line
 from rulegen.languages.keyed import KeyedLanguage, SharedUnion
 from rulegen.languages.language import FrontendKey, Part, Phase, Print, Task
+from rulegen.languages.nftables.expressions import VerdictCode
 from rulegen.languages.nftables.read_json import is_json_dump, read_json
 from rulegen.languages.nftables.read_text import is_text_dump, read_text
 from rulegen.languages.nftables.script import dependents, format_tables, script
@@ -19,6 +20,7 @@ from rulegen.languages.nftables.state import (
     NftChain,
     ObjectKind,
     OtherObject,
+    chain_key,
     element_text,
 )
 from rulegen.languages.nftables.statements import OtherStatement
@@ -158,6 +160,14 @@ class Nftables(KeyedLanguage):
                 return Drift.MISSING if is_there else None
             case _:
                 return None
+
+    def owner(self, change: Change[Any, Any], scene: Scene) -> str | None:
+        """Return the owner of a changed object: of an element that leads to a chain, that of the chain."""
+        owner = super().owner(change, scene)
+        value = change.after if change.after is not None else change.before
+        if owner is None and isinstance(value, ElementValue) and isinstance(value.data, VerdictCode):
+            return scene.around.owner(NAME, chain_key(change.key.table, value.data.target), scene.family)
+        return owner
 
     def items(self, part: Part, scene: Scene) -> Iterator[Any]:
         """Yield an item for each object that differs; what is only written again is none."""

@@ -67,6 +67,7 @@ class Options:
         oldest_claim_wins: Whether only the oldest of several Services gets the same address and port; otherwise all of
             them get it.
         limits: Limits of one Service.
+        service_networks: The ranges of ClusterIPs, if no ServiceCIDR object shows them.
     """
 
     mode: str = DEFAULT_MODE
@@ -98,6 +99,7 @@ class Options:
     bind_hard_fail: bool = False
     conntrack: ConntrackLimits = field(default_factory=ConntrackLimits)
     limits: ServiceLimits = field(default_factory=ServiceLimits)
+    service_networks: tuple[Network, ...] = ()
 
     @property
     def needs(self) -> ModeNeeds:

@@ -192,17 +192,18 @@ def resolve_node(
             semantics=options.ipvs_semantics,
         ),
         proxy=_proxy(options, site.addresses[family], own) if options.needs.has_proxy else None,
-        service_networks=_of_family(service_cidrs, family) if options.needs.drops_unused_cluster_ips else (),
+        service_networks=_of_family(service_cidrs, options, family) if options.needs.drops_unused_cluster_ips else (),
     )
 
 
-def _of_family(cidrs: Iterable[str], family: Family) -> tuple[Network, ...]:
-    """Return the valid prefixes of a family, sorted."""
+def _of_family(cidrs: Iterable[str], options: Options, family: Family) -> tuple[Network, ...]:
+    """Return the valid ranges of ClusterIPs of a family, sorted; those of the options if there are none."""
     networks = set()
     for cidr in cidrs:
         with suppress(ValueError):  # the decoder has already reported the invalid text
             networks.add(parse_network(cidr))
-    return tuple(sorted(network for network in networks if family_of(network) is family))
+    known = networks or options.service_networks
+    return tuple(sorted(network for network in known if family_of(network) is family))
 
 
 def _proxy(options: Options, primary: Address, own: tuple[Address, ...]) -> ConnectionProxy:
