@@ -141,7 +141,7 @@ def test_a_share_near_none_is_not_none_and_near_all_not_all(weight, total, least
     annotations = {"canary": "true", "canary-weight": str(weight), "canary-weight-total": str(max(total, 100))}
     canary = ingress("canary", rule("site.test"), annotations=annotations)
     made = compile_haproxy(world(*WEB, site(), canary), options(), served=False)
-    assert made.configuration.files["maps/shares.map"].split()[1:] == [str(least)]
+    assert made.configuration.files["maps/canaries.map"].split(";")[1] == str(least)
 
 
 def test_a_name_of_a_service_is_an_entry_of_a_map_that_backends_resolve():

@@ -7,7 +7,7 @@ from collections import defaultdict
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
-from rulegen.backends.haproxy.frontend import answer, frontend_section
+from rulegen.backends.haproxy.frontend import answer, expressions_file, frontend_section
 from rulegen.backends.haproxy.location import (
     ConfigParts,
     add_app_root,
@@ -16,11 +16,13 @@ from rulegen.backends.haproxy.location import (
     add_www,
 )
 from rulegen.backends.haproxy.lua_program.asking import AUTH
+from rulegen.backends.haproxy.lua_program.canaries import CANARIES as CANARY_PROGRAM
 from rulegen.backends.haproxy.lua_program.requests import PROGRAM
 from rulegen.backends.haproxy.maps import expression_key, path_key
 from rulegen.backends.haproxy.names import (
     ADDRESSES,
     AUTH_SERVERS,
+    CANARIES,
     CERTIFICATES,
     CONFIG,
     EXACT,
@@ -30,10 +32,10 @@ from rulegen.backends.haproxy.names import (
     NO_LOCATION,
     PREFIX,
     SHARES,
+    SLOTS,
     SPARES,
     TRUSTED,
     USERS,
-    map_file,
     server_id,
 )
 from rulegen.backends.haproxy.obeyed import Obeyed
@@ -46,7 +48,7 @@ from rulegen.backends.haproxy.served import (
     disobeyed_by_path,
     disobeyed_settings,
 )
-from rulegen.backends.haproxy.stock import BackendNames
+from rulegen.backends.haproxy.stock import BackendNames, ExpressionSlots
 from rulegen.kube.objects.names import ObjectKey
 from rulegen.languages.configuration import Configuration, SecretContent, digest_of
 from rulegen.languages.haproxy.check import check_certificates, check_map, check_sections
@@ -112,16 +114,14 @@ def compile_files(model: IngressModel, *, served: bool, stock: BackendStock | No
     reasons: set[Reason] = set(_setting_reasons(model))
     hosts: dict[str, str] = {}
     tables: defaultdict[str, dict[str, str]] = defaultdict(dict)
-    regex_hosts: list[tuple[str, str]] = []
+    slots = ExpressionSlots(stock)
     for server in model.servers.values():
         hosts.update(dict.fromkeys((server.host, *server.aliases), server_id(server.host)))
         names = [(location, _added(location, server, model, parts, reasons)) for location in server.locations]
         backends[server.host] = tuple(name for _, name in names)
         _paths(server, names, tables)
         if expressions := list(_expressions(names)):
-            path = map_file("expressions", server.host)
-            parts.maps[path] = expressions
-            regex_hosts.append((server.host, path))
+            parts.maps[expressions_file(slots.take(server_id(server.host)))] = expressions
         _extras(server, model, parts, tables)
         if server.redirects_from:
             hosts[server.redirects_from] = server_id(server.redirects_from)
@@ -132,11 +132,17 @@ def compile_files(model: IngressModel, *, served: bool, stock: BackendStock | No
     settings = model.defaults.settings
     parts.maps[ADDRESSES] = sorted(parts.addresses.items())
     parts.maps[AUTH_SERVERS] = sorted(parts.auth_servers.items()) or NO_ENTRY
+    parts.maps[CANARIES] = sorted(parts.canaries.items())
+    parts.maps[SLOTS] = sorted(slots.taken.items())
+    for slot in slots.all:
+        parts.maps.setdefault(expressions_file(slot), ())
     parts.maps[SHARES] = sorted(dict(parts.shares).items())
     parts.maps[TRUSTED] = [(str(network), "1") for network in settings.proxy_real_ip_cidr]
     parts.add(ConfigSection("backend", NO_LOCATION, (answer(404),)))
-    for section in tuple(parts.names.others(parts.sections)):
+    for section, empty in tuple(parts.names.others(parts.sections)):
         parts.add(section)
+        for path, entries in empty.items():
+            parts.maps.setdefault(path, entries)
     for path, entries in stock.maps.items() if stock is not None else ():
         parts.maps.setdefault(path, entries)
     resumes = all(server.client_auth is None for server in model.servers.values())
@@ -144,7 +150,7 @@ def compile_files(model: IngressModel, *, served: bool, stock: BackendStock | No
         global_section(model.defaults, served=served, resumes=resumes),
         default_section(settings),
         *resolver_sections(model),
-        frontend_section(model.defaults, regex_hosts, parts.choice, resumes=resumes),
+        frontend_section(model.defaults, slots.all, parts.choice, resumes=resumes),
         *(parts.sections[key] for key in sorted(parts.sections)),
     )
     users, passwords = _users(model, parts)
@@ -259,7 +265,7 @@ def render(files: HaproxyFiles, *, served: bool) -> Configuration:
         UnwritableError: HAProxy cannot be given a value.
         DifferenceError: A text says something else.
     """
-    texts = {CONFIG: format_sections(files.sections), LUA: PROGRAM + AUTH}
+    texts = {CONFIG: format_sections(files.sections), LUA: PROGRAM + AUTH + CANARY_PROGRAM}
     for path, entries in files.maps.items():
         texts[path] = format_map(entries)
         check_map(path, texts[path], entries)

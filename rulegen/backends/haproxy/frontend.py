@@ -6,12 +6,14 @@ from typing import TYPE_CHECKING, Final
 
 from rulegen.backends.haproxy.answers import silent_lines, uncompressed_lines
 from rulegen.backends.haproxy.names import (
+    CANARIES,
     CERTIFICATES,
     EXACT,
     FRONTEND,
     HOSTS,
     NO_LOCATION,
     PREFIX,
+    SLOTS,
     TRUSTED,
     server_id,
 )
@@ -58,13 +60,13 @@ def redirect(status: int, location: LogFormat, *, when: Iterable[Word] = ()) -> 
 
 
 def frontend_section(
-    defaults: HttpDefaults, regex_hosts: Iterable[tuple[str, str]], choice: Iterable[ConfigLine], *, resumes: bool
+    defaults: HttpDefaults, slots: Iterable[str], choice: Iterable[ConfigLine], *, resumes: bool
 ) -> ConfigSection:
     """Return the frontend.
 
     Args:
         defaults: What holds for all.
-        regex_hosts: Hosts whose paths are expressions, each with its map.
+        slots: The maps of expressions.
         resumes: Whether sessions of TLS are resumed.
         choice: Statements that choose another backend than that of the location, such as those of canaries.
     """
@@ -74,11 +76,13 @@ def frontend_section(
         *_trust(settings),
         statement(_REQUEST, "del-header", "_", "-m", "sub") if not settings.enable_underscores_in_headers else None,
         *_identity(defaults),
-        *_route(regex_hosts),
+        *_route(slots),
         *_blocked(settings),
         *silent_lines(settings),
         *uncompressed_lines(settings),
         put("backend", variable("location")),
+        put("canaries", variable("location").then("map_str", CANARIES)),
+        statement(_REQUEST, "lua.rulegen_canary", when=is_set(variable("canaries"))),
         *choice,
         *_request_headers(settings),
         *_answer_headers(settings),
@@ -172,7 +176,7 @@ def _identity(defaults: HttpDefaults) -> Iterator[ConfigLine]:
         yield put("id", sample("uuid").then("regsub", "-", "", "g"), when=negated(is_set(variable("id"))))
 
 
-def _route(regex_hosts: Iterable[tuple[str, str]]) -> Iterator[ConfigLine]:
+def _route(slots: Iterable[str]) -> Iterator[ConfigLine]:
     """Yield how host and path of a request lead to the name of a location."""
     yield statement(_REQUEST, "lua.rulegen_path")
     yield answer(400, when=is_set(variable("is_bad")))
@@ -185,11 +189,17 @@ def _route(regex_hosts: Iterable[tuple[str, str]]) -> Iterator[ConfigLine]:
     yield put("place", variable("server").then("concat", "", "txn.key"))
     yield put("location", variable("place").then("map_str", EXACT))
     unknown = negated(is_set(variable("location")))
-    for host, path in regex_hosts:
-        when = (*unknown, *matches(variable("server"), "str", server_id(host)))
-        yield put("location", variable("path").then("map_reg", path), when=when)
+    yield put("slot", variable("server").then("map_str", SLOTS), when=unknown)
+    for slot in slots:
+        when = (*unknown, *matches(variable("slot"), "str", slot))
+        yield put("location", variable("path").then("map_reg", expressions_file(slot)), when=when)
     yield put("location", variable("place").then("map_beg", PREFIX), when=unknown)
     yield put_text("location", log_format(NO_LOCATION), when=unknown)
+
+
+def expressions_file(slot: str) -> str:
+    """Return the path of a map of expressions."""
+    return f"maps/expressions-{slot}.map"
 
 
 def _blocked(settings: Settings) -> Iterator[ConfigLine]:

@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING
 
 from rulegen.backends.haproxy.answers import answer_lines
 from rulegen.backends.haproxy.frontend import answer, put, put_text, redirect, variable
-from rulegen.backends.haproxy.maps import expression_key, substitution
+from rulegen.backends.haproxy.maps import expression_key, path_key, substitution
 from rulegen.backends.haproxy.names import SHARES, map_file, mark
+from rulegen.backends.haproxy.own_maps import OwnMaps, named_lines
 from rulegen.backends.haproxy.process import retry_lines
 from rulegen.backends.haproxy.rules.access import guard_lines, limit_lines, limit_tables, origin_lines
 from rulegen.backends.haproxy.rules.clients import client_headers, client_lines
@@ -16,7 +17,7 @@ from rulegen.backends.haproxy.rules.copies import mirror_lines
 from rulegen.backends.haproxy.rules.scripts import application, script_lines
 from rulegen.backends.haproxy.served import body_limit
 from rulegen.backends.haproxy.stock import BackendNames
-from rulegen.backends.haproxy.texts import captures, written
+from rulegen.backends.haproxy.texts import captures
 from rulegen.backends.haproxy.upstream import ANY_ADDRESS, resolving_lines, server_lines
 from rulegen.kube.objects.names import ObjectName
 from rulegen.languages.haproxy.text import UnwritableError
@@ -55,11 +56,13 @@ class ConfigParts:
         passwords: Paths of password files of the model that are used.
         choice: Statements of the frontend that choose another backend.
         shares: The shares of canaries.
+        canaries: The canaries of main backends, by backend.
         addresses: The names that backends resolve, by backend.
         auth_servers: The addresses of auth servers, by the digest of their upstream.
         names: The names of backends.
         owners: The Ingresses of each backend.
         by_rule: The names of backends of rules.
+        values: The own maps of the backend that is being compiled.
     """
 
     sections: dict[tuple[str, str], ConfigSection] = field(default_factory=dict)
@@ -67,11 +70,13 @@ class ConfigParts:
     passwords: dict[str, None] = field(default_factory=dict)
     choice: list[ConfigLine] = field(default_factory=list)
     shares: list[tuple[str, str]] = field(default_factory=list)
+    canaries: dict[str, str] = field(default_factory=dict)
     addresses: dict[str, str] = field(default_factory=dict)
     auth_servers: dict[str, str] = field(default_factory=dict)
     names: BackendNames = field(default_factory=BackendNames)
     owners: dict[str, dict[ObjectName, None]] = field(default_factory=dict)
     by_rule: dict[str, str] = field(default_factory=dict)
+    values: OwnMaps = field(default_factory=OwnMaps)
 
     def include(self, other: ConfigParts) -> None:
         """Add all parts of another object."""
@@ -82,6 +87,7 @@ class ConfigParts:
         self.choice += other.choice
         self.shares += other.shares
         self.addresses.update(other.addresses)
+        self.canaries.update(other.canaries)
         self.auth_servers.update(other.auth_servers)
         for name, owners in other.owners.items():
             self.owners.setdefault(name, {}).update(owners)
@@ -111,13 +117,16 @@ def add_location(location: Location, server: Server, model: IngressModel, parts:
     canaries: list[Canary] = []
     if not isinstance(location.target, FixedResponse) and location.policy.redirect is None:
         canaries = list(location.canaries)
-    marks = [mark(canary.ingress, canary.target) for canary in canaries]
+    marks = [mark(replace(canary, share=0.0)) for canary in canaries]
     name = _add_backend(location, location.target, server, model, own, marks)
     if name not in parts.owners:
-        for number, canary in enumerate(canaries):
-            other = _add_backend(location, canary.target, server, model, own, [])
-            own.shares.append((f"{name}.{number}", str(_of_10000(canary.share))))
-            own.choice += _canary(name, number, other, canary)
+        others = [_add_backend(location, canary.target, server, model, own, []) for canary in canaries]
+        if any(canary.header_pattern for canary in canaries):
+            for number, (other, canary) in enumerate(zip(others, canaries, strict=True)):
+                own.shares.append((f"{name}.{number}", str(_of_10000(canary.share))))
+                own.choice += _canary(name, number, other, canary)
+        elif canaries:
+            own.canaries[name] = " ".join(map(_canary_item, others, canaries))
     parts.include(own)
     parts.by_rule[rule] = name
     return name
@@ -134,18 +143,32 @@ def _add_backend(
     location: Location, target: Target, server: Server, model: IngressModel, parts: ConfigParts, marks: Sequence[str]
 ) -> str:
     """Add the backend of a target; return its name: the same for equal rules and the same upstream."""
-    lines = tuple(_lines(location, target, server, model, parts))
+    lines, values = _compiled(location, target, server, model, parts)
     upstream: tuple[object, ...] = ()
     if not isinstance(target, FixedResponse) and location.policy.redirect is None:
         upstream = (*target, *marks)
         if parts.names.is_new(lines):  # a host of this kind whose paths do not cover `/` answers 404 there
-            _add_plain(tuple(_lines(location, _NOT_FOUND, server, model, parts)), parts)
-    name = parts.names.name(lines, *upstream)
-    parts.add(ConfigSection("backend", name, lines))
+            _add_named(*_compiled(location, _NOT_FOUND, server, model, parts), parts)
+    name = _add_named(lines, values, parts, *upstream)
     if isinstance(target, ToName) and upstream:
         parts.addresses[name] = target.host
     if location.ingress is not None:
         parts.owners.setdefault(name, {})[location.ingress] = None
+    return name
+
+
+def _compiled(
+    location: Location, target: Target, server: Server, model: IngressModel, parts: ConfigParts
+) -> tuple[tuple[ConfigLine, ...], OwnMaps]:
+    """Return the lines of a backend, and the values that they read from its own maps."""
+    parts.values = OwnMaps()
+    return tuple(_lines(location, target, server, model, parts)), parts.values
+
+
+def _add_named(lines: tuple[ConfigLine, ...], values: OwnMaps, parts: ConfigParts, *upstream: object) -> str:
+    name = parts.names.name(lines, *upstream, *values.digest)
+    parts.add(ConfigSection("backend", name, named_lines(lines, name)))
+    parts.maps.update(values.named(name))
     return name
 
 
@@ -194,7 +217,7 @@ def _lines(
         code, text = policy.redirect
         yield from _captures(location, parts, text)
         if policy.cors is not None:
-            yield from origin_lines(policy.cors)
+            yield from origin_lines(policy.cors, parts.values)
         yield from _sent_away(code, text, parts, is_relative=policy.relative_redirects)
         return
     if isinstance(target, FixedResponse) and (location.ingress is None or policy.is_closed):
@@ -203,20 +226,20 @@ def _lines(
     yield from _captures(location, parts, policy.upstream_vhost, policy.forwarded_prefix)
     yield from _to_https(location, server, model)
     if policy.cors is not None:
-        yield from origin_lines(policy.cors)
-    yield from limit_lines(location.ingress, policy.limits, settings, parts.maps)
+        yield from origin_lines(policy.cors, parts.values)
+    yield from limit_lines(location.ingress, policy.limits, settings, parts.values)
     for table in limit_tables(location.ingress, policy.limits):
         parts.add(table)
     yield from _body_size(policy, body_limit(policy, settings))
     if policy.basic_auth is not None:
         parts.passwords[policy.basic_auth.file] = None
     yield from client_headers(server.client_auth)
-    yield from guard_lines(location, model, parts.maps)
+    yield from guard_lines(location, model, parts.maps, parts.values)
     for asked in (policy.external_auth, policy.mirror):
         if asked is not None and asked.target:
             parts.auth_servers[mark(asked.target)] = ",".join(model.upstreams[asked.target].servers) or "-"
-    for name, value in policy.headers:
-        yield statement("http-after-response", "set-header", name, log_format(value))
+    for number, (name, value) in enumerate(policy.headers):
+        yield statement("http-after-response", "set-header", name, parts.values.text(f"header-{number}", value))
     if isinstance(target, FixedResponse) and target.status != UNAVAILABLE:
         yield answer(target.status)
         return
@@ -230,7 +253,7 @@ def _lines(
         yield from script_lines(policy)
     if policy.mirror is not None:
         yield from mirror_lines(policy.mirror, model)
-    yield from _timing(policy, model)
+    yield from _timing(policy, model, parts.values)
     if isinstance(target, ToName):
         yield from resolving_lines(target, model)
         upstream = replace(upstream, servers=(f"{ANY_ADDRESS}:{target.port}",))
@@ -240,9 +263,10 @@ def _lines(
 def _sent_away(code: int, text: Text, parts: ConfigParts, *, is_relative: bool) -> Iterator[ConfigLine]:
     """Yield a redirect; a relative one chooses no host, whatever its variables and the path of the rule are."""
     if not (isinstance(text.parts[0], str) and text.parts[0].startswith("/")):
-        yield redirect(code, written(text))
+        yield redirect(code, parts.values.written("redirect", text))
     elif not is_relative:
-        yield redirect(code, log_format(variable("own_scheme"), "://", variable("host"), *written(text).parts))
+        rest = parts.values.written("redirect", text).parts
+        yield redirect(code, log_format(variable("own_scheme"), "://", variable("host"), *rest))
     else:
         yield from _with_one_slash("relative", text, parts)
         yield redirect(code, log_format(variable("relative")))
@@ -250,7 +274,7 @@ def _sent_away(code: int, text: Text, parts: ConfigParts, *, is_relative: bool) 
 
 def _with_one_slash(name: str, text: Text, parts: ConfigParts) -> Iterator[ConfigLine]:
     """Yield what sets a variable to a text, with one of the slashes that it begins with."""
-    yield put_text(name, written(text.with_one_slash()))
+    yield put_text(name, parts.values.written(name, text.with_one_slash()))
     file = map_file("slashes")
     parts.maps[file] = [(r"^[/\\][/\\]+(.*)$", r"/\1")]
     yield put(name, variable(name).then("map_regm", file))
@@ -263,9 +287,8 @@ def _captures(location: Location, parts: ConfigParts, *texts: Text) -> Iterator[
         return
     yield answer(400, when=is_set(variable("has_control")))
     for number in numbers:
-        path = map_file("capture", location.path, location.kind, number)
         key = expression_key(location.path, ignores_case=location.kind is MatchKind.REGEX)
-        parts.maps[path] = [(key, f"\\{number}")]
+        path = parts.values.file(f"capture-{chr(ord('a') + number)}", [(key, f"\\{number}")])
         yield put(f"capture{number}", variable("path").then("map_regm", path))
 
 
@@ -301,8 +324,8 @@ def _rewrite(location: Location, parts: ConfigParts) -> Iterator[ConfigLine]:
     for name, text in (("rewritten", path), ("rewritten_query", query)):
         if not text:
             continue
-        file = map_file(name.replace("_", "-"), pattern, target)
-        parts.maps[file] = [(expression_key(pattern, ignores_case=True), substitution(text))]
+        entries = [(expression_key(pattern, ignores_case=True), substitution(text))]
+        file = parts.values.file(name.replace("_", "-"), entries)
         yield put(name, variable("path").then("map_regm", file))
     if mark_of_query and not path:
         raise UnwritableError("a target of a rewrite without a path cannot be written for HAProxy")
@@ -319,7 +342,7 @@ def _headers(policy: LocationPolicy, parts: ConfigParts, ingress: ObjectName | N
     for name in policy.unproven_headers:
         yield statement(_REQUEST, "del-header", name)
     if policy.upstream_vhost:
-        yield statement(_REQUEST, "set-header", "Host", written(policy.upstream_vhost))
+        yield statement(_REQUEST, "set-header", "Host", parts.values.written("vhost", policy.upstream_vhost))
 
 
 def _stands_in(absent: ServiceWithoutEndpoints, ingress: ObjectName | None) -> Iterator[ConfigLine]:
@@ -341,13 +364,14 @@ def _stands_in(absent: ServiceWithoutEndpoints, ingress: ObjectName | None) -> I
             yield statement(_REQUEST, "set-header", name, text, when=when)
 
 
-def _timing(policy: LocationPolicy, model: IngressModel) -> Iterator[ConfigLine]:
+def _timing(policy: LocationPolicy, model: IngressModel, values: OwnMaps) -> Iterator[ConfigLine]:
     proxying, settings = policy.proxying, model.defaults.settings
     if proxying.connect_timeout_s is not None:
         yield statement("timeout", "connect", f"{proxying.connect_timeout_s or 1}s")
     if proxying.read_timeout_s is not None:
-        yield statement("timeout", "server", f"{proxying.read_timeout_s or 1}s")
-        yield statement("timeout", "tunnel", f"{proxying.read_timeout_s or 1}s")
+        limit = values.number("read", 1000 * (proxying.read_timeout_s or 1))
+        yield statement(_REQUEST, "set-timeout", "server", limit)
+        yield statement(_REQUEST, "set-timeout", "tunnel", limit)
     if proxying.retry_on is not None or proxying.retry_tries is not None:
         causes = settings.proxy_next_upstream if proxying.retry_on is None else proxying.retry_on
         tries = settings.proxy_next_upstream_tries if proxying.retry_tries is None else proxying.retry_tries
@@ -362,6 +386,13 @@ def _of_10000(share: float) -> int:
     if share <= 0:
         return 0
     return 10_000 if share >= 100 else min(max(round(share * 100), 1), 9_999)
+
+
+def _canary_item(other: str, canary: Canary) -> str:
+    """Return a canary as the Lua program reads it; texts of its Ingress are escaped."""
+    mode = "unreadable" if canary.is_header_unreadable else "value" if canary.header_value else "words"
+    texts = (path_key(text) for text in (canary.header, canary.header_value, canary.cookie))
+    return ";".join((other, str(_of_10000(canary.share)), mode, *texts))
 
 
 def _canary(name: str, number: int, other: str, canary: Canary) -> Iterator[ConfigLine]:

@@ -140,7 +140,7 @@ SETTINGS: Final = _table(
         enable-real-ip proxy-real-ip-cidr forwarded-for-header forwarded-host-header compute-full-forwarded-for
         generate-request-id proxy-add-original-uri-header proxy-connect-timeout proxy-read-timeout
         retry-non-idempotent proxy-cookie-domain proxy-cookie-path proxy-redirect-from proxy-redirect-to
-        upstream-keepalive-connections upstream-keepalive-requests upstream-keepalive-timeout load-balance
+        upstream-keepalive-connections upstream-keepalive-timeout load-balance
         service-upstream
         allow-backend-server-header ssl-redirect force-ssl-redirect http-redirect-code no-tls-redirect-locations
         use-port-in-redirects relative-redirects preserve-trailing-slash hsts hsts-max-age hsts-include-subdomains
@@ -197,6 +197,7 @@ SETTINGS: Final = _table(
     ),
     _rows(Obeyed.OTHERWISE, "HAProxy reports warnings and alerts", "error-log-level"),
     _rows(Obeyed.NOT, "a connection of a client ends by its time limit", "keep-alive-requests"),
+    _rows(Obeyed.NOT, "servers that are added at run time cannot have this limit", "upstream-keepalive-requests"),
     _rows(Obeyed.NOT, "HAProxy's own format is used", "log-format-upstream"),
     _rows(Obeyed.NOT, "also short answers are compressed", "gzip-min-length"),
     _rows(Obeyed.NOT, "HAProxy asks no OCSP responder", "enable-ocsp"),

@@ -9,26 +9,32 @@ from __future__ import annotations
 
 import re
 from collections import Counter
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
 
-from rulegen.backends.haproxy.names import CONFIG, SPARES, mark
+from rulegen.backends.haproxy.names import CONFIG, SLOTS, SPARES, mark
+from rulegen.backends.haproxy.own_maps import named_lines, own_paths, without_name
 from rulegen.languages.haproxy.parser import UnreadableError, read_map, read_words
 from rulegen.languages.haproxy.runtime import MAPS, structure_of
 from rulegen.languages.haproxy.text import format_statement
 from rulegen.languages.haproxy.tree import ConfigSection, statement
 
 if TYPE_CHECKING:
-    from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
+    from collections.abc import Container, Iterable, Iterator
 
     from rulegen.languages.configuration import Configuration
     from rulegen.languages.haproxy.tree import ConfigLine
 
 _OWN, _SPARE = "b", "f"
 _NAMED: Final = re.compile(r"[bf](?P<shape>[0-9a-f]{16})(?:\.[0-9a-f]{1,16})?")
+Maps = Mapping[str, Sequence[tuple[str, str]]]
 _TABLE: Final = re.compile(r"t[smc][0-9a-f]{16}")
 _FASTCGI: Final = "use-fcgi-app "
 """HAProxy rejects a backend with this and without servers: there are no spare ones."""
+_EXPRESSIONS: Final = re.compile(r"maps/expressions-(?P<slot>[0-9a-f]{16})\.map")
+_SLOTS: Final = 16
+"""Spare maps of expressions."""
 _MOST: Final = 16
 _FEWEST: Final = 2
 _ALL: Final = 64
@@ -80,7 +86,9 @@ def stock_of(configuration: Configuration) -> BackendStock:
         match = _NAMED.fullmatch(name)
         if any(rule.startswith(_FASTCGI) for rule in rules):
             continue
-        if _TABLE.fullmatch(name) or (match is not None and match["shape"] == mark(*rules)):
+        if _TABLE.fullmatch(name) or (
+            match is not None and match["shape"] == mark(*(without_name(rule, name) for rule in rules))
+        ):
             sections[name] = rules
     try:
         maps = {path: read_map(text) for path, text in configuration.files.items() if path.startswith(MAPS)}
@@ -88,6 +96,42 @@ def stock_of(configuration: Configuration) -> BackendStock:
     except UnreadableError:
         return BackendStock()
     return BackendStock(structure_of(configuration), sections, maps, taken)
+
+
+def _empty(name: str, lines: tuple[ConfigLine, ...]) -> tuple[ConfigSection, Maps]:
+    return ConfigSection("backend", name, named_lines(lines, name)), own_paths(lines, name)
+
+
+class ExpressionSlots:
+    """The maps of expressions in one compilation: each is for the paths of one host, and some are spare.
+
+    Attributes:
+        taken: The map of each host whose paths are expressions.
+    """
+
+    def __init__(self, stock: BackendStock | None) -> None:
+        """Take what the running HAProxy has; None for a fresh configuration."""
+        known = stock.maps if stock is not None else {}
+        matches = (_EXPRESSIONS.fullmatch(path) for path in known)
+        self._known = [match["slot"] for match in matches if match is not None]
+        self._before = dict(known.get(SLOTS, ()))
+        self._spares = () if stock is not None else tuple(mark("spare", number) for number in range(_SLOTS))
+        self.taken: dict[str, str] = {}
+
+    def take(self, host: str) -> str:
+        """Return the map of a host: the one that it had, or a spare one, or a new one."""
+        used = {*self.taken.values(), *(slot for other, slot in self._before.items() if other != host)}
+        own = mark(host)
+        free = [
+            slot for slot in (self._before.get(host, own), *self._known) if slot in self._known and slot not in used
+        ]
+        self.taken[host] = free[0] if free else own
+        return self.taken[host]
+
+    @property
+    def all(self) -> list[str]:
+        """All maps, also spare ones."""
+        return sorted({*self._known, *self._spares, *self.taken.values()})
 
 
 @dataclass(slots=True)
@@ -142,8 +186,8 @@ class BackendNames:
         self.taken[name] = free[0]
         return free[0]
 
-    def others(self, used: Container[tuple[str, str]]) -> Iterator[ConfigSection]:
-        """Yield the backends that no location uses: those of the running HAProxy, or fresh spare ones.
+    def others(self, used: Container[tuple[str, str]]) -> Iterator[tuple[ConfigSection, Maps]]:
+        """Yield the backends that no location uses, those of the running HAProxy or fresh spare ones, with their maps.
 
         Args:
             used: The kinds and names of all other sections.
@@ -152,15 +196,15 @@ class BackendNames:
             for name, rules in self.stock.sections.items():
                 if ("backend", name) in used:
                     continue
-                yield ConfigSection("backend", name, tuple(statement(*read_words(line)) for line in rules))
+                yield ConfigSection("backend", name, tuple(statement(*read_words(line)) for line in rules)), {}
             return
         left = _ALL + len(self._wanted) // 4
         for shape, uses in sorted(self._uses.items(), key=lambda item: (-item[1], item[0])):
             lines = self._shapes[shape]
             if any(line.words[0] == _FASTCGI.strip() for line in lines):
                 continue
-            yield ConfigSection("backend", own_name(shape), lines)
+            yield _empty(own_name(shape), lines)
             count = min(_FEWEST + 2 * uses, _MOST, left)
             left -= count
             for number in range(count):
-                yield ConfigSection("backend", f"{_SPARE}{shape}.{number:x}", lines)
+                yield _empty(f"{_SPARE}{shape}.{number:x}", lines)

@@ -107,13 +107,11 @@ def _cookie(sticky: Sticky) -> Iterator[ConfigLine]:
 def _pool(upstream: Upstream, settings: Settings) -> list[Word]:
     if not upstream.keepalive:
         return ["pool-max-conn", "0"]
-    reuse = ["max-reuse", str(settings.upstream_keepalive_requests - 1)] if settings.upstream_keepalive_requests else []
     return [
         "pool-max-conn",
         str(upstream.keepalive),
         "pool-purge-delay",
         f"{settings.upstream_keepalive_timeout}s",
-        *reuse,
     ]
 
 

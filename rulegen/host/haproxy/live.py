@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from rulegen.backends.haproxy.names import ADDRESSES, AUTH_SERVERS, EXACT, HOSTS, PREFIX, SHARES
+from rulegen.backends.haproxy.names import ADDRESSES, AUTH_SERVERS, CANARIES, EXACT, HOSTS, PREFIX, SHARES, SLOTS
 from rulegen.host.haproxy import worker
 from rulegen.host.haproxy.pending import state_meanwhile
 from rulegen.languages.haproxy.commands import changes
@@ -21,8 +21,10 @@ if TYPE_CHECKING:
 
 _NONE = "0" * 32
 """The digest of no configuration."""
-_OF_WORDS = frozenset({HOSTS, EXACT, PREFIX, SHARES, ADDRESSES, AUTH_SERVERS})
+_OF_WORDS = frozenset({HOSTS, EXACT, PREFIX, SHARES, ADDRESSES, AUTH_SERVERS, CANARIES, SLOTS})
 """Maps whose keys are compared as they are, so that HAProxy accepts every key."""
+_OWN_WORDS = ("maps/texts-", "maps/numbers-", "maps/networks-")
+"""Maps of single backends with keys that HAProxy accepts."""
 
 
 def is_held(service: ProxyService, configuration: Configuration) -> bool:
@@ -108,6 +110,6 @@ def differs_in_data(before: Configuration, after: Configuration) -> bool:
         and all(
             before.files.get(path) == text
             for path, text in after.files.items()
-            if path.startswith(MAPS) and path not in _OF_WORDS
+            if path.startswith(MAPS) and path not in _OF_WORDS and not path.startswith(_OWN_WORDS)
         )
     )

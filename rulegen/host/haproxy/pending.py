@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING, Final
 
-from rulegen.backends.haproxy.names import ADDRESSES, AUTH_SERVERS, EXACT, FRONTEND, HOSTS, PREFIX, SHARES
+from rulegen.backends.haproxy.names import ADDRESSES, AUTH_SERVERS, CANARIES, EXACT, FRONTEND, HOSTS, PREFIX, SHARES
 from rulegen.languages.haproxy.runtime import CONFIG, MAPS, state_of, structural_secrets
 
 if TYPE_CHECKING:
@@ -33,7 +33,7 @@ def state_meanwhile(held: RuntimeState, before: Configuration, after: Configurat
         return None
     state = state_of(after)
     maps = dict(held.maps)
-    for path in {HOSTS, EXACT, PREFIX, SHARES, ADDRESSES, AUTH_SERVERS} & maps.keys():
+    for path in {HOSTS, EXACT, PREFIX, SHARES, ADDRESSES, AUTH_SERVERS, CANARIES} & maps.keys():
         entries = []
         old = dict(maps[path])
         for key, value in state.maps.get(path, ()):

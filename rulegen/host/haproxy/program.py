@@ -46,8 +46,8 @@ class HaproxyProgram:
         for_workers=frozenset(),
     )
     logs: tuple[str, ...] = ()
-    # Fewer connections than wanted are served (`no strict-limits`); a backend may have no endpoints.
-    serious = re.compile(r"\[ALERT\] (?!.*(?:FD limit|has no server available)).*")
+    # Fewer connections than wanted are served (`no strict-limits`); there may be no endpoints, and no syslog.
+    serious = re.compile(r"\[ALERT\] (?!.*(?:FD limit|has no server available|in logger #)).*")
     may_pass = re.compile("cannot bind socket")
     reload = signal.SIGUSR2
     finish = signal.SIGUSR1

@@ -81,7 +81,7 @@ def changes(
     added, obsolete = _certificates(before, after, listed, secrets)
     maps = tuple(
         MapEntries(path, tuple(_parts(map_line(*entry) for entry in entries)))
-        for path, entries in after.maps.items()
+        for path, entries in sorted(after.maps.items(), key=lambda item: (_LAST.find(item[0]), item[0]))
         if before.maps.get(path, entries) != entries
     )
     return RuntimeChanges(
@@ -148,6 +148,8 @@ def _certificates(
     return added, obsolete
 
 
+_LAST: Final = "maps/canaries.map maps/slots.map maps/exact.map maps/prefix.map maps/hosts.map"
+"""Maps that lead requests to what other maps and servers are for: they change last, in this order."""
 _LIST: Final = "certificates.list"
 
 

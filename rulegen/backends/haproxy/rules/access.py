@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from rulegen.backends.haproxy.frontend import answer, put, put_text, variable
+from rulegen.backends.haproxy.maps import expression_key
 from rulegen.backends.haproxy.names import map_file, mark
 from rulegen.backends.haproxy.rules.auth_server import auth_lines
 from rulegen.languages.haproxy.tree import ConfigSection, is_set, log_format, matches, negated, sample, statement
@@ -13,21 +14,24 @@ from rulegen.model.ingress.values import regex
 if TYPE_CHECKING:
     from collections.abc import Iterator, MutableMapping, Sequence
 
+    from rulegen.backends.haproxy.own_maps import OwnMaps
     from rulegen.languages.haproxy.tree import ConfigLine, Word
     from rulegen.model.ingress.ir import BasicAuth, Cors, IngressModel, Limits, Location
     from rulegen.model.ingress.values.settings import Settings
     from rulegen.net import Network
 
 
-def within(networks: Sequence[Network], maps: MutableMapping[str, Sequence[tuple[str, str]]]) -> tuple[Word, ...]:
-    """Return the condition that a client is in one of these networks, whose map is added to `maps`."""
-    path = map_file("networks", *networks)
-    maps[path] = [(str(network), "1") for network in networks]
+def within(kind: str, networks: Sequence[Network], values: OwnMaps) -> tuple[Word, ...]:
+    """Return the condition that a client is in one of these networks, which stand in a map of the backend."""
+    path = values.file(f"networks-{kind}", [(str(network), "1") for network in networks])
     return "{", sample("src").then("map_ip", path), "-m", "found", "}"
 
 
 def guard_lines(
-    location: Location, model: IngressModel, maps: MutableMapping[str, Sequence[tuple[str, str]]]
+    location: Location,
+    model: IngressModel,
+    maps: MutableMapping[str, Sequence[tuple[str, str]]],
+    values: OwnMaps,
 ) -> Iterator[ConfigLine]:
     """Yield who may pass: addresses, an auth server, then passwords; with `satisfy: any`, one of them is enough.
 
@@ -38,18 +42,21 @@ def guard_lines(
     deny = policy.deny or settings.denylist_source_range
     allow = policy.allow or settings.whitelist_source_range
     if settings.block_cidrs:
-        yield answer(403, when=within(settings.block_cidrs, maps))
+        path = map_file("networks", *settings.block_cidrs)
+        maps[path] = [(str(network), "1") for network in settings.block_cidrs]
+        yield answer(403, when=("{", sample("src").then("map_ip", path), "-m", "found", "}"))
     auth, server = policy.basic_auth, policy.external_auth
     is_any = policy.satisfy_any and (auth is not None or server is not None)
     if is_any:
         if allow:
-            free = (*negated(within(deny, maps)), *within(allow, maps)) if deny else within(allow, maps)
+            free = within("allow", allow, values)
+            free = (*negated(within("deny", deny, values)), *free) if deny else free
             yield put_text("is_known", log_format("1"), when=free)
     else:
         if deny:
-            yield answer(403, when=within(deny, maps))
+            yield answer(403, when=within("deny", deny, values))
         if allow:
-            yield answer(403, when=negated(within(allow, maps)))
+            yield answer(403, when=negated(within("allow", allow, values)))
     if server is not None:
         yield from auth_lines(
             server, model, f"{location.ingress} {location.rule}", satisfies=is_any, is_last=auth is None or not is_any
@@ -97,11 +104,9 @@ def limit_tables(ingress: object, limits: Limits) -> Iterator[ConfigSection]:
         yield ConfigSection("backend", limit_name(ingress, limits, "c"), (line,))
 
 
-def limit_lines(
-    ingress: object, limits: Limits, settings: Settings, maps: MutableMapping[str, Sequence[tuple[str, str]]]
-) -> Iterator[ConfigLine]:
+def limit_lines(ingress: object, limits: Limits, settings: Settings, values: OwnMaps) -> Iterator[ConfigLine]:
     """Yield how clients are counted and rejected: so many requests, at once too, in the time that they may take."""
-    counted: tuple[Word, ...] = negated(within(limits.exempt, maps)) if limits.exempt else ()
+    counted: tuple[Word, ...] = negated(within("exempt", limits.exempt, values)) if limits.exempt else ()
     number = 0
     for unit, rate in (("s", limits.rps), ("m", limits.rpm)):
         if rate:
@@ -118,14 +123,19 @@ def limit_lines(
         yield answer(settings.limit_conn_status_code, when=full)
 
 
-def origin_lines(cors: Cors) -> Iterator[ConfigLine]:
+def _origin_key(allowed: str) -> str:
+    pattern = regex.escape(allowed).replace(r"\*\.", r"[A-Za-z0-9-]+\.", 1)
+    return expression_key(f"^{pattern}$", ignores_case=True)
+
+
+def origin_lines(cors: Cors, values: OwnMaps) -> Iterator[ConfigLine]:
     """Yield what an origin that may is sent with every answer, and the answer to its question beforehand."""
     origin = sample("req.fhdr", "origin")
     if cors.any_origin:
         yield put_text("origin", log_format("*"))
-    for allowed in cors.origins if not cors.any_origin else ():
-        pattern = regex.escape(allowed).replace(r"\*\.", r"[A-Za-z0-9-]+\.", 1)
-        yield put("origin", origin, when=matches(origin, "reg", f"^{pattern}$", ignores_case=True))
+    else:
+        path = values.file("origins", [(_origin_key(allowed), "1") for allowed in cors.origins])
+        yield put("origin", origin, when=is_set(origin.then("map_reg", path)))
     known = is_set(variable("origin"))
     values_by_name = {
         "Allow-Credentials": "true" if cors.credentials else "",
@@ -135,7 +145,8 @@ def origin_lines(cors: Cors) -> Iterator[ConfigLine]:
         "Expose-Headers": cors.expose,
     }
     texts = {"Allow-Origin": log_format(variable("origin"))}
-    texts |= {name: log_format(value) for name, value in values_by_name.items()}
+    texts |= {name: values.text(name.lower(), value) for name, value in values_by_name.items() if value}
+    texts |= {name: log_format("") for name, value in values_by_name.items() if not value}
     for name, text in texts.items():
         header = f"Access-Control-{name}"
         yield statement("http-after-response", "del-header", header)
