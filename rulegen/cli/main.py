@@ -22,6 +22,7 @@ from rulegen.cli import habits
 from rulegen.cli.options.environment import misspelled, read_variables
 from rulegen.cli.options.paths import complete_paths
 from rulegen.cli.terminal.console import complain
+from rulegen.cli.terminal.failures import Failure, wants_json
 from rulegen.cli.terminal.streams import ends_with_its_reader, open_streams
 from rulegen.cli.wiring.strict import NotAsWrittenError
 from rulegen.errors import ApplyError, RulegenError
@@ -41,6 +42,7 @@ _COMMANDS = {
     "cleanup": "Remove the rules of rulegen and kube-proxy from this node.",
     "doctor": "Check this host and suggest fixes.",
     "demo": "Show rulegen at work on a demo node in network namespaces.",
+    "schema": "Print the JSON Schema of what a command prints as JSON.",
     "completion": "Print a script for the completion of a shell.",
     "man": "Print a manual page.",
 }
@@ -126,45 +128,40 @@ def main(arguments: list[str] | None = None, tables: CommandTables | None = None
     open_streams()
     os.umask(os.umask(0o077) | 0o022)  # files of a command are not writable for others, whatever the umask is
     gc.disable()  # a command ends soon, and its hundred thousands of frozen objects have no cycles
+    as_json = wants_json(sys.argv[1:] if arguments is None else arguments)
     try:
         code = cli.main(args=arguments, prog_name=program, standalone_mode=False, obj=tables)
         with ends_with_its_reader():
             sys.stdout.flush()
     except click.exceptions.Exit as stop:
         code = stop.exit_code
-    except click.UsageError as error:
-        usage = io.StringIO()
-        error.show(usage)
-        complain(usage.getvalue())
-        if step := habits.next_step(error, program):
-            complain(f"Next: {step}\n")
-        code = ERROR
-    except click.ClickException as error:
-        _complain(error.format_message())
-        code = ERROR
-    except RulegenError as error:
-        code = _report(error)
-    except (click.Abort, KeyboardInterrupt):
-        _complain("interrupted")
-        code = INTERRUPTED
+    except (click.ClickException, click.Abort, KeyboardInterrupt, RulegenError) as error:
+        failure = _failure(error, program)
+        failure.report(as_json=as_json)
+        code = failure.code
     except Exception as error:
         if os.environ.get("RULEGEN_DEBUG"):
             raise
-        _complain(f"internal error of rulegen: {type(error).__name__}: {error}")
-        complain("Next: set RULEGEN_DEBUG=1 for a traceback, and report it\n")
+        message = f"internal error of rulegen: {type(error).__name__}: {error}"
+        Failure(message=message, hint="set RULEGEN_DEBUG=1 for a traceback, and report it").report(as_json=as_json)
         code = ERROR
     sys.exit(code if isinstance(code, int) else 0)
 
 
-def _report(error: RulegenError) -> int:
-    _complain(error.message)
-    if isinstance(error, ApplyError):
-        for title, lines in (("Written", error.applied), ("Not written", error.pending)):
-            complain(f"{title}: {'; '.join(lines) or 'nothing'}\n")
-    if error.hint:
-        complain(f"Next: {error.hint}\n")
-    return NOT_AS_WRITTEN if isinstance(error, NotAsWrittenError) else ERROR
-
-
-def _complain(message: str) -> None:
-    complain(f"Error: {message}\n")
+def _failure(error: BaseException, program: str) -> Failure:
+    """Return what is reported of an error."""
+    match error:
+        case click.UsageError():
+            usage = io.StringIO()
+            error.show(usage)
+            step = habits.next_step(error, program)
+            return Failure(message=error.format_message(), hint=step, text=usage.getvalue())
+        case click.ClickException():
+            return Failure(message=error.format_message())
+        case ApplyError():
+            return Failure(message=error.message, hint=error.hint, written=error.applied, pending=error.pending)
+        case RulegenError():
+            code = NOT_AS_WRITTEN if isinstance(error, NotAsWrittenError) else ERROR
+            return Failure(message=error.message, hint=error.hint, code=code)
+        case _:
+            return Failure(message="interrupted", code=INTERRUPTED)

@@ -71,6 +71,7 @@ class Report:
         is_partial: Whether some state that the mode needs was not observed.
         cleanup: Whether the plan removes rules of Services.
         shown: Which part of the plan is displayed; empty for all.
+        made: Who made the plan, when, and from what, for machines; empty if that is not known.
     """
 
     node: str
@@ -85,6 +86,7 @@ class Report:
     is_partial: bool = False
     cleanup: bool = False
     shown: str = ""
+    made: Mapping[str, str | None] = field(default_factory=dict)
 
     @property
     def deviations(self) -> int:
@@ -280,6 +282,7 @@ def json_document(plan: Plan, report: Report, *, total: Plan | None = None) -> d
         },
         "warnings": list(report.warnings),
         "unknownKinds": dict(sorted(report.unknown_kinds.items())),
+        **({"made": dict(report.made)} if report.made else {}),
     }
 
 

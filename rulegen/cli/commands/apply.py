@@ -24,6 +24,7 @@ from rulegen.cli.options.old_flags import IngressCommand
 from rulegen.cli.wiring.apply_in_parts import ApartWriter
 from rulegen.cli.wiring.ingress import IngressInputs, plan_ingress
 from rulegen.cli.wiring.inputs import Inputs
+from rulegen.cli.wiring.made import with_made
 from rulegen.cli.wiring.planning import plan_live, refuse_previews, report_without_services
 from rulegen.cli.wiring.saved_plan import PlanOrigin, SavedPlan, read_saved, saved_plan
 from rulegen.cli.wiring.strict import refuse_not_as_written
@@ -113,7 +114,7 @@ def command(
             work = work._replace(apart=None)  # exactly this plan, or nothing
     write(
         work.plan,
-        work.report,
+        with_made(work.report, inputs, output=output),
         work.dataplane,
         output=output,
         yes=yes,

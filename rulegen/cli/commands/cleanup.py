@@ -12,6 +12,7 @@ from rulegen.cli.options.common import LOCK_WAIT, OUTPUT, YES, CliOptions, no_se
 from rulegen.cli.options.ingress import ChosenIngress, removal_options
 from rulegen.cli.options.narrowing import VERBOSE
 from rulegen.cli.wiring.inputs import Inputs
+from rulegen.cli.wiring.made import with_made
 from rulegen.cli.wiring.planning import observe_live
 from rulegen.cli.wiring.writing import write
 from rulegen.compiler.services.other_variant import beside_warning
@@ -74,7 +75,15 @@ def command(output: str, wait_s: int, *, yes: bool, verbose: bool, no_services: 
             report, site=removal.location + ("" if site.items else f", where {site.engine} was never started")
         )
     ends = partial(_end, removal, site) if removal is not None and site is not None and site.items else None
-    write(plan, report, dataplane, output=output, yes=yes, verbose=verbose, engine_before=ends)
+    write(
+        plan,
+        with_made(report, None, output=output),
+        dataplane,
+        output=output,
+        yes=yes,
+        verbose=verbose,
+        engine_before=ends,
+    )
 
 
 def _planned_rules(inputs: Inputs) -> tuple[Plan, Report, KernelDataplane]:

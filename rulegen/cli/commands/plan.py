@@ -14,6 +14,7 @@ from rulegen.cli.options.old_flags import IngressCommand
 from rulegen.cli.terminal.console import has_colour, print_json, print_long
 from rulegen.cli.wiring.ingress import IngressInputs, plan_ingress, report_unseen
 from rulegen.cli.wiring.inputs import NOTHING, Inputs
+from rulegen.cli.wiring.made import with_made
 from rulegen.cli.wiring.planning import plan_live, plan_saved, refuse_mixed, refuse_previews, report_without_services
 from rulegen.cli.wiring.saved_plan import PlanOrigin, refuse_unsaveable, saved_plan, write_saved
 from rulegen.cli.wiring.strict import refuse_not_as_written
@@ -111,7 +112,7 @@ def _show(inputs: Inputs, plan: Plan, report: Report, narrowing: Narrowing, *, o
     report = replace(report, shown=shown.text)
     part = shown.narrowed(plan)
     if output == "json":
-        print_json(show.json_document(part, report, total=plan))
+        print_json(show.json_document(part, with_made(report, inputs, output=output), total=plan))
     else:
         colour = has_colour()
         lines = show.text(part, report, colour=colour, details=narrowing.details, total=plan)

@@ -15,6 +15,15 @@ import msgspec
 _PLAIN: Final = (str, int, float, bool, bytes, type(None), IPv4Address, IPv6Address, IPv4Network, IPv6Network)
 
 
+def digest_of_objects(objects: Any) -> str:
+    """Return the digest of objects as they were read; faster than `digest`, for the many objects of a cluster."""
+    return hashlib.sha256(msgspec.msgpack.encode(objects, enc_hook=_packed, order="deterministic")).hexdigest()
+
+
+def _packed(value: Any) -> Any:
+    return list(value.items()) if isinstance(value, Mapping) else repr(value)
+
+
 def digest(value: Any) -> str:
     """Return the digest of a value: of structs, dataclasses, maps, sets, sequences, enums and plain values.
 

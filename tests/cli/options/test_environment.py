@@ -35,7 +35,7 @@ def plan(tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest
             for name, value in given.items():
                 patch.setenv(name, value)
             with pytest.raises(SystemExit) as stop:
-                main(["plan", *more])
+                main(["plan", "-v", *more])
         printed = capsys.readouterr()
         return int(stop.value.code or 0), printed.out, printed.err
 

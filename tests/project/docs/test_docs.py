@@ -150,6 +150,7 @@ def test_the_shape_of_the_json_is_as_documented() -> None:
         unknown_kinds={"Deployment": 1},
         warnings=("careful",),
         site="a folder",
+        made={"version": "0.1.0", "kubeProxy": "1.36", "time": "2026-01-01T00:00:00+00:00", "inputs": None},
         reasons=(Reason(ObjectKey("Ingress", ObjectName("shop", "web")), Verdict.LOST, "spec", "an older one has it"),),
         services={
             str(name): ResolvedService(

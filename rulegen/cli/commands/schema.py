@@ -1,0 +1,22 @@
+"""`rulegen schema`: JSON Schemas of what the commands print as JSON."""
+
+from __future__ import annotations
+
+import click
+
+from rulegen.cli.json_schemas import SCHEMAS
+from rulegen.cli.terminal.console import print_json
+
+
+@click.command("schema")
+@click.argument("name", type=click.Choice(list(SCHEMAS)))
+def command(name: str) -> None:
+    """Print the JSON Schema of a document.
+
+    plan is that of plan, apply and cleanup with -o json; findings that of doctor; saved-plan that of plan --out; error
+    that of an error of any command with -o json.
+
+    \b
+    rulegen schema plan
+    """
+    print_json(SCHEMAS[name])

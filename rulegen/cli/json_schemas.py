@@ -1,0 +1,168 @@
+"""JSON Schemas (draft 2020-12) of what the commands print as JSON; `rulegen schema NAME` prints them."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Final
+
+from rulegen.cli.terminal import failures
+from rulegen.diff.items import Action, Drift
+from rulegen.host.doctor import findings
+from rulegen.model.ingress.reasons import Verdict
+from rulegen.plan import show
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+
+_DRAFT: Final = "https://json-schema.org/draft/2020-12/schema"
+_TEXT: Final = {"type": "string"}
+_FLAG: Final = {"type": "boolean"}
+_COUNT: Final = {"type": "integer", "minimum": 0}
+_TEXT_OR_NULL: Final = {"type": ["string", "null"]}
+_DIGEST: Final = {"type": "string", "pattern": "^[0-9a-f]{64}$"}
+
+
+def _list(of: Mapping[str, Any]) -> dict[str, Any]:
+    return {"type": "array", "items": of}
+
+
+def _map(of: Mapping[str, Any]) -> dict[str, Any]:
+    return {"type": "object", "additionalProperties": of}
+
+
+def _among(values: Iterable[str], *, or_null: bool = False) -> dict[str, Any]:
+    return {"enum": [*values, *([None] if or_null else [])]}
+
+
+def _object(required: Mapping[str, Any], optional: Mapping[str, Any] | None = None) -> dict[str, Any]:
+    return {
+        "type": "object",
+        "properties": {**required, **(optional or {})},
+        "required": list(required),
+        "additionalProperties": False,
+    }
+
+
+def _document(
+    title: str, kind: str, version: int, required: Mapping[str, Any], optional: Mapping[str, Any] | None = None
+) -> dict[str, Any]:
+    head = {"schemaVersion": {"const": version}, "kind": {"const": kind}}
+    return {"$schema": _DRAFT, "title": title, **_object({**head, **required}, optional)}
+
+
+_CHANGE: Final = _object(
+    {
+        "action": _among(action.word for action in Action),
+        "language": _TEXT,
+        "family": _among(("IPv4", "IPv6"), or_null=True),
+        "kind": _TEXT,
+        "name": _TEXT,
+        "service": _TEXT_OR_NULL,
+        "leftover": _FLAG,
+        "variant": _TEXT_OR_NULL,
+        "drift": _among((drift.value for drift in Drift), or_null=True),
+        "lines": _list(_object({"sign": _among("+- "), "text": _TEXT, "why": _TEXT_OR_NULL})),
+    }
+)
+_REASON: Final = _object(
+    {
+        "ingress": _TEXT_OR_NULL,
+        "verdict": _among(verdict.value for verdict in Verdict),
+        "path": _TEXT_OR_NULL,
+        "message": _TEXT,
+    }
+)
+_INGRESS: Final = _object(
+    {"observed": _TEXT, "reload": {"type": ["boolean", "null"]}, "reasons": _list(_REASON)},
+)
+_MADE: Final = _object(
+    {
+        "version": _TEXT,
+        "kubeProxy": _TEXT,
+        "time": {"type": "string", "format": "date-time"},
+        "inputs": {"anyOf": [_DIGEST, {"type": "null"}]},
+    }
+)
+
+PLAN: Final = _document(
+    "What would change on a node, and with apply and cleanup, what was applied",
+    "Plan",
+    show.SCHEMA_VERSION,
+    {
+        "node": _TEXT,
+        "mode": _TEXT,
+        "observed": _TEXT,
+        "shown": _TEXT_OR_NULL,
+        "summary": _object({action.word: _COUNT for action in Action}),
+        "changes": _list(_CHANGE),
+        "draining": _list(_TEXT),
+        "services": _map(_object({"type": _TEXT, "endpointsFrom": _TEXT_OR_NULL, "assignedForPreview": _list(_TEXT)})),
+        "rejected": _list(
+            _object({"object": _TEXT, "source": _TEXT, "faults": _list(_object({"path": _TEXT, "message": _TEXT}))})
+        ),
+        "ingress": {"anyOf": [{"type": "null"}, _INGRESS]},
+        "warnings": _list(_TEXT),
+        "unknownKinds": _map(_COUNT),
+    },
+    {"made": _MADE, "applied": _list(_TEXT), "leftOut": _map(_TEXT)},
+)
+
+FINDINGS: Final = _document(
+    "What doctor finds on a host",
+    "Findings",
+    findings.SCHEMA_VERSION,
+    {
+        "summary": _object({level.value: _COUNT for level in findings.Level}),
+        "findings": _list(
+            _object(
+                {
+                    "level": _among(level.value for level in findings.Level),
+                    "topic": _TEXT,
+                    "message": _TEXT,
+                    "hint": _TEXT_OR_NULL,
+                }
+            )
+        ),
+    },
+)
+
+ERROR: Final = _document(
+    "An error of a command with -o json, on standard error",
+    "Error",
+    failures.SCHEMA_VERSION,
+    {
+        "message": _TEXT,
+        "hint": _TEXT_OR_NULL,
+        "exitCode": {"enum": [1, 3, 130]},
+        "written": _list(_TEXT),
+        "notWritten": _list(_TEXT),
+    },
+)
+
+SAVED_PLAN: Final = _document(
+    "A plan saved by plan --out",
+    "SavedPlan",
+    1,
+    {
+        "version": _TEXT,
+        "created": {"type": "string", "format": "date-time"},
+        "node": _TEXT,
+        "directory": _TEXT,
+        "arguments": _list(_TEXT),
+        "environment": _map(_TEXT),
+        "configuration": _DIGEST,
+        "facts": _map(_DIGEST),
+        "services": _map(_DIGEST),
+        "decisions": _TEXT,
+        "ingress": _TEXT,
+        "changes": _map(_DIGEST),
+        "plan": {key: value for key, value in PLAN.items() if key not in {"$schema", "title"}},
+    },
+)
+
+SCHEMAS: Final[Mapping[str, dict[str, Any]]] = {
+    "plan": PLAN,
+    "findings": FINDINGS,
+    "saved-plan": SAVED_PLAN,
+    "error": ERROR,
+}
+"""The schemas by name."""
