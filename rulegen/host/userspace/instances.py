@@ -27,6 +27,10 @@ if TYPE_CHECKING:
 
 _START_S: Final = 10.0
 _CHECK_S: Final = 20.0
+_NOT_STARTED: Final = 126
+"""Exit codes from this one on: the program could not be started."""
+NO_VERDICT: Final = "no verdict: "
+"""Begins a complaint that is not about the release, such as a timeout: the same release may be served later."""
 _MOST_SAID: Final = 1 << 16
 _MOST_LEAVING: Final = 8
 _NEW: Final = f"{of.CONTROL}.new"
@@ -54,11 +58,19 @@ class Instances:
             while time.monotonic() < until:
                 ended, status = os.waitpid(pid, os.WNOHANG)
                 if ended:
-                    return "" if status == 0 else self._said() or f"`haproxy -c` ended with status {status}"
+                    return self._verdict(os.waitstatus_to_exitcode(status))
                 time.sleep(0.005)
             os.kill(pid, signal.SIGKILL)
             os.waitpid(pid, 0)
-            return f"`haproxy -c` has not ended after {_CHECK_S:g} s"
+            return f"{NO_VERDICT}`haproxy -c` has not ended after {_CHECK_S:g} s"
+
+    def _verdict(self, code: int) -> str:
+        """Return why HAProxy rejects a release, or nothing; if it does not say why, that is no verdict."""
+        if code == 0:
+            return ""
+        how = f"`haproxy -c` was ended by signal {-code}" if code < 0 else f"`haproxy -c` ended with exit code {code}"
+        said = self._said()
+        return said if said and 0 < code < _NOT_STARTED else ": ".join(filter(None, (f"{NO_VERDICT}{how}", said)))
 
     def start(self, release: str, sockets: Mapping[int, int]) -> str:
         """Start HAProxy with a release and wait for its answer; return why it failed, or nothing.
@@ -73,12 +85,12 @@ class Instances:
             try:
                 pid = self._spawn(release, {**sockets, CONTROL_DESCRIPTOR: control.fileno()}, "-db", "-q")
             except (OSError, HostError) as error:
-                return f"HAProxy cannot be started: {error}"
+                return f"{NO_VERDICT}HAProxy cannot be started: {error}"
         self._record(pid)
         if not self._is_ready(pid):
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
-            return self._said() or f"HAProxy does not answer after {_START_S:g} s"
+            return NO_VERDICT + (self._said() or f"HAProxy does not answer after {_START_S:g} s")
         os.replace(_NEW, of.CONTROL, src_dir_fd=self._home, dst_dir_fd=self._home)
         self.retire()
         self._take(pid)

@@ -73,7 +73,7 @@ def _write(folder: Path, changes: tuple[tuple[ProxyKey, ProxyValue | None], ...]
             supervision.keep(folder, release)
         else:
             supervision.serve(folder, release, ports)
-    except supervision.ProxyRefusedError:
+    except (supervision.ProxyRefusedError, supervision.ProxyFailedError):
         if not before:
             _end(folder)
         raise

@@ -10,6 +10,7 @@ from rulegen.host.proxy.processes.supervision import start
 from rulegen.host.userspace import folder as of
 from rulegen.host.userspace import listeners
 from rulegen.host.userspace.exchange import ask
+from rulegen.host.userspace.instances import NO_VERDICT
 from rulegen.text import printable
 
 if TYPE_CHECKING:
@@ -25,7 +26,11 @@ _OK: Final = "ok"
 
 
 class ProxyRefusedError(HostError):
-    """HAProxy or its supervisor rejects a configuration."""
+    """HAProxy rejects a configuration."""
+
+
+class ProxyFailedError(HostError):
+    """HAProxy cannot be tested or started now; nothing is known about its configuration."""
 
 
 def is_running(folder: Path) -> bool:
@@ -66,7 +71,8 @@ def serve(folder: Path, release: str, ports: Mapping[Family, int]) -> None:
     """Let the supervisor start HAProxy with a release; the old HAProxy finishes its connections.
 
     Raises:
-        ProxyRefusedError: HAProxy rejects the release, or cannot listen. What was served before is still served.
+        ProxyRefusedError: HAProxy rejects the release. What was served before is still served.
+        ProxyFailedError: HAProxy cannot be tested, cannot listen, or does not start. The same holds.
         HostError: The supervisor does not answer.
     """
     _request(folder, f"serve {release} {listeners.request(ports)}")
@@ -95,6 +101,9 @@ def _request(folder: Path, text: str) -> None:
     answer = _ask(folder, text, _ANSWER_S)
     if answer is None:
         raise HostError("the supervisor of the proxy has ended", hint="apply again: it is started then")
+    if not answer or answer.startswith(NO_VERDICT):
+        why = answer.removeprefix(NO_VERDICT) or "its supervisor gave up"
+        raise ProxyFailedError(f"the proxy does not serve its new configuration: {printable(why, 300)}")
     if answer != _OK:
         raise ProxyRefusedError(f"the proxy does not serve its new configuration: {printable(answer, 300)}")
 

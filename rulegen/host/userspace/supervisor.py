@@ -28,7 +28,7 @@ from rulegen.backends.userspace.configuration import DESCRIPTORS
 from rulegen.host.locks.file_locks import locked_for_good
 from rulegen.host.userspace import folder as of
 from rulegen.host.userspace import listeners
-from rulegen.host.userspace.instances import Instances
+from rulegen.host.userspace.instances import NO_VERDICT, Instances
 from rulegen.host.userspace.notices import FOLLOW
 
 if TYPE_CHECKING:
@@ -90,7 +90,10 @@ class ProxySupervisor:
         self._instances.forget()
         complaint = self._start(of.current(self._home))
         took_s = time.monotonic() - ended_at
-        self._report(f"{ended}; " + (f"no new one: {complaint}" if complaint else f"a new one after {took_s:.2f} s"))
+        self._report(
+            f"{ended}; "
+            + (f"no new one: {complaint.removeprefix(NO_VERDICT)}" if complaint else f"a new one after {took_s:.2f} s")
+        )
 
     def _report(self, text: str) -> None:
         """Send a line to all followers; those that have ended or do not read are forgotten."""
@@ -159,7 +162,7 @@ class ProxySupervisor:
             }
         except OSError as error:
             self._sockets = before
-            return f"{error.filename}: {error.strerror}"
+            return f"{NO_VERDICT}{error.filename}: {error.strerror}"
         complaint = self._instances.check(release, self._inherited()) or self._start(release)
         if complaint:
             for family, held in self._sockets.items():
