@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import signal
+import tempfile
 from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
@@ -39,6 +40,16 @@ pytestmark = [
 
 OTHER = App(name="other", number=72, ready=("pod-b",))
 UNSUPERVISED_S = 20.0
+SOON_S = 13.0
+"""The time in which health follows the proxy, and what a busy machine adds to it."""
+HAPROXY_SCRIPT = """#!/bin/sh
+case " $* " in
+*" -c "*) while [ -e {folder}/check.hangs ]; do sleep 0.05; done ;;
+*" -v "*) ;;
+*) if [ -e {folder}/start.fails ]; then exit 3; fi ;;
+esac
+exec {haproxy} "$@"
+"""
 
 
 class ProxiedNode(Node):
@@ -168,3 +179,66 @@ def test_the_rights_of_the_unit_are_enough(node: ProxiedNode) -> None:
 def runtime(node: ProxiedNode, command: str) -> None:
     """Have HAProxy execute a command, as somebody else would."""
     assert ask(Path(node.proxy.folder), "haproxy.sock", f"{command}\n", 10) is not None
+
+
+def test_health_follows_a_proxy_that_hangs(node: ProxiedNode) -> None:
+    node.serve(BALANCED)
+    with node.running():
+        proxy = node.proxy.haproxy()
+        os.kill(proxy, signal.SIGSTOP)
+        try:
+            until(lambda: node.health()[0] == 503, SOON_S, "health 503")
+            assert node.health()[1]["lastError"] == "the proxy of Services does not answer"
+            assert node.health("livez")[0] == 200
+            assert node.lines("no TCP connection to a Service is accepted")
+        finally:
+            os.kill(proxy, signal.SIGCONT)
+        until(lambda: node.health()[0] == 200, SOON_S, "health 200")
+        assert node.lines("the proxy of Services answers again")
+        assert node.proxy.haproxy() == proxy
+
+
+@pytest.fixture
+def wrapped(node: ProxiedNode) -> Iterator[Path]:
+    """Have the node use an HAProxy that fails or hangs as long as files in a folder say so; give the folder."""
+    node.cleanup()
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        folder.chmod(0o755)
+        script = folder / "haproxy"
+        script.write_text(HAPROXY_SCRIPT.format(folder=folder, haproxy=shutil.which("haproxy")))
+        script.chmod(0o755)
+        node.environment["PATH"] = f"{folder}:{os.environ['PATH']}"
+        try:
+            yield folder
+        finally:
+            node.environment.pop("PATH")
+            node.cleanup()
+
+
+def test_health_follows_a_proxy_that_cannot_start(node: ProxiedNode, wrapped: Path) -> None:
+    node.serve(BALANCED)
+    with node.running():
+        (wrapped / "start.fails").touch()
+        node.proxy.kill(node.proxy.haproxy())
+        until(lambda: node.health()[0] == 503, SOON_S, "health 503")
+        assert "HAProxy" in node.health()[1]["lastError"] or "proxy" in node.health()[1]["lastError"]
+        assert node.health("livez")[0] == 200
+        assert node.metric("rulegen_proxy_failures_total") >= 1
+        (wrapped / "start.fails").unlink()
+        until(lambda: node.health()[0] == 200, SOON_S, "health 200")
+        until(lambda: node.answers(BALANCED, 4, "pod-a", "pod-x"), SOON_S, "clients are answered")
+        until(lambda: node.is_well, 30, "all is written")
+
+
+def test_a_test_of_haproxy_that_hangs_harms_only_what_needs_it(node: ProxiedNode, wrapped: Path) -> None:
+    node.serve(BALANCED)
+    with node.running(), asking(node.lab):
+        (wrapped / "check.hangs").touch()
+        node.serve(BALANCED, OTHER)
+        until(lambda: bool(node.lines("still waiting")), 40, "it says what it waits for")
+        until(lambda: bool(node.lines("not written")), 40, "it is given up")
+        assert "`haproxy -c` has not ended after 20 s" in node.lines("not written")[0]
+        assert node.health()[0] == 200
+        (wrapped / "check.hangs").unlink()
+        until(lambda: node.answers(OTHER, 4, "pod-b"), 30 + SOON_S, "the new Service")

@@ -5,8 +5,9 @@ Without them, the periodic checks find the same changes later.
 
 from __future__ import annotations
 
+import time
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from rulegen.errors import HostError
 from rulegen.host.dataplane.drivers import FOLLOWED
@@ -23,9 +24,39 @@ if TYPE_CHECKING:
     from rulegen.host.dataplane.driver import ProgramNotices
     from rulegen.host.netfilter.nft_commits import Writers
 
+SILENCE_S: Final = 2.0
+"""Seconds without an answer after which the proxy counts as not serving. A restart after a crash is faster."""
+
 
 def _nothing() -> None:
     """Stop nothing."""
+
+
+@dataclass(slots=True)
+class ServiceProxySilence:
+    """Follows whether the proxy of Services answers, for health and the log.
+
+    Attributes:
+        clock: Monotonic time in seconds.
+    """
+
+    state: AgentState
+    log: AgentLog
+    clock: Callable[[], float] = time.monotonic
+    _silent_at: float | None = None
+
+    def heard(self, answers: bool) -> None:  # noqa: FBT001 - a callback
+        """Take the result of a question; without an answer for some time, Services count as not served."""
+        if answers:
+            if self.state.service_proxy_silence:
+                self.log.info("the proxy of Services answers again")
+            self._silent_at, self.state.service_proxy_silence = None, ""
+            return
+        now = self.clock()
+        self._silent_at = now if self._silent_at is None else self._silent_at
+        if now - self._silent_at >= SILENCE_S and not self.state.service_proxy_silence:
+            self.state.service_proxy_silence = "the proxy of Services does not answer"
+            self.log.error("no TCP connection to a Service is accepted", error=self.state.service_proxy_silence)
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,7 +111,8 @@ class KernelNotices:
             languages: Names of languages.
             cleanup: Stops it in the end.
         """
-        followed = [FOLLOWED[name](self._on_ended_program) for name in languages if name in FOLLOWED]
+        silence = ServiceProxySilence(self.state, self.log)
+        followed = [FOLLOWED[name](self._on_ended_program, silence.heard) for name in languages if name in FOLLOWED]
         for each in followed:
             cleanup.callback(each.stop)
         return followed

@@ -51,7 +51,7 @@ def _answer(state: AgentState, *, is_well: bool, node_eligible: bool | None = No
         document["nodeEligible"] = node_eligible
     if not_served := state.not_served:
         document["ingressesNotServed"] = not_served
-    if error := state.last_error or (not_served if state.site_is_down else ""):
+    if error := state.last_error or state.service_proxy_silence or (not_served if state.site_is_down else ""):
         document["lastError"] = error
     return Reply.of_json(200 if is_well else 503, document)
 

@@ -31,6 +31,7 @@ class AgentState:
         pending: Number of unapplied changes, by kind.
         site_message: Why changes of Ingresses cannot be served; empty if they can.
         proxy_silence: Why the ingress proxy counts as not serving; empty if it serves, or is not asked.
+        service_proxy_silence: Why the proxy of Services counts as not serving; empty if it serves, or there is none.
         site_is_down: Whether this node serves nothing for that reason, neither Ingresses nor Services.
     """
 
@@ -43,6 +44,7 @@ class AgentState:
     last_error: str = ""
     site_message: str = ""
     proxy_silence: str = ""
+    service_proxy_silence: str = ""
     site_is_down: bool = False
     started: float = 0.0
     last_queued: float = 0.0
@@ -214,4 +216,5 @@ class AgentState:
     @property
     def is_eligible(self) -> bool:
         """Whether load balancers may send traffic to this node (KEP-3836)."""
-        return self.is_alive and not self._deleting and not self._ending and not self.site_is_down
+        is_down = self.site_is_down or bool(self.service_proxy_silence)
+        return self.is_alive and not self._deleting and not self._ending and not is_down

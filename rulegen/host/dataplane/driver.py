@@ -71,7 +71,7 @@ class Preparation(NamedTuple):
 
 
 class ProgramNotices(Protocol):
-    """Reports when a program ends that serves the objects of a language, from a thread of its own."""
+    """Reports when a program that serves the objects of a language ends, and whether it answers; in own threads."""
 
     def start(self) -> None:
         """Start to report: from now on, the program is expected to run."""

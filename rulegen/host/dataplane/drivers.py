@@ -49,6 +49,8 @@ if TYPE_CHECKING:
     from rulegen.host.dataplane.driver import Driver, ProgramNotices, ReadContext, WriteContext
     from rulegen.languages.language import StateKey, Task
 
+    NoticesMaker = Callable[[Callable[[str], None], Callable[[bool], None]], ProgramNotices]
+
 DRAIN_S: Final = 10.0
 """Maximum time for connections of virtual servers to end when another mode takes over, in seconds."""
 LOOK_S: Final = 0.3
@@ -300,7 +302,7 @@ DRIVERS: Final[Mapping[str, Driver]] = MappingProxyType(
 )
 """By language."""
 
-FOLLOWED: Final[Mapping[str, Callable[[Callable[[str], None]], ProgramNotices]]] = MappingProxyType(
-    {LISTENERS: ProxyNotices}
+FOLLOWED: Final[Mapping[str, Callable[[Callable[[str], None], Callable[[bool], None]], ProgramNotices]]] = (
+    MappingProxyType({LISTENERS: ProxyNotices})
 )
 """By language, what reports the end of the program that serves its objects; other languages are the kernel's."""

@@ -1,4 +1,4 @@
-"""Reports of the supervisor of the proxy: HAProxy has ended, or the supervisor itself."""
+"""Reports about the proxy: HAProxy or its supervisor has ended, and whether HAProxy answers."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import threading
 from typing import TYPE_CHECKING, Final
 
 from rulegen.host.userspace import folder as of
+from rulegen.host.userspace.exchange import ask
 from rulegen.text import printable
 
 if TYPE_CHECKING:
@@ -17,28 +18,33 @@ if TYPE_CHECKING:
 
 FOLLOW: Final = "follow"
 _AGAIN_S: Final = 1.0
+_ASK_S: Final = 0.5
+_ANSWER_S: Final = 1.0
 _LONGEST: Final = 1000
 _ENDED: Final = "its supervisor has ended"
 
 
 class ProxyNotices:
-    """Passes on each report of the supervisor, from a thread of its own; see `ProgramNotices`."""
+    """Passes on each report of the supervisor, and asks HAProxy twice a second; see `ProgramNotices`."""
 
-    def __init__(self, on_notice: Callable[[str], None]) -> None:
+    def __init__(self, on_notice: Callable[[str], None], on_answer: Callable[[bool], None]) -> None:
         """Prepare to listen.
 
         Args:
             on_notice: Called with each report.
+            on_answer: Called after each question with whether HAProxy answers; also true while there is none to ask.
         """
-        self._folder, self._on_notice = of.of_this_namespace(), on_notice
+        self._folder, self._on_notice, self._on_answer = of.of_this_namespace(), on_notice, on_answer
         self._stopped = threading.Event()
         self._link: socket.socket | None = None
         self._lock = threading.Lock()
         self._thread = threading.Thread(target=self._listen, name="proxy notices", daemon=True)
+        self._asker = threading.Thread(target=self._ask, name="proxy answers", daemon=True)
 
     def start(self) -> None:
         """Start to listen: from now on, a supervisor is expected to run."""
         self._thread.start()
+        self._asker.start()
 
     def stop(self) -> None:
         """Stop listening."""
@@ -49,6 +55,12 @@ class ProxyNotices:
             if self._link is not None:
                 self._link.shutdown(socket.SHUT_RDWR)
         self._thread.join()
+        self._asker.join()
+        self._on_answer(True)  # noqa: FBT003 - a callback
+
+    def _ask(self) -> None:
+        while not self._stopped.wait(_ASK_S):
+            self._on_answer(_answers(self._folder))
 
     def _listen(self) -> None:
         is_expected = True
@@ -71,6 +83,14 @@ class ProxyNotices:
                         self._on_notice(printable(line.decode("utf-8", "replace").strip(), _LONGEST))
                 with self._lock:
                     self._link = None
+
+
+def _answers(folder: Path) -> bool:
+    """Return whether HAProxy answers, or nothing is to be served."""
+    try:
+        return not (folder / of.CURRENT).is_symlink() or ask(folder, of.CONTROL, "show info\n", _ANSWER_S) is not None
+    except OSError:
+        return False
 
 
 def _connected(folder: Path) -> socket.socket | None:
