@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import os
+import pty
 import re
+import sys
 from typing import TYPE_CHECKING
 
 import pytest
@@ -169,3 +173,31 @@ def test_a_service_that_nobody_has_is_an_error(tmp_path, monkeypatch, capsys, wo
         main(["plan", "-f", "one.json", "--host", "host", "--observed", "none", *words])
     assert stop.value.code == 1
     assert message in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("words", "lines", "is_paged"), [(("-v",), 24, True), (("-v", "--no-pager"), 24, False), (("-v",), 5000, False)]
+)
+def test_a_pager_shows_what_is_longer_than_the_terminal(tmp_path, words, lines, is_paged):
+    """`$PAGER` is a program that marks each line."""
+    (tmp_path / "host").write_text(HOST)
+    (tmp_path / "all.json").write_text(json.dumps(service("web")))
+    pager = tmp_path / "pager"
+    pager.write_text("#!/bin/sh\necho secure=$LESSSECURE\nexec sed 's/^/PAGED /'\n")
+    pager.chmod(0o755)
+    child, terminal = pty.fork()
+    if child == 0:
+        os.chdir(tmp_path)
+        environment = {**os.environ, "PAGER": str(pager), "TERM": "xterm", "NO_COLOR": "1", "LINES": str(lines)}
+        asked = ("plan", "-f", "all.json", "--host", "host", "--observed", "none", *words)
+        os.execve(sys.executable, [sys.executable, "-m", "rulegen", *asked], environment)
+    shown = b""
+    with contextlib.suppress(OSError):  # the terminal ends with its last program
+        while piece := os.read(terminal, 65536):
+            shown += piece
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+    os.close(terminal)
+    assert b"KUBE-SERVICES" in shown
+    assert (b"PAGED Node node1" in shown) is is_paged
+    if is_paged and os.geteuid() == 0:
+        assert b"secure=1" in shown

@@ -64,6 +64,9 @@ def print_long(lines: Iterable[str], *, colour: bool, pager: bool) -> None:
     if text.count("\n") < shutil.get_terminal_size().lines:
         print_lines(text.splitlines(), colour=colour)
     else:
+        os.environ.setdefault("LESS", "FRX")  # as git: end at once if all fits, keep colours, leave the text there
+        if os.geteuid() == 0:
+            os.environ.setdefault("LESSSECURE", "1")  # somebody who may only run this command gets no shell
         click.echo_via_pager(shown(text), color=colour)
 
 

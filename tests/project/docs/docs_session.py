@@ -135,6 +135,7 @@ def typed(command: str, folder: Path, answer: str) -> tuple[int, str]:
     child, terminal = pty.fork()
     if child == 0:
         os.chdir(folder)
+        os.environ["PAGER"] = "cat"  # nobody leaves a pager here
         os.execvp("bash", ["bash", "-c", command])
     shown = b""
     asked = 0
