@@ -28,6 +28,7 @@ from rulegen.kube.objects.structs import (
     Pod,
     Secret,
     Service,
+    ServiceCIDR,
 )
 from rulegen.kube.reading.decode import decode_list, decode_object
 from rulegen.kube.reading.json_text import value_count
@@ -85,6 +86,9 @@ INGRESS_CLASSES: Final = Collection(
     IngressClass, "/apis/networking.k8s.io/v1/ingressclasses", "ingressclasses.networking.k8s.io"
 )
 NAMESPACES: Final = Collection(Namespace, "/api/v1/namespaces", "namespaces")
+SERVICE_CIDRS: Final = Collection(
+    ServiceCIDR, "/apis/networking.k8s.io/v1/servicecidrs", "servicecidrs.networking.k8s.io"
+)
 NODES: Final = "/api/v1/nodes"
 ALL_NODES: Final = Collection(Node, NODES, "nodes")
 PODS: Final = Collection(Pod, "/api/v1/pods", "pods", fields="status.phase!=Succeeded,status.phase!=Failed")
@@ -101,6 +105,7 @@ def read_cluster(
     *,
     ingress: bool = False,
     namespaces: bool = False,
+    service_cidrs: bool = False,
     warnings: Warnings | None = None,
     page_size: int = PAGE_SIZE,
     budget: Budget | None = None,
@@ -118,6 +123,7 @@ def read_cluster(
         node: The Node to read; none by default.
         ingress: Whether Ingresses are served.
         namespaces: Whether labels of namespaces select Ingresses.
+        service_cidrs: Whether the mode needs the ranges of ClusterIPs. If they cannot be read, a warning says so.
         warnings: Receives warnings about missing parts.
         page_size: Number of objects in one request.
         budget: Limits of the command.
@@ -138,9 +144,24 @@ def read_cluster(
             objects += list_all(server, INGRESSES, page_size) + list_all(server, INGRESS_CLASSES, page_size)
         if namespaces:
             objects += list_all(server, NAMESPACES, page_size)
+        if service_cidrs:
+            objects += _service_cidrs(server, page_size, warnings)
         if node:
             objects += _node(server, node)
     return objects
+
+
+def _service_cidrs(server: ApiServer, page_size: int, warnings: Warnings | None) -> list[Decoded | Rejected]:
+    """Return the ranges of ClusterIPs; nothing before Kubernetes 1.33, or if they may not be read."""
+    try:
+        return list_all(server, SERVICE_CIDRS, page_size)
+    except HostError as error:
+        if warnings is not None:
+            warnings.add(
+                f"the ranges of ClusterIPs are unknown, so unused addresses in them are not dropped: {error.message};"
+                " give them with --service-cidr"
+            )
+        return []
 
 
 def read_nodes(kubeconfig: str | None = None, context: str | None = None, terms: ApiTerms | None = None) -> list[str]:

@@ -45,6 +45,16 @@ def test_old_servers_know_no_field_selector(api, tmp_path):
     assert names(read_cluster(api.kubeconfig(tmp_path))) == ["headless", "web"]  # the model leaves headless ones out
 
 
+def test_without_ranges_of_cluster_ips_all_else_is_read(api, tmp_path):
+    api.put("services", service("web"))
+    warnings = Warnings()
+
+    assert names(read_cluster(api.kubeconfig(tmp_path), service_cidrs=True, warnings=warnings)) == ["web"]
+
+    assert "give them with --service-cidr" in "".join(warnings.texts())
+    assert any(path.endswith("/servicecidrs") for path, _ in api.requests)
+
+
 def test_pages_are_joined(api, tmp_path):
     expected = [f"web-{number:03}" for number in range(107)]
     api.put("services", *map(service, expected))

@@ -210,6 +210,7 @@ class Inputs:
                 chosen.context,
                 node,
                 ingress=self.ingress is not None,
+                service_cidrs=self.options.needs.drops_unused_cluster_ips and not chosen.service_cidrs,
                 namespaces=self.ingress is not None and self.ingress.watch_namespace_selector is not None,
                 warnings=self._warnings,
                 budget=self._budget,
