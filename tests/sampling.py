@@ -1,4 +1,4 @@
-"""A plugin of pytest, `-p tests.sampling --most-cases 2`: of each test that has more cases, so many are run.
+"""A plugin of pytest, `-p tests.sampling --most-cases 1`: of each test that has more cases, so many are run.
 
 The choice is random and the same each time: rows far apart in a table, and all values of several parameters.
 """
@@ -15,6 +15,9 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 
+SLOW = {"slow", "not_quick"}
+
+
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--most-cases", type=int, metavar="N", help="run N cases of each test that has more")
 
@@ -27,7 +30,7 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> Iterator[None]:
     calls = metafunc._calls  # no hook is told the cases before they are items
     if most is None or len(calls) <= most:
         return
-    fast = [call for call in calls if all(mark.name != "slow" for mark in call.marks)]
+    fast = [call for call in calls if all(mark.name not in SLOW for mark in call.marks)]
     name = metafunc.definition.nodeid
     kept = sample([f"{name}[{call.id}]" for call in fast or calls], most)
     calls[:] = [call for call in calls if f"{name}[{call.id}]" in kept]

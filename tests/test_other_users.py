@@ -33,7 +33,13 @@ from tests.project.places import ROOT
 from tests.rights import needs_nginx, needs_sandbox
 from tests.servers.fakeapi import FakeApi
 
-pytestmark = [needs_nginx, needs_sandbox, pytest.mark.slow, pytest.mark.kernel]
+pytestmark = [
+    needs_nginx,
+    needs_sandbox,
+    pytest.mark.slow,
+    pytest.mark.kernel,
+    pytest.mark.xdist_group("users"),  # they share what an agent has left
+]
 
 DIR = Path("/var/lib/rulegen/nginx")
 STRANGER = 4321

@@ -52,6 +52,7 @@ def late(text: str) -> list[str]:
     ]
 
 
+@pytest.mark.not_quick
 def test_the_check_sees_a_callback_that_is_set_later():
     text = (
         "loop.on_ready = self._on_ready\nwriter.look = lambda facts: facts\nself.on_ready = ready\nloop.known = known"

@@ -59,6 +59,7 @@ class TestWatches:
             assert len(seen.of("Service", Changed)) < 2000
             watch.stop()
 
+    @pytest.mark.not_quick
     def test_a_consumer_that_is_busy_is_waited_for(self, tmp_path):
         """The same object again and again: what is kept of it is little, and what waits would be without end."""
         event = '{{"type":"MODIFIED","object":{}}}\n'.format
@@ -106,6 +107,7 @@ class TestWatches:
             assert soon(lambda: watch.counts().watches.get("Service", 0) >= 2)
             watch.stop()
 
+    @pytest.mark.not_quick
     def test_lists_over_the_memory_limit_are_discarded(self, follow):
         with hostile(pages_of(lambda number: service(number, labels=50))) as url:
             seen, _, watch = follow(url)

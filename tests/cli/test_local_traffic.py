@@ -128,6 +128,7 @@ def test_apply_says_so_before_it_removes_masquerading(folder, variant):
     assert second.index(LOST) < second.index("Applied: ")
 
 
+@pytest.mark.not_quick
 def test_the_agent_logs_it_as_a_warning_of_its_own():
     objects = [changed(node()), changed(service("web")), changed(endpoints("web", 1))]
     before = Stage()
@@ -178,7 +179,7 @@ def test_doctor_without_rules_and_configuration_warns():
     assert "--config FILE" in finding.hint
 
 
-@pytest.mark.slow
+@pytest.mark.not_quick
 def test_doctor_takes_a_configuration_and_refuses_what_is_none(run, folder):
     assert "recognised by clusterCIDR 10.244.0.0/16" in run("doctor", "--config", "config")[1]
     code, out = run("doctor", "--cluster-cidr", "bogus")

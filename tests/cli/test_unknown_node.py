@@ -157,7 +157,7 @@ def test_each_node_is_listed_or_counted_the_nearest_first(names, asked):
         assert listed[0] == asked
 
 
-@pytest.mark.slow
+@pytest.mark.not_quick
 @given(st.text())
 def test_a_name_is_read_or_refused(text):
     try:

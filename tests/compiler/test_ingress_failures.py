@@ -80,6 +80,7 @@ WITH_VARIABLES = [name for name in sorted(ANNOTATIONS) if any(_texts(name, (*VAR
 """What takes one of a few variables, which are quick to try."""
 
 
+@pytest.mark.not_quick
 def test_there_are_annotations_with_variables():
     assert {"permanent-redirect", "auth-url", "upstream-vhost", "x-forwarded-prefix"} <= set(WITH_VARIABLES)
     assert [name for name in sorted(ANNOTATIONS) if any(_texts(name))] == WITH_VARIABLES

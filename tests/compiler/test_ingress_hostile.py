@@ -361,7 +361,7 @@ def test_any_setting_is_applied_or_reported(value, tmp_path):
     assert file_of("control.test") in outcome.configuration.files
 
 
-@pytest.mark.slow
+@pytest.mark.not_quick
 @pytest.mark.parametrize("key", REFERENCES)
 def test_a_setting_naming_an_object_is_reported_or_stops_all(key):
     """A ConfigMap of headers that is not there may hold what keeps somebody out."""
@@ -375,7 +375,7 @@ def test_a_setting_naming_an_object_is_reported_or_stops_all(key):
         assert all(text.isprintable() for text in words)
 
 
-@pytest.mark.slow
+@pytest.mark.not_quick
 @pytest.mark.parametrize("key", [key for key in TEXTS if key != "global-auth-url"])
 def test_a_setting_of_an_auth_server_is_read_or_closes(key):
     for value in WRITABLE:

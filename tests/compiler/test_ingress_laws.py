@@ -118,6 +118,7 @@ def test_what_is_served_already_compiles_to_itself(result):
     assert not plan_site(first.configuration, second.configuration, second.names).reload
 
 
+@pytest.mark.not_quick
 @laws
 @given(st.lists(st.tuples(ingresses(), st.sampled_from(POD_IPS), st.sampled_from(SETTINGS)), min_size=2, max_size=4))
 def test_whatever_was_before_a_world_compiles_to_the_same(worlds):

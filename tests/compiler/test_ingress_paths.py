@@ -310,7 +310,7 @@ def test_a_younger_exact_expression_takes_no_older_prefix():
     assert answer(compiled(*GROUND, *there, home, guest), "h.test", "/foo/x") == "s0"
 
 
-@pytest.mark.slow
+@pytest.mark.not_quick
 @pytest.mark.parametrize("count", [10, 2000])
 def test_long_expressions_of_others_come_behind_however_many(count):
     home = ingress("home", rule("h.test", path("/", to="s0")))

@@ -54,6 +54,7 @@ def every_agent() -> list[Any]:
     return [pytest.param(pod, id=f"{o}-{what}") for o in OVERLAYS for what, pod in agents(overlay(o)).items()]
 
 
+@pytest.mark.not_quick
 @pytest.mark.parametrize("version", [OLDEST, NEWEST])
 @pytest.mark.parametrize("which", OVERLAYS)
 def test_an_overlay_is_valid(which: str, version: str) -> None:
@@ -75,7 +76,7 @@ def test_kustomize_makes_the_same_of_an_overlay(which: str) -> None:
     assert built == {name(manifest): manifest for manifest in overlay(which)}
 
 
-@pytest.mark.slow
+@pytest.mark.not_quick
 @pytest.mark.parametrize("component", COMPONENTS)
 def test_a_component_adds_to_an_overlay(component: str, tmp_path: Path) -> None:
     validate = pytest.importorskip("kubernetes_validate").validate

@@ -197,7 +197,7 @@ def test_the_specification_says_the_same(case: Case):
     assert not list(mismatches(case, results))
 
 
-@pytest.mark.slow
+@pytest.mark.not_quick
 def test_flows_that_end_elsewhere_on_purpose_really_do():
     for case in cases():
         rules = case.simulator(counts=False)

@@ -21,7 +21,7 @@ HERE = Path(__file__).parent
 HEALTH = [HealthCheck.too_slow, HealthCheck.data_too_large]
 
 
-@pytest.mark.slow
+@pytest.mark.not_quick
 @settings(max_examples=examples(40), deadline=None, suppress_health_check=HEALTH)
 @given(st.one_of(worlds(), rich_worlds()), sites(), st.booleans())
 def test_every_packet_ends_where_kubernetes_says(world, site, counts):
@@ -36,6 +36,7 @@ def test_every_packet_ends_where_kubernetes_says(world, site, counts):
             assert not (way.packet.masqueraded and way.packet.mark), f"{packet}: leaves with the mark"
 
 
+@pytest.mark.not_quick
 @settings(max_examples=examples(20), deadline=None, suppress_health_check=HEALTH)
 @given(rich_worlds(), sites())
 def test_clients_keep_their_endpoint_until_the_timeout(world, site):

@@ -118,7 +118,7 @@ def test_tries_for_a_missing_match_do_not_grow_with_services(names_lines):
     assert max(tries) <= 10
 
 
-@pytest.mark.slow
+@pytest.mark.not_quick
 def test_three_rejected_of_ten_thousand_within_the_bound():
     kernel = Kernel({f"s{n:05}": "plain" for n in range(10_000)}, names_lines=False, bad={"s00007", "s05000", "s09999"})
     assert set(kernel.search()) == kernel.bad

@@ -170,6 +170,7 @@ def test_a_file_that_is_something_else_is_given_up(content: bytes) -> None:
     assert world.rejected[-1].lines() == (f"bad: {MAX_REFUSED} faults: the rest was not read",)
 
 
+@pytest.mark.not_quick
 def test_a_flood_of_bad_objects_is_counted() -> None:
     bad = b'{"apiVersion":"v1","kind":"Node","metadata":{"name":"A"}}'
     content = b'{"apiVersion":"v1","kind":"List","items":[' + b",".join([bad] * (MAX_REJECTED + 7)) + b"]}"

@@ -279,6 +279,7 @@ def test_punctuation(text: str) -> None:
     assert_sound(("apiVersion: v1\nkind: Service\nmetadata: " + text).encode())
 
 
+@pytest.mark.not_quick
 @given(VALUES, KINDS_AND_VERSIONS)
 @settings(deadline=None)
 def test_structures(value: Any, kind: tuple[str, str]) -> None:

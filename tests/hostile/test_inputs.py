@@ -190,6 +190,7 @@ ALONE = [(name, parameter) for name in BASES for parameter in parameters(name) i
 
 
 class TestOptions:
+    @pytest.mark.not_quick
     @FUZZ
     @given(command=st.sampled_from([*BASES]), data=st.data())
     def test_of_every_command(self, command, data):

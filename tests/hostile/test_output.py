@@ -139,6 +139,7 @@ class TestOfTools:
 
 
 class TestOnATerminal:
+    @pytest.mark.not_quick
     def test_colours_are_ours_alone(self, monkeypatch):
         monkeypatch.setattr(console, "has_colour", lambda: True)
         monkeypatch.setattr("rulegen.cli.commands.plan.has_colour", lambda: True)
@@ -215,7 +216,7 @@ class TestEscapes:
         assert left(harmless_json(text)) == []
         assert json.loads(harmless_json(text)) == value
 
-    @pytest.mark.slow
+    @pytest.mark.not_quick
     def test_know_every_character(self):
         every = "".join(map(chr, range(0x110000)))
         assert left(harmless(every)) == []

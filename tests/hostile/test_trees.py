@@ -135,13 +135,14 @@ PLANTS = st.lists(
 )
 
 DRIVER = """
-import json, os, sys
+import gc, json, os, sys
 from rulegen.cli.main import main
 from rulegen.cli.commands import apply, cleanup, doctor, export, plan
 from rulegen.host.dataplane import apply, kernel, observe
 from rulegen.host.files import dumps
 from rulegen.host.nginx import engine
 from rulegen.host.proxy import service
+gc.freeze()
 for words in json.loads(sys.argv[1]):
     print("$", *words, flush=True)
     child = os.fork()

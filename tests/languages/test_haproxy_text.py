@@ -36,6 +36,7 @@ def written(*words):
     return section, format_sections([section])
 
 
+@pytest.mark.not_quick
 @settings(max_examples=examples(1000), deadline=None)
 @example("a'b")
 @example("a\\")

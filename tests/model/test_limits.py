@@ -82,6 +82,7 @@ def real_servers(service: ResolvedService) -> int:
     return sum((1 + len(p.external_ips) + len(p.load_balancer_ips)) * len(p.cluster) for p in service.ports)
 
 
+@pytest.mark.not_quick
 @pytest.mark.parametrize(("ports", "count"), [(1, 10_000), (5, 10_000), (100, 500), (1000, 50)])
 def test_services_of_real_clusters_are_within_the_limits(ports, count):
     service = served(wide(ports, count))

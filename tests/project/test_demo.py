@@ -302,6 +302,7 @@ def test_a_step_that_fails_is_said(mark: str, tmp_path: Path) -> None:
     assert "the kernel is out of sorts" in done.stderr
 
 
+@pytest.mark.not_quick
 def test_without_root_it_says_what_to_do() -> None:
     if os.geteuid() == 0:
         # Nobody, but one who may read what is root's: a virtual environment often is.

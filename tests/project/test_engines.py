@@ -43,6 +43,7 @@ def decided_on(tree: ast.AST) -> set[object]:
     return {node.value for node in nodes if isinstance(node, ast.Constant)}
 
 
+@pytest.mark.not_quick
 @pytest.mark.parametrize("engine", ENGINES)
 def test_no_module_knows_an_engine_but_its_own_and_the_table(engine):
     known, compared = {}, {}

@@ -85,6 +85,7 @@ def test_no_module_is_named_like_one_of_the_standard_library() -> None:
     assert not names & set(sys.stdlib_module_names) - {"__main__"}
 
 
+@pytest.mark.not_quick
 def test_pure_layers_open_print_and_ask_nothing() -> None:
     results = [
         f"{path.relative_to(PACKAGE)}:{line}: {name}()"

@@ -54,11 +54,12 @@ def test_a_mutant_is_another_program_that_still_parses() -> None:
         assert ast.dump(ast.parse(mutant.applied(source))) != ast.dump(ast.parse(source)), mutant
 
 
-@pytest.mark.slow
+@pytest.mark.not_quick
 def test_the_same_seed_gives_the_same_mutants() -> None:
     assert sample(ROOT, 100, 1) == chosen()
     assert len(chosen()) == 100
 
 
+@pytest.mark.not_quick
 def test_each_mutant_concerns_some_tests() -> None:
     assert all(concerned_tests(ROOT, mutant) for mutant in chosen())

@@ -13,6 +13,7 @@ from tests.sizes import Size, read_size
 FILES = [file for folder in ("tests", "integration") for file in sorted((ROOT / folder).rglob("*.py"))]
 
 
+@pytest.mark.not_quick
 def test_every_count_of_examples_is_scaled() -> None:
     inline = [
         f"{file.relative_to(ROOT)}:{node.value.lineno}"

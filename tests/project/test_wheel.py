@@ -49,7 +49,7 @@ def python(installed: Path, *arguments: str) -> subprocess.CompletedProcess[str]
     return run(sys.executable, "-W", "error", *arguments, cwd=installed, PYTHONPATH=str(installed))
 
 
-@pytest.mark.slow
+@pytest.mark.not_quick
 def test_the_wheel_holds_package_templates_and_manifests(wheel: Path) -> None:
     with zipfile.ZipFile(wheel) as archive:
         names = set(archive.namelist())

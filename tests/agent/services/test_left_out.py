@@ -240,7 +240,7 @@ class TestLater:
         assert len(stage.events[-1]) == 2
         assert stage.ends() == ["10.244.1.1:8080", "10.244.1.2:8080", "10.244.1.9:8080"]
 
-    @pytest.mark.slow
+    @pytest.mark.not_quick
     def test_repeated_rejections_are_reported_once(self, stage):
         stage.at(0, *three())
         stage.run(4 * RETRY_S)
@@ -382,6 +382,7 @@ class TestMany:
         assert stage.state.metrics.left_out.value == 31
         assert "10.244.1.222:8080" in stage.ends()
 
+    @pytest.mark.not_quick
     def test_all_are_tried_again_though_events_take_time(self, stage):
         """All that need what the kernel lacks are tried again though telling of them takes time."""
         stage.event_s = 0.01
@@ -390,6 +391,7 @@ class TestMany:
         stage.run(RETRY_S + 20)
         assert len(stage.ends()) == self.COUNT
 
+    @pytest.mark.not_quick
     def test_what_there_was_no_time_for_is_served_soon(self, monkeypatch, stage):
         """Who there was no time for is served soon behind other changes."""
         monkeypatch.setattr(refused_services, "MOST_TRIES", 6)

@@ -80,7 +80,7 @@ def slow(stage, seconds: float, calls: list[float]) -> None:
     stage.writer.on_call = on_call
 
 
-@pytest.mark.slow
+@pytest.mark.not_quick
 def test_a_slow_large_service_leaves_most_time_to_others(stage):
     """A large service that is slow leaves most of the time to others."""
     for second in range(5, 305):
@@ -93,6 +93,7 @@ def test_a_slow_large_service_leaves_most_time_to_others(stage):
     assert stage.state.applied == stage.state.desired
 
 
+@pytest.mark.not_quick
 def test_a_large_service_that_is_written_quickly_does_not_wait(stage):
     """As a rolling update of 3,000 pods: each step is in the kernel before the next, whatever else changes."""
     late = []
@@ -117,7 +118,7 @@ def test_a_slow_large_service_alone_does_not_wait(stage):
     assert set(late) == {0}
 
 
-@pytest.mark.slow
+@pytest.mark.not_quick
 def test_a_large_service_is_written_between_foreign_changes(stage):
     """As on a node where somebody commits rules of their own all the time; the loop neither spins nor waits."""
     late = []

@@ -28,7 +28,7 @@ def status_writes(place: Place) -> int:
 
 
 class TestIngresses:
-    @pytest.mark.slow
+    @pytest.mark.not_quick
     def test_all_nodes_that_serve_are_published_by_one(self, place):
         place.api.put("ingresses", ingress("web"), ingress("blog"))
         nodes = [place.node("a", A), place.node("b", B), place.node("c", C)]
@@ -37,6 +37,7 @@ class TestIngresses:
         assert place.published("ingresses", "web") == place.published("ingresses", "blog") == [C, A, B]
         assert [publisher.members.is_leading for publisher in nodes] == [True, False, False]
 
+    @pytest.mark.not_quick
     def test_what_is_published_already_is_not_written_again(self, place):
         place.api.put("ingresses", ingress("web"))
         node = place.node("a", A)
@@ -115,7 +116,7 @@ class TestIngresses:
             assert took_s <= 40
         assert took_s >= 30  # as long as its Lease held
 
-    @pytest.mark.slow
+    @pytest.mark.not_quick
     @pytest.mark.parametrize("killed", [["a"], ["b"], ["a", "b"], ["b", "c"], ["a", "b", "c"]], ids="".join)
     @pytest.mark.parametrize("phase_s", sized(quick=[4], usual=[0, 4, 8], full=range(10)))
     def test_who_is_killed_is_taken_out_when_its_lease_is_over(self, place, killed, phase_s):
@@ -149,7 +150,7 @@ class TestIngresses:
         pass_time(60)
         assert place.published("ingresses", "web") == living
 
-    @pytest.mark.slow
+    @pytest.mark.not_quick
     def test_a_leader_takes_out_nobody_it_has_not_looked_at(self, place):
         """A leader takes nobody out whom it did not look at for long."""
         place.api.put("ingresses", ingress("web"))
@@ -187,6 +188,7 @@ class TestIngresses:
         place.node("b", B).turn()
         assert place.published("ingresses", "web") == [B]
 
+    @pytest.mark.not_quick
     def test_a_server_that_was_away_for_long_takes_nobody_out(self, place):
         place.api.put("ingresses", ingress("web"))
         nodes = [place.node("a", A), place.node("b", B)]
@@ -229,6 +231,7 @@ class TestIngresses:
         there = dt.datetime.now(dt.UTC) + dt.timedelta(seconds=ahead_s)
         assert abs((there - renewed).total_seconds()) < 5
 
+    @pytest.mark.not_quick
     def test_clocks_of_nodes_may_differ(self, place):
         place.api.put("ingresses", ingress("web"))
         late, here = place.node("a", A), place.node("b", B)
@@ -311,7 +314,7 @@ class TestLeases:
         assert lease["metadata"]["annotations"] == {"rulegen.io/addresses": f"{A},{B}"}
         assert (lease["spec"]["holderIdentity"], lease["spec"]["leaseDurationSeconds"]) == ("a", 30)
 
-    @pytest.mark.slow
+    @pytest.mark.not_quick
     def test_it_is_renewed_now_and_then(self, place):
         node = place.node("a", A)
         for _ in range(60):
@@ -425,7 +428,7 @@ class TestTrouble:
             node.stop(for_good=False)
         assert "not published" not in node.log.out.getvalue()
 
-    @pytest.mark.slow
+    @pytest.mark.not_quick
     def test_whatever_goes_wrong_in_the_end_it_is_as_it_should_be(self, place):
         chance = random.Random(7)
         place.api.put("ingresses", *(ingress(f"i{number}") for number in range(5)))

@@ -103,6 +103,7 @@ def site_plan(monkeypatch):
     monkeypatch.setattr("rulegen.agent.pages.with_site", lambda plan, _: plan)
 
 
+@pytest.mark.not_quick
 def test_pages_change_nothing_that_is_known(tmp_path):
     tools = Conntrack(Variant.NFT)
     stage = Node(tools, tmp_path)
@@ -114,7 +115,7 @@ def test_pages_change_nothing_that_is_known(tmp_path):
     assert stage.image == before
 
 
-@pytest.mark.slow
+@pytest.mark.not_quick
 def test_pages_beside_changes_leave_the_agent_as_without_them(tmp_path):
     """Pages beside changes leave the agent as it is without them."""
 

@@ -111,7 +111,7 @@ class TestSending:
             recorder.send(rejected("another fault"))
         assert sorted(event["note"] for event in events(place)) == ["another fault", "not served: spec.ports: none"]
 
-    @pytest.mark.slow
+    @pytest.mark.not_quick
     def test_a_restarted_agent_counts_in_earlier_events(self, place):
         """They are there for an hour; `create` is answered with 409."""
         notes = [f"fault {number}" for number in range(20)]
@@ -136,6 +136,7 @@ class TestSending:
         (event,) = events(place)
         assert event["series"]["count"] == 2
 
+    @pytest.mark.not_quick
     def test_of_many_nodes_that_start_at_once_one_counts(self, place):
         for node in ("node1", "node2", "node3"):
             place.recorder(node).send(rejected())
@@ -265,6 +266,7 @@ class TestTrouble:
 
 
 class TestThread:
+    @pytest.mark.not_quick
     def test_telling_waits_for_nobody(self, place):
         released = threading.Event()
         place.api.fail("events", *[Fault.mute(released)] * 3)

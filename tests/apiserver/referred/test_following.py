@@ -82,6 +82,7 @@ def names_of(count: int, namespaces: int = 1) -> list[ObjectName]:
 
 
 class TestRoles:
+    @pytest.mark.not_quick
     @pytest.mark.parametrize("role", ROLES)
     def test_each_object_is_added_changed_deleted_and_added_again(self, place, role):
         place.role = role
@@ -128,6 +129,7 @@ class TestRoles:
         time.sleep(0.5)
         assert place.asked() == []  # nothing is asked for again and again
 
+    @pytest.mark.not_quick
     def test_each_change_that_a_watch_reports_is_read_at_once(self, tmp_path, monkeypatch):
         """A change wakes a thread that reads, whichever threads wait: no reading in turns is needed for it."""
         monkeypatch.setitem(TIMES, "poll", 3600.0)
@@ -155,6 +157,7 @@ class TestRoles:
         watched = {path for path, query in place.asked() if "watch" in query}
         assert watched == {f"/api/v1/namespaces/team-{number}/secrets" for number in range(3)}
 
+    @pytest.mark.not_quick
     def test_namespaces_beyond_the_bound_are_followed_too(self, place, monkeypatch):
         monkeypatch.setattr(scopes, "MAX_WATCHES", 2)
         place.role = NAMESPACE
@@ -240,6 +243,7 @@ class TestWhatIsRead:
         assert 1 <= len(pages) <= 2
         assert all(int(query["limit"]) <= 2 * BULK for query in pages)
 
+    @pytest.mark.not_quick
     @pytest.mark.parametrize("status", [401, 403, 404, 429, 500, 503])
     def test_a_list_that_fails_takes_nothing_away(self, place, status):
         """Lists and watches of whole namespaces always fail; each object is read by its name all the same."""

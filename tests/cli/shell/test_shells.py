@@ -41,7 +41,7 @@ def completed(folder: Path, line: str) -> list[str]:
     return done.stdout.split()
 
 
-@pytest.mark.slow
+@pytest.mark.not_quick
 def test_bash_completes_commands_options_and_values(rulegen_in_path):
     assert completed(rulegen_in_path, "rulegen pl") == ["plan"]
     assert "--observed" in completed(rulegen_in_path, "rulegen plan --obs")

@@ -47,7 +47,7 @@ def verdicts(objects: list[dict[str, Any]]) -> list[Any]:
     return as_json
 
 
-@pytest.mark.slow
+@pytest.mark.not_quick
 def test_every_object_of_the_cases_is_valid() -> None:
     for case in entries("cases", "cases"):
         objects = [*case["ingresses"], *case["services"], *case["endpoints"], *case.get("extra_objects", [])]
@@ -72,6 +72,7 @@ def is_at_fault(entry: dict[str, Any]) -> bool:
     return field.endswith(".path") and bool(CONTROL.search(value))
 
 
+@pytest.mark.not_quick
 def test_exactly_the_attacks_on_objects_are_rejected() -> None:
     for entry in entries("malicious", "entries"):
         rejected = [refused for refused in verdicts(entry["objects"]) if isinstance(refused, Rejected)]

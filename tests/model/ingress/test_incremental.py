@@ -245,6 +245,7 @@ def test_after_any_changes_decisions_are_those_of_a_fresh_look(wanted, steps):
         assert decided == fresh
 
 
+@pytest.mark.not_quick
 @settings(max_examples=examples(25), deadline=None)
 @given(starts, steps)
 def test_after_any_changes_files_are_those_of_a_fresh_look(wanted, steps):

@@ -183,7 +183,7 @@ def rows(heading: str) -> dict[str, list[str]]:
     return collected
 
 
-@pytest.mark.slow
+@pytest.mark.not_quick
 def test_names_without_effect_are_documented() -> None:
     """A name that nothing in the model or the backend asks for is checked only."""
     places = [ROOT / "rulegen/model/ingress", ROOT / "rulegen/backends/nginx"]

@@ -238,6 +238,7 @@ def test_another_user_who_has_the_port_is_known(namespace, address, tmp_path):
         other.stdin.close()
 
 
+@pytest.mark.not_quick
 def test_equal_lines_are_logged_once(capsys):
     reported = ResolverInput()
     for _ in range(3):
