@@ -1,0 +1,96 @@
+"""`rulegen run` in nftables mode: Services change, and other programs change the table."""
+
+from __future__ import annotations
+
+import shutil
+from contextlib import ExitStack
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+import pytest
+
+from integration import forks, manifests
+from integration.agent import Node, inside, tool, until
+from integration.lab.lab import build
+from integration.lab.namespaces import Namespaces
+from integration.manifests import PORT, App
+from tests.rights import needs_root
+from tests.servers.fakeapi import FakeApi
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from integration.lab.hosts import Family
+    from integration.lab.lab import Lab
+
+pytestmark = [
+    needs_root,
+    pytest.mark.slow,
+    pytest.mark.xdist_group("agent"),
+    pytest.mark.skipif(shutil.which("nft") is None, reason="not installed: nft"),
+]
+
+WEB = App(name="web", number=81, ready=("pod-a", "pod-x"))
+STICKY = App(name="sticky", number=82, ready=("pod-a", "pod-b"), affinity_s=600)
+OTHER = App(name="other", number=83, ready=("pod-b",), type="NodePort")
+
+
+class NftNode(Node):
+    """A node in nftables mode."""
+
+    mode = "nftables"
+
+    def __init__(self, lab: Lab, api: FakeApi) -> None:
+        super().__init__(lab.folder, api)
+        self.lab = lab
+
+    def configure(self, **options: object) -> None:
+        """Check everything each second."""
+        super().configure(nftables={"minSyncPeriod": "0s", "syncPeriod": "1s"}, **options)
+
+    def answers(self, app: App, family: Family, *hosts: str) -> bool:
+        """Whether only these hosts answer a pod, in some requests."""
+        pod = self.lab["pod-c"]
+        answers = [pod.request("TCP", app.cluster_ip(family), PORT, timeout_s=1) for _ in range(4 * len(hosts))]
+        return {answer.name for answer in answers} == set(hosts)
+
+
+@pytest.fixture(scope="module")
+def node() -> Iterator[NftNode]:
+    with ExitStack() as stack:
+        lab = stack.enter_context(build(Namespaces()))
+        stack.enter_context(inside(f"/proc/{lab.node.wire.pid}/ns/net"))
+        api = stack.enter_context(FakeApi())
+        api.put("nodes", *manifests.nodes())
+        node = NftNode(lab, api)
+        yield node
+        assert forks.run([*node.argv("cleanup")[:6], "--variant", "nft", "-y"]).returncode == 0
+        assert "kube-proxy" not in tool("nft", "list", "tables")
+
+
+def test_changes_of_the_cluster_reach_the_table(node: NftNode, family: Family) -> None:
+    node.serve(WEB)
+    with node.running():
+        for ready in (("pod-a",), ("pod-b", "pod-x"), ("pod-a", "pod-x")):
+            node.serve(replace(WEB, ready=ready))
+            until(lambda r=ready: node.answers(WEB, family, *r), 10, f"{ready} answer")
+        node.serve(WEB, OTHER, STICKY)
+        until(lambda: node.answers(OTHER, family, "pod-b"), 10, "a new Service")
+        node.serve(WEB, replace(STICKY, affinity_s=60))
+        until(lambda: not node.answers(OTHER, family, "pod-b"), 10, "a Service less")
+        until(lambda: "timeout 1m" in tool("nft", "list", "ruleset"), 10, "another timeout of affinity")
+        node.check_converged()
+
+
+def test_what_another_program_changes_is_repaired(node: NftNode) -> None:
+    node.serve(WEB)
+    with node.running():
+        before = tool("nft", "-s", "list", "ruleset")
+        for change in (
+            f"delete element ip kube-proxy cluster-ips {{ {WEB.cluster_ip(4)} }}",
+            "insert rule ip kube-proxy services accept",
+            "flush chain ip6 kube-proxy masquerading",
+            "delete table ip6 kube-proxy",
+        ):
+            tool("nft", change)
+            until(lambda: tool("nft", "-s", "list", "ruleset") == before, 15, change)
