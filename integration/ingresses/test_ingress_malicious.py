@@ -35,7 +35,7 @@ ECHO = ("default", "echo")
 TARGETS = ("/", "/pwn", "/abcd", "/x", "/bla", "/ok", "/dup/x", "/%0a")
 
 
-def _parameters(*, of_entries: bool) -> list[Any]:
+def parameters(*, of_entries: bool) -> list[Any]:
     """Return groups, or their entries, spread over two workers; a single one that skips where there is no such file."""
     absent = [] if (SHARED / FILE).exists() else [pytest.param(None, None, id="absent")]
     return absent + [
@@ -89,7 +89,7 @@ def serving(ingress_lab: IngressLab) -> Serving:
 
 
 @pytest.mark.usefixtures("ingress_node")
-@pytest.mark.parametrize(("group", "entry"), _parameters(of_entries=True))
+@pytest.mark.parametrize(("group", "entry"), parameters(of_entries=True))
 def test_entry(ingress_lab: IngressLab, serving: Serving, group: Group | None, entry: Entry | None) -> None:
     """Each of a group that is applied at once gets no more than its due, and the control answers."""
     if group is None or entry is None:
@@ -98,14 +98,14 @@ def test_entry(ingress_lab: IngressLab, serving: Serving, group: Group | None, e
     files.check_entry(entry)
     serving.serve(group)
     world = group.world()
-    wrong = [*_control(ingress_lab, world, "ok.test"), *_ends_as_it_must(ingress_lab, entry, world)]
-    wrong += _reported(entry, serving.planned, ingress_lab)
+    wrong = [*control(ingress_lab, world, "ok.test"), *ends_as_it_must(ingress_lab, entry, world)]
+    wrong += reported(entry, serving.planned, ingress_lab)
     if wrong:
         what = f"{entry['field']} = {str(entry['value'])[:300]!r} must be {entry['must']}"
         serving.fail(f"{entry['id']} in {[other['id'] for other in group.entries]}: {what}", wrong)
 
 
-@pytest.mark.parametrize(("group", "entry"), _parameters(of_entries=False))
+@pytest.mark.parametrize(("group", "entry"), parameters(of_entries=False))
 def test_group(ingress_lab: IngressLab, ingress_node: Node, serving: Serving, group: Group | None, entry: None) -> None:
     """What is written for a group is harmless as a whole, and a harmless change behind it goes live."""
     if group is None:
@@ -116,7 +116,7 @@ def test_group(ingress_lab: IngressLab, ingress_node: Node, serving: Serving, gr
     wrong = [*serving.wrong, *_exported(ingress_lab, group), *_names(ingress_lab)]
 
     ingress_node.apply([*world, objects.ingress("later", "ok2.test")])
-    wrong += _control(ingress_lab, world, "ok.test") + _control(ingress_lab, world, "ok2.test")
+    wrong += control(ingress_lab, world, "ok.test") + control(ingress_lab, world, "ok2.test")
     if wrong:
         serving.fail(f"{[entry['id'] for entry in group.entries]}", wrong)
 
@@ -124,7 +124,8 @@ def test_group(ingress_lab: IngressLab, ingress_node: Node, serving: Serving, gr
 _CONTROL = re.compile(r"[\x00-\x09\x0b-\x1f\x7f]")
 
 
-def _control(lab: IngressLab, world: list[Document], host: str) -> list[str]:
+def control(lab: IngressLab, world: list[Document], host: str) -> list[str]:
+    """Return what is wrong with an answer of a host that nothing is wrong with."""
     reply = lab.client.ask(Request(host=host))
     return [] if _is_from(lab, world, reply) else [f"{host}: {reply.status} {reply.failure} {reply.body[:80]!r}"]
 
@@ -141,7 +142,8 @@ def _asked(lab: IngressLab, host: str, targets: tuple[str, ...] = TARGETS) -> It
             yield f"{'http' if name is None else 'https'}://{host}{target}: {reply.status} {reply.failure}", reply
 
 
-def _ends_as_it_must(lab: IngressLab, entry: Entry, world: list[Document]) -> list[str]:
+def ends_as_it_must(lab: IngressLab, entry: Entry, world: list[Document]) -> list[str]:
+    """Return what an entry gets beyond its due."""
     # nginx answers 400 to whoever asks for a NUL, whatever is served.
     paths = tuple(quote(path) for path in _paths(entry) if "\0" not in path)
     asked = list(_asked(lab, host_of(entry), (*TARGETS, *paths)))
@@ -216,7 +218,7 @@ def _is_default(lab: IngressLab, world: list[Document], reply: Reply) -> bool:
     return reply.status in NOT_SERVED or _is_from(lab, world, reply)
 
 
-def _reported(entry: Entry, planned: dict[str, Any], lab: IngressLab) -> list[str]:
+def reported(entry: Entry, planned: dict[str, Any], lab: IngressLab) -> list[str]:
     """Check that a plan names the object with the field and a reason, unless nothing is wrong with it."""
     if entry["must"] in {"literal", "rejected_or_literal"} or entry.get("render_ok"):
         served = lab.client.ask(Request(host=host_of(entry), target=quote(_paths(entry)[0]))).status == 200
@@ -314,5 +316,7 @@ def _listing(lab: IngressLab) -> set[str]:
     ours = ("nginx", "export", "bytecode", "objects.json")
     results = (path.relative_to(lab.folder) for path in lab.folder.rglob("*"))
     return {
-        str(path) for path in results if path.parts[0] not in ours and not path.parts[0].startswith(("run-", "tmp"))
+        str(path)
+        for path in results
+        if path.parts[0] not in ours and not path.parts[0].startswith(("run-", "tmp", "haproxy-"))
     }
