@@ -86,7 +86,10 @@ def _loads(run: Runner, binary: str, path: str) -> bool:
     with tempfile.TemporaryDirectory(prefix="rulegen-nginx-") as folder:
         file = Path(folder) / "nginx.conf"
         file.write_text(f"load_module {path};\npid nginx.pid;\nerror_log stderr;\nevents {{}}\n")
-        return run(Command((binary, "-t", "-q", "-e", "stderr", "-p", f"{folder}/", "-c", str(file)))).code == 0
+        ended = run(Command((binary, "-t", "-q", "-e", "stderr", "-p", f"{folder}/", "-c", str(file))))
+    if ended.code != 0 and path not in ended.stderr:  # it has failed for another reason
+        raise HostError(f"{binary} -t does not say whether it can load {path}: {ended.complaint}")
+    return ended.code == 0
 
 
 def _worker(user: str) -> tuple[str, str]:

@@ -82,6 +82,18 @@ def test_a_module_that_nginx_does_not_load_is_left_out(tmp_path):
     assert without_unloadable(run, "nginx", broken, HEADERS_MORE).modules == {}
 
 
+@pytest.mark.parametrize("code", [1, 137])
+def test_a_test_that_fails_without_a_word_says_nothing_about_a_module(tmp_path, code):
+    facts = replace(
+        gather_nginx(saying(SAYS.format(modules="/nowhere")), user="root"), modules={HEADERS_MORE: "/usr/lib/a.so"}
+    )
+    script = tmp_path / "nginx"
+    script.write_text(f"#!/bin/sh\nexit {code}\n")
+    script.chmod(0o755)
+    with pytest.raises(HostError, match=r"-t does not say whether it can load /usr/lib/a.so"):
+        without_unloadable(run, str(script), facts, HEADERS_MORE)
+
+
 def test_an_installed_module_is_loaded():
     if find("nginx") is None or HEADERS_MORE not in gather_nginx(run).modules:
         pytest.skip("no nginx with the module")
