@@ -58,7 +58,9 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
             item.add_marker(pytest.mark.uml)
         if not item.get_closest_marker("xdist_group"):
             item.add_marker(pytest.mark.xdist_group(str(parameters.get("variant", "nft"))))
-    config.stash[_WRITTEN] = {name: place for place, name in enumerate(dict.fromkeys(map(_case, items)))}
+    places = {name: place for place, name in enumerate(dict.fromkeys(map(_case, items)))}
+    for item in items:
+        item.stash[_PLACE] = places[_case(item)]
 
 
 class Ordering:
@@ -70,17 +72,16 @@ class Ordering:
 
     @staticmethod
     @pytest.hookimpl(wrapper=True, tryfirst=True)
-    def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> Iterator[None]:
+    def pytest_collection_modifyitems(items: list[pytest.Item]) -> Iterator[None]:
         """Sort after all others have sorted: both families of a case together."""
         yield
-        places = config.stash[_WRITTEN]
         here = [item for item in items if "/integration/" in item.path.as_posix()]
         others = [item for item in items if "/integration/" not in item.path.as_posix()]
-        items[:] = [*others, *sorted(here, key=lambda item: places[_case(item)])]
+        items[:] = [*others, *sorted(here, key=lambda item: item.stash[_PLACE])]
 
 
-_WRITTEN = pytest.StashKey[dict[str, int]]()
-"""The cases of tests in the order of the files."""
+_PLACE = pytest.StashKey[int]()
+"""Of a test, its place in the order of the files; xdist changes its name later."""
 
 
 def _case(item: pytest.Item) -> str:
