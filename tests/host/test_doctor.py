@@ -20,8 +20,10 @@ from rulegen.host.doctor.features import SAMPLES
 from rulegen.host.doctor.patient import HostProbe
 from rulegen.host.netfilter.variant import Variant
 from rulegen.host.node import sysctl
+from rulegen.model.services.options import Options
 from tests.rights import needs_root
 
+NFTABLES = Options(mode="nftables")
 TOPICS = [topic for topic, _ in checks.CHECKS]
 
 
@@ -43,8 +45,24 @@ def the(findings: tuple[Finding, ...], words: str) -> Finding:
     return finding
 
 
+@pytest.mark.parametrize(
+    ("version", "level"), [("1.0.0", Level.FAIL), ("1.0.4", Level.WARN), ("1.0.6", Level.OK), ("1.1.3", Level.OK)]
+)
+def test_the_nftables_mode_needs_a_sound_nft(version: str, level: Level):
+    def answer(command: Command) -> Completed:
+        return Completed(0, f"nftables v{version} (Name #5)\n" if command.argv[0] == "nft" else "v9.9.9\n", "")
+
+    probe = HostProbe(answer, options=NFTABLES)
+    findings = [each for each in dict(checks.CHECKS)["tools"](probe) if each.message.startswith("nft ")]
+    assert [(each.level, version in each.message) for each in findings] == [(level, True)]
+
+
 @pytest.mark.usefixtures("namespace")
 class TestHost:
+    def test_the_table_of_the_mode_in_use_is_no_leftover(self):
+        shell("nft add table ip kube-proxy")
+        assert not messages_of("leftovers", options=NFTABLES)
+
     def test_a_bare_host_gets_every_topic(self):
         findings = checks.examine(run)
 

@@ -109,6 +109,8 @@ def _old_chains(variant: Variant, chains: Iterable[tuple[Family, str, str]]) -> 
 
 
 def _nft_tables(patient: HostProbe) -> Iterator[Finding]:
+    if patient.options.needs.uses_nft:
+        return  # it is the table of the mode in use
     try:
         ended = patient.run(Command(("nft", "list", "tables")))
     except MissingToolError:

@@ -36,6 +36,8 @@ TOOLS: Final = (
     Tool("ipvsadm", "--version", "reading IPVS virtual servers", Level.INFO),
     Tool("modprobe", "--version", "loading kernel modules", Level.INFO),
 )
+NFT: Final = Tool("nft", "--version", "the tables of the nftables mode", Level.FAIL)
+_OLDEST_NFT, _SOUND_NFT = (1, 0, 1), (1, 0, 6)
 PROXY: Final = Tool("haproxy", "-v", "the proxy of the userspace mode", Level.FAIL)
 
 
@@ -60,9 +62,10 @@ def check_privileges(_patient: HostProbe) -> Iterator[Finding]:
 
 def check_tools(patient: HostProbe) -> Iterator[Finding]:
     """Yield findings about installed and missing tools, with their versions."""
-    proxies = (PROXY,) if patient.options.needs.has_proxy else ()
-    others = (tool for tool in patient.engine_tools if tool.name not in {proxy.name for proxy in proxies})
-    for tool in (*TOOLS, *proxies, *others):
+    needs = patient.options.needs
+    needed = (*((PROXY,) if needs.has_proxy else ()), *((NFT,) if needs.uses_nft else ()))
+    others = (tool for tool in (*TOOLS, *patient.engine_tools) if tool.name not in {each.name for each in needed})
+    for tool in (*needed, *others):
         try:
             ended = patient.run(Command((tool.name, tool.question), timeout_s=10.0))
         except MissingToolError:
@@ -84,8 +87,27 @@ def check_tools(patient: HostProbe) -> Iterator[Finding]:
                 " collide",
                 "use iptables 1.6.2 or newer",
             )
+        elif tool is NFT and (fault := _nft_fault(version)) is not None:
+            yield fault
         else:
             yield Finding(Level.OK, "tools", f"{tool.name} {version}")
+
+
+def _nft_fault(version: str) -> Finding | None:
+    """Return what is wrong with a version of nft; None if nothing is, or if it is unknown."""
+    numbers = tuple(int(part) for part in version.split(".")[:3] if part.isdigit())
+    if numbers and numbers < _OLDEST_NFT:
+        return Finding(
+            Level.FAIL, "tools", f"nft {version} is too old for the nftables mode", "install nft 1.0.6 or newer"
+        )
+    if numbers and numbers < _SOUND_NFT:
+        return Finding(
+            Level.WARN,
+            "tools",
+            f"nft {version} crashes on sets that nft 1.1.2 or newer has written",
+            "install nft 1.0.6 or newer",
+        )
+    return None
 
 
 def check_variant(patient: HostProbe) -> Iterator[Finding]:

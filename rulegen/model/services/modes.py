@@ -21,19 +21,21 @@ class ModeNeeds:
         has_proxy: Whether a proxy of this node accepts connections and chooses their endpoints.
         drops_unused_cluster_ips: Whether connections to addresses in the range of ClusterIPs that no Service has are
             dropped.
+        uses_nft: Whether the tables of this mode are written and read with nft.
     """
 
     has_virtual_servers: bool = False
     opens_loopback: bool = False
     has_proxy: bool = False
     drops_unused_cluster_ips: bool = False
+    uses_nft: bool = False
 
 
 NEEDS: Final[Mapping[str, ModeNeeds]] = MappingProxyType(
     {
         "iptables": ModeNeeds(opens_loopback=True),
         "ipvs": ModeNeeds(has_virtual_servers=True),
-        "nftables": ModeNeeds(drops_unused_cluster_ips=True),
+        "nftables": ModeNeeds(drops_unused_cluster_ips=True, uses_nft=True),
         "userspace": ModeNeeds(opens_loopback=True, has_proxy=True),
     }
 )
