@@ -14,7 +14,7 @@ from rulegen.diff.changes import Change
 from rulegen.host.nftables.kernel import objects
 from rulegen.host.nftables.kernel.objects import OWNER, PERSIST, Hook, NftMessage, TableName
 from rulegen.host.nftables.rules import RuleWriter
-from rulegen.host.nftables.sets import Member, add_members, delete_members, kernel_set
+from rulegen.host.nftables.sets import add_members, delete_members, kernel_set
 from rulegen.languages.nftables.state import (
     ElementValue,
     NamedSet,
@@ -30,7 +30,7 @@ from rulegen.net import Family
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
 
-    from rulegen.languages.nftables.state import NftValue
+    from rulegen.languages.nftables.state import ElementData, NftValue
 
 CHAINS_PER_TRANSACTION: Final = 2000
 _TABLE_FLAGS: Final = {"dormant": 1, "owner": OWNER, "persist": PERSIST}
@@ -94,10 +94,26 @@ class _TableWork:
     ) -> None:
         self._table, self._desired = table, desired
         self._writer = RuleWriter(table, self._set)
-        self._changes = {change.key: change for change in changes}
+        self._changes: dict[NftKey, Change[NftKey, NftValue]] = {}
+        self._removed: dict[str, list[NftKey]] = {}
+        self._added: dict[str, tuple[list[NftKey], list[ElementData | None]]] = {}
+        for change in changes:
+            key, before, after = change
+            if not key.is_element:
+                self._changes[key] = change
+                continue
+            if before is not None:
+                self._removed.setdefault(key.name, []).append(key)
+            if isinstance(after, ElementValue):
+                self._add(key, after)
         self._grown: set[NftKey] = set()
         self._is_grown = False
         self._remake()
+
+    def _add(self, key: NftKey, value: ElementValue) -> None:
+        keys, data = self._added.setdefault(key.name, ([], []))
+        keys.append(key)
+        data.append(value.data)
 
     def _set(self, name: str) -> NamedSet | None:
         known = self._desired.get(set_key(self._table.name, name))
@@ -116,10 +132,15 @@ class _TableWork:
         }
         if not self._is_remade and not remade:
             return
+        for name in [*self._added] if self._is_remade else remade & self._added.keys():
+            del self._added[name]
         for key, value in self._desired.items():
             if key.table != self._table.name or self._is_deleted:
                 continue
-            if self._is_remade or (key.name in remade and key.is_element) or _uses(value, remade):
+            if isinstance(value, ElementValue):
+                if self._is_remade or key.name in remade:
+                    self._add(key, value)
+            elif self._is_remade or _uses(value, remade):
                 change = self._changes.get(key)
                 before = None if self._is_remade else value if change is None else change.before
                 self._changes[key] = Change(key, before, value)
@@ -173,10 +194,10 @@ class _TableWork:
             if isinstance(change.before, NftChain) and change.before.rules:
                 yield objects.flush_chain(self._table, key.name)._replace(subject=key)
         gone = {key.name for key in self._gone_sets()}
-        for name, members in self._members(deleted=True).items():
+        for name, keys in self._removed.items():
             known = self._set(name)
             if name not in gone and known is not None:
-                yield from delete_members(self._table, name, known, [each for _, each in members], _keys(members))
+                yield from delete_members(self._table, name, known, keys)
         for key in self._gone_sets():
             yield objects.delete_set(self._table, key.name)._replace(subject=key)
         for key, change in self._changes.items():
@@ -217,30 +238,17 @@ class _TableWork:
         return objects.new_chain(self._table, key.name, hook)._replace(subject=key)
 
     def _elements(self) -> Iterator[NftMessage]:
-        for name, members in self._members(deleted=False).items():
+        for name, (keys, data) in self._added.items():
             known = self._set(name)
             if known is None:
                 raise ValueError(f"no set or map {name[:60]!r} in the table")
-            yield from add_members(self._table, name, known, [each for _, each in members], _keys(members))
-
-    def _members(self, *, deleted: bool) -> dict[str, list[tuple[NftKey, Member]]]:
-        """Return the elements that are deleted or added, by set."""
-        members: dict[str, list[tuple[NftKey, Member]]] = {}
-        for key, before, after in self._changes.values():
-            value = before if deleted else after
-            if isinstance(value, ElementValue):
-                members.setdefault(key.name, []).append((key, (key.element, value.data)))
-        return members
+            yield from add_members(self._table, name, known, keys, data)
 
     def _rules(self, key: NftKey, chain: NftChain) -> Iterator[NftMessage]:
         for rule in chain.rules:
             sets, expressions = self._writer.written(rule)
             yield from (request._replace(subject=key) for request in sets)
             yield objects.append_rule(self._table, key.name, expressions, subject=key)
-
-
-def _keys(members: Sequence[tuple[NftKey, Member]]) -> list[NftKey]:
-    return [key for key, _ in members]
 
 
 def _uses(value: NftValue, sets: set[str]) -> bool:

@@ -27,18 +27,14 @@ from rulegen.languages.nftables.state import VERDICT
 from rulegen.net import parse_address, parse_network
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterable, Iterator, Sequence
 
-    from rulegen.languages.nftables.state import ElementData, NamedSet
+    from rulegen.languages.nftables.state import ElementData, NamedSet, NftKey
 
 VERDICT_LENGTH: Final = 16
 _CODES: Final = {"accept": ACCEPT, "drop": DROP, "return": RETURN, "continue": CONTINUE, "jump": JUMP, "goto": GOTO}
 _FLAGS: Final = {"constant": CONSTANT, "interval": INTERVAL, "timeout": TIMEOUT, "dynamic": DYNAMIC}
 _KEY_ORDER, _DATA_ORDER, _MERGES, _DATA_INTERVAL = 0, 1, 2, 6
-
-
-Member = tuple[tuple[str, ...], "ElementData | None"]
-"""The parts of the key of an element, and its data."""
 
 
 def kernel_verdict(verdict: VerdictCode) -> KernelVerdict:
@@ -104,76 +100,79 @@ def _data_type(wanted: NamedSet) -> tuple[int | None, int | None, int | None]:
 
 
 def add_members(
-    table: TableName, name: str, known: NamedSet, members: Sequence[Member], subjects: Sequence[object] | None = None
+    table: TableName, name: str, known: NamedSet, keys: Sequence[NftKey], data: Sequence[ElementData | None]
 ) -> Iterator[NftMessage]:
-    """Yield the requests to add elements to a set or map; an error names one of the subjects, else one of the elements.
+    """Yield the requests to add elements to a set or map; an error names the key of the refused one.
 
     Raises:
         ValueError: An element has parts that the types of the set do not have.
     """
+    if not keys:
+        return
+    contents = _contents(known, data)
     if "interval" in known.flags:
-        yield from elements.add(table, name, list(_ranges(known, members)))
-    elif members:
-        keys = _joined(known.key, [key for key, _ in members])
-        pairs = list(zip(keys, _contents(known, members), strict=True))
-        yield from elements.add_pairs(table, name, pairs, subjects=subjects)
+        yield from elements.add(table, name, list(_ranges(known, keys, contents)))
+    else:
+        pairs = list(zip(_joined(known.key, [key.element for key in keys]), contents, strict=True))
+        yield from elements.add_pairs(table, name, pairs, subjects=keys)
 
 
-def delete_members(
-    table: TableName, name: str, known: NamedSet, members: Sequence[Member], subjects: Sequence[object] | None = None
-) -> Iterator[NftMessage]:
-    """Yield the requests to delete elements; an error names one of the subjects, else one of the elements.
+def delete_members(table: TableName, name: str, known: NamedSet, keys: Sequence[NftKey]) -> Iterator[NftMessage]:
+    """Yield the requests to delete elements; an error names the key of the refused one.
 
     Raises:
         ValueError: An element has parts that the types of the set do not have.
     """
+    if not keys:
+        return
     if "interval" in known.flags:
-        yield from elements.delete(table, name, list(_ranges(known, members)))
-    elif members:
-        keys = _joined(known.key, [key for key, _ in members])
-        yield from elements.delete_keys(table, name, list(keys), subjects=subjects)
+        yield from elements.delete(table, name, list(_ranges(known, keys, repeat(None, len(keys)))))
+    else:
+        encoded = list(_joined(known.key, [key.element for key in keys]))
+        yield from elements.delete_keys(table, name, encoded, subjects=keys)
 
 
 def _joined(types: Sequence[str], rows: Sequence[tuple[str, ...]]) -> Iterator[bytes]:
     """Return the bytes of keys or values; column by column, because that takes a fifth of the time."""
-    if len(types) == 1:
-        only = datatype(types[0])
-        values = texts(types[0])
-        return (values[text][: only.length] for (text,) in rows)
-    if any(len(row) != len(types) for row in rows):
+    if set(map(len, rows)) != {len(types)}:
         raise ValueError(f"an element has not {len(types)} parts")
+    if len(types) == 1:
+        length, values = datatype(types[0]).length, texts(types[0])
+        return (values[text][:length] for (text,) in rows)
     columns = zip(*rows, strict=True)
-    return map(
-        b"".join,
-        zip(*(map(texts(name).__getitem__, column) for name, column in zip(types, columns, strict=True)), strict=True),
-    )
+    encoded = [map(texts(name).__getitem__, column) for name, column in zip(types, columns, strict=True)]
+    return map(b"".join, zip(*encoded, strict=True))
 
 
-def _contents(known: NamedSet, members: Sequence[Member]) -> Iterator[bytes | KernelVerdict | None]:
+class _Verdicts(dict[VerdictCode, KernelVerdict]):
+    def __missing__(self, verdict: VerdictCode) -> KernelVerdict:
+        known = self[verdict] = kernel_verdict(verdict)
+        return known
+
+
+def _contents(known: NamedSet, data: Sequence[ElementData | None]) -> Iterator[bytes | KernelVerdict | None]:
+    """Return the data of elements."""
+    kinds = set(map(type, data))
     if not known.is_map:
-        yield from repeat(None, len(members))
-    elif known.data == (VERDICT,):
-        verdicts: dict[VerdictCode, KernelVerdict] = {}
-        for _, data in members:
-            if not isinstance(data, VerdictCode):
-                raise ValueError("an element of a verdict map has no verdict")  # noqa: TRY004 - callers treat all alike
-            if data not in verdicts:
-                verdicts[data] = kernel_verdict(data)
-            yield verdicts[data]
-    else:
-        rows = [data for _, data in members if isinstance(data, tuple)]
-        if len(rows) != len(members):
-            raise ValueError("an element of a map has no value")
-        yield from _joined(known.data, rows)
+        return repeat(None, len(data))
+    if known.data == (VERDICT,):
+        if kinds != {VerdictCode}:
+            raise ValueError("an element of a verdict map has no verdict")
+        return map(_Verdicts().__getitem__, data)  # type: ignore[arg-type]
+    if kinds != {tuple}:
+        raise ValueError("an element of a map has no value")
+    return _joined(known.data, data)  # type: ignore[arg-type]
 
 
-def _ranges(known: NamedSet, members: Sequence[Member]) -> Iterator[KernelElement]:
+def _ranges(
+    known: NamedSet, keys: Sequence[NftKey], contents: Iterable[bytes | KernelVerdict | None]
+) -> Iterator[KernelElement]:
     """Yield the elements of a set of intervals: two for each interval, or one if keys are concatenations."""
     types = [datatype(name) for name in known.key]
-    for (key, _), data in zip(members, _contents(known, members), strict=True):
-        if len(key) != len(types):
+    for key, data in zip(keys, contents, strict=True):
+        if len(key.element) != len(types):
             raise ValueError(f"an element has not {len(types)} parts")
-        bounds = [interval(name, text) for name, text in zip(known.key, key, strict=True)]
+        bounds = [interval(name, text) for name, text in zip(known.key, key.element, strict=True)]
         if len(types) > 1:
             first, last = (b"".join(_padded(each, types)) for each in zip(*bounds, strict=True))
             yield KernelElement(first, data, last)
