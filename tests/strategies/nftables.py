@@ -249,7 +249,8 @@ def _with_protocol(start: list[NftStatement], end: NftStatement, *, needs_tcp: b
     """
     if needs_tcp:
         of_tcp: NftStatement = Compare(Meta("l4proto"), Literal("tcp"))
-        return [of_tcp, *(each for each in start if "l4proto" not in str(each) and "port" not in str(each))]
+        needed = [] if isinstance(end, RejectPacket) else [of_tcp]  # nft leaves it out before a reset
+        return [*needed, *(each for each in start if "l4proto" not in str(each) and "port" not in str(each))]
     has_any = any("th " in str(each) for each in (*start, end))
     deciding = [each for each in start if str(each).startswith(("meta l4proto", "tcp", "udp"))]
     left_out = deciding if has_any else deciding[1:]

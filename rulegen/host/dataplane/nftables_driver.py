@@ -1,4 +1,4 @@
-"""The driver of the language `nftables`: tables of nftables, by `nft`."""
+"""The driver of the language `nftables`: tables of nftables, read by `nft` and written over netlink."""
 
 from __future__ import annotations
 
@@ -6,11 +6,13 @@ from socket import AF_INET, AF_INET6
 from typing import TYPE_CHECKING, Any, Final
 
 from rulegen.errors import HostError
+from rulegen.host.dataplane.driver import Culprit
 from rulegen.host.netfilter import nft
 from rulegen.host.netfilter.nft import NftError
 from rulegen.host.nftables.kernel.objects import TableName
 from rulegen.host.nftables.kernel.table_owner import Tenure, status
-from rulegen.host.nftables.kernel.transaction import NftSocket
+from rulegen.host.nftables.kernel.transaction import NftSocket, TransactionError, keys_of
+from rulegen.host.nftables.write import MOMENTARY, write
 from rulegen.languages.nftables.language import NAME, ChangeTables
 from rulegen.net import Family
 from rulegen.ownership.nftables import TABLES
@@ -20,7 +22,7 @@ if TYPE_CHECKING:
 
     from rulegen.compiler.services.attribution import Belongings
     from rulegen.host.commands.runner import Runner
-    from rulegen.host.dataplane.driver import Culprit, Preparation, ReadContext, WriteContext
+    from rulegen.host.dataplane.driver import Preparation, ReadContext, WriteContext
     from rulegen.languages.language import StateKey, Task
 
 _NUMBERS: Final = {Family.IPV4: int(AF_INET), Family.IPV6: int(AF_INET6)}
@@ -44,7 +46,7 @@ class NftablesDriver:
         return {} if raw is None else {(NAME, family): objects for family, objects in raw.items()}
 
     def writes(self) -> Mapping[type, Callable[[Any, WriteContext], None]]:
-        """Return the function that runs the tool."""
+        """Return the function that writes changes."""
         return {ChangeTables: _write}
 
     def preparation(self, tasks: Sequence[Task], run: Runner) -> Preparation | None:  # noqa: ARG002 - the kernel loads what it needs
@@ -53,11 +55,19 @@ class NftablesDriver:
 
     def is_refusal(self, cause: BaseException | None) -> bool:
         """Whether nft or the kernel rejects an object."""
+        if isinstance(cause, TransactionError):
+            return cause.code not in MOMENTARY
         return isinstance(cause, NftError) and not any(word in cause.complaint for word in _MOMENTARY)
 
-    def culprits(self, cause: BaseException | None, belongings: Belongings) -> Mapping[str, Culprit]:  # noqa: ARG002 - a command has many objects
-        """Return nothing: a command has elements of many Services."""
-        return {}
+    def culprits(self, cause: BaseException | None, belongings: Belongings) -> Mapping[str, Culprit]:
+        """Return the Services of the objects that the kernel names; nothing for nft, which names a command."""
+        named: dict[str, Culprit] = {}
+        if isinstance(cause, TransactionError):
+            for refusal in cause.refusals:
+                keys = keys_of(refusal)
+                if len(keys) == 1:  # else the kernel only names the request, which has elements of many Services
+                    named.setdefault(belongings.of_object(NAME, keys[0]), Culprit(str(refusal)))
+        return named
 
 
 def _is_there(families: Iterable[Family]) -> bool:
@@ -76,15 +86,23 @@ def _is_there(families: Iterable[Family]) -> bool:
 
 
 def _write(work: ChangeTables, context: WriteContext) -> None:
-    """Write one transaction.
+    """Write changes over netlink; by nft only what rulegen itself never writes, such as the removal of a counter.
 
     Raises:
-        HostError: It was rejected, except for a removal: what cannot be deleted now is deleted by the next write.
+        HostError: They were rejected, except for removals: what cannot be deleted now is deleted by the next write.
     """
+    try:
+        commits = write(work.family, work.changes, is_removal=work.is_removal)
+    except ValueError:
+        _write_as_text(work, context)
+        commits = 1
+    if commits:
+        context.on_commits(commits)
+
+
+def _write_as_text(work: ChangeTables, context: WriteContext) -> None:
     try:
         nft.write(context.run, work.text, is_removal=work.is_removal)
     except NftError as error:
         if not (work.is_removal and "busy" in error.complaint):
             raise
-        return
-    context.on_commits(1)

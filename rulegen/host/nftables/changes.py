@@ -8,10 +8,11 @@ nothing leads to yet come first, and the last transaction leads packets to them.
 from __future__ import annotations
 
 import socket
+from enum import Enum
 from typing import TYPE_CHECKING, Final, NamedTuple, TypeVar
 
 from rulegen.diff.changes import Change
-from rulegen.host.nftables.kernel import objects
+from rulegen.host.nftables.kernel import elements, objects
 from rulegen.host.nftables.kernel.objects import OWNER, PERSIST, Hook, NftMessage, TableName
 from rulegen.host.nftables.rules import RuleWriter
 from rulegen.host.nftables.sets import add_members, delete_members, kernel_set
@@ -28,7 +29,7 @@ from rulegen.languages.nftables.state import (
 from rulegen.net import Family
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
     from rulegen.languages.nftables.state import ElementData, NftValue
 
@@ -39,6 +40,18 @@ _POLICIES: Final = {"drop": 0, "accept": 1}
 _FAMILIES: Final = {Family.IPV4: socket.AF_INET, Family.IPV6: socket.AF_INET6}
 
 T = TypeVar("T")
+
+
+class Scope(Enum):
+    """Which changes are written.
+
+    Before Linux 6.2, a chain counts as referred to until the transaction is over that deletes the last reference. There
+    deletions need a transaction of their own.
+    """
+
+    ALL = "all"
+    WITHOUT_REMOVALS = "without removals"
+    REMOVALS = "removals"
 
 
 class Transaction(NamedTuple):
@@ -58,6 +71,9 @@ def transactions(
     changes: Sequence[Change[NftKey, NftValue]],
     desired: Mapping[NftKey, NftValue],
     chains_per_transaction: int = CHAINS_PER_TRANSACTION,
+    *,
+    scope: Scope = Scope.ALL,
+    find: Callable[[TableName, str], NamedSet | None] = lambda _table, _name: None,
 ) -> list[Transaction]:
     """Return the transactions that make these changes: one, unless very many chains are new.
 
@@ -67,6 +83,8 @@ def transactions(
         desired: All objects after the changes; of those that do not change, only sets are looked up, unless a table or
             a set must be made anew with its content.
         chains_per_transaction: The most new chains whose rules are written in one transaction.
+        scope: Which of the changes are written; removals are those of tables, sets and chains.
+        find: Returns a set of the kernel that is not among the desired objects.
 
     Raises:
         ValueError: An object has something that rulegen does not write.
@@ -77,9 +95,12 @@ def transactions(
     grown: list[list[NftMessage]] = []
     last: list[NftMessage] = []
     for name, of_table in sorted(tables.items()):
-        work = _TableWork(TableName(_FAMILIES[family], name), of_table, desired)
+        work = _TableWork(TableName(_FAMILIES[family], name), of_table, desired, find)
+        if scope is Scope.REMOVALS:
+            last += work.removals()
+            continue
         grown += work.grown(chains_per_transaction)
-        last += work.switched()
+        last += work.switched(removes=scope is Scope.ALL)
     return [
         *(Transaction("new chains", requests) for requests in grown),
         *([Transaction("changes", last)] if last else []),
@@ -90,9 +111,14 @@ class _TableWork:
     """The requests for the changes of one table."""
 
     def __init__(
-        self, table: TableName, changes: Iterable[Change[NftKey, NftValue]], desired: Mapping[NftKey, NftValue]
+        self,
+        table: TableName,
+        changes: Iterable[Change[NftKey, NftValue]],
+        desired: Mapping[NftKey, NftValue],
+        find: Callable[[TableName, str], NamedSet | None],
     ) -> None:
-        self._table, self._desired = table, desired
+        self._table, self._desired, self._find = table, desired, find
+        self._sets: dict[str, NamedSet | None] = {}
         self._writer = RuleWriter(table, self._set)
         self._changes: dict[NftKey, Change[NftKey, NftValue]] = {}
         self._removed: dict[str, list[NftKey]] = {}
@@ -116,8 +142,14 @@ class _TableWork:
         data.append(value.data)
 
     def _set(self, name: str) -> NamedSet | None:
-        known = self._desired.get(set_key(self._table.name, name))
-        return known if isinstance(known, NamedSet) else None
+        if name not in self._sets:
+            key = set_key(self._table.name, name)
+            known = self._desired.get(key)
+            is_gone = key in self._changes and self._changes[key].after is None
+            if known is None and not is_gone:
+                known = self._find(self._table, name)
+            self._sets[name] = known if isinstance(known, NamedSet) else None
+        return self._sets[name]
 
     def _remake(self) -> None:
         """Add changes for what must be made anew because the kernel cannot change it: content of tables and of sets."""
@@ -172,13 +204,14 @@ class _TableWork:
                 requests += self._rules(key, chain)
             yield requests
 
-    def switched(self) -> list[NftMessage]:
-        """Return the transaction that makes all changes, or those that are left."""
+    def switched(self, *, removes: bool = True) -> list[NftMessage]:
+        """Return the transaction that makes all changes, or those that are left; maybe without removals."""
         if self._is_deleted:
-            return self._begin
+            return self._begin if removes else []
         requests: list[NftMessage] = [] if self._is_grown else [*self._begin]
         if not self._is_remade:
-            requests += self._deletions()
+            requests += self._cleared()
+            requests += self._deletions(removes=removes)
         if not self._is_grown:
             requests += self._new_sets()
         chains = [(key, chain) for key, chain in self._after(NftChain) if key not in self._grown]
@@ -188,24 +221,37 @@ class _TableWork:
             requests += self._rules(key, chain)
         return requests
 
-    def _deletions(self) -> Iterator[NftMessage]:
-        """Yield deletions: rules, elements, sets, chains; what refers to something goes before it."""
+    def removals(self) -> list[NftMessage]:
+        """Return the transaction that deletes the table, or sets and chains that nothing refers to any more."""
+        if self._is_deleted:
+            return self._begin
+        return [] if self._is_remade else [*self._deletions(removes=True, replaces=False)]
+
+    def _cleared(self) -> Iterator[NftMessage]:
+        """Yield the deletions of rules and elements, which refer to other objects."""
         for key, change in self._changes.items():
             if isinstance(change.before, NftChain) and change.before.rules:
                 yield objects.flush_chain(self._table, key.name)._replace(subject=key)
-        gone = {key.name for key in self._gone_sets()}
-        for name, keys in self._removed.items():
-            known = self._set(name)
-            if name not in gone and known is not None:
-                yield from delete_members(self._table, name, known, keys)
-        for key in self._gone_sets():
-            yield objects.delete_set(self._table, key.name)._replace(subject=key)
-        for key, change in self._changes.items():
-            if isinstance(change.before, NftChain) and self._is_gone_chain(change):
-                yield objects.delete_chain(self._table, key.name)._replace(subject=key)
             if isinstance(change.before, OtherObject):
                 message = f"{key.name} {key.element[0]}: rulegen does not delete such objects"
                 raise ValueError(message)  # noqa: TRY004 - callers treat all faults alike
+        gone = {key.name for key in self._gone_sets()}
+        for name, keys in self._removed.items():
+            known = self._set(name)
+            if name in gone:
+                yield elements.flush(self._table, name)._replace(subject=set_key(self._table.name, name))
+            elif known is not None:
+                yield from delete_members(self._table, name, known, keys)
+
+    def _deletions(self, *, removes: bool, replaces: bool = True) -> Iterator[NftMessage]:
+        """Yield the deletions of sets and chains: those that go, and those that are made anew."""
+        for key in self._gone_sets():
+            if removes if self._changes[key].after is None else replaces:
+                yield objects.delete_set(self._table, key.name)._replace(subject=key)
+        for key, change in self._changes.items():
+            is_gone = isinstance(change.before, NftChain) and self._is_gone_chain(change)
+            if is_gone and (removes if change.after is None else replaces):
+                yield objects.delete_chain(self._table, key.name)._replace(subject=key)
 
     def _gone_sets(self) -> list[NftKey]:
         return [key for key, change in self._changes.items() if isinstance(change.before, NamedSet)]

@@ -156,3 +156,18 @@ def concatenated(types: Sequence[Datatype]) -> tuple[int, int, int]:
     for each in types:
         number = number << _TYPE_BITS | each.number
     return number & 0xFFFFFFFF, sum(each.padded for each in types), UNORDERED
+
+
+_NAMES: Final = {each.number: name for name, each in DATATYPES.items()}
+
+
+def type_names(number: int) -> tuple[str, ...] | None:
+    """Return the types that a number stands for; None if rulegen writes none of them, or for more than five types."""
+    names: list[str] = []
+    while number:
+        name = _NAMES.get(number & ((1 << _TYPE_BITS) - 1))
+        if name is None:
+            return None
+        names.insert(0, name)
+        number >>= _TYPE_BITS
+    return tuple(names) or None

@@ -6,7 +6,7 @@ import struct
 from itertools import repeat
 from typing import TYPE_CHECKING, Final
 
-from rulegen.host.nftables.datatypes import UNORDERED, Datatype, concatenated, datatype, texts
+from rulegen.host.nftables.datatypes import UNORDERED, Datatype, concatenated, datatype, texts, type_names
 from rulegen.host.nftables.kernel import elements
 from rulegen.host.nftables.kernel.attributes import ACCEPT, CONTINUE, DROP, GOTO, JUMP, RETURN, KernelVerdict
 from rulegen.host.nftables.kernel.elements import INTERVAL_END, KernelElement
@@ -23,13 +23,13 @@ from rulegen.host.nftables.kernel.objects import (
     TableName,
 )
 from rulegen.languages.nftables.expressions import VerdictCode
-from rulegen.languages.nftables.state import VERDICT
+from rulegen.languages.nftables.state import VERDICT, NamedSet
 from rulegen.net import parse_address, parse_network
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
 
-    from rulegen.languages.nftables.state import ElementData, NamedSet, NftKey
+    from rulegen.languages.nftables.state import ElementData, NftKey
 
 VERDICT_LENGTH: Final = 16
 _CODES: Final = {"accept": ACCEPT, "drop": DROP, "return": RETURN, "continue": CONTINUE, "jump": JUMP, "goto": GOTO}
@@ -89,6 +89,19 @@ def kernel_set(name: str, wanted: NamedSet) -> KernelSet:
         None if wanted.timeout_s is None else wanted.timeout_s * 1000,
         user_data=user_data(order, data_order),
     )
+
+
+def set_of(known: KernelSet) -> NamedSet | None:
+    """Return a set of the kernel in the terms of the language; None if it has a type that rulegen does not write."""
+    key = type_names(known.key_type)
+    data: tuple[str, ...] | None = ()
+    if known.data_type is not None:
+        data = (VERDICT,) if known.data_type == VERDICT_TYPE else type_names(known.data_type)
+    if key is None or data is None:
+        return None
+    flags = frozenset(name for name, flag in _FLAGS.items() if known.flags & flag and name != "dynamic")
+    timeout_s = None if known.timeout_ms is None else known.timeout_ms // 1000
+    return NamedSet(key, data, flags, timeout_s, known.size)
 
 
 def _data_type(wanted: NamedSet) -> tuple[int | None, int | None, int | None]:

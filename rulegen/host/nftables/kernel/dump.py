@@ -80,6 +80,19 @@ def read_table(
     raise HostError(f"nf_tables: table {table.name} cannot be read: its rules change all the time")
 
 
+def read_set(link: NftSocket, table: TableName, name: str) -> KernelSet | None:
+    """Return a set without its elements; None if there is none.
+
+    Raises:
+        HostError: It cannot be read.
+    """
+    try:
+        content = link.ask(GET_SET, table.family, text(1, table.name) + text(2, name))
+    except OSError as error:
+        raise HostError(f"nf_tables: set {name} cannot be read: {error.strerror}") from None
+    return None if content is None else _set(content)
+
+
 def _read(link: NftSocket, table: TableName, has_elements: Callable[[KernelSet], bool], generation: int) -> KernelTable:
     name = text(1, table.name)
     chains = {

@@ -315,6 +315,12 @@ def _named(refusal: Refusal) -> str:
     return f"an element of {subject.set_name}" if count == 1 else f"one of {count} elements of {subject.set_name}"
 
 
+def keys_of(refusal: Refusal) -> tuple[NftKey, ...]:
+    """Return the objects of the language that a refusal is about."""
+    subjects = refusal.subject.elements if isinstance(refusal.subject, ElementsOf) else (refusal.subject,)
+    return tuple(subject for subject in subjects if isinstance(subject, NftKey))
+
+
 def key_text(key: NftKey) -> str:
     """Return an object in words, such as `element 10.96.0.1 . tcp . 443 of service-ips`."""
     if key.is_element:
