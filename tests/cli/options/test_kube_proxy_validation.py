@@ -257,8 +257,9 @@ def planned(tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pyt
         assert "fault of rulegen" not in err
         if stop.value.code:
             assert out == ""
-            assert len([line for line in err.splitlines() if line.startswith("Error: ")]) == 1
-            return stop.value.code, [], err
+            (error,) = [json.loads(line) for line in err.splitlines()]
+            assert error["kind"] == "Error"
+            return stop.value.code, [], f"Error: {error['message']}\nNext: {error['hint']}"
         document = json.loads(out)
         return 0, document["changes"], "\n".join(document["warnings"])
 
