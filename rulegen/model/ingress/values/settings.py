@@ -255,7 +255,9 @@ class Settings:
         SnippetPlace.MODSECURITY, "the same, with `enable-modsecurity`"
     )
     global_auth_url: str = setting_of(
-        str.strip, "", "**an invalid value closes all Ingresses that need it**, also for the next four keys"
+        str.strip,
+        "",
+        "**an invalid value closes all Ingresses that need it**, also for the next four keys and `global-auth-cache-*`",
     )
     global_auth_signin: str = setting_of(str.strip, "", _AS_ANNOTATION)
     global_auth_signin_redirect_param: str = setting(str.strip, "rd", _AS_ANNOTATION)

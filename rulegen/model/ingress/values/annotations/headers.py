@@ -86,7 +86,7 @@ ENABLE_CORS: Final = Annotation("enable-cors", boolean, "`true`, `false`", defau
 CORS_ALLOW_ORIGIN: Final = Annotation(
     "cors-allow-origin",
     unless_empty(_origins),
-    "origins, also `https://*.name`; an invalid one disables CORS",
+    "origins with a scheme, also `https://*.name`; an invalid one disables CORS",
     default=_ANY_ORIGIN,
 )
 CORS_ALLOW_METHODS: Final = Annotation("cors-allow-methods", unless_empty(_methods), "methods", default=CORS_METHODS)
