@@ -132,10 +132,10 @@ class Endured:
 def endure(layout: str, seconds: float, seed: int, steps: int = 8) -> Endured:
     """Run sequences on a node of its own for so long, then compare it with a fresh start."""
     results, faults = Endured(), Counter[str]()
-    until_s = time.monotonic() + seconds
     try:
         with made(layout) as node:
-            while time.monotonic() < until_s:
+            until_s = time.monotonic() + seconds
+            while not results.sequences or time.monotonic() < until_s:
                 sequence = Sequence(node, seed + results.sequences)
                 took_s = run_asked(sequence, steps)
                 results.sequences += 1
