@@ -64,7 +64,7 @@ class Rulegen:
     def _command(self, verb: Verb, *given: str) -> list[str]:
         mode = ("--mode", self.variant) if self.variant in _TABLES and verb != "cleanup" else ()
         tables = _TABLES.get(self.variant, self.variant)
-        return [sys.executable, "-W", "error", "-m", "rulegen", verb, "--variant", tables, *mode, *given]
+        return [sys.executable, "-W", "error", "-m", "rulegen", verb, "--variant", tables, *mode, *given, "-v"]
 
     def write(self, world: str, config: str | None = None) -> None:
         """Write objects and configuration to where the next command reads them."""

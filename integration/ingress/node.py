@@ -42,11 +42,11 @@ class Node:
         given = list(more)
         if verb == "cleanup":
             services = [] if self.services else ["--no-services"]
-            return [*command, *self._engine, *services, "-y", *given]
+            return [*command, *self._engine, *services, "-y", "-v", *given]
         given += ["-f", str(self._objects), *self._flags]
         if verb == "export":
             return [*command, *given]
-        given += self._engine
+        given += ["-v", *self._engine]
         given += ["--node", "node"] if self.services else ["--no-services"]
         given += ["--allow-unknown-node"] if self.services and verb == "apply" else []
         return [*command, *given, *(["-y", "--allow-empty"] if verb == "apply" else [])]
