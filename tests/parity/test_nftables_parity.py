@@ -41,9 +41,7 @@ def options(world: Path) -> tuple[str, ...]:
 
 @pytest.mark.parametrize("dumps", [tuple(DUMPS.values()), (TEXT,)], ids=["json", "text"])
 @pytest.mark.parametrize("world", each(WORLDS, "world of nftables mode"), ids=name_of)
-def test_a_node_that_kube_proxy_has_programmed_needs_no_changes(
-    world: Path, dumps: tuple[str, ...], capsys: pytest.CaptureFixture[str]
-):
+def test_a_node_of_kube_proxy_needs_no_changes(world: Path, dumps: tuple[str, ...], capsys: pytest.CaptureFixture[str]):
     observed = (word for name in dumps for word in ("--observed", str(world / name)))
     code, text = run(capsys, "plan", *options(world), *observed, "--detailed-exitcode")
     assert (code, text.splitlines()[-1]) == (0, NO_CHANGES), text
@@ -51,9 +49,7 @@ def test_a_node_that_kube_proxy_has_programmed_needs_no_changes(
 
 
 @pytest.mark.parametrize("world", each(sampled(WORLDS[::7]), "world of nftables mode"), ids=name_of)
-def test_an_export_needs_no_changes_and_is_the_table_of_kube_proxy(
-    world: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-):
+def test_an_export_is_the_table_of_kube_proxy(world: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]):
     assert run(capsys, "export", *options(world), "-o", str(tmp_path))[0] == 0
     code, text = run(capsys, "plan", *options(world), "--observed", str(tmp_path), "--detailed-exitcode")
     assert code == 0, text
@@ -95,7 +91,7 @@ def with_entry(entries: list[Any], index: int, *changed: Any) -> list[Any]:
 
 @pytest.mark.parametrize("family", Family)
 @pytest.mark.parametrize("world", each(sampled(WORLDS[::3]), "world of nftables mode"), ids=name_of)
-def test_any_one_rule_or_element_removed_or_added_is_found_and_shown(world: Path, family: Family):
+def test_one_rule_or_element_too_few_or_many_is_shown(world: Path, family: Family):
     entries = json.loads((world / DUMPS[family]).read_text())["nftables"]
     assert shown(planned(world, family, entries)) == []
     rules = [index for index, entry in enumerate(entries) if "rule" in entry]
@@ -118,7 +114,7 @@ STRANGE = {"nodeport-ips": "192.0.2.1", "cluster-ips": "192.0.2.1", "service-nod
 
 
 @pytest.mark.parametrize("world", each(sampled(WORLDS[:20]), "world of nftables mode"), ids=name_of)
-def test_any_one_object_added_is_found_and_shown(world: Path):
+def test_an_object_too_many_is_shown(world: Path):
     entries = json.loads((world / DUMPS[Family.IPV4]).read_text())["nftables"]
     at = {"family": "ip", "table": "kube-proxy"}
     accept = {"rule": {**at, "chain": "theirs", "expr": [{"accept": None}]}}
@@ -141,7 +137,7 @@ def test_any_one_object_added_is_found_and_shown(world: Path):
 
 
 @pytest.mark.parametrize("world", each(sampled(WORLDS[:30:5]), "world of nftables mode"), ids=name_of)
-def test_any_one_chain_or_set_removed_is_found(world: Path):
+def test_a_chain_or_set_too_few_is_found(world: Path):
     entries = json.loads((world / DUMPS[Family.IPV4]).read_text())["nftables"]
     for index, entry in enumerate(entries):
         (kind,) = entry
@@ -154,9 +150,7 @@ def test_any_one_chain_or_set_removed_is_found(world: Path):
 
 
 @pytest.mark.parametrize("world", each(sampled(WORLDS[::16]), "world of nftables mode"), ids=name_of)
-def test_without_known_ranges_of_cluster_ips_their_rule_is_not_judged(
-    world: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-):
+def test_the_rule_of_unknown_ranges_is_not_judged(world: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]):
     documents = (world / "objects.yaml").read_text().split("\n---\n")
     objects = tmp_path / "objects.yaml"
     objects.write_text("\n---\n".join(each for each in documents if "kind: ServiceCIDR" not in each))

@@ -126,18 +126,7 @@ def compile_files(model: IngressModel, *, served: bool, stock: BackendStock | No
         if server.redirects_from:
             hosts[server.redirects_from] = server_id(server.redirects_from)
     hosts.pop("", None)
-    parts.maps[HOSTS] = sorted(hosts.items())
-    for path in (EXACT, PREFIX):
-        parts.maps[path] = sorted(tables[path].items())
-    settings = model.defaults.settings
-    parts.maps[ADDRESSES] = sorted(parts.addresses.items())
-    parts.maps[AUTH_SERVERS] = sorted(parts.auth_servers.items()) or NO_ENTRY
-    parts.maps[CANARIES] = sorted(parts.canaries.items())
-    parts.maps[SLOTS] = sorted(slots.taken.items())
-    for slot in slots.all:
-        parts.maps.setdefault(expressions_file(slot), ())
-    parts.maps[SHARES] = sorted(dict(parts.shares).items())
-    parts.maps[TRUSTED] = [(str(network), "1") for network in settings.proxy_real_ip_cidr]
+    _maps(hosts, tables, slots, parts, model)
     parts.add(ConfigSection("backend", NO_LOCATION, (answer(404),)))
     for section, empty in tuple(parts.names.others(parts.sections)):
         parts.add(section)
@@ -148,7 +137,7 @@ def compile_files(model: IngressModel, *, served: bool, stock: BackendStock | No
     resumes = all(server.client_auth is None for server in model.servers.values())
     sections = (
         global_section(model.defaults, served=served, resumes=resumes),
-        default_section(settings),
+        default_section(model.defaults.settings),
         *resolver_sections(model),
         frontend_section(model.defaults, slots.all, parts.choice, resumes=resumes),
         *(parts.sections[key] for key in sorted(parts.sections)),
@@ -165,6 +154,27 @@ def compile_files(model: IngressModel, *, served: bool, stock: BackendStock | No
         backends=backends,
         owners={name: tuple(owners) for name, owners in parts.owners.items()},
     )
+
+
+def _maps(
+    hosts: Mapping[str, str],
+    tables: Mapping[str, Mapping[str, str]],
+    slots: ExpressionSlots,
+    parts: ConfigParts,
+    model: IngressModel,
+) -> None:
+    """Add the maps of all hosts."""
+    parts.maps[HOSTS] = sorted(hosts.items())
+    for path in (EXACT, PREFIX):
+        parts.maps[path] = sorted(tables[path].items())
+    parts.maps[ADDRESSES] = sorted(parts.addresses.items())
+    parts.maps[AUTH_SERVERS] = sorted(parts.auth_servers.items()) or NO_ENTRY
+    parts.maps[CANARIES] = sorted(parts.canaries.items())
+    parts.maps[SLOTS] = sorted(slots.taken.items())
+    for slot in slots.all:
+        parts.maps.setdefault(expressions_file(slot), ())
+    parts.maps[SHARES] = sorted(dict(parts.shares).items())
+    parts.maps[TRUSTED] = [(str(network), "1") for network in model.defaults.settings.proxy_real_ip_cidr]
 
 
 def _setting_reasons(model: IngressModel) -> Iterator[Reason]:

@@ -6,7 +6,7 @@ from collections import defaultdict
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final
 
-from rulegen.backends.nginx.locations.location import matching
+from rulegen.backends.nginx.locations.expressions import matching
 from rulegen.backends.nginx.locations.signin import escaping_server
 from rulegen.backends.nginx.names import host_file, upstream_file
 from rulegen.backends.nginx.server import host_nodes

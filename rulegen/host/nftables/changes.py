@@ -42,7 +42,7 @@ _FAMILIES: Final = {Family.IPV4: socket.AF_INET, Family.IPV6: socket.AF_INET6}
 T = TypeVar("T")
 
 
-class Scope(Enum):
+class ChangePart(Enum):
     """Which changes are written.
 
     Before Linux 6.2, a chain counts as referred to until the transaction is over that deletes the last reference. There
@@ -72,7 +72,7 @@ def transactions(
     desired: Mapping[NftKey, NftValue],
     chains_per_transaction: int = CHAINS_PER_TRANSACTION,
     *,
-    scope: Scope = Scope.ALL,
+    scope: ChangePart = ChangePart.ALL,
     find: Callable[[TableName, str], NamedSet | None] = lambda _table, _name: None,
 ) -> list[Transaction]:
     """Return the transactions that make these changes: one, unless very many chains are new.
@@ -96,11 +96,11 @@ def transactions(
     last: list[NftMessage] = []
     for name, of_table in sorted(tables.items()):
         work = _TableWork(TableName(_FAMILIES[family], name), of_table, desired, find)
-        if scope is Scope.REMOVALS:
+        if scope is ChangePart.REMOVALS:
             last += work.removals()
             continue
         grown += work.grown(chains_per_transaction)
-        last += work.switched(removes=scope is Scope.ALL)
+        last += work.switched(removes=scope is ChangePart.ALL)
     return [
         *(Transaction("new chains", requests) for requests in grown),
         *([Transaction("changes", last)] if last else []),

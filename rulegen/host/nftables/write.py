@@ -10,7 +10,7 @@ from contextlib import closing
 from functools import cache
 from typing import TYPE_CHECKING, Final
 
-from rulegen.host.nftables.changes import Scope, transactions
+from rulegen.host.nftables.changes import ChangePart, transactions
 from rulegen.host.nftables.kernel.dump import read_set
 from rulegen.host.nftables.kernel.transaction import NftSocket, TransactionError
 from rulegen.host.nftables.sets import set_of
@@ -52,19 +52,19 @@ def write(family: Family, changes: Sequence[Change[NftKey, NftValue]], *, is_rem
             known = read_set(link, table, name)
             return None if known is None else set_of(known)
 
-        def made(scope: Scope) -> list[list[NftMessage]]:
+        def made(scope: ChangePart) -> list[list[NftMessage]]:
             written = transactions(family, changes, desired, scope=scope, find=find)
             return [each.requests for each in written if each.requests]
 
         if is_removal:
-            return sum(_remove(link, requests) for requests in made(Scope.REMOVALS))
+            return sum(_remove(link, requests) for requests in made(ChangePart.REMOVALS))
         if removes_at_once():
             try:
-                return _commit(link, made(Scope.ALL))
+                return _commit(link, made(ChangePart.ALL))
             except TransactionError as error:
                 if error.code != errno.EBUSY:
                     raise
-        return _commit(link, made(Scope.WITHOUT_REMOVALS))
+        return _commit(link, made(ChangePart.WITHOUT_REMOVALS))
 
 
 @cache

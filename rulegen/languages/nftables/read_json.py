@@ -59,10 +59,10 @@ def read_json(text: str, source: str, tables: frozenset[str]) -> dict[Family, Nf
     entries = document.get("nftables") if isinstance(document, dict) else None
     if not isinstance(entries, list):
         raise InputError(source, "no list `nftables`", hint="save it with nft -j list ruleset")
-    return _Reader(source, tables).read(entries)
+    return _JsonReader(source, tables).read(entries)
 
 
-class _Reader:
+class _JsonReader:
     def __init__(self, source: str, tables: frozenset[str]) -> None:
         self._source, self._tables = source, tables
         self._objects: dict[Family, NftObjects] = {}

@@ -58,12 +58,12 @@ def read_text(text: str, source: str, tables: frozenset[str]) -> dict[Family, Nf
         if family is None or table not in tables:
             words.skip_block()
         else:
-            _Table(words, table, objects).read()
+            _TableText(words, table, objects).read()
         words.skip_lines()
     return states
 
 
-class _Table:
+class _TableText:
     """One table; its words follow."""
 
     def __init__(self, words: Words, table: str, objects: NftObjects) -> None:

@@ -21,7 +21,7 @@ from rulegen.backends.nginx.locations.canary import (
 )
 from rulegen.backends.nginx.locations.cors import cors_directives, origins_map
 from rulegen.backends.nginx.locations.errors import UNAVAILABLE, error_headers, error_location, error_name
-from rulegen.backends.nginx.locations.expressions import bounded
+from rulegen.backends.nginx.locations.expressions import bounded, matching, rewritten
 from rulegen.backends.nginx.locations.headers import (
     CORS_HEADERS,
     answer_headers,
@@ -254,7 +254,7 @@ class LocationText:
             yield _set("sticky_cookie", variable(sticky_set(self._sticky, sticky)))
         if policy.rewrite_target:
             pattern = self._location.path if self._location.kind is MatchKind.REGEX else "^/"
-            yield Directive("rewrite", (bounded(f"(?i){pattern}"), _rewritten(policy.rewrite_target), "break"))
+            yield Directive("rewrite", (bounded(f"(?i){pattern}"), rewritten(policy.rewrite_target), "break"))
 
     def _cross_origin(self) -> Iterator[Node]:
         if self._policy.cors is not None:
@@ -414,27 +414,6 @@ class LocationText:
 
     def _limit_mark(self) -> str:
         return limit_mark(self._location.ingress, self._policy.limits)
-
-
-def matching(location: Location) -> tuple[str, ...]:
-    """Return the arguments of the directive `location`."""
-    kind, path = location.kind, location.path
-    match kind:
-        case MatchKind.PREFIX:
-            return (path,)
-        case MatchKind.EXACT:
-            return "=", path
-        case MatchKind.REGEX:
-            return "~*", bounded(path)
-        case MatchKind.REGEX_CASED:
-            return "~", bounded(path)
-
-
-def _rewritten(target: str) -> Word:
-    """Return the target of a rewrite; nginx replaces `$1` to `$9` by captures."""
-    pieces = re.split(r"\$([1-9])", target)
-    words: list[Word] = [variable(piece) if number % 2 else piece for number, piece in enumerate(pieces)]
-    return template("%s" * len(words), *words)
 
 
 def _auth_variable(name: str) -> str:
