@@ -92,7 +92,8 @@ class RuleWriter:
         for statement in rule.statements:
             content, protocol = self._statement(statement)
             if protocol is not None and protocol != known:
-                expressions += needs_protocol(protocol)
+                place = 0 if isinstance(statement, RejectPacket) else len(expressions)  # as nft does
+                expressions[place:place] = needs_protocol(protocol)
                 known = protocol
             known = _protocol_of(statement) or known
             expressions += content

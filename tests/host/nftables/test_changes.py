@@ -128,6 +128,7 @@ def without_names(table: KernelTable) -> object:
 
 ON_KERNEL = settings(
     max_examples=examples(6),
+    derandomize=True,
     deadline=None,
     suppress_health_check=list(HealthCheck),
     phases=[Phase.explicit, Phase.generate],  # each example starts nft several times: shrinking would take minutes
