@@ -1,1 +1,1 @@
-"""Tests of the facts of a host."""
+"""Locks of files and of agents."""
