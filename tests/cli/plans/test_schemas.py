@@ -15,8 +15,8 @@ from rulegen.cli.json_schemas import SCHEMAS
 from rulegen.cli.main import main
 from rulegen.cli.terminal.failures import wants_json
 from rulegen.host.doctor.findings import Finding, Level, as_document
+from tests.cli.plans.test_saved_plans import OPTIONS, SERVICES, saved  # noqa: F401 - a fixture
 from tests.cli.test_left_out import service
-from tests.cli.test_saved_plans import OPTIONS, SERVICES, saved  # noqa: F401 - a fixture
 from tests.project.places import ROOT
 
 FOLDER = ROOT / "docs" / "schemas"

@@ -1,0 +1,1 @@
+"""Tests of plans: what is shown, saved and described by schemas."""
