@@ -175,7 +175,7 @@ def test_flags_override_fields_and_unknown_fields_are_named(run, folder):
 def test_a_flag_that_cannot_be_used_is_no_fault_of_the_file(run, folder):
     (folder / "config").write_text("{apiVersion: kubeproxy.config.k8s.io/v1alpha1, kind: KubeProxyConfiguration}\n")
     _, _, err = run("plan", "-f", "blog.yaml", *OFFLINE, "--observed", "none", "--config", "config", "--mode", "foo")
-    modes = "'iptables', 'ipvs', 'userspace'"
+    modes = "'iptables', 'ipvs', 'nftables', 'userspace'"
     assert err.splitlines()[-1] == f"Error: Invalid value for '--mode': 'foo' is not one of {modes}."
     assert "config" not in err
 
