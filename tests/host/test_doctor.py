@@ -8,6 +8,7 @@ import socket
 import sys
 from contextlib import ExitStack
 from importlib.util import find_spec
+from types import SimpleNamespace
 
 import pytest
 
@@ -55,6 +56,16 @@ def test_the_nftables_mode_needs_a_sound_nft(version: str, level: Level):
     probe = HostProbe(answer, options=NFTABLES)
     findings = [each for each in dict(checks.CHECKS)["tools"](probe) if each.message.startswith("nft ")]
     assert [(each.level, version in each.message) for each in findings] == [(level, True)]
+
+
+@pytest.mark.parametrize(
+    ("release", "is_old"), [("5.10.0-28-amd64", True), ("5.13.0", False), ("6.1.0-18-amd64", False)]
+)
+def test_the_nftables_mode_needs_a_new_linux(monkeypatch: pytest.MonkeyPatch, release: str, is_old: bool):
+    monkeypatch.setattr("os.uname", lambda: SimpleNamespace(release=release))
+    messages = messages_of("kernel", Level.FAIL, options=NFTABLES)
+    assert any(f"Linux {release} is too old" in message for message in messages) is is_old
+    assert not any("too old" in message for message in messages_of("kernel"))
 
 
 @pytest.mark.usefixtures("namespace")

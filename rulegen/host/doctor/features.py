@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import tempfile
 from dataclasses import replace
 from pathlib import Path
@@ -42,12 +43,18 @@ SAMPLES: Final[Mapping[str, str]] = {
 """One rule for each match and target that rulegen uses, with the chain."""
 
 _ADDRESS: Final = {Family.IPV4: "192.0.2.1", Family.IPV6: "[2001:db8::1]"}
+_OLDEST_LINUX: Final = (5, 13)
+"""The oldest Linux for the nftables mode, as for kube-proxy's."""
 _OPTIONAL: Final = frozenset({"nfacct", "sctp", "MASQUERADE --random-fully"})
 
 
 def check_features(patient: HostProbe) -> Iterator[Finding]:
     """Yield findings about all kinds of rules, in each installed variant."""
     topic = "kernel"
+    release = os.uname().release
+    numbers = tuple(int(number) for number in re.findall(r"\d+", release)[:2])
+    if patient.options.needs.uses_nft and numbers < _OLDEST_LINUX:
+        yield Finding(Level.FAIL, topic, f"Linux {release} is too old for the nftables mode", "use Linux 5.13 or newer")
     try:
         refusals = in_throwaway_namespace(lambda: _try_all(patient.run))
     except HostError as error:
