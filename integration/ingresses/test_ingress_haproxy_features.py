@@ -1,4 +1,4 @@
-"""Features that protect, with HAProxy: the same requests and expectations as with nginx."""
+"""Features with HAProxy: those that protect, with the expectations as with nginx, and those of its own."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from integration.ingress.scenarios import ALL
+from integration.ingress.scenarios import haproxy as haproxy_scenarios
 from integration.ingress.scenarios.protection import access, external_auth
 
 if TYPE_CHECKING:
@@ -35,7 +36,10 @@ _OTHERS = {
     "default-backend-of-a-service-without-endpoints",
 }
 _PROTECTING = {scenario.name for scenario in (*external_auth.SCENARIOS, *access.SCENARIOS)}
-_SCENARIOS: tuple[Scenario, ...] = tuple(scenario for scenario in ALL if scenario.name in _PROTECTING | _OTHERS)
+_SCENARIOS: tuple[Scenario, ...] = (
+    *(scenario for scenario in ALL if scenario.name in _PROTECTING | _OTHERS),
+    *haproxy_scenarios.SCENARIOS,
+)
 
 
 @pytest.fixture(scope="module")

@@ -169,4 +169,8 @@ CANARIES = {
 
 WITHOUT_EFFECT = {
     "session-cookie-change-on-failure": "the cookie never changes; reported",
+    **dict.fromkeys(
+        ("health-check-path", "health-check-interval", "slow-start", "max-connections", "retry-on"),
+        "only HAProxy obeys it; reported",
+    ),
 }

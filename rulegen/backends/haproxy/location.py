@@ -18,7 +18,7 @@ from rulegen.backends.haproxy.rules.scripts import application, script_lines
 from rulegen.backends.haproxy.served import body_limit
 from rulegen.backends.haproxy.stock import BackendNames
 from rulegen.backends.haproxy.texts import captures
-from rulegen.backends.haproxy.upstream import ANY_ADDRESS, resolving_lines, server_lines
+from rulegen.backends.haproxy.upstream import ANY_ADDRESS, check_lines, resolving_lines, server_lines
 from rulegen.kube.objects.names import ObjectName
 from rulegen.languages.haproxy.text import UnwritableError
 from rulegen.languages.haproxy.tree import ConfigSection, is_set, log_format, matches, negated, sample, statement
@@ -254,6 +254,7 @@ def _lines(
     if policy.mirror is not None:
         yield from mirror_lines(policy.mirror, model)
     yield from _timing(policy, model, parts.values)
+    yield from check_lines(policy.servers)
     if isinstance(target, ToName):
         yield from resolving_lines(target, model)
         upstream = replace(upstream, servers=(f"{ANY_ADDRESS}:{target.port}",))
@@ -372,7 +373,12 @@ def _timing(policy: LocationPolicy, model: IngressModel, values: OwnMaps) -> Ite
         limit = values.number("read", 1000 * (proxying.read_timeout_s or 1))
         yield statement(_REQUEST, "set-timeout", "server", limit)
         yield statement(_REQUEST, "set-timeout", "tunnel", limit)
-    if proxying.retry_on is not None or proxying.retry_tries is not None:
+    if policy.servers.retry_on:
+        tries = settings.proxy_next_upstream_tries if proxying.retry_tries is None else proxying.retry_tries
+        yield statement("retries", str(min(max(tries - 1, 0), 100) if tries else 10))
+        yield statement("option", "redispatch", "1")
+        yield statement("retry-on", *policy.servers.retry_on)
+    elif proxying.retry_on is not None or proxying.retry_tries is not None:
         causes = settings.proxy_next_upstream if proxying.retry_on is None else proxying.retry_on
         tries = settings.proxy_next_upstream_tries if proxying.retry_tries is None else proxying.retry_tries
         yield from retry_lines(causes, tries)

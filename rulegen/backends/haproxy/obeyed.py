@@ -78,6 +78,11 @@ ANNOTATIONS: Final = _table(
         session-cookie-samesite session-cookie-secure session-cookie-partitioned
         """,
     ),
+    _rows(
+        Obeyed.OTHERWISE,
+        "HAProxy only",
+        "health-check-path health-check-interval slow-start max-connections retry-on",
+    ),
     _rows(Obeyed.OTHERWISE, "GET, HEAD, POST, PUT or DELETE; with another one, the path is closed", "auth-method"),
     _rows(Obeyed.OTHERWISE, _AUTH_CONNECTIONS, "auth-keepalive auth-keepalive-requests auth-keepalive-timeout"),
     _rows(Obeyed.OTHERWISE, "the least and the greatest version of the list", "proxy-ssl-protocols"),

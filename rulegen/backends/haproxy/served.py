@@ -21,7 +21,7 @@ from rulegen.model.ingress.ir import (
     ToUpstream,
     Upstream,
 )
-from rulegen.model.ingress.proxying import Proxying, ProxySSL
+from rulegen.model.ingress.proxying import Proxying, ProxySSL, ServerOptions
 from rulegen.model.ingress.values.settings import Settings
 
 if TYPE_CHECKING:
@@ -53,8 +53,9 @@ _AS_NGINX: Final = (
     (LocationPolicy, "is_closed ssl_redirect force_ssl_redirect preserve_trailing_slash redirect relative_redirects"),
     (LocationPolicy, "rewrite_target use_regex app_root basic_auth global_auth unproven_headers satisfy_any"),
     (LocationPolicy, "allow deny cors headers upstream_vhost forwarded_prefix external_auth ports_in_redirects"),
-    (LocationPolicy, "cookie_domain cookie_path redirect_rewrite stands_in_for scripts script_index"),
+    (LocationPolicy, "cookie_domain cookie_path redirect_rewrite stands_in_for scripts script_index servers"),
     (Proxying, "connect_timeout_s read_timeout_s"),
+    (ServerOptions, "check_path check_interval_s slow_start_s max_connections retry_on"),
     (Limits, "rps rpm connections burst_multiplier exempt"),
     (Cors, "origins any_origin methods headers credentials max_age_s expose"),
     (BasicAuth, "realm file"),

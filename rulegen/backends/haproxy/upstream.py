@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
     from rulegen.languages.haproxy.tree import ConfigLine, Word
     from rulegen.model.ingress.ir import IngressModel, LocationPolicy, Sticky, ToName, Upstream
-    from rulegen.model.ingress.proxying import ProxySSL
+    from rulegen.model.ingress.proxying import ProxySSL, ServerOptions
     from rulegen.model.ingress.values.settings import Settings
 
 PROTOCOLS: Final = frozenset({"HTTP", "HTTPS", "GRPC", "GRPCS", "FCGI"})
@@ -68,6 +68,14 @@ def resolving_lines(target: ToName, model: IngressModel) -> Iterator[ConfigLine]
     yield statement("http-request", f"do-resolve(txn.address,{resolvers},ipv4)", name)
     yield statement("http-request", "return", "status", "502", when=negated(is_set(address)))
     yield statement("http-request", "set-dst", address)
+
+
+def check_lines(options: ServerOptions) -> Iterator[ConfigLine]:
+    """Yield how the health of servers is checked."""
+    if options.check_path:
+        yield statement("option", "httpchk")
+        yield statement("http-check", "send", "meth", "GET", "uri", options.check_path)
+        yield statement("http-check", "expect", "status", "200-399")
 
 
 def _server(address: str, options: Sequence[Word]) -> ConfigLine:
@@ -123,6 +131,12 @@ def _options(policy: LocationPolicy) -> list[Word]:
     if protocol in {"HTTPS", "GRPCS"}:
         words = ["ssl", *(["alpn", "h2"] if protocol == "GRPCS" else [])]
         words += ["verify", "none"] if policy.proxy_ssl is None else _tls(policy.proxy_ssl)
+    servers = policy.servers
+    if servers.check_path:
+        words += ["check", "inter", f"{servers.check_interval_s}s"]
+        words += ["slowstart", f"{servers.slow_start_s}s"] if servers.slow_start_s else []
+    if servers.max_connections:
+        words += ["maxconn", str(servers.max_connections)]
     return words
 
 

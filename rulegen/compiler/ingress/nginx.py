@@ -5,10 +5,14 @@ ClusterSnapshot ─ resolve ─► L7 model ─ compile, per host ─► fragmen
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass, field, replace
+from operator import attrgetter
+from typing import TYPE_CHECKING, Any, Final
 
 from rulegen.backends.nginx import configuration as nginx
+from rulegen.kube.objects.names import ObjectKey
+from rulegen.model.ingress.proxying import NO_OPTIONS
+from rulegen.model.ingress.reasons import Reason, Verdict
 from rulegen.model.ingress.resolve import decide_ingress
 
 if TYPE_CHECKING:
@@ -24,6 +28,10 @@ if TYPE_CHECKING:
     from rulegen.model.ingress.options import IngressOptions
     from rulegen.model.ingress.resolve import IngressDecisions
     from rulegen.model.ingress.upstreams.reads import ServiceReads
+
+_ONLY_HAPROXY: Final = (
+    "health-check-path, health-check-interval, slow-start, max-connections and retry-on have no effect with nginx"
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -89,7 +97,7 @@ def compile_ingress(
         MismatchError, UnquotableError: The text differs from the intended directives; it must not be served.
     """
     decisions = decide_ingress(world, options, before.decisions if before is not None else None)
-    model = decisions.model
+    model = _with_reasons(decisions.model)
     known = before.still_right(model.defaults) if before is not None else {}
     fragments = nginx.compile_site(model, known)
     kept = [fragment.path for fragment in fragments if known.get(fragment.path) is fragment]
@@ -100,6 +108,17 @@ def compile_ingress(
     return NginxSite(
         model=model, fragments=fragments, configuration=configuration, decisions=decisions, reads=decisions.reads
     )
+
+
+def _with_reasons(model: IngressModel) -> IngressModel:
+    """Return the model with a reason for each path whose annotations only HAProxy obeys."""
+    own = {
+        Reason(ObjectKey("Ingress", location.ingress), Verdict.UNSUPPORTED, location.rule, _ONLY_HAPROXY)
+        for server in model.servers.values()
+        for location in server.locations
+        if location.policy.servers is not NO_OPTIONS and location.ingress is not None
+    }
+    return replace(model, reasons=tuple(sorted({*model.reasons, *own}, key=attrgetter("rank")))) if own else model
 
 
 def suspects(site: NginxSite, message: str) -> list[ObjectName]:

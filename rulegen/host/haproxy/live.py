@@ -94,7 +94,7 @@ def _changed(
             if not whole:
                 return True
             worker.confirm(link, wanted.digest)
-            return worker.held(link).state.digest == wanted.digest
+            return worker.digest(link) == wanted.digest
     except (OSError, UnreadableError, UnwritableError):
         return False
 

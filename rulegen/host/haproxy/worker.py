@@ -153,6 +153,15 @@ def held(worker: WorkerSocket) -> HeldState:
     return HeldState(state, listed)
 
 
+def digest(worker: WorkerSocket) -> str:
+    """Return the digest that a worker answers; empty without one.
+
+    Raises:
+        OSError: It does not answer.
+    """
+    return reports.read_variable(worker.ask(socket_command("get", "var", SERVED)))
+
+
 def change(worker: WorkerSocket, wanted: RuntimeChanges) -> None:
     """Give a worker the commands of changes. What it holds afterwards has to be read: answers are not compared.
 

@@ -107,6 +107,8 @@ def _added_servers(
         if had is None:
             where = f"[{server.address}]:{server.port}" if ":" in server.address else f"{server.address}:{server.port}"
             yield socket_command("add", "server", name, where, *server.options)
+            if "check" in server.options:
+                yield socket_command("enable", "health", name)
         elif (had.address, had.port) != (server.address, server.port):
             yield socket_command("set", "server", name, "addr", server.address, "port", str(server.port))
         if had is not None and had.weight != server.weight:

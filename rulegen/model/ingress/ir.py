@@ -13,7 +13,7 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, NamedTuple
 
 from rulegen.model.forbidden import NOTHING, Forbidden
-from rulegen.model.ingress.proxying import AS_FOR_ALL, Proxying
+from rulegen.model.ingress.proxying import AS_FOR_ALL, NO_OPTIONS, Proxying, ServerOptions
 from rulegen.model.ingress.values.texts import NO_TEXT, Text
 
 if TYPE_CHECKING:
@@ -280,6 +280,7 @@ class LocationPolicy:
         stands_in_for: The Service that the default backend of the Ingress replaces.
         scripts: FastCGI parameters by name.
         headers: Additional response headers.
+        servers: What HAProxy does with each server.
     """
 
     is_closed: bool = False
@@ -321,6 +322,7 @@ class LocationPolicy:
     rewrite_log: bool = False
     sticky: Sticky | None = None
     mirror: Mirror | None = None
+    servers: ServerOptions = NO_OPTIONS
 
     def redirects_to_https(self, *, has_tls: bool) -> bool:
         """Whether requests over HTTP are redirected to HTTPS, on a host with or without TLS."""

@@ -89,3 +89,26 @@ class Proxying:
 
 AS_FOR_ALL: Final = Proxying()
 """All defaults."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ServerOptions:
+    """What HAProxy does with each server of a backend.
+
+    Attributes:
+        check_path: Path that is requested to find out whether a server is healthy; empty for no checks.
+        check_interval_s: Seconds between two checks.
+        slow_start_s: Seconds until a server that is healthy again gets its full share; 0 for none.
+        max_connections: The most requests at once, others wait; 0 for any number.
+        retry_on: Failures after which another server is tried; empty for those of `Proxying`.
+    """
+
+    check_path: str = ""
+    check_interval_s: int = 2
+    slow_start_s: int = 0
+    max_connections: int = 0
+    retry_on: tuple[str, ...] = ()
+
+
+NO_OPTIONS: Final = ServerOptions()
+"""All defaults."""

@@ -51,6 +51,8 @@ def test_each_annotation_is_declared_to_depend_on_others_or_to_stand_alone():
 
 
 IDLE = [
+    ({"health-check-interval": "7"}, "health-check-interval", "without health-check-path"),
+    ({"slow-start": "30"}, "slow-start", "without health-check-path"),
     ({"auth-secret": "users"}, "auth-secret", "without auth-type"),
     ({"auth-secret-type": "auth-map"}, "auth-secret-type", "without auth-type"),
     ({"auth-realm": "Members"}, "auth-realm", "without auth-type"),

@@ -102,6 +102,7 @@ DEPENDENCIES: Final[Mapping[Annotation[Any], Dependency]] = MappingProxyType(
     dict(
         (
             *_rows(Dependency(yields_to=_of(routing.TEMPORAL_REDIRECT)), routing.PERMANENT_REDIRECT),
+            *_rows(Dependency(_of(balancing.HEALTH_CHECK_PATH)), balancing.HEALTH_CHECK_INTERVAL, balancing.SLOW_START),
             *_rows(Dependency(_of(routing.PERMANENT_REDIRECT)), routing.PERMANENT_REDIRECT_CODE),
             *_rows(Dependency(_of(routing.TEMPORAL_REDIRECT)), routing.TEMPORAL_REDIRECT_CODE),
             *_rows(
@@ -264,6 +265,9 @@ DEPENDENCIES: Final[Mapping[Annotation[Any], Dependency]] = MappingProxyType(
 
 ALONE: Final[frozenset[Annotation[Any]]] = frozenset(
     (
+        balancing.HEALTH_CHECK_PATH,
+        balancing.MAX_CONNECTIONS,
+        balancing.RETRY_ON,
         routing.USE_REGEX,
         routing.REWRITE_TARGET,  # beside a redirect, its path is an expression all the same
         routing.APP_ROOT,

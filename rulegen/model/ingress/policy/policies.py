@@ -10,6 +10,7 @@ from rulegen.model.ingress.ir import Cors, ErrorPages, FixedResponse, Limits, Lo
 from rulegen.model.ingress.policy.authentication import basic_auth, external_auth
 from rulegen.model.ingress.policy.mirroring import mirror_of
 from rulegen.model.ingress.policy.proxying import backend_tls, proxying
+from rulegen.model.ingress.proxying import NO_OPTIONS, ServerOptions
 from rulegen.model.ingress.reasons import Verdict
 from rulegen.model.ingress.upstreams.referenced_objects import MAX_HEADERS
 from rulegen.model.ingress.values import readers
@@ -80,7 +81,19 @@ def policy_of(namespace: str, annotations: Annotations, referred: Referred) -> L
         rewrite_log=values[logs.ENABLE_REWRITE_LOG],
         sticky=_sticky(annotations),
         mirror=mirror_of(annotations, referred.targets),
+        servers=_servers(values),
     )
+
+
+def _servers(values: AnnotationValues) -> ServerOptions:
+    options = ServerOptions(
+        check_path=values[balancing.HEALTH_CHECK_PATH],
+        check_interval_s=values[balancing.HEALTH_CHECK_INTERVAL],
+        slow_start_s=values[balancing.SLOW_START],
+        max_connections=values[balancing.MAX_CONNECTIONS],
+        retry_on=values[balancing.RETRY_ON],
+    )
+    return NO_OPTIONS if options == NO_OPTIONS else options
 
 
 def unannotated(settings: Settings) -> LocationPolicy:

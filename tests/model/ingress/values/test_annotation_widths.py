@@ -152,8 +152,13 @@ _TAKEN = {
     "session-cookie-conditional-samesite-none": _BOOLEAN,
     "enable-access-log": _BOOLEAN,
     "enable-rewrite-log": _BOOLEAN,
+    "health-check-path": "/ /healthz /a/b.html",
+    "health-check-interval": "1 2 3600",
+    "slow-start": "0 30 3600",
+    "max-connections": "1 100 1000000",
+    "retry-on": "conn-failure 503 empty-response",
 }
-"""Of each annotation, values of the set that ingress-nginx takes, separated by blanks."""
+"""Of each annotation, values of the set that ingress-nginx takes, separated by blanks; at the end, those of our own."""
 
 _REFUSED = {
     "auth-type": "digest",

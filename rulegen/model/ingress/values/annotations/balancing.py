@@ -5,9 +5,18 @@ from __future__ import annotations
 from typing import Final
 
 from rulegen.model.ingress.values import readers
-from rulegen.model.ingress.values.annotations.annotation import Annotation
-from rulegen.model.ingress.values.readers import boolean, choice, integer, quoted, seconds
+from rulegen.model.ingress.values.annotations.annotation import NO_NAMES, Annotation
+from rulegen.model.ingress.values.readers import boolean, choice, integer, path, quoted, seconds, words
 from rulegen.model.ingress.values.texts import IN_KEYS, Text, read_text
+
+_CAUSES: Final = (
+    "conn-failure",
+    "empty-response",
+    "junk-response",
+    "response-timeout",
+    *(str(code) for code in (401, 403, 404, 408, 425, 500, 501, 502, 503, 504)),
+)
+"""Causes of a retry, as HAProxy calls them."""
 
 
 def _age(text: str) -> int:
@@ -92,4 +101,31 @@ SESSION_COOKIE_SECURE: Final = Annotation(
 )
 SESSION_COOKIE_PARTITIONED: Final = Annotation(
     "session-cookie-partitioned", boolean, "`true`, `false`: the attribute Partitioned", default=False
+)
+HEALTH_CHECK_PATH: Final = Annotation(
+    "health-check-path",
+    path,
+    "HAProxy only: path that is requested from each endpoint; without an answer of 200-399, it gets no requests",
+    default="",
+)
+HEALTH_CHECK_INTERVAL: Final = Annotation(
+    "health-check-interval", integer(1, 3600), "HAProxy only: seconds between two checks", default=2
+)
+SLOW_START: Final = Annotation(
+    "slow-start",
+    integer(0, 3600),
+    "HAProxy only: seconds in which an endpoint that is healthy again gets its full share; needs `health-check-path`",
+    default=0,
+)
+MAX_CONNECTIONS: Final = Annotation(
+    "max-connections",
+    integer(1, 1_000_000),
+    "HAProxy only: most requests at once for an endpoint; others wait in a queue, for `proxy-connect-timeout` at most",
+    default=0,
+)
+RETRY_ON: Final = Annotation(
+    "retry-on",
+    words(*_CAUSES),
+    "HAProxy only, in place of `proxy-next-upstream`: " + ", ".join(f"`{cause}`" for cause in _CAUSES),
+    default=NO_NAMES,
 )
