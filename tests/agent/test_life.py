@@ -322,7 +322,7 @@ class TestModuleParameter:
         (("--publish-status-address", "a b"), "'a b' is neither an address nor a name"),
         (("--publish-status-address", "10.0.0.1,"), "'' is neither"),
         (("--lease-namespace", "a/b"), "'a/b' is not the name of a namespace"),
-        (("--mode", "nftables"), "nftables"),
+        (("--mode", "netfilter"), "netfilter"),
         (("--publish-service-status", "--no-services"), "exclude each other"),
     ],
 )
