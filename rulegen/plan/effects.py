@@ -23,6 +23,8 @@ MOST: Final = 40
 _NAMES_LISTED: Final = 4
 _FRONTENDS: Final = {"rule", "virtual server"}
 """Kinds of which each new Service has at least one."""
+_PortKey = tuple[str, str]
+"""Family and label of a port."""
 _VERBS: Final = {Action.ADD: "add", Action.CHANGE: "change", Action.DELETE: "remove"}
 
 
@@ -128,19 +130,20 @@ def _of_service(owner: str, items: Sequence[Item], service: ResolvedService | No
     texts = [
         text
         for port in service.ports
-        if (text := _moves(port, gained.get(port, set()) - lost.get(port, set()), lost.get(port, set())))
+        if (text := _moves(port, gained[_key(port)] - lost[_key(port)], lost[_key(port)]))
     ]
     return Effect(Action.CHANGE, "Service", owner, ("; ".join(texts) or f"objects: {_counts(items)}") + _drift(items))
 
 
-def _endpoints(items: Iterable[Item], service: ResolvedService, *, gained: bool) -> dict[ResolvedPort, set[str]]:
+def _endpoints(items: Iterable[Item], service: ResolvedService, *, gained: bool) -> defaultdict[_PortKey, set[str]]:
     """Return by port the endpoints that it gains, or those that it loses."""
-    by_name: dict[tuple[str, str], ResolvedPort] = {}
+    by_name: dict[tuple[str, str], _PortKey] = {}
     for port in service.ports:
-        by_name[port.family.value, port.label] = port
+        by_name[port.family.value, port.label] = _key(port)
         if port.cluster_ip is not None:
-            by_name[port.family.value, f"{port.protocol} {join_host_port(port.cluster_ip, port.port)}"] = port
-    moved: dict[ResolvedPort, set[str]] = defaultdict(set)
+            frontend = f"{port.protocol} {join_host_port(port.cluster_ip, port.port)}"
+            by_name[port.family.value, frontend] = _key(port)
+    moved: defaultdict[_PortKey, set[str]] = defaultdict(set)
     for item in items:
         if item.endpoint is not None and item.endpoint.is_gained is gained:
             named = by_name.get((item.family, item.endpoint.of))
@@ -149,13 +152,18 @@ def _endpoints(items: Iterable[Item], service: ResolvedService, *, gained: bool)
     return moved
 
 
-def _is_new(items: Sequence[Item], service: ResolvedService, gained: Mapping[ResolvedPort, set[str]]) -> bool:
+def _key(port: ResolvedPort) -> _PortKey:
+    """Return what identifies a port in its Service; the port itself would be hashed with all its endpoints."""
+    return port.family.value, port.label
+
+
+def _is_new(items: Sequence[Item], service: ResolvedService, gained: Mapping[_PortKey, set[str]]) -> bool:
     """Whether nothing of the Service was there before."""
     return (
         all(item.action is Action.ADD for item in items)
         and any(item.kind in _FRONTENDS for item in items)
         and all(
-            {endpoint.text for endpoint in port.endpoints} <= gained.get(port, set())
+            {endpoint.text for endpoint in port.endpoints} <= gained.get(_key(port), set())
             for port in service.ports
             if port.cluster_ip is not None
         )
