@@ -236,9 +236,9 @@ def test_a_test_of_haproxy_that_hangs_harms_only_what_needs_it(node: ProxiedNode
     with node.running(), asking(node.lab):
         (wrapped / "check.hangs").touch()
         node.serve(BALANCED, OTHER)
-        until(lambda: bool(node.lines("still waiting")), 40, "it says what it waits for")
-        until(lambda: bool(node.lines("not written")), 40, "it is given up")
+        until(lambda: bool(node.lines("still waiting")), 60, "it says what it waits for")
+        until(lambda: bool(node.lines("not written")), 60, "it is given up")
         assert "`haproxy -c` has not ended after 20 s" in node.lines("not written")[0]
-        assert node.health()[0] == 200
+        until(lambda: node.health()[0] == 200, SOON_S, "what is served is healthy")
         (wrapped / "check.hangs").unlink()
-        until(lambda: node.answers(OTHER, 4, "pod-b"), 30 + SOON_S, "the new Service")
+        until(lambda: node.answers(OTHER, 4, "pod-b"), 60 + SOON_S, "the new Service")
