@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from types import MappingProxyType
 from typing import TYPE_CHECKING
 
@@ -10,6 +11,7 @@ from rulegen.backends.iptables import node as iptables_node
 from rulegen.backends.iptables import service as iptables_service
 from rulegen.backends.ipvs import node as ipvs_node
 from rulegen.backends.ipvs import service as ipvs_service
+from rulegen.backends.nftables import flat as nftables_flat
 from rulegen.backends.nftables import node as nftables_node
 from rulegen.backends.nftables import service as nftables_service
 from rulegen.backends.userspace import node as userspace_node
@@ -71,3 +73,15 @@ BACKENDS: Mapping[str, Backend] = MappingProxyType(
     }
 )
 """By the `mode` field of the configuration."""
+
+LAYOUTS: Mapping[str, Backend] = MappingProxyType(
+    {
+        "kube-proxy": BACKENDS["nftables"],
+        "flat": replace(
+            BACKENDS["nftables"],
+            compile_node=nftables_flat.compile_node,
+            compile_service=nftables_flat.compile_service,
+        ),
+    }
+)
+"""The rows of nftables mode by the layout of its tables. The first one is in `BACKENDS`."""

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from types import MappingProxyType
 from typing import TYPE_CHECKING
 
-from rulegen.backends.table import BACKENDS
+from rulegen.backends.table import BACKENDS, LAYOUTS
 from rulegen.errors import ConfigError
 from rulegen.languages.addresses.language import Addresses
 from rulegen.languages.ipset.language import Ipsets
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 _LOOPBACK = LoopbackGuard(chains.filter_(chains.FIREWALL), chains.martian_drop(Family.IPV4).spec)
 _FRONTENDS = FrontendMaps(
-    served=frozenset({nftables.SERVICE_IPS, nftables.SERVICE_NODE_PORTS}),
+    served=frozenset({nftables.SERVICE_IPS, *nftables.FLAT.service_ips, nftables.SERVICE_NODE_PORTS}),
     refused=frozenset({nftables.NO_ENDPOINT_SERVICES, nftables.NO_ENDPOINT_NODE_PORTS}),
 )
 
@@ -65,6 +65,13 @@ class Tables:
     def modes(self) -> Mapping[str, ModeSections]:
         """The sections of a configuration that each mode uses."""
         return {mode: backend.sections for mode, backend in self.backends.items()}
+
+    def with_layout(self, layout: str) -> Tables:
+        """Return tables with the backend of a layout of nftables mode."""
+        backend = LAYOUTS[layout]
+        if BACKENDS[backend.mode] is backend:
+            return self
+        return replace(self, backends={**self.backends, backend.mode: backend})
 
     def backend(self, mode: str) -> Backend:
         """Return the backend of a mode.

@@ -1,13 +1,15 @@
-"""The nftables table of kube-proxy: its name, its sets and maps, and the names of the chains of one Service.
+"""The tables of nftables mode, one for each layout: their sets and maps, and the names of the chains of one Service.
 
-Source: kube-proxy 1.36, compared with what it wrote. A table of this name belongs to kube-proxy or rulegen as a whole.
+Source of the table `kube-proxy`: kube-proxy 1.36, compared with what it wrote. A table of this name belongs to
+kube-proxy or rulegen as a whole. The table `rulegen`, of layout `flat`, belongs to rulegen alone.
 """
 
 from __future__ import annotations
 
 from base64 import b32encode
 from hashlib import sha256
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, NamedTuple
+from zlib import crc32
 
 from rulegen.languages.nftables.expressions import AnonymousSet, Literal, Payload, VerdictCode
 from rulegen.languages.nftables.state import NftChain, chain_key
@@ -19,7 +21,8 @@ if TYPE_CHECKING:
     from rulegen.model.services.ir import Endpoint, ResolvedPort
 
 TABLE: Final = "kube-proxy"
-TABLES: Final = frozenset({TABLE})
+FLAT_TABLE: Final = "rulegen"
+TABLES: Final = frozenset({TABLE, FLAT_TABLE})
 
 CLUSTER_IPS: Final = "cluster-ips"
 NODE_PORT_IPS: Final = "nodeport-ips"
@@ -29,6 +32,9 @@ SERVICE_NODE_PORTS: Final = "service-nodeports"
 NO_ENDPOINT_SERVICES: Final = "no-endpoint-services"
 NO_ENDPOINT_NODE_PORTS: Final = "no-endpoint-nodeports"
 FIREWALL_IPS: Final = "firewall-ips"
+ENDPOINTS: Final = "endpoints"
+NODE_PORT_ENDPOINTS: Final = "nodeport-endpoints"
+"""In layout `flat`, the endpoints of frontends: of those with an address, and of node ports."""
 
 SERVICES: Final = "services"
 MASQUERADING: Final = "masquerading"
@@ -37,6 +43,44 @@ CLUSTER_IPS_CHECK: Final = "cluster-ips-check"
 SERVICE_CHECK: Final = "service-endpoints-check"
 NODE_PORT_CHECK: Final = "nodeport-endpoints-check"
 FIREWALL_CHECK: Final = "firewall-check"
+
+
+class TableLayout(NamedTuple):
+    """The sets and maps of a table that hold entries of all Services.
+
+    Attributes:
+        table: The name of the table.
+        service_ips: The maps of frontends with endpoints. Each frontend is in one of them.
+        cluster_ips: The sets of ClusterIPs. Each ClusterIP is in one of them.
+        size: The most elements of each of these; None for no limit.
+    """
+
+    table: str
+    service_ips: tuple[str, ...] = (SERVICE_IPS,)
+    cluster_ips: tuple[str, ...] = (CLUSTER_IPS,)
+    size: int | None = None
+
+    def service_ips_of(self, frontend: str) -> str:
+        """Return the map of a frontend."""
+        return self.service_ips[_share(frontend, len(self.service_ips))]
+
+    def cluster_ips_of(self, address: str) -> str:
+        """Return the set of a ClusterIP."""
+        return self.cluster_ips[_share(address, len(self.cluster_ips))]
+
+
+FRONTEND_SHARDS: Final = 8
+ENDPOINT_SHARDS: Final = 16
+"""How many maps the frontends and the endpoints of layout `flat` are spread over. The kernel's time to list a map grows
+with the square of its elements: with 100,000 Services, a map has some 20,000."""
+
+KUBE_PROXY: Final = TableLayout(TABLE)
+FLAT: Final = TableLayout(
+    FLAT_TABLE,
+    service_ips=tuple(f"{SERVICE_IPS}-{number}" for number in range(FRONTEND_SHARDS)),
+    cluster_ips=tuple(f"{CLUSTER_IPS}-{number}" for number in range(FRONTEND_SHARDS)),
+    size=1 << 15,
+)
 
 _LONGEST: Final = 240
 """The longest name without its prefix."""
@@ -54,6 +98,26 @@ def endpoint_base(port: ResolvedPort, endpoint: Endpoint) -> str:
     return _hashed(f"{_port_text(port)}__{endpoint.host.replace(':', '.')}/{endpoint.port}")
 
 
+def endpoint_shard(port: ResolvedPort) -> int:
+    """Return the number of the maps that have the endpoints of a port."""
+    return _share(_port_text(port), ENDPOINT_SHARDS)
+
+
+def shape_chain(kind: str, numbers: tuple[int, ...], shard: int) -> str:
+    """Return the name of a chain that all ports of one shape use, such as `cluster/3-12`: it has a single slash.
+
+    Args:
+        kind: What it does.
+        numbers: The numbers that it chooses from.
+        shard: The number of the map that has the endpoints.
+    """
+    return f"{kind}/{'.'.join(map(str, numbers))}-{shard}"
+
+
+def _share(text: str, shares: int) -> int:
+    return crc32(text.encode()) % shares
+
+
 def _port_text(port: ResolvedPort) -> str:
     return f"{port.service.namespace}/{port.service.name}/{port.protocol.lower()}/{port.name}"
 
@@ -68,12 +132,14 @@ def without_ranges(objects: NftObjects) -> NftObjects:
 
     If the ranges are unknown, whether this rule is right is unknown too: it stays, and is not compared.
     """
-    key = chain_key(TABLE, CLUSTER_IPS_CHECK)
-    chain = objects.get(key)
-    if not isinstance(chain, NftChain):
-        return objects
-    rules = tuple(rule for rule in chain.rules if not _drops_ranges(rule))
-    return {**objects, key: NftChain(rules, chain.base)}
+    changed = {}
+    for table in TABLES:
+        key = chain_key(table, CLUSTER_IPS_CHECK)
+        chain = objects.get(key)
+        if isinstance(chain, NftChain):
+            rules = tuple(rule for rule in chain.rules if not _drops_ranges(rule))
+            changed[key] = NftChain(rules, chain.base)
+    return {**objects, **changed} if changed else objects
 
 
 def _drops_ranges(rule: NftRule) -> bool:

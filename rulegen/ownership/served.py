@@ -110,6 +110,10 @@ class Served:
                 return self._frontend(family, _NAMES[protocol], None, int(port))
             case (address, protocol, port) if protocol in _NAMES and _PORT_ENTRY.match(port):
                 return self._frontend(family, _NAMES[protocol], _address(address), int(port))
+            case (protocol, port, _) if protocol in _NAMES and _PORT_ENTRY.match(port):  # an endpoint of a node port
+                return self._frontend(family, _NAMES[protocol], None, int(port))
+            case (address, protocol, port, _) if protocol in _NAMES and _PORT_ENTRY.match(port):  # of another frontend
+                return self._frontend(family, _NAMES[protocol], _address(address), int(port))
             case (_, address, protocol, port) if protocol in _NAMES:
                 host = f"[{address}]" if family is Family.IPV6 else address
                 return self._endpoints.get((_NAMES[protocol], f"{host}:{port}"), "")

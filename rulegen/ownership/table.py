@@ -142,7 +142,7 @@ class _Proxy:
 
 @dataclass(frozen=True, slots=True)
 class _Tables:
-    """The table of kube-proxy belongs to rulegen, with everything in it."""
+    """The tables of both layouts belong to rulegen, with everything in them."""
 
     family: Family | None
     node: ResolvedNode | None

@@ -18,7 +18,7 @@ from rulegen.languages.nftables.state import BaseChain, NamedSet, NftChain, Tabl
 from rulegen.languages.nftables.statements import Compare, RejectPacket, VerdictLookup, nft_rule
 from rulegen.model.services.ir import Masquerade
 from rulegen.ownership import nftables as names
-from rulegen.ownership.nftables import TABLE
+from rulegen.ownership.nftables import KUBE_PROXY, TableLayout
 from rulegen.plan.fragments import OwnedObjects
 
 if TYPE_CHECKING:
@@ -54,30 +54,39 @@ def compile_node(node: ResolvedNode, *, counts: bool, filled: Collection[str]) -
         counts: Whether rules count with nfacct; no rule of this mode does.
         filled: Names of the sets that have entries; all sets exist in this mode.
     """
-    objects: NftObjects = {state.table_key(TABLE): TableValue()}
-    for name, value in _sets(node):
-        objects[state.set_key(TABLE, name)] = value
+    return OwnedObjects("", node.family, {NFTABLES: table_objects(node, KUBE_PROXY)})
+
+
+def table_objects(node: ResolvedNode, layout: TableLayout) -> NftObjects:
+    """Return the objects of the node in the table of a layout."""
+    table = layout.table
+    objects: NftObjects = {state.table_key(table): TableValue()}
+    for name, value in _sets(node, layout):
+        objects[state.set_key(table, name)] = value
     for address in node.node_port_addresses or ():
-        objects[state.element_key(TABLE, names.NODE_PORT_IPS, (str(address),))] = state.IN_SET
-    for name, chain in _chains(node):
-        objects[state.chain_key(TABLE, name)] = chain
-    return OwnedObjects("", node.family, {NFTABLES: objects})
+        objects[state.element_key(table, names.NODE_PORT_IPS, (str(address),))] = state.IN_SET
+    for name, chain in _chains(node, layout):
+        objects[state.chain_key(table, name)] = chain
+    return objects
 
 
-def _sets(node: ResolvedNode) -> Iterator[tuple[str, NamedSet]]:
+def _sets(node: ResolvedNode, layout: TableLayout) -> Iterator[tuple[str, NamedSet]]:
     address = w.address_type(node.family)
     verdict = (state.VERDICT,)
-    yield names.CLUSTER_IPS, NamedSet((address,))
+    for name in layout.cluster_ips:
+        yield name, NamedSet((address,), size=layout.size)
+    for name in layout.service_ips:
+        yield name, NamedSet((address, *w.PORT_TYPES), verdict, size=layout.size)
     yield names.HAIRPINS, NamedSet((address, address, *w.PORT_TYPES))
     if node.node_port_addresses is not None:
         yield names.NODE_PORT_IPS, NamedSet((address,))
-    for name in (names.SERVICE_IPS, names.NO_ENDPOINT_SERVICES, names.FIREWALL_IPS):
+    for name in (names.NO_ENDPOINT_SERVICES, names.FIREWALL_IPS):
         yield name, NamedSet((address, *w.PORT_TYPES), verdict)
     for name in (names.SERVICE_NODE_PORTS, names.NO_ENDPOINT_NODE_PORTS):
         yield name, NamedSet(w.PORT_TYPES, verdict)
 
 
-def _chains(node: ResolvedNode) -> Iterator[tuple[str, NftChain]]:
+def _chains(node: ResolvedNode, layout: TableLayout) -> Iterator[tuple[str, NftChain]]:
     for name, base, targets in _BASES:
         yield name, NftChain(tuple(nft_rule(w.NEW, VerdictCode("jump", target)) for target in targets), base)
     for name, base, target in _NAT_BASES:
@@ -86,9 +95,9 @@ def _chains(node: ResolvedNode) -> Iterator[tuple[str, NftChain]]:
     yield names.FIREWALL_CHECK, NftChain((_lookup(frontend, names.FIREWALL_IPS),))
     yield names.SERVICE_CHECK, NftChain((_lookup(frontend, names.NO_ENDPOINT_SERVICES),))
     yield names.NODE_PORT_CHECK, NftChain((_refused_node_ports(node),))
-    yield names.SERVICES, NftChain(tuple(_services(node)))
+    yield names.SERVICES, NftChain(tuple(_services(node, layout)))
     yield names.MASQUERADING, NftChain(tuple(_masquerading(node)))
-    yield names.CLUSTER_IPS_CHECK, NftChain(tuple(_other_cluster_ips(node)))
+    yield names.CLUSTER_IPS_CHECK, NftChain(tuple(_other_cluster_ips(node, layout)))
     yield names.REJECT, NftChain((nft_rule(RejectPacket()),))
 
 
@@ -96,22 +105,28 @@ def _lookup(key: w.Key, name: str, *conditions: NftStatement) -> NftRule:
     return nft_rule(*conditions, VerdictLookup(key, w.named(name)))
 
 
-def _services(node: ResolvedNode) -> Iterator[NftRule]:
-    to_cluster_ip = Compare(w.destination(node.family), w.named(names.CLUSTER_IPS))
+def _services(node: ResolvedNode, layout: TableLayout) -> Iterator[NftRule]:
     mark = w.mark(node.masquerade_mark)
-    match node.masquerade_cluster_ip:
-        case Masquerade.ALWAYS:
-            yield nft_rule(to_cluster_ip, mark)
-        case Masquerade.OFF_CLUSTER if node.pods is not None:
-            yield nft_rule(to_cluster_ip, w.from_pods(node.family, node.pods, is_from=False), mark)
-        case _:
-            pass
-    yield _lookup(w.frontend(node.family), names.SERVICE_IPS)
+    for to_cluster_ip in _to_cluster_ips(node, layout):
+        match node.masquerade_cluster_ip:
+            case Masquerade.ALWAYS:
+                yield nft_rule(to_cluster_ip, mark)
+            case Masquerade.OFF_CLUSTER if node.pods is not None:
+                yield nft_rule(to_cluster_ip, w.from_pods(node.family, node.pods, is_from=False), mark)
+            case _:
+                pass
+    for name in layout.service_ips:
+        yield _lookup(w.frontend(node.family), name)
     if node.node_port_addresses is None:
         is_local = Compare(Fib(("daddr",), "type"), _LOCAL)
         yield _lookup(w.PORT, names.SERVICE_NODE_PORTS, is_local, _no_loopback(node))
     else:
         yield _lookup(w.PORT, names.SERVICE_NODE_PORTS, _on_node_port_address(node))
+
+
+def _to_cluster_ips(node: ResolvedNode, layout: TableLayout) -> Iterator[Compare]:
+    for name in layout.cluster_ips:
+        yield Compare(w.destination(node.family), w.named(name))
 
 
 def _refused_node_ports(node: ResolvedNode) -> NftRule:
@@ -135,9 +150,10 @@ def _masquerading(node: ResolvedNode) -> Iterator[NftRule]:
     yield nft_rule(w.TRANSLATED, Compare(connection, w.named(names.HAIRPINS)), w.MASQUERADE)
 
 
-def _other_cluster_ips(node: ResolvedNode) -> Iterator[NftRule]:
+def _other_cluster_ips(node: ResolvedNode, layout: TableLayout) -> Iterator[NftRule]:
     """Yield the rules that refuse other ports of ClusterIPs, and addresses of their range that no Service has."""
-    yield nft_rule(Compare(w.destination(node.family), w.named(names.CLUSTER_IPS)), RejectPacket())
+    for to_cluster_ip in _to_cluster_ips(node, layout):
+        yield nft_rule(to_cluster_ip, RejectPacket())
     if node.service_networks:
         networks = addresses_in(node.service_networks)
         yield nft_rule(Compare(w.destination(node.family), networks), VerdictCode("drop"))

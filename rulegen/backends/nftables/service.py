@@ -30,11 +30,11 @@ from rulegen.languages.nftables.state import ElementValue, NamedSet, NftChain
 from rulegen.languages.nftables.statements import Compare, Dnat, UpdateSet, VerdictLookup, nft_rule
 from rulegen.model.services.ir import Delivery, TrafficPolicy
 from rulegen.ownership import nftables as names
-from rulegen.ownership.nftables import TABLE
+from rulegen.ownership.nftables import KUBE_PROXY, TableLayout
 from rulegen.plan.fragments import OwnedObjects
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Callable, Iterator, Mapping, Sequence
 
     from rulegen.languages.nftables.state import NftKey, NftObjects, NftValue
     from rulegen.languages.nftables.statements import NftRule
@@ -65,11 +65,12 @@ def compile_service(service: ResolvedService, node: ResolvedNode, *, counts: boo
 class PortObjects:
     """The chains, sets and elements of one Service port."""
 
-    def __init__(self, port: ResolvedPort, node: ResolvedNode) -> None:
-        self._port, self._node = port, node
+    def __init__(self, port: ResolvedPort, node: ResolvedNode, layout: TableLayout = KUBE_PROXY) -> None:
+        self._port, self._node, self._layout = port, node, layout
+        self._table = layout.table
         base = names.port_base(port)
         self._chains = {Delivery.CLUSTER: f"service-{base}", Delivery.LOCAL: f"local-{base}"}
-        self._external = f"external-{base}"
+        self._external = self._to_node_port = f"external-{base}"
         self._firewall = f"firewall-{base}"
         self._protocol = port.protocol.lower()
         self._has_external = port.has_endpoints and port.is_external
@@ -82,11 +83,16 @@ class PortObjects:
             if pool:
                 yield self._chain(self._chains[delivery], self._balance(pool))
         if self._has_external:
-            yield self._chain(self._external, self._external_rules())
-        if self._is_guarded:
-            yield self._chain(self._firewall, (self._source_ranges(),))
+            yield self._chain(self._external, self._external_rules(self._chains))
         if port.affinity_s is not None:
             yield from self._endpoint_objects()
+        yield from self._shared_objects()
+
+    def _shared_objects(self) -> Iterator[tuple[NftKey, NftValue]]:
+        """Yield the elements of the port in the sets and maps of all Services, and its chain of source ranges."""
+        port = self._port
+        if self._is_guarded:
+            yield self._chain(self._firewall, (self._source_ranges(),))
         yield from self._cluster_ip_elements()
         yield from self._external_elements()
         here = {endpoint.text for endpoint in port.here}
@@ -94,18 +100,19 @@ class PortObjects:
             if endpoint.text in here:
                 host = endpoint.host
                 parts = (host, host, self._protocol, str(endpoint.port))
-                yield state.element_key(TABLE, names.HAIRPINS, parts), state.IN_SET
+                yield state.element_key(self._table, names.HAIRPINS, parts), state.IN_SET
 
     def _chain(self, name: str, rules: Sequence[NftRule] | Iterator[NftRule]) -> tuple[NftKey, NftChain]:
-        return state.chain_key(TABLE, name), NftChain(tuple(rules))
+        return state.chain_key(self._table, name), NftChain(tuple(rules))
 
     def _cluster_ip_elements(self) -> Iterator[tuple[NftKey, NftValue]]:
         port = self._port
         if port.cluster_ip is None:
             return
-        yield state.element_key(TABLE, names.CLUSTER_IPS, (str(port.cluster_ip),)), state.IN_SET
+        address = str(port.cluster_ip)
+        yield state.element_key(self._table, self._layout.cluster_ips_of(address), (address,)), state.IN_SET
         if port.internal.has_pool:
-            yield self._frontend(names.SERVICE_IPS, port.cluster_ip, _goto(self._chains[port.internal]))
+            yield self._served(port.cluster_ip, _goto(self._chains[port.internal]))
         else:
             yield self._frontend(names.NO_ENDPOINT_SERVICES, port.cluster_ip, _refusal(port.internal))
 
@@ -113,23 +120,27 @@ class PortObjects:
         port = self._port
         for address in (*port.external_ips, *port.load_balancer_ips):
             if self._has_external:
-                yield self._frontend(names.SERVICE_IPS, address, _goto(self._external))
+                yield self._served(address, _goto(self._external))
             if not port.external.has_pool:
                 yield self._frontend(names.NO_ENDPOINT_SERVICES, address, _refusal(port.external))
         for address in port.load_balancer_ips if self._is_guarded else ():
             yield self._frontend(names.FIREWALL_IPS, address, _goto(self._firewall))
         if port.node_port:
             if self._has_external:
-                yield self._node_port(names.SERVICE_NODE_PORTS, _goto(self._external))
+                yield self._node_port(names.SERVICE_NODE_PORTS, _goto(self._to_node_port))
             if not port.external.has_pool:
                 yield self._node_port(names.NO_ENDPOINT_NODE_PORTS, _refusal(port.external))
 
+    def _served(self, address: Address, verdict: VerdictCode) -> tuple[NftKey, NftValue]:
+        frontend = f"{address} {self._protocol} {self._port.port}"
+        return self._frontend(self._layout.service_ips_of(frontend), address, verdict)
+
     def _frontend(self, name: str, address: Address, verdict: VerdictCode) -> tuple[NftKey, NftValue]:
         parts = (str(address), self._protocol, str(self._port.port))
-        return state.element_key(TABLE, name, parts), ElementValue(verdict)
+        return state.element_key(self._table, name, parts), ElementValue(verdict)
 
     def _node_port(self, name: str, verdict: VerdictCode) -> tuple[NftKey, NftValue]:
-        return state.element_key(TABLE, name, (self._protocol, str(self._port.node_port))), ElementValue(verdict)
+        return state.element_key(self._table, name, (self._protocol, str(self._port.node_port))), ElementValue(verdict)
 
     def _balance(self, pool: Sequence[Endpoint]) -> Iterator[NftRule]:
         """Yield the rules that choose an endpoint: by session affinity first, then at random by weight."""
@@ -154,16 +165,20 @@ class PortObjects:
         )
         for endpoint in self._port.endpoints:
             base = names.endpoint_base(self._port, endpoint)
-            yield state.set_key(TABLE, f"affinity-{base}"), remembered
+            yield state.set_key(self._table, f"affinity-{base}"), remembered
             remember = UpdateSet("update", w.named(f"affinity-{base}"), w.source(family))
             to_endpoint = Dnat(Literal(endpoint.host), Literal(str(endpoint.port)))
             translate = nft_rule(Compare(w.PROTOCOL, Literal(self._protocol)), to_endpoint)
             yield self._chain(f"endpoint-{base}", (nft_rule(remember), translate))
 
-    def _external_rules(self) -> Iterator[NftRule]:
-        """Yield the rules for external frontends: connections of this node and its Pods, then those from outside."""
+    def _external_rules(self, chains: Mapping[Delivery, str]) -> Iterator[NftRule]:
+        """Yield the rules for external frontends: connections of this node and its Pods, then those from outside.
+
+        Args:
+            chains: The chains that choose from the pools.
+        """
         port, node = self._port, self._node
-        mark, cluster = w.mark(node.masquerade_mark), _goto(self._chains[Delivery.CLUSTER])
+        mark, cluster = w.mark(node.masquerade_mark), _goto(chains[Delivery.CLUSTER])
         if port.external_policy is TrafficPolicy.CLUSTER:
             yield nft_rule(mark)
         else:
@@ -172,7 +187,7 @@ class PortObjects:
             yield nft_rule(_FROM_THIS_NODE, mark)
             yield nft_rule(_FROM_THIS_NODE, cluster)
         if port.external.has_pool:
-            yield nft_rule(_goto(self._chains[port.external]))
+            yield nft_rule(_goto(chains[port.external]))
 
     def _source_ranges(self) -> NftRule:
         """Return the rule that drops other clients. Packets that loop back have the VIP as their source address."""

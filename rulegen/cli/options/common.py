@@ -261,10 +261,11 @@ _NODE = (
     click.option("--mode", type=Mode(), help="How Services are implemented.  [default: iptables]"),
     click.option(
         "--nftables-layout",
-        type=click.Choice(["kube-proxy"]),
+        type=click.Choice(["kube-proxy", "flat"]),
         default="kube-proxy",
         show_default=True,
-        help="Tables of nftables mode. kube-proxy: the table that kube-proxy 1.36 writes.",
+        help="Tables of nftables mode. kube-proxy: the table that kube-proxy 1.36 writes. flat: a table of rulegen"
+        " itself, in which most Services are only elements of maps.",
     ),
     *_LOCAL_TRAFFIC,
     click.option("--masquerade-all/--no-masquerade-all", default=None, help="Masquerade all traffic to ClusterIPs."),

@@ -69,10 +69,10 @@ class Inputs:
     command_tables: CommandTables = field(default_factory=command_tables)
     _warnings: Warnings = field(default_factory=Warnings)
 
-    @property
+    @cached_property
     def tables(self) -> Tables:
-        """The known languages and backends."""
-        return self.command_tables.tables
+        """The known languages and backends, with the chosen layout of nftables mode."""
+        return self.command_tables.tables.with_layout(self.chosen.nftables_layout)
 
     @cached_property
     def configuration(self) -> tuple[Options, tuple[str, ...]]:

@@ -56,23 +56,23 @@ def observe_live(inputs: Inputs, *, flows: bool = True) -> tuple[KernelDataplane
     from rulegen.host.dataplane.observe import observed, read_kernel, rules_beside  # noqa: PLC0415 - the same
     from rulegen.host.netfilter import nfacct, variant  # noqa: PLC0415 - the same
 
-    tables, facts = inputs.command_tables, inputs.facts
-    backend = tables.tables.backends.get(inputs.options.mode)
+    tables, drivers, facts = inputs.tables, inputs.command_tables.drivers, inputs.facts
+    backend = tables.backends.get(inputs.options.mode)
     dataplane = KernelDataplane(
         run,
         variant.choose(run, inputs.chosen.forced_variant),
         facts,
         languages=backend.languages if backend is not None else (),
-        tables=tables.tables,
-        drivers=tables.drivers,
+        tables=tables,
+        drivers=drivers,
         on_wait=note,
     )
     choice = dataplane.choice
     inputs.progress(f"reading the rules of iptables-{choice.variant} …")
     context = dataplane.read_context(facts.families)
     there = observed(
-        tables.drivers,
-        read_kernel(tables.drivers, context),
+        drivers,
+        read_kernel(drivers, context),
         context,
         flows=_udp_flows(inputs) if flows else [],
         counters=tuple(nfacct.counters()) if can_count() else None,

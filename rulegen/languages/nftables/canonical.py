@@ -69,6 +69,8 @@ def element_part(type_: str, text: str) -> str:
             return str(parse_address(text))
         except ValueError:
             return text
+    if type_ == "mark" and _NUMBER.match(text):  # the JSON of nft has numbers
+        return str(Bits(number(text)))
     return PROTOCOLS.get(text, text) if type_ == "inet_proto" else text
 
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from rulegen.diff.changes import Change, diff
 from rulegen.diff.items import Drift, Line
-from rulegen.languages.keyed import KeyedLanguage, SharedUnion
+from rulegen.languages.keyed import KeyedLanguage, SharedUnion, Wants
 from rulegen.languages.language import FrontendKey, Part, Phase, Print, Task
 from rulegen.languages.nftables.expressions import VerdictCode
 from rulegen.languages.nftables.read_json import is_json_dump, read_json
@@ -68,17 +68,77 @@ class FrontendMaps:
     refused: frozenset[str]
 
 
+Pair = tuple[str, "Mapping[Any, Any] | None", "Mapping[Any, Any] | None"]
+"""An owner with its objects before and after a change."""
+
+
 class TablesUnion(SharedUnion):
-    """The wanted objects of all owners. If a set must be created again, so must what refers to it."""
+    """The wanted objects of all owners. If a set must be created again, so must what refers to it.
+
+    Very many owners may want the same chain or set: their number must not decide what the change of one of them costs.
+    """
+
+    def __init__(
+        self, wants: Mapping[Any, Wants] | None = None, shared: Mapping[Any, Mapping[str, Any]] | None = None
+    ) -> None:
+        """Start with these objects; `shared` has by owner what each of them wants."""
+        super().__init__(wants)
+        self._shared = {key: dict(by_owner) for key, by_owner in (shared or {}).items()}
 
     def copy(self) -> TablesUnion:
         """Return a copy that later replacements do not change."""
-        return TablesUnion(self._wants)
+        return TablesUnion(self._wants, self._shared)
 
-    def changes(self, pairs: Iterable[tuple[str, Mapping[Any, Any] | None, Mapping[Any, Any] | None]]) -> Changes:
+    def objects(self) -> Objects:
+        """Return all objects."""
+        return {**super().objects(), **{key: _first(by_owner) for key, by_owner in self._shared.items()}}
+
+    def owners(self) -> dict[Any, str]:
+        """Return the owner of each object; that of a chain or set of several Services is the node."""
+        shared = {key: next(iter(by_owner)) if len(by_owner) == 1 else "" for key, by_owner in self._shared.items()}
+        return {**super().owners(), **shared}
+
+    def wants(self, key: Any) -> bool:
+        """Return whether any owner wants an object."""
+        return key in self._shared or super().wants(key)
+
+    def replace(self, owner: str, before: Mapping[Any, Any] | None, after: Mapping[Any, Any] | None) -> None:
+        """Replace the objects of one owner."""
+        super().replace(owner, _single(before), _single(after))
+        wanted = _shared(after)
+        for key in _shared(before).keys() - wanted.keys():
+            by_owner = self._shared.get(key, {})
+            by_owner.pop(owner, None)
+            if not by_owner:
+                self._shared.pop(key, None)
+        for key, value in wanted.items():
+            self._shared.setdefault(key, {})[owner] = value
+
+    def changes(self, pairs: Iterable[Pair]) -> Changes:
         """Return the changes that new objects of some owners would make."""
-        changes = super().changes(pairs)
+        pairs = tuple(pairs)
+        changes = super().changes((owner, _single(before), _single(after)) for owner, before, after in pairs)
+        shared = tuple(self._shared_changes(pairs))
+        if shared:
+            changes = tuple(sorted((*changes, *shared), key=lambda change: change.key))
         return changes if not _replaces_sets(changes) else dependents(changes, self.objects())
+
+    def _shared_changes(self, pairs: Iterable[Pair]) -> Iterator[Change[Any, Any]]:
+        """Yield the changes of objects that several owners may want: a new value, or one that no owner is left for."""
+        left: dict[Any, set[str]] = {}
+        wanted: dict[Any, Any] = {}
+        for owner, before, after in pairs:
+            new = _shared(after)
+            wanted.update(new)
+            for key in _shared(before).keys() - new.keys():
+                left.setdefault(key, set()).add(owner)
+        for key in {**left, **wanted}:
+            by_owner = self._shared.get(key, {})
+            current = _first(by_owner) if by_owner else None
+            stays = key in wanted or not by_owner.keys() <= left[key]
+            value = wanted.get(key, current) if stays else None
+            if value != current:
+                yield Change(key, current, value)
 
 
 class Nftables(KeyedLanguage):
@@ -149,14 +209,14 @@ class Nftables(KeyedLanguage):
             case OtherObject(), None:
                 return Drift.FOREIGN
             case NftChain(), None:
-                return None if "/" in key.name else Drift.FOREIGN
+                return None if "/" in key.name else Drift.FOREIGN  # no name of ours that varies lacks it
             case NftChain(), NftChain() if _is_foreign(before) or before.base != after.base:
                 return Drift.FOREIGN
             case NftChain(), NftChain() if after.rules and not before.rules:
                 return Drift.MISSING
             case None, ElementValue(data) if data is not None and not isinstance(data, tuple):
                 chain = key._replace(kind=ObjectKind.CHAIN, name=data.target, element=())
-                is_there = data.target and "/" in data.target and chain in scene.ours[NAME]
+                is_there = data.target.count("/") > 1 and chain in scene.ours[NAME]  # a chain of this Service alone
                 return Drift.MISSING if is_there else None
             case _:
                 return None
@@ -238,6 +298,24 @@ class Nftables(KeyedLanguage):
         """Yield the kernel feature that each object needs: its kind."""
         for key in content:
             yield frozenset((NAME, "element" if key.is_element else key.kind.name.lower()))
+
+
+def _is_shared(key: NftKey) -> bool:
+    """Whether several owners may want an object: a set, or a chain whose name is not that of a Service."""
+    return not key.element and key.name.count("/") < 2
+
+
+def _shared(content: Mapping[Any, Any] | None) -> Objects:
+    return {key: value for key, value in (content or {}).items() if _is_shared(key)}
+
+
+def _single(content: Mapping[Any, Any] | None) -> Objects | None:
+    return None if content is None else {key: value for key, value in content.items() if not _is_shared(key)}
+
+
+def _first(by_owner: Mapping[str, Any]) -> Any:
+    """Return what the owners want: all of them want the same."""
+    return next(iter(by_owner.values()))
 
 
 def _replaces_sets(changes: Changes) -> bool:

@@ -1,0 +1,208 @@
+"""Layout `flat`: a Service without session affinity and source ranges is nothing but elements of shared maps.
+
+@service-ips-… ──► a chain for the shape of the Service ──► @endpoints-…: DNAT to the endpoint of frontend and number
+@service-nodeports ──► nodeport-… of this shape ──► @nodeport-endpoints-…
+
+The shape is what rules must know: how many numbers there are to choose from, which pools there are, and whether
+connections are masqueraded. Chains are made with the first Service of their shape, and deleted with the last. The
+node's own part is that of layout `kube-proxy`, but there are several maps of frontends and sets of ClusterIPs.
+
+With session affinity, or with very many endpoints, a port has chains of its own as in layout `kube-proxy`.
+"""
+
+from __future__ import annotations
+
+from functools import cache, lru_cache
+from math import gcd
+from typing import TYPE_CHECKING, Final, NamedTuple
+
+from rulegen.backends.nftables import words as w
+from rulegen.backends.nftables.node import table_objects
+from rulegen.backends.nftables.service import PortObjects
+from rulegen.languages.nftables import state
+from rulegen.languages.nftables.expressions import Concat, MapLookup, Numgen
+from rulegen.languages.nftables.language import NAME as NFTABLES
+from rulegen.languages.nftables.state import ElementValue, NamedSet, NftChain
+from rulegen.languages.nftables.statements import Dnat, nft_rule
+from rulegen.model.services.ir import Delivery, TrafficPolicy
+from rulegen.ownership import nftables as names
+from rulegen.ownership.nftables import FLAT
+from rulegen.plan.fragments import OwnedObjects
+
+if TYPE_CHECKING:
+    from collections.abc import Collection, Iterator, Mapping, Sequence
+
+    from rulegen.languages.nftables.state import NftKey, NftObjects, NftValue
+    from rulegen.model.services.ir import Endpoint, ResolvedNode, ResolvedPort, ResolvedService
+    from rulegen.net import Address, Family
+
+ENDPOINTS_SIZE: Final = 1 << 16
+"""The most elements of one map of endpoints."""
+MOST_PLACES: Final = 4096
+"""The most numbers of a pool. A port with more, for example because of its weights, has a chain of its own."""
+FIRST_LOCAL: Final = 1 << 16
+"""The first number of the local pool; the cluster pool begins with 0."""
+
+
+class _Kind(NamedTuple):
+    """A kind of frontend: with an address, or a port on the addresses of the node.
+
+    Attributes:
+        prefix: What the names of its chains begin with.
+        endpoints: What the names of its maps of endpoints begin with.
+        has_address: Whether the address is a part of the key.
+    """
+
+    prefix: str
+    endpoints: str
+    has_address: bool
+
+    def map_name(self, shard: int) -> str:
+        """Return the name of a map of endpoints."""
+        return f"{self.endpoints}-{shard}"
+
+    def pool_chain(self, delivery: Delivery, places: int, shard: int) -> str:
+        """Return the name of the chain that chooses from a pool."""
+        return names.shape_chain(f"{self.prefix}{delivery.value}", (places,), shard)
+
+
+_BY_ADDRESS: Final = _Kind("", names.ENDPOINTS, has_address=True)
+_BY_NODE_PORT: Final = _Kind("nodeport-", names.NODE_PORT_ENDPOINTS, has_address=False)
+
+
+def compile_node(node: ResolvedNode, *, counts: bool, filled: Collection[str]) -> OwnedObjects:  # noqa: ARG001 - as in layout kube-proxy
+    """Return the objects of the node itself.
+
+    Args:
+        node: The decisions for all Services in this family.
+        counts: Whether rules count with nfacct; no rule of this mode does.
+        filled: Names of the sets that have entries; those of the node always exist.
+    """
+    return OwnedObjects("", node.family, {NFTABLES: table_objects(node, FLAT)})
+
+
+def compile_service(service: ResolvedService, node: ResolvedNode, *, counts: bool) -> OwnedObjects:  # noqa: ARG001 - counts nothing
+    """Return the objects of one Service in the family of `node`.
+
+    Args:
+        service: The Service with all decisions taken.
+        node: The decisions for all Services in this family.
+        counts: Whether rules count with nfacct; no rule of this mode does.
+    """
+    objects: NftObjects = {}
+    for port in service.ports:
+        if port.family is node.family:
+            objects.update(_port_objects(port, node))
+    return OwnedObjects(str(service.name), node.family, {NFTABLES: objects})
+
+
+def _port_objects(port: ResolvedPort, node: ResolvedNode) -> Iterator[tuple[NftKey, NftValue]]:
+    cluster, local = places_of(port.cluster), places_of(port.local)
+    if port.affinity_s is not None or cluster is None or local is None:
+        return PortObjects(port, node, FLAT).objects()
+    return FlatPort(port, node, {Delivery.CLUSTER: cluster, Delivery.LOCAL: local}).objects()
+
+
+class FlatPort(PortObjects):
+    """The elements of one Service port, and the chains of its shape."""
+
+    def __init__(self, port: ResolvedPort, node: ResolvedNode, pools: Mapping[Delivery, Sequence[Endpoint]]) -> None:
+        """Take the endpoints of each number, by pool."""
+        super().__init__(port, node, FLAT)
+        self._pools = pools
+        self._shard = names.endpoint_shard(port)
+        self._chains = self._pool_chains(_BY_ADDRESS)
+        self._external = self._external_chain(_BY_ADDRESS)
+        self._to_node_port = self._external_chain(_BY_NODE_PORT)
+
+    def objects(self) -> Iterator[tuple[NftKey, NftValue]]:
+        """Yield the objects of the port with their keys."""
+        port = self._port
+        yield from self._shared_objects()
+        if port.cluster_ip is not None and port.internal.has_pool:
+            yield from self._pool_objects(_BY_ADDRESS, port.internal)
+            yield from self._endpoint_elements(port.cluster_ip, port.internal)
+        if not self._has_external:
+            return
+        addresses = (*port.external_ips, *port.load_balancer_ips)
+        if addresses:
+            yield from self._external_objects(_BY_ADDRESS, addresses)
+        if port.node_port:
+            yield from self._external_objects(_BY_NODE_PORT, (None,))
+
+    def _pool_chains(self, kind: _Kind) -> dict[Delivery, str]:
+        return {
+            delivery: kind.pool_chain(delivery, len(places), self._shard) for delivery, places in self._pools.items()
+        }
+
+    def _external_chain(self, kind: _Kind) -> str:
+        """Return the name of the chain for external frontends. It says all that the rules of this chain depend on."""
+        cluster, local = (len(self._pools[delivery]) for delivery in (Delivery.CLUSTER, Delivery.LOCAL))
+        if self._port.external_policy is TrafficPolicy.CLUSTER:
+            return names.shape_chain(f"{kind.prefix}external", (cluster,), self._shard)
+        here = local if self._port.external is Delivery.LOCAL else 0
+        return names.shape_chain(f"{kind.prefix}external-local", (cluster, here), self._shard)
+
+    @property
+    def _external_pools(self) -> Iterator[Delivery]:
+        """The pools that connections to external frontends are sent to."""
+        yield Delivery.CLUSTER
+        if self._port.external is Delivery.LOCAL:
+            yield Delivery.LOCAL
+
+    def _external_objects(self, kind: _Kind, addresses: Sequence[Address | None]) -> Iterator[tuple[NftKey, NftValue]]:
+        """Yield the objects of external frontends of one kind; a node port has no address."""
+        yield self._chain(self._external_chain(kind), self._external_rules(self._pool_chains(kind)))
+        for delivery in self._external_pools:
+            yield from self._pool_objects(kind, delivery)
+            for address in addresses:
+                yield from self._endpoint_elements(address, delivery)
+
+    def _pool_objects(self, kind: _Kind, delivery: Delivery) -> Iterator[tuple[NftKey, NftValue]]:
+        """Yield the map of endpoints, and the chain that chooses from it."""
+        family, places = self._node.family, len(self._pools[delivery])
+        yield state.set_key(self._table, kind.map_name(self._shard)), _endpoints_map(kind, family)
+        yield (
+            state.chain_key(self._table, kind.pool_chain(delivery, places, self._shard)),
+            _choice(kind, family, delivery, places, self._shard),
+        )
+
+    def _endpoint_elements(self, address: Address | None, delivery: Delivery) -> Iterator[tuple[NftKey, NftValue]]:
+        """Yield the endpoint of each number, for one frontend."""
+        port = self._port
+        if address is None:
+            name, frontend = _BY_NODE_PORT.map_name(self._shard), (self._protocol, str(port.node_port))
+        else:
+            name = _BY_ADDRESS.map_name(self._shard)
+            frontend = (str(address), self._protocol, str(port.port))
+        for number, endpoint in enumerate(self._pools[delivery], _first(delivery)):
+            key = state.element_key(self._table, name, (*frontend, f"0x{number:08x}"))
+            yield key, ElementValue((endpoint.host, str(endpoint.port)))
+
+
+def places_of(pool: Sequence[Endpoint]) -> tuple[Endpoint, ...] | None:
+    """Return the endpoint of each number: as often as its weight says, side by side; None for too many numbers."""
+    unit = gcd(*(endpoint.weight for endpoint in pool))
+    shares = [(endpoint, endpoint.weight // unit) for endpoint in pool]
+    if sum(share for _, share in shares) > MOST_PLACES:
+        return None
+    return tuple(endpoint for endpoint, share in shares for _ in range(share))
+
+
+def _first(delivery: Delivery) -> int:
+    return FIRST_LOCAL if delivery is Delivery.LOCAL else 0
+
+
+@cache
+def _endpoints_map(kind: _Kind, family: Family) -> NamedSet:
+    address = w.address_type(family)
+    frontend = (address, *w.PORT_TYPES) if kind.has_address else w.PORT_TYPES
+    return NamedSet((*frontend, "mark"), (address, "inet_service"), size=ENDPOINTS_SIZE)
+
+
+@lru_cache(maxsize=4096)
+def _choice(kind: _Kind, family: Family, delivery: Delivery, places: int, shard: int) -> NftChain:
+    """Return the chain that sends connections to the endpoint of a random number."""
+    frontend = w.frontend(family) if kind.has_address else w.PORT
+    key = Concat((*frontend.parts, Numgen("random", places, _first(delivery))))
+    return NftChain((nft_rule(Dnat(MapLookup(key, w.named(kind.map_name(shard))))),))
