@@ -160,7 +160,7 @@ class _JsonReader:
         types = [value] if isinstance(value, str) else value
         if not isinstance(types, list) or not types or not all(isinstance(each, str) for each in types):
             return (f"unknown {field}: {msgspec.json.encode(value).decode()}",)  # such as typeof; never one of ours
-        return tuple(types)
+        return tuple(part for each in types for part in each.split(" . "))  # nft 1.0.6 joins the types of data
 
     def _text(self, value: dict[str, Any], field: str) -> str:
         text = value.get(field)

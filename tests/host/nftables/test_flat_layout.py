@@ -1,0 +1,44 @@
+"""The tables of layout `flat` in a real kernel: nft lists what was written, and one Service changes only its elements."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from rulegen.diff.changes import diff
+from rulegen.host.commands.runner import run
+from rulegen.host.netfilter import nft
+from rulegen.host.nftables.write import write
+from rulegen.languages.nftables.read_text import read_text
+from rulegen.languages.nftables.script import format_tables
+from rulegen.net import Family
+from rulegen.ownership.nftables import FLAT_TABLE, TABLES
+from tests.backends.test_nftables_flat import WORLDS, objects
+from tests.parity.test_parity import name_of
+from tests.shared import each
+from tests.sizes import sampled
+
+pytestmark = pytest.mark.usefixtures("namespace")
+
+
+@pytest.mark.parametrize("family", Family)
+@pytest.mark.parametrize("world", each(sampled(WORLDS[8::25]), "world of nftables mode"), ids=name_of)
+def test_what_is_written_is_listed_again(world: Path, family: Family):
+    wanted = objects(world, "flat", family)
+    assert write(family, diff({}, wanted)) == 1
+    assert nft.observe(run, family, TABLES) == wanted
+    assert read_text(format_tables(wanted, family), "export", TABLES)[family] == wanted
+
+
+@pytest.mark.parametrize(("before", "after"), [("kube-proxy", "flat"), ("flat", "kube-proxy")])
+def test_the_table_of_the_other_layout_is_removed(before: str, after: str):
+    for world in WORLDS[8:9]:
+        first, second = (objects(world, layout, Family.IPV4) for layout in (before, after))
+        write(Family.IPV4, diff({}, first))
+        changes = diff(first, second)
+        write(Family.IPV4, changes)
+        write(Family.IPV4, changes, is_removal=True)
+        left = nft.observe(run, Family.IPV4, TABLES)
+        assert left == second
+        assert {key.table for key in left} == {FLAT_TABLE if after == "flat" else "kube-proxy"}
