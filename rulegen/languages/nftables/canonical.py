@@ -24,6 +24,17 @@ if TYPE_CHECKING:
 
 PROTOCOLS: Final = {"6": "tcp", "17": "udp", "132": "sctp", "1": "icmp", "58": "ipv6-icmp"}
 _ADDRESS_TYPES: Final = frozenset({"ipv4_addr", "ipv6_addr"})
+_TYPE_OF: Final = {
+    "ip saddr": "ipv4_addr",
+    "ip daddr": "ipv4_addr",
+    "ip6 saddr": "ipv6_addr",
+    "ip6 daddr": "ipv6_addr",
+    "meta l4proto": "inet_proto",
+    "th dport": "inet_service",
+    "meta mark": "mark",
+    "integer": "mark",
+}
+_NUMGEN: Final = re.compile(r"numgen random mod [0-9]{1,10}\Z")
 _UNITS_MS: Final = {"d": 86_400_000, "h": 3_600_000, "m": 60_000, "s": 1_000, "ms": 1}
 _TIME: Final = re.compile(r"(?:[0-9]{1,9}(?:d|h|ms|m|s))+\Z")
 _TIME_PART: Final = re.compile(r"([0-9]{1,9})(d|h|ms|m|s)")
@@ -60,6 +71,14 @@ def constants(left: Expression, texts: Sequence[str]) -> Expression:
         return addresses_in(map(addresses_of, texts))
     elements = sorted((constant(left, text) for text in texts), key=str)
     return elements[0] if len(elements) == 1 else AnonymousSet(tuple(elements))
+
+
+def type_name(text: str) -> str:
+    """Return the type of a part of a set, which may be named by an expression that has it.
+
+    Numbers have the type of marks: nft cannot read a set of numbers that is declared by the name of their type.
+    """
+    return "mark" if _NUMGEN.match(text) else _TYPE_OF.get(text, text)
 
 
 def element_part(type_: str, text: str) -> str:

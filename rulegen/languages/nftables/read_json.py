@@ -13,7 +13,7 @@ import msgspec
 
 from rulegen.errors import InputError
 from rulegen.languages.nftables import state
-from rulegen.languages.nftables.canonical import element_part
+from rulegen.languages.nftables.canonical import element_part, type_name
 from rulegen.languages.nftables.json_rules import constant_text, json_rule, json_verdict, number_of, texts_of
 from rulegen.languages.nftables.state import (
     BaseChain,
@@ -160,7 +160,7 @@ class _JsonReader:
         types = [value] if isinstance(value, str) else value
         if not isinstance(types, list) or not types or not all(isinstance(each, str) for each in types):
             return (f"unknown {field}: {msgspec.json.encode(value).decode()}",)  # such as typeof; never one of ours
-        return tuple(part for each in types for part in each.split(" . "))  # nft 1.0.6 joins the types of data
+        return tuple(type_name(part) for each in types for part in each.split(" . "))  # nft 1.0.6 joins those of data
 
     def _text(self, value: dict[str, Any], field: str) -> str:
         text = value.get(field)

@@ -10,7 +10,7 @@ import re
 from typing import TYPE_CHECKING, Final
 
 from rulegen.languages.nftables import state
-from rulegen.languages.nftables.canonical import element_part, number, seconds
+from rulegen.languages.nftables.canonical import element_part, number, seconds, type_name
 from rulegen.languages.nftables.state import (
     BaseChain,
     ElementData,
@@ -147,15 +147,14 @@ class _TableText:
     def _definition(self, lines: dict[str, list[str]]) -> NamedSet:
         if "type" not in lines and "typeof" not in lines:
             raise self._words.error("a set without a type")
-        types = lines.get("type") or ["unknown", "type:", *lines["typeof"]]  # typeof: never one of ours
-        key, data = _cut(types, ":")
+        key, data = _cut(lines.get("type") or lines["typeof"], ":")
         flags = frozenset(lines.get("flags", ())) - {",", "dynamic"}
         try:
             timeout = seconds("".join(lines["timeout"])) if "timeout" in lines else None
             size = number(" ".join(lines["size"])) if "size" in lines else None
         except ValueError as error:
             raise self._words.error(str(error)) from None
-        return NamedSet(_joined(key), _joined(data) if data is not None else (), flags, timeout, size)
+        return NamedSet(_types(key), _types(data) if data is not None else (), flags, timeout, size)
 
     def _element(self, name: str, known: NamedSet, element: list[str]) -> None:
         key, mapped = _cut(element, ":")
@@ -214,6 +213,10 @@ def _cut(words: Sequence[str], separator: str) -> tuple[list[str], list[str] | N
         return list(words), None
     at = words.index(separator)
     return list(words[:at]), list(words[at + 1 :])
+
+
+def _types(words: Sequence[str]) -> tuple[str, ...]:
+    return tuple(map(type_name, _joined(words)))
 
 
 def _joined(words: Sequence[str]) -> tuple[str, ...]:

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
     from rulegen.languages.language import Changes
     from rulegen.languages.nftables.state import NftKey, NftValue
-    from rulegen.languages.nftables.statements import NftStatement
+    from rulegen.languages.nftables.statements import NftRule, NftStatement
     from rulegen.net import Family
 
 _NAME: Final = re.compile(r"[A-Za-z_.][A-Za-z0-9_./-]*\Z")
@@ -122,7 +122,7 @@ class _Script:
             base = f" {{ {after.base} }}" if after.base is not None else ""
             self._put(4, f"add chain {at}{base}")
         for rule in after.rules:
-            self._put(7, f"add rule {at} {rule}")
+            self._put(7, f"add rule {at} {_rule(rule, self.family)}")
 
     def _set(self, key: NftKey, before: NamedSet | None, after: NamedSet | None) -> None:
         word, at = (before or after).word, self._at(key.table, key.name)  # type: ignore[union-attr]
@@ -151,10 +151,17 @@ def format_tables(objects: Mapping[NftKey, NftValue], family: Family) -> str:
             blocks[key.table].append(_block(f"{value.word} {key.name}", _set_lines(value, elements[key])))
         elif isinstance(value, NftChain):
             base = [str(value.base)] if value.base is not None else []
-            blocks[key.table].append(_block(f"chain {key.name}", [*base, *map(str, value.rules)]))
+            blocks[key.table].append(
+                _block(f"chain {key.name}", [*base, *(_rule(rule, FAMILIES[family]) for rule in value.rules)])
+            )
     return "".join(
         f"table {FAMILIES[family]} {table} {{\n" + "\n".join(lines) + "}\n" for table, lines in blocks.items()
     )
+
+
+def _rule(rule: NftRule, family: str) -> str:
+    """Return the text of a rule. The key of a lookup for a node port does not show the family of the endpoints."""
+    return str(rule).replace("dnat ip to meta ", f"dnat {family} to meta ")
 
 
 def _set_lines(value: NamedSet, elements: list[str]) -> list[str]:

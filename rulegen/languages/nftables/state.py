@@ -113,6 +113,16 @@ class TableValue(msgspec.Struct, frozen=True):
         return f"flags {','.join(sorted(self.flags))}" if self.flags else ""
 
 
+_EXAMPLES: Final = {
+    "ipv4_addr": "ip daddr",
+    "ipv6_addr": "ip6 daddr",
+    "inet_proto": "meta l4proto",
+    "inet_service": "th dport",
+    "mark": "numgen random mod 65536",
+}
+"""An expression of each type: nft looks up a number only in a map that is declared with such expressions."""
+
+
 class NamedSet(msgspec.Struct, frozen=True):
     """A set, a map, or a verdict map, without its elements.
 
@@ -153,8 +163,12 @@ class NamedSet(msgspec.Struct, frozen=True):
     @property
     def lines(self) -> tuple[str, ...]:
         """The definition line by line, as nft reads it."""
-        types = " . ".join(self.key) + (f" : {' . '.join(self.data)}" if self.data else "")
-        lines = [f"type {types}"]
+        has_numbers = "mark" in self.key and self.data not in {(), (VERDICT,)}
+        key, data = (
+            " . ".join(_EXAMPLES.get(name, name) if has_numbers else name for name in types)
+            for types in (self.key, self.data)
+        )
+        lines = [f"{'typeof' if has_numbers else 'type'} {key}{f' : {data}' if data else ''}"]
         if self.size is not None:
             lines.append(f"size {self.size}")
         flags = sorted(self.flags | {"dynamic"} if self.is_learnt else self.flags)

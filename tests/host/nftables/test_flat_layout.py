@@ -7,14 +7,14 @@ from pathlib import Path
 import pytest
 
 from rulegen.diff.changes import diff
-from rulegen.host.commands.runner import run
+from rulegen.host.commands.runner import Command, run
 from rulegen.host.netfilter import nft
 from rulegen.host.nftables.write import write
 from rulegen.languages.nftables.read_text import read_text
 from rulegen.languages.nftables.script import format_tables
 from rulegen.net import Family
 from rulegen.ownership.nftables import FLAT_TABLE, TABLES
-from tests.backends.test_nftables_flat import WORLDS, objects
+from tests.backends.test_nftables_flat import WORLDS, compiled, objects
 from tests.parity.test_parity import name_of
 from tests.shared import each
 from tests.sizes import sampled
@@ -42,3 +42,14 @@ def test_the_table_of_the_other_layout_is_removed(before: str, after: str):
         left = nft.observe(run, Family.IPV4, TABLES)
         assert left == second
         assert {key.table for key in left} == {FLAT_TABLE if after == "flat" else "kube-proxy"}
+
+
+@pytest.mark.parametrize("world", each(sampled(WORLDS[8::50]), "world of nftables mode"), ids=name_of)
+def test_an_export_is_loaded_by_nft(world: Path, tmp_path: Path):
+    wanted = {family: objects(world, "flat", family) for family in compiled(world, "flat").unions}
+    export = tmp_path / "nftables.nft"
+    export.write_text("".join(format_tables(content, family) for family, content in wanted.items()))
+    ended = run(Command(("nft", "-f", str(export))))
+    assert (ended.code, ended.stderr) == (0, "")
+    for family, content in wanted.items():
+        assert nft.observe(run, family, TABLES) == content
