@@ -2,22 +2,36 @@
 
 from __future__ import annotations
 
+import json
 import random
+from collections import Counter
 from collections.abc import Iterator
 from functools import lru_cache
 from pathlib import Path
 
 import pytest
+from msgspec.structs import replace
 
+from rulegen.backends.nftables import flat
 from rulegen.cli.options.common import CliOptions
 from rulegen.cli.wiring.inputs import Inputs
 from rulegen.compiler.services.compile import Compiled
-from rulegen.languages.nftables.language import NAME
+from rulegen.kube.objects.names import ObjectName
+from rulegen.languages.nftables.language import NAME, TablesUnion
 from rulegen.languages.nftables.state import NftObjects, ObjectKind
-from rulegen.net import Family
+from rulegen.model.services.ir import (
+    Delivery,
+    Endpoint,
+    Masquerade,
+    ResolvedNode,
+    ResolvedPort,
+    ResolvedService,
+    TrafficPolicy,
+)
+from rulegen.net import Family, Protocol, parse_address
 from rulegen.ownership import nftables as names
 from tests.backends.nft_packets import NftPackets, Packet
-from tests.parity.test_parity import name_of
+from tests.parity.test_parity import name_of, run
 from tests.shared import each, worlds
 from tests.sizes import sampled, sized
 
@@ -103,3 +117,128 @@ def test_every_set_is_there_before_a_rule_or_element_needs_it(world: Path):
         assert {key.name for key in content if key.is_element} <= sets
         rules = " ".join(str(rule) for value in content.values() for rule in getattr(value, "rules", ()))
         assert {word[1:] for word in rules.split() if word.startswith("@")} <= sets
+
+
+def options(world: Path) -> tuple[str, ...]:
+    files = {"-f": "objects.yaml", "--config": "config.yaml", "--host": "world.yaml"}
+    words = (word for flag, name in files.items() for word in (flag, str(world / name)))
+    return ("--mode", "nftables", "--nftables-layout", "flat", *words)
+
+
+@pytest.mark.parametrize("world", each(sampled(WORLDS[::16]), "world of nftables mode"), ids=name_of)
+def test_a_plan_against_an_export_is_empty(world: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    assert run(capsys, "export", *options(world), "-o", str(tmp_path))[0] == 0
+    code, text = run(capsys, "plan", *options(world), "--observed", str(tmp_path), "--detailed-exitcode")
+    assert (code, text.splitlines()[-1]) == (0, "No changes. The node matches the objects."), text
+
+
+def test_the_table_of_the_other_layout_is_a_leftover(capsys: pytest.CaptureFixture[str]):
+    for world in WORLDS[8:9]:
+        dump = ("--observed", str(world / "nftables.json"), "-o", "json")
+        code, text = run(capsys, "plan", *options(world), *dump)
+        assert code == 0, text
+        changes = json.loads(text)["changes"]
+        tables = {(item["action"], item["name"]) for item in changes if item["kind"] == "table"}
+        assert tables == {("add", "rulegen"), ("delete", "kube-proxy")}
+
+
+PORT = ResolvedPort(
+    service=ObjectName("shop", "web"),
+    name="http",
+    protocol=Protocol.TCP,
+    family=Family.IPV4,
+    port=80,
+    cluster_ip=parse_address("10.96.0.9"),
+    internal=Delivery.CLUSTER,
+    external=Delivery.CLUSTER,
+    external_policy=TrafficPolicy.CLUSTER,
+    has_endpoints=True,
+)
+NODE = ResolvedNode(
+    family=Family.IPV4,
+    masquerade_mark=0x4000,
+    masquerade_cluster_ip=Masquerade.NEVER,
+    pods=None,
+    node_port_addresses=None,
+    localhost_node_ports=False,
+    drop_invalid=False,
+    random_fully=True,
+)
+
+
+def service(*weights: int, name: str = "web") -> ResolvedService:
+    pool = tuple(
+        Endpoint.of(parse_address(f"10.244.{number // 250}.{number % 250 + 1}"), 8080, weight)
+        for number, weight in enumerate(weights)
+    )
+    port = replace(PORT, cluster=pool, endpoints=pool, service=ObjectName("shop", name))
+    return ResolvedService(name=port.service, type="ClusterIP", ports=(port,))
+
+
+def own(*weights: int) -> NftObjects:
+    return flat.compile_service(service(*weights), NODE, counts=False).objects[NAME]
+
+
+def numbers(content: NftObjects) -> dict[str, str]:
+    """Return the endpoint of each number."""
+    return {
+        key.element[-1]: str(value)
+        for key, value in content.items()
+        if key.is_element and key.name.startswith("endpoints-")
+    }
+
+
+def test_an_endpoint_has_as_many_numbers_as_its_weight_says():
+    content = numbers(own(1, 3))
+    assert sorted(content) == [f"0x{number:08x}" for number in range(4)]
+    assert Counter(content.values()) == {"10.244.0.1 . 8080": 1, "10.244.0.2 . 8080": 3}
+    assert numbers(own(2, 6)) == content
+
+
+@pytest.mark.parametrize("weights", [(1,) * (flat.MOST_PLACES + 1), (1, flat.MOST_PLACES)], ids=["many", "heavy"])
+def test_a_port_with_too_many_numbers_has_a_chain_of_its_own(weights: tuple[int, ...]):
+    content = own(*weights)
+    assert not numbers(content)
+    chains = [key.name for key in content if key.kind is ObjectKind.CHAIN]
+    assert len(chains) == 1
+    assert chains[0].startswith("service-")
+
+
+def test_another_endpoint_changes_few_elements():
+    most = 20
+    moved = []
+    for count in range(1, most):
+        before, after = own(*(1,) * count), own(*(1,) * (count + 1))
+        changed = {key for key in before.keys() | after.keys() if before.get(key) != after.get(key)}
+        chains = {key.name.partition("-")[0] for key in changed if key.kind is ObjectKind.CHAIN}
+        assert chains == {f"cluster/{count}", f"cluster/{count + 1}"}
+        (frontend,) = (key for key in changed if key.name.startswith("service-ips-"))
+        assert frontend.element == ("10.96.0.9", "tcp", "80")
+        moved.append(len([key for key in changed if key.is_element]) - 1)
+    assert sum(moved) < 4 * most, moved
+
+
+def test_a_chain_of_a_shape_stays_until_its_last_service_is_gone():
+    union = TablesUnion()
+    same = [name for name in map(str, range(400)) if own_shard(name) == own_shard("0")][:2]
+    contents = [flat.compile_service(service(1, 1, name=name), NODE, counts=False).objects[NAME] for name in same]
+    shape = next(key for key in contents[0] if key.kind is ObjectKind.CHAIN)
+    assert shape in contents[1]
+    added = [union.changes([(name, None, content)]) for name, content in zip(same, contents, strict=True)]
+    assert [shape in {change.key for change in changes} for changes in added] == [True, True]
+    for name, content in zip(same, contents, strict=True):
+        union.replace(name, None, content)
+    assert shape not in {change.key for change in union.changes([(same[0], contents[0], None)])}
+    assert union.owners()[shape] == ""
+    union.replace(same[0], contents[0], None)
+    assert union.owners()[shape] == same[1]
+    copied = union.copy()
+    (gone,) = [change for change in copied.changes([(same[1], contents[1], {})]) if change.key == shape]
+    assert (gone.before, gone.after) == (contents[1][shape], None)
+    copied.replace(same[1], contents[1], {})
+    assert not copied.objects()
+    assert union.wants(shape)
+
+
+def own_shard(name: str) -> int:
+    return names.endpoint_shard(service(1, name=name).ports[0])

@@ -15,6 +15,7 @@ from __future__ import annotations
 from functools import cache, lru_cache
 from math import gcd
 from typing import TYPE_CHECKING, Final, NamedTuple
+from zlib import crc32
 
 from rulegen.backends.nftables import words as w
 from rulegen.backends.nftables.node import table_objects
@@ -40,6 +41,8 @@ ENDPOINTS_SIZE: Final = 1 << 16
 """The most elements of one map of endpoints."""
 MOST_PLACES: Final = 4096
 """The most numbers of a pool. A port with more, for example because of its weights, has a chain of its own."""
+MOST_ORDERED: Final = 64
+"""The most endpoints whose order keeps moves few; the time for it grows with the square of their number."""
 FIRST_LOCAL: Final = 1 << 16
 """The first number of the local pool; the cluster pool begins with 0."""
 
@@ -182,11 +185,24 @@ class FlatPort(PortObjects):
 
 def places_of(pool: Sequence[Endpoint]) -> tuple[Endpoint, ...] | None:
     """Return the endpoint of each number: as often as its weight says, side by side; None for too many numbers."""
+    if len({endpoint.weight for endpoint in pool}) == 1 and len(pool) <= MOST_ORDERED:
+        return tuple(_ordered(pool))
     unit = gcd(*(endpoint.weight for endpoint in pool))
     shares = [(endpoint, endpoint.weight // unit) for endpoint in pool]
     if sum(share for _, share in shares) > MOST_PLACES:
         return None
     return tuple(endpoint for endpoint, share in shares for _ in range(share))
+
+
+def _ordered(pool: Sequence[Endpoint]) -> Iterator[Endpoint]:
+    """Yield the endpoints in an order in which another endpoint moves few of them.
+
+    Each place has the one of the remaining endpoints whose hash with the place is the lowest. Where a new endpoint is
+    lower, it takes the place, and only the displaced endpoint looks for another one among the later places.
+    """
+    left = {endpoint.text: endpoint for endpoint in pool}
+    for place in range(len(pool)):
+        yield left.pop(min(left, key=lambda text: (crc32(f"{place} {text}".encode()), text)))
 
 
 def _first(delivery: Delivery) -> int:

@@ -1,4 +1,4 @@
-"""The tables of layout `flat` in a real kernel: nft lists what was written, and one Service changes only its elements."""
+"""Tables of layout `flat` in a real kernel: nft lists what was written, and loads what is exported."""
 
 from __future__ import annotations
 
