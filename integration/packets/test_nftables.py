@@ -1,4 +1,4 @@
-"""Packets in nftables mode with kube-proxy's table: they end where they end in iptables mode.
+"""Packets in nftables mode, in both layouts of its tables: they end where they end in iptables mode.
 
 What differs on purpose: node ports do not answer on loopback, and other ports of a ClusterIP are refused.
 """
@@ -40,19 +40,26 @@ ALL = manifests.configuration(nodePortAddresses=["0.0.0.0/0", "::/0"])
 """Node ports on all addresses, as in iptables mode; the default is the node's primary address."""
 
 
-@pytest.fixture(scope="module")
-def nftables(labs: LabMaker) -> Iterator[Lab]:
+TABLES = {"kube-proxy": "kube-proxy", "flat": "rulegen"}
+"""The table of each layout."""
+
+
+@pytest.fixture(scope="module", params=TABLES)
+def nftables(labs: LabMaker, request: pytest.FixtureRequest) -> Iterator[Lab]:
     """Give a lab whose node serves the world of all flows in this mode."""
-    lab = labs(Namespaces, "nftables")
+    lab = labs(Namespaces, f"nftables-{request.param}")
     rulegen = Rulegen(lab, "nftables")
+    rulegen.options = ("--nftables-layout", request.param)
     try:
         rulegen.serve(WORLD, ALL)
         rulegen.check_converged()
+        tables = lab.node.run(["nft", "list", "tables"]).check().stdout.split()
+        assert [name for name in tables if name in TABLES.values()] == [TABLES[request.param]] * 2
         yield lab
     finally:
         rulegen.cleanup()
     left = lab.node.run(["nft", "list", "tables"]).check()
-    assert "kube-proxy" not in left.stdout
+    assert not set(left.stdout.split()) & set(TABLES.values())
 
 
 @pytest.mark.parametrize("flow", FLOWS, ids=str)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from fractions import Fraction
@@ -31,6 +30,8 @@ class Packet:
     translated: bool = False
 
 
+Ends = dict[str, Fraction]
+"""The probability of each end of a connection."""
 Branch = tuple[Fraction, Packet, str]
 """A possible course: its probability, the packet, and what a rule decided; empty for nothing."""
 
@@ -50,29 +51,26 @@ class NftPackets:
                 bases.setdefault(value.base.hook, []).append((value.base.priority, value))
         self._bases = {hook: [chain for _, chain in sorted(of, key=lambda each: each[0])] for hook, of in bases.items()}
 
-    def outcomes(self, packet: Packet, *, is_sent_here: bool = False) -> Counter[str]:
+    def outcomes(self, packet: Packet, *, is_sent_here: bool = False) -> Ends:
         """Return the probability of each end of a connection, such as `10.0.0.1:80 masqueraded`, `drop` or `passed`."""
-        ends: Counter[str] = Counter()
-        for share, passed, verdict in self._hook("output" if is_sent_here else "prerouting", packet):
-            if verdict in {"drop", "reject"}:
-                ends[verdict] += share
-                continue
-            local = passed.target in passed.local
-            after = [] if is_sent_here else ["input" if local else "forward"]
-            ends += self._rest((share, passed, ""), [*after, *([] if local else ["postrouting"])])
+        ends: Ends = {}
+        for branch in self._hook("output" if is_sent_here else "prerouting", packet):
+            is_local = branch[1].target in packet.local
+            after = [] if is_sent_here else ["input" if is_local else "forward"]
+            for end, share in self._rest(branch, [*after, *([] if is_local else ["postrouting"])]):
+                ends[end] = ends.get(end, Fraction(0)) + share
         return ends
 
-    def _rest(self, branch: Branch, hooks: list[str]) -> Counter[str]:
+    def _rest(self, branch: Branch, hooks: list[str]) -> Iterator[tuple[str, Fraction]]:
         share, packet, verdict = branch
         if verdict in {"drop", "reject"}:
-            return Counter({verdict: share})
-        if not hooks:
+            yield verdict, share
+        elif not hooks:
             where = f"{packet.target}:{packet.port}" if packet.translated else "passed"
-            return Counter({f"{where} masqueraded" if verdict == "masquerade" else where: share})
-        ends: Counter[str] = Counter()
-        for part, passed, decided in self._hook(hooks[0], packet):
-            ends += self._rest((share * part, passed, decided), hooks[1:])
-        return ends
+            yield f"{where} masqueraded" if verdict == "masquerade" else where, share
+        else:
+            for part, passed, decided in self._hook(hooks[0], packet):
+                yield from self._rest((share * part, passed, decided), hooks[1:])
 
     def _hook(self, hook: str, packet: Packet) -> list[Branch]:
         branches: list[Branch] = [(WHOLE, packet, "")]

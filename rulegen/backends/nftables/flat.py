@@ -12,7 +12,7 @@ With session affinity, or with very many endpoints, a port has chains of its own
 
 from __future__ import annotations
 
-from functools import cache, lru_cache
+from functools import cache, cached_property, lru_cache
 from math import gcd
 from typing import TYPE_CHECKING, Final, NamedTuple
 from zlib import crc32
@@ -66,7 +66,12 @@ class _Kind(NamedTuple):
 
     def pool_chain(self, delivery: Delivery, places: int, shard: int) -> str:
         """Return the name of the chain that chooses from a pool."""
-        return names.shape_chain(f"{self.prefix}{delivery.value}", (places,), shard)
+        return _pool_chain(self.prefix, delivery, places, shard)
+
+
+@lru_cache(maxsize=4096)
+def _pool_chain(prefix: str, delivery: Delivery, places: int, shard: int) -> str:
+    return names.shape_chain(f"{prefix}{delivery.value}", (places,), shard)
 
 
 _BY_ADDRESS: Final = _Kind("", names.ENDPOINTS, has_address=True)
@@ -114,9 +119,21 @@ class FlatPort(PortObjects):
         super().__init__(port, node, FLAT)
         self._pools = pools
         self._shard = names.endpoint_shard(port)
-        self._chains = self._pool_chains(_BY_ADDRESS)
-        self._external = self._external_chain(_BY_ADDRESS)
-        self._to_node_port = self._external_chain(_BY_NODE_PORT)
+
+    @cached_property
+    def _chains(self) -> Mapping[Delivery, str]:
+        """The chain of each pool, for frontends with an address."""
+        return self._pool_chains(_BY_ADDRESS)
+
+    @cached_property
+    def _external(self) -> str:
+        """The chain of external frontends with an address."""
+        return self._external_chain(_BY_ADDRESS)
+
+    @cached_property
+    def _to_node_port(self) -> str:
+        """The chain of the node port."""
+        return self._external_chain(_BY_NODE_PORT)
 
     def objects(self) -> Iterator[tuple[NftKey, NftValue]]:
         """Yield the objects of the port with their keys."""
@@ -200,6 +217,9 @@ def _ordered(pool: Sequence[Endpoint]) -> Iterator[Endpoint]:
     Each place has the one of the remaining endpoints whose hash with the place is the lowest. Where a new endpoint is
     lower, it takes the place, and only the displaced endpoint looks for another one among the later places.
     """
+    if len(pool) < 2:
+        yield from pool
+        return
     left = {endpoint.text: endpoint for endpoint in pool}
     for place in range(len(pool)):
         yield left.pop(min(left, key=lambda text: (crc32(f"{place} {text}".encode()), text)))

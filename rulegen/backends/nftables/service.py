@@ -9,6 +9,7 @@
 
 from __future__ import annotations
 
+from functools import cached_property
 from math import gcd
 from typing import TYPE_CHECKING
 
@@ -68,13 +69,32 @@ class PortObjects:
     def __init__(self, port: ResolvedPort, node: ResolvedNode, layout: TableLayout = KUBE_PROXY) -> None:
         self._port, self._node, self._layout = port, node, layout
         self._table = layout.table
-        base = names.port_base(port)
-        self._chains = {Delivery.CLUSTER: f"service-{base}", Delivery.LOCAL: f"local-{base}"}
-        self._external = self._to_node_port = f"external-{base}"
-        self._firewall = f"firewall-{base}"
         self._protocol = port.protocol.lower()
         self._has_external = port.has_endpoints and port.is_external
         self._is_guarded = bool(port.load_balancer_ips and port.source_ranges)
+
+    @cached_property
+    def _base(self) -> str:
+        return names.port_base(self._port)
+
+    @cached_property
+    def _chains(self) -> Mapping[Delivery, str]:
+        """The chain of each pool."""
+        return {Delivery.CLUSTER: f"service-{self._base}", Delivery.LOCAL: f"local-{self._base}"}
+
+    @cached_property
+    def _external(self) -> str:
+        """The chain of external frontends with an address."""
+        return f"external-{self._base}"
+
+    @cached_property
+    def _to_node_port(self) -> str:
+        """The chain of the node port."""
+        return self._external
+
+    @property
+    def _firewall(self) -> str:
+        return f"firewall-{self._base}"
 
     def objects(self) -> Iterator[tuple[NftKey, NftValue]]:
         """Yield the objects of the port with their keys."""
