@@ -8,6 +8,7 @@ from collections import Counter
 from collections.abc import Iterator
 from functools import lru_cache
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from msgspec.structs import replace
@@ -16,9 +17,14 @@ from rulegen.backends.nftables import flat
 from rulegen.cli.options.common import CliOptions
 from rulegen.cli.wiring.inputs import Inputs
 from rulegen.compiler.services.compile import Compiled
+from rulegen.compiler.tables import LANGUAGES
+from rulegen.diff.changes import Change
+from rulegen.diff.items import Drift
 from rulegen.kube.objects.names import ObjectName
+from rulegen.languages.nftables.expressions import VerdictCode
 from rulegen.languages.nftables.language import NAME, TablesUnion
-from rulegen.languages.nftables.state import NftObjects, ObjectKind
+from rulegen.languages.nftables.state import ElementValue, NftChain, NftObjects, ObjectKind, chain_key
+from rulegen.languages.nftables.statements import nft_rule
 from rulegen.model.services.ir import (
     Delivery,
     Endpoint,
@@ -242,3 +248,51 @@ def test_a_chain_of_a_shape_stays_until_its_last_service_is_gone():
 
 def own_shard(name: str) -> int:
     return names.endpoint_shard(service(1, name=name).ports[0])
+
+
+def test_what_a_left_out_service_had_stays_with_its_old_shape():
+    before, after = own(1, 1, 1), own(1, 1)
+    language = LANGUAGES[NAME]
+    holder = language.holder(before, None, {})
+    assert holder.held(after, ()) == before
+    shared = {key: value for key, value in before.items() if not key.is_element}
+    others = language.holder({**before, **own_of("other")}, None, shared)
+    assert others.held(after, ()) == {key: value for key, value in before.items() if key.is_element}
+    assert holder.held(own_of("other"), ()) is None
+
+
+def own_of(name: str) -> NftObjects:
+    """Return the objects of another Service, with another ClusterIP."""
+    other = service(1, 1, 1, name=name)
+    (port,) = other.ports
+    moved = replace(other, ports=(replace(port, cluster_ip=parse_address("10.96.0.10")),))
+    return flat.compile_service(moved, NODE, counts=False).objects[NAME]
+
+
+def test_objects_of_a_deleted_service_are_leftovers_of_it_and_no_drift(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+):
+    for world in WORLDS[8:9]:
+        assert run(capsys, "export", *options(world), "-o", str(tmp_path))[0] == 0
+        empty = str(WORLDS[0] / "objects.yaml")
+        given = [empty if word.endswith("objects.yaml") else word for word in options(world)]
+        code, text = run(capsys, "plan", *given, "--observed", str(tmp_path), "-o", "json")
+        assert code == 0, text
+        changes = json.loads(text)["changes"]
+        gone = [item for item in changes if item["kind"] == "chain" and item["name"].startswith("nodeport-")]
+        assert gone
+        assert {(item["action"], item.get("drift")) for item in gone} == {("delete", None)}
+
+
+def test_a_service_of_a_known_shape_is_new_and_not_deleted_by_something_else():
+    first, second = own(1, 1), own_of("web")
+    shape = next(key.name for key in second if key.kind is ObjectKind.CHAIN)
+    frontend = next(key for key in second if key.name.startswith("service-ips-"))
+    chain = NftChain((nft_rule(VerdictCode("drop")),))
+    kept = {**first, chain_key(names.FLAT_TABLE, shape): chain}
+    scene = SimpleNamespace(ours={NAME: kept})
+    change = Change(frontend, None, second[frontend])
+    assert LANGUAGES[NAME].drift(change, scene) is None  # type: ignore[arg-type]
+    per_service = ElementValue(VerdictCode("goto", "service-ABCDEFGH-shop/web/tcp/http"))
+    kept[chain_key(names.FLAT_TABLE, "service-ABCDEFGH-shop/web/tcp/http")] = chain
+    assert LANGUAGES[NAME].drift(Change(frontend, None, per_service), scene) is Drift.MISSING  # type: ignore[arg-type]

@@ -190,13 +190,11 @@ class FlatPort(PortObjects):
     def _endpoint_elements(self, address: Address | None, delivery: Delivery) -> Iterator[tuple[NftKey, NftValue]]:
         """Yield the endpoint of each number, for one frontend."""
         port = self._port
-        if address is None:
-            name, frontend = _BY_NODE_PORT.map_name(self._shard), (self._protocol, str(port.node_port))
-        else:
-            name = _BY_ADDRESS.map_name(self._shard)
-            frontend = (str(address), self._protocol, str(port.port))
+        kind = _BY_NODE_PORT if address is None else _BY_ADDRESS
+        number_of = port.node_port if address is None else port.port
+        frontend = (*(() if address is None else (str(address),)), self._protocol, str(number_of))
         for number, endpoint in enumerate(self._pools[delivery], _first(delivery)):
-            key = state.element_key(self._table, name, (*frontend, f"0x{number:08x}"))
+            key = state.element_key(self._table, kind.map_name(self._shard), (*frontend, f"0x{number:08x}"))
             yield key, ElementValue((endpoint.host, str(endpoint.port)))
 
 

@@ -11,6 +11,7 @@ from rulegen.diff.items import Drift, Line
 from rulegen.languages.keyed import KeyedLanguage, SharedUnion, Wants
 from rulegen.languages.language import FrontendKey, Part, Phase, Print, Task
 from rulegen.languages.nftables.expressions import VerdictCode
+from rulegen.languages.nftables.held import TablesHolder
 from rulegen.languages.nftables.read_json import is_json_dump, read_json
 from rulegen.languages.nftables.read_text import is_text_dump, read_text
 from rulegen.languages.nftables.script import dependents, format_tables, script
@@ -29,7 +30,17 @@ from rulegen.net import Family, Protocol, parse_address
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
 
-    from rulegen.languages.language import Changes, Objects, PrintScope, Scene, Shape, StateKey, Union, WorkTerms
+    from rulegen.languages.language import (
+        Changes,
+        Holder,
+        Objects,
+        PrintScope,
+        Scene,
+        Shape,
+        StateKey,
+        Union,
+        WorkTerms,
+    )
     from rulegen.languages.nftables.state import NftKey, NftObjects
 
 NAME = "nftables"
@@ -264,6 +275,10 @@ class Nftables(KeyedLanguage):
 
     def _is_frontend(self, key: NftKey) -> bool:
         return bool(key.element) and key.name in self._maps.served | self._maps.refused
+
+    def holder(self, ours: Objects, ownership: Any, others: Mapping[Any, Any]) -> Holder:  # noqa: ARG002 - the keys tell
+        """Return what finds the objects of a Service in `ours`."""
+        return TablesHolder(ours, others, self._maps.served | self._maps.refused)
 
     def empty(self, families: Iterable[Family]) -> Mapping[StateKey, Any]:
         """Return the states of an empty kernel."""
