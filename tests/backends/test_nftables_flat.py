@@ -210,6 +210,16 @@ def test_a_port_with_too_many_numbers_has_a_chain_of_its_own(weights: tuple[int,
     assert chains[0].startswith("service-")
 
 
+def test_a_port_with_very_many_elements_has_chains_of_its_own():
+    ports = service(*(1,) * 100).ports
+    for count, is_flat in ((70, True), (90, False)):
+        addresses = tuple(parse_address(f"203.0.113.{number}") for number in range(count))
+        many = ResolvedService(name=ports[0].service, type="x", ports=(replace(ports[0], external_ips=addresses),))
+        content = flat.compile_service(many, NODE, counts=False).objects[NAME]
+        assert bool(numbers(content)) is is_flat
+        assert any(key.name.startswith("service-") and "/" in key.name for key in content) is not is_flat
+
+
 def test_another_endpoint_changes_few_elements():
     most = 20
     moved = []

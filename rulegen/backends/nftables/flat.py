@@ -39,8 +39,10 @@ if TYPE_CHECKING:
 
 ENDPOINTS_SIZE: Final = 1 << 16
 """The most elements of one map of endpoints."""
-MOST_PLACES: Final = 4096
-"""The most numbers of a pool. A port with more, for example because of its weights, has a chain of its own."""
+MOST_PLACES: Final = 1024
+MOST_ELEMENTS: Final = 8192
+"""The most numbers of a pool, and the most endpoints of all frontends of a port. A port with more, for example because
+of its weights, has chains of its own: one port must not fill a map of all."""
 MOST_ORDERED: Final = 64
 """The most endpoints whose order keeps moves few; the time for it grows with the square of their number."""
 FIRST_LOCAL: Final = 1 << 16
@@ -107,6 +109,9 @@ def compile_service(service: ResolvedService, node: ResolvedNode, *, counts: boo
 def _port_objects(port: ResolvedPort, node: ResolvedNode) -> Iterator[tuple[NftKey, NftValue]]:
     cluster, local = places_of(port.cluster), places_of(port.local)
     if port.affinity_s is not None or cluster is None or local is None:
+        return PortObjects(port, node, FLAT).objects()
+    frontends = len(port.external_ips) + len(port.load_balancer_ips) + 2
+    if frontends * (len(cluster) + len(local)) > MOST_ELEMENTS:
         return PortObjects(port, node, FLAT).objects()
     return FlatPort(port, node, {Delivery.CLUSTER: cluster, Delivery.LOCAL: local}).objects()
 
