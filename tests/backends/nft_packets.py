@@ -174,8 +174,8 @@ class NftPackets:
             assert isinstance(known, NamedSet)
             typed = zip(known.key, value, strict=True)
             element = tuple(f"0x{int(part):08x}" if type_ == "mark" else part for type_, part in typed)
-            found = self._elements.get(target.name, {}).get(element)
-            return None if found is None else found.data
+            mapped = self._elements.get(target.name, {}).get(element)
+            return None if mapped is None else mapped.data
         (number,) = value
         for key, data in target.items:
             first, dash, last = str(key).partition("-")
@@ -187,9 +187,9 @@ class NftPackets:
         match expression:
             case e.Concat(parts):
                 shares: list[tuple[Fraction, tuple[str, ...]]] = [(WHOLE, ())]
-                for part in parts:
-                    more = list(self._values(part, packet))
-                    shares = [(share * one, (*value, *new)) for share, value in shares for one, new in more]
+                for each in parts:
+                    more = list(self._values(each, packet))
+                    shares = [(share * part, (*value, *new)) for share, value in shares for part, new in more]
                 yield from shares
             case e.Numgen("random", modulus, offset):
                 for number in range(offset, offset + modulus):

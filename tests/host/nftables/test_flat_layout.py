@@ -23,7 +23,7 @@ pytestmark = pytest.mark.usefixtures("namespace")
 
 
 @pytest.mark.parametrize("family", Family)
-@pytest.mark.parametrize("world", each(sampled(WORLDS[8::25]), "world of nftables mode"), ids=name_of)
+@pytest.mark.parametrize("world", each(sampled(WORLDS[8::33]), "world of nftables mode"), ids=name_of)
 def test_what_is_written_is_listed_again(world: Path, family: Family):
     wanted = objects(world, "flat", family)
     assert write(family, diff({}, wanted)) == 1
