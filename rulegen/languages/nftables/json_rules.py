@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
 
+from rulegen.errors import InputError
 from rulegen.languages.nftables import canonical
 from rulegen.languages.nftables.expressions import (
     AnonymousMap,
@@ -35,9 +36,11 @@ from rulegen.languages.nftables.statements import (
     UpdateSet,
     VerdictLookup,
 )
+from rulegen.languages.nftables.text_rules import text_rule
+from rulegen.languages.nftables.text_tokens import words_of
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Iterable, Mapping
 
 _BITWISE: Final = frozenset({"&", "|", "^"})
 _OPERATORS: Final = frozenset({"==", "!=", "<", ">", "<=", ">=", "in"})
@@ -48,7 +51,7 @@ _DEFAULT_REJECTS: Final = frozenset({"icmp port-unreachable", "icmpv6 port-unrea
 
 def json_rule(statements: list[Any], why: str = "") -> NftRule:
     """Return the rule that has these statements; one that rulegen never writes is kept as text."""
-    return NftRule(tuple(map(_statement, statements)), why)
+    return NftRule(tuple(each for value in statements for each in _statements(value)), why)
 
 
 def json_verdict(value: Any) -> VerdictCode:
@@ -104,6 +107,16 @@ def texts_of(value: Any) -> list[str]:
     """Return one text or a list of texts, such as flags; anything else in it as JSON."""
     values = value if isinstance(value, list) else [] if value is None else [value]
     return [each if isinstance(each, str) else msgspec.json.encode(each).decode() for each in values]
+
+
+def _statements(value: Any) -> Iterable[NftStatement]:
+    """Return the statements of an entry: a text for what nft cannot print as JSON, such as an update of a map."""
+    if not isinstance(value, str):
+        return (_statement(value),)
+    try:
+        return text_rule([word.text for word in words_of(value, "")]).statements
+    except InputError:
+        return (OtherStatement(value),)
 
 
 def _statement(value: Any) -> NftStatement:
