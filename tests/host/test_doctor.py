@@ -74,6 +74,13 @@ class TestHost:
         shell("nft add table ip kube-proxy")
         assert not messages_of("leftovers", options=NFTABLES)
 
+    @pytest.mark.parametrize("table", ["kube-proxy", "rulegen"])
+    def test_a_table_of_nftables_mode_is_a_leftover_in_other_modes(self, table: str):
+        shell(f"nft add table ip6 {table}")
+        shell(f"nft add table inet {table}")
+        (message,) = messages_of("leftovers")
+        assert f"table ip6 {table} of {table}'s nftables mode" in message
+
     def test_a_bare_host_gets_every_topic(self):
         findings = checks.examine(run)
 

@@ -10,6 +10,7 @@ from rulegen.host.commands.runner import Command, MissingToolError
 from rulegen.host.doctor.findings import Finding, Level
 from rulegen.host.netfilter.variant import Variant
 from rulegen.net import Family
+from rulegen.ownership.nftables import TABLES
 from rulegen.safe_files import read_kernel_text
 
 if TYPE_CHECKING:
@@ -119,11 +120,12 @@ def _nft_tables(patient: HostProbe) -> Iterator[Finding]:
         yield Finding(Level.INFO, "leftovers", f"nftables rules cannot be read: {ended.complaint}")
         return
     for line in ended.stdout.splitlines():
-        if line in {"table ip kube-proxy", "table ip6 kube-proxy"}:
+        table = line.rpartition(" ")[2]
+        if table in TABLES and line in {f"table {family} {table}" for family in ("ip", "ip6")}:
             yield Finding(
                 Level.WARN,
                 "leftovers",
-                f"nftables has {line} of kube-proxy's nftables mode: it applies besides the iptables rules",
+                f"nftables has {line} of {table}'s nftables mode: it applies besides the iptables rules",
                 f"if that mode is not in use here: nft delete {line}",
             )
 
