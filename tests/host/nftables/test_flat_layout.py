@@ -2,10 +2,17 @@
 
 from __future__ import annotations
 
+import select
+import socket
+from collections import Counter
+from collections.abc import Mapping
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
+from msgspec import structs
 
+from rulegen.backends.nftables import flat
 from rulegen.diff.changes import diff
 from rulegen.host.commands.runner import Command, run
 from rulegen.host.netfilter import nft
@@ -24,9 +31,10 @@ from rulegen.languages.nftables.state import (
     table_key,
 )
 from rulegen.languages.nftables.statements import Compare, Dnat, UpdateSet, nft_rule
-from rulegen.net import Family
+from rulegen.model.services.ir import Endpoint, ResolvedService
+from rulegen.net import Family, Protocol, parse_address
 from rulegen.ownership.nftables import FLAT_TABLE, TABLES
-from tests.backends.test_nftables_flat import WORLDS, compiled, objects
+from tests.backends.test_nftables_flat import NODE, PORT, WORLDS, compiled, objects
 from tests.parity.test_parity import name_of
 from tests.shared import each
 from tests.sizes import sampled
@@ -86,3 +94,45 @@ def test_a_map_that_rules_learn_is_listed_again(family: Family):
     }
     write(family, diff({}, wanted))
     assert nft.observe(run, family, TABLES) == wanted
+
+
+@pytest.mark.parametrize("protocol", [Protocol.TCP, Protocol.UDP])
+def test_connections_reach_all_endpoints_by_all_frontends(protocol: Protocol):
+    """One process is client and endpoints: the kernel translates what it sends to an address of the Service."""
+    for command in ("ip address add 192.0.2.1/32 dev lo", "ip route add 10.96.0.9/32 dev lo"):
+        assert run(Command(tuple(command.split()))).code == 0
+    pool = tuple(Endpoint.of(parse_address(f"127.0.0.{number}"), 8080, weight) for number, weight in ((2, 1), (3, 2)))
+    port = structs.replace(PORT, protocol=protocol, cluster=pool, endpoints=pool, node_port=30080)
+    service = ResolvedService(name=port.service, type="NodePort", ports=(port,))
+    content = {
+        **flat.compile_node(NODE, counts=False, filled=()).objects["nftables"],
+        **flat.compile_service(service, NODE, counts=False).objects["nftables"],
+    }
+    write(Family.IPV4, diff({}, content))
+    kind = socket.SOCK_STREAM if protocol is Protocol.TCP else socket.SOCK_DGRAM
+    with ExitStack() as stack:
+        servers = {}
+        for endpoint in pool:
+            servers[endpoint.host] = server = stack.enter_context(socket.socket(socket.AF_INET, kind))
+            server.bind((endpoint.host, endpoint.port))
+            if kind is socket.SOCK_STREAM:
+                server.listen(100)
+        for frontend in (("10.96.0.9", 80), ("192.0.2.1", 30080)):
+            reached = Counter(_reached(frontend, kind, servers) for _ in range(40))
+            assert set(reached) == set(servers), reached
+            assert reached["127.0.0.3"] > reached["127.0.0.2"] / 2, "it has two of three shares"
+
+
+def _reached(frontend: tuple[str, int], kind: socket.SocketKind, servers: Mapping[str, socket.socket]) -> str:
+    """Return the endpoint that a new connection reaches."""
+    with socket.socket(socket.AF_INET, kind) as client:
+        client.settimeout(5)
+        client.connect(frontend)
+        client.send(b"?")
+        ready, _, _ = select.select(list(servers.values()), [], [], 5)
+        (name,) = (host for host, server in servers.items() if server in ready)
+        if kind is socket.SOCK_STREAM:
+            servers[name].accept()[0].close()
+        else:
+            servers[name].recv(10)
+        return name
