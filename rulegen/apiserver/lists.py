@@ -103,6 +103,7 @@ def read_cluster(
     context: str | None = None,
     node: str | None = None,
     *,
+    every_node: bool = False,
     ingress: bool = False,
     namespaces: bool = False,
     service_cidrs: bool = False,
@@ -121,6 +122,7 @@ def read_cluster(
         kubeconfig: As for `ApiServer`.
         context: As for `ApiServer`.
         node: The Node to read; none by default.
+        every_node: Whether to read all Nodes.
         ingress: Whether Ingresses are served.
         namespaces: Whether labels of namespaces select Ingresses.
         service_cidrs: Whether the mode needs the ranges of ClusterIPs. If they cannot be read, a warning says so.
@@ -146,7 +148,9 @@ def read_cluster(
             objects += list_all(server, NAMESPACES, page_size)
         if service_cidrs:
             objects += _service_cidrs(server, page_size, warnings)
-        if node:
+        if every_node:
+            objects += list_all(server, ALL_NODES, page_size)
+        elif node:
             objects += _node(server, node)
     return objects
 

@@ -9,6 +9,8 @@ from rulegen.diff.items import Action, Drift
 from rulegen.host.doctor import findings
 from rulegen.model.ingress.reasons import Verdict
 from rulegen.plan import show
+from rulegen.plan.fleet import nodes
+from rulegen.plan.fleet.document import RESULTS
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -17,6 +19,7 @@ _DRAFT: Final = "https://json-schema.org/draft/2020-12/schema"
 _TEXT: Final = {"type": "string"}
 _FLAG: Final = {"type": "boolean"}
 _COUNT: Final = {"type": "integer", "minimum": 0}
+_COUNT_OR_NULL: Final = {"type": ["integer", "null"], "minimum": 0}
 _TEXT_OR_NULL: Final = {"type": ["string", "null"]}
 _DIGEST: Final = {"type": "string", "pattern": "^[0-9a-f]{64}$"}
 
@@ -159,8 +162,51 @@ SAVED_PLAN: Final = _document(
     },
 )
 
+FLEET_PLAN: Final = _document(
+    "What would change on many nodes",
+    "FleetPlan",
+    nodes.SCHEMA_VERSION,
+    {
+        "mode": _TEXT,
+        "observed": _TEXT,
+        "shown": _TEXT_OR_NULL,
+        "summary": _object({"nodes": _COUNT, **dict.fromkeys(RESULTS.values(), _COUNT)}),
+        "nodes": _list(
+            _object(
+                {
+                    "node": _TEXT,
+                    "source": _TEXT,
+                    "result": _among(RESULTS.values()),
+                    **dict.fromkeys(("add", "change", "delete", "drift", "foreign", "missing"), _COUNT_OR_NULL),
+                    "error": _TEXT_OR_NULL,
+                    "hint": _TEXT_OR_NULL,
+                }
+            )
+        ),
+        "unobserved": _list(_TEXT),
+        "differences": _list(
+            _object(
+                {
+                    "action": _among(action.word for action in Action),
+                    "subject": _among(("Service",), or_null=True),
+                    "name": _TEXT_OR_NULL,
+                    "text": _TEXT,
+                    "nodes": _list(_TEXT),
+                }
+            )
+        ),
+        "changes": _list(_object({**_CHANGE["properties"], "nodes": _list(_TEXT)})),
+        "nodeWarnings": _list(_object({"message": _TEXT, "nodes": _list(_TEXT)})),
+        "rejected": PLAN["properties"]["rejected"],
+        "warnings": _list(_TEXT),
+        "unknownKinds": _map(_COUNT),
+        "made": _MADE,
+    },
+)
+
 SCHEMAS: Final[Mapping[str, dict[str, Any]]] = {
     "plan": PLAN,
+    "fleet-plan": FLEET_PLAN,
     "findings": FINDINGS,
     "saved-plan": SAVED_PLAN,
     "error": ERROR,

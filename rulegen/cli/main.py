@@ -101,7 +101,7 @@ class _Commands(click.Group):
 @click.group(
     cls=_Commands,
     epilog="Every option can also be an environment variable, such as RULEGEN_MODE=ipvs for --mode ipvs, except"
-    " --yes, --with-secrets, --output and those with 'allow' in the name. The command line has priority.",
+    " --yes, --with-secrets, --out, --output and those with 'allow' in the name. The command line has priority.",
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110},
 )
 @click.version_option(

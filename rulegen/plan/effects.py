@@ -77,7 +77,7 @@ def lines(changed: Sequence[Effect]) -> Iterator[tuple[Action, str]]:
     for subject in ("Service", "host", ""):
         own = [effect for effect in changed if effect.subject == subject]
         if len(own) <= MOST // 2:
-            yield from ((effect.action, _line(effect)) for effect in own)
+            yield from ((effect.action, effect_text(effect)) for effect in own)
         else:
             yield from _joined(own, subject)
 
@@ -93,7 +93,8 @@ def totals(changed: Iterable[Effect]) -> Iterator[str]:
         yield f"{subject.capitalize()}s: {', '.join(parts)}."
 
 
-def _line(effect: Effect) -> str:
+def effect_text(effect: Effect) -> str:
+    """Return an effect as one line, without its sign."""
     return (
         " ".join(filter(None, (effect.subject, effect.name, effect.text and f"({effect.text})")))
         if (effect.subject)

@@ -118,16 +118,16 @@ def text(
         details: Whether to list the changed objects.
         total: The whole plan, if only a part is displayed.
     """
-    paint = _painter(colour=colour)
-    yield _printable(f"Node {report.node or '(unnamed)'}: {_subject(report)}")
+    paint = painter(colour=colour)
+    yield display_text(f"Node {report.node or '(unnamed)'}: {_subject(report)}")
     if report.shown:
         whole = counted_noun(len((total or plan).items), "change")
-        yield _printable(f"Only {report.shown} is shown; the whole plan has {whole}.")
+        yield display_text(f"Only {report.shown} is shown; the whole plan has {whole}.")
     changed = tuple(effects.effects(plan, report.services))
     if changed:
         yield ""
         for action, line in effects.lines(changed):
-            yield paint(action.value, _printable(f"  {action.value} {line}"))
+            yield paint(action.value, display_text(f"  {action.value} {line}"))
     yield from _details(plan, report, paint, details)
     yield from notes(report)
     yield ""
@@ -161,7 +161,7 @@ def _site_heading(plan: Plan, report: Report, paint: Callable[[str, str], str]) 
     """Yield what the ingress engine does: whether it is started, reloaded or stopped."""
     if plan.site is not None:
         yield ""
-        heading = f"Ingress: {plan.site.engine} {_site_verb(plan.site)} ({_printable(_site_text(report))})"
+        heading = f"Ingress: {plan.site.engine} {_site_verb(plan.site)} ({display_text(_site_text(report))})"
         yield paint("*", heading)
 
 
@@ -170,13 +170,13 @@ def _object_lines(plan: Plan, report: Report, paint: Callable[[str, str], str]) 
     node_items = [item for item in plan.items if item.language != engine]
     for (is_leftover, owner), items in groupby(node_items, key=lambda item: (item.is_leftover, item.owner)):
         yield ""
-        yield paint("*", _printable(_heading(owner, report, is_leftover=is_leftover)))
+        yield paint("*", display_text(_heading(owner, report, is_leftover=is_leftover)))
         for item in items:
-            yield from _item_lines(item, paint)
+            yield from item_lines(item, paint)
     yield from _site_heading(plan, report, paint)
     if plan.site is not None:
         for item in plan.site.items:
-            yield from _item_lines(item, paint)
+            yield from item_lines(item, paint)
     if plan.draining:
         yield ""
         have = "has" if len(plan.draining) == 1 else "have"
@@ -210,7 +210,7 @@ def notes(report: Report) -> Iterator[str]:
     if report.rejected:
         yield ""
         yield f"Skipped {counted_noun(len(report.rejected), 'invalid object')}:"
-        yield from (f"  {_printable(line)}" for rejected in report.rejected for line in rejected.lines())
+        yield from (f"  {display_text(line)}" for rejected in report.rejected for line in rejected.lines())
     for heading, reasons in (
         ("Ingresses that are not served as written:", [each for each in report.reasons if each.verdict.deviates]),
         ("Ingresses that are not selected:", [each for each in report.reasons if each.verdict is Verdict.SKIPPED]),
@@ -219,15 +219,15 @@ def notes(report: Report) -> Iterator[str]:
         if reasons:
             yield ""
             yield heading
-            yield from (f"  {_printable(str(reason))}" for reason in reasons)
+            yield from (f"  {display_text(str(reason))}" for reason in reasons)
     if report.warnings:
         yield ""
         yield "Warnings:"
-        yield from (f"  {_printable(warning)}" for warning in report.warnings)
+        yield from (f"  {display_text(warning)}" for warning in report.warnings)
     if report.unknown_kinds:
         yield ""
         kinds = ", ".join(f"{count} {kind}" for kind, count in sorted(report.unknown_kinds.items()))
-        yield f"Ignored kinds: {_printable(kinds)}"
+        yield f"Ignored kinds: {display_text(kinds)}"
 
 
 def json_document(plan: Plan, report: Report, *, total: Plan | None = None) -> dict[str, Any]:
@@ -247,7 +247,7 @@ def json_document(plan: Plan, report: Report, *, total: Plan | None = None) -> d
         "observed": report.observed,
         "shown": report.shown or None,
         "summary": {action.word: whole.count(action) for action in Action},
-        "changes": [_item_document(item) for item in plan.items],
+        "changes": [item_document(item) for item in plan.items],
         "draining": [str(key) for key in plan.draining],
         "services": {
             name: {
@@ -257,14 +257,7 @@ def json_document(plan: Plan, report: Report, *, total: Plan | None = None) -> d
             }
             for name, service in report.services.items()
         },
-        "rejected": [
-            {
-                "object": rejected.object,
-                "source": rejected.source,
-                "faults": [{"path": fault.path, "message": fault.message} for fault in rejected.faults],
-            }
-            for rejected in report.rejected
-        ],
+        "rejected": rejected_documents(report),
         "ingress": None
         if plan.site is None and not report.site
         else {
@@ -286,6 +279,18 @@ def json_document(plan: Plan, report: Report, *, total: Plan | None = None) -> d
     }
 
 
+def rejected_documents(report: Report) -> list[dict[str, Any]]:
+    """Return the skipped objects for machines, each with its faults."""
+    return [
+        {
+            "object": rejected.object,
+            "source": rejected.source,
+            "faults": [{"path": fault.path, "message": fault.message} for fault in rejected.faults],
+        }
+        for rejected in report.rejected
+    ]
+
+
 def _heading(owner: str, report: Report, *, is_leftover: bool) -> str:
     if is_leftover:
         return f"Service {owner}, no longer served here" if owner else "Left over from Services that no longer exist"
@@ -300,36 +305,38 @@ def _heading(owner: str, report: Report, *, is_leftover: bool) -> str:
     return f"Service {owner} ({'; '.join(about)})"
 
 
-def _item_lines(item: Item, paint: Callable[[str, str], str]) -> Iterator[str]:
+def item_lines(item: Item, paint: Callable[[str, str], str]) -> Iterator[str]:
+    """Yield the lines of one changed object: its name, then its content."""
     sign = item.action.value
     places = " ".join(filter(None, (item.family, item.variant)))
     family = f" [{places}]" if places else ""
     foreign = "not written by rulegen or kube-proxy" if item.action is Action.DELETE else "changed by something else"
     drifts = {None: "", Drift.FOREIGN: f"  drift: {foreign}", Drift.MISSING: "  drift: deleted by something else"}
     drift = drifts[item.drift]
-    name = _printable(DEFAULT_SERVER if item.name == EVERY_OTHER else item.name)
+    name = display_text(DEFAULT_SERVER if item.name == EVERY_OTHER else item.name)
     if item.kind in _ON_ONE_LINE and item.action is not Action.CHANGE:
-        words = "" if item.kind in _NAMES_ALL else "  " + "; ".join(_printable(line.text) for line in item.lines)
+        words = "" if item.kind in _NAMES_ALL else "  " + "; ".join(display_text(line.text) for line in item.lines)
         yield paint(sign, f"  {sign} {item.kind} {name}{family}{words}{drift}")
         return
     if len(item.lines) == 1 and item.kind in {"rule", "jump", "flow"}:
         line = item.lines[0]
         if item.kind == "flow":
-            yield paint(sign, f"  {sign} {item.language} {_printable(line.text)}") + _why(line, paint)
+            yield paint(sign, f"  {sign} {item.language} {display_text(line.text)}") + _why(line, paint)
             return
         yield paint(sign, f"  {sign} {item.kind} {name}{family}{drift}")
-        yield paint(sign, f"      {_printable(line.text)}") + _why(line, paint)
+        yield paint(sign, f"      {display_text(line.text)}") + _why(line, paint)
         return
     yield paint(sign, f"  {sign} {item.kind} {name}{family}{drift}")
     for line in item.lines:
-        yield paint(line.sign, f"      {line.sign} {_printable(line.text)}") + _why(line, paint)
+        yield paint(line.sign, f"      {line.sign} {display_text(line.text)}") + _why(line, paint)
 
 
 def _why(line: Line, paint: Callable[[str, str], str]) -> str:
-    return paint("#", f"  # {_printable(line.why)}") if line.why else ""
+    return paint("#", f"  # {display_text(line.why)}") if line.why else ""
 
 
-def _item_document(item: Item) -> dict[str, Any]:
+def item_document(item: Item) -> dict[str, Any]:
+    """Return one changed object for machines."""
     return {
         "action": item.action.word,
         "language": item.language,
@@ -344,12 +351,13 @@ def _item_document(item: Item) -> dict[str, Any]:
     }
 
 
-def _painter(*, colour: bool) -> Callable[[str, str], str]:
+def painter(*, colour: bool) -> Callable[[str, str], str]:
+    """Return a function that colours a text by the sign of its line; without colours, it returns the text as it is."""
     if not colour:
         return lambda _, content: content
     return lambda sign, content: f"{_COLOURS[sign]}{content}{_RESET}" if sign in _COLOURS else content
 
 
-def _printable(content: str) -> str:
+def display_text(content: str) -> str:
     """Return the text with all characters escaped that could move a cursor or fake a line."""
     return content if content.isprintable() else "".join(c if c.isprintable() else ascii(c)[1:-1] for c in content)

@@ -193,7 +193,7 @@ def _saved_choice(saved: SavedPlan) -> tuple[dict[str, Any], bool]:
             )
     chosen = saved.parameters(context)
     Narrowing.of(chosen)
-    for name in ("observed", "out", "output", "detailed_exitcode"):
+    for name in ("observed", "observed_dir", "out", "output", "detailed_exitcode"):
         del chosen[name]
     return chosen, chosen.pop("no_services")
 

@@ -383,6 +383,15 @@ OUTPUT = click.option(
     help="Output format.",
 )
 
+PLAN_OUTPUT = click.option(
+    "-o",
+    "--output",
+    type=click.Choice(["text", "json", "sarif", "html"]),
+    default="text",
+    show_default=True,
+    help="Output format. sarif: SARIF 2.1.0, for viewers of audit results; html: one page.",
+)
+
 LOCK_WAIT = click.option(
     "-w",
     "--lock-wait",

@@ -11,9 +11,9 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping
 
 PREFIX: Final = "RULEGEN_"
-_ON_THE_COMMAND_LINE_ONLY: Final = ("yes", "with-secrets", "output", "help", "version")
-"""Consent, and what writes secrets, must stand in the command that somebody types. `--output` is a format for most
-commands and a folder for export."""
+_ON_THE_COMMAND_LINE_ONLY: Final = ("yes", "with-secrets", "out", "output", "help", "version")
+"""Consent, and what writes a file or secrets, must stand in the command that somebody types. `--output` is a format for
+most commands and a folder for export."""
 _SIMILARITY: Final = 0.8
 
 

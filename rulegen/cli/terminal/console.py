@@ -121,8 +121,8 @@ class Progress:
     As a context manager, it removes the line at the end.
     """
 
-    def __init__(self) -> None:
-        self._shows = sys.stderr.isatty()
+    def __init__(self, *, is_silent: bool = False) -> None:
+        self._shows = not is_silent and sys.stderr.isatty()
 
     def __call__(self, line: str) -> None:
         """Replace the previous line."""

@@ -60,11 +60,17 @@ class Inputs:
         is_of_this_host: Whether the plan is compared with this host. For a dump of another host, the kernel parameters
             of this host do not matter.
         ingress: The input about Ingresses; None if they are not included.
+        every_node: Whether to read all Nodes of an API server; otherwise only the node's own.
+        known_world: Objects that were read before; None to read them.
+        known_facts: Facts of the host that were read before; None to read them.
     """
 
     chosen: CliOptions
     is_of_this_host: bool = True
     ingress: ChosenIngress | None = None
+    every_node: bool = False
+    known_world: ClusterSnapshot | None = None
+    known_facts: HostFacts | None = None
     progress: Progress = field(default_factory=Progress)
     command_tables: CommandTables = field(default_factory=command_tables)
     _warnings: Warnings = field(default_factory=Warnings)
@@ -175,6 +181,8 @@ class Inputs:
     @cached_property
     def facts(self) -> HostFacts:
         """The facts of the host: from --host, else from this host."""
+        if self.known_facts is not None:
+            return self.known_facts
         if self.chosen.host:
             return facts_from_document(_document(self.chosen.host), self.chosen.host)
         from rulegen.host.node.facts import gather  # noqa: PLC0415 - loads netlink, which not every call needs
@@ -191,6 +199,8 @@ class Inputs:
         Raises:
             StrictError: An object has faults, with --strict; all faults are reported.
         """
+        if self.known_world is not None:
+            return self.known_world
         chosen = self.chosen
         self.options  # noqa: B018 - a fault of the options is told before anything is read
         self.progress("reading objects …")
@@ -204,11 +214,12 @@ class Inputs:
         else:
             from rulegen.apiserver.lists import read_cluster  # noqa: PLC0415 - loads the client, which is slow
 
-            node = self.node_name
+            node = None if self.every_node else self.node_name
             cluster = read_cluster(
                 chosen.kubeconfig,
                 chosen.context,
                 node,
+                every_node=self.every_node,
                 ingress=self.ingress is not None,
                 service_cidrs=self.options.needs.drops_unused_cluster_ips and not chosen.service_cidrs,
                 namespaces=self.ingress is not None and self.ingress.watch_namespace_selector is not None,

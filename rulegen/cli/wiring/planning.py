@@ -22,7 +22,7 @@ from rulegen.net import Family
 from rulegen.plan.show import NO_MODE, NOT_MANAGED, Report
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Collection, Iterator, Mapping, Sequence
 
     from rulegen.cli.wiring.inputs import Inputs
     from rulegen.compiler.services.compile import Compiled
@@ -109,8 +109,14 @@ def plan_live(inputs: Inputs) -> LivePlan:
     return LivePlan(plan, inputs.report(seen, *warnings), dataplane, compiled, observed)
 
 
-def plan_saved(inputs: Inputs, paths: tuple[str, ...]) -> tuple[Plan, Report]:
-    """Return the plan compared with dumps, or with an empty node."""
+def plan_saved(inputs: Inputs, paths: tuple[str, ...], *, skip: Collection[str] = ()) -> tuple[Plan, Report]:
+    """Return the plan compared with dumps, or with an empty node.
+
+    Args:
+        inputs: The input of the command.
+        paths: Files and folders, or `none`.
+        skip: Names of files in folders that are no dumps.
+    """
     from rulegen.host.files.dumps import read_dumps  # noqa: PLC0415 - only a plan against dumps needs it
 
     facts = inputs.facts
@@ -127,7 +133,7 @@ def plan_saved(inputs: Inputs, paths: tuple[str, ...]) -> tuple[Plan, Report]:
                 "standard input can hold objects or a dump, not both", hint="give one of them as a file instead"
             )
         by_family = _languages_by_family(inputs)
-        dumps = read_dumps(paths, inputs.tables.languages, needs_rules=IPTABLES in by_family)
+        dumps = read_dumps(paths, inputs.tables.languages, needs_rules=IPTABLES in by_family, skip=skip)
         inputs.model  # noqa: B018 - faults of the input come before those of a comparison
         seen = _seen_families(inputs, dumps, by_family, paths) if by_family else facts.families
         missing = [family for family in facts.families if family not in seen]

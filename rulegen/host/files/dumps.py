@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypeVar
 
 from rulegen.compiler.tables import LANGUAGES
 from rulegen.errors import InputError
-from rulegen.host.files.lookalikes import ADDRESSES, meaning_in_folder, no_dump
+from rulegen.host.files.lookalikes import ADDRESSES, meaning_in_folder, no_dump, no_rules
 from rulegen.host.files.manifests import MAX_TOTAL_BYTES, STDIN, NoTextError, hint_of, read_text
 from rulegen.host.files.output import COMPANIONS, TABLES_OF
 from rulegen.languages.addresses import state as links
@@ -36,7 +36,7 @@ from rulegen.ownership.virtual_servers import DEVICE
 from rulegen.safe_files import read_begin, size_text
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Collection, Iterator, Mapping, Sequence
 
     from rulegen.languages.ipvs import state as ipvs
     from rulegen.languages.language import Language, StateKey
@@ -92,7 +92,11 @@ class Dumps:
 
 
 def read_dumps(
-    paths: Sequence[str], languages: Mapping[str, Language] = LANGUAGES, *, needs_rules: bool = True
+    paths: Sequence[str],
+    languages: Mapping[str, Language] = LANGUAGES,
+    *,
+    needs_rules: bool = True,
+    skip: Collection[str] = (),
 ) -> Dumps:
     """Return the content of dumps of iptables-save, ip6tables-save, and optionally other tools.
 
@@ -103,6 +107,7 @@ def read_dumps(
         languages: The languages by name.
         needs_rules: Whether a dump of iptables is required. Else any dump is enough, and dumps of other languages
             that have families, such as nftables, are read too.
+        skip: Names of files in folders that are not read.
 
     Raises:
         InputError: A file cannot be read, is truncated, or has a table that the tool could not print; a named file is
@@ -115,6 +120,8 @@ def read_dumps(
     read_as = _Readers(languages, by_family=not needs_rules)
     left = MAX_TOTAL_BYTES
     for file, is_named, is_export in _files(paths):
+        if not is_named and Path(file).name in skip:
+            continue
         text = _text(file, is_named=is_named)
         left -= len(text or "")
         if left < 0:
@@ -134,7 +141,7 @@ def read_dumps(
     families = _families(rulesets)
     warnings += _take_empty(dumps, empty, families)
     if not families and (needs_rules or not dumps.states):
-        raise _no_rules(paths, tuple(empty))
+        raise no_rules(paths, tuple(empty))
     for family, file in sorted(families.items()):
         rules = rulesets.get(file)
         dumps.rulesets[family] = _ruleset(rules, file, family, warnings) if rules else Ruleset(family)
@@ -212,20 +219,6 @@ def _refuse_missing_sets(dumps: Dumps) -> None:
                     f"the set {match[1]} is missing, which a rule of {ruleset.family} refers to",
                     hint="save all sets with `ipset save`, at the same time as the rules",
                 )
-
-
-def _no_rules(paths: Sequence[str], empty: Sequence[str]) -> InputError:
-    if empty:
-        return InputError(
-            ", ".join(empty),
-            "is empty, and there is no other dump",
-            hint="a node without any rule prints nothing: compare with --observed none; else save again, as root",
-        )
-    return InputError(
-        ", ".join(paths),
-        "no dump of iptables-save or ip6tables-save in this folder",
-        hint="on the node, as root: iptables-save > iptables.save; ip6tables-save > ip6tables.save",
-    )
 
 
 class _Readers(NamedTuple):

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import re
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from rulegen.errors import InputError
 from rulegen.ownership.virtual_servers import DEVICE
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
 
 ADDRESSES: Final = re.compile(r"\S+\s+(?:DOWN|UP|UNKNOWN|DORMANT|LOWERLAYERDOWN|NOTPRESENT|TESTING)\b")
 """The beginning of the output of `ip -br addr`."""
@@ -42,3 +45,18 @@ def meaning_in_folder(text: str) -> str:
     """Return the kind of a file that is no dump, and the next step; empty if the kind is unknown."""
     lookalikes = ((what, hint) for begin, what, hint in _LOOKALIKES if begin.match(text.lstrip()))
     return next((f" (it is {what}: {hint})" for what, hint in lookalikes), "")
+
+
+def no_rules(paths: Sequence[str], empty: Sequence[str]) -> InputError:
+    """Return the error for files without any rules: empty ones, or a folder without dumps."""
+    if empty:
+        return InputError(
+            ", ".join(empty),
+            "is empty, and there is no other dump",
+            hint="a node without any rule prints nothing: compare with --observed none; else save again, as root",
+        )
+    return InputError(
+        ", ".join(paths),
+        "no dump of iptables-save or ip6tables-save in this folder",
+        hint="on the node, as root: iptables-save > iptables.save; ip6tables-save > ip6tables.save",
+    )

@@ -95,7 +95,8 @@ def test_variables_for_other_purposes_are_not_reported(plan, name):
 def test_consent_secrets_and_formats_have_no_variable():
     without = {max(option.opts, key=len) for option in OPTIONS if option.envvar is None}
     assert without == {
-        "--yes", "--with-secrets", "--output", "--allow-empty", "--allow-unknown-node", "--ingress-allow-endpoint"
+        "--yes", "--with-secrets", "--out", "--output", "--allow-empty", "--allow-unknown-node",
+        "--ingress-allow-endpoint",
     }  # fmt: skip
 
 
