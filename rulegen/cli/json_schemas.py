@@ -9,6 +9,7 @@ from rulegen.diff.items import Action, Drift
 from rulegen.host.doctor import findings
 from rulegen.model.ingress.reasons import Verdict
 from rulegen.plan import show
+from rulegen.plan.dumped import document
 from rulegen.plan.fleet import nodes
 from rulegen.plan.fleet.document import RESULTS
 
@@ -204,9 +205,51 @@ FLEET_PLAN: Final = _document(
     },
 )
 
+DUMPED_SERVICES: Final = _document(
+    "Which Services the dumps of a node serve",
+    "DumpedServices",
+    document.SCHEMA_VERSION,
+    {
+        "sources": _list(_TEXT),
+        "observed": _list(_TEXT),
+        "unobserved": _list(_TEXT),
+        "ports": _list(
+            _object(
+                {
+                    "service": _TEXT_OR_NULL,
+                    "port": _TEXT_OR_NULL,
+                    "key": _TEXT,
+                    "language": _TEXT,
+                    "family": _among(("IPv4", "IPv6")),
+                    "frontends": _list(
+                        _object(
+                            {"kind": _TEXT, "address": _TEXT, "refusal": _among(("rejected", "dropped"), or_null=True)}
+                        )
+                    ),
+                    "endpoints": _list(
+                        _object(
+                            {
+                                "address": _TEXT,
+                                "share": {"type": ["number", "null"], "minimum": 0, "maximum": 100},
+                                "pool": _among(("local",), or_null=True),
+                            }
+                        )
+                    ),
+                    "policies": _list(_TEXT),
+                }
+            )
+        ),
+        "healthChecks": _list(_TEXT),
+        "foreign": _list(_object({"language": _TEXT, "family": _TEXT, "place": _TEXT, "text": _TEXT})),
+        "others": _list(_object({"language": _TEXT, "family": _TEXT_OR_NULL, "place": _TEXT, "count": _COUNT})),
+        "warnings": _list(_TEXT),
+    },
+)
+
 SCHEMAS: Final[Mapping[str, dict[str, Any]]] = {
     "plan": PLAN,
     "fleet-plan": FLEET_PLAN,
+    "dumped-services": DUMPED_SERVICES,
     "findings": FINDINGS,
     "saved-plan": SAVED_PLAN,
     "error": ERROR,

@@ -36,6 +36,7 @@ _PLUGIN = "kubectl-"
 
 _COMMANDS = {
     "plan": "Show what would change on a node.",
+    "show": "Show which Services the dumps of a node serve.",
     "apply": "Write the rules this node needs.",
     "run": "Watch the cluster and keep this node's rules up to date.",
     "export": "Write a node's rules and its configuration for Ingresses to files.",

@@ -1,0 +1,1 @@
+"""What dumps say in terms of Services: data, and its display."""
