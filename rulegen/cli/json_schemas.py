@@ -241,7 +241,7 @@ DUMPED_SERVICES: Final = _document(
         ),
         "healthChecks": _list(_TEXT),
         "foreign": _list(_object({"language": _TEXT, "family": _TEXT, "place": _TEXT, "text": _TEXT})),
-        "others": _list(_object({"language": _TEXT, "family": _TEXT_OR_NULL, "place": _TEXT, "count": _COUNT})),
+        "others": _list(_object({"language": _TEXT, "family": _TEXT_OR_NULL, "place": _TEXT, "number": _COUNT})),
         "warnings": _list(_TEXT),
     },
 )

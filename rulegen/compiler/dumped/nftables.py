@@ -45,7 +45,7 @@ _OWN: Final = frozenset(
         "nat-postrouting",
     }
 )
-_FRONTENDS: Final = (names.SERVICE_IPS, names.NO_ENDPOINT_SERVICES)
+_FRONTENDS: Final = (names.SERVICE_IPS, names.FIREWALL_IPS, names.NO_ENDPOINT_SERVICES)
 _NODE_PORTS: Final = (names.SERVICE_NODE_PORTS, names.NO_ENDPOINT_NODE_PORTS)
 
 
@@ -71,8 +71,9 @@ class _TableReader:
             for key, value in self._objects.items()
             if key.table == names.TABLE and key.is_element and isinstance(value, ElementValue)
         ]
-        for key, value in sorted(elements, key=lambda each: each[0].name.startswith("no-")):  # served frontends first
-            self._element(key, value)
+        elements.sort(key=lambda each: each[0].name.startswith("no-"))  # served frontends first
+        for key, element in elements:
+            self._element(key, element)
         for key, value in self._objects.items():
             if key.table == names.TABLE and isinstance(value, NftChain):
                 self._chain(key.name, value)
@@ -101,7 +102,8 @@ class _TableReader:
         chain = _PORT_CHAIN.match(value.data.target)
         if chain:
             port = self._by_address[shown] = self._port(chain)
-            port.add(DumpedFrontend(kind, shown))
+            if key.name != names.FIREWALL_IPS:
+                port.add(DumpedFrontend(kind, shown))
             return
         refusal = "rejected" if value.data.target == names.REJECT else "dropped" if value.data.code == "drop" else ""
         if refusal:

@@ -82,13 +82,13 @@ class OtherRules(NamedTuple):
 
     Attributes:
         place: Their chain; or their kind in other languages.
-        count: How many there are.
+        number: How many there are.
     """
 
     language: str
     family: str
     place: str
-    count: int
+    number: int
 
 
 @dataclass(slots=True, kw_only=True)

@@ -17,6 +17,8 @@ MOST_ENDPOINTS: Final = 8
 """The most endpoints of a port that are listed without -v."""
 MOST_FOREIGN: Final = 40
 """The most foreign rules that are listed without -v."""
+ROUNDING: Final = 0.2
+"""Shares of connections, in percent, that differ by no more than this are equal."""
 _UNKNOWN: Final = "Services whose names the dump does not contain"
 
 
@@ -53,7 +55,7 @@ def text(node: DumpedNode, *, colour: bool, verbose: bool = False) -> Iterator[s
         for other in node.others:
             noun = "rule" if other.family else "object"
             family = f" [{other.family}]" if other.family else ""
-            yield display_text(f"  {other.place}{family}: {counted_noun(other.count, noun)}")
+            yield display_text(f"  {other.place}{family}: {counted_noun(other.number, noun)}")
     for heading, lines in (("Not observed, so unknown:", node.unseen), ("Warnings:", node.warnings)):
         if lines:
             yield ""
@@ -87,9 +89,8 @@ def _port_lines(port: DumpedPort, *, verbose: bool) -> Iterator[str]:
 
 
 def _endpoints(endpoints: Sequence[DumpedEndpoint], *, verbose: bool) -> str:
-    shares = {endpoint.share for endpoint in endpoints if not endpoint.pool}
-    equal = max(shares, default=0) or 0
-    is_even = all(share is not None and abs(share - equal) <= 0.2 for share in shares)
+    shares = [endpoint.share or 0.0 for endpoint in endpoints if not endpoint.pool]
+    is_even = max(shares, default=0.0) - min(shares, default=0.0) <= ROUNDING
     shown = list(endpoints if verbose else islice(endpoints, MOST_ENDPOINTS))
     words = [_endpoint(endpoint, with_share=not is_even) for endpoint in shown]
     if len(endpoints) > len(shown):
