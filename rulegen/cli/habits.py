@@ -26,7 +26,7 @@ COMMANDS: Final[Mapping[str, str]] = {
     **dict.fromkeys(("agent", "daemon", "serve", "start", "watch"), _RUN),
     **dict.fromkeys(("create", "deploy", "install", "patch", "reconcile", "replace", "sync", "update"), _APPLY),
     **dict.fromkeys(("delete", "destroy", "flush", "remove", "reset", "rollback", "uninstall"), _CLEANUP),
-    **dict.fromkeys(("describe", "diff", "dry-run", "get", "list", "preview", "refresh", "show"), _PLAN),
+    **dict.fromkeys(("describe", "diff", "dry-run", "get", "list", "preview", "refresh"), _PLAN),
     **dict.fromkeys(("build", "compile", "convert", "dump", "generate", "render", "save", "template"), _EXPORT),
     "help": _HELP,
     "version": "`{program} --version` shows the version",

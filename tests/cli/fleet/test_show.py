@@ -75,6 +75,7 @@ def test_a_foreign_rule_in_a_chain_of_services_is_listed(run, dump, rule):
     assert (foreign["place"], foreign["text"]) == (f"nat {chain}", text)
 
 
+WORLDS = each(worlds("iptables.save", "ip6tables.save", "nftables.txt"), "worlds")
 DOCKER = """\
 :DOCKER - [0:0]
 -A DOCKER -i docker0 -j RETURN

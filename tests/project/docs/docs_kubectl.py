@@ -65,6 +65,8 @@ def get(url: str, words: list[str], named: dict[str, str]) -> str:
         for key in re.findall(r"\.((?:[\w-]|\\.)+)", keys[1]):
             document = document[key.replace("\\.", ".")]
         return str(document)
+    if style == "name":
+        return "".join(f"{item['kind'].lower()}/{item['metadata']['name']}\n" for item in items)
     return json.dumps(document) if style == "json" else yaml.safe_dump(document)
 
 

@@ -110,9 +110,12 @@ def program_node(folder: Path) -> None:
     apply = ["rulegen", "apply", "-f", "cluster.yaml", "--config", "kube-proxy.yaml", "--yes"]
     subprocess.run(apply, cwd=folder, check=True, stdout=subprocess.DEVNULL)
     (folder / "dumps").mkdir()
+    node = folder / "nodes" / "web-1"
+    node.mkdir(parents=True)
     for tool in ("iptables-save", "ip6tables-save"):
         saved = subprocess.run([tool], capture_output=True, text=True, check=True).stdout
         (folder / "dumps" / tool).write_text(saved, encoding="utf-8")
+        (node / tool.replace("-", ".")).write_text(saved, encoding="utf-8")
 
 
 def install_tools(folder: Path, api: FakeApi) -> Path:

@@ -28,7 +28,13 @@ from rulegen.plan.show import Report
 from tests.project.places import ROOT, run
 
 PAGES = sorted(
-    [*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md"), ROOT / "deploy/README.md", ROOT / "nginx_templates/README.md"]
+    [
+        *ROOT.glob("*.md"),
+        *(ROOT / "docs").glob("*.md"),
+        *(ROOT / "docs" / "recipes").glob("*.md"),
+        ROOT / "deploy/README.md",
+        ROOT / "nginx_templates/README.md",
+    ]
 )
 COMMANDS = tuple(cli.list_commands(click.Context(cli)))
 WIDTH = 100
