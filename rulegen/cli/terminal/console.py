@@ -16,9 +16,16 @@ from rulegen.cli.terminal.streams import drop_stderr
 from rulegen.text import harmless, harmless_json, printable
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Iterator
 
 _LINES_AT_ONCE: Final = 1000
+_WORD: Final = re.compile(" *[^ ]+")
+"""A word with the spaces before it."""
+_NARROWEST: Final = 40
+"""Lines are folded for a terminal of at least this width."""
+_FURTHER: Final = 4
+"""How much further the next parts of a folded line are indented."""
+_NO_COLOUR: Final = "\033[0m"
 _COLOUR: Final = re.compile(r"(\033\[[0-9]{1,2}m)")
 
 
@@ -56,6 +63,7 @@ def print_long(lines: Iterable[str], *, colour: bool, pager: bool) -> None:
         colour: Whether the lines contain colours of rulegen.
         pager: Whether a pager may be used.
     """
+    lines = folded(lines)
     if not (pager and sys.stdout.isatty() and sys.stdin.isatty() and os.environ.get("TERM") != "dumb"):
         print_lines(lines, colour=colour)
         return
@@ -68,6 +76,41 @@ def print_long(lines: Iterable[str], *, colour: bool, pager: bool) -> None:
         if os.geteuid() == 0:
             os.environ.setdefault("LESSSECURE", "1")  # somebody who may only run this command gets no shell
         click.echo_via_pager(shown(text), color=colour)
+
+
+def folded(lines: Iterable[str]) -> Iterator[str]:
+    """Yield lines as they fit the terminal: long ones are folded between words. Elsewhere, lines stay as they are.
+
+    The next parts of a line are indented further than its first one. A word is never broken. A colour of rulegen ends
+    at the end of each part and begins again in the next.
+    """
+    if not sys.stdout.isatty():
+        yield from lines
+        return
+    width = max(shutil.get_terminal_size().columns, _NARROWEST)
+    for line in lines:
+        if len(line) > width:
+            yield from _folded(line, width)
+        else:
+            yield line
+
+
+def _folded(line: str, width: int) -> Iterator[str]:
+    """Yield the parts of one line; sequences for colours have no width."""
+    plain = _COLOUR.sub("", line)
+    indent = " " * (len(plain) - len(plain.lstrip(" ")) + _FURTHER)
+    part, used, colour = "", 0, ""
+    for word in _WORD.findall(line):
+        size = len(_COLOUR.sub("", word))
+        if used > len(indent) and used + size > width:
+            yield part + (_NO_COLOUR if colour else "")
+            word = word.lstrip(" ")  # noqa: PLW2901 - the space before it ends with the part
+            size = len(_COLOUR.sub("", word))
+            part, used = indent + colour, len(indent)
+        part, used = part + word, used + size
+        for code in _COLOUR.findall(word):
+            colour = "" if code == _NO_COLOUR else code
+    yield part
 
 
 def print_json(document: Any) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from rulegen.cli.terminal.consent import require_consent
-from rulegen.cli.terminal.console import Progress, has_colour, note, print_json, print_lines
+from rulegen.cli.terminal.console import Progress, folded, has_colour, note, print_json, print_lines
 from rulegen.cli.wiring.apply_in_parts import LeftOutError
 from rulegen.cli.wiring.strict import NotAsWrittenError
 from rulegen.errors import ApplyError, HostError
@@ -119,7 +119,8 @@ def _show(plan: Plan, report: Report, *, output: str, yes: bool, verbose: bool) 
     small = show.Details.NONE if yes else show.Details.SMALL
     details = show.Details.ALL if verbose else small
     if output == "text":
-        print_lines(show.text(plan, report, colour=has_colour(), details=details), colour=has_colour())
+        lines = show.text(plan, report, colour=has_colour(), details=details)
+        print_lines(folded(lines), colour=has_colour())
     elif not (plan.is_empty or yes):
         for line in show.text(plan, report, colour=False, details=details):
             note(line)

@@ -47,10 +47,10 @@ _NODE_PORT: Final = "node port"
 
 def rules_as_services(ruleset: Ruleset) -> DumpedNode:
     """Return what the rules of one family say in terms of Services."""
-    return _Reader(ruleset).read()
+    return _RulesReader(ruleset).read()
 
 
-class _Reader:
+class _RulesReader:
     """Reads one ruleset."""
 
     def __init__(self, ruleset: Ruleset) -> None:

@@ -45,7 +45,8 @@ class DumpedPort:
         service: `namespace/name`; empty if the dump does not name it.
         name: The name of the port; empty if it has none, or the dump does not name it.
         key: What identifies the port in the dump, such as the end of its chains' names.
-        policies: Traffic policy, session affinity, source ranges and others, as text.
+        frontends: In the order of the dump; a dictionary, because a dump may have the same one many times.
+        policies: Traffic policy, session affinity, source ranges and others, as text; likewise.
     """
 
     language: str
@@ -53,19 +54,17 @@ class DumpedPort:
     service: str = ""
     name: str = ""
     key: str = ""
-    frontends: list[DumpedFrontend] = field(default_factory=list)
+    frontends: dict[DumpedFrontend, None] = field(default_factory=dict)
     endpoints: list[DumpedEndpoint] = field(default_factory=list)
-    policies: list[str] = field(default_factory=list)
+    policies: dict[str, None] = field(default_factory=dict)
 
     def add(self, frontend: DumpedFrontend) -> None:
         """Add a frontend. If one place refuses it and another serves it, both are listed."""
-        if frontend not in self.frontends:
-            self.frontends.append(frontend)
+        self.frontends[frontend] = None
 
     def limit(self, policy: str) -> None:
         """Add a policy once."""
-        if policy not in self.policies:
-            self.policies.append(policy)
+        self.policies[policy] = None
 
 
 class ForeignRule(NamedTuple):
