@@ -8,6 +8,9 @@ from rulegen.cli.terminal import failures
 from rulegen.diff.items import Action, Drift
 from rulegen.host.doctor import findings
 from rulegen.model.ingress.reasons import Verdict
+from rulegen.model.services import document as model_of_services
+from rulegen.model.services.ir import Delivery, Masquerade, Semantics, TrafficPolicy
+from rulegen.net import Family, Protocol
 from rulegen.plan import show
 from rulegen.plan.dumped import document
 from rulegen.plan.fleet import nodes
@@ -20,6 +23,7 @@ _DRAFT: Final = "https://json-schema.org/draft/2020-12/schema"
 _TEXT: Final = {"type": "string"}
 _FLAG: Final = {"type": "boolean"}
 _COUNT: Final = {"type": "integer", "minimum": 0}
+_PORT: Final = {"type": "integer", "minimum": 0, "maximum": 65535}
 _COUNT_OR_NULL: Final = {"type": ["integer", "null"], "minimum": 0}
 _TEXT_OR_NULL: Final = {"type": ["string", "null"]}
 _DIGEST: Final = {"type": "string", "pattern": "^[0-9a-f]{64}$"}
@@ -246,6 +250,94 @@ DUMPED_SERVICES: Final = _document(
     },
 )
 
+_FAMILY: Final = _among(family.value for family in Family)
+_ENDPOINTS: Final = _list(_object({"address": _TEXT, "port": _PORT, "text": _TEXT, "weight": _COUNT}))
+_MODEL_PORT: Final = _object(
+    {
+        "service": _TEXT,
+        "name": _TEXT,
+        "protocol": _among(Protocol),
+        "family": _FAMILY,
+        "port": _PORT,
+        "cluster_ip": _TEXT_OR_NULL,
+        "internal": _among(delivery.value for delivery in Delivery),
+        "external": _among(delivery.value for delivery in Delivery),
+        "external_policy": _among(policy.value for policy in TrafficPolicy),
+        "has_endpoints": _FLAG,
+        **dict.fromkeys(("cluster", "local", "endpoints", "here"), _ENDPOINTS),
+        "serving": _list(_TEXT),
+        "external_ips": _list(_TEXT),
+        "load_balancer_ips": _list(_TEXT),
+        "node_port": _PORT,
+        "node_port_except": _list(_TEXT),
+        "source_ranges": _list(_TEXT),
+        "node_in_source_ranges": _FLAG,
+        "affinity_s": _COUNT_OR_NULL,
+        "health_check_node_port": _PORT,
+        "scheduler": _TEXT,
+        "ready_here": _list(_TEXT),
+    }
+)
+_MODEL_NODE: Final = _object(
+    {
+        "family": _FAMILY,
+        "masquerade_mark": _COUNT,
+        "masquerade_cluster_ip": _among(masquerade.value for masquerade in Masquerade),
+        "pods": {
+            "anyOf": [{"type": "null"}, _object({"network": _TEXT}), _object({"name": _TEXT, "prefix": _FLAG})],
+        },
+        "node_port_addresses": {"anyOf": [{"type": "null"}, _list(_TEXT)]},
+        "localhost_node_ports": _FLAG,
+        "drop_invalid": _FLAG,
+        "random_fully": _FLAG,
+        "addresses": _list(_TEXT),
+        "listening": _list(_TEXT),
+        "link_local_node_ports": _FLAG,
+        "ipvs": _object({"scheduler": _TEXT, "excluded": _list(_TEXT), "semantics": _among(Semantics)}),
+    },
+    {
+        "proxy": _object({"port": _PORT, "mark": _COUNT, "table": _COUNT, "address": _TEXT_OR_NULL}),
+        "service_networks": _list(_TEXT),
+    },
+)
+MODEL: Final = _document(
+    "The decisions behind the rules of a node: model.json of export",
+    "Model",
+    model_of_services.SCHEMA_VERSION,
+    {
+        "node": _TEXT,
+        "families": _map(_MODEL_NODE),
+        "sysctls": _map(_TEXT),
+        "services": _list(
+            _object(
+                {
+                    "name": _TEXT,
+                    "type": _TEXT,
+                    "endpointsFrom": _TEXT_OR_NULL,
+                    "assignedForPreview": _list(_TEXT),
+                    "ports": _list(_MODEL_PORT),
+                }
+            )
+        ),
+    },
+)
+
+_LOCATION: Final = {
+    "server": _TEXT,
+    "location": _TEXT,
+    **dict.fromkeys(("ingress", "rule", "path"), _TEXT_OR_NULL),
+    "canaries": _list(_TEXT),
+}
+PROVENANCE: Final = _document(
+    "The Ingress and rule of each location: provenance.json of export",
+    "Provenance",
+    1,
+    {
+        "locations": _list({"anyOf": [_object({place: _TEXT, **_LOCATION}) for place in ("file", "backend")]}),
+        "reasons": _list(_TEXT),
+    },
+)
+
 SCHEMAS: Final[Mapping[str, dict[str, Any]]] = {
     "plan": PLAN,
     "fleet-plan": FLEET_PLAN,
@@ -253,5 +345,7 @@ SCHEMAS: Final[Mapping[str, dict[str, Any]]] = {
     "findings": FINDINGS,
     "saved-plan": SAVED_PLAN,
     "error": ERROR,
+    "model": MODEL,
+    "provenance": PROVENANCE,
 }
 """The schemas by name."""

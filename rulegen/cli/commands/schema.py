@@ -14,7 +14,8 @@ def command(name: str) -> None:
     """Print the JSON Schema of a document.
 
     plan is that of plan, apply and cleanup with -o json; fleet-plan that of plan --observed-dir; dumped-services that
-    of show; findings that of doctor; saved-plan that of plan --out; error that of an error of any command with -o json.
+    of show; findings that of doctor; saved-plan that of plan --out; model and provenance those of files of export;
+    error that of an error of any command with -o json.
 
     \b
     rulegen schema plan

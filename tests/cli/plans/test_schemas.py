@@ -77,6 +77,20 @@ def test_worlds_with_every_kind_of_object_are_valid(saved):  # noqa: F811 - the 
             assert check(out, "plan")["mode"] == mode
 
 
+def test_files_of_an_export_are_valid(saved):  # noqa: F811 - the fixture
+    """All modes, an Ingress on both engines, and a Service with external policies."""
+    examples = ROOT / "deploy" / "examples"
+    given = ("-f", str(examples / "my-blog"), "-f", str(examples / "my-blog-ingress"), "--host", "host")
+    for mode in ("iptables", "ipvs", "nftables", "userspace"):
+        code, _, err = saved.run("export", *given, "--mode", mode, "--cluster-cidr", "10.244.0.0/16", "-o", mode)
+        assert code == 0, err
+        assert check((Path(mode) / "model.json").read_text(), "model")["services"]
+    for engine in ("nginx", "haproxy"):
+        code, _, err = saved.run("export", *given, "--ingress", "--no-services", f"--{engine}", engine)
+        assert code == 0, err
+        assert check((Path(engine) / "provenance.json").read_text(), "provenance")["locations"]
+
+
 def test_findings_are_valid():
     findings = [Finding(level, "tools", "a message", hint) for level in Level for hint in ("", "a step")]
     check(json.dumps(as_document(findings)), "findings")
