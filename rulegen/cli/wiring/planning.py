@@ -19,6 +19,7 @@ from rulegen.languages.iptables.ruleset import UNREADABLE, Ruleset, unreadable_r
 from rulegen.model.services.node.context import BE_LIBERAL
 from rulegen.model.services.stale_flows import StaleUdpPolicy
 from rulegen.net import Family
+from rulegen.ownership import chains
 from rulegen.plan.show import NO_MODE, NOT_MANAGED, Report
 
 if TYPE_CHECKING:
@@ -138,7 +139,7 @@ def plan_saved(inputs: Inputs, paths: tuple[str, ...], *, skip: Collection[str] 
         seen = _seen_families(inputs, dumps, by_family, paths) if by_family else facts.families
         missing = [family for family in facts.families if family not in seen]
         warnings = [f"{family} was not observed, so it is not in the plan" for family in missing]
-        warnings += (*_unseen(inputs, dumps), *unreadable(dumps.rulesets))
+        warnings += (*_unseen(inputs, dumps), *_not_compared(inputs, dumps), *unreadable(dumps.rulesets))
         is_partial = bool(warnings) or any(ruleset.unknown for ruleset in dumps.rulesets.values())
         warnings += dumps.warnings
         if BE_LIBERAL in inputs.model.sysctls and dumps.sysctls is None:
@@ -225,6 +226,16 @@ def _unseen(inputs: Inputs, dumps: Dumps) -> Iterator[str]:
         unseen = inputs.tables.languages[name].unseen(dumps.states.get((name, None)))
         if unseen:
             yield f"{unseen} were not observed, so they are not in the plan"
+
+
+def _not_compared(inputs: Inputs, dumps: Dumps) -> Iterator[str]:
+    """Yield a warning for each family that has rules of Services in a dump, although the host has no such family."""
+    for family, ruleset in dumps.rulesets.items():
+        if family not in inputs.model.nodes and any(map(chains.is_proxys, ruleset.chains)):
+            yield (
+                f"{family} rules of Services are in the dumps, but not in the plan: by the facts of the host, it has no"
+                f" {family} (--host gives other facts)"
+            )
 
 
 def _udp_flows(inputs: Inputs) -> list[Flow]:

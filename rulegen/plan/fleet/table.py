@@ -70,9 +70,9 @@ def cells(row: NodeRow) -> tuple[str, ...]:
 
 def names(nodes: Sequence[str], total: int) -> str:
     """Return the nodes of a difference: the only one by name, several with their number."""
-    if len(nodes) == 1 and total > 1:
+    if len(nodes) == 1:
         return nodes[0]
-    all_of_them = "all " if len(nodes) == total and total > 1 else ""
+    all_of_them = "all " if len(nodes) == total else ""
     return f"{all_of_them}{counted_noun(len(nodes), 'node')} ({listed(nodes)})"
 
 

@@ -8,10 +8,12 @@ from html.parser import HTMLParser
 
 import jsonschema
 import pytest
+import yaml
 
 from rulegen.cli.json_schemas import SCHEMAS
 from tests.cli.fleet.conftest import OPTIONS, without_node_port
 from tests.cli.fleet.sarif_subset import SARIF
+from tests.servers.fakeapi import FakeApi
 
 PLAN = ("plan", *OPTIONS, "--observed-dir", "dumps")
 
@@ -178,6 +180,30 @@ def test_a_part_that_was_not_observed_is_not_no_changes(run, dump):
     dump("node1", lambda text: text[text.index("*nat") :].replace("# Tables", "# tables"))
     out = run(*PLAN)[1]
     assert rows(out)["node1"][0] == "no changes seen"
+
+
+def test_rules_of_a_family_that_the_host_lacks_are_reported(run, dump):
+    """The facts may be those of the laptop on which the command runs."""
+    place = dump("node1")
+    (place / "ip6tables.save").write_text("*nat\n:KUBE-SERVICES - [0:0]\nCOMMIT\n*filter\nCOMMIT\n*mangle\nCOMMIT\n")
+    out = run(*PLAN)[1]
+    assert rows(out)["node1"][0] == "no changes seen"
+    assert "node1: IPv6 rules of Services are in the dumps, but not in the plan" in out
+
+
+def test_an_api_server_is_asked_for_all_nodes_once(run, dump, folder):
+    dump("node1")
+    dump("node2", without_node_port)
+    with FakeApi() as api:
+        objects = list(yaml.safe_load_all((folder / "objects.yaml").read_text()))
+        for kind, collection in (("Service", "services"), ("EndpointSlice", "endpointslices"), ("Node", "nodes")):
+            api.put(collection, *(entry for entry in objects if entry["kind"] == kind))
+        kubeconfig = api.kubeconfig(folder)
+        words = ("--kubeconfig", kubeconfig, *PLAN[3:])
+        code, out, err = run("plan", *words)
+    assert (code, err) == (0, "")
+    assert [cells[0] for cells in rows(out).values()] == ["no changes", "changes"]
+    assert "Without a folder: 2 Nodes of the cluster (node3, node4)" in out
 
 
 def test_facts_beside_the_dumps_are_those_of_the_node(run, dump, folder):
