@@ -12,6 +12,7 @@ from urllib.parse import quote
 
 from rulegen.diff.items import Action, Drift
 from rulegen.plan.fleet.nodes import Outcome
+from rulegen.plan.show import display_text
 
 if TYPE_CHECKING:
     from rulegen.diff.items import Item
@@ -61,13 +62,13 @@ def sarif_log(fleet: Fleet, version: str) -> dict[str, Any]:
         "toolExecutionNotifications": [
             {
                 "level": "error",
-                "message": {"text": f"{row.node} was not compared: {row.error}"},
+                "message": _message(f"{row.node} was not compared: {row.error}"),
                 "locations": [_location(row.node, row.source)],
             }
             for row in failed
         ]
         + [
-            {"level": "warning", "message": {"text": text}}
+            {"level": "warning", "message": _message(text)}
             for text in (*fleet.report.warnings, *(f"Node {node} has no dumps" for node in fleet.unobserved))
         ],
     }
@@ -137,10 +138,19 @@ def _result(
         "ruleId": rule,
         "ruleIndex": number,
         "level": level,
-        "message": {"text": text},
+        "message": _message(text),
         "locations": [_location(node, source, logical)],
         "partialFingerprints": {_FINGERPRINT: digest},
     }
+
+
+def _message(text: str) -> dict[str, str]:
+    """Return a text as a message. Characters that do not print are escaped, and no part of it becomes a link.
+
+    A viewer makes a link of `[text](target)`, and the text may come from a dump or an object.
+    """
+    lines = (display_text(line) for line in text.split("\n"))
+    return {"text": "\n".join(lines).replace("](", "] (")}
 
 
 def _location(node: str, source: str, logical: dict[str, str] | None = None) -> dict[str, Any]:

@@ -99,6 +99,16 @@ def test_sarif_has_a_result_for_each_object_and_node(run, nodes):
     assert audit["invocations"][0]["executionSuccessful"] is False
 
 
+def test_no_text_of_a_dump_becomes_a_link_in_sarif(run, dump):
+    """A viewer makes links of `[text](target)`, wherever the text comes from."""
+    rule = "-A KUBE-SERVICES -m string --string [click](https://evil.example)\u202e --algo bm -j ACCEPT"
+    dump("node1", lambda text: text.replace("COMMIT\n", f"{rule}\nCOMMIT\n", 1))
+    out = run(*PLAN, "-o", "sarif")[1]
+    messages = [result["message"]["text"] for result in json.loads(out)["runs"][0]["results"]]
+    assert any("[click] (https://evil.example)" in message for message in messages)
+    assert not any("](" in message or "\u202e" in message for message in messages)
+
+
 @pytest.mark.parametrize("form", ["sarif", "html"])
 def test_one_node_has_these_formats_too(run, dump, form):
     dump("node1", without_node_port)
