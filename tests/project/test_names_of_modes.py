@@ -19,6 +19,7 @@ TABLES = {
     "kube/proxyconfig/configuration.py": "the sections of a configuration have these names",
     "host/commands/runner.py": "packages have the names of their tools",
     "host/files/dumps.py": "a file of a dump has the name of its tool",
+    "cli/json_schemas.py": "a field of model.json has this name",
 }
 """Modules with tables, or with the names of other things that are spelled alike."""
 MODULES = sorted(path for path in ROOT.rglob("*.py") if str(path.relative_to(ROOT)) not in TABLES)
