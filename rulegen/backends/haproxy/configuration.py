@@ -18,7 +18,7 @@ from rulegen.backends.haproxy.location import (
 from rulegen.backends.haproxy.lua_program.asking import AUTH
 from rulegen.backends.haproxy.lua_program.canaries import CANARIES as CANARY_PROGRAM
 from rulegen.backends.haproxy.lua_program.requests import PROGRAM
-from rulegen.backends.haproxy.maps import expression_key, path_key
+from rulegen.backends.haproxy.maps import network_entries, ordered_expressions, path_key
 from rulegen.backends.haproxy.names import (
     ADDRESSES,
     AUTH_SERVERS,
@@ -121,7 +121,7 @@ def compile_files(model: IngressModel, *, served: bool, stock: BackendStock | No
         backends[server.host] = tuple(name for _, name in names)
         _paths(server, names, tables)
         if expressions := list(_expressions(names)):
-            parts.maps[expressions_file(slots.take(server_id(server.host)))] = expressions
+            parts.maps[expressions_file(slots.take(server_id(server.host)))] = tuple(ordered_expressions(expressions))
         _extras(server, model, parts, tables)
         if server.redirects_from:
             hosts[server.redirects_from] = server_id(server.redirects_from)
@@ -172,9 +172,9 @@ def _maps(
     parts.maps[CANARIES] = sorted(parts.canaries.items())
     parts.maps[SLOTS] = sorted(slots.taken.items())
     for slot in slots.all:
-        parts.maps.setdefault(expressions_file(slot), ())
+        parts.maps.setdefault(expressions_file(slot), tuple(ordered_expressions(())))
     parts.maps[SHARES] = sorted(dict(parts.shares).items())
-    parts.maps[TRUSTED] = [(str(network), "1") for network in model.defaults.settings.proxy_real_ip_cidr]
+    parts.maps[TRUSTED] = network_entries(model.defaults.settings.proxy_real_ip_cidr)
 
 
 def _setting_reasons(model: IngressModel) -> Iterator[Reason]:
@@ -208,10 +208,10 @@ def _paths(server: Server, names: Sequence[tuple[Location, str]], tables: Mappin
             tables[file][f"{server_id(server.host)}{path_key(location.path)}"] = name
 
 
-def _expressions(names: Sequence[tuple[Location, str]]) -> Iterator[tuple[str, str]]:
+def _expressions(names: Sequence[tuple[Location, str]]) -> Iterator[tuple[str, bool, str]]:
     for location, name in names:
         if location.kind in {MatchKind.REGEX, MatchKind.REGEX_CASED}:
-            yield expression_key(location.path, ignores_case=location.kind is MatchKind.REGEX), name
+            yield location.path, location.kind is MatchKind.REGEX, name
 
 
 def _extras(server: Server, model: IngressModel, parts: ConfigParts, tables: Mapping[str, dict[str, str]]) -> None:

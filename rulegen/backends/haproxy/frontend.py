@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final
 
 from rulegen.backends.haproxy.answers import silent_lines, uncompressed_lines
+from rulegen.backends.haproxy.maps import NO_EXPRESSION, certainly_without
 from rulegen.backends.haproxy.names import (
     CANARIES,
     CERTIFICATES,
@@ -30,6 +31,8 @@ if TYPE_CHECKING:
 
 MAX_HOPS: Final = 5
 _HTTPS_OUTSIDE: Final = "443"
+_FAMILIES: Final = {"4": ("!{", sample("src"), "-m", "sub", ":", "}"), "6": ("{", sample("src"), "-m", "sub", ":", "}")}
+"""The family of the client's address, and its condition."""
 _REQUEST: Final = "http-request"
 _AFTER: Final = "http-after-response"
 
@@ -47,6 +50,11 @@ def put(name: str, value: SampleExpression, *, when: Iterable[Word] = ()) -> Con
 def put_text(name: str, value: LogFormat, *, when: Iterable[Word] = ()) -> ConfigLine:
     """Return the statement that sets a variable of the request to a format."""
     return statement(_REQUEST, f"set-var-fmt(txn.{name})", value, when=when)
+
+
+def in_map(path: str, family: str = "txn.family") -> tuple[Word, ...]:
+    """Return the condition that a client is in a network of a map whose values are families; see `network_entries`."""
+    return "{", sample("src").then("map_ip", path).then("strcmp", family), "eq", "0", "}"
 
 
 def answer(status: int, *, when: Iterable[Word] = ()) -> ConfigLine:
@@ -117,10 +125,13 @@ def _trust(settings: Settings) -> Iterator[ConfigLine]:
     """
     if not settings.trusts_some:
         return
-    listed = sample("src").then("map_ip", TRUSTED)
-    yield statement("tcp-request", "connection", "set-var(sess.is_trusted)", listed)
+    connection = ("tcp-request", "connection")
+    for family, is_one in _FAMILIES.items():
+        yield statement(*connection, "set-var(sess.family)", sample("str", family), when=is_one)
+    listed = in_map(TRUSTED, "sess.family")
+    yield statement(*connection, "set-var(sess.is_trusted)", sample("bool", "1"), when=listed)
     if settings.use_proxy_protocol:
-        yield statement("tcp-request", "connection", "expect-proxy", "layer4", when=is_set(listed))
+        yield statement(*connection, "expect-proxy", "layer4", when=listed)
 
 
 def _trusted(settings: Settings) -> tuple[Word, ...]:
@@ -146,7 +157,10 @@ def _identity(defaults: HttpDefaults) -> Iterator[ConfigLine]:
     yield put("neighbour", sample("src"))
     if (believes or settings.enable_real_ip) and not settings.use_proxy_protocol:
         yield statement(_REQUEST, "lua.rulegen_client", settings.forwarded_for_header)
-        yield statement(_REQUEST, "set-src", variable("client"), when=is_set(variable("client")))
+        yield answer(500, when=negated(is_set(variable("client"))))
+        yield statement(_REQUEST, "set-src", variable("client"))
+    for family, is_one in _FAMILIES.items():
+        yield put_text("family", log_format(family), when=is_one)
     yield put("this_host", sample("req.fhdr", "host"))
     yield put("host", variable("this_host").then("host_only").then("lower").then("rtrim", "."))
     yield put("request_uri", sample("pathq"))
@@ -192,7 +206,10 @@ def _route(slots: Iterable[str]) -> Iterator[ConfigLine]:
     yield put("slot", variable("server").then("map_str", SLOTS), when=unknown)
     for slot in slots:
         when = (*unknown, *matches(variable("slot"), "str", slot))
-        yield put("location", variable("path").then("map_reg", expressions_file(slot)), when=when)
+        yield put("expression", variable("path").then("map_reg", expressions_file(slot)), when=when)
+    expression = variable("expression")
+    yield answer(500, when=(*is_set(variable("slot")), *negated(is_set(expression))))  # PCRE gave up
+    yield put("location", expression, when=(*is_set(expression), *negated(matches(expression, "str", NO_EXPRESSION))))
     yield put("location", variable("place").then("map_beg", PREFIX), when=unknown)
     yield put_text("location", log_format(NO_LOCATION), when=unknown)
 
@@ -205,11 +222,13 @@ def expressions_file(slot: str) -> str:
 def _blocked(settings: Settings) -> Iterator[ConfigLine]:
     """Yield which clients are turned away from every host, whatever its own lists say."""
     for name, patterns in (("user-agent", settings.block_user_agents), ("referer", settings.block_referers)):
+        header = sample("req.fhdr", name)
         for pattern in patterns:
-            method = "reg" if pattern.startswith("~") else "str"
-            text = pattern.removeprefix("~*") if pattern.startswith("~*") else pattern.removeprefix("~")
-            header = sample("req.fhdr", name)
-            yield answer(403, when=matches(header, method, text, ignores_case=pattern.startswith("~*")))
+            if pattern.startswith("~"):
+                without = certainly_without((pattern.removeprefix("~").removeprefix("*"), pattern.startswith("~*")))
+                yield answer(403, when=(*is_set(header), *negated(matches(header, "reg", without))))
+            else:
+                yield answer(403, when=matches(header, "str", pattern))
 
 
 def _request_headers(settings: Settings) -> Iterator[ConfigLine]:

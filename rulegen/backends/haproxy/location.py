@@ -44,6 +44,7 @@ UNAVAILABLE = 503
 _NOT_FOUND = FixedResponse(404)
 _EMPTY = Upstream(name="", service=ObjectName("", ""), servers=())
 _REQUEST = "http-request"
+_MOST_DIGITS = "18"
 
 
 @dataclass(slots=True)
@@ -308,12 +309,16 @@ def _body_size(policy: LocationPolicy, most: int) -> Iterator[ConfigLine]:
     """Yield the limit on bodies; one whose length is not known beforehand is rejected, since HAProxy does not count."""
     if not most or policy.protocol.startswith("GRPC"):
         return
-    length = sample("req.hdr_val", "content-length")
-    yield answer(413, when=("{", length, "gt", str(most), "}"))
+    length = sample("req.fhdr", "content-length")
+    yield answer(413, when=("{", length, "-m", "int", "gt", str(most), "}"))
+    yield answer(413, when=("{", length, "-m", "len", "gt", _MOST_DIGITS, "}"))  # HAProxy compares numbers of 63 bits
     yield answer(411, when=is_set(sample("req.fhdr", "transfer-encoding")))
     unknown = negated(is_set(sample("req.fhdr", "content-length")))
-    methods = matches(sample("method"), "str", "POST", "PUT", "PATCH")
-    yield answer(411, when=(*matches(sample("req.ver"), "str", "2.0"), *methods, *unknown))
+    over_http2 = (*matches(sample("req.ver"), "str", "2.0"), *unknown)
+    follows = ("!{", sample("internal.htx.has_eom"), "}")
+    is_tunnel = is_set(sample("req.fhdr", "upgrade"))  # of an extended CONNECT only: HTTP/2 has no such header
+    yield answer(411, when=(*over_http2, *follows, *negated(is_tunnel)))
+    yield answer(413, when=(*over_http2, "{", sample("req.body_size"), "gt", str(most), "}"))
 
 
 def _rewrite(location: Location, parts: ConfigParts) -> Iterator[ConfigLine]:
@@ -331,7 +336,8 @@ def _rewrite(location: Location, parts: ConfigParts) -> Iterator[ConfigLine]:
     if mark_of_query and not path:
         raise UnwritableError("a target of a rewrite without a path cannot be written for HAProxy")
     yield statement(_REQUEST, "lua.rulegen_rewrite")
-    yield statement(_REQUEST, "set-uri", log_format(variable("uri")), when=is_set(variable("uri")))
+    yield answer(500, when=negated(is_set(variable("uri"))))
+    yield statement(_REQUEST, "set-uri", log_format(variable("uri")))
 
 
 def _headers(policy: LocationPolicy, parts: ConfigParts, ingress: ObjectName | None) -> Iterator[ConfigLine]:

@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 _DNS_PORT = 53
 _SESSION = 250
 """Bytes of a session of TLS that is kept."""
+_LUA_MEGABYTES = 256
+"""What auth servers and mirrors that answer without an end can take; a request that gets no more is answered 500."""
 _BUFFER = 32768
 """Bytes of a buffer, which holds a request's whole head, and a path whose every byte is encoded."""
 
@@ -57,6 +59,7 @@ def _global(defaults: HttpDefaults, *, served: bool, resumes: bool) -> Iterator[
     address = SERVED_SOCKET if served else SOCKET
     yield statement("stats", "socket", address, "level", "admin", "mode", "600", "expose-fd", "listeners")
     yield statement("lua-load", LUA)
+    yield statement("tune.lua.maxmem", str(_LUA_MEGABYTES))
     if settings.worker_processes != "auto":
         yield statement("nbthread", settings.worker_processes)
     # Where the host allows fewer descriptors, HAProxy serves fewer connections instead of none.

@@ -79,11 +79,12 @@ end
 local function obey(txn, answer)
   if answer.cookie then txn:set_var("txn.auth_cookie", answer.cookie) end
   if answer.challenge then txn:set_var("txn.auth_challenge", answer.challenge) end
-  for name, value in pairs(answer.headers) do txn.http:req_set_header(name, value) end
+  for number, value in pairs(answer.headers) do txn:set_var("txn.auth_header" .. number, value) end
   txn:set_var("txn.auth_status", answer.is_ok and "ok" or tostring(answer.code))
 end
 
--- txn.auth_status: "ok", or the status that the auth server answered; txn.auth_cookie and txn.auth_challenge: headers.
+-- txn.auth_status: "ok", or the status that the auth server answered; txn.auth_cookie, txn.auth_challenge and
+-- txn.auth_header0 and so on: headers.
 core.register_action("rulegen_auth", { "http-req" }, function(txn, set, wanted)
   txn:set_var("txn.auth_status", "500")
   local key = kept_key(txn)
@@ -108,7 +109,11 @@ core.register_action("rulegen_auth", { "http-req" }, function(txn, set, wanted)
   local is_ok = response.status >= 200 and response.status < 300
   local answer = { code = response.status, is_ok = is_ok, cookie = header("set-cookie"), headers = {} }
   if response.status == 401 then answer.challenge = header("www-authenticate") end
-  for name in listed(is_ok and wanted or "-") do answer.headers[name] = header(name:lower()) end
+  number = 0
+  for name in listed(is_ok and wanted or "-") do
+    answer.headers[number] = header(name:lower())
+    number = number + 1
+  end
   if key then keep(key, txn:get_var("txn.auth_times") or "", answer, got) end
   obey(txn, answer)
 end, 2)

@@ -86,9 +86,10 @@ core.register_action("rulegen_client", { "http-req" }, function(txn, name)
     for item in lines[number]:gmatch("[^,%s]+") do items[#items + 1] = item end
   end
   for number = #items, 1, -1 do
-    if not trusted:lookup(address) then break end
+    if trusted:lookup(address) ~= (address:find(":", 1, true) and "6" or "4") then break end
     local item = items[number]:match("^([%d.]+):%d+$") or items[number]:match("^%[([%x:.]+)%]") or items[number]
     if not (item:match("^%d+%.%d+%.%d+%.%d+$") or item:match("^[%x:.]*:[%x:.]*$")) then break end
+    if not core.parse_addr(item) then break end
     address = item
   end
   txn:set_var("txn.client", address)

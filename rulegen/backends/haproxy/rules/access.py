@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from rulegen.backends.haproxy.frontend import answer, put, put_text, variable
-from rulegen.backends.haproxy.maps import expression_key
+from rulegen.backends.haproxy.frontend import answer, in_map, put, put_text, variable
+from rulegen.backends.haproxy.maps import expression_key, network_entries
 from rulegen.backends.haproxy.names import map_file, mark
 from rulegen.backends.haproxy.rules.auth_server import auth_lines
 from rulegen.languages.haproxy.tree import ConfigSection, is_set, log_format, matches, negated, sample, statement
@@ -23,8 +23,7 @@ if TYPE_CHECKING:
 
 def within(kind: str, networks: Sequence[Network], values: OwnMaps) -> tuple[Word, ...]:
     """Return the condition that a client is in one of these networks, which stand in a map of the backend."""
-    path = values.file(f"networks-{kind}", [(str(network), "1") for network in networks])
-    return "{", sample("src").then("map_ip", path), "-m", "found", "}"
+    return in_map(values.file(f"networks-{kind}", network_entries(networks)))
 
 
 def guard_lines(
@@ -43,8 +42,8 @@ def guard_lines(
     allow = policy.allow or settings.whitelist_source_range
     if settings.block_cidrs:
         path = map_file("networks", *settings.block_cidrs)
-        maps[path] = [(str(network), "1") for network in settings.block_cidrs]
-        yield answer(403, when=("{", sample("src").then("map_ip", path), "-m", "found", "}"))
+        maps[path] = network_entries(settings.block_cidrs)
+        yield answer(403, when=in_map(path))
     auth, server = policy.basic_auth, policy.external_auth
     is_any = policy.satisfy_any and (auth is not None or server is not None)
     if is_any:

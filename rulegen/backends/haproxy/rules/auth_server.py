@@ -70,6 +70,9 @@ def auth_lines(
         yield from _kept(auth, auth.cache, whose)
     names = ",".join(name for name, _ in texts)
     yield statement(_REQUEST, "lua.rulegen_auth", names, ",".join(auth.response_headers) or "-", when=unknown)
+    for number, name in enumerate(auth.response_headers):  # a header that does not fit into the buffer is answered 500
+        value = variable(f"auth_header{number}")
+        yield statement(_REQUEST, "set-header", name, log_format(value), when=is_set(value))
     yield from _results(auth, satisfies=satisfies, is_last=is_last)
 
 
