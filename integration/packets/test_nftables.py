@@ -5,6 +5,7 @@ What differs on purpose: node ports do not answer on loopback, and other ports o
 
 from __future__ import annotations
 
+import json
 import shutil
 from typing import TYPE_CHECKING
 
@@ -42,6 +43,13 @@ ALL = manifests.configuration(nodePortAddresses=["0.0.0.0/0", "::/0"])
 
 TABLES = {"kube-proxy": "kube-proxy", "flat": "rulegen"}
 """The table of each layout."""
+FOREIGN = """
+table inet other {
+    set clients { type ipv4_addr; elements = { 192.0.2.1 } }
+    chain input { type filter hook input priority 5; policy accept; ip saddr @clients drop; }
+}
+"""
+"""A table of another program."""
 
 
 @pytest.fixture(scope="module", params=TABLES)
@@ -49,17 +57,30 @@ def nftables(labs: LabMaker, request: pytest.FixtureRequest) -> Iterator[Lab]:
     """Give a lab whose node serves the world of all flows in this mode."""
     lab = labs(Namespaces, f"nftables-{request.param}")
     rulegen = Rulegen(lab, "nftables")
-    rulegen.options = ("--nftables-layout", request.param)
+    lab.node.run(["nft", FOREIGN]).check()
+    before = nft(lab, "-s", "list", "ruleset")
     try:
-        rulegen.serve(WORLD, ALL)
+        rulegen.serve(WORLD, ALL, "--nftables-layout", request.param)
         rulegen.check_converged()
-        tables = lab.node.run(["nft", "list", "tables"]).check().stdout.split()
-        assert [name for name in tables if name in TABLES.values()] == [TABLES[request.param]] * 2
+        assert tables(lab) == [TABLES[request.param]] * 2
+        listed = nft(lab, "-s", "list", "ruleset")
+        assert listed.startswith(before), "the table of another program has changed"
+        assert json.loads(nft(lab, "-j", "list", "ruleset"))["nftables"]
         yield lab
+        assert nft(lab, "-s", "list", "ruleset") == listed, "packets have changed the tables"
     finally:
         rulegen.cleanup()
-    left = lab.node.run(["nft", "list", "tables"]).check()
-    assert not set(left.stdout.split()) & set(TABLES.values())
+    assert nft(lab, "-s", "list", "ruleset") == before, "something is left over"
+
+
+def nft(lab: Lab, *arguments: str) -> str:
+    """Return what nft prints on the node."""
+    return lab.node.run(["nft", *arguments]).check().stdout
+
+
+def tables(lab: Lab) -> list[str]:
+    """Return the names of rulegen's tables on the node, in all families."""
+    return [name for name in nft(lab, "list", "tables").split() if name in TABLES.values()]
 
 
 @pytest.mark.parametrize("flow", FLOWS, ids=str)
