@@ -1,7 +1,8 @@
-"""`rulegen run` in nftables mode: Services change, and other programs change the table."""
+"""`rulegen run` in nftables mode, in both layouts: Services change, and other programs change the table."""
 
 from __future__ import annotations
 
+import re
 import shutil
 from contextlib import ExitStack
 from dataclasses import replace
@@ -40,9 +41,14 @@ class NftNode(Node):
 
     mode = "nftables"
 
-    def __init__(self, lab: Lab, api: FakeApi) -> None:
+    def __init__(self, lab: Lab, api: FakeApi, table: str) -> None:
         super().__init__(lab.folder, api)
-        self.lab = lab
+        self.lab, self.table = lab, table
+
+    def argv(self, verb: str, *more: str) -> list[str]:
+        """Return a command line, with the layout unless it is that of a node without kube-proxy's table."""
+        layout = ("--nftables-layout", self.table) if self.table == "kube-proxy" and verb != "cleanup" else ()
+        return super().argv(verb, *layout, *more)
 
     def configure(self, **options: object) -> None:
         """Check everything each second."""
@@ -55,17 +61,31 @@ class NftNode(Node):
         return {answer.name for answer in answers} == set(hosts)
 
 
-@pytest.fixture(scope="module")
-def node() -> Iterator[NftNode]:
+@pytest.fixture(scope="module", params=["kube-proxy", "rulegen"])
+def node(request: pytest.FixtureRequest) -> Iterator[NftNode]:
     with ExitStack() as stack:
         lab = stack.enter_context(build(Namespaces()))
         stack.enter_context(inside(f"/proc/{lab.node.wire.pid}/ns/net"))
         api = stack.enter_context(FakeApi())
         api.put("nodes", *manifests.nodes())
-        node = NftNode(lab, api)
+        node = NftNode(lab, api, request.param)
         yield node
+        assert tables() == {node.table}
         assert forks.run([*node.argv("cleanup")[:6], "--variant", "nft", "-y"]).returncode == 0
-        assert "kube-proxy" not in tool("nft", "list", "tables")
+        assert not tables()
+
+
+def tables() -> set[str]:
+    """Return the names of rulegen's tables that exist."""
+    return set(tool("nft", "list", "tables").split()) & {"kube-proxy", "rulegen"}
+
+
+def set_with(element: str, table: str) -> str:
+    """Return the name of the IPv4 set of ClusterIPs that has an element."""
+    listed = tool("nft", "list", "table", "ip", table)
+    return next(
+        name for name, text in re.findall(r"\tset (cluster-ips\S*) {(.*?)\n\t}", listed, re.DOTALL) if element in text
+    )
 
 
 def test_changes_of_the_cluster_reach_the_table(node: NftNode, family: Family) -> None:
@@ -87,10 +107,11 @@ def test_what_another_program_changes_is_repaired(node: NftNode) -> None:
     with node.running():
         before = tool("nft", "-s", "list", "ruleset")
         for change in (
-            f"delete element ip kube-proxy cluster-ips {{ {WEB.cluster_ip(4)} }}",
-            "insert rule ip kube-proxy services accept",
-            "flush chain ip6 kube-proxy masquerading",
-            "delete table ip6 kube-proxy",
+            f"delete element ip TABLE {set_with(str(WEB.cluster_ip(4)), node.table)} {{ {WEB.cluster_ip(4)} }}",
+            "insert rule ip TABLE services accept",
+            "flush chain ip6 TABLE masquerading",
+            "delete table ip6 TABLE",
+            f"add table ip {'rulegen' if node.table == 'kube-proxy' else 'kube-proxy'}",
         ):
-            tool("nft", change)
+            tool("nft", change.replace("TABLE", node.table))
             until(lambda: tool("nft", "-s", "list", "ruleset") == before, 15, change)

@@ -69,8 +69,6 @@ class Tables:
     def with_layout(self, layout: str) -> Tables:
         """Return tables with the backend of a layout of nftables mode."""
         backend = LAYOUTS[layout]
-        if BACKENDS[backend.mode] is backend:
-            return self
         return replace(self, backends={**self.backends, backend.mode: backend})
 
     def backend(self, mode: str) -> Backend:

@@ -16,6 +16,8 @@ from rulegen.languages.nftables.state import NftChain, chain_key
 from rulegen.languages.nftables.statements import Compare
 
 if TYPE_CHECKING:
+    from collections.abc import Collection
+
     from rulegen.languages.nftables.state import NftObjects
     from rulegen.languages.nftables.statements import NftRule
     from rulegen.model.services.ir import Endpoint, ResolvedPort
@@ -82,6 +84,9 @@ FLAT: Final = TableLayout(
     size=1 << 15,
 )
 
+LAYOUTS: Final = {"kube-proxy": KUBE_PROXY, "flat": FLAT}
+"""By the value of the option."""
+
 _LONGEST: Final = 240
 """The longest name without its prefix."""
 _DIGITS: Final = 8
@@ -112,6 +117,14 @@ def shape_chain(kind: str, numbers: tuple[int, ...], shard: int) -> str:
         shard: The number of the map that has the endpoints.
     """
     return f"{kind}/{'.'.join(map(str, numbers))}-{shard}"
+
+
+def layout_of(tables: Collection[str]) -> str:
+    """Return the layout to use on a node that has these tables: that of kube-proxy if only its table is there.
+
+    A node that has rulegen's own table keeps it, whoever else makes kube-proxy's table meanwhile.
+    """
+    return "kube-proxy" if TABLE in tables and FLAT_TABLE not in tables else "flat"
 
 
 def _share(text: str, shares: int) -> int:

@@ -148,6 +148,26 @@ def test_the_table_of_the_other_layout_is_a_leftover(capsys: pytest.CaptureFixtu
         assert tables == {("add", "rulegen"), ("delete", "kube-proxy")}
 
 
+def tables_of_plan(capsys: pytest.CaptureFixture[str], *arguments: str) -> set[tuple[str, str]]:
+    """Return the tables that a plan without a chosen layout adds and deletes."""
+    world = WORLDS[8]
+    given = [word for word in options(world) if word not in {"--nftables-layout", "flat"}]
+    code, text = run(capsys, "plan", *given, *arguments, "-o", "json")
+    assert code == 0, text
+    return {(item["action"], item["name"]) for item in json.loads(text)["changes"] if item["kind"] == "table"}
+
+
+def test_flat_is_the_layout_of_a_node_without_the_table_of_kube_proxy(capsys: pytest.CaptureFixture[str]):
+    assert tables_of_plan(capsys, "--observed", "none") == {("add", "rulegen")}
+    assert tables_of_plan(capsys, "--observed", str(WORLDS[8] / "nftables.json")) == set()
+
+
+def test_a_node_with_the_table_of_layout_flat_keeps_it(capsys: pytest.CaptureFixture[str], tmp_path: Path):
+    dump = tmp_path / "ruleset.nft"
+    dump.write_text("table ip rulegen {\n}\n" + (WORLDS[8] / "nftables.txt").read_text())
+    assert ("delete", "kube-proxy") in tables_of_plan(capsys, "--observed", str(dump))
+
+
 PORT = ResolvedPort(
     service=ObjectName("shop", "web"),
     name="http",

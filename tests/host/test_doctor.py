@@ -74,6 +74,11 @@ class TestHost:
         shell("nft add table ip kube-proxy")
         assert not messages_of("leftovers", options=NFTABLES)
 
+    def test_tables_of_both_layouts_are_found(self):
+        shell("nft add table ip kube-proxy", "nft add table ip6 rulegen")
+        (message,) = messages_of("leftovers", options=NFTABLES)
+        assert "both layouts: table ip kube-proxy, table ip6 rulegen" in message
+
     @pytest.mark.parametrize("table", ["kube-proxy", "rulegen"])
     def test_a_table_of_nftables_mode_is_a_leftover_in_other_modes(self, table: str):
         shell(f"nft add table ip6 {table}")

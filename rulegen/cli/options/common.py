@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 import click
 
@@ -17,6 +17,7 @@ from rulegen.model.services.ir import Semantics
 from rulegen.model.services.limits import ENDPOINTS, FRONTENDS
 from rulegen.model.services.stale_flows import StaleUdpPolicy
 from rulegen.net import Network, parse_network
+from rulegen.ownership.nftables import LAYOUTS
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -24,6 +25,8 @@ if TYPE_CHECKING:
 F = TypeVar("F", bound="Callable[..., Any]")
 
 NODE_PORTS = (30000, 32767)
+AUTO: Final = "auto"
+"""The layout of nftables mode that suits the tables of the node."""
 
 
 class _NetworkType(click.ParamType[Network]):
@@ -89,7 +92,7 @@ class CliOptions:
     no_exec: bool = False
     api_limit: int = DEFAULT_MEBIBYTES
     mode: str | None = None
-    nftables_layout: str = "kube-proxy"
+    nftables_layout: str = AUTO
     variant: str = "auto"
     nfacct: str = "auto"
     strict: bool = False
@@ -261,11 +264,12 @@ _NODE = (
     click.option("--mode", type=Mode(), help="How Services are implemented.  [default: iptables]"),
     click.option(
         "--nftables-layout",
-        type=click.Choice(["kube-proxy", "flat"]),
-        default="kube-proxy",
+        type=click.Choice([AUTO, *LAYOUTS]),
+        default=AUTO,
         show_default=True,
         help="Tables of nftables mode. kube-proxy: the table that kube-proxy 1.36 writes. flat: a table of rulegen"
-        " itself, in which most Services are only elements of maps.",
+        " itself, in which most Services are only elements of maps. auto: kube-proxy if only its table is there, else"
+        " flat.",
     ),
     *_LOCAL_TRAFFIC,
     click.option("--masquerade-all/--no-masquerade-all", default=None, help="Masquerade all traffic to ClusterIPs."),

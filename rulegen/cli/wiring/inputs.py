@@ -7,6 +7,7 @@ from functools import cached_property, partial
 from typing import TYPE_CHECKING, Any, Final
 
 from rulegen.cli.command_tables import CommandTables, command_tables
+from rulegen.cli.options.common import AUTO
 from rulegen.cli.terminal.console import Progress
 from rulegen.compiler.services.compile import Compiled, compile_model
 from rulegen.compiler.services.observed import Observed, counts_in
@@ -20,12 +21,14 @@ from rulegen.kube.proxyconfig.reading import read_config
 from rulegen.kube.proxyconfig.validation import SCHEDULERS, cautions
 from rulegen.kube.reading.yaml_text import YamlFault, read_yaml
 from rulegen.kube.snapshot.build import build_world, read_world
+from rulegen.languages.nftables.language import NAME as NFTABLES
 from rulegen.model.host.document import facts_from_document
 from rulegen.model.ingress.unread import REFUSED
 from rulegen.model.services.ir import Semantics
 from rulegen.model.services.limits import ServiceLimits
 from rulegen.model.services.options import Options
 from rulegen.model.services.resolve import resolve
+from rulegen.ownership.nftables import layout_of
 from rulegen.plan.show import Report
 from rulegen.text import listed
 
@@ -77,8 +80,32 @@ class Inputs:
 
     @cached_property
     def tables(self) -> Tables:
-        """The known languages and backends, with the chosen layout of nftables mode."""
-        return self.command_tables.tables.with_layout(self.chosen.nftables_layout)
+        """The known languages and backends, with the layout of nftables mode that is chosen or used on this host.
+
+        Raises:
+            HostError: The kernel does not say which tables it has.
+        """
+        return self._tables_beside(None)
+
+    def _tables_beside(self, observed: Observed | None) -> Tables:
+        """Return the languages and backends, with the layout that is chosen, or used in a dump or on this host."""
+        tables, layout = self.command_tables.tables, self.chosen.nftables_layout
+        if not self.options.needs.uses_nft:
+            return tables
+        if layout == AUTO:
+            layout = layout_of(self._nft_tables(observed))
+        return tables.with_layout(layout)
+
+    def _nft_tables(self, observed: Observed | None) -> frozenset[str]:
+        """Return the names of our tables of nftables in a dump, or on this host if that is compared."""
+        if observed is not None:
+            states = (state for (language, _), state in observed.states.items() if language == NFTABLES)
+            return frozenset(key.table for state in states for key in state)
+        if not self.is_of_this_host:
+            return frozenset()
+        from rulegen.host.nftables.present import tables_there  # noqa: PLC0415 - only this mode needs it
+
+        return tables_there()
 
     @cached_property
     def configuration(self) -> tuple[Options, tuple[str, ...]]:
@@ -88,7 +115,8 @@ class Inputs:
             ConfigError: kube-proxy or rulegen rejects the configuration.
         """
         config, unknown = self._configuration
-        modes, tables = self.tables.modes, self.tables
+        tables = self.command_tables.tables
+        modes = tables.modes
         backend = tables.backends.get(config.mode or DEFAULT_MODE)
         configured = Options.of(config, modes, backend.needs if backend is not None else None)
         options = replace(
@@ -109,7 +137,10 @@ class Inputs:
     @property
     def cautions(self) -> tuple[str, ...]:
         """Warnings that kube-proxy would print about the configuration; nothing if Services are not managed."""
-        return tuple(f"{self._source}: {caution}" for caution in cautions(self._configuration[0], self.tables.modes))
+        return tuple(
+            f"{self._source}: {caution}"
+            for caution in cautions(self._configuration[0], self.command_tables.tables.modes)
+        )
 
     @property
     def _source(self) -> str:
@@ -126,7 +157,7 @@ class Inputs:
     def _read(
         self, document: object, source: str, *, is_whole: bool = True
     ) -> tuple[KubeProxyConfiguration, tuple[str, ...]]:
-        return read_config(document, source, is_whole=is_whole, modes=self.tables.modes)
+        return read_config(document, source, is_whole=is_whole, modes=self.command_tables.tables.modes)
 
     def _configured(self, source: str) -> tuple[KubeProxyConfiguration, tuple[str, ...]]:
         """Return the configuration of a file with flags over its fields, and its unknown fields."""
@@ -316,19 +347,20 @@ class Inputs:
                 counts = bool(can_count() if is_live and self.facts.nfacct is None else self.facts.nfacct)
             case _:
                 counts = counts_in(observed)
-        return self._compiled(counts=counts)
+        tables = self.tables if is_live or observed is None else self._tables_beside(observed)
+        return self._compiled(tables, counts=counts)
 
-    def _compiled(self, *, counts: bool) -> Compiled:
+    def _compiled(self, tables: Tables, *, counts: bool) -> Compiled:
         model = self.model
         self.progress(f"compiling {len(model.services):,} Services …")
-        return compile_model(model, self.options.mode, counts=counts, tables=self.tables)
+        return compile_model(model, self.options.mode, counts=counts, tables=tables)
 
     def exported(self) -> Compiled:
         """Return the model compiled for export: rules have counters only if requested.
 
         The kernel rejects a rule whose counter does not exist, and few hosts have the tool that creates counters.
         """
-        return self._compiled(counts=self.chosen.nfacct == "on")
+        return self._compiled(self.tables, counts=self.chosen.nfacct == "on")
 
     def report(self, observed: str, *warnings: str) -> Report:
         """Return the report for a plan that was compared with `observed`."""

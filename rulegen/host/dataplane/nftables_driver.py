@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-from socket import AF_INET, AF_INET6
 from typing import TYPE_CHECKING, Any, Final
 
 from rulegen.errors import HostError
 from rulegen.host.dataplane.driver import Culprit
 from rulegen.host.netfilter import nft
 from rulegen.host.netfilter.nft import NftError
-from rulegen.host.nftables.kernel.objects import TableName
-from rulegen.host.nftables.kernel.table_owner import Tenure, status
-from rulegen.host.nftables.kernel.transaction import NftSocket, TransactionError, keys_of
+from rulegen.host.nftables.kernel.transaction import TransactionError, keys_of
+from rulegen.host.nftables.present import tables_there
 from rulegen.host.nftables.write import MOMENTARY, write
 from rulegen.languages.nftables.language import NAME, ChangeTables
-from rulegen.net import Family
 from rulegen.ownership.nftables import TABLES
 
 if TYPE_CHECKING:
@@ -24,8 +21,8 @@ if TYPE_CHECKING:
     from rulegen.host.commands.runner import Runner
     from rulegen.host.dataplane.driver import Preparation, ReadContext, WriteContext
     from rulegen.languages.language import StateKey, Task
+    from rulegen.net import Family
 
-_NUMBERS: Final = {Family.IPV4: int(AF_INET), Family.IPV6: int(AF_INET6)}
 _MOMENTARY: Final = ("not permitted", "denied", "memory", "busy", "Interrupted")
 
 
@@ -72,17 +69,10 @@ class NftablesDriver:
 
 def _is_there(families: Iterable[Family]) -> bool:
     """Whether one of our tables exists; not if the kernel has no nf_tables."""
-    names = [TableName(_NUMBERS[family], table) for family in families for table in sorted(TABLES)]
     try:
-        link = NftSocket()
+        return bool(tables_there(families))
     except HostError:
         return False
-    try:
-        return any(status(link, name).tenure is not Tenure.ABSENT for name in names)
-    except (HostError, OSError):
-        return False
-    finally:
-        link.close()
 
 
 def _write(work: ChangeTables, context: WriteContext) -> None:

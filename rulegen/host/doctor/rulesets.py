@@ -110,8 +110,6 @@ def _old_chains(variant: Variant, chains: Iterable[tuple[Family, str, str]]) -> 
 
 
 def _nft_tables(patient: HostProbe) -> Iterator[Finding]:
-    if patient.options.needs.uses_nft:
-        return  # it is the table of the mode in use
     try:
         ended = patient.run(Command(("nft", "list", "tables")))
     except MissingToolError:
@@ -119,15 +117,24 @@ def _nft_tables(patient: HostProbe) -> Iterator[Finding]:
     if ended.code != 0:
         yield Finding(Level.INFO, "leftovers", f"nftables rules cannot be read: {ended.complaint}")
         return
-    for line in ended.stdout.splitlines():
-        table = line.rpartition(" ")[2]
-        if table in TABLES and line in {f"table {family} {table}" for family in ("ip", "ip6")}:
+    lines = {f"table {family} {table}": table for family in ("ip", "ip6") for table in sorted(TABLES)}
+    there = [line for line in ended.stdout.splitlines() if line in lines]
+    if patient.options.needs.uses_nft:
+        if len({lines[line] for line in there}) > 1:
             yield Finding(
                 Level.WARN,
                 "leftovers",
-                f"nftables has {line} of {table}'s nftables mode: it applies besides the iptables rules",
-                f"if that mode is not in use here: nft delete {line}",
+                f"nftables has the tables of both layouts: {', '.join(there)}. Both apply to each connection",
+                "`rulegen apply` removes that of the layout not in use; stop the program that writes it",
             )
+        return
+    for line in there:
+        yield Finding(
+            Level.WARN,
+            "leftovers",
+            f"nftables has {line} of {lines[line]}'s nftables mode: it applies besides the iptables rules",
+            f"if that mode is not in use here: nft delete {line}",
+        )
 
 
 def _ipvs(patient: HostProbe) -> Iterator[Finding]:
