@@ -34,7 +34,7 @@ from rulegen.languages.nftables.statements import Compare, Dnat, UpdateSet, nft_
 from rulegen.model.services.ir import Endpoint, ResolvedService
 from rulegen.net import Family, Protocol, parse_address
 from rulegen.ownership.nftables import FLAT_TABLE, TABLES
-from tests.backends.test_nftables_flat import NODE, PORT, WORLDS, compiled, objects
+from tests.backends.nftables.test_flat import NODE, PORT, WORLDS, compiled, objects
 from tests.parity.test_parity import name_of
 from tests.shared import each
 from tests.sizes import sampled

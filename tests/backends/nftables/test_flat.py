@@ -36,7 +36,7 @@ from rulegen.model.services.ir import (
 )
 from rulegen.net import Family, Protocol, parse_address
 from rulegen.ownership import nftables as names
-from tests.backends.nft_packets import NftPackets, Packet
+from tests.backends.nftables.nft_packets import NftPackets, Packet
 from tests.parity.test_parity import name_of, run
 from tests.shared import each, worlds
 from tests.sizes import sampled, sized
