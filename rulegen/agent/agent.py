@@ -227,9 +227,8 @@ class Agent:
         cluster = cached.cluster if cached is not None else SharedCluster(self.endpoints_from, self._node_name)
         node = self._this_node(cluster, followed)
         counts = bool(nfacct.supported()) if self.counts is None else self.counts
-        desired = DesiredServices(
-            self.options, counts, cluster, cached.node if cached is not None else None, self.tables
-        )
+        known = cached.node if cached is not None else None
+        desired = DesiredServices(self.options, counts, cluster, known, self.tables, serves=self.services)
         kept.send_with(self._send_event(node, followed, cleanup))
         if self.mends and self.services and kept.health is None:  # otherwise another proxy uses these ports
             kept.health = ServiceHealth(

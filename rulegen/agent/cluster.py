@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from rulegen.errors import Rejected
     from rulegen.kube.objects.events import Event
     from rulegen.kube.objects.names import Decoded, ObjectKey, ObjectName
-    from rulegen.kube.objects.structs import Node
+    from rulegen.kube.objects.structs import Node, Service
     from rulegen.kube.snapshot.cluster import Touched
     from rulegen.kube.snapshot.world import ClusterSnapshot, ServiceInput
 
@@ -43,6 +43,12 @@ class SharedCluster:
         with self._lock:
             inputs = {name: self.objects.service(name) for name in self.objects.names()}
         return {name: service_input for name, service_input in inputs.items() if service_input is not None}
+
+    def service(self, name: ObjectName) -> Service | None:
+        """Return a Service; None if it does not exist."""
+        with self._lock:
+            known = self.objects.service(name)
+        return known.service if known is not None else None
 
     def ingresses(self) -> Mapping[ObjectName, Ingress]:
         """Return all Ingresses."""
@@ -91,6 +97,5 @@ class SharedCluster:
 
     def uid_of(self, service: ObjectName) -> str:
         """Return the UID of a Service; empty if it does not exist."""
-        with self._lock:
-            known = self.objects.service(service)
-        return known.service.metadata.uid if known is not None else ""
+        known = self.service(service)
+        return known.metadata.uid if known is not None else ""

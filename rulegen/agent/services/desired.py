@@ -35,6 +35,7 @@ class DesiredServices:
         cluster: All objects.
         known: The Node object used for the last decisions; its values stay in use while a newer one has none.
         tables: The known languages and backends.
+        serves: Whether the rules of Services are managed; otherwise no rules are made.
         rules: The decisions; None before the first ones, and when everything must be decided again.
         dirty: Services that have changed since.
         turns: When large Services may be written.
@@ -45,6 +46,7 @@ class DesiredServices:
     cluster: SharedCluster = field(default_factory=SharedCluster)
     known: Node | None = None
     tables: Tables = TABLES
+    serves: bool = True
     rules: ServiceRules | None = None
     dirty: Touched = field(default_factory=Touched)
     turns: Turns = field(default_factory=Turns)
@@ -62,7 +64,13 @@ class DesiredServices:
     def decide(self, facts: HostFacts) -> ServiceRules:
         """Decide about all Services."""
         self.rules = ServiceRules(
-            self.cluster.objects, self.options, facts, counts=self.counts, known=self.known, tables=self.tables
+            self.cluster.objects,
+            self.options,
+            facts,
+            counts=self.counts,
+            known=self.known,
+            tables=self.tables,
+            serves=self.serves,
         )
         self.known = self.rules.known
         return self.rules
@@ -115,6 +123,8 @@ class DesiredServices:
     def by_size(self, rules: ServiceRules, now: float) -> tuple[set[ObjectName], set[ObjectName]]:
         """Return the changed Services: those that are written at once, and the large ones."""
         names = self.dirty.services
+        if not self.serves:
+            return set(names), set()
         large = {name for name in names if is_large(self.cluster.objects.service(name), rules.before(name))}
         self.turns.wait(large, now)
         return names - large, large

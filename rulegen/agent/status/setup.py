@@ -87,8 +87,8 @@ def publishers_of(
             if not serves() or not state.is_eligible:
                 return None
             if settings.service is not None:
-                known = node.cluster.services().get(settings.service)
-                return service_addresses(known.service) or None if known is not None else None
+                known = node.cluster.service(settings.service)
+                return service_addresses(known) or None if known is not None else None
             return settings.addresses or node_addresses(node.node(), internal=settings.internal) or None
 
         return Publisher(

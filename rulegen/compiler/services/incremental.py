@@ -54,6 +54,7 @@ class ServiceRules:
         counts: bool,
         known: structs.Node | None = None,
         tables: Tables = TABLES,
+        serves: bool = True,
     ) -> None:
         """Decide about all Services of a cluster.
 
@@ -64,6 +65,7 @@ class ServiceRules:
             counts: Whether rules have nfacct counters.
             known: The Node object used before; see `rulegen.model.services.node.known_node`.
             tables: The known languages and backends.
+            serves: Whether there are rules for Services; otherwise there are only those of the node.
 
         Raises:
             ConfigError: The mode has no backend.
@@ -82,7 +84,8 @@ class ServiceRules:
             oldest_wins=options.oldest_claim_wins,
             ports_in_use=self._node.ports_in_use,
         )
-        for service in cluster.names():
+        self._serves = serves
+        for service in cluster.names() if serves else ():
             self._table.put(service, cluster.service(service))
         self._services = self._table.services()
         self._is_behind = False
@@ -229,7 +232,7 @@ class ServiceRules:
         touched: set[ObjectName] = set()
         for name in sorted(names):
             self._left_out.discard(name)
-            touched |= self._table.put(name, self._cluster.service(name))
+            touched |= self._table.put(name, self._cluster.service(name) if self._serves else None)
         self._unwritten |= touched
         return touched
 
