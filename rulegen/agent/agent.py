@@ -316,7 +316,8 @@ class Agent:
 
     def _following(self) -> Following:
         has_selector = self.site is not None and self.site.options.selection.namespace_selector is not None
-        return Following(self._node_name, self.site is not None, has_selector, self.endpoints_from)
+        packs = not self.services and not self.endpoints_from.has_pods  # Pods are compared with all Services
+        return Following(self._node_name, self.site is not None, has_selector, self.endpoints_from, packs)
 
     def _this_node(self, cluster: SharedCluster, followed: FollowedCluster) -> ThisNode:
         is_known = followed.cached is not None and followed.cached.node is not None

@@ -58,12 +58,14 @@ class Following(NamedTuple):
         ingress: Whether Ingresses are served.
         namespaces: Whether labels of namespaces select Ingresses.
         endpoints_from: Where endpoints come from.
+        packs: Whether Services and EndpointSlices are kept packed, because only those that Ingresses refer to are read.
     """
 
     node: str
     ingress: bool
     namespaces: bool
     endpoints_from: EndpointsFrom
+    packs: bool = False
 
 
 class FollowedCluster:

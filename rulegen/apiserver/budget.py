@@ -10,6 +10,7 @@ import msgspec
 from rulegen.apiserver.limits import LIMIT_HINT
 from rulegen.errors import HostError, Rejected
 from rulegen.kube.objects.events import Changed, Gone, called, name_of
+from rulegen.kube.objects.packed import PackedObject
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -131,13 +132,16 @@ def weight(objects: Sequence[Decoded | Rejected]) -> int:
     JSON of many small values can need thirty times its size as objects. The memory of objects is therefore counted, not
     the size of their text.
     """
-    usable = [each for each in objects if not isinstance(each, Rejected)]
-    text = _ENCODER.encode([each.object for each in usable])
-    sum_of_all = 1024 * len(usable) + len(text) + 64 * (text.count(b",") + text.count(b'":"'))
+    whole = [each for each in objects if not isinstance(each, Rejected | PackedObject)]
+    text = _ENCODER.encode([each.object for each in whole])
+    sum_of_all = 1024 * len(whole) + len(text) + 64 * (text.count(b",") + text.count(b'":"'))
     for each in objects:
         if isinstance(each, Rejected):
             sum_of_all += 512 + sum(256 + len(fault.path) + len(fault.message) for fault in each.faults)
-        elif each.warnings:
+            continue
+        if isinstance(each, PackedObject):
+            sum_of_all += 1024 + len(each.packed)
+        if each.warnings:
             sum_of_all += sum(128 + len(text) for text in each.warnings)
     return sum_of_all
 

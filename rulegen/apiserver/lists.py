@@ -63,6 +63,7 @@ class Collection(NamedTuple):
         noun: Name of the kind in an RBAC rule.
         labels: A label selector.
         fields: A field selector; if an older server rejects it, it is omitted.
+        packs: Whether a watch reports Services and EndpointSlices packed.
     """
 
     kind: type[KubeObject]
@@ -70,6 +71,7 @@ class Collection(NamedTuple):
     noun: str
     labels: str = ""
     fields: str = ""
+    packs: bool = False
 
 
 SERVICES: Final = Collection(
@@ -300,6 +302,7 @@ def read_page(
     raw: bytes | bytearray,
     *,
     keep: Callable[[Sequence[Decoded | Rejected]], None] = lambda _: None,
+    packs: bool = False,
 ) -> ListPage:
     """Return the objects of a page, and where the next page and a watch start.
 
@@ -308,6 +311,7 @@ def read_page(
         kind: Kind of the requested objects.
         raw: The body of the answer.
         keep: As for `decode_list`.
+        packs: As for `decode_list`.
 
     Raises:
         TooLargeError: It has too many values.
@@ -321,7 +325,7 @@ def read_page(
         head = msgspec.json.decode(raw, type=_ListHead)
         if head.kind != expected:
             raise InputError(url, f"got {head.kind[:40]!r}, expected a {expected}")  # noqa: TRY301
-        return decode_list(raw, kind, source=url, keep=keep)
+        return decode_list(raw, kind, source=url, keep=keep, packs=packs)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError, InputError) as error:
         said = error.message if isinstance(error, InputError) else f"{url}: no {expected}: {error}"
         raise HostError(said, hint="check that this is the address of an API server") from error

@@ -77,6 +77,7 @@ class Watch:
         ingress: bool = False,
         namespaces: bool = False,
         endpoints_from: EndpointsFrom = EndpointsFrom.SLICES,
+        packs: bool = False,
         warn: Callable[[str], None] = _be_quiet,
         notice: Callable[[OutageNotice], None] | None = None,
         meanwhile: Callable[[], str] | None = None,
@@ -95,6 +96,7 @@ class Watch:
             namespaces: Whether labels of namespaces select Ingresses.
             ingress: Whether Ingresses are served: then Ingresses, their classes, and all Services are followed.
             endpoints_from: Where endpoints come from. If from Pods, all Pods and all Nodes are followed.
+            packs: Whether Services and EndpointSlices are reported packed, because most of them are never read.
             warn: Receives new warnings, one line each.
             notice: Receives warnings about the server with fields, and their end; by default, `warn` does.
             meanwhile: Returns a text about what continues during an outage.
@@ -119,13 +121,11 @@ class Watch:
         self._shared = Shared(self._tally, self._outage, revisions, Kept(self._link.terms), untaken)
         for text in self._link.cautions:
             warn(text)
-        self._lock = threading.Lock()
-        self._is_over = False
-        wanted = _collections(node, endpoints_from, ingress=ingress, namespaces=namespaces)
+        self._lock, self._is_over = threading.Lock(), False
+        wanted = _collections(node, endpoints_from, ingress=ingress, namespaces=namespaces, packs=packs)
         self._followers = [self._reflector(each, emit, page_size) for each in wanted]
         self._referred = ReferredObjects(self._link, emit, self._shared, self._timing)
-        self._named: set[Key] = set()
-        self._beyond: set[Key] = set()
+        self._named, self._beyond = set[Key](), set[Key]()
 
     def _reflector(self, collection: Collection, emit: Callable[[Event], None], page_size: int) -> Reflector:
         return Reflector(self._link, collection, emit, self._shared, self._timing, page_size=page_size)
@@ -236,10 +236,11 @@ class Watch:
 
 
 def _collections(
-    node: str | None, endpoints_from: EndpointsFrom, *, ingress: bool, namespaces: bool
+    node: str | None, endpoints_from: EndpointsFrom, *, ingress: bool, namespaces: bool, packs: bool
 ) -> list[Collection]:
     """Return the collections that are listed and watched as a whole."""
     services, slices = (each._replace(labels="", fields="") if ingress else each for each in (SERVICES, SLICES))
+    services, slices = services._replace(packs=packs), slices._replace(packs=packs)
     if endpoints_from is EndpointsFrom.PODS:
         slices = slices._replace(labels=",".join(filter(None, (slices.labels, FOREIGN_SLICES))))
     wanted = [services, slices]

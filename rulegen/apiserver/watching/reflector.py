@@ -304,7 +304,7 @@ class Reflector:
             self._outage.good(self)
             try:
                 with self._kept.decoding:
-                    return read_page(self._link.url, self.collection.kind, raw, keep=keep)
+                    return read_page(self._link.url, self.collection.kind, raw, keep=keep, packs=self.collection.packs)
             except TooLargeError as error:
                 raise ApiError(error.message, ApiReason.TOO_LARGE, hint=error.hint) from error
             except ApiError:
@@ -384,7 +384,7 @@ class Reflector:
             return
         self._tally.heard(self)
         try:
-            said = read_line(line, self.collection.kind, source=self._link.url)
+            said = read_line(line, self.collection.kind, source=self._link.url, packs=self.collection.packs)
         except InputError as error:
             raise ApiError(error.message, ApiReason.GARBAGE) from error
         if isinstance(said, WatchRefusal):

@@ -97,5 +97,4 @@ def called(kind: type[KubeObject], name: ObjectName) -> str:
 
 def name_of(decoded: Decoded) -> ObjectName:
     """Return the name of a valid object, as in events."""
-    metadata = decoded.object.metadata
-    return ObjectName(metadata.namespace, metadata.name)
+    return decoded.name

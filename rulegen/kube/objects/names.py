@@ -42,3 +42,13 @@ class Decoded:
     object: KubeObject
     source: str
     warnings: tuple[str, ...] = ()
+
+    @property
+    def name(self) -> ObjectName:
+        """The name of the object."""
+        metadata = self.object.metadata
+        return ObjectName(metadata.namespace, metadata.name)
+
+    def is_same(self, other: Decoded) -> bool:
+        """Return whether both have the same object, wherever they come from."""
+        return self.object == other.object

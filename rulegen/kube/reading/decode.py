@@ -11,6 +11,7 @@ from rulegen.errors import Fault, InputError, Rejected
 from rulegen.kube.objects.kinds import CLUSTER_SCOPED, CONFIDENTIAL, KINDS, title
 from rulegen.kube.objects.legacy_ingress import LegacyIngress, modern, with_old_paths
 from rulegen.kube.objects.names import Decoded
+from rulegen.kube.objects.packed import pack
 from rulegen.kube.objects.structs import Ingress, ObjectMeta, Pod
 from rulegen.kube.reading.documents import Document
 from rulegen.kube.reading.json_text import MAX_PLAIN_VALUES, plain_json, value_count
@@ -140,6 +141,7 @@ def decode_list(
     *,
     source: str = "API server",
     keep: Callable[[Sequence[Decoded | Rejected]], None] = lambda _: None,
+    packs: bool = False,
 ) -> ListPage:
     """Return the objects of one page of an API server.
 
@@ -150,6 +152,7 @@ def decode_list(
         kind: The kind of its items.
         source: The source of the page, for messages.
         keep: Receives the objects in batches; raises if there are too many.
+        packs: Whether Services and EndpointSlices are returned packed.
 
     Raises:
         InputError: The page is not a list.
@@ -162,6 +165,8 @@ def decode_list(
     items = content.items or ()
     for start in range(0, len(items), BATCH):
         batch = [decode_object(item, kind, source=source) for item in items[start : start + BATCH]]
+        if packs:
+            batch = [each if isinstance(each, Rejected) else pack(each) for each in batch]
         keep(batch)
         for entry in batch:
             if isinstance(entry, Rejected):

@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING, Final, TypeAlias
 
 import msgspec
 
-from rulegen.errors import InputError
+from rulegen.errors import InputError, Rejected
 from rulegen.kube.objects.events import Changed, Gone, scoped
+from rulegen.kube.objects.packed import pack
 from rulegen.kube.reading.decode import decode_object
 from rulegen.text import printable
 
@@ -81,10 +82,18 @@ class _Status(msgspec.Struct):
     details: _Details | None = None
 
 
-def read_line(raw: bytes | bytearray, kind: type[KubeObject], *, source: str = "API server") -> Line:
+def read_line(
+    raw: bytes | bytearray, kind: type[KubeObject], *, source: str = "API server", packs: bool = False
+) -> Line:
     """Return the content of a line of a watch for objects of a kind.
 
     An invalid object with a name is an event with its faults.
+
+    Args:
+        raw: The line.
+        kind: The kind of its object.
+        source: The source of the line, for messages.
+        packs: Whether a Service or an EndpointSlice is returned packed.
 
     Raises:
         InputError: The line is not JSON, its type is unknown, or its object has another kind or no name.
@@ -106,7 +115,10 @@ def read_line(raw: bytes | bytearray, kind: type[KubeObject], *, source: str = "
     name = scoped(kind, head.metadata.namespace, head.metadata.name)
     match envelope.type:
         case "ADDED" | "MODIFIED":
-            return WatchLine(Changed(kind, decode_object(envelope.object, kind, source=source), name), version)
+            state = decode_object(envelope.object, kind, source=source)
+            if packs and not isinstance(state, Rejected):
+                state = pack(state)
+            return WatchLine(Changed(kind, state, name), version)
         case "DELETED":
             return WatchLine(Gone(kind, name), version)
         case other:

@@ -15,6 +15,7 @@ from rulegen.errors import Rejected
 from rulegen.kube.endpoints_from import EndpointsFrom
 from rulegen.kube.objects.events import Changed, Gone, Listed, Unfollowed, called
 from rulegen.kube.objects.names import ObjectKey, ObjectName
+from rulegen.kube.objects.packed import PackedObject
 from rulegen.kube.objects.structs import (
     ConfigMap,
     EndpointSlice,
@@ -30,6 +31,7 @@ from rulegen.kube.snapshot.addresses import ServiceAddresses
 from rulegen.kube.snapshot.build import build_world
 from rulegen.kube.snapshot.endpoints import SERVICE_NAME_LABEL
 from rulegen.kube.snapshot.live_endpoints import LiveEndpoints
+from rulegen.kube.snapshot.services_by_name import PackedInput, ServicesByName, service_input
 from rulegen.kube.snapshot.world import ClusterSnapshot, ServiceInput
 from rulegen.kube.validation.unusable_ingress import UnusableIngress, named_apart
 
@@ -86,7 +88,7 @@ class _IngressView:
         copies: Copies of `kinds` that were returned last, without kinds that have changed since.
     """
 
-    inputs: dict[ObjectName, ServiceInput] = field(default_factory=dict)
+    inputs: dict[ObjectName, ServiceInput | PackedInput] = field(default_factory=dict)
     stale: set[ObjectName] = field(default_factory=set)
     addresses: ServiceAddresses = field(default_factory=ServiceAddresses)
     shared: ServiceAddresses | None = None
@@ -106,7 +108,7 @@ class Cluster:
                 this Node is kept.
         """
         self._objects: dict[type[KubeObject], dict[ObjectName, Decoded]] = defaultdict(dict)
-        self._slices: dict[ObjectName, dict[str, EndpointSlice]] = defaultdict(dict)
+        self._slices: dict[ObjectName, dict[str, Decoded]] = defaultdict(dict)
         self._rejected: dict[tuple[type[KubeObject], str], Rejected] = {}
         self._gone: set[ObjectKey] = set()
         self._warned: dict[tuple[type[KubeObject], ObjectName], tuple[str, ...]] = {}
@@ -147,16 +149,20 @@ class Cluster:
     def service(self, name: ObjectName) -> ServiceInput | None:
         """Return a Service with its endpoints; None if it does not exist."""
         decoded = self._objects[Service].get(name)
-        if decoded is None or not isinstance(decoded.object, Service):
+        if decoded is None:
             return None
+        known = service_input(decoded, self._slices_of(name))
+        if self._live is None:
+            return known
+        complete = self._live.complete(known.service, known.slices)
+        if complete is None:
+            return None
+        slices, origin = complete
+        return ServiceInput(service=known.service, slices=slices, endpoints_from=origin)
+
+    def _slices_of(self, name: ObjectName) -> tuple[Decoded, ...]:
         known = self._slices.get(name, {})
-        slices, origin = tuple(known[key] for key in sorted(known)), "EndpointSlice" if known else ""
-        if self._live is not None:
-            complete = self._live.complete(decoded.object, slices)
-            if complete is None:
-                return None
-            slices, origin = complete
-        return ServiceInput(service=decoded.object, slices=slices, endpoints_from=origin)
+        return tuple(known[key] for key in sorted(known))
 
     @property
     def gone(self) -> frozenset[ObjectKey]:
@@ -209,21 +215,18 @@ class Cluster:
         """
         if self._view is None:
             self._view = _IngressView(stale=set(self._objects[Service]))
-            for name, service in self.of_kind(Service).items():
-                self._view.addresses.change(name, None, service)
+            for name, entry in self._objects[Service].items():
+                if isinstance(service := entry.object, Service):
+                    self._view.addresses.change(name, None, service)
         view = self._view
         for name in view.stale:
-            known = self.service(name)
-            if known is None:
-                view.inputs.pop(name, None)
-            else:
-                view.inputs[name] = known
+            self._renew(view, name)
         view.stale.clear()
         if view.shared is None:
             view.shared = view.addresses.copy()
         ingresses = self._copied(view, Ingress)
         return ClusterSnapshot(
-            services=view.inputs.copy(),
+            services=ServicesByName(view.inputs.copy()),
             addresses=view.shared,
             nodes={name.name: entry for name, entry in self._copied(view, Node).items()},
             ingresses=ingresses,
@@ -234,6 +237,16 @@ class Cluster:
             config_maps=self._copied(view, ConfigMap),
             rejected=tuple(self.rejected),
         )
+
+    def _renew(self, view: _IngressView, name: ObjectName) -> None:
+        """Read a Service again that has changed. A packed one is not decoded before it is looked up."""
+        decoded = self._objects[Service].get(name)
+        is_packed = isinstance(decoded, PackedObject)
+        known = PackedInput(decoded, self._slices_of(name)) if decoded and is_packed else self.service(name)
+        if known is None:
+            view.inputs.pop(name, None)
+        else:
+            view.inputs[name] = known
 
     def _unusable(self) -> dict[str, UnusableIngress]:
         """Return what can be read of invalid Ingresses, by the names in their rejections."""
@@ -259,7 +272,7 @@ class Cluster:
             if isinstance(entry, Rejected):
                 rejected.append(entry)
             else:
-                name = _name(entry.object)
+                name = entry.name
                 gone.discard(name)
                 self._put(kind, entry, name, touched)
         for name in gone:
@@ -289,18 +302,19 @@ class Cluster:
         if entry.warnings:
             self._warned[kind, name] = entry.warnings
         before = self._objects[kind].get(name)
-        if before is not None and before.object == entry.object:
+        if before is not None and before.is_same(entry):
             return
-        if before is not None and _are_served_alike(before.object, entry.object):
+        was, now = before.object if before is not None else None, entry.object
+        if was is not None and _are_served_alike(was, now):
             self._objects[kind][name] = entry
             return
-        if before is not None:
-            self._touch(before.object, touched)
-            self._unlink(before.object)
+        if was is not None:
+            self._touch(was, touched)
+            self._unlink(was)
         self._objects[kind][name] = entry
-        self._link(entry.object)
-        self._touch(entry.object, touched)
-        self._follow(kind, name, before.object if before is not None else None, entry.object, touched)
+        self._link(entry, now)
+        self._touch(now, touched)
+        self._follow(kind, name, was, now, touched)
 
     def _drop(self, kind: type[KubeObject], name: ObjectName, touched: Touched) -> None:
         rejected = self._rejected.pop((kind, called(kind, name)), None)
@@ -308,9 +322,10 @@ class Cluster:
         self._warned.pop((kind, name), None)
         before = self._objects[kind].pop(name, None)
         if before is not None:
-            self._unlink(before.object)
-            self._touch(before.object, touched)
-            self._follow(kind, name, before.object, None, touched)
+            was = before.object
+            self._unlink(was)
+            self._touch(was, touched)
+            self._follow(kind, name, was, None, touched)
 
     def _follow(
         self,
@@ -338,11 +353,11 @@ class Cluster:
                 view.shared = None
                 touched.addresses |= changed
 
-    def _link(self, entry: KubeObject) -> None:
-        if isinstance(entry, EndpointSlice) and (owner := _owner(entry)):
-            self._slices[owner][entry.metadata.name] = entry
+    def _link(self, entry: Decoded, content: KubeObject) -> None:
+        if isinstance(content, EndpointSlice) and (owner := _owner(content)):
+            self._slices[owner][entry.name.name] = entry
         if self._live is not None:
-            self._live.link(entry)
+            self._live.link(content)
 
     def _unlink(self, entry: KubeObject) -> None:
         if isinstance(entry, EndpointSlice) and (owner := _owner(entry)):

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from rulegen.kube.validation.unusable_ingress import UnusableIngress
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True, kw_only=True, weakref_slot=True)
 class ServiceInput:
     """A Service with its EndpointSlices, and where both come from.
 

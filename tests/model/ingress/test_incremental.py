@@ -21,6 +21,7 @@ from rulegen.kube.objects import structs as k
 from rulegen.kube.objects.events import Changed, Gone, scoped
 from rulegen.kube.objects.kinds import KubeObject
 from rulegen.kube.objects.names import Decoded, ObjectKey, ObjectName
+from rulegen.kube.objects.packed import pack
 from rulegen.kube.selector import parse_selector
 from rulegen.kube.snapshot.build import build_world
 from rulegen.kube.snapshot.cluster import Cluster, Touched
@@ -173,8 +174,9 @@ FIRST = (service("web"), endpoints("web"), service("api"), ingress("a", rule("a.
 class Stage:
     """A cluster that changes, and what is decided of it from one time to the next."""
 
-    def __init__(self, wanted: IngressOptions) -> None:
+    def __init__(self, wanted: IngressOptions, *, packs: bool = False) -> None:
         self.cluster, self.options = Cluster(), wanted
+        self.packs = packs
         self.cluster.for_ingresses()  # changes are followed from now on
         self.unread: dict[ObjectKey, str] = {}
         self.before: IngressDecisions | None = None
@@ -185,8 +187,9 @@ class Stage:
         kind, name = type(known), scoped(type(known), known.metadata.namespace, known.metadata.name)
         if how == "status" and isinstance(known, k.Ingress):
             known = k.Ingress(known.metadata, known.spec, STATUS)
+        state = Decoded(known, "test")
         return self.cluster.apply_event(
-            Gone(kind, name) if how == "delete" else Changed(kind, Decoded(known, "test"), name)
+            Gone(kind, name) if how == "delete" else Changed(kind, pack(state) if self.packs else state, name)
         )
 
     def step(self, step: Any) -> Touched:
@@ -230,9 +233,9 @@ class Stage:
 
 
 @settings(max_examples=examples(150), deadline=None)
-@given(starts, steps)
-def test_after_any_changes_decisions_are_those_of_a_fresh_look(wanted, steps):
-    stage = Stage(wanted)
+@given(starts, steps, st.booleans())
+def test_after_any_changes_decisions_are_those_of_a_fresh_look(wanted, steps, packs):
+    stage = Stage(wanted, packs=packs)
     decided = stage.decide()
     for step in steps:
         touched = stage.step(step)
@@ -247,9 +250,9 @@ def test_after_any_changes_decisions_are_those_of_a_fresh_look(wanted, steps):
 
 @pytest.mark.not_quick
 @settings(max_examples=examples(25), deadline=None)
-@given(starts, steps)
-def test_after_any_changes_files_are_those_of_a_fresh_look(wanted, steps):
-    stage = Stage(replace(wanted, config_map=None, default_certificate=None))
+@given(starts, steps, st.booleans())
+def test_after_any_changes_files_are_those_of_a_fresh_look(wanted, steps, packs):
+    stage = Stage(replace(wanted, config_map=None, default_certificate=None), packs=packs)
     made: NginxSite | None = None
     for step in [*steps, (FIRST[0], "put")]:
         stage.step(step)
@@ -261,8 +264,8 @@ def test_after_any_changes_files_are_those_of_a_fresh_look(wanted, steps):
 TWO = (service("web"), endpoints("web"), service("api"), endpoints("api", ("10.244.3.7",)))
 
 
-def two_hosts() -> Stage:
-    stage = Stage(options(now=NOW))
+def two_hosts(*, packs: bool = False) -> Stage:
+    stage = Stage(options(now=NOW), packs=packs)
     for known in (*TWO, ingress("b", rule("b.test", path(to="api")))):
         stage.change(known, "put")
     stage.decide()
@@ -278,8 +281,9 @@ def two_hosts() -> Stage:
     ],
     ids=["its endpoints", "its address", "another Service that has the address of its endpoint"],
 )
-def test_only_the_host_that_a_change_touches_is_decided_anew(known):
-    stage = two_hosts()
+@pytest.mark.parametrize("packs", [False, True])
+def test_only_the_host_that_a_change_touches_is_decided_anew(known, packs):
+    stage = two_hosts(packs=packs)
     before = stage.before.model
     touched = stage.change(known, "put")
     assert stage.before.reads.is_touched(touched.services, touched.addresses)
