@@ -2,23 +2,31 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any, Final
 
 from rulegen.errors import ApplyError, HostError
 from rulegen.host.commands.runner import MissingToolError, ToolTimeoutError
+from rulegen.host.dataplane.nftables_driver import NftablesDriver
+from rulegen.host.dataplane.observe import read_kernel
 from rulegen.host.netfilter import iptables
+from rulegen.host.netfilter.nft import NftError
 from rulegen.host.netfilter.restore_error import RestoreError
+from rulegen.host.nftables.kernel.transaction import TransactionError
+from rulegen.languages.iptables.language import NAME as IPTABLES
+from rulegen.languages.nftables.language import NAME as NFTABLES
 from rulegen.net import Family
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable, Iterable, Mapping
 
-    from rulegen.host.commands.runner import Runner
     from rulegen.host.dataplane.apply import Step
-    from rulegen.host.netfilter.variant import Variant
+    from rulegen.host.dataplane.driver import Driver, ReadContext
 
-_NO_CHANGE = "*nat\nCOMMIT\n"
+OF_FAMILIES: Final = frozenset({IPTABLES, NFTABLES})
+"""Languages with a state of its own for each family. A mode that uses others, too, writes both families together."""
+_NO_CHANGE: Final = "*nat\nCOMMIT\n"
+_NFTABLES: Final = NftablesDriver()
 
 
 @dataclass(slots=True)
@@ -58,6 +66,25 @@ class BrokenFamilies:
         self._changed()
         return True
 
+    def read(self, driver: Driver, context: ReadContext) -> dict[Family, Any]:
+        """Return the unparsed state of each family that is not set aside; one whose tool fails is set aside.
+
+        Args:
+            driver: Of a language of `OF_FAMILIES`.
+            context: What is read: all families of this host.
+
+        Raises:
+            HostError: No family can be read, or the failure is not that of a tool.
+        """
+        raw: dict[Family, Any] = {}
+        for family in self.healthy(context.families):
+            try:
+                raw |= read_kernel({driver.name: driver}, replace(context, families=(family,)))[driver.name]
+            except HostError as error:
+                if not self.set_aside(family, error, context.families):
+                    raise
+        return raw
+
     def include(self, family: Family) -> None:
         """Read and write a family again."""
         self.errors.pop(family, None)
@@ -73,18 +100,27 @@ class BrokenFamilies:
         self.on_change("; ".join(str(error) for _, error in sorted(self.errors.items())))
 
 
-def check_tools(run: Runner, variant: Variant, family: Family, wait_s: int) -> None:
-    """Read the rules of a family, and write a script that changes nothing.
+def check_tools(drivers: Mapping[str, Driver], context: ReadContext, wait_s: int) -> None:
+    """Read a family; in a mode that writes rules of iptables, also write a script that changes nothing.
+
+    Args:
+        drivers: The drivers of this host.
+        context: What is read: one family.
+        wait_s: Maximum wait for the xtables lock, in seconds; 0 for no limit.
 
     Raises:
         HostError: One of the tools still fails.
     """
-    iptables.observe(run, variant, family)
-    iptables.restore(run, variant, family, _NO_CHANGE, wait_s=wait_s)
+    read_kernel({name: drivers[name] for name in sorted({IPTABLES, *context.needed})}, context)
+    if IPTABLES in context.needed:
+        for family in context.families:
+            iptables.restore(context.run, context.variant, family, _NO_CHANGE, wait_s=wait_s)
 
 
 def _is_broken(cause: HostError) -> bool:
     """Whether a failure is that of a tool. The lock belongs to both families, and a rejected rule to a Service."""
     if isinstance(cause, RestoreError):
         return cause.is_momentary
+    if isinstance(cause, TransactionError | NftError):
+        return not _NFTABLES.is_refusal(cause)
     return isinstance(cause, ToolTimeoutError | MissingToolError) or type(cause) is HostError

@@ -16,7 +16,7 @@ from rulegen.host.dataplane.apply import perform, steps
 from rulegen.host.dataplane.dataplane import KernelReadout, KernelRevision
 from rulegen.host.dataplane.driver import ReadContext, WriteContext
 from rulegen.host.dataplane.drivers import DRIVERS
-from rulegen.host.dataplane.families import BrokenFamilies, check_tools
+from rulegen.host.dataplane.families import OF_FAMILIES, BrokenFamilies, check_tools
 from rulegen.host.dataplane.flows import FlowReader
 from rulegen.host.dataplane.observe import observed, read_kernel, rules_beside
 from rulegen.host.ipvs.servers import SchedulerError
@@ -112,7 +112,7 @@ class KernelDataplane:
         """Return the dataplane for this host's iptables variant and the options.
 
         With `on_aside`, a family whose tools fail is set aside, and `on_aside` is called with the errors. This needs a
-        mode whose objects belong to one family each.
+        mode whose objects belong to one family each (`OF_FAMILIES`).
 
         Without ip6tables, Services are still served in IPv4, as by kube-proxy.
 
@@ -123,7 +123,7 @@ class KernelDataplane:
         missing = variant.missing_tool(run, choice.variant, Family.IPV6) if facts.ipv6 else None
         languages = tables.backend(options.mode).languages
         broken = BrokenFamilies()
-        if on_aside is not None and languages == (IPTABLES,):
+        if on_aside is not None and set(languages) <= OF_FAMILIES:
             broken = BrokenFamilies(is_enabled=True, on_change=on_aside)
         return cls(
             run,
@@ -193,11 +193,17 @@ class KernelDataplane:
             for family in self.facts.families
             if family in compiled.model.nodes and (not isinstance(read, Mapping) or family in read)
         )
-        context = self.read_context(families)
         others = {name: driver for name, driver in self.drivers.items() if name not in reading.raw}
+        raw = dict(reading.raw)
+        if self.broken.is_enabled:
+            for name in [name for name in self.languages if name in others]:
+                raw[name] = self.broken.read(others[name], self.read_context(self.facts.families))
+                families = tuple(family for family in families if family in raw[name])
+                del others[name]
+        context = self.read_context(families)
         return observed(
             self.drivers,
-            {**reading.raw, **read_kernel(others, context)},
+            {**raw, **read_kernel(others, context)},
             context,
             flows=reading.flows,
             counters=tuple(nfacct.counters()) if compiled.counts else None,
@@ -336,7 +342,7 @@ class KernelDataplane:
         Raises:
             HostError: They still fail.
         """
-        check_tools(self.run, self.choice.variant, family, self.lock_wait_s)
+        check_tools(self.drivers, self.read_context((family,)), self.lock_wait_s)
 
     def include(self, family: Family) -> None:
         """Read and write a family again that was set aside."""
@@ -350,13 +356,7 @@ class KernelDataplane:
         """
         if not self.broken.is_enabled:
             return read_kernel(self._watched, self.read_context(self.facts.families))
-        texts: dict[Family, str] = {}
-        for family in self.broken.healthy(self.facts.families):
-            try:
-                texts |= read_kernel({IPTABLES: self.drivers[IPTABLES]}, self.read_context((family,)))[IPTABLES]
-            except HostError as error:
-                if not self.broken.set_aside(family, error, self.facts.families):
-                    raise
+        texts = self.broken.read(self.drivers[IPTABLES], self.read_context(self.facts.families))
         others = {name: driver for name, driver in self._watched.items() if name != IPTABLES}
         return {IPTABLES: texts, **read_kernel(others, self.read_context(self.facts.families))}
 
