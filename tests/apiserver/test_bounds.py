@@ -329,6 +329,19 @@ def test_no_answer_costs_more_than_half_a_gigabyte(tmp_path, feed):
     assert max(peaks.values()) <= (BASE_MB + (MOST_MB - BASE_MB) / PART) * 1024, done.stdout
 
 
+def test_objects_of_one_name_count_each_while_they_are_listed(tmp_path):
+    """A list holds all its objects until it is reported, also thousands without a name."""
+    with hostile(full_of(b"{}", 64 << 10)) as url:
+        seen = Consumer()
+        watch = Watch(seen, kubeconfig=kubeconfig_of(url, tmp_path), timing=fast(), terms=ApiTerms(mebibytes=1))
+        watch.start()
+        try:
+            assert soon(lambda: {reason for _, reason in watch.counts().errors} == {"too many"})
+            assert not watch.counts().lists
+        finally:
+            watch.stop()
+
+
 def test_an_error_keeps_nothing_of_what_was_read(tmp_path):
     """A watcher waits with its error for up to half a minute: a page of many MiB must not wait with it."""
     with hostile(full_of(b"{}", 20 << 20)) as url:

@@ -235,16 +235,16 @@ class Reflector:
             ApiError: It could not be read completely, or exceeds a limit.
         """
         listed: list[Decoded | Rejected] = []
-        version = token = ""
+        version, token, heavy = "", "", 0
         until = self._timing.clock() + self._timing.list_whole
         weights = Weights(self.collection.kind)
 
         def keep(objects: Sequence[Decoded | Rejected]) -> None:
-            for each in objects:
-                weights.add(each)
+            nonlocal heavy  # the list holds all objects, also those of one name
+            heavy += sum(map(weights.add, objects))
             if self._ended.is_set():
                 raise ApiError("the end", ApiReason.CUT)
-            if not self._kept.note(self, max(weights.total, self._weights.total)):
+            if not self._kept.note(self, max(heavy, self._weights.total)):
                 raise self._too_many()
 
         for _ in range(MAX_PAGES):
