@@ -4,6 +4,7 @@ Run in a network namespace of its own:
 
     unshare --net python -m integration.bench.memory services 10000
     unshare --net python -m integration.bench.memory ingresses 300
+    unshare --net python -m integration.bench.memory ingresses 10 8 10000    # beside 10,000 Services of no Ingress
 
 Memory is the proportional share (Pss, proc_pid_smaps(5)) of all processes of this namespace but this one, so that pages
 which nginx's processes share count once, and beside it what lies in the folder for temporary files, which the manifests
@@ -158,8 +159,11 @@ def change(api: FakeApi, kind: str, size: int, current: Path, settled_s: float) 
         until_another(current, served, settled_s)
 
 
-def main(kind: str, size: int, settled_s: float = SETTLED_S) -> dict[str, object]:
-    """Measure a start, a change of some objects one by one, and a SIGHUP, each after a time without a change."""
+def main(kind: str, size: int, settled_s: float = SETTLED_S, beside: float = 0) -> dict[str, object]:
+    """Measure a start, a change of some objects one by one, and a SIGHUP, each after a time without a change.
+
+    With Ingresses, so many Services that no Ingress refers to can be beside them.
+    """
     if os.environ.get(OUTSIDE) == str(Path("/proc/self/ns/net").readlink()):
         raise SystemExit("this fills the namespace that it runs in")
     subprocess.run(["ip", "link", "set", "lo", "up"], check=True)
@@ -168,7 +172,8 @@ def main(kind: str, size: int, settled_s: float = SETTLED_S) -> dict[str, object
         folder.chmod(0o755)  # nginx's workers are another user
         (folder / "tmp").mkdir()
         api.put("nodes", *(document for document in worlds.objects(0)))
-        objects = ingress.objects(size, tls=True) if kind == "ingresses" else worlds.objects(size)
+        hosts = ingress.objects(size, tls=True) if kind == "ingresses" else ()
+        objects = (*hosts, *worlds.objects(int(beside) if hosts else size))
         for element in objects:
             api.put(COLLECTIONS[element["kind"]], element)
         config, log = folder / "config.json", folder / "log"
