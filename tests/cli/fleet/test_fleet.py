@@ -12,7 +12,7 @@ import yaml
 
 from rulegen.cli.json_schemas import SCHEMAS
 from tests.cli.fleet.conftest import OPTIONS, without_node_port
-from tests.cli.fleet.sarif_subset import SARIF
+from tests.cli.fleet.sarif_schema import check_sarif
 from tests.servers.fakeapi import FakeApi
 
 PLAN = ("plan", *OPTIONS, "--observed-dir", "dumps")
@@ -83,7 +83,7 @@ def test_json_is_valid_by_its_schema(run, nodes):
 def test_sarif_has_a_result_for_each_object_and_node(run, nodes):
     code, out, _ = run(*PLAN, "-o", "sarif")
     log = json.loads(out)
-    jsonschema.Draft202012Validator(SARIF).validate(log)
+    check_sarif(log)
     assert code == 1
     (audit,) = log["runs"]
     rules = audit["tool"]["driver"]["rules"]
@@ -97,6 +97,9 @@ def test_sarif_has_a_result_for_each_object_and_node(run, nodes):
     assert uris == ["dumps/node4", "dumps/node2", "dumps/node3"]
     assert len({json.dumps(result["partialFingerprints"]) for result in audit["results"]}) == 3
     assert audit["invocations"][0]["executionSuccessful"] is False
+    for wrong in ({**log, "version": "2.0.0"}, {**log, "runs": [{**audit, "reslts": []}]}, {**log, "runs": [{}]}):
+        with pytest.raises(jsonschema.ValidationError):
+            check_sarif(wrong)
 
 
 def test_no_text_of_a_dump_becomes_a_link_in_sarif(run, dump):
@@ -116,7 +119,7 @@ def test_one_node_has_these_formats_too(run, dump, form):
     assert (code, err) == (0, "")
     assert "KUBE-NODEPORTS" in out
     if form == "sarif":
-        jsonschema.Draft202012Validator(SARIF).validate(json.loads(out))
+        check_sarif(json.loads(out))
 
 
 class Page(HTMLParser):
