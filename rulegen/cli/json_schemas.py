@@ -1,9 +1,10 @@
-"""JSON Schemas (draft 2020-12) of what the commands print as JSON; `rulegen schema NAME` prints them."""
+"""JSON Schemas (draft 2020-12) of what the commands print or answer as JSON; `rulegen schema NAME` prints them."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Final
 
+from rulegen.agent.telemetry.log import LEVELS
 from rulegen.cli.terminal import failures
 from rulegen.diff.items import Action, Drift
 from rulegen.host.doctor import findings
@@ -338,6 +339,48 @@ PROVENANCE: Final = _document(
     },
 )
 
+RULES: Final = _document(
+    "The iptables rules that a node needs: /rules?output=json of run",
+    "Rules",
+    show.SCHEMA_VERSION,
+    {"node": _TEXT, "rules": _map(_map(_map(_list(_TEXT))))},
+)
+
+_TIME: Final = {"type": "string", "format": "date-time"}
+_TITLED: Final = {"$schema": _DRAFT}
+HEALTH: Final = {
+    **_TITLED,
+    "title": "The health of an agent: /healthz and /livez of run",
+    **_object(
+        {
+            "lastUpdated": {"anyOf": [_TIME, {"type": "null"}]},
+            "currentTime": _TIME,
+            "healthy": _FLAG,
+            "desiredGeneration": _COUNT,
+            "appliedGeneration": _COUNT,
+            "oldestUnappliedSeconds": {"type": "number", "minimum": 0},
+        },
+        {"nodeEligible": _FLAG, "ingressesNotServed": _TEXT, "lastError": _TEXT},
+    ),
+}
+SERVICE_HEALTH: Final = {
+    **_TITLED,
+    "title": "The health of a Service on a node: the answer of a healthCheckNodePort",
+    **_object(
+        {
+            "service": _object({"namespace": _TEXT, "name": _TEXT}),
+            "localEndpoints": _COUNT,
+            "serviceProxyHealthy": _FLAG,
+        }
+    ),
+}
+LOG: Final = {
+    **_TITLED,
+    "title": "One line of the log: run --log-format json",
+    **_object({"time": _TIME, "level": _among(LEVELS), "message": _TEXT}),
+    "additionalProperties": {"type": ["string", "number", "boolean", "array", "object"]},
+}
+
 SCHEMAS: Final[Mapping[str, dict[str, Any]]] = {
     "plan": PLAN,
     "fleet-plan": FLEET_PLAN,
@@ -347,5 +390,9 @@ SCHEMAS: Final[Mapping[str, dict[str, Any]]] = {
     "error": ERROR,
     "model": MODEL,
     "provenance": PROVENANCE,
+    "rules": RULES,
+    "health": HEALTH,
+    "service-health": SERVICE_HEALTH,
+    "log": LOG,
 }
 """The schemas by name."""

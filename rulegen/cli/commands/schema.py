@@ -15,7 +15,8 @@ def command(name: str) -> None:
 
     plan is that of plan, apply and cleanup with -o json; fleet-plan that of plan --observed-dir; dumped-services that
     of show; findings that of doctor; saved-plan that of plan --out; model and provenance those of files of export;
-    error that of an error of any command with -o json.
+    error that of an error of any command with -o json. rules, health, service-health and log are those of run: its
+    pages and its log.
 
     \b
     rulegen schema plan
