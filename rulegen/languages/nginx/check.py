@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from functools import lru_cache
 from itertools import islice
 from typing import TYPE_CHECKING, Final
 
@@ -167,23 +168,23 @@ def _check_filled(
             continue
         statement = next(rest, None)
         if statement is None:
-            raise _Fault(line, _NOTHING, _told(own))
+            raise _Fault(line, _NOTHING, _text_of(own))
         line = statement.line
         _check_own(statement, own, marks)
         if own.block is not None:
             _check_filled(statement.block or (), own.block, marks, inside(context, own.name) or "", line)
     extra = next(rest, None)
     if extra is not None:
-        raise _Fault(extra.line, _told(extra), _NOTHING)
+        raise _Fault(extra.line, _text_of(extra), _NOTHING)
 
 
 def _check_own(statement: Statement, own: Statement, marks: _Marks) -> None:
     """Compare one directive of a template with what it became."""
     name, args, line, block = statement
     if _MARK.search(own.name) or name != own.name or len(args) != len(own.args):
-        raise _Fault(line, _told(statement), _told(own))
+        raise _Fault(line, _text_of(statement), _text_of(own))
     if (block is None) is not (own.block is None):
-        raise _Fault(line, _told(statement), _told(own))
+        raise _Fault(line, _text_of(statement), _text_of(own))
     for position, arg in enumerate(args):
         wanted = marks.argument(own, position)
         if arg != wanted:
@@ -199,7 +200,7 @@ def _check_block(read: Sequence[Statement], intended: Sequence[Node], context: s
             _check_directive(statement, node, context)
     if len(read) > len(intended):
         extra = read[len(intended)]
-        raise _Fault(extra.line, _told(extra), _NOTHING)
+        raise _Fault(extra.line, _text_of(extra), _NOTHING)
     if len(read) < len(intended):
         missing = intended[len(read)]
         raise _Fault(line, _NOTHING, missing.key if isinstance(missing, Entry) else missing.name)
@@ -207,34 +208,48 @@ def _check_block(read: Sequence[Statement], intended: Sequence[Node], context: s
 
 def _check_directive(statement: Statement, node: Directive, context: str) -> None:
     name, args, line, block = statement
-    if name != node.name or len(args) != len(node.args) or (block is None) is not (node.block is None):
-        raise _Fault(line, _told(statement), _told_node(node))
-    for position, (arg, word) in enumerate(zip(args, node.args, strict=True)):
-        wanted = _seen(word, reading(name, node.args, position))
+    if name != node.name or (block is None) is not (node.block is None):
+        raise _Fault(line, _text_of(statement), _text_of_node(node))
+    if difference := _difference(context, name, args, node.args, has_block=block is not None):
+        raise _Fault(line, *difference)
+    if block is not None and node.block is not None:
+        _check_block(block, node.block, inside(context, name) or "", line)
+
+
+@lru_cache(maxsize=1 << 13)  # most directives of a site say the same as one before
+def _difference(
+    context: str, name: str, args: tuple[str, ...], intended: tuple[Word, ...], *, has_block: bool
+) -> tuple[str, str] | None:
+    """Return what a directive says and what it should say instead, or None if it is right."""
+    if len(args) != len(intended):
+        return _text(name, args, has_block=has_block), _text(name, _words(intended), has_block=has_block)
+    for position, (arg, word) in enumerate(zip(args, intended, strict=True)):
+        wanted = _seen(word, reading(name, intended, position))
         if name in _NAMING and not position and isinstance(word, str) and "$" in word:
             wanted = None
         if wanted is None:
-            raise _Fault(line, _told(statement), f"{name} with a variable or a dollar sign where it takes none")
-        if arg != wanted and _braced(arg, node.args, position, name) != wanted:
-            raise _Fault(line, f"{name} ... {arg}", f"{name} ... {wanted}")
-    if reason := refusal(context, name, args, block=block is not None):
-        raise _Fault(line, _told(statement), f"only what is allowed: {reason}")
-    if block is not None and node.block is not None:
-        _check_block(block, node.block, inside(context, name) or "", line)
+            return _text(
+                name, args, has_block=has_block
+            ), f"{name} with a variable or a dollar sign where it takes none"
+        if arg != wanted and _braced(arg, intended, position, name) != wanted:
+            return f"{name} ... {arg}", f"{name} ... {wanted}"
+    if reason := refusal(context, name, args, block=has_block):
+        return _text(name, args, has_block=has_block), f"only what is allowed: {reason}"
+    return None
 
 
 def _check_entry(statement: Statement, entry: Entry, context: str) -> None:
     key, args, line, block = statement
     if context not in ENTRY_BLOCKS or len(args) != 1 or block is not None:
-        raise _Fault(line, _told(statement), f"an entry of a block of entries: {entry.key}")
+        raise _Fault(line, _text_of(statement), f"an entry of a block of entries: {entry.key}")
     if (entry.kind is KeyKind.FIXED or context == "map") and _meaning(key, context) != (entry.kind, entry.key):
-        raise _Fault(line, _told(statement), f"an entry for the key {entry.key} ({entry.kind.value})")
+        raise _Fault(line, _text_of(statement), f"an entry for the key {entry.key} ({entry.kind.value})")
     if entry.kind is not KeyKind.FIXED and context != "map":
-        raise _Fault(line, _told(statement), f"an entry of {context} with a key of our own")
+        raise _Fault(line, _text_of(statement), f"an entry of {context} with a key of our own")
     wanted = _seen(entry.value, Reading.TEXT if context == "map" else Reading.LITERAL)
     seen = args[0] if context != "map" else _REFERENCE.sub(_with_braces, args[0])
     if wanted is None or wanted not in {seen, args[0]}:
-        raise _Fault(line, _told(statement), f"{entry.key} → {wanted}")
+        raise _Fault(line, _text_of(statement), f"{entry.key} → {wanted}")
 
 
 def _braced(arg: str, args: Sequence[Word], position: int, name: str) -> str:
@@ -281,10 +296,17 @@ def _seen(word: Word, how: Reading) -> str | None:
     return seen
 
 
-def _told(statement: Statement) -> str:
-    return " ".join((statement.name, *statement.args)) + (" {" if statement.block is not None else ";")
+def _text_of(statement: Statement) -> str:
+    return _text(statement.name, statement.args, has_block=statement.block is not None)
 
 
-def _told_node(node: Directive) -> str:
-    words = [word if isinstance(word, str) else str(_seen(word, Reading.TEXT)) for word in node.args]
-    return " ".join((node.name, *words)) + (" {" if node.block is not None else ";")
+def _text_of_node(node: Directive) -> str:
+    return _text(node.name, _words(node.args), has_block=node.block is not None)
+
+
+def _words(args: Sequence[Word]) -> list[str]:
+    return [word if isinstance(word, str) else str(_seen(word, Reading.TEXT)) for word in args]
+
+
+def _text(name: str, words: Sequence[str], *, has_block: bool) -> str:
+    return " ".join((name, *words)) + (" {" if has_block else ";")

@@ -28,7 +28,7 @@ _TOKEN: Final = re.compile(
     |(?P<fault>.))""",
     re.VERBOSE | re.DOTALL,
 )
-_GAP, _PUNCTUATION, _END, _FAULT = (_TOKEN.groupindex[name] for name in ("gap", "punctuation", "end", "fault"))
+_PUNCTUATION, _END, _FAULT = (_TOKEN.groupindex[name] for name in ("punctuation", "end", "fault"))
 _ESCAPE: Final = re.compile(r"""\\(["'\\trn])""")
 _ESCAPED: Final = {"t": "\t", "r": "\r", "n": "\n"}
 
@@ -67,23 +67,22 @@ def parse(text: str) -> tuple[Statement, ...]:
     words: list[str] = []
     line = begun = 1
     for match in _TOKEN.finditer(text):
-        kind = match.lastindex
-        gap = match[_GAP]
-        if gap:
+        kind = match.lastindex or 0
+        gap, word = match.group(1, kind)
+        if gap and gap != " ":
             line += gap.count("\n")
             if len(gap) > BUFFER // 8:
                 _check_comments(gap, line)
         if kind == _PUNCTUATION:
-            mark = match[_PUNCTUATION]
-            if mark == "}":
+            if word == "}":
                 if words or not stack:
                     raise SyntaxFault(line, 'unexpected "}"')
                 inner = tuple(block)
                 block, words, begun = stack.pop()
                 block.append(Statement(words[0], tuple(words[1:]), begun, inner))
             elif not words:
-                raise SyntaxFault(line, f'unexpected "{mark}"')
-            elif mark == ";":
+                raise SyntaxFault(line, f'unexpected "{word}"')
+            elif word == ";":
                 block.append(Statement(words[0], tuple(words[1:]), begun))
             elif len(stack) == _DEEPEST:
                 raise SyntaxFault(line, "blocks are nested too deeply")
@@ -98,11 +97,11 @@ def parse(text: str) -> tuple[Statement, ...]:
         else:
             if not words:
                 begun = line
-            word = match[kind or 0]
             words.append(_ESCAPE.sub(_meaning, word) if "\\" in word else word)
             if len(word) > BUFFER // 8:
                 _check_length(word, line)
-            line += word.count("\n")
+            if "\n" in word:
+                line += word.count("\n")
     if words or stack:
         raise SyntaxFault(line, 'unexpected end of file, expecting ";" or "}"')
     return tuple(block)

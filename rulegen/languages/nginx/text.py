@@ -9,6 +9,7 @@ longer than the lexer's buffer.
 from __future__ import annotations
 
 import re
+from functools import lru_cache
 from typing import TYPE_CHECKING, Final
 
 from rulegen.errors import RulegenError
@@ -168,10 +169,16 @@ def _lines(nodes: Iterable[Node], indent: str, block: str = "") -> Iterable[str]
 
 
 def _head(directive: Directive) -> str:
-    if not directive.args:
-        return directive.name
-    words = [_word(directive, position) for position in range(len(directive.args))]
-    return f"{directive.name} {' '.join(words)}"
+    return _head_of(directive.name, directive.args)
+
+
+@lru_cache(maxsize=1 << 13)  # most directives of a site say the same as one before
+def _head_of(name: str, args: tuple[Word, ...]) -> str:
+    if not args:
+        return name
+    directive = Directive(name, args)
+    words = [_word(directive, position) for position in range(len(args))]
+    return f"{name} {' '.join(words)}"
 
 
 def _word(directive: Directive, position: int) -> Token:
