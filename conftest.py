@@ -42,6 +42,17 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             item.add_marker(pytest.mark.kernel)
 
 
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config) -> object | None:
+    """Spread tests over workers file by file."""
+    if config.getvalue("dist") != "loadgroup":
+        return None
+    from tests.scheduling import FileScheduling  # noqa: PLC0415 - only a process that spreads tests has xdist's part
+
+    config.option.loadscopereorder = False
+    return FileScheduling(config)
+
+
 def pytest_collection_finish() -> None:
     """Leave what was collected out of garbage collection: ten thousand tests, which all stay to the end."""
     gc.enable()

@@ -48,9 +48,8 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     """Mark what needs which machine, and keep tests that share a lab on one worker (`--dist loadgroup`)."""
     if SIZE is not Size.FULL:
         _leave_out(config, items)
-    for item in items:
-        if "/integration/" not in item.path.as_posix():
-            continue
+    here = [item for item in items if item.nodeid.startswith("integration/")]
+    for item in here:
         parameters = item.callspec.params if isinstance(item, pytest.Function) and hasattr(item, "callspec") else {}
         containers = parameters.get("driver") is Containers
         item.add_marker(pytest.mark.containers if containers else pytest.mark.kernel)
@@ -58,8 +57,8 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
             item.add_marker(pytest.mark.uml)
         if not item.get_closest_marker("xdist_group"):
             item.add_marker(pytest.mark.xdist_group(str(parameters.get("variant", "nft"))))
-    places = {name: place for place, name in enumerate(dict.fromkeys(map(_case, items)))}
-    for item in items:
+    places = {name: place for place, name in enumerate(dict.fromkeys(map(_case, here)))}
+    for item in here:
         item.stash[_PLACE] = places[_case(item)]
 
 
@@ -72,16 +71,24 @@ class Ordering:
 
     @staticmethod
     @pytest.hookimpl(wrapper=True, tryfirst=True)
-    def pytest_collection_modifyitems(items: list[pytest.Item]) -> Iterator[None]:
-        """Sort after all others have sorted: both families of a case together."""
+    def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> Iterator[None]:
+        """Sort after all others have sorted: both families of a case together.
+
+        A worker of xdist begins with what takes long, so that no worker has much left when the others have ended.
+        """
         yield
-        here = [item for item in items if "/integration/" in item.path.as_posix()]
-        others = [item for item in items if "/integration/" not in item.path.as_posix()]
-        items[:] = [*others, *sorted(here, key=lambda item: item.stash[_PLACE])]
+        here = [item for item in items if _PLACE in item.stash]
+        others = [item for item in items if _PLACE not in item.stash]
+        here.sort(key=lambda item: item.stash[_PLACE])
+        if not hasattr(config, "workerinput"):
+            items[:] = [*others, *here]
+            return
+        long = {item.path for item in others if item.get_closest_marker("slow")}
+        items[:] = [*here, *sorted(others, key=lambda item: item.path not in long)]
 
 
 _PLACE = pytest.StashKey[int]()
-"""Of a test, its place in the order of the files; xdist changes its name later."""
+"""Of a test in this folder, its place in the order of the files; xdist changes its name later."""
 
 
 def _case(item: pytest.Item) -> str:

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 __all__ = ["namespace"]
 
-pytestmark = [pytest.mark.uml, pytest.mark.xdist_group("uml-2"), pytest.mark.usefixtures("namespace")]
+pytestmark = [pytest.mark.uml, pytest.mark.xdist_group("ipvs"), pytest.mark.usefixtures("namespace")]
 
 
 @pytest.mark.parametrize("semantics", ["kube-proxy", "strict"])

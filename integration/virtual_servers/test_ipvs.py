@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from integration.lab.hosts import Running
     from integration.lab.lab import Lab
 
-pytestmark = [pytest.mark.variants, pytest.mark.ipvs, pytest.mark.xdist_group("uml-2")]
+pytestmark = [pytest.mark.variants, pytest.mark.ipvs, pytest.mark.xdist_group("ipvs")]
 
 COUNTED_S = 20
 PAUSE_S = 0.04

@@ -16,7 +16,7 @@ from tests.servers.fakeapi import FakeApi
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-pytestmark = [pytest.mark.uml, pytest.mark.xdist_group("uml-2")]
+pytestmark = [pytest.mark.uml, pytest.mark.xdist_group("ipvs")]
 
 WITHIN_S = 20
 ONE = App(name="one", number=851, ready=("pod-a", "pod-x"), type="LoadBalancer", protocols=("TCP",), families=(4,))

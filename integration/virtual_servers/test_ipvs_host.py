@@ -45,7 +45,7 @@ if TYPE_CHECKING:
 
 __all__ = ["namespace"]
 
-pytestmark = [pytest.mark.uml, pytest.mark.xdist_group("uml-2"), pytest.mark.usefixtures("namespace", "loaded")]
+pytestmark = [pytest.mark.uml, pytest.mark.xdist_group("ipvs"), pytest.mark.usefixtures("namespace", "loaded")]
 
 SCHEDULERS = ("rr", "wrr", "lc", "wlc", "lblc", "lblcr", "dh", "sh", "sed", "nq", "mh")
 """All that the configuration of kube-proxy may name, and that Debian's kernels have."""
