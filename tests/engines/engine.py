@@ -146,6 +146,9 @@ class TinyEngine:
     def taken_ports(self, site: TinySite) -> tuple[str, ...]:
         return ()
 
+    def move(self, site: TinySite, world: ClusterSnapshot, services: object) -> bool:
+        return False
+
     def deploy(self, site: TinySite) -> DeployOutcome:
         served = self.observe()
         if served == site.lines:

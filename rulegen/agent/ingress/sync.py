@@ -3,6 +3,9 @@
 A reload costs memory and finally ends old connections. Changes are therefore collected until none has arrived for a
 moment, but not for long. The pause between reloads is a multiple of the time of the last reload. Meanwhile, the rules
 of the kernel, which change at once, handle requests that nginx sends to removed endpoints.
+
+HAProxy takes changed endpoints without a reload. It gets them at once, and its files follow, with all that is compiled,
+after a longer quiet time.
 """
 
 from __future__ import annotations
@@ -12,6 +15,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final
 
 from rulegen.agent.ingress.index import ReferenceIndex
+from rulegen.agent.ingress.moving import EndpointMoves
 from rulegen.agent.ingress.proxy_watch import ProxyWatch
 from rulegen.agent.ingress.references import Memory, ReferencedObjects, SyncEndedError
 from rulegen.agent.ingress.reports import IngressReports
@@ -19,14 +23,14 @@ from rulegen.agent.retry import LONGEST_PAUSE_S, RetryPause
 from rulegen.agent.services.drift import ForeignChange
 from rulegen.agent.telemetry.events import EventRequest, ObjectReference, to_nobody
 from rulegen.compiler.ingress.engine import DeployAction
-from rulegen.errors import HostError, RulegenError
+from rulegen.errors import HostError, RulegenError, internal_error
 from rulegen.host.commands.waits import StoppingError
 from rulegen.kube.objects.names import ObjectKey, ObjectName
 from rulegen.model.ingress.reasons import Verdict
 from rulegen.model.ingress.routing.selection import selected
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Collection, Mapping
 
     from rulegen.agent.cluster import SharedCluster
     from rulegen.agent.telemetry.log import AgentLog
@@ -43,6 +47,9 @@ QUIET_S: Final = 0.2
 """Quiet time after the last change, in seconds."""
 LONGEST_S: Final = 2.0
 """Maximum wait of a change, in seconds."""
+MOVED_QUIET_S: Final = 1.0
+MOVED_LONGEST_S: Final = 5.0
+"""The same while the proxy has all changes already, and only its files do not."""
 BREATH_S: Final = 1.0
 """Minimum pause between two reloads, in seconds."""
 BREATHS: Final = 4
@@ -101,6 +108,8 @@ class IngressSync:
     site: IngressSite | None = None
     index: ReferenceIndex = field(default_factory=ReferenceIndex)
     _changed: threading.Event = field(default_factory=threading.Event)
+    _woken: threading.Event = field(default_factory=threading.Event)
+    _moving: EndpointMoves = field(default_factory=EndpointMoves)
     _ended: threading.Event = field(default_factory=threading.Event)
     _touched_at: float = 0.0
     _first_at: float = 0.0
@@ -166,6 +175,7 @@ class IngressSync:
         """
         self._ended.set()
         self._changed.set()
+        self._woken.set()
         self.proxy.stop()
         if self._thread is not None:
             self._thread.join(FOR_GOOD_S if for_good else LEFT_BEHIND_S)
@@ -176,14 +186,20 @@ class IngressSync:
         self._changed.set()
         self.on_served()
 
-    def touch(self) -> None:
-        """Record a change of an object that Ingresses depend on."""
+    def touch(self, services: Collection[ObjectName] | None = None) -> None:
+        """Record a change of an object that Ingresses depend on.
+
+        Args:
+            services: The Services of which endpoints may have changed, if nothing else has.
+        """
         now = self.clock()
         self._touch = object()
+        self._moving.add(services)
         if not self._changed.is_set():
             self._first_at = now
         self._touched_at = now
         self._changed.set()
+        self._woken.set()
 
     @property
     def is_woken(self) -> bool:
@@ -195,7 +211,7 @@ class IngressSync:
         is_touched = self.index.is_touched(touched)
         self.state.metrics.ingress_changes.add("decided" if is_touched else "ignored")
         if is_touched:
-            self.touch()
+            self.touch(None if touched.site or touched.nodes or touched.addresses else touched.services)
 
     def look_at_host(self) -> None:
         """Decide the configuration again if a change of the host affects it."""
@@ -206,6 +222,7 @@ class IngressSync:
         pause, next_at = RetryPause(BREATH_S, LONGEST_PAUSE_S), 0.0
         while not self._ended.is_set():
             self._changed.wait(self._pause_s(pause) or min(self.period_s, self._again_s or self.period_s))
+            self.move()
             self.gather(next_at)
             if self._ended.is_set():
                 return
@@ -239,12 +256,28 @@ class IngressSync:
         """Wait for the quiet time, or the maximum wait of the first change, and for the pause after the last reload."""
         while not self._ended.is_set():
             now = self.clock()
-            due = min(self._touched_at + QUIET_S, self._first_at + LONGEST_S) if self._changed.is_set() else now
+            quiet, longest = (MOVED_QUIET_S, MOVED_LONGEST_S) if self._moving.is_done else (QUIET_S, LONGEST_S)
+            due = min(self._touched_at + quiet, self._first_at + longest) if self._changed.is_set() else now
             if not self.objects.is_all_answered:
                 due = max(due, not_before)
             if now >= due:
                 return
-            self._ended.wait(min(due - now, QUIET_S))
+            self._woken.wait(min(due - now, QUIET_S))
+            self.move()
+
+    def move(self) -> None:
+        """Give the proxy changed endpoints at once, if nothing else has changed since it was last served."""
+        self._woken.clear()
+        names, site = self._moving.take(), self.site
+        if not names:
+            return
+        try:
+            may_move = site is not None and self.mends and self._served == site.digest
+            if not (may_move and self.live.move(site, self.snapshot(), names)):
+                self._moving.failed()
+        except Exception as error:  # noqa: BLE001 - whatever it is, the endpoints are served with all else
+            self._moving.failed()
+            self.log.warning("endpoints wait for the whole configuration", error=internal_error(error))
 
     def serve(self) -> bool:
         """Serve the current cluster; return whether nginx was started or reloaded.
@@ -253,6 +286,7 @@ class IngressSync:
             RulegenError: It cannot be served; nginx serves the previous configuration.
         """
         self._changed.clear()
+        self._moving.begin()
         if self.mends:
             self.claim()
         is_own = self.site is not None and self._served == self.site.digest
@@ -318,7 +352,7 @@ class IngressSync:
             self.index.end(None)
             raise
         self.site = site
-        if self.index.end(site.reads):
+        if self.index.end(site.reads) and not self._changed.is_set():
             self.touch()
         self._ours = tuple(selected(world, self.live.options))
         self._decided_for, self._decided_at = touch, began

@@ -56,6 +56,7 @@ from rulegen.languages.haproxy.runtime import structure_of
 from rulegen.languages.haproxy.text import UnwritableError, certificate_line, format_map, format_sections
 from rulegen.languages.haproxy.tree import ConfigSection, statement
 from rulegen.model.ingress.ir import MatchKind
+from rulegen.model.ingress.moves import upstreams_by_service
 from rulegen.model.ingress.reasons import Reason, Verdict
 
 if TYPE_CHECKING:
@@ -63,7 +64,7 @@ if TYPE_CHECKING:
 
     from rulegen.backends.haproxy.stock import BackendStock
     from rulegen.kube.objects.names import ObjectName
-    from rulegen.model.ingress.ir import IngressModel, Location, Server
+    from rulegen.model.ingress.ir import IngressModel, Location, LocationPolicy, Server, Upstream
 
 NO_ENTRY = [("::", "!")]
 """A map of Lua must have an entry; no client can send this key as a user."""
@@ -88,6 +89,9 @@ class HaproxyFiles:
         taken: Which spare backend serves which upstream.
         backends: The backend of each location, by host and place.
         owners: The Ingresses of each backend.
+        chosen: The backends of each upstream, each with the policy that its servers obey.
+        upstreams: The upstreams of each Service.
+        asked: The digests of the upstreams that are auth servers or mirrors.
     """
 
     sections: tuple[ConfigSection, ...]
@@ -99,6 +103,9 @@ class HaproxyFiles:
     taken: tuple[tuple[str, str], ...] = ()
     backends: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     owners: Mapping[str, Sequence[ObjectName]] = field(default_factory=dict)
+    chosen: Mapping[str, Mapping[str, LocationPolicy]] = field(default_factory=dict)
+    upstreams: Mapping[ObjectName, Sequence[Upstream]] = field(default_factory=dict)
+    asked: frozenset[str] = frozenset()
 
 
 def compile_files(model: IngressModel, *, served: bool, stock: BackendStock | None = None) -> HaproxyFiles:
@@ -153,6 +160,9 @@ def compile_files(model: IngressModel, *, served: bool, stock: BackendStock | No
         taken=tuple(sorted((spare, own) for own, spare in parts.names.taken.items())),
         backends=backends,
         owners={name: tuple(owners) for name, owners in parts.owners.items()},
+        chosen=parts.chosen,
+        upstreams=upstreams_by_service(model.upstreams.values()),
+        asked=frozenset(parts.auth_servers),
     )
 
 

@@ -64,6 +64,7 @@ class ConfigParts:
         owners: The Ingresses of each backend.
         by_rule: The names of backends of rules.
         values: The own maps of the backend that is being compiled.
+        chosen: The backends of each upstream, each with the policy that its servers obey.
     """
 
     sections: dict[tuple[str, str], ConfigSection] = field(default_factory=dict)
@@ -78,6 +79,7 @@ class ConfigParts:
     owners: dict[str, dict[ObjectName, None]] = field(default_factory=dict)
     by_rule: dict[str, str] = field(default_factory=dict)
     values: OwnMaps = field(default_factory=OwnMaps)
+    chosen: dict[str, dict[str, LocationPolicy]] = field(default_factory=dict)
 
     def include(self, other: ConfigParts) -> None:
         """Add all parts of another object."""
@@ -90,6 +92,8 @@ class ConfigParts:
         self.addresses.update(other.addresses)
         self.canaries.update(other.canaries)
         self.auth_servers.update(other.auth_servers)
+        for upstream, policies in other.chosen.items():
+            self.chosen.setdefault(upstream, {}).update(policies)
         for name, owners in other.owners.items():
             self.owners.setdefault(name, {}).update(owners)
 
@@ -153,6 +157,8 @@ def _add_backend(
     name = _add_named(lines, values, parts, *upstream)
     if isinstance(target, ToName) and upstream:
         parts.addresses[name] = target.host
+    if isinstance(target, ToUpstream) and upstream:
+        parts.chosen.setdefault(target.upstream, {})[name] = location.policy
     if location.ingress is not None:
         parts.owners.setdefault(name, {})[location.ingress] = None
     return name

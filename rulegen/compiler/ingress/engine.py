@@ -11,9 +11,9 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, Self, TypeVar
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Collection, Mapping, Sequence
 
-    from rulegen.kube.objects.names import ObjectKey
+    from rulegen.kube.objects.names import ObjectKey, ObjectName
     from rulegen.kube.snapshot.world import ClusterSnapshot
     from rulegen.model.ingress.ir import IngressModel
     from rulegen.model.ingress.last_read import KnownObject
@@ -227,6 +227,20 @@ class IngressEngine(Protocol[SiteT, ObservedT]):
 
         Raises:
             HostError: This failed; the message says what is served.
+        """
+
+    def move(self, site: SiteT, world: ClusterSnapshot, services: Collection[ObjectName]) -> bool:
+        """Give the program the endpoints of Services at once, if it can take these alone.
+
+        The next `check` and `deploy` serve them as all else, and write them.
+
+        Args:
+            site: What `deploy` has served last.
+            world: The objects.
+            services: All Services of which the endpoints have changed since.
+
+        Returns:
+            Whether the program has all of them now.
         """
 
     def drain(self, timeout_s: float) -> bool:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Final
 
 import msgspec
 
+from rulegen.backends.haproxy.moves import moved_servers
 from rulegen.backends.haproxy.names import CONFIG, HOSTS, USERS
 from rulegen.compiler.ingress.candidates import Candidates, NotCompiledError
 from rulegen.compiler.ingress.engine import DeployAction
@@ -18,22 +19,24 @@ from rulegen.compiler.ingress.haproxy import HaproxySite, compile_haproxy, suspe
 from rulegen.errors import RulegenError, internal_error
 from rulegen.host.files.output import write_site
 from rulegen.host.files.self_signed import make
-from rulegen.host.haproxy import live, worker
+from rulegen.host.haproxy import live, moves, worker
 from rulegen.host.haproxy.pending import RELOAD_PAUSE_S
 from rulegen.host.proxy.engine import ProxyEngine
 from rulegen.host.proxy.naming import naming_of
 from rulegen.languages.haproxy.check import DifferenceError
 from rulegen.languages.haproxy.text import UnwritableError, format_map, format_sections
+from rulegen.model.ingress.moves import moved_upstreams
 from rulegen.model.ingress.routing.selection import selected
 from rulegen.model.ingress.upstreams.reads import all_reads
 from rulegen.plan.haproxy import HAPROXY, LANGUAGE, plan_running
 from rulegen.plan.show import SCHEMA_VERSION
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Collection, Iterator
 
     from rulegen.compiler.ingress.engine import DeployOutcome
     from rulegen.host.haproxy.service import HaproxyService
+    from rulegen.kube.objects.names import ObjectName
     from rulegen.kube.snapshot.world import ClusterSnapshot
     from rulegen.languages.configuration import Configuration
     from rulegen.model.ingress.options import IngressOptions
@@ -170,6 +173,17 @@ class HaproxyEngine(ProxyEngine[HaproxySite]):
         site = self.tested(is_accepted, lambda test: candidates.settled(names, test, suspects))
         # HAProxy may accept a rejected Ingress after a change of its Service.
         return replace(site, reads=all_reads(each.reads for each in (*whole, site)) if whole else None)
+
+    def move(self, site: HaproxySite, world: ClusterSnapshot, services: Collection[ObjectName]) -> bool:
+        """Give HAProxy the endpoints of Services over its socket, without its files; see `IngressEngine`."""
+        if self.read is not site.configuration or self.deployed != site.digest or site.decisions is None:
+            return False
+        upstreams = moved_upstreams(site.decisions, site.values.upstreams, world, services)
+        try:
+            texts = moved_servers(site.values, upstreams) if upstreams is not None else None
+        except UnwritableError:
+            return False
+        return texts is not None and moves.move(self.service.folder, texts, site.digest)
 
     def plan(self, site: HaproxySite, observed: Configuration | None) -> IngressPlan:
         """Return the plan for HAProxy."""

@@ -25,6 +25,8 @@ if TYPE_CHECKING:
 
 SOCKET: Final = "worker.sock"
 """The socket of the worker in the folder `run`."""
+ASKS_DIGEST: Final = socket_command("get", "var", SERVED)
+"""The command that asks a worker for the digest of the configuration that it serves."""
 _TIMEOUT_S: Final = 20.0
 _LONGEST: Final = 64 << 20
 _PROMPT: Final = b"\n> "
@@ -129,7 +131,7 @@ def held(worker: WorkerSocket) -> HeldState:
         [
             "show info\n",
             "show servers state\n",
-            socket_command("get", "var", SERVED),
+            ASKS_DIGEST,
             "show map\n",
             socket_command("show", "ssl", "crt-list", "-n", CERTIFICATE_LIST),
         ]
@@ -159,7 +161,7 @@ def digest(worker: WorkerSocket) -> str:
     Raises:
         OSError: It does not answer.
     """
-    return reports.read_variable(worker.ask(socket_command("get", "var", SERVED)))
+    return reports.read_variable(worker.ask(ASKS_DIGEST))
 
 
 def change(worker: WorkerSocket, wanted: RuntimeChanges) -> None:

@@ -16,10 +16,12 @@ from rulegen.host.proxy.disk.last_read import StoredObjects
 from rulegen.host.proxy.processes.ends import ends_of
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Collection
 
     from rulegen.compiler.ingress.engine import DeployOutcome
     from rulegen.host.proxy.service import ProxyService
+    from rulegen.kube.objects.names import ObjectName
+    from rulegen.kube.snapshot.world import ClusterSnapshot
     from rulegen.languages.configuration import Configuration
     from rulegen.model.ingress.options import IngressOptions
     from rulegen.plan.ingress import IngressPlan
@@ -143,6 +145,11 @@ class ProxyEngine(Generic[ProxySiteT]):
         outcome = self.service.apply(site.configuration, listens=(host.http_port, host.https_port), tested=True)
         self.deployed = outcome.digest
         return outcome
+
+    def move(self, site: ProxySiteT, world: ClusterSnapshot, services: Collection[ObjectName]) -> bool:
+        """Return False: the proxy takes endpoints only with its whole configuration; see `IngressEngine`."""
+        del site, world, services
+        return False
 
     def served(self) -> str:
         """Return the digest that the proxy answers; empty without an answer."""

@@ -131,14 +131,19 @@ def state_of(configuration: Configuration) -> RuntimeState:
     return RuntimeState(
         structure=structure_of(configuration),
         digest=configuration.digest,
-        servers=_servers(configuration.files.get(CONFIG, "")),
+        servers=servers_of(configuration.files.get(CONFIG, "")),
         maps=maps,
         names=names,
         certificates={path: fingerprint(secrets[path].content) for path, _ in names if path in secrets},
     )
 
 
-def _servers(text: str) -> dict[ServerKey, RuntimeServer]:
+def servers_of(text: str) -> dict[ServerKey, RuntimeServer]:
+    """Return the servers of the backends in a configuration file.
+
+    Raises:
+        UnreadableError: The address of a server has another form than those of rulegen.
+    """
     servers = {}
     backend = ""
     for line in text.splitlines():

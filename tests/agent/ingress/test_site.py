@@ -57,6 +57,9 @@ class MemorySite:
     def plan(self, site: NginxSite, observed: Configuration | None) -> IngressPlan:
         return plan_site(observed, site.configuration, site.names, self.live.digest if self.live else "")
 
+    def move(self, site: NginxSite, world: ClusterSnapshot, services: object) -> bool:
+        return False
+
     def deploy(self, site: NginxSite) -> DeployOutcome:
         action = DeployAction.NOTHING if site.configuration == self.live else DeployAction.RELOADED
         self.live = site.configuration

@@ -22,7 +22,6 @@ from tests.host.haproxy.test_haproxy_runtime import POD, PORTS, answers, ask, is
 from tests.rights import needs_root
 from tests.strategies.ingresses import endpoints, ingress, path, rule, service, site, tls, tls_secret
 
-pytestmark = [pytest.mark.slow, needs_root]
 pods, engine, serve = runtime.pods, runtime.engine, runtime.serve
 
 FULL = bool(os.environ.get("RULEGEN_FULL"))
@@ -36,6 +35,7 @@ KINDS = (
     {},
 )
 STATUS = {"temporal-redirect": 302}
+pytestmark = [pytest.mark.slow, needs_root, *([pytest.mark.timeout(1800)] if FULL else [])]
 
 
 def _of_kind(number: int) -> tuple[list[KubeObject], int]:

@@ -294,6 +294,10 @@ class Targets(Struct):
         self.refused.update(known.notes)
         return known
 
+    def checked(self, name: ObjectName, entry: ServiceInput) -> UsableEndpoints:
+        """Return the endpoints of a Service, checked now."""
+        return self._usable(name, entry)
+
     def _usable(self, name: ObjectName, entry: ServiceInput) -> UsableEndpoints:
         ignored: list[str] = []
         notes: dict[str, str] = {}
