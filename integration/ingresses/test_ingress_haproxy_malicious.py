@@ -10,9 +10,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from integration.ingress import objects
-from integration.ingress.forms import files
-from integration.ingress.malicious import FILE, Entry, Group
-from integration.ingresses.test_ingress_malicious import Serving, control, ends_as_it_must, parameters, reported
+from integration.ingress.malicious import FILE, Entry, Group, Serving, control, parameters
 from rulegen.languages.haproxy.parser import read_sections
 from tests.shared import shared
 
@@ -52,19 +50,9 @@ def serving(ingress_lab: IngressLab, node: Node) -> Serving:
 
 
 @pytest.mark.parametrize(("group", "entry"), parameters(of_entries=True))
-def test_entry(ingress_lab: IngressLab, serving: Serving, group: Group | None, entry: Entry | None) -> None:
+def test_entry(serving: Serving, group: Group | None, entry: Entry | None) -> None:
     """Each of a group that is applied at once gets no more than its due, and the control answers."""
-    if group is None or entry is None:
-        shared(FILE)
-        return
-    files.check_entry(entry)
-    serving.serve(group)
-    world = group.world()
-    wrong = [*control(ingress_lab, world, "ok.test"), *ends_as_it_must(ingress_lab, entry, world)]
-    wrong += reported(entry, serving.planned, ingress_lab)
-    if wrong:
-        what = f"{entry['field']} = {str(entry['value'])[:300]!r} must be {entry['must']}"
-        serving.fail(f"{entry['id']} in {[other['id'] for other in group.entries]}: {what}", wrong)
+    serving.judge(group, entry)
 
 
 @pytest.mark.parametrize(("group", "entry"), parameters(of_entries=False))

@@ -6,6 +6,8 @@ import enum
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Final, NamedTuple
 
+from rulegen.model.ingress.values.annotations.table import not_obeyed_by
+
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
@@ -81,7 +83,7 @@ ANNOTATIONS: Final = _table(
     _rows(
         Obeyed.OTHERWISE,
         "HAProxy only",
-        "health-check-path health-check-interval slow-start max-connections retry-on",
+        " ".join(not_obeyed_by("nginx")),
     ),
     _rows(Obeyed.OTHERWISE, "GET, HEAD, POST, PUT or DELETE; with another one, the path is closed", "auth-method"),
     _rows(Obeyed.OTHERWISE, _AUTH_CONNECTIONS, "auth-keepalive auth-keepalive-requests auth-keepalive-timeout"),

@@ -14,6 +14,7 @@ from rulegen.kube.objects.names import ObjectKey
 from rulegen.model.ingress.proxying import NO_OPTIONS
 from rulegen.model.ingress.reasons import Reason, Verdict
 from rulegen.model.ingress.resolve import decide_ingress
+from rulegen.model.ingress.values.annotations.table import not_obeyed_by
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -29,9 +30,7 @@ if TYPE_CHECKING:
     from rulegen.model.ingress.resolve import IngressDecisions
     from rulegen.model.ingress.upstreams.reads import ServiceReads
 
-_ONLY_HAPROXY: Final = (
-    "health-check-path, health-check-interval, slow-start, max-connections and retry-on have no effect with nginx"
-)
+_OF_OTHERS: Final = f"{', '.join(not_obeyed_by('nginx'))} have no effect with nginx"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -111,9 +110,9 @@ def compile_ingress(
 
 
 def _with_reasons(model: IngressModel) -> IngressModel:
-    """Return the model with a reason for each path whose annotations only HAProxy obeys."""
+    """Return the model with a reason for each path with annotations that only another engine obeys."""
     own = {
-        Reason(ObjectKey("Ingress", location.ingress), Verdict.UNSUPPORTED, location.rule, _ONLY_HAPROXY)
+        Reason(ObjectKey("Ingress", location.ingress), Verdict.UNSUPPORTED, location.rule, _OF_OTHERS)
         for server in model.servers.values()
         for location in server.locations
         if location.policy.servers is not NO_OPTIONS and location.ingress is not None

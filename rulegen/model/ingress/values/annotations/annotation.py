@@ -57,9 +57,10 @@ class Annotation(Generic[T]):
         default: Value for an Ingress without this annotation.
         refers_to: Kind of the object that the value names, which is then requested from the API server.
         is_exact: Whether spaces around the text belong to it. Otherwise they are removed.
+        only_with: The engine that alone obeys it; empty if all do.
     """
 
-    __slots__ = ("default", "documentation", "invalid", "is_exact", "name", "read", "refers_to")
+    __slots__ = ("default", "documentation", "invalid", "is_exact", "name", "only_with", "read", "refers_to")
 
     name: str
     read: Callable[[str], T]
@@ -68,6 +69,7 @@ class Annotation(Generic[T]):
     default: T
     refers_to: ReferencedKind
     is_exact: bool
+    only_with: str
 
     @overload
     def __init__(
@@ -79,6 +81,7 @@ class Annotation(Generic[T]):
         *,
         refers_to: ReferencedKind = ...,
         is_exact: bool = ...,
+        only_with: str = ...,
     ) -> None: ...
 
     @overload
@@ -92,6 +95,7 @@ class Annotation(Generic[T]):
         default: V,
         refers_to: ReferencedKind = ...,
         is_exact: bool = ...,
+        only_with: str = ...,
     ) -> None: ...
 
     def __init__(
@@ -104,10 +108,12 @@ class Annotation(Generic[T]):
         default: Any = None,
         refers_to: ReferencedKind = "",
         is_exact: bool = False,
+        only_with: str = "",
     ) -> None:
         """Declare an annotation; without a default, the value of an absent one is None."""
         self.name, self.read, self.documentation, self.invalid = name, read, documentation, invalid
         self.default, self.refers_to, self.is_exact = default, refers_to, is_exact
+        self.only_with = only_with
 
     def __repr__(self) -> str:
         """Return its name, for messages of failed tests."""

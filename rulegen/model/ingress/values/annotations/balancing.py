@@ -107,25 +107,33 @@ HEALTH_CHECK_PATH: Final = Annotation(
     path,
     "HAProxy only: path that is requested from each endpoint; without an answer of 200-399, it gets no requests",
     default="",
+    only_with="haproxy",
 )
 HEALTH_CHECK_INTERVAL: Final = Annotation(
-    "health-check-interval", integer(1, 3600), "HAProxy only: seconds between two checks", default=2
+    "health-check-interval",
+    integer(1, 3600),
+    "HAProxy only: seconds between two checks",
+    default=2,
+    only_with="haproxy",
 )
 SLOW_START: Final = Annotation(
     "slow-start",
     integer(0, 3600),
     "HAProxy only: seconds in which an endpoint that is healthy again gets its full share; needs `health-check-path`",
     default=0,
+    only_with="haproxy",
 )
 MAX_CONNECTIONS: Final = Annotation(
     "max-connections",
     integer(1, 1_000_000),
     "HAProxy only: most requests at once for an endpoint; others wait in a queue, for `proxy-connect-timeout` at most",
     default=0,
+    only_with="haproxy",
 )
 RETRY_ON: Final = Annotation(
     "retry-on",
     words(*_CAUSES),
     "HAProxy only, in place of `proxy-next-upstream`: " + ", ".join(f"`{cause}`" for cause in _CAUSES),
     default=NO_NAMES,
+    only_with="haproxy",
 )

@@ -39,3 +39,8 @@ def collected() -> Mapping[str, Annotation[Any]]:
 
 ANNOTATIONS: Final = collected()
 """All supported annotations by name without the prefix."""
+
+
+def not_obeyed_by(engine: str) -> list[str]:
+    """Return the names of the annotations that only other engines obey."""
+    return [name for name, annotation in ANNOTATIONS.items() if annotation.only_with not in {"", engine}]
