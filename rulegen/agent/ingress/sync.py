@@ -4,8 +4,8 @@ A reload costs memory and finally ends old connections. Changes are therefore co
 moment, but not for long. The pause between reloads is a multiple of the time of the last reload. Meanwhile, the rules
 of the kernel, which change at once, handle requests that nginx sends to removed endpoints.
 
-HAProxy takes changed endpoints without a reload. It gets them at once, and its files follow, with all that is compiled,
-after a longer quiet time.
+HAProxy takes most changes without a reload. Its quiet time is therefore at most as long as the last change took. It
+gets changed endpoints at once, and its files follow, with all that is compiled, after a longer quiet time.
 """
 
 from __future__ import annotations
@@ -118,6 +118,7 @@ class IngressSync:
     _decided_at: float = 0.0
     _ours: tuple[ObjectName, ...] = ()
     _reload_s: float = 0.0
+    _quiet_s: float = QUIET_S
     _served: str = ""
     _again_s: float = 0.0
     _thread: threading.Thread | None = None
@@ -256,7 +257,7 @@ class IngressSync:
         """Wait for the quiet time, or the maximum wait of the first change, and for the pause after the last reload."""
         while not self._ended.is_set():
             now = self.clock()
-            quiet, longest = (MOVED_QUIET_S, MOVED_LONGEST_S) if self._moving.is_done else (QUIET_S, LONGEST_S)
+            quiet, longest = (MOVED_QUIET_S, MOVED_LONGEST_S) if self._moving.is_done else (self._quiet_s, LONGEST_S)
             due = min(self._touched_at + quiet, self._first_at + longest) if self._changed.is_set() else now
             if not self.objects.is_all_answered:
                 due = max(due, not_before)
@@ -287,6 +288,7 @@ class IngressSync:
         """
         self._changed.clear()
         self._moving.begin()
+        woken_at = self.clock()
         if self.mends:
             self.claim()
         is_own = self.site is not None and self._served == self.site.digest
@@ -322,6 +324,8 @@ class IngressSync:
         if was_served and not plan.items and outcome.action is not DeployAction.STARTED:
             change = ForeignChange("file", f"a file of {self.live.name} was just changed")
             self.reports.foreign([change], mended=True)
+        is_updated = outcome.action is DeployAction.UPDATED
+        self._quiet_s = min(QUIET_S, self.clock() - woken_at) if is_updated else QUIET_S
         self.state.metrics.reloads.add(outcome.action.value)
         self.log.info(
             f"{self.live.name} {outcome.action.value}",
@@ -329,7 +333,7 @@ class IngressSync:
             changes=len(plan.items),
             seconds=outcome.seconds,
         )
-        return outcome.action is not DeployAction.UPDATED
+        return not is_updated
 
     def _decided(self, observed: Any) -> IngressSite:
         """Return the desired configuration: the last decided one, if nothing has changed since.

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from rulegen.agent.ingress import sync
+from rulegen.compiler.ingress.engine import DeployAction, DeployOutcome
 from rulegen.compiler.ingress.nginx import NginxSite, compile_ingress
 from rulegen.errors import HostError
 from rulegen.kube.snapshot.world import ClusterSnapshot
@@ -19,6 +22,10 @@ class Moving(MemorySite):
 
     refuses: Exception | None = None
     takes = True
+    action = DeployAction.RELOADED
+
+    def deploy(self, site: NginxSite) -> DeployOutcome:
+        return replace(super().deploy(site), action=self.action)
 
     def move(self, site: NginxSite, world: ClusterSnapshot, services: object) -> bool:
         if self.refuses is not None:
@@ -114,3 +121,13 @@ def test_nothing_is_moved_before_anything_was_served(stage):
     stage.change(_web("10.244.7.1"))
     stage.loop.move()
     assert stage.live.order == []
+
+
+@pytest.mark.parametrize(("action", "longest_s"), [(DeployAction.UPDATED, 0.1), (DeployAction.RELOADED, 0.4)])
+def test_a_change_without_a_reload_makes_the_quiet_time_short(stage, action, longest_s):
+    stage.live.action = action
+    stage.change(site("b.test"))
+    stage.turn()
+
+    stage.change(site("c.test"))
+    assert longest_s - 0.2 <= _wait_s(stage) <= longest_s
