@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import re
 import shutil
+import signal
+import subprocess
 from contextlib import ExitStack
 from dataclasses import replace
 from typing import TYPE_CHECKING
@@ -15,6 +17,7 @@ from integration.agent import Node, inside, tool, until
 from integration.lab.lab import build
 from integration.lab.namespaces import Namespaces
 from integration.manifests import PORT, App
+from rulegen.host.netfilter.nft_commits import generation
 from tests.rights import needs_root
 from tests.servers.fakeapi import FakeApi
 
@@ -104,7 +107,7 @@ def test_changes_of_the_cluster_reach_the_table(node: NftNode, family: Family) -
 
 def test_what_another_program_changes_is_repaired(node: NftNode) -> None:
     node.serve(WEB)
-    with node.running():
+    with node.running("--nftables-owner", "off"):
         before = tool("nft", "-s", "list", "ruleset")
         for change in (
             f"delete element ip TABLE {set_with(str(WEB.cluster_ip(4)), node.table)} {{ {WEB.cluster_ip(4)} }}",
@@ -115,3 +118,75 @@ def test_what_another_program_changes_is_repaired(node: NftNode) -> None:
         ):
             tool("nft", change.replace("TABLE", node.table))
             until(lambda: tool("nft", "-s", "list", "ruleset") == before, 15, change)
+
+
+FOREIGN = (
+    "delete table ip rulegen",
+    "flush ruleset",
+    "add element ip6 rulegen service-nodeports { tcp . 31234 : drop }",
+    "insert rule ip rulegen services accept",
+    "add table ip rulegen { flags dormant; }",
+)
+"""What other programs with the rights of root try."""
+
+
+@pytest.mark.parametrize("node", ["rulegen"], indirect=True)
+def test_no_other_program_changes_a_protected_table(node: NftNode, family: Family) -> None:
+    node.serve(WEB)
+    with node.running("--nftables-owner", "on"):
+        before = tool("nft", "-a", "list", "ruleset")
+        for change in FOREIGN:
+            tried = subprocess.run(["nft", change], capture_output=True, text=True, check=False)
+            assert tried.returncode == 0 or "Operation not permitted" in tried.stderr, tried
+            assert tool("nft", "-a", "list", "ruleset") == before, change
+        assert "owns the table" in apply_from_elsewhere(node)
+        node.serve(replace(WEB, ready=("pod-b",)))
+        until(lambda: node.answers(WEB, family, "pod-b"), 10, "its own change")
+        assert node.drift() == 0
+        node.check_converged()
+
+
+def apply_from_elsewhere(node: NftNode) -> str:
+    """Return what `rulegen apply` says, which would write something else than the agent."""
+    ended = forks.run(node.argv("apply", "--masquerade-all", "-y"))
+    assert ended.returncode != 0
+    return str(ended.stdout + ended.stderr)
+
+
+@pytest.mark.parametrize("node", ["rulegen"], indirect=True)
+def test_the_table_of_a_killed_agent_serves_and_is_adopted_as_it_is(node: NftNode, family: Family) -> None:
+    node.serve(WEB)
+    process = node.start("--nftables-owner", "on")
+    until(lambda: node.is_well, node.start_s, "first sync")
+    listed = rules_with_handles()
+    process.send_signal(signal.SIGKILL)
+    process.wait(30)
+    assert node.answers(WEB, family, "pod-a", "pod-x")
+    assert rules_with_handles() == listed
+    tool("nft", f"add element ip rulegen {set_with(str(WEB.cluster_ip(4)), 'rulegen')} {{ 10.99.99.99 }}")  # it is open
+    before = generation() or 0
+    with node.running("--nftables-owner", "on"):
+        assert "10.99.99.99" not in tool("nft", "list", "ruleset")
+        assert rules_with_handles() == listed
+        assert generation() == before + 3, "adopted for two families, and the element is deleted"
+        assert subprocess.run(["nft", "delete table ip rulegen"], capture_output=True, check=False).returncode != 0
+
+
+@pytest.mark.parametrize("node", ["rulegen"], indirect=True)
+def test_the_table_is_released_where_it_is_not_to_be_protected(node: NftNode) -> None:
+    node.serve(WEB)
+    with node.running("--nftables-owner", "on"):
+        pass
+    with node.running("--nftables-owner", "off"):
+        assert rules_with_handles()
+        tool("nft", "add table ip rulegen { chain foreign { }; }")  # refused while it has the flag of an owner
+        until(lambda: "chain foreign" not in tool("nft", "list", "ruleset"), 15, "drift is repaired")
+
+
+def rules_with_handles() -> list[str]:
+    """Return all rules with their handles: a rule that is made anew has another one."""
+    return [
+        line
+        for line in tool("nft", "-a", "-s", "list", "ruleset").splitlines()
+        if "# handle" in line and "table" not in line
+    ]

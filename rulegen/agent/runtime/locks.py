@@ -11,6 +11,7 @@ from rulegen.host.locks.agent_lock import AgentTwiceError
 if TYPE_CHECKING:
     from rulegen.agent.telemetry.log import AgentLog
     from rulegen.compiler.ingress.engine import AgentClaim
+    from rulegen.host.nftables.guard import TableGuard
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,10 +21,12 @@ class AgentLocks:
     Attributes:
         services: The lock on the Services of the node; None for none.
         site: The lock on the ingress engine; None for none.
+        tables: What protects the tables of nftables, or releases them; None for nothing.
     """
 
     services: AgentClaim | None = None
     site: AgentClaim | None = None
+    tables: TableGuard | None = None
 
     def __enter__(self) -> Self:
         return self
@@ -32,9 +35,13 @@ class AgentLocks:
         for lock in (self.services, self.site):
             if lock is not None:
                 lock.release()
+        if self.tables is not None:
+            self.tables.close()
 
     def take(self, log: AgentLog) -> None:
         """Take all. One that cannot be taken at all is reported; that of the engine is tried again with each write.
+
+        Then the tables of nftables are protected: those of an agent that was killed have been open since.
 
         Raises:
             HostError: Another agent has one.
@@ -47,6 +54,19 @@ class AgentLocks:
                 raise
             except HostError as error:
                 log.warning("another agent would not be noticed", error=error.message)
+        if self.tables is not None:
+            self._take_tables(self.tables, log)
+
+    @staticmethod
+    def _take_tables(tables: TableGuard, log: AgentLog) -> None:
+        try:
+            families = tables.take()
+        except HostError as error:
+            log.warning("other programs can change the nftables table", error=error.message)
+            return
+        for family in families:
+            what = "protected from other programs" if tables.is_protected else "released"
+            log.info(f"the nftables table is {what}", family=str(family))
 
     def take_site(self) -> None:
         """Take the lock on the engine.

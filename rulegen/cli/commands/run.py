@@ -12,6 +12,7 @@ import click
 from rulegen.cli.options.common import ALLOW_UNKNOWN_NODE, CliOptions, input_options, no_services_option, variant_option
 from rulegen.cli.options.ingress import ChosenIngress, ObjectNameType, ingress_options
 from rulegen.cli.options.old_flags import IngressCommand
+from rulegen.cli.wiring.guarding import guard_of, guarded, owner_option
 from rulegen.cli.wiring.ingress import IngressInputs
 from rulegen.cli.wiring.inputs import Inputs
 from rulegen.errors import ConfigError, RulegenError
@@ -127,6 +128,7 @@ _ABOUT_STATUS: Final = (
     metavar="NAME",
     help="Namespace of the Leases by which nodes agree on what to publish.  [default: the Pod's, else rulegen]",
 )
+@owner_option
 @ALLOW_UNKNOWN_NODE
 @click.option("--once", is_flag=True, help="Exit after everything was written once.")
 @click.option(
@@ -155,6 +157,7 @@ def command(
     keep_serving: bool,
     allow_unknown_node: bool,
     metrics_hosts: tuple[str, ...],
+    nftables_owner: str,
     **chosen: Any,
 ) -> None:
     """Watch the cluster and keep this node's rules up to date, until SIGTERM.
@@ -200,7 +203,7 @@ def command(
     log = AgentLog(is_json=log_format == "json", least="debug" if verbose else "info")
     for warning in _idle(ingress, publishing, chosen.pop("status_flags_given")):
         log.warning(warning)
-    _Runs(CliOptions(**chosen), ingress, log, fixed).run()
+    _Runs(CliOptions(**chosen), ingress, log, fixed, nftables_owner).run()
 
 
 def _refuse_no_names(hosts: tuple[str, ...]) -> None:
@@ -217,12 +220,14 @@ class _Runs:
         settings: Options about Services.
         ingress: Options about Ingresses.
         fixed: Options of the agent itself.
+        owner: Whether tables of nftables are protected.
     """
 
     settings: CliOptions
     ingress: ChosenIngress
     log: AgentLog
     fixed: dict[str, Any]
+    owner: str
 
     def run(self) -> None:
         """Run agents until a signal ends one, or `--once` is complete.
@@ -239,7 +244,7 @@ class _Runs:
         inputs, site = _read(self.settings, self.ingress)
         agent = None
         deadline = StopDeadline(self.log)
-        locks = self._locks(site)
+        locks = self._locks(inputs, site)
         with Signals(deadline.begin) as signals, locks:
             while True:
                 agent = self._agent(inputs, site, agent, locks, deadline.stopped)
@@ -257,7 +262,7 @@ class _Runs:
                 changes = FileChanges(files)
                 inputs, site = self._reloaded(inputs, site)
 
-    def _locks(self, site: AnyEngine | None) -> AgentLocks:
+    def _locks(self, inputs: Inputs, site: AnyEngine | None) -> AgentLocks:
         """Return the locks for the life of this process. Whoever writes nothing, or only once, has none."""
         from rulegen.agent.runtime.locks import AgentLocks  # noqa: PLC0415 - loads the client and netlink
         from rulegen.host.locks.agent_lock import AgentLock  # noqa: PLC0415 - loads the client and netlink
@@ -265,7 +270,8 @@ class _Runs:
         if self.fixed["once"] or not self.fixed["mends"]:
             return AgentLocks()
         services = AgentLock.of_services() if self.fixed["services"] else None
-        return AgentLocks(services, site.lock() if site is not None else None)
+        guard = guard_of(inputs, self.owner) if services is not None else None
+        return AgentLocks(services, site.lock() if site is not None else None, guard)
 
     def _agent(
         self,
@@ -296,7 +302,7 @@ class _Runs:
             can_reload=self._can_reload,
             follows_host=not settings.host,
             tables=inputs.tables,
-            drivers=inputs.command_tables.drivers,
+            drivers=guarded(inputs.command_tables.drivers, locks.tables),
             on_stopped=on_stopped,
             **self.fixed,
         )

@@ -85,16 +85,26 @@ class Inputs:
         Raises:
             HostError: The kernel does not say which tables it has.
         """
-        return self._tables_beside(None)
+        return self._tables_of(self.layout)
 
-    def _tables_beside(self, observed: Observed | None) -> Tables:
-        """Return the languages and backends, with the layout that is chosen, or used in a dump or on this host."""
-        tables, layout = self.command_tables.tables, self.chosen.nftables_layout
+    @cached_property
+    def layout(self) -> str:
+        """The layout of nftables mode that is chosen or used on this host; empty in other modes.
+
+        Raises:
+            HostError: The kernel does not say which tables it has.
+        """
+        return self._layout_beside(None)
+
+    def _tables_of(self, layout: str) -> Tables:
+        return self.command_tables.tables.with_layout(layout) if layout else self.command_tables.tables
+
+    def _layout_beside(self, observed: Observed | None) -> str:
+        """Return the layout that is chosen, or used in a dump or on this host; empty in other modes."""
         if not self.options.needs.uses_nft:
-            return tables
-        if layout == AUTO:
-            layout = layout_of(self._nft_tables(observed))
-        return tables.with_layout(layout)
+            return ""
+        chosen = self.chosen.nftables_layout
+        return layout_of(self._nft_tables(observed)) if chosen == AUTO else chosen
 
     def _nft_tables(self, observed: Observed | None) -> frozenset[str]:
         """Return the names of our tables of nftables in a dump, or on this host if that is compared."""
@@ -347,7 +357,7 @@ class Inputs:
                 counts = bool(can_count() if is_live and self.facts.nfacct is None else self.facts.nfacct)
             case _:
                 counts = counts_in(observed)
-        tables = self.tables if is_live or observed is None else self._tables_beside(observed)
+        tables = self.tables if is_live or observed is None else self._tables_of(self._layout_beside(observed))
         return self._compiled(tables, counts=counts)
 
     def _compiled(self, tables: Tables, *, counts: bool) -> Compiled:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Final
 
 from rulegen.errors import HostError
@@ -9,10 +11,11 @@ from rulegen.host.dataplane.driver import Culprit
 from rulegen.host.netfilter import nft
 from rulegen.host.netfilter.nft import NftError
 from rulegen.host.nftables.kernel.transaction import TransactionError, keys_of
-from rulegen.host.nftables.present import tables_there
+from rulegen.host.nftables.present import owner_of, tables_there
 from rulegen.host.nftables.write import MOMENTARY, write
 from rulegen.languages.nftables.language import NAME, ChangeTables
-from rulegen.ownership.nftables import TABLES
+from rulegen.languages.nftables.script import script
+from rulegen.ownership.nftables import FLAT_TABLE, TABLES
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -20,6 +23,7 @@ if TYPE_CHECKING:
     from rulegen.compiler.services.attribution import Belongings
     from rulegen.host.commands.runner import Runner
     from rulegen.host.dataplane.driver import Preparation, ReadContext, WriteContext
+    from rulegen.host.nftables.guard import TableGuard
     from rulegen.languages.language import StateKey, Task
     from rulegen.net import Family
 
@@ -31,6 +35,10 @@ class NftablesDriver:
 
     name = NAME
     tells_of_writes = False
+
+    def __init__(self, guard: TableGuard | None = None) -> None:
+        """Write with the socket of a guard, if there is one."""
+        self._guard = guard
 
     def read(self, context: ReadContext) -> Any:
         """Return the objects of our tables by family; if the mode has none, nothing unless a table exists."""
@@ -44,7 +52,42 @@ class NftablesDriver:
 
     def writes(self) -> Mapping[type, Callable[[Any, WriteContext], None]]:
         """Return the function that writes changes."""
-        return {ChangeTables: _write}
+        return {ChangeTables: self._write}
+
+    def _write(self, work: ChangeTables, context: WriteContext) -> None:
+        """Write changes over netlink; by nft only what rulegen never writes, such as the removal of a counter.
+
+        Raises:
+            HostError: They were rejected, except for removals: what cannot be deleted now is deleted by the next write.
+        """
+        guard = self._guard
+        try:
+            commits = write(work.family, work.changes, is_removal=work.is_removal, guard=guard)
+        except ValueError:
+            commits = self._write_otherwise(work, context)
+        except TransactionError as error:
+            raise _not_ours(error, work.family) or error from None
+        if guard is not None:
+            commits += guard.take_family(work.family)
+        if commits:
+            context.on_commits(commits)
+
+    def _write_otherwise(self, work: ChangeTables, context: WriteContext) -> int:
+        """Write changes with objects that rulegen itself never writes; return the number of transactions.
+
+        Only the owner of a table can change it, so nft cannot: what somebody has put there is removed with the table,
+        which is made anew.
+        """
+        guard = self._guard
+        own = [change for change in work.changes if change.key.table == FLAT_TABLE]
+        if guard is None or not own or work.is_removal:
+            _write_as_text(work, context)
+            return 1
+        guard.remake(work.family, own)
+        others = tuple(change for change in work.changes if change.key.table != FLAT_TABLE)
+        if others:
+            _write_as_text(replace(work, changes=others, text=script(others, work.family).change), context)
+        return 1 + bool(others)
 
     def preparation(self, tasks: Sequence[Task], run: Runner) -> Preparation | None:  # noqa: ARG002 - the kernel loads what it needs
         """Return nothing."""
@@ -75,19 +118,15 @@ def _is_there(families: Iterable[Family]) -> bool:
         return False
 
 
-def _write(work: ChangeTables, context: WriteContext) -> None:
-    """Write changes over netlink; by nft only what rulegen itself never writes, such as the removal of a counter.
-
-    Raises:
-        HostError: They were rejected, except for removals: what cannot be deleted now is deleted by the next write.
-    """
-    try:
-        commits = write(work.family, work.changes, is_removal=work.is_removal)
-    except ValueError:
-        _write_as_text(work, context)
-        commits = 1
-    if commits:
-        context.on_commits(commits)
+def _not_ours(error: TransactionError, family: Family) -> HostError | None:
+    """Return a better error if the kernel refused because another process owns the table."""
+    owner = owner_of(family) if error.code == errno.EPERM else 0
+    if not owner:
+        return None
+    return HostError(
+        f"only process {owner} can change the nftables table {FLAT_TABLE}: it owns the table",
+        hint="that is usually `rulegen run`: end it, or let it write the change",
+    )
 
 
 def _write_as_text(work: ChangeTables, context: WriteContext) -> None:

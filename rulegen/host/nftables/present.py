@@ -11,7 +11,7 @@ from rulegen.host.nftables.kernel.objects import TableName
 from rulegen.host.nftables.kernel.table_owner import Tenure, status
 from rulegen.host.nftables.kernel.transaction import NftSocket
 from rulegen.net import Family
-from rulegen.ownership.nftables import TABLES
+from rulegen.ownership.nftables import FLAT_TABLE, TABLES
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -34,3 +34,16 @@ def tables_there(families: Iterable[Family] = Family) -> frozenset[str]:
             raise HostError(
                 f"reading the nftables tables: {error.strerror}", hint="run as root, or with CAP_NET_ADMIN"
             ) from None
+
+
+def owner_of(family: Family) -> int:
+    """Return the number of the socket of another process that owns the table of layout `flat`; 0 for none.
+
+    It is usually the id of the process.
+    """
+    try:
+        with closing(NftSocket()) as link:
+            current = status(link, TableName(NUMBERS[family], FLAT_TABLE))
+    except (HostError, OSError):
+        return 0
+    return current.owner if current.tenure is Tenure.FOREIGN else 0

@@ -6,7 +6,7 @@ import errno
 import os
 import re
 import time
-from contextlib import closing
+from contextlib import closing, nullcontext
 from functools import cache
 from typing import TYPE_CHECKING, Final
 
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from rulegen.diff.changes import Change
+    from rulegen.host.nftables.guard import TableGuard
     from rulegen.host.nftables.kernel.objects import NftMessage, TableName
     from rulegen.languages.nftables.state import NamedSet, NftKey, NftValue
     from rulegen.net import Family
@@ -30,7 +31,13 @@ MOMENTARY: Final = frozenset({errno.EPERM, errno.EACCES, errno.ENOMEM, errno.ENO
 _RELEASE: Final = re.compile(r"([0-9]+)\.([0-9]+)")
 
 
-def write(family: Family, changes: Sequence[Change[NftKey, NftValue]], *, is_removal: bool = False) -> int:
+def write(
+    family: Family,
+    changes: Sequence[Change[NftKey, NftValue]],
+    *,
+    is_removal: bool = False,
+    guard: TableGuard | None = None,
+) -> int:
     """Write changes, and return the number of transactions.
 
     Args:
@@ -39,14 +46,17 @@ def write(family: Family, changes: Sequence[Change[NftKey, NftValue]], *, is_rem
         is_removal: Whether only those tables, sets and chains are deleted that are still there. The other changes
             include removals where the kernel accepts both in one transaction. What something else still refers to is
             left to the next write.
+        guard: What protects the tables: its socket writes.
 
     Raises:
         TransactionError: The kernel refused a transaction; nothing of it was written.
         HostError: The kernel did not answer, or has no nf_tables.
         ValueError: An object has something that rulegen does not write; nothing was written.
     """
+    if guard is not None:
+        changes = guard.protected(changes)
     desired = {key: after for key, _, after in changes if after is not None}
-    with closing(NftSocket()) as link:
+    with closing(NftSocket()) if guard is None else nullcontext(guard.link) as link:
 
         def find(table: TableName, name: str) -> NamedSet | None:
             known = read_set(link, table, name)

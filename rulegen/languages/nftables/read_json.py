@@ -96,7 +96,7 @@ class _JsonReader:
     def _take(self, kind: str, table: str, value: dict[str, Any], objects: NftObjects, family: Family) -> None:
         match kind:
             case "table":
-                self._put(objects, state.table_key(table), TableValue(frozenset(texts_of(value.get("flags")))))
+                self._put(objects, state.table_key(table), TableValue.read(texts_of(value.get("flags"))))
             case "chain":
                 key = state.chain_key(table, self._text(value, "name"))
                 self._put(objects, key, NftChain((), self._base(value)))

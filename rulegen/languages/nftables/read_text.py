@@ -79,8 +79,7 @@ class _TableText:
             kind = words.take()
             match kind:
                 case "flags":
-                    flags = frozenset(word for word in words.line() if word != ",")
-                    self._objects[key] = TableValue(flags)
+                    self._objects[key] = TableValue.read(words.line())
                 case "comment":
                     words.line()
                 case "set" | "map":

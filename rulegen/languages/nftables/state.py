@@ -30,7 +30,7 @@ from rulegen.languages.nftables.expressions import VerdictCode
 from rulegen.net import Family
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterable, Mapping
 
     from rulegen.languages.nftables.statements import NftRule
 
@@ -103,10 +103,16 @@ class TableValue(msgspec.Struct, frozen=True):
     """A table.
 
     Attributes:
-        flags: `dormant`, `owner`, `persist`.
+        flags: `dormant`, `owner`, `persist`. Only the first one is read: the others say who may change the table, not
+            what it does with packets, and nft before 1.1 prints them wrongly.
     """
 
     flags: frozenset[str] = frozenset()
+
+    @classmethod
+    def read(cls, flags: Iterable[str]) -> TableValue:
+        """Return a table with these flags in a listing."""
+        return cls(frozenset(flags) & {"dormant"})
 
     def __str__(self) -> str:
         """Return the flags."""

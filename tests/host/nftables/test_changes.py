@@ -237,7 +237,6 @@ class TestChanges:
             write(link, Family.IPV4, {}, before)
             assert write(link, Family.IPV4, before, after) == 1
             shown = listed(Family.IPV4)
-            assert "owner" in shown[table_key(TABLE)].flags
             assert {key: value for key, value in shown.items() if key != table_key(TABLE)} == {
                 key: value for key, value in after.items() if key != table_key(TABLE)
             }
