@@ -23,6 +23,8 @@ MOST: Final = 40
 _NAMES_LISTED: Final = 4
 _FRONTENDS: Final = {"rule", "virtual server"}
 """Kinds of which each new Service has at least one."""
+_PARAMETER: Final = "parameter"
+"""Kind of a parameter of the kernel."""
 _PortKey = tuple[str, str]
 """Family and label of a port."""
 _VERBS: Final = {Action.ADD: "add", Action.CHANGE: "change", Action.DELETE: "remove"}
@@ -63,8 +65,12 @@ def effects(plan: Plan, services: Mapping[str, ResolvedService]) -> Iterator[Eff
             node += items
         else:
             yield _of_service(owner, items, services.get(owner))
-    if node:
-        yield Effect(_joint(node), "", "", f"rules and parameters of the node: {_counts(node)}{_drift(node)}")
+    parameters = [item for item in node if item.kind == _PARAMETER]
+    if rules := [item for item in node if item.kind != _PARAMETER]:
+        yield Effect(_joint(rules), "", "", f"objects of the node itself: {_counts(rules)}{_drift(rules)}")
+    for item in parameters:  # they concern all that this node does, not only Services
+        values = " → ".join(line.text for line in item.lines)
+        yield Effect(item.action, "", "", f"kernel parameter {item.name}: {values}{_drift((item,))}")
     if plan.site is not None:
         for item in plan.site.items:
             if item.kind == "host":

@@ -26,7 +26,7 @@ PLAN = """\
 Node web-1: iptables mode; compared with nothing
 
   ~ Service default/my-blog (http gains 10.244.1.12:80 and loses 10.244.1.13:80 (1 → 1))
-  + rules and parameters of the node: 2 to add
+  + objects of the node itself: 2 to add
 
 Node-wide rules and parameters
   + jump filter FORWARD [IPv4]
