@@ -28,6 +28,8 @@ from rulegen.cli.wiring.strict import NotAsWrittenError
 from rulegen.errors import ApplyError, RulegenError
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from rulegen.cli.command_tables import CommandTables
 
 ERROR, NOT_AS_WRITTEN, INTERRUPTED = 1, 3, 130
@@ -106,7 +108,11 @@ class _Commands(click.Group):
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110},
 )
 @click.version_option(
-    __version__, prog_name="rulegen", message=f"%(prog)s %(version)s (rules of kube-proxy {KUBE_PROXY})"
+    __version__,
+    "-V",
+    "--version",
+    prog_name="rulegen",
+    message=f"%(prog)s %(version)s (rules of kube-proxy {KUBE_PROXY})",
 )
 def cli() -> None:
     """Turn Kubernetes Services and Ingresses into one node's iptables rules, IPVS servers and nginx configuration.
@@ -137,7 +143,7 @@ def main(arguments: list[str] | None = None, tables: CommandTables | None = None
     except click.exceptions.Exit as stop:
         code = stop.exit_code
     except (click.ClickException, click.Abort, KeyboardInterrupt, RulegenError) as error:
-        failure = _failure(error, program)
+        failure = _failure(error, program, sys.argv[1:] if arguments is None else arguments)
         failure.report(as_json=as_json)
         code = failure.code
     except Exception as error:
@@ -149,13 +155,13 @@ def main(arguments: list[str] | None = None, tables: CommandTables | None = None
     sys.exit(code if isinstance(code, int) else 0)
 
 
-def _failure(error: BaseException, program: str) -> Failure:
+def _failure(error: BaseException, program: str, arguments: Sequence[str]) -> Failure:
     """Return what is reported of an error."""
     match error:
         case click.UsageError():
             usage = io.StringIO()
             error.show(usage)
-            step = habits.next_step(error, program)
+            step = habits.next_step(error, program, arguments)
             return Failure(message=error.format_message(), hint=step, text=usage.getvalue())
         case click.ClickException():
             return Failure(message=error.format_message())

@@ -50,6 +50,8 @@ MOST_DETAILS = 60
 class Details(enum.Enum):
     """Whether a plan lists each changed object, after the summary by Service and host."""
 
+    TOTALS = enum.auto()
+    """Only totals and notes: not even the summary."""
     NONE = enum.auto()
     SMALL = enum.auto()
     """Only if they fit on a screen."""
@@ -124,7 +126,7 @@ def text(
         whole = counted_noun(len((total or plan).items), "change")
         yield display_text(f"Only {report.shown} is shown; the whole plan has {whole}.")
     changed = tuple(effects.effects(plan, report.services))
-    if changed:
+    if changed and details is not Details.TOTALS:
         yield ""
         for action, line in effects.lines(changed):
             yield paint(action.value, display_text(f"  {action.value} {line}"))
@@ -142,6 +144,8 @@ def text(
 def _details(plan: Plan, report: Report, paint: Callable[[str, str], str], details: Details) -> Iterator[str]:
     """Yield the lines about changed objects, or how to see them."""
     lines = _object_lines(plan, report, paint)
+    if details is Details.TOTALS:
+        return
     if details is Details.NONE:
         yield from _site_heading(plan, report, paint)
     elif details is Details.SMALL:

@@ -184,4 +184,4 @@ def test_doctor_takes_a_configuration_and_refuses_what_is_none(run, folder):
     assert "recognised by clusterCIDR 10.244.0.0/16" in run("doctor", "--config", "config")[1]
     code, out = run("doctor", "--cluster-cidr", "bogus")
     assert code == 1
-    assert out.startswith("Error: command line: clusterCIDR: 'bogus' is not a CIDR such as ")
+    assert out.startswith("Error: --cluster-cidr: 'bogus' is not a CIDR such as ")

@@ -325,7 +325,8 @@ def _load_file(configuration: Any, file: str, context: str | None) -> None:
         raise HostError(f"kubeconfig {file}: {one_line(error)}", hint="`kubectl config view` shows it") from error
     except Exception as error:  # a document of another shape can raise any error in the client
         raise HostError(
-            f"kubeconfig {file} is not a kubeconfig: {one_line(error)}", hint="`kubectl config view` shows it"
+            f"kubeconfig {file}: expected a mapping with clusters, contexts and users",
+            hint="give the path of a kubeconfig with --kubeconfig; `kubectl config view` shows one",
         ) from error
 
 

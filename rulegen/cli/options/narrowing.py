@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 import click
 
+from rulegen.cli.habits import UNQUOTED
 from rulegen.cli.options.ingress import SelectorType
 from rulegen.errors import ConfigError
 from rulegen.plan.filters import PlanFilter
@@ -18,6 +20,8 @@ if TYPE_CHECKING:
     from rulegen.kube.selector import Selector
     from rulegen.kube.snapshot.world import ClusterSnapshot
     from rulegen.plan.plan import Plan
+
+_QUIET: Final = "Show only the totals, warnings and skipped objects."
 
 F = TypeVar("F", bound="Callable[..., Any]")
 
@@ -32,6 +36,7 @@ _OPTIONS = (
         "--ingress-host", "hosts", multiple=True, metavar="HOST", help="Show only this host of Ingresses. Repeatable."
     ),
     VERBOSE,
+    click.option("-q", "--quiet", is_flag=True, help=_QUIET),
     click.option("--no-pager", is_flag=True, help="Do not use a pager for a plan longer than the terminal."),
 )
 
@@ -53,6 +58,7 @@ class Narrowing:
     selector: Selector | None = None
     hosts: tuple[str, ...] = ()
     verbose: bool = False
+    quiet: bool = False
     no_pager: bool = False
 
     @classmethod
@@ -65,12 +71,16 @@ class Narrowing:
         narrowing = cls(**{name: chosen.pop(name) for name in cls.__slots__})
         if narrowing.namespace is not None and narrowing.all_namespaces:
             raise ConfigError("-n with -A: one namespace, or all", hint="omit one of them")
+        if narrowing.quiet and narrowing.verbose:
+            raise ConfigError("-q with -v: the totals alone, or every object", hint="omit one of them")
         return narrowing
 
     @property
     def details(self) -> Details:
-        """Whether changed objects are listed: all of them with -v, and for a part of the plan."""
+        """Whether changed objects are listed: all of them with -v, and for a part of the plan; none with -q."""
         narrows = self.services or self.namespace is not None or self.selector is not None or self.hosts
+        if self.quiet:
+            return Details.TOTALS
         return Details.ALL if self.verbose or narrows else Details.SMALL
 
     def filter(self, world: ClusterSnapshot, plan: Plan) -> PlanFilter:
@@ -88,7 +98,8 @@ class Narrowing:
             if not any(self._names(given, name) for name in known):
                 where = "" if "/" in given else f" in {self.namespace}" if self.namespace else " in any namespace"
                 raise ConfigError(
-                    f"there is no Service {given}{where}", hint="give NAMESPACE/NAME, or NAME with -n NAMESPACE"
+                    f"there is no Service {given}{where}",
+                    hint=UNQUOTED if os.path.lexists(given) else "give NAMESPACE/NAME, or NAME with -n NAMESPACE",
                 )
         words = [*self.services]
         words += [f"-n {self.namespace}"] if self.namespace is not None else []

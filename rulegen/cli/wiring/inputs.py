@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from rulegen.cli.command_tables import CommandTables, command_tables
 from rulegen.cli.options.common import AUTO
+from rulegen.cli.options.fields import COMMAND_LINE, by_option
 from rulegen.cli.terminal.console import Progress
 from rulegen.compiler.services.compile import Compiled, compile_model
 from rulegen.compiler.services.observed import Observed, counts_in
@@ -44,7 +45,6 @@ if TYPE_CHECKING:
     from rulegen.model.host.facts import HostFacts
     from rulegen.model.services.ir import Model
 
-COMMAND_LINE = "command line"
 NOTHING = "none"
 MAX_CONFIGURATION: Final = 1 << 20
 """Maximum size of a configuration in bytes: that of a ConfigMap."""
@@ -167,11 +167,14 @@ class Inputs:
     def _read(
         self, document: object, source: str, *, is_whole: bool = True
     ) -> tuple[KubeProxyConfiguration, tuple[str, ...]]:
-        return read_config(document, source, is_whole=is_whole, modes=self.command_tables.tables.modes)
+        try:
+            return read_config(document, source, is_whole=is_whole, modes=self.command_tables.tables.modes)
+        except ConfigError as error:
+            raise ConfigError(by_option(error.message), hint=error.hint) from None
 
     def _configured(self, source: str) -> tuple[KubeProxyConfiguration, tuple[str, ...]]:
         """Return the configuration of a file with flags over its fields, and its unknown fields."""
-        document = _document(source)
+        document, source = _configuration_in(_document(source), source)
         if not isinstance(document, dict):
             return self._read(document, source)
         try:
@@ -192,7 +195,7 @@ class Inputs:
         if self.is_of_this_host and not self.chosen.host and options.ipvs_scheduler in (self.facts.schedulers or ()):
             return  # a module that is not part of Linux
         raise ConfigError(
-            f"{COMMAND_LINE if is_option else self._source}: ipvs.scheduler:"
+            f"{'--ipvs-scheduler' if is_option else f'{self._source}: ipvs.scheduler'}:"
             f" unknown scheduler {options.ipvs_scheduler!r}",
             hint=f"use one of: {', '.join(sorted(SCHEDULERS))}",
         )
@@ -400,8 +403,17 @@ def _document(path: str) -> Any:
         InputError: There is no document, it is malformed or larger than `MAX_CONFIGURATION`, or there is a second one,
             which would be ignored.
     """
+    return _only_document(read_text(path, max_bytes=MAX_CONFIGURATION), path)
+
+
+def _only_document(text: str, path: str) -> Any:
+    """Return the only document in a text.
+
+    Raises:
+        InputError: As for `_document`.
+    """
     values = []
-    for document in read_yaml(read_text(path, max_bytes=MAX_CONFIGURATION).encode()):
+    for document in read_yaml(text.encode()):
         if isinstance(document, YamlFault):
             raise InputError(path, f"line {document.line}: {document.message}")
         if document.value is not None:
@@ -415,6 +427,20 @@ def _document(path: str) -> Any:
     if not values:
         raise InputError(path, "it is empty")
     return values[0]
+
+
+def _configuration_in(document: Any, source: str) -> tuple[Any, str]:
+    """Return the configuration in a document, and its source: the ConfigMap of kube-proxy has it as a text.
+
+    Raises:
+        InputError: The text is not one YAML document.
+    """
+    match document:
+        case {"apiVersion": "v1", "kind": "ConfigMap", "data": {"config.conf": str() as text}}:
+            source = f"{source}: data[config.conf]"
+            return _only_document(text, source), source
+        case _:
+            return document, source
 
 
 def can_count() -> bool:

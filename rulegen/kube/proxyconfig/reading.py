@@ -43,8 +43,8 @@ def read_config(
         instead = " ".join(map(_shown, written)).strip() or "nothing"
         raise ConfigError(
             f"{source}: expected {API_VERSION} {KIND}, not {instead}",
-            hint="a ConfigMap holds the configuration as a text: fetch that alone, with `kubectl -n kube-system get"
-            " configmap kube-proxy -o jsonpath='{.data.config\\.conf}'`"
+            hint="this ConfigMap has no text with the key config.conf; that of kube-proxy has:"
+            " `kubectl -n kube-system get configmap kube-proxy -o yaml`"
             if written[1:] == ("ConfigMap",)
             else f"begin it with apiVersion: {API_VERSION} and kind: {KIND}",
         )

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import codecs
 import json
+import re
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
@@ -41,6 +42,8 @@ _OTHER_MARKS: Final = {
     codecs.BOM_UTF16_BE: "UTF-16",
 }
 _CHUNK: Final = 1 << 20
+_TABLE: Final = re.compile(r"(?:NAMESPACE\s+)?NAME\s+[A-Z]")
+_A_TABLE: Final = "a table that kubectl prints for people; -o yaml prints objects"
 _BLANKS: Final = b" \t\r\n"
 _TYPED_LISTS: Final = frozenset(f"{kind}List" for _, kind in KINDS)
 
@@ -163,7 +166,8 @@ def _read_yaml_text(place: _TextPosition, content: bytes) -> Iterator[Document |
 def _unfold(place: _TextPosition, value: Any, item_sources: Sequence[str] = ()) -> Iterator[Document | Rejected]:
     """Yield the object in `value`, or the objects of a list."""
     if not isinstance(value, dict):
-        yield place.refuse(f"expected a Kubernetes object, got {described(value)}")
+        is_table = isinstance(value, str) and _TABLE.match(value)
+        yield place.refuse(f"expected a Kubernetes object, got {_A_TABLE if is_table else described(value)}")
         return
     kind, api_version = value.get("kind", place.kind), value.get("apiVersion", place.api_version)
     if (fault := _unnamed(kind, api_version)) is not None:

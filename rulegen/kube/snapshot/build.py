@@ -49,6 +49,7 @@ MAX_REJECTED: Final = 10_000
 MAX_UNKNOWN: Final = 1_000
 DEFAULT_SERVICE_CIDR: Final = "kubernetes"
 
+_EMPTY: Final = "it is empty; objects of a cluster: `kubectl get nodes,services,endpointslices -A -o yaml`"
 _MEANINGLESS_ALONE: Final = frozenset({"Secret", "ConfigMap"})
 
 
@@ -182,7 +183,9 @@ class _Gathered:
         lines += [f"{count} of the unknown kind {kind}" for kind, count in sorted(self.unknown.items())]
         alone = Counter(kind for kind, _, _ in self.objects)
         lines += [f"{count} of kind {kind}, which has no effect alone" for kind, count in sorted(alone.items())]
-        return InputError(listed(names) or "input", "no usable Kubernetes object in it", hint=listed(lines, "; "))
+        return InputError(
+            listed(names) or "input", "no usable Kubernetes object in it", hint=listed(lines, "; ") or _EMPTY
+        )
 
     def world(self, given: Sequence[Network], node_ports: tuple[int, int], sources: tuple[str, ...]) -> ClusterSnapshot:
         """Return the ClusterSnapshot of all inputs."""

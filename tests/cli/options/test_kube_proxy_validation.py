@@ -300,7 +300,7 @@ def test_a_configuration_that_fits_is_warned_of_nothing(planned):
     [
         ({}, ("--detect-local-mode", "BridgeInterface"), "command line, over config: detectLocal.bridgeInterface"),
         ({}, ("--cluster-cidr", "10.0.0.0/8,10.0.0.0/9"), "command line, over config: clusterCIDR"),
-        ({}, ("--bind-address", "bogus"), "command line: bindAddress"),
+        ({}, ("--bind-address", "bogus"), "--bind-address: "),
         ({"detectLocalMode": "BridgeInterface"}, ("--masquerade-all",), "config: detectLocal.bridgeInterface"),
     ],
 )

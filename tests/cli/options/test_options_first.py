@@ -37,7 +37,7 @@ def run(tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.
     [
         (("--mode", "kernelspace"), "'kernelspace' is not one of 'iptables', 'ipvs'"),
         (("--mode", "ipvs", "--ipvs-scheduler", "foo"), "unknown scheduler 'foo'"),
-        (("--ipvs-scheduler", "foo"), "command line: ipvs.scheduler: unknown scheduler 'foo'"),
+        (("--ipvs-scheduler", "foo"), "--ipvs-scheduler: unknown scheduler 'foo'"),
         (("--annotations-prefix", ""), '"" is not a prefix of annotations, such as nginx.ingress.kubernetes.io'),
         (("--annotations-prefix", "nginx.ingress.kubernetes.io/"), "(without a slash)"),
         (("--annotations-prefix", "a b"), '"a b" is not a prefix of annotations'),
@@ -45,7 +45,7 @@ def run(tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.
         (("--watch-namespace", "Shop"), '"Shop" is not the name of a namespace'),
         (("--ingress-class", ""), '"" is not a class of Ingresses'),
         (("--controller-class", ""), '"" is not a controller, such as rulegen.io/ingress'),
-        (("--detect-local-mode", "BridgeInterface"), "detectLocal.bridgeInterface: must not be empty"),
+        (("--detect-local-mode", "BridgeInterface"), "--pod-bridge-interface: must not be empty"),
         (("--cluster-cidr", "10.0.0.0/8,10.0.0.0/9"), "two prefixes of one family"),
         (("--http-port", "443", "--https-port", "443"), "--http-port and --https-port are both 443"),
         (("--https-port", "80"), "--http-port and --https-port are both 80"),
@@ -74,7 +74,7 @@ def test_an_unknown_scheduler_is_answered_with_those_there_are(run):
     files = ("-f", "blog.yaml", "--host", "host", "--observed", "none", "--config", "config")
     assert run("plan", *files)[0] == 0
     assert "config: ipvs.scheduler" in run("plan", *files, "--mode", "ipvs")[2]
-    assert "command line: ipvs.scheduler" in run("plan", *files, "--mode", "ipvs", "--ipvs-scheduler", "bar")[2]
+    assert "--ipvs-scheduler: unknown" in run("plan", *files, "--mode", "ipvs", "--ipvs-scheduler", "bar")[2]
 
 
 @pytest.mark.parametrize("scheduler", SCHEDULERS)

@@ -74,3 +74,24 @@ def test_apply_says_why_it_takes_no_filter_of_plan(refused, given):
     assert "`rulegen plan` with the same filter" in step
     plan = {text for option in cli.get_command(CONTEXT, "plan").params for text in option.opts}
     assert given in plan
+
+
+@pytest.mark.parametrize(
+    ("words", "step"),
+    [
+        (("apply", "-auto-approve"), "long options have two dashes, --auto-approve: --yes writes without asking"),
+        (("plan", "-out=saved"), "long options have two dashes, --out"),
+        (("plan", "-detailed-exitcode"), "long options have two dashes, --detailed-exitcode"),
+        (("plan", "-target=shop/web"), "long options have two dashes, --target: `rulegen plan NAMESPACE/NAME` shows"),
+        (("export", "-f", "a.yaml", "b.yaml"), "a path needs an -f of its own"),
+    ],
+)
+def test_habits_of_terraform_and_of_the_shell_have_a_next_step(refused, words, step):
+    assert refused(*words).splitlines()[-1].startswith(f"Next: {step}")
+
+
+@pytest.mark.parametrize("option", ["-V", "--version"])
+def test_the_version_has_two_options(capsys, option):
+    with pytest.raises(SystemExit) as stop:
+        main([option])
+    assert (stop.value.code, capsys.readouterr().out[:8]) == (0, "rulegen ")
