@@ -12,7 +12,7 @@ import yaml
 
 from rulegen.cli.json_schemas import SCHEMAS
 from tests.cli.fleet.conftest import OPTIONS, without_node_port
-from tests.cli.fleet.sarif_schema import check_sarif
+from tests.cli.fleet.sarif_schema import check_published, check_sarif, published
 from tests.servers.fakeapi import FakeApi
 
 PLAN = ("plan", *OPTIONS, "--observed-dir", "dumps")
@@ -100,6 +100,17 @@ def test_sarif_has_a_result_for_each_object_and_node(run, nodes):
     for wrong in ({**log, "version": "2.0.0"}, {**log, "runs": [{**audit, "reslts": []}]}, {**log, "runs": [{}]}):
         with pytest.raises(jsonschema.ValidationError):
             check_sarif(wrong)
+
+
+def test_sarif_is_valid_by_the_published_schema(run, nodes, tmp_path_factory):
+    schema = published(tmp_path_factory.mktemp("npm"))
+    many = json.loads(run(*PLAN, "-o", "sarif")[1])
+    single = json.loads(run("plan", *OPTIONS, "--node", "node2", "--observed", "dumps/node2", "-o", "sarif")[1])
+    for log in (many, single):
+        check_published(log, schema)
+    for wrong in ({**many, "version": "2.0.0"}, {**many, "runs": [{**many["runs"][0], "reslts": []}]}):
+        with pytest.raises(jsonschema.ValidationError):
+            check_published(wrong, schema)
 
 
 def test_no_text_of_a_dump_becomes_a_link_in_sarif(run, dump):
