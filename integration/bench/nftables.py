@@ -1,4 +1,7 @@
-"""What the netlink part of nftables mode costs in layout `flat`. Run as a process inside a namespace of its own."""
+"""What nftables mode costs, from objects to the kernel. Run as a process inside a network namespace of its own.
+
+`python -m integration.bench.nftables SERVICES [LAYOUT [CHANGES]]` prints one line of JSON.
+"""
 
 from __future__ import annotations
 
@@ -8,139 +11,150 @@ import os
 import statistics
 import sys
 import time
-from collections.abc import Iterator
-from ipaddress import IPv4Address
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
-from integration.bench.worlds import ENDPOINTS
-from rulegen.diff.changes import Change, diff
-from rulegen.host.nftables.changes import transactions
+from integration.bench.ipvs import cluster_of, decoded
+from integration.bench.stages import OPTIONS
+from integration.bench.worlds import ENDPOINTS, endpoint_slice
+from rulegen.compiler.services.incremental import ServiceRules
+from rulegen.compiler.services.observed import Observed
+from rulegen.compiler.services.plan import plan_node
+from rulegen.compiler.tables import TABLES
+from rulegen.host.commands.runner import run
+from rulegen.host.dataplane.apply import perform, steps
+from rulegen.host.dataplane.driver import WriteContext
+from rulegen.host.dataplane.drivers import DRIVERS
+from rulegen.host.dataplane.nftables_driver import NftablesDriver
+from rulegen.host.netfilter.variant import Variant
+from rulegen.host.nftables.guard import TableGuard
 from rulegen.host.nftables.kernel.dump import read_table
 from rulegen.host.nftables.kernel.objects import NftMessage, TableName
 from rulegen.host.nftables.kernel.transaction import NftSocket
-from rulegen.languages.nftables.expressions import Concat, MapLookup, Meta, Numgen, Payload, SetReference, VerdictCode
-from rulegen.languages.nftables.state import (
-    BaseChain,
-    ElementValue,
-    NamedSet,
-    NftChain,
-    NftKey,
-    NftObjects,
-    TableValue,
-    chain_key,
-    element_key,
-    set_key,
-    table_key,
-)
-from rulegen.languages.nftables.statements import Dnat, NftRule, VerdictLookup
+from rulegen.kube.objects import structs as k
+from rulegen.kube.objects.events import Changed
+from rulegen.kube.objects.names import ObjectName
+from rulegen.kube.snapshot.cluster import Cluster
+from rulegen.languages.nftables.language import NAME
+from rulegen.model.host.facts import HostFacts
 from rulegen.net import Family
+from rulegen.ownership.nftables import LAYOUTS
 
 OUTSIDE = "RULEGEN_BENCH_OUTSIDE"
 """Variable that names the namespace outside, which nothing is to be written to."""
-TABLE = "rulegen-bench"
-PER_MAP = 30_000
-"""The most elements of a map: the kernel's time to list one grows with the square of it."""
-CHANGES = 200
-FRONTEND = Concat((Payload("ip", "daddr"), Meta("l4proto"), Payload("th", "dport")))
-KEY = ("ipv4_addr", "inet_proto", "inet_service")
+CHANGES = 500
+FACTS = HostFacts(ipv6=False)
+EMPTY = Observed(families=(Family.IPV4,), states={(NAME, Family.IPV4): {}})
+CONTEXT = WriteContext(run=run, variant=Variant.NFT, wait_s=60)
 
 
-def service_key(number: int) -> tuple[str, str, str]:
-    """Return the frontend of a Service."""
-    return str(IPv4Address(0x0A600000 + number)), "tcp", "80"
+class NetlinkPart:
+    """Counts what the netlink part of writes costs, and the processes that are started meanwhile."""
+
+    def __init__(self) -> None:
+        self.seconds, self.transactions, self.bytes, self.processes = 0.0, 0, 0, 0
+        commit = NftSocket.commit
+
+        def measured(link: NftSocket, requests: Sequence[NftMessage]) -> None:
+            began = time.perf_counter()
+            commit(link, requests)
+            self.seconds += time.perf_counter() - began
+            self.transactions += 1
+            self.bytes += sum(len(request.attributes) for request in requests)
+
+        NftSocket.commit = measured  # type: ignore[method-assign, assignment]
+        sys.addaudithook(self._hear)
+
+    def _hear(self, event: str, _: object) -> None:
+        self.processes += event in {"subprocess.Popen", "os.posix_spawn", "os.fork"}
+
+    def taken(self) -> tuple[float, int, int, int]:
+        """Return all counts, and begin anew."""
+        counted = self.seconds, self.transactions, self.bytes, self.processes
+        self.seconds, self.transactions, self.bytes, self.processes = 0.0, 0, 0, 0
+        return counted
 
 
-def endpoint(service: int, place: int, turn: int = 0) -> tuple[str, str]:
-    """Return an endpoint of a Service; another one in each turn."""
-    return str(IPv4Address(0x0B000000 + (service * ENDPOINTS + place) + (turn << 20))), "8080"
+class NftMode:
+    """The mode with one layout, and what writes it."""
 
+    def __init__(self, layout: str) -> None:
+        self.tables = TABLES.with_layout(layout)
+        guard = TableGuard(run) if layout == "flat" else None
+        self.drivers = {**DRIVERS, NAME: NftablesDriver(guard)}
+        self.part = NetlinkPart()
 
-def shards(services: int) -> Iterator[tuple[str, range]]:
-    """Yield the suffixes of maps, and the Services in each of them."""
-    step = PER_MAP // ENDPOINTS
-    for start in range(0, services, step):
-        yield f"{start // step}", range(start, min(start + step, services))
+    def rules_of(self, cluster: Cluster) -> ServiceRules:
+        """Return the rules of a cluster."""
+        return ServiceRules(cluster, replace(OPTIONS, mode="nftables"), FACTS, counts=False, tables=self.tables)
 
-
-def objects(services: int) -> NftObjects:
-    """Return the table of so many Services with three endpoints each."""
-    content: NftObjects = {table_key(TABLE): TableValue(frozenset({"owner", "persist"}))}
-    dispatch = []
-    for suffix, numbers in shards(services):
-        frontends, endpoints, shape = f"frontends-{suffix}", f"endpoints-{suffix}", f"shape-{suffix}"
-        content[set_key(TABLE, frontends)] = NamedSet(KEY, ("verdict",), size=1 << 16)
-        content[set_key(TABLE, endpoints)] = NamedSet((*KEY, "mark"), ("ipv4_addr", "inet_service"), size=1 << 16)
-        choice = Concat((*FRONTEND.parts, Numgen("random", ENDPOINTS)))
-        rule = NftRule((Dnat(MapLookup(choice, SetReference(endpoints))),))
-        content[chain_key(TABLE, shape)] = NftChain((rule,))
-        dispatch.append(NftRule((VerdictLookup(FRONTEND, SetReference(frontends)),)))
-        to_shape = ElementValue(VerdictCode("goto", shape))
-        for number in numbers:
-            content[element_key(TABLE, frontends, service_key(number))] = to_shape
-            for place in range(ENDPOINTS):
-                key = element_key(TABLE, endpoints, (*service_key(number), f"0x{place:08x}"))
-                content[key] = ElementValue(endpoint(number, place))
-    for hook in ("prerouting", "output"):
-        content[chain_key(TABLE, f"nat-{hook}")] = NftChain(tuple(dispatch), BaseChain("nat", hook, -100))
-    return content
-
-
-def one_endpoint(content: NftObjects, service: int, turn: int) -> list[Change[NftKey, ElementValue]]:
-    """Return the changes when one endpoint of a Service is another one."""
-    suffix = str(service // (PER_MAP // ENDPOINTS))
-    key = element_key(TABLE, f"endpoints-{suffix}", (*service_key(service), "0x00000001"))
-    return [Change(key, content[key], ElementValue(endpoint(service, 1, turn)))]
-
-
-def first_load(link: NftSocket, content: NftObjects) -> dict[str, float]:
-    """Write everything into an empty kernel."""
-    start = time.perf_counter()
-    written = transactions(Family.IPV4, diff({}, content), content)
-    encoded = time.perf_counter()
-    for each in written:
-        link.commit(each.requests)
-    return {
-        "encoding": encoded - start,
-        "kernel": time.perf_counter() - encoded,
-        "transactions": len(written),
-        "bytes": sum(len(request.attributes) for each in written for request in each.requests),
-    }
-
-
-def single_changes(link: NftSocket, content: NftObjects, services: int) -> dict[str, float]:
-    """Change one endpoint, again and again: from the changed object to the acknowledgement of the kernel."""
-    whole, kernel = [], []
-    for turn in range(1, CHANGES):
-        changes = one_endpoint(content, turn * 37 % services, turn)
-        start = time.perf_counter()
-        requests: list[NftMessage] = transactions(Family.IPV4, changes, content)[0].requests
-        encoded = time.perf_counter()
-        link.commit(requests)
+    def first_load(self, cluster: Cluster) -> tuple[ServiceRules, dict[str, float]]:
+        """Write everything into a kernel that has nothing: from objects to the acknowledgement."""
+        began = time.perf_counter()
+        rules = self.rules_of(cluster)
+        plan = plan_node(rules.compiled(), EMPTY, FACTS)
+        planned = time.perf_counter()
+        self.part.taken()
+        perform(steps(replace(plan, sysctls=()), CONTEXT, tables=self.tables, drivers=self.drivers))
         end = time.perf_counter()
-        whole.append(end - start)
-        kernel.append(end - encoded)
-        content[changes[0].key] = changes[0].after
-    return {"change": statistics.median(whole), "kernel part of a change": statistics.median(kernel)}
+        seconds, transactions, size, _ = self.part.taken()
+        rules.remember_kernel_state(plan)
+        return rules, {
+            "whole": end - began,
+            "resolve, compile and diff": planned - began,
+            "kernel": seconds,
+            "transactions": transactions,
+            "bytes": size,
+        }
+
+    def changes(self, cluster: Cluster, rules: ServiceRules, services: int, count: int) -> dict[str, float]:
+        """Take an endpoint away or add it, again and again: from the event to the acknowledgement of the kernel."""
+        whole, kernel, processes, transactions = [], [], 0, set()
+        for turn in range(count):
+            reported = endpoint_slice(turn // 2 * 7919 % services, ENDPOINTS - 1 + turn % 2)
+            name = ObjectName(reported["metadata"]["namespace"], reported["metadata"]["name"])
+            event = Changed(k.EndpointSlice, decoded(reported, k.EndpointSlice), name)
+            self.part.taken()
+            began = time.perf_counter()
+            update = rules.update(cluster.apply_event(event).services)
+            perform(steps(update.plan, CONTEXT, tables=self.tables, drivers=self.drivers))
+            rules.commit(update)
+            whole.append(time.perf_counter() - began)
+            seconds, commits, _, started = self.part.taken()
+            kernel.append(seconds)
+            processes += started
+            transactions.add(commits)
+        whole.sort()
+        return {
+            "change, median": statistics.median(whole),
+            "change, p99": whole[int(len(whole) * 0.99)],
+            "change, slowest": whole[-1],
+            "change, netlink part": statistics.median(kernel),
+            "its processes": processes,
+            "its transactions": max(transactions),
+        }
 
 
-def main(services: int) -> dict[str, float]:
+def main(services: int, layout: str = "flat", count: int = CHANGES) -> dict[str, float]:
     """Measure in this namespace, which must be empty."""
     if os.environ.get(OUTSIDE) in {None, str(Path("/proc/self/ns/net").readlink())}:
         raise SystemExit("this fills the namespace that it runs in: run `make bench`")
-    content = objects(services)
+    mode = NftMode(layout)
+    cluster = cluster_of(services)
+    gc.collect()
     gc.freeze()
-    gc.disable()
-    link = NftSocket()
-    results = first_load(link, content)
-    results |= single_changes(link, content, services)
-    start = time.perf_counter()
-    table = read_table(link, TableName(2, TABLE))
-    elements = sum(map(len, table.elements.values()))
-    results |= {"read back": time.perf_counter() - start, "elements": elements}
-    if elements != services * (ENDPOINTS + 1):
-        raise SystemExit(f"the kernel has {elements} elements")
+    gc.disable()  # as the agent, which collects while nothing happens
+    rules, results = mode.first_load(cluster)
+    results |= mode.changes(cluster, rules, services, count)
+    began = time.perf_counter()
+    table = read_table(NftSocket(), TableName(2, LAYOUTS[layout].table))
+    results["read back"] = time.perf_counter() - began
+    results["elements"] = sum(map(len, table.elements.values()))
+    if results["elements"] < services * (ENDPOINTS + 1 if layout == "flat" else 1):
+        raise SystemExit(f"the kernel has {results['elements']} elements")
     return results
 
 
 if __name__ == "__main__":
-    json.dump(main(int(sys.argv[1])), sys.stdout)
+    json.dump(main(int(sys.argv[1]), *sys.argv[2:3], *map(int, sys.argv[3:])), sys.stdout)
