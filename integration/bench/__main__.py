@@ -21,6 +21,7 @@ MEMORY = ("memory", "memory after changes", "peak")
 INGRESSES = (1_000, 5_000)
 SERVERS = (1_000, 5_000)
 INSIDE_S = 1500
+NFT_CHANGES = 500
 
 
 def measured(module: str, *arguments: str, namespace: bool = False, processes: bool = False) -> dict[str, float]:
@@ -123,6 +124,36 @@ def agents(size: int) -> None:
     line("processor while nothing happens", f"{results['idle'] * 100:.2f} %", "near 0", holds=results["idle"] < 0.01)
 
 
+def nftables(size: int) -> None:
+    """Print what nftables mode costs in both layouts; a first load of the other one takes long."""
+    results = measured("nftables", str(size), namespace=True)
+    large, huge = size >= 10_000, size >= 100_000
+    print(f"\nnftables mode, layout flat, {size:,} Services x {worlds.ENDPOINTS}")
+    for what, title, most in (
+        ("kernel", "first load, kernel part", 2.0 if huge else 0.15),
+        ("whole", "first load, from objects to the kernel", 18.0 if huge else 1.6),
+    ):
+        line(title, f"{results[what]:.2f} s", f"at most {most} s", holds=results[what] <= most if large else None)
+    line("  transactions, bytes", f"{results['transactions']:.0f}, {results['bytes']:.0f}")
+    for what, title in (("replaced", "one endpoint replaced"), ("fewer or more", "one endpoint less or more")):
+        for figure, most in (("median", 5.0), ("p99", 15.0), ("netlink part", 0.2)):
+            took = results[f"{what}, {figure}"] * 1000
+            line(f"{title}, {figure}", f"{took:.3f} ms", f"at most {most} ms", holds=took <= most)
+        for what_else, least in (("processes", 0), ("transactions", 1)):
+            count = results[f"{what}, {what_else}"]
+            line(f"  {what_else}", f"{count:.0f}", f"{least}", holds=count == least)
+    line("read back over netlink", f"{results['read back']:.2f} s")
+    agent = measured("agent", str(size), str(NFT_CHANGES), "5", "3", "--mode", "nftables", namespace=True)
+    line("rulegen run: start until all is written", f"{agent['start on an empty kernel']:.2f} s")
+    for figure in ("median", "p99"):
+        line(f"  one endpoint less, API to kernel, {figure}", f"{agent[f'change, {figure}'] * 1000:.1f} ms")
+    memory = agent["memory after changes"]
+    line("  memory", f"{memory:.0f} MB", "at most 1,400 MB at 100,000", holds=memory <= 1400)
+    if size == 10_000:
+        took = measured("nftables", str(size), "kube-proxy", "20", namespace=True)["fewer or more, median"]
+        line("layout kube-proxy: one endpoint less or more", f"{took:.3f} s", "at most 0.25 s", holds=took <= 0.25)
+
+
 def pods(size: int) -> None:
     """Print what endpoints from Pods cost beside endpoints from slices."""
     both = {
@@ -211,6 +242,7 @@ def main(sizes: tuple[int, ...]) -> None:
             plans(as_json, size)
             bytes_written[size] = writes(as_json, size)["bytes written"]
             agents(size)
+            nftables(size)
         pods(PODS if sizes == SIZES else sizes[-1] * OF_SERVICE)
     first, last = bytes_written[sizes[0]], bytes_written[sizes[-1]]
     print("\nbytes written for one endpoint changed")

@@ -17,7 +17,7 @@ import tempfile
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -46,7 +46,8 @@ class Subject:
 
     def __init__(self, folder: Path, kubeconfig: str, *more: str) -> None:
         config = folder / "config.json"
-        config.write_text(manifests.configuration(iptables={"minSyncPeriod": "0s", "syncPeriod": "30s"}))
+        periods = {"minSyncPeriod": "0s", "syncPeriod": "30s"}
+        config.write_text(manifests.configuration(iptables=periods, nftables=periods))
         given = ("--kubeconfig", kubeconfig, "--config", str(config), "--node", "node1", "--variant", "nft", *more)
         self._log = folder / "log"
         with self._log.open("w") as log:
@@ -117,15 +118,17 @@ def serve(api: FakeApi, services: int) -> None:
         api.put(COLLECTIONS[document["kind"]], document)
 
 
-def beginnings(folder: Path, kubeconfig: str, settled_s: float) -> Iterator[tuple[Subject, dict[str, float]]]:
+def beginnings(
+    folder: Path, kubeconfig: str, settled_s: float, options: Sequence[str]
+) -> Iterator[tuple[Subject, dict[str, float]]]:
     """Start the agent on an empty kernel, and once more where nothing is to be done; give it, and what it took."""
-    with running(folder, kubeconfig) as subject:
+    with running(folder, kubeconfig, *options) as subject:
         collected = {"start on an empty kernel": subject.wait_until_well(), "start, processor": subject.cpu_s}
         time.sleep(settled_s)
         collected["peak"] = subject.peak_mb
         yield subject, {**collected, "memory": subject.rss_mb}
     before = generation()
-    with running(folder, kubeconfig) as subject:
+    with running(folder, kubeconfig, *options) as subject:
         collected = {"start where nothing changed": subject.wait_until_well(), "start again, processor": subject.cpu_s}
         time.sleep(settled_s)
         collected["peak where nothing changed"] = subject.peak_mb
@@ -183,8 +186,22 @@ def idle(subject: Subject, seconds: float) -> float:
     return (subject.cpu_s - before) / (time.perf_counter() - began)
 
 
-def main(services: int, count: int = CHANGES, idle_s: float = IDLE_S, settled_s: float = SETTLED_S) -> dict[str, float]:
-    """Measure all in this namespace, which must be empty: with so many changes, and so many seconds without any."""
+def main(
+    services: int,
+    count: int = CHANGES,
+    idle_s: float = IDLE_S,
+    settled_s: float = SETTLED_S,
+    options: Sequence[str] = (),
+) -> dict[str, float]:
+    """Measure all in this namespace, which must be empty: with so many changes, and so many seconds without any.
+
+    Args:
+        services: How many Services there are.
+        count: How many changes.
+        idle_s: How long nothing happens, in seconds.
+        settled_s: How long to wait before memory is read, in seconds.
+        options: Options of the agent, such as the mode.
+    """
     if os.environ.get(OUTSIDE) in {None, str(Path("/proc/self/ns/net").readlink())}:
         raise SystemExit("this fills the namespace that it runs in: run `make bench`")
     subprocess.run(["ip", "link", "set", "lo", "up"], check=True)
@@ -194,7 +211,7 @@ def main(services: int, count: int = CHANGES, idle_s: float = IDLE_S, settled_s:
         kubeconfig = api.kubeconfig(folder)
         collected: dict[str, float] = {}
         first = True
-        for subject, figures in beginnings(folder, kubeconfig, settled_s):
+        for subject, figures in beginnings(folder, kubeconfig, settled_s, options):
             collected |= figures
             if first:
                 first = False
@@ -209,4 +226,5 @@ def main(services: int, count: int = CHANGES, idle_s: float = IDLE_S, settled_s:
 
 
 if __name__ == "__main__":
-    json.dump(main(*map(int, sys.argv[1:])), sys.stdout)
+    numbers = [int(argument) for argument in sys.argv[1:] if argument.isdigit()]
+    json.dump(main(*numbers, options=sys.argv[1 + len(numbers) :]), sys.stdout)

@@ -11,9 +11,10 @@ import os
 import statistics
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from integration.bench.ipvs import cluster_of, decoded
 from integration.bench.stages import OPTIONS
@@ -108,11 +109,12 @@ class NftMode:
             "bytes": size,
         }
 
-    def changes(self, cluster: Cluster, rules: ServiceRules, services: int, count: int) -> dict[str, float]:
-        """Take an endpoint away or add it, again and again: from the event to the acknowledgement of the kernel."""
+    def changes(
+        self, cluster: Cluster, rules: ServiceRules, reports: Iterable[dict[str, Any]], what: str
+    ) -> dict[str, float]:
+        """Change one slice after the other: from the event to the acknowledgement of the kernel."""
         whole, kernel, processes, transactions = [], [], 0, set()
-        for turn in range(count):
-            reported = endpoint_slice(turn // 2 * 7919 % services, ENDPOINTS - 1 + turn % 2)
+        for reported in reports:
             name = ObjectName(reported["metadata"]["namespace"], reported["metadata"]["name"])
             event = Changed(k.EndpointSlice, decoded(reported, k.EndpointSlice), name)
             self.part.taken()
@@ -127,13 +129,27 @@ class NftMode:
             transactions.add(commits)
         whole.sort()
         return {
-            "change, median": statistics.median(whole),
-            "change, p99": whole[int(len(whole) * 0.99)],
-            "change, slowest": whole[-1],
-            "change, netlink part": statistics.median(kernel),
-            "its processes": processes,
-            "its transactions": max(transactions),
+            f"{what}, median": statistics.median(whole),
+            f"{what}, p99": whole[int(len(whole) * 0.99)],
+            f"{what}, slowest": whole[-1],
+            f"{what}, netlink part": statistics.median(kernel),
+            f"{what}, processes": processes,
+            f"{what}, transactions": max(transactions),
         }
+
+
+def replaced(services: int, count: int) -> Iterator[dict[str, Any]]:
+    """Yield slices in which one endpoint has another address."""
+    for turn in range(count):
+        reported = endpoint_slice(turn * 7919 % services)
+        reported["endpoints"][1]["addresses"] = [f"10.250.{turn // 250}.{turn % 250 + 1}"]
+        yield reported
+
+
+def fewer_or_more(services: int, count: int) -> Iterator[dict[str, Any]]:
+    """Yield slices in which an endpoint leaves or comes: the Service then needs a chain for another number of them."""
+    for turn in range(count):
+        yield endpoint_slice(turn // 2 * 7907 % services, ENDPOINTS - 1 + turn % 2)
 
 
 def main(services: int, layout: str = "flat", count: int = CHANGES) -> dict[str, float]:
@@ -146,7 +162,8 @@ def main(services: int, layout: str = "flat", count: int = CHANGES) -> dict[str,
     gc.freeze()
     gc.disable()  # as the agent, which collects while nothing happens
     rules, results = mode.first_load(cluster)
-    results |= mode.changes(cluster, rules, services, count)
+    results |= mode.changes(cluster, rules, replaced(services, count), "replaced")
+    results |= mode.changes(cluster, rules, fewer_or_more(services, count), "fewer or more")
     began = time.perf_counter()
     table = read_table(NftSocket(), TableName(2, LAYOUTS[layout].table))
     results["read back"] = time.perf_counter() - began

@@ -46,6 +46,16 @@ def test_the_agent() -> None:
 
 
 @needs_root
+@pytest.mark.skipif(not shutil.which("nft"), reason="nft is not installed")
+@pytest.mark.parametrize("layout", ["flat", "kube-proxy"])
+def test_nftables_mode(layout: str) -> None:
+    results = bench.measured("nftables", str(SERVICES), layout, "8", namespace=True)
+    for what in ("replaced", "fewer or more"):
+        assert (results[f"{what}, processes"], results[f"{what}, transactions"]) == (0, 1)
+        assert 0 < results[f"{what}, netlink part"] < results[f"{what}, slowest"]
+
+
+@needs_root
 @pytest.mark.usefixtures("world")
 def test_pods() -> None:
     results = bench.measured("pods", "pods", "200", "3", "0", namespace=True)
