@@ -140,6 +140,22 @@ def test_other_protocols_stay_with_the_rules_of_iptables_mode(family, protocol):
     assert any("-j DNAT" in rule for rule in node.chain("nat", "KUBE-SEP-"))
 
 
+@pytest.mark.parametrize(("mode", "protocol", "is_told"), [
+    ("userspace", "SCTP", True), ("userspace", "UDP", False), ("userspace", "TCP", False), ("iptables", "SCTP", False),
+])  # fmt: skip
+def test_it_is_told_that_rules_serve_a_port_of_sctp(mode, protocol, is_told):
+    service = k.Service(
+        metadata=k.ObjectMeta(name="web", namespace="demo"),
+        spec=k.ServiceSpec(
+            cluster_ip="10.96.0.9", cluster_ips=("10.96.0.9",), ports=(k.ServicePort(port=80, protocol=protocol),)
+        ),
+    )
+    world = ClusterSnapshot(services={ObjectName("demo", "web"): ServiceInput(service=service, slices=())})
+    model = resolve(world, Options(mode=mode), FACTS)
+    wanted = ["Service demo/web: port 80/SCTP is served by the rules of iptables mode: the proxy takes no SCTP"]
+    assert [text for text in model.warnings if "SCTP" in text] == wanted * is_told
+
+
 def test_policy_local_leads_outside_to_local_endpoints_and_inside_to_the_proxy(family):
     node = Node(family, external_traffic_policy="Local")
     to = TO_PROXY[family]

@@ -76,6 +76,8 @@ def resolve_service(
         weights = WEIGHTS.of(service_input.service, f"Service {name}", warn)
         weigh = weights.of if weights is not None else None
         _warn_of_port_names(service_input.service.spec, slices, service_input.endpoints_from, f"Service {name}", warn)
+        if site.proxies:
+            _warn_of_kernel_ports(service_input.service.spec, f"Service {name}", warn)
         served: list[_Shared] = []
         for family in families:
             cluster_ip = _cluster_ip(service_input.service.spec, family)
@@ -341,6 +343,13 @@ def _warn_of_other_family(
                 continue  # already reported
             if family not in families:
                 warn(f"{where}: {path}: {printable(text)} is {family}, and the Service is not; the entry is ignored")
+
+
+def _warn_of_kernel_ports(spec: structs.ServiceSpec, where: str, warn: Callable[[str], None]) -> None:
+    """Warn about each port that the proxy of this node cannot serve and kube-proxy's userspace mode did not serve."""
+    for port in spec.ports:
+        if port.protocol == Protocol.SCTP:
+            warn(f"{where}: port {port.port}/SCTP is served by the rules of iptables mode: the proxy takes no SCTP")
 
 
 def _warn_of_port_names(

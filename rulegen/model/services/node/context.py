@@ -57,6 +57,7 @@ class NodeContext:
         others: Known addresses of the cluster's other Nodes, each with the name of its Node.
         binds_others: Whether a Service's external address is bound even if it is in `others`, as kube-proxy does.
         binds: Whether external addresses of Services are bound to this node, as in ipvs mode.
+        proxies: Whether a proxy of this node serves TCP, as in userspace mode.
         limits: Limits of one Service.
         forbidden: Addresses of the node and its networks that a Service may not use; without those of API servers.
         guards: Whether an external address that is not the Service's to use is ignored. Otherwise it is served, with
@@ -72,6 +73,7 @@ class NodeContext:
     others: Mapping[Address, str] = field(default_factory=lambda: MappingProxyType({}))
     binds_others: bool = True
     binds: bool = False
+    proxies: bool = False
     limits: ServiceLimits = field(default_factory=ServiceLimits)
     forbidden: Forbidden = NOTHING
     guards: bool = False
@@ -109,6 +111,7 @@ def resolve_site(
         others=_others(known, name),
         binds_others=options.ipvs_semantics is not Semantics.STRICT,
         binds=options.needs.has_virtual_servers,
+        proxies=options.needs.has_proxy,
         limits=options.limits,
         forbidden=forbidden(facts or HostFacts(), node, pod_networks=_pod_networks(options, known)),
         guards=options.external_ip_semantics is Semantics.STRICT,
