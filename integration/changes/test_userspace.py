@@ -88,15 +88,38 @@ def test_endpoints_change_without_a_reload(proxied: Rulegen, processes: ProxyPro
     assert processes.haproxy() == before
 
 
-def test_a_new_service_ends_no_connection(proxied: Rulegen, processes: ProxyProcesses, family: Family) -> None:
+def test_new_and_removed_services_need_no_reload(proxied: Rulegen, processes: ProxyProcesses, family: Family) -> None:
     before = processes.haproxy()
     with asking(proxied.lab):
-        proxied.apply(world([BALANCED, OTHER]))
+        for _ in range(2):
+            proxied.apply(world([BALANCED, OTHER]))
+            proxied.check_converged()
+            answer = proxied.lab["pod-c"].request("TCP", OTHER.cluster_ip(family), PORT)
+            assert answer.name == "pod-b"
+            proxied.apply(world([BALANCED]))
+            proxied.check_converged()
+    assert processes.haproxy() == before
+
+
+def test_a_reload_for_more_spare_backends_ends_no_connection(proxied: Rulegen, processes: ProxyProcesses) -> None:
+    before = processes.haproxy()
+    others = [App(name=f"other{number}", number=80 + number, ready=("pod-b",)) for number in range(14)]
+    with asking(proxied.lab):
+        proxied.apply(world([BALANCED, *others]))
         proxied.check_converged()
-        answer = proxied.lab["pod-c"].request("TCP", OTHER.cluster_ip(family), PORT)
-        assert answer.name == "pod-b"
     assert processes.haproxy() != before
     until(lambda: not Path(f"/proc/{before}/cwd").exists(), 20, "the old HAProxy has ended")
+
+
+def test_a_service_of_a_spare_backend_is_served_by_a_restarted_proxy(
+    proxied: Rulegen, processes: ProxyProcesses, family: Family
+) -> None:
+    proxied.apply(world([BALANCED, OTHER]))
+    killed = processes.haproxy()
+    processes.kill(killed)
+    until(lambda: processes.haproxy() not in {0, killed}, 20, "HAProxy runs again")
+    proxied.check_converged()
+    assert proxied.lab["pod-c"].request("TCP", OTHER.cluster_ip(family), PORT).name == "pod-b"
 
 
 def test_a_change_by_somebody_else_is_shown_and_undone(proxied: Rulegen, processes: ProxyProcesses) -> None:

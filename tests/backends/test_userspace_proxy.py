@@ -6,6 +6,7 @@ import pytest
 
 from rulegen.backends.userspace import configuration as c
 from rulegen.backends.userspace.commands import commands
+from rulegen.backends.userspace.spares import UnexpectedReportError, placement_of, read_pools
 from rulegen.errors import InputError
 from rulegen.languages.haproxy.text import UnwritableError
 from rulegen.languages.listeners.state import (
@@ -64,7 +65,7 @@ def test_the_runtime_reports_of_the_configuration_are_the_objects():
     proxies = "# pxname\n" + "".join(f"{name},FRONTEND,,\n" for name in fronts)
     proxies += "".join(f"{name},BACKEND,0\n" for name in backends)
     rows = []
-    for name in backends:
+    for name in (name for name in backends if not name.startswith("spare")):
         address = ADDRESS[Family.IPV6 if ".v6" in name else Family.IPV4][1]
         rest = f"{address} 2 0 1 1 0 1 0 2 0 0 0 0 - 8080 - 0 0 - - 0\n"
         rows += [f"3 {name} 1 {address}_8080 {rest}", f"3 {name} 2 {address}_8080_fallback {rest}"]
@@ -91,7 +92,7 @@ def test_a_server_in_maintenance_counts_as_removed():
     "report", ["2\n", "1\nx y\n", "1\n3 a.b.c.v4 1 evil 10.0.0.1 2 0 1 1 0 1 0 2 0 0 0 0 - 80 - 0\n"]
 )
 def test_an_unexpected_report_is_an_error(report):
-    with pytest.raises(c.UnexpectedReportError):
+    with pytest.raises(UnexpectedReportError):
         list(c.read_servers(report))
 
 
@@ -122,6 +123,64 @@ def test_servers_and_frontends_change_without_a_reload():
     ]
 
 
-def test_a_new_pool_or_another_affinity_needs_a_reload():
+def test_a_new_pool_without_a_spare_backend_or_another_affinity_needs_a_reload():
+    listeners = {listener_key(family): ProxyListener(10261) for family in Family}
     assert commands({}, objects()) is None
-    assert commands(objects(), objects(10_800)) is None
+    assert commands(listeners, objects(), _placement(objects(), dict.fromkeys(_spares(objects()), "-"))) is None
+    assert commands(objects(), objects(10_800), _placement(objects())) is None
+
+
+def _backends(wanted) -> list[str]:
+    lines = c.files(wanted).texts["haproxy.cfg"].splitlines()
+    return [line.split()[1] for line in lines if line.startswith("backend ")]
+
+
+def _spares(wanted) -> list[str]:
+    return [name for name in _backends(wanted) if name.startswith("spare")]
+
+
+def _placement(wanted, pools=()):
+    return placement_of(iter(_backends(wanted)), dict(pools))
+
+
+@pytest.mark.parametrize("affinity_s", [None, 10_800])
+def test_a_new_pool_takes_a_spare_backend_of_its_kind(affinity_s):
+    before = {key: value for key, value in objects().items() if isinstance(value, ProxyListener)}
+    suffix = f".a{affinity_s}" if affinity_s else ""
+    placement = _placement(before)
+    texts = [each.text for each in commands(before, objects(affinity_s), placement)]
+    for short in ("v4", "v6"):
+        pool, spare = f"demo.web.http.{short}", f"spare0.{short}{suffix}"
+        assert placement.backends[pool] == spare
+        assert f"add map pools.map {spare} {pool}\n" in texts
+        assert sum(text.startswith(f"add server {spare}/") for text in texts) == 2
+        assert sum(text.startswith(f"add map {short}.map ") and text.endswith(f" {spare}\n") for text in texts) == 2
+    gone = [each.text for each in commands(objects(affinity_s), before, placement)]
+    assert gone[-2:] == [f"set map pools.map spare0.v4{suffix} -\n", f"set map pools.map spare0.v6{suffix} -\n"]
+
+
+def test_a_removed_pool_leaves_its_own_backend_unused():
+    before = objects()
+    after = {key: value for key, value in before.items() if isinstance(value, ProxyListener)}
+    texts = [each.text for each in commands(before, after, _placement(before))]
+    assert texts[-2:] == ["add map pools.map demo.web.http.v4 -\n", "add map pools.map demo.web.http.v6 -\n"]
+
+
+def test_spare_backends_are_few_when_less_than_a_quarter_is_free():
+    spares = [name for name in _spares(objects()) if name.endswith(".v4")]
+    assert len(spares) == 16
+    used = [_placement(objects(), dict.fromkeys(spares[:count], "-")).is_low for count in range(17)]
+    assert used == [count > 12 for count in range(17)]
+
+
+def test_there_are_spare_backends_for_a_quarter_of_the_pools_of_a_kind():
+    many = {listener_key(Family.IPV4): ProxyListener(10261)}
+    many |= {pool_key(Family.IPV4, f"demo.web{number}.http.v4"): ServerPool(600) for number in range(100)}
+    assert sum(name.endswith(".v4.a600") for name in _spares(many)) == 25
+
+
+@pytest.mark.parametrize("line", ["0x1 a b", "0x1 x.v4", "0x1 demo.web.http.v4 Evil", "0x1 demo.web.http.v4 a.v4 b"])
+def test_an_unexpected_entry_of_the_map_of_pools_is_an_error(line):
+    assert read_pools("0x1 demo.web.http.v4 -\n\n") == {"demo.web.http.v4": "-"}
+    with pytest.raises(UnexpectedReportError):
+        read_pools(f"{line}\n")

@@ -11,7 +11,15 @@ import re
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 from rulegen.backends.userspace.servers import definitions, fallback_name, server_name
-from rulegen.errors import RulegenError
+from rulegen.backends.userspace.spares import (
+    BACKEND,
+    POOLS_FILE,
+    UnexpectedReportError,
+    backend_name,
+    placement_of,
+    read_pools,
+    spares_of,
+)
 from rulegen.languages.haproxy.check import check_map, check_sections
 from rulegen.languages.haproxy.text import format_map, format_sections
 from rulegen.languages.haproxy.tree import ConfigLine, ConfigSection, is_set, log_format, negated, sample, statement
@@ -51,14 +59,9 @@ _CLIENTS: Final = "100k"
 """Clients of a pool with affinity that are remembered."""
 
 _FRONTEND_NAME: Final = re.compile(r"services\.(?P<family>v[46])\.(?P<port>[0-9]{1,5})")
-_BACKEND_NAME: Final = re.compile(r"(?P<pool>[a-z0-9.-]+\.v[46])(?:\.a(?P<affinity>[0-9]{1,6}))?")
 _POOL, _KEY, _PORT = "sess.pool", "sess.key", "sess.port"
 _IN_MAINTENANCE: Final = 0x2F
 """Bits of an administrative state in which a server takes no new connection: maintenance and drain."""
-
-
-class UnexpectedReportError(RulegenError):
-    """HAProxy reports an object that rulegen never writes."""
 
 
 class ProxyFiles(NamedTuple):
@@ -70,15 +73,6 @@ class ProxyFiles(NamedTuple):
 def map_file(family: Family) -> str:
     """Return the name of the map of frontends of a family."""
     return f"{short(family)}.map"
-
-
-def backend_name(pool: str, value: ServerPool) -> str:
-    """Return the name of a pool's backend.
-
-    >>> backend_name("demo.web.http.v4", ServerPool(10_800))
-    'demo.web.http.v4.a10800'
-    """
-    return pool if value.affinity_s is None else f"{pool}.a{value.affinity_s}"
 
 
 def files(objects: Mapping[ProxyKey, ProxyValue]) -> ProxyFiles:
@@ -95,6 +89,7 @@ def files(objects: Mapping[ProxyKey, ProxyValue]) -> ProxyFiles:
         name, entries = map_file(family), tuple(map_entries(objects, family))
         texts[name] = format_map(entries)
         check_map(name, texts[name], entries)
+    texts[POOLS_FILE] = ""
     return ProxyFiles(texts)
 
 
@@ -154,6 +149,8 @@ def _sections(objects: Mapping[ProxyKey, ProxyValue]) -> Iterator[ConfigSection]
             of_pool = servers.get((key.family, key.name), ())
             lines = (*_pool_lines(key.family, value), *(line for server in of_pool for line in _server_lines(server)))
             yield ConfigSection("backend", backend_name(key.name, value), lines)
+    for family, value, name in spares_of(objects):
+        yield ConfigSection("backend", name, tuple(_pool_lines(family, value)))
 
 
 def _frontend_lines(family: Family) -> Iterator[ConfigLine]:
@@ -170,6 +167,10 @@ def _frontend_lines(family: Family) -> Iterator[ConfigLine]:
     yield statement("tcp-request", "content", f"set-var({_KEY})", of_node, when=(*unknown, *is_local))
     yield statement(*look_up, when=unknown)
     yield statement("tcp-request", "content", "reject", when=unknown)
+    # HAProxy holds the map of spare backends for rulegen, and only if a rule names it; this one is never used.
+    yield statement(
+        "tcp-request", "content", f"set-var({_POOL})", sample("str", "-").then("map_str", POOLS_FILE), when=("FALSE",)
+    )
     yield statement("use_backend", log_format(pool))
 
 
@@ -194,11 +195,20 @@ def _server_lines(server: PoolServer) -> Iterator[ConfigLine]:
         yield statement("server", each.name, each.endpoint, *each.options)
 
 
-def read_proxies(report: str, *, supervised: Mapping[Family, int]) -> Iterator[tuple[ProxyKey, ProxyValue]]:
+def backends_of(report: str) -> Iterator[str]:
+    """Yield the names of the backends of `show stat`."""
+    rows = (row.partition(",") for row in _rows(report))
+    return (name for name, _, rest in rows if rest.startswith("BACKEND,"))
+
+
+def read_proxies(
+    report: str, *, supervised: Mapping[Family, int], placed: Mapping[str, str]
+) -> Iterator[tuple[ProxyKey, ProxyValue]]:
     """Yield the listeners and pools of `show stat`.
 
     Args:
         report: The text.
+        placed: The pool of each backend that serves one.
         supervised: The ports of the listening sockets that a supervisor holds.
 
     Raises:
@@ -209,9 +219,10 @@ def read_proxies(report: str, *, supervised: Mapping[Family, int]) -> Iterator[t
         if rest.startswith("FRONTEND,") and (match := _FRONTEND_NAME.fullmatch(name)):
             family = family_of_pool(f".{match['family']}")
             yield listener_key(family), ProxyListener(port := int(match["port"]), supervised.get(family) == port)
-        elif rest.startswith("BACKEND,") and (match := _BACKEND_NAME.fullmatch(name)):
+        elif rest.startswith("BACKEND,") and (match := BACKEND.fullmatch(name)):
             affinity = int(match["affinity"]) if match["affinity"] else None
-            yield pool_key(family_of_pool(match["pool"]), match["pool"]), ServerPool(affinity)
+            if (pool := placed.get(name)) is not None:
+                yield pool_key(family_of_pool(pool), pool), ServerPool(affinity)
         else:
             raise UnexpectedReportError(f"HAProxy reports a proxy of another form: {row[:80]!a}")
 
@@ -229,8 +240,12 @@ class ReportedServer(NamedTuple):
     is_fallback: bool
 
 
-def read_servers(report: str) -> Iterator[ReportedServer]:
+def read_servers(report: str, placed: Mapping[str, str] | None = None) -> Iterator[ReportedServer]:
     """Yield the servers of `show servers state`.
+
+    Args:
+        report: The text.
+        placed: The pool of each backend that serves one; other backends have the pool of their name.
 
     Raises:
         UnexpectedReportError: A line is none of ours.
@@ -240,11 +255,12 @@ def read_servers(report: str) -> Iterator[ReportedServer]:
         raise UnexpectedReportError("HAProxy reports servers in another format")
     for row in rows:
         words = row.split(" ")
-        match = _BACKEND_NAME.fullmatch(words[1]) if len(words) > 18 else None
+        match = BACKEND.fullmatch(words[1]) if len(words) > 18 else None
         if match is None:
             raise UnexpectedReportError(f"HAProxy reports a server of another form: {row[:80]!a}")
         try:
-            server = PoolServer(match["pool"], parse_address(words[4]), int(words[18]))
+            pool = (placed or {}).get(words[1], match["pool"])
+            server = PoolServer(pool, parse_address(words[4]), int(words[18]))
             admin = int(words[6])
         except ValueError:
             raise UnexpectedReportError(f"HAProxy reports a server of another form: {row[:80]!a}") from None
@@ -253,15 +269,20 @@ def read_servers(report: str) -> Iterator[ReportedServer]:
         yield ReportedServer(server, not admin & _IN_MAINTENANCE, words[3] == fallback_name(server))
 
 
-def read_frontends(report: str, family: Family) -> Iterator[tuple[ProxyKey, ProxyFrontend]]:
+def read_frontends(report: str, family: Family, placed: Mapping[str, str]) -> Iterator[tuple[ProxyKey, ProxyFrontend]]:
     """Yield the frontends of `show map`; an entry that leads to another family or nowhere is unexpected.
+
+    Args:
+        report: The text.
+        family: The family of the map.
+        placed: See `read_servers`.
 
     Raises:
         UnexpectedReportError: A line is none of ours.
     """
     for row in _rows(report):
         words = row.split(" ")
-        match = _BACKEND_NAME.fullmatch(words[2]) if len(words) == 3 else None
+        match = BACKEND.fullmatch(words[2]) if len(words) == 3 else None
         try:
             if match is None:
                 raise ValueError  # noqa: TRY301 - one message for all
@@ -269,7 +290,7 @@ def read_frontends(report: str, family: Family) -> Iterator[tuple[ProxyKey, Prox
             key = frontend_key(family, None if address == ANY_ADDRESS else parse_address(address), port)
         except ValueError:
             raise UnexpectedReportError(f"HAProxy reports a map entry of another form: {row[:80]!a}") from None
-        yield key, ProxyFrontend(match["pool"])
+        yield key, ProxyFrontend(placed.get(words[2], match["pool"]))
 
 
 def _rows(report: str) -> Iterator[str]:
@@ -277,19 +298,21 @@ def _rows(report: str) -> Iterator[str]:
 
 
 def objects_of_reports(
-    proxies: str, servers: str, maps: Mapping[Family, str], *, supervised: Mapping[Family, int]
+    proxies: str, servers: str, maps: Mapping[Family, str], *, supervised: Mapping[Family, int], pools: str = ""
 ) -> ProxyObjects:
     """Return the objects that HAProxy reports; servers that take no new connections, or are not complete, are missing.
 
     Raises:
         UnexpectedReportError: A report has a line that is none of ours.
     """
-    objects: ProxyObjects = dict(read_proxies(proxies, supervised=supervised))
-    used = [each for each in read_servers(servers) if each.takes_connections]
+    placement = placement_of(backends_of(proxies), read_pools(pools))
+    placed = {backend: pool for pool, backend in placement.backends.items()}
+    objects: ProxyObjects = dict(read_proxies(proxies, supervised=supervised, placed=placed))
+    used = [each for each in read_servers(servers, placed) if each.takes_connections]
     fallbacks = {each.server for each in used if each.is_fallback}
     for server in (each.server for each in used if not each.is_fallback):
         if server in fallbacks:
             objects[server_key(family_of_pool(server.pool), server)] = server
     for family, text in maps.items():
-        objects.update(read_frontends(text, family))
+        objects.update(read_frontends(text, family, placed))
     return objects

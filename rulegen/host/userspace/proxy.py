@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Final
 
 from rulegen.backends.userspace import configuration
 from rulegen.backends.userspace.commands import commands
+from rulegen.backends.userspace.spares import POOLS_FILE, UnexpectedReportError, placement_of, read_pools
 from rulegen.errors import HostError, RulegenError
 from rulegen.host.locks.file_locks import locked
 from rulegen.host.userspace import folder as of
@@ -24,12 +25,15 @@ from rulegen.net import Family
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from rulegen.backends.userspace.spares import Placement
     from rulegen.languages.listeners.language import ChangeProxy
     from rulegen.languages.listeners.state import ProxyKey, ProxyObjects, ProxyValue
 
 _ANSWER_S: Final = 20.0
 _RESTART_S: Final = 5.0
 _PAUSE_S: Final = 0.02
+_PROXIES: Final = "show stat -1 3 -1\n"
+_POOLS: Final = f"show map {POOLS_FILE}\n"
 
 
 def observe() -> ProxyObjects:
@@ -69,10 +73,12 @@ def _write(folder: Path, changes: tuple[tuple[ProxyKey, ProxyValue | None], ...]
     if supervision.ensure(folder):
         before = _observed(folder)  # it may have taken over the proxy of an earlier supervisor
     try:
-        if before == after or _changed_at_run_time(folder, before, after):
-            supervision.keep(folder, release)
-        else:
+        if before != after and not _changed_at_run_time(folder, before, after):
             supervision.serve(folder, release, ports)
+        elif before != after and _placement(folder).is_low:
+            supervision.serve(folder, release, ports)  # it has all changes; the next ones need spare backends
+        else:
+            supervision.keep(folder, release)
     except (supervision.ProxyRefusedError, supervision.ProxyFailedError):
         if not before:
             _end(folder)
@@ -88,16 +94,27 @@ def _end(folder: Path) -> None:
 
 def _changed_at_run_time(folder: Path, before: ProxyObjects, after: ProxyObjects) -> bool:
     """Whether HAProxy accepts the changes over its socket, and serves all objects afterwards."""
-    wanted = commands(before, after)
+    wanted = commands(before, after, _placement(folder))
     if wanted is None:
         return False
     return all(_answer(folder, each.text) in each.expected for each in wanted) and _observed(folder) == after
 
 
+def _placement(folder: Path) -> Placement:
+    """Return which backends serve which pools."""
+    with of.opened(folder):
+        proxies = _report(folder, _PROXIES) or ""
+        pools = _report(folder, _POOLS) or ""
+    try:
+        return placement_of(configuration.backends_of(proxies), read_pools(pools))
+    except UnexpectedReportError as error:
+        raise HostError(f"reading the proxy: {error.message}") from error
+
+
 def _observed(folder: Path) -> ProxyObjects:
     try:
         with of.opened(folder):
-            proxies = _report(folder, "show stat -1 3 -1\n")
+            proxies = _report(folder, _PROXIES)
             until = time.monotonic() + _RESTART_S
             while proxies is None and supervision.held(folder):  # HAProxy has ended and is started again
                 if time.monotonic() > until:
@@ -106,17 +123,20 @@ def _observed(folder: Path) -> ProxyObjects:
                         hint=f"see {folder}/{of.LOG}",
                     )
                 time.sleep(_PAUSE_S)
-                proxies = _report(folder, "show stat -1 3 -1\n")
+                proxies = _report(folder, _PROXIES)
             if proxies is None:
                 return {}
             servers = _report(folder, "show servers state\n")
+            pools = _report(folder, _POOLS)
             texts = {family: _report(folder, f"show map {configuration.map_file(family)}\n") for family in Family}
     except FileNotFoundError:
         return {}
     maps = {family: text for family, text in texts.items() if text is not None and not text.startswith("Unknown map")}
     try:
-        return configuration.objects_of_reports(proxies, servers or "", maps, supervised=supervision.held(folder))
-    except configuration.UnexpectedReportError as error:
+        return configuration.objects_of_reports(
+            proxies, servers or "", maps, supervised=supervision.held(folder), pools=pools or ""
+        )
+    except UnexpectedReportError as error:
         raise HostError(f"reading the proxy: {error.message}") from error
 
 
