@@ -42,6 +42,19 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             item.add_marker(pytest.mark.kernel)
 
 
+@pytest.hookimpl(trylast=True)  # after pytest-rerunfailures
+def pytest_configure(config: pytest.Config) -> None:
+    """Let no worker ask its controller, before each test, how often it has failed: a worker knows.
+
+    The controller would know better only where a worker crashed, and such a test has no second try.
+    """
+    if hasattr(config, "workerinput") and hasattr(config, "failures_db"):
+        from pytest_rerunfailures import StatusDB  # noqa: PLC0415 - it is optional
+
+        config.failures_db.sock.close()
+        config.failures_db = StatusDB()
+
+
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_make_scheduler(config: pytest.Config) -> object | None:
     """Spread tests over workers file by file."""
