@@ -74,4 +74,5 @@ def asking(lab: Lab, *, ended: bool = False) -> Iterator[Mapping[str, Repeating]
     failures = {
         who: [each for each in r.first_failures if each["outcome"] not in allowed] for who, r in reports.items()
     }
-    assert {who: each for who, each in failures.items() if each} == {}
+    failures = {who: each for who, each in failures.items() if each}
+    assert failures == {}, failures

@@ -6,10 +6,10 @@ import os
 import shutil
 import signal
 import tempfile
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
@@ -83,6 +83,12 @@ def node() -> Iterator[ProxiedNode]:
         node = ProxiedNode(lab, api)
         yield node
         node.cleanup()
+
+
+@pytest.fixture(autouse=True)
+def usual_settings(node: ProxiedNode) -> None:
+    """A test before may have changed `syncPeriod`: a change that has waited twice as long is unhealthy."""
+    node.configure()
 
 
 def test_changes_of_the_cluster_reach_the_proxy(node: ProxiedNode, family: Family) -> None:
@@ -176,6 +182,21 @@ def test_the_rights_of_the_unit_are_enough(node: ProxiedNode) -> None:
         node.cleanup()
 
 
+def events(node: ProxiedNode) -> list[dict[str, Any]]:
+    """Return the Events that the API server has."""
+    return list(node.api.kept("events").values())
+
+
+def running_checks(folder: Path) -> int:
+    """Return how many `haproxy -c` of a folder are running."""
+    number = 0
+    for entry in Path("/proc").iterdir():
+        with suppress(OSError):
+            argv = (entry / "cmdline").read_text().split("\0")
+            number += entry.name.isdigit() and str(folder / "haproxy") in argv and "-c" in argv
+    return number
+
+
 def runtime(node: ProxiedNode, command: str) -> None:
     """Have HAProxy execute a command, as somebody else would."""
     assert ask(Path(node.proxy.folder), "haproxy.sock", f"{command}\n", 10) is not None
@@ -191,6 +212,7 @@ def test_health_follows_a_proxy_that_hangs(node: ProxiedNode) -> None:
             assert node.health()[1]["lastError"] == "the proxy of Services does not answer"
             assert node.health("livez")[0] == 200
             assert node.lines("no TCP connection to a Service is accepted")
+            until(lambda: "ServicesNotServed" in {each["reason"] for each in events(node)}, SOON_S, "an Event")
         finally:
             os.kill(proxy, signal.SIGCONT)
         until(lambda: node.health()[0] == 200, SOON_S, "health 200")
@@ -233,12 +255,17 @@ def test_health_follows_a_proxy_that_cannot_start(node: ProxiedNode, wrapped: Pa
 
 def test_a_test_of_haproxy_that_hangs_harms_only_what_needs_it(node: ProxiedNode, wrapped: Path) -> None:
     node.serve(BALANCED)
-    with node.running(), asking(node.lab):
+    with node.running(), asking(node.lab, ended=True):
         (wrapped / "check.hangs").touch()
         node.serve(BALANCED, OTHER)
+        until(lambda: running_checks(wrapped) > 0, 30, "`haproxy -c` hangs")
+        killed = node.proxy.haproxy()
+        node.proxy.kill(killed)
+        until(lambda: node.proxy.haproxy() not in {0, killed}, SOON_S, "HAProxy runs again")
+        assert running_checks(wrapped) == 1
         until(lambda: bool(node.lines("still waiting")), 60, "it says what it waits for")
+        assert node.health()[0] == 200
         until(lambda: bool(node.lines("not written")), 60, "it is given up")
         assert "`haproxy -c` has not ended after 20 s" in node.lines("not written")[0]
-        until(lambda: node.health()[0] == 200, SOON_S, "what is served is healthy")
         (wrapped / "check.hangs").unlink()
         until(lambda: node.answers(OTHER, 4, "pod-b"), 60 + SOON_S, "the new Service")

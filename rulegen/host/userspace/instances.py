@@ -7,7 +7,7 @@ import os
 import signal
 import socket
 import time
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 from rulegen.backends.userspace.configuration import CONFIGURATION_FILE, CONTROL_DESCRIPTOR, DESCRIPTORS
 from rulegen.errors import HostError
@@ -37,6 +37,20 @@ _NEW: Final = f"{of.CONTROL}.new"
 _NEW_INSTANCES: Final = f"{of.INSTANCES}.new"
 
 
+class ReleaseCheck(NamedTuple):
+    """A running `haproxy -c`.
+
+    Attributes:
+        pid: Its process.
+        descriptor: Of the process; readable when it has ended.
+        until: When it is given up, in seconds of a monotonic clock.
+    """
+
+    pid: int
+    descriptor: int
+    until: float
+
+
 class Instances:
     """The processes of one folder."""
 
@@ -46,30 +60,53 @@ class Instances:
         self._pid = 0
         self._leaving: list[int] = []
         self._codes: dict[int, int] = {}
+        self._check: ReleaseCheck | None = None
         self.descriptor: int | None = None
         """Of the process that takes new connections; readable when it has ended. None without a process."""
 
-    def check(self, release: str, sockets: Mapping[int, int]) -> str:
-        """Let HAProxy read a release without serving it; return why it rejects it, or nothing."""
+    def begin_check(self, release: str, sockets: Mapping[int, int]) -> int:
+        """Let HAProxy read a release without serving it; return a descriptor that is readable when it has done so.
+
+        An earlier check is given up.
+
+        Raises:
+            OSError: HAProxy cannot be started.
+            HostError: It cannot be started safely.
+        """
+        self.end_check()
         with contextlib.closing(socket.socket(socket.AF_UNIX)) as control:
             inherited = {**sockets, CONTROL_DESCRIPTOR: control.fileno()}
-            pid = self._spawn(release, inherited, "-c")
-            until = time.monotonic() + _CHECK_S
-            while time.monotonic() < until:
-                ended, status = os.waitpid(pid, os.WNOHANG)
-                if ended:
-                    return self._verdict(os.waitstatus_to_exitcode(status))
-                time.sleep(0.005)
-            os.kill(pid, signal.SIGKILL)
-            os.waitpid(pid, 0)
+            pid = self._spawn(release, inherited, of.CHECK_LOG, "-c")
+        self._check = ReleaseCheck(pid, os.pidfd_open(pid), time.monotonic() + _CHECK_S)
+        return self._check.descriptor
+
+    def checked(self) -> str | None:
+        """Return why HAProxy rejects the release, or nothing if it does not; None while it reads the release."""
+        check = self._check
+        if check is None:
+            return f"{NO_VERDICT}`haproxy -c` was given up"
+        code = self._codes.get(check.pid)
+        if code is None and time.monotonic() < check.until:
+            return None
+        self.end_check()
+        if code is None:
             return f"{NO_VERDICT}`haproxy -c` has not ended after {_CHECK_S:g} s"
+        return self._verdict(code)
+
+    def end_check(self) -> None:
+        """Give the check up, if there is one."""
+        if self._check is not None:
+            with contextlib.suppress(ProcessLookupError):
+                signal.pidfd_send_signal(self._check.descriptor, signal.SIGKILL)
+            os.close(self._check.descriptor)
+            self._check = None
 
     def _verdict(self, code: int) -> str:
         """Return why HAProxy rejects a release, or nothing; if it does not say why, that is no verdict."""
         if code == 0:
             return ""
         how = f"`haproxy -c` was ended by signal {-code}" if code < 0 else f"`haproxy -c` ended with exit code {code}"
-        said = self._said()
+        said = self._said(of.CHECK_LOG)
         return said if said and 0 < code < _NOT_STARTED else ": ".join(filter(None, (f"{NO_VERDICT}{how}", said)))
 
     def start(self, release: str, sockets: Mapping[int, int]) -> str:
@@ -83,14 +120,14 @@ class Instances:
             control.bind(f"/proc/self/fd/{self._home}/{_NEW}")
             control.listen(64)
             try:
-                pid = self._spawn(release, {**sockets, CONTROL_DESCRIPTOR: control.fileno()}, "-db", "-q")
+                pid = self._spawn(release, {**sockets, CONTROL_DESCRIPTOR: control.fileno()}, of.LOG, "-db", "-q")
             except (OSError, HostError) as error:
                 return f"{NO_VERDICT}HAProxy cannot be started: {error}"
         self._record(pid)
         if not self._is_ready(pid):
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
-            return NO_VERDICT + (self._said() or f"HAProxy does not answer after {_START_S:g} s")
+            return NO_VERDICT + (self._said(of.LOG) or f"HAProxy does not answer after {_START_S:g} s")
         os.replace(_NEW, of.CONTROL, src_dir_fd=self._home, dst_dir_fd=self._home)
         self.retire()
         self._take(pid)
@@ -156,8 +193,9 @@ class Instances:
                 break
             if not pid:
                 break
-            if pid == self._pid:
-                self._codes = {pid: os.waitstatus_to_exitcode(status)}
+            self._codes[pid] = os.waitstatus_to_exitcode(status)
+        awaited = {self._pid, self._check.pid if self._check is not None else 0}
+        self._codes = {pid: code for pid, code in self._codes.items() if pid in awaited}
         self._leaving = [pid for pid in self._leaving if process_list.started(pid)]
 
     def _take(self, pid: int) -> None:
@@ -167,9 +205,9 @@ class Instances:
         except ProcessLookupError:
             self.descriptor = None
 
-    def _spawn(self, release: str, sockets: Mapping[int, int], *options: str) -> int:
+    def _spawn(self, release: str, sockets: Mapping[int, int], log: str, *options: str) -> int:
         flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_NONBLOCK
-        output = os.open(of.LOG, flags, 0o600, dir_fd=self._home)
+        output = os.open(log, flags, 0o600, dir_fd=self._home)
         try:
             place = os.open(release, os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW, dir_fd=self._home)
         except OSError:
@@ -194,9 +232,9 @@ class Instances:
             time.sleep(0.005)
         return False
 
-    def _said(self) -> str:
+    def _said(self, log: str) -> str:
         try:
-            said = read_regular(of.LOG, _MOST_SAID, dir_fd=self._home).decode("utf-8", "replace")
+            said = read_regular(log, _MOST_SAID, dir_fd=self._home).decode("utf-8", "replace")
         except OSError:
             return ""
         lines = [line for line in said.splitlines() if "[ALERT]" in line]

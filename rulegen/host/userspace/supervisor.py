@@ -22,9 +22,10 @@ import socket
 import sys
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 from rulegen.backends.userspace.configuration import DESCRIPTORS
+from rulegen.errors import HostError
 from rulegen.host.locks.file_locks import locked_for_good
 from rulegen.host.userspace import folder as of
 from rulegen.host.userspace import listeners
@@ -32,7 +33,7 @@ from rulegen.host.userspace.instances import NO_VERDICT, Instances
 from rulegen.host.userspace.notices import FOLLOW
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Mapping
 
     from rulegen.net import Family
 
@@ -44,6 +45,24 @@ _FIRST_PAUSE_S: Final = 0.05
 _LONGEST_PAUSE_S: Final = 2.0
 _MOST_FOLLOWERS: Final = 16
 READY: Final = b"ready"
+
+
+class ReleaseChange(NamedTuple):
+    """A release that is being tested, and served afterwards.
+
+    Attributes:
+        link: The connection that waits for the answer.
+        release: The release.
+        wanted: The families whose listeners stay.
+        sockets: The listeners that the release needs, and the current ones.
+        descriptor: Readable when the test has ended.
+    """
+
+    link: socket.socket
+    release: str
+    wanted: frozenset[Family]
+    sockets: dict[Family, socket.socket]
+    descriptor: int
 
 
 class ProxySupervisor:
@@ -58,6 +77,7 @@ class ProxySupervisor:
         self._started_at = 0.0
         self._ends = False
         self._followers: list[socket.socket] = []
+        self._change: ReleaseChange | None = None
 
     def adopt(self) -> None:
         """Take over HAProxy and its sockets from an earlier supervisor, if it is still running."""
@@ -73,10 +93,14 @@ class ProxySupervisor:
             process = self._instances.descriptor
             if process is not None:
                 poll.register(process, select.POLLIN)
+            if self._change is not None:
+                poll.register(self._change.descriptor, select.POLLIN)
             ready = [number for number, _ in poll.poll(1000 * _ROUND_S)]
             self._instances.reap()
             if (process is None and self._sockets) or (process is not None and process in ready):
                 self._restart()
+            if self._change is not None and (complaint := self._instances.checked()) is not None:
+                self._finish(self._change, complaint)
             if self._requests.fileno() in ready:
                 self._serve_one()
 
@@ -114,10 +138,7 @@ class ProxySupervisor:
     def _start(self, release: str) -> str:
         """Start HAProxy with a release; return why it failed, or nothing."""
         self._started_at = time.monotonic()
-        return self._instances.start(release, self._inherited())
-
-    def _inherited(self) -> dict[int, int]:
-        return {DESCRIPTORS[family]: held.fileno() for family, held in self._sockets.items()}
+        return self._instances.start(release, _inherited(self._sockets))
 
     def _serve_one(self) -> None:
         """Serve the request of one command."""
@@ -127,17 +148,20 @@ class ProxySupervisor:
                 closed.enter_context(link)
                 link.settimeout(_REQUEST_S)
                 words = link.recv(_LONGEST).decode("ascii", "replace").split()
-                if words == [FOLLOW]:
-                    closed.pop_all()
-                    self._follow(link)
-                    return
-                link.sendall(f"{self._answer(words)}\n".encode("utf-8", "replace"))
+                match words:
+                    case [of_reports] if of_reports == FOLLOW:
+                        closed.pop_all()
+                        self._follow(link)
+                    case ["serve", release, *wanted] if _is_release(release):
+                        closed.pop_all()
+                        self._begin(link, release, dict(listeners.read(wanted)))
+                    case _:
+                        _send(link, self._answer(words))
 
     def _answer(self, words: list[str]) -> str:
         match words:
-            case ["serve", release, *wanted] if _is_release(release):
-                return self._change(release, dict(listeners.read(wanted)))
             case ["keep", release] if _is_release(release):
+                self._give_up()
                 of.make_current(self._home, release)
                 return "ok"
             case ["state"]:
@@ -145,37 +169,75 @@ class ProxySupervisor:
                 return f"ok {listeners.request(ports)} {of.current(self._home)}"
             case ["end"]:
                 self._ends = True
+                self._give_up()
                 self._instances.retire()
                 for held in self._sockets.values():
                     held.close()
                 return "ok"
         return "unknown request"
 
-    def _change(self, release: str, wanted: dict[Family, int]) -> str:
-        """Start HAProxy with a release; the old one finishes its connections, unless the new one does not start."""
-        before = dict(self._sockets)
+    def _begin(self, link: socket.socket, release: str, wanted: dict[Family, int]) -> None:
+        """Test a release, then serve it; another one that is being tested is given up."""
+        self._give_up()
+        sockets = dict(self._sockets)
         try:
-            self._sockets |= {
-                family: listeners.listening(family, port)
-                for family, port in wanted.items()
-                if family not in before or before[family].getsockname()[1] != port
-            }
-        except OSError as error:
-            self._sockets = before
-            return f"{NO_VERDICT}{error.filename}: {error.strerror}"
-        complaint = self._instances.check(release, self._inherited()) or self._start(release)
+            for family, port in wanted.items():
+                if family not in sockets or sockets[family].getsockname()[1] != port:
+                    sockets[family] = listeners.listening(family, port)
+            descriptor = self._instances.begin_check(release, _inherited(sockets))
+        except (OSError, HostError) as error:
+            self._close_except(sockets, self._sockets)
+            why = f"{error.filename}: {error.strerror}" if isinstance(error, OSError) else error.message
+            _end(link, f"{NO_VERDICT}{why}")
+            return
+        self._change = ReleaseChange(link, release, frozenset(wanted), sockets, descriptor)
+
+    def _finish(self, change: ReleaseChange, complaint: str) -> None:
+        """Start HAProxy with a tested release; the old one finishes its connections, unless the new one does not start.
+
+        Args:
+            change: The release.
+            complaint: Why it is not served; empty if it is valid.
+        """
+        self._change = None
+        if not complaint:
+            self._started_at = time.monotonic()
+            complaint = self._instances.start(change.release, _inherited(change.sockets))
         if complaint:
-            for family, held in self._sockets.items():
-                if before.get(family) is not held:
-                    held.close()
-            self._sockets = before
-            return complaint
-        of.make_current(self._home, release)
-        for family, held in {**before, **self._sockets}.items():
-            if family not in wanted:
-                held.close()
-        self._sockets = {family: held for family, held in self._sockets.items() if family in wanted}
-        return "ok"
+            self._close_except(change.sockets, self._sockets)
+        else:
+            of.make_current(self._home, change.release)
+            before = self._sockets
+            self._sockets = {family: held for family, held in change.sockets.items() if family in change.wanted}
+            for each in (before, change.sockets):
+                self._close_except(each, self._sockets)
+        _end(change.link, complaint or "ok")
+
+    def _give_up(self) -> None:
+        """Give up the release that is being tested, if there is one."""
+        if self._change is not None:
+            self._instances.end_check()
+            self._finish(self._change, f"{NO_VERDICT}another request came first")
+
+    @staticmethod
+    def _close_except(held: Mapping[Family, socket.socket], kept: Mapping[Family, socket.socket]) -> None:
+        for family, each in held.items():
+            if kept.get(family) is not each:
+                each.close()
+
+
+def _inherited(sockets: Mapping[Family, socket.socket]) -> dict[int, int]:
+    return {DESCRIPTORS[family]: held.fileno() for family, held in sockets.items()}
+
+
+def _send(link: socket.socket, answer: str) -> None:
+    with contextlib.suppress(OSError):
+        link.sendall(f"{answer}\n".encode("utf-8", "replace"))
+
+
+def _end(link: socket.socket, answer: str) -> None:
+    with link:
+        _send(link, answer)
 
 
 def _is_release(name: str) -> bool:
