@@ -166,6 +166,21 @@ def test_missing_tools_for_ipv6_are_reported_and_the_rest_kept(node: Node) -> No
             assert not node.lines("not written")
 
 
+@pytest.mark.parametrize("name", ["iptables-nft-save", "ip6tables-nft-save"])
+def test_a_tool_that_is_missing_at_a_reload_is_used_later(node: Node, name: str) -> None:
+    with own_tools(node) as tools, node.running() as process:
+        (tools / name).rename(tools / "hidden")
+        process.send_signal(signal.SIGHUP)
+        node.serve(ONE, OTHER)
+        until(lambda: bool(node.lines("not written")), 20, "told")
+        assert f"{name} is not installed" in node.lines("not written")[0]
+        assert node.health()[0] == 200
+        assert len(node.lines("configuration reloaded")) == 1
+        (tools / "hidden").rename(tools / name)
+        check_caught_up(node)
+        assert not node.lines("IPv6 is left alone")
+
+
 def is_locked(lock: Path) -> bool:
     """Whether somebody holds a lock."""
     with lock.open() as file:

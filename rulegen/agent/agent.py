@@ -26,7 +26,7 @@ from rulegen.agent.services.sync import Once, ServiceSync
 from rulegen.agent.starting import log_start
 from rulegen.agent.status.setup import Publishing, publishers_of
 from rulegen.agent.telemetry.events import EventRequest, Recorder, to_nobody
-from rulegen.agent.this_node import ThisNode
+from rulegen.agent.this_node import ThisNode, names_of
 from rulegen.apiserver.limits import ApiTerms
 from rulegen.apiserver.objects import ApiObjects
 from rulegen.compiler.tables import TABLES, Tables
@@ -171,6 +171,9 @@ class Agent:
         with ExitStack() as last:
             last.callback(lambda: self.parts.close() if why != "reload" else None)
             with ExitStack() as cleanup:
+                waits = WaitReports(self.log)
+                cleanup.callback(waits.stop)
+                waits.start()
                 parts = self._built(cleanup)
                 why = self._run(parts, cleanup)
         if self.known is not None:
@@ -190,9 +193,6 @@ class Agent:
         watchdog = Watchdog(lambda: self.state.is_working)
         cleanup.callback(watchdog.stop)
         watchdog.start()
-        waits = WaitReports(self.log)
-        cleanup.callback(waits.stop)
-        waits.start()
         self._syncs = True
         try:
             while (why := sync.run()) == "reload" and not self.can_reload():
@@ -244,7 +244,7 @@ class Agent:
             publishers = publishers_of(self.publishing, followed.watch, reports, self.clock, site, served)
         for publisher in publishers:
             cleanup.callback(publisher.stop, for_good=False)  # not temporary: see `_leave`
-        notices = KernelNotices(self.inbox, self.state, self.log, site if site is None else site.look_at_host)
+        notices = KernelNotices(self.inbox, reports, site if site is None else site.look_at_host)
         languages = self.tables.backend(self.options.mode).languages
         programs = notices.of_programs(languages, cleanup) if self.services and self.mends and not self.once else []
         sync = self._sync(followed, desired, writer, reports, site, (*programs, *publishers))
@@ -288,7 +288,9 @@ class Agent:
             on_forgotten=self.state.reconciled,
             on_aside=self.state.lacks,
             look=refreshed if self.follows_host else lambda facts: facts,
+            known=self.parts.tools,
         )
+        self.parts.tools = writer.tools
         return writers, writer
 
     def _followed(self) -> FollowedCluster:
@@ -445,6 +447,4 @@ class Agent:
 
     def _names(self, desired: DesiredServices) -> frozenset[str]:
         """Return the lower-case names of this node: its own, the host's, those in its status, and configured ones."""
-        published = desired.known.status.addresses if desired.known is not None else ()
-        names = {self.options.node_name, self.facts.hostname, *(address.address for address in published)}
-        return frozenset(name.lower() for name in (*names, *self.metrics_hosts) if name)
+        return names_of(desired.known, (self.options.node_name, self.facts.hostname, *self.metrics_hosts))

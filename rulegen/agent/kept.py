@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from rulegen.agent.pages_server.server import RetryingServer
     from rulegen.agent.servers import AgentServers, Pages
     from rulegen.agent.telemetry.events import EventRequest
+    from rulegen.host.netfilter.variant import KnownTools
 
 
 @dataclass(slots=True)
@@ -30,6 +31,7 @@ class KeptParts:
         followed: The watched cluster; None before the first agent has begun.
         health: The health-check node ports; None before, and where another proxy answers on them.
         http_loop: Serves the clients of all ports.
+        tools: The tools of this host; None before the first agent has begun.
     """
 
     state: AgentState
@@ -37,6 +39,7 @@ class KeptParts:
     http_loop: HttpLoop = field(init=False)
     followed: FollowedCluster | None = None
     health: ServiceHealth | None = None
+    tools: KnownTools | None = None
     _answers: AgentServers | None = None
     _send: Callable[[EventRequest], None] = to_nobody
     _open: dict[tuple[str, str], tuple[RetryingServer, Pages]] = field(default_factory=dict)

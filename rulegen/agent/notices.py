@@ -19,8 +19,7 @@ if TYPE_CHECKING:
     from contextlib import ExitStack
 
     from rulegen.agent.inbox import Inbox
-    from rulegen.agent.telemetry.log import AgentLog
-    from rulegen.agent.telemetry.state import AgentState
+    from rulegen.agent.services.reports import SyncReports
     from rulegen.host.dataplane.driver import ProgramNotices
     from rulegen.host.netfilter.nft_commits import Writers
 
@@ -34,29 +33,30 @@ def _nothing() -> None:
 
 @dataclass(slots=True)
 class ServiceProxySilence:
-    """Follows whether the proxy of Services answers, for health and the log.
+    """Follows whether the proxy of Services answers, for health, the log and Events.
 
     Attributes:
+        reports: Has the state and the log, and sends the Event.
         clock: Monotonic time in seconds.
     """
 
-    state: AgentState
-    log: AgentLog
+    reports: SyncReports
     clock: Callable[[], float] = time.monotonic
     _silent_at: float | None = None
 
     def heard(self, answers: bool) -> None:  # noqa: FBT001 - a callback
         """Take the result of a question; without an answer for some time, Services count as not served."""
+        state = self.reports.state
         if answers:
-            if self.state.service_proxy_silence:
-                self.log.info("the proxy of Services answers again")
-            self._silent_at, self.state.service_proxy_silence = None, ""
+            if state.service_proxy_silence:
+                self.reports.log.info("the proxy of Services answers again")
+            self._silent_at, state.service_proxy_silence = None, ""
             return
         now = self.clock()
         self._silent_at = now if self._silent_at is None else self._silent_at
-        if now - self._silent_at >= SILENCE_S and not self.state.service_proxy_silence:
-            self.state.service_proxy_silence = "the proxy of Services does not answer"
-            self.log.error("no TCP connection to a Service is accepted", error=self.state.service_proxy_silence)
+        if now - self._silent_at >= SILENCE_S and not state.service_proxy_silence:
+            state.service_proxy_silence = "the proxy of Services does not answer"
+            self.reports.silent_proxy(state.service_proxy_silence)
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,12 +65,12 @@ class KernelNotices:
 
     Attributes:
         inbox: Queue of the sync of Services.
+        reports: Reports to users.
         look_at_host: Makes the ingress engine read the host again; None if Ingresses are not served.
     """
 
     inbox: Inbox
-    state: AgentState
-    log: AgentLog
+    reports: SyncReports
     look_at_host: Callable[[], None] | None
 
     def follow_commits(self, writers: Writers) -> Callable[[], object]:
@@ -82,7 +82,7 @@ class KernelNotices:
         try:
             return NftCommits(writers.has, self._on_foreign_commit).stop
         except HostError as error:
-            self.log.warning("changes by other programs are noticed late", error=error.message)
+            self.reports.log.warning("changes by other programs are noticed late", error=error.message)
             return _nothing
 
     def follow_addresses(self, *, wakes_sync: bool) -> Callable[[], object]:
@@ -101,7 +101,7 @@ class KernelNotices:
         try:
             return AddressNotices(on_change).stop
         except HostError as error:
-            self.log.warning("changes of node addresses are noticed late", error=error.message)
+            self.reports.log.warning("changes of node addresses are noticed late", error=error.message)
             return _nothing
 
     def of_programs(self, languages: Iterable[str], cleanup: ExitStack) -> list[ProgramNotices]:
@@ -111,18 +111,18 @@ class KernelNotices:
             languages: Names of languages.
             cleanup: Stops it in the end.
         """
-        silence = ServiceProxySilence(self.state, self.log)
+        silence = ServiceProxySilence(self.reports)
         followed = [FOLLOWED[name](self._on_ended_program, silence.heard) for name in languages if name in FOLLOWED]
         for each in followed:
             cleanup.callback(each.stop)
         return followed
 
     def _on_ended_program(self, report: str) -> None:
-        self.state.metrics.proxy_failures.add()
-        self.log.warning("the proxy of Services has failed", what=report)
+        self.reports.state.metrics.proxy_failures.add()
+        self.reports.log.warning("the proxy of Services has failed", what=report)
         self.inbox.wake_up("check")
 
     def _on_foreign_commit(self, notice: NftCommit | None) -> None:
         if notice is not None:
-            self.state.metrics.foreign_commits.add()
+            self.reports.state.metrics.foreign_commits.add()
         self.inbox.wake_up("check")

@@ -9,7 +9,7 @@ from rulegen.agent.telemetry.events import ObjectReference
 from rulegen.kube.node_names import unknown_node
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection
+    from collections.abc import Callable, Collection, Iterable
 
     from rulegen.agent.cluster import SharedCluster
     from rulegen.agent.telemetry.log import AgentLog
@@ -17,6 +17,12 @@ if TYPE_CHECKING:
     from rulegen.kube.objects.structs import Node
 
 LEAVING_TAINT: Final = "ToBeDeletedByClusterAutoscaler"
+
+
+def names_of(known: Node | None, others: Iterable[str]) -> frozenset[str]:
+    """Return the names of a node, in lower case: those in its status, and others."""
+    published = [address.address for address in known.status.addresses] if known is not None else []
+    return frozenset(name.lower() for name in (*others, *published) if name)
 
 
 @dataclass(slots=True)

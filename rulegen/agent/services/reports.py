@@ -112,6 +112,12 @@ class SyncReports:
             self.log.warning("kernel parameter not set", name=name, error=refused[name])
             self.send_event(EventRequest(self.node.reference(), "ParameterNotSet", "SetParameter", refused[name]))
 
+    def silent_proxy(self, error: str) -> None:
+        """Report that the proxy of Services serves nothing."""
+        self.log.error("no TCP connection to a Service is accepted", error=error)
+        note = f"{error}: no TCP connection to a Service is accepted"
+        self.send_event(EventRequest(self.node.reference(), "ServicesNotServed", "Serve", note))
+
     def family_failure(self, family: str, fields: Mapping[str, str], pause_s: float) -> None:
         """Report that a family cannot be read or written, and the time of the next attempt; the other one goes on."""
         self.state.failed(fields["error"])

@@ -108,19 +108,22 @@ class KernelDataplane:
         on_forgotten: Callable[[float, int], None] = lambda _seconds, _count: None,
         look: Callable[[HostFacts], HostFacts] = refreshed,
         on_aside: Callable[[str], None] | None = None,
+        known: variant.KnownTools | None = None,
     ) -> KernelDataplane:
         """Return the dataplane for this host's iptables variant and the options.
 
         With `on_aside`, a family whose tools fail is set aside, and `on_aside` is called with the errors. This needs a
         mode whose objects belong to one family each (`OF_FAMILIES`).
 
-        Without ip6tables, Services are still served in IPv4, as by kube-proxy.
+        Without ip6tables, Services are still served in IPv4, as by kube-proxy. With `known`, the tools are not looked
+        for again.
 
         Raises:
             HostError: iptables is missing.
         """
-        choice = variant.choose(run, forced)
-        missing = variant.missing_tool(run, choice.variant, Family.IPV6) if facts.ipv6 else None
+        choice = variant.choose(run, forced) if known is None else known.choice
+        is_known = not facts.ipv6 or (known is not None and Family.IPV6 in known.families)
+        missing = None if is_known else variant.missing_tool(run, choice.variant, Family.IPV6)
         languages = tables.backend(options.mode).languages
         broken = BrokenFamilies()
         if on_aside is not None and set(languages) <= OF_FAMILIES:
@@ -139,6 +142,11 @@ class KernelDataplane:
             look=look,
             beside=_beside(run, choice.variant, facts),
         )
+
+    @property
+    def tools(self) -> variant.KnownTools:
+        """What is known about the tools of this host."""
+        return variant.KnownTools(self.choice, self.facts.families)
 
     def read(self) -> KernelReadout:
         """Read the kernel; another thread may compute the desired state meanwhile.

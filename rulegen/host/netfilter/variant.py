@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import enum
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from rulegen.errors import HostError
 from rulegen.host.commands.runner import READ_TIMEOUT_S, Command, Completed, MissingToolError, privilege_hint
@@ -41,6 +41,18 @@ class VariantChoice:
 
     variant: Variant
     reason: str
+
+
+class KnownTools(NamedTuple):
+    """What an agent knows about the tools when its configuration is read again: tools that fail then change nothing.
+
+    Attributes:
+        choice: The variant.
+        families: The families that have tools.
+    """
+
+    choice: VariantChoice
+    families: tuple[Family, ...]
 
 
 def choose(run: Runner, forced: Variant | None = None) -> VariantChoice:

@@ -19,7 +19,7 @@ from rulegen.host.ipvs import addresses as links
 from rulegen.host.ipvs import servers as ipvs
 from rulegen.host.ipvs.servers import SchedulerError
 from rulegen.host.netfilter import conntrack, nft_commits
-from rulegen.host.netfilter.variant import Variant, VariantChoice
+from rulegen.host.netfilter.variant import KnownTools, Variant, VariantChoice
 from rulegen.host.node import sysctl
 from rulegen.kube.objects import structs as k
 from rulegen.kube.snapshot.cluster import Cluster
@@ -151,6 +151,20 @@ def test_gained_addresses_are_returned(tools):
     assert writer.refresh() == {parse_address("192.168.1.1")}
     assert set(writer.facts.addresses(Family.IPV4)) == {parse_address("192.168.1.1")}
     assert writer.facts.former >= {parse_address("192.168.1.2")}
+
+
+def test_known_tools_are_not_looked_for_again():
+    """An agent reads its configuration again while all tools fail: neither the variant nor IPv6 is given up."""
+
+    def fails(_: Command) -> Completed:
+        raise HostError("the tool fails")
+
+    known = KnownTools(VariantChoice(Variant.NFT, "its chains are there"), (Family.IPV4, Family.IPV6))
+    writer = KernelDataplane.of_host(fails, HostFacts(ipv6=True), None, StaleUdpPolicy.ALL, Options(), known=known)
+    assert writer.choice == known.choice
+    assert writer.facts.families == (Family.IPV4, Family.IPV6)
+    assert writer.without_ipv6 is None
+    assert writer.tools == known
 
 
 def test_facts_that_cannot_be_read_stay_as_they_were(tools):
