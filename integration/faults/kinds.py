@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import shutil
 import signal
 import socket
+import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from integration.agent import until
-from integration.faults.scene import OTHER
+from integration.faults.scene import FOREIGN, OTHER
 from rulegen.host.proxy.process_list import Role
 from tests.fakes.faults import Fault as Answer
 
@@ -24,6 +26,8 @@ if TYPE_CHECKING:
 Begin = Callable[["Scene", "Random"], AbstractContextManager[None]]
 
 FAMILIES = {"IPv4": "iptables-nft", "IPv6": "ip6tables-nft"}
+FAMILY_PARTS = frozenset(FAMILIES)
+NAMES = {f"{tool}-{verb}": family for family, tool in FAMILIES.items() for verb in ("restore", "save")}
 
 
 @dataclass(frozen=True)
@@ -33,13 +37,13 @@ class Kind:
     Attributes:
         begin: Begins it; it ends with the context.
         harms: The parts that need not follow the cluster until all has settled.
-        group: Faults of one group do not overlap.
+        groups: Faults that have a group in common do not overlap.
         stops_nginx: Whether nginx may answer nothing from its begin on.
     """
 
     begin: Begin
     harms: frozenset[str]
-    group: str
+    groups: frozenset[str]
     stops_nginx: bool = False
 
 
@@ -127,6 +131,44 @@ def _full_disk(scene: Scene, _: Random) -> Iterator[None]:
 
 
 @contextmanager
+def _no_inodes(scene: Scene, _: Random) -> Iterator[None]:
+    folder = scene.site.parent / "many"
+    folder.mkdir()
+    with suppress(OSError):
+        for number in itertools.count():
+            (folder / str(number)).touch()
+    try:
+        yield
+    finally:
+        shutil.rmtree(folder)
+
+
+@contextmanager
+def _no_iptables(scene: Scene, _: Random) -> Iterator[None]:
+    with scene.tools.missing(*NAMES):
+        yield
+
+
+def _restarted(number: signal.Signals) -> Begin:
+    """Return what ends the agents within a sync and a reload, and starts them again."""
+
+    @contextmanager
+    def begin(scene: Scene, chance: Random) -> Iterator[None]:
+        scene.serve_host(f"host-{chance.randrange(4)}")
+        time.sleep(chance.uniform(0.0, 0.8))
+        scene.restart(number)
+        yield
+
+    return begin
+
+
+@contextmanager
+def _paused(scene: Scene, chance: Random) -> Iterator[None]:
+    scene.pause(chance.uniform(0.2, 3.0))
+    yield
+
+
+@contextmanager
 def _api_away(scene: Scene, _: Random) -> Iterator[None]:
     scene.api.go_away()
     try:
@@ -204,7 +246,7 @@ def _foreign_files(scene: Scene, chance: Random) -> Iterator[None]:
     deeds: list[Callable[[], object]] = [
         current.unlink,
         lambda: shutil.rmtree(current.resolve()),
-        lambda: (current / "hosts" / f"{'0' * 16}.conf").write_text("# what others wrote\n"),
+        lambda: (current / FOREIGN).write_text("# what others wrote\n"),
     ]
     with suppress(OSError):
         chance.choice(deeds)()
@@ -221,14 +263,13 @@ def _reloaded(scene: Scene, _: Random) -> Iterator[None]:
 
 def _tools() -> dict[str, Kind]:
     """Return the faults of the tools of each family, and of conntrack."""
-    names = {f"{tool}-{verb}": family for family, tool in FAMILIES.items() for verb in ("restore", "save")}
     results = {
-        f"{name} {kind}": Kind(_tool(name, kind), frozenset({family}), name)
-        for name, family in names.items()
+        f"{name} {kind}": Kind(_tool(name, kind), frozenset({family}), frozenset({name}))
+        for name, family in NAMES.items()
         for kind in ("hangs", "fails", "is slow", "is missing")
     }
     for kind in ("hangs", "fails", "is missing"):
-        results[f"conntrack {kind}"] = Kind(_tool("conntrack", kind), frozenset({"IPv4", "IPv6"}), "conntrack")
+        results[f"conntrack {kind}"] = Kind(_tool("conntrack", kind), FAMILY_PARTS, frozenset({"conntrack"}))
     return results
 
 
@@ -236,24 +277,29 @@ INGRESS = frozenset({"ingress"})
 API = frozenset({"IPv4", "IPv6", "ingress"})
 KINDS: dict[str, Kind] = {
     **_tools(),
-    "nginx -t hangs": Kind(_nginx(test="exec sleep 60"), INGRESS, "binary"),
-    "nginx -t fails": Kind(_nginx(test="exit 1"), INGRESS, "binary"),
-    "nginx -t is killed": Kind(_nginx(test="kill -9 $$"), INGRESS, "binary"),
-    "nginx -t is slow": Kind(_nginx(test="sleep 1"), INGRESS, "binary"),
-    "nginx cannot start": Kind(_nginx(start="exit 1"), INGRESS, "binary"),
-    "nginx starts slowly": Kind(_nginx(start="sleep 1"), INGRESS, "binary"),
-    "nginx hangs at its start": Kind(_hanging_start, INGRESS, "binary"),
-    "nginx is missing": Kind(_no_binary, INGRESS, "binary"),
-    "the port is taken": Kind(_port_taken, INGRESS, "binary", stops_nginx=True),
-    "the disk is full": Kind(_full_disk, INGRESS, "disk"),
-    "the master is killed": Kind(_killed(Role.MASTER), INGRESS, "kill", stops_nginx=True),
-    "a worker is killed": Kind(_killed(Role.WORKER), INGRESS, "kill", stops_nginx=True),
-    "nginx and its supervisor are killed": Kind(_all_of_nginx_killed, INGRESS, "kill", stops_nginx=True),
-    "nginx is stopped": Kind(_nginx_stopped, INGRESS, "kill", stops_nginx=True),
-    "the API server is away": Kind(_api_away, API, "API"),
-    "the API server hangs": Kind(_api_hangs, API, "API"),
-    "the API server fails": Kind(_api_fails, API, "API"),
-    "others change rules": Kind(_foreign_rules, frozenset(), "rules"),
-    "others change files": Kind(_foreign_files, INGRESS, "files"),
-    "the configuration is read again": Kind(_reloaded, frozenset(), "reload"),
+    "nginx -t hangs": Kind(_nginx(test="exec sleep 60"), INGRESS, frozenset({"binary"})),
+    "nginx -t fails": Kind(_nginx(test="exit 1"), INGRESS, frozenset({"binary"})),
+    "nginx -t is killed": Kind(_nginx(test="kill -9 $$"), INGRESS, frozenset({"binary"})),
+    "nginx -t is slow": Kind(_nginx(test="sleep 1"), INGRESS, frozenset({"binary"})),
+    "nginx cannot start": Kind(_nginx(start="exit 1"), INGRESS, frozenset({"binary"})),
+    "nginx starts slowly": Kind(_nginx(start="sleep 1"), INGRESS, frozenset({"binary"})),
+    "nginx hangs at its start": Kind(_hanging_start, INGRESS, frozenset({"binary"})),
+    "nginx is missing": Kind(_no_binary, INGRESS, frozenset({"binary"})),
+    "the port is taken": Kind(_port_taken, INGRESS, frozenset({"binary"}), stops_nginx=True),
+    "the disk is full": Kind(_full_disk, INGRESS, frozenset({"disk"})),
+    "the inodes are used up": Kind(_no_inodes, INGRESS, frozenset({"disk"})),
+    "iptables is gone": Kind(_no_iptables, FAMILY_PARTS, frozenset(NAMES)),
+    "the agent is killed": Kind(_restarted(signal.SIGKILL), frozenset(), frozenset({"agent"})),
+    "the agent is restarted": Kind(_restarted(signal.SIGTERM), INGRESS, frozenset({"agent"}), stops_nginx=True),
+    "the agent is suspended": Kind(_paused, frozenset(), frozenset({"agent"})),
+    "the master is killed": Kind(_killed(Role.MASTER), INGRESS, frozenset({"kill"}), stops_nginx=True),
+    "a worker is killed": Kind(_killed(Role.WORKER), INGRESS, frozenset({"kill"}), stops_nginx=True),
+    "nginx and its supervisor are killed": Kind(_all_of_nginx_killed, INGRESS, frozenset({"kill"}), stops_nginx=True),
+    "nginx is stopped": Kind(_nginx_stopped, INGRESS, frozenset({"kill"}), stops_nginx=True),
+    "the API server is away": Kind(_api_away, API, frozenset({"API"})),
+    "the API server hangs": Kind(_api_hangs, API, frozenset({"API"})),
+    "the API server fails": Kind(_api_fails, API, frozenset({"API"})),
+    "others change rules": Kind(_foreign_rules, frozenset(), frozenset({"rules"})),
+    "others change files": Kind(_foreign_files, INGRESS, frozenset({"files"})),
+    "the configuration is read again": Kind(_reloaded, frozenset(), frozenset({"reload"})),
 }
