@@ -54,7 +54,7 @@ class TableLayout(NamedTuple):
         table: The name of the table.
         service_ips: The maps of frontends with endpoints. Each frontend is in one of them.
         cluster_ips: The sets of ClusterIPs. Each ClusterIP is in one of them.
-        size: The most elements of each of these; None for no limit.
+        size: The most elements of each set of ClusterIPs; None for no limit.
     """
 
     table: str

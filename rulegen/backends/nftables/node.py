@@ -76,7 +76,8 @@ def _sets(node: ResolvedNode, layout: TableLayout) -> Iterator[tuple[str, NamedS
     for name in layout.cluster_ips:
         yield name, NamedSet((address,), size=layout.size)
     for name in layout.service_ips:
-        yield name, NamedSet((address, *w.PORT_TYPES), verdict, size=layout.size)
+        # Without a size: the kernel walks through maps of verdicts at each change of one, also through places for more.
+        yield name, NamedSet((address, *w.PORT_TYPES), verdict)
     yield names.HAIRPINS, NamedSet((address, address, *w.PORT_TYPES))
     if node.node_port_addresses is not None:
         yield names.NODE_PORT_IPS, NamedSet((address,))

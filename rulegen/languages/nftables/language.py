@@ -198,9 +198,14 @@ class Nftables(KeyedLanguage):
 
     def lines(self, change: Change[Any, Any]) -> Iterator[Line]:
         """Yield the lines of an object; of a changed chain, all rules with signs at those that differ."""
-        before, after = (
-            _chain_lines(value) if isinstance(value, NftChain) else None for value in (change.before, change.after)
-        )
+        key, was, is_ = change
+        if key.element and not isinstance(was or is_, OtherObject):  # most changes by far
+            if was is not None:
+                yield Line("-", element_text(key, was))
+            if is_ is not None:
+                yield Line("+", element_text(key, is_))
+            return
+        before, after = (_chain_lines(value) if isinstance(value, NftChain) else None for value in (was, is_))
         if before is None and after is None:
             lines = super().lines(change)
             yield from (line for line in lines if line.text)
@@ -216,6 +221,8 @@ class Nftables(KeyedLanguage):
     def drift(self, change: Change[Any, Any], scene: Scene) -> Drift | None:
         """Return the drift of an object, if it is certainly drift."""
         key, before, after = change
+        if isinstance(after, ElementValue) and isinstance(after.data, tuple):
+            return None
         match before, after:
             case OtherObject(), None:
                 return Drift.FOREIGN
