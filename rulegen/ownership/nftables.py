@@ -37,6 +37,8 @@ FIREWALL_IPS: Final = "firewall-ips"
 ENDPOINTS: Final = "endpoints"
 NODE_PORT_ENDPOINTS: Final = "nodeport-endpoints"
 """In layout `flat`, the endpoints of frontends: of those with an address, and of node ports."""
+FIRST_LOCAL: Final = 1 << 16
+"""In these maps, the first number of the local pool; the cluster pool begins with 0."""
 
 SERVICES: Final = "services"
 MASQUERADING: Final = "masquerading"

@@ -45,8 +45,6 @@ MOST_ELEMENTS: Final = 8192
 of its weights, has chains of its own: one port must not fill a map of all."""
 MOST_ORDERED: Final = 64
 """The most endpoints whose order keeps moves few; the time for it grows with the square of their number."""
-FIRST_LOCAL: Final = 1 << 16
-"""The first number of the local pool; the cluster pool begins with 0."""
 
 
 class _Kind(NamedTuple):
@@ -229,7 +227,7 @@ def _ordered(pool: Sequence[Endpoint]) -> Iterator[Endpoint]:
 
 
 def _first(delivery: Delivery) -> int:
-    return FIRST_LOCAL if delivery is Delivery.LOCAL else 0
+    return names.FIRST_LOCAL if delivery is Delivery.LOCAL else 0
 
 
 @cache

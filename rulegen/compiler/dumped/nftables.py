@@ -1,8 +1,14 @@
-"""Reads the nftables table of kube-proxy as Services. The names of its chains contain the names of the Services."""
+"""Reads the tables of nftables mode as Services.
+
+In layout `kube-proxy`, the names of chains contain the names of the Services. In layout `flat`, only ports with chains
+of their own have such names. Of other frontends, which are elements of shared maps, the Service is unknown.
+"""
 
 from __future__ import annotations
 
 import re
+from collections import Counter
+from functools import cached_property
 from typing import TYPE_CHECKING, Final
 
 from rulegen.languages.nftables.expressions import AnonymousMap, Concat, Literal, MapLookup, VerdictCode
@@ -14,12 +20,13 @@ from rulegen.ownership import nftables as names
 from rulegen.plan.dumped.services import DumpedEndpoint, DumpedFrontend, DumpedNode, DumpedPort, ForeignRule
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Iterator, Mapping, Sequence
 
     from rulegen.languages.nftables.expressions import Expression
     from rulegen.languages.nftables.state import NftKey, NftValue
     from rulegen.languages.nftables.statements import NftRule
     from rulegen.net import Family
+    from rulegen.ownership.nftables import TableLayout
 
 _NAME: Final = r"[a-z0-9][-a-z0-9.]{0,252}"
 _PORT_CHAIN: Final = re.compile(
@@ -45,37 +52,42 @@ _OWN: Final = frozenset(
         "nat-postrouting",
     }
 )
-_FRONTENDS: Final = (names.SERVICE_IPS, names.FIREWALL_IPS, names.NO_ENDPOINT_SERVICES)
+_SHAPE_CHAIN: Final = re.compile(r"(nodeport-)?(cluster|local|external|external-local)/[0-9.]+-([0-9]{1,3})\Z")
+"""A chain of layout `flat` that all ports of one shape use."""
+_ENDPOINTS_MAP: Final = re.compile(rf"({names.ENDPOINTS}|{names.NODE_PORT_ENDPOINTS})-[0-9]{{1,3}}\Z")
 _NODE_PORTS: Final = (names.SERVICE_NODE_PORTS, names.NO_ENDPOINT_NODE_PORTS)
 
 
 def table_as_services(objects: Mapping[NftKey, NftValue], family: Family) -> DumpedNode:
-    """Return what the table of kube-proxy says in terms of Services."""
-    return _TableReader(objects, family).read()
+    """Return what the tables of both layouts say in terms of Services."""
+    node = DumpedNode(seen=[f"{NAME} {family.value}"])
+    for layout in names.LAYOUTS.values():
+        node.take(_TableReader(objects, family, layout).read())
+    return node
 
 
 class _TableReader:
-    """Reads the table of one family."""
+    """Reads the table of one layout in one family."""
 
-    def __init__(self, objects: Mapping[NftKey, NftValue], family: Family) -> None:
-        self._objects, self._family = objects, family.value
+    def __init__(self, objects: Mapping[NftKey, NftValue], family: Family, layout: TableLayout) -> None:
+        own = {key: value for key, value in objects.items() if key.table == layout.table}
+        self._objects, self._family, self._table = own, family.value, layout.table
         self._ports: dict[str, DumpedPort] = {}
         self._by_address: dict[str, DumpedPort] = {}
-        self._cluster_ips = {key.element for key in objects if key.name == names.CLUSTER_IPS}
-        self._node = DumpedNode(seen=[f"{NAME} {self._family}"])
+        self._cluster_ips = {key.element for key in own if key.name in layout.cluster_ips}
+        self._frontends = {*layout.service_ips, names.FIREWALL_IPS, names.NO_ENDPOINT_SERVICES}
+        self._node = DumpedNode()
 
     def read(self) -> DumpedNode:
         """Return all that the table says."""
         elements = [
-            (key, value)
-            for key, value in self._objects.items()
-            if key.table == names.TABLE and key.is_element and isinstance(value, ElementValue)
+            (key, value) for key, value in self._objects.items() if key.is_element and isinstance(value, ElementValue)
         ]
         elements.sort(key=lambda each: each[0].name.startswith("no-"))  # served frontends first
         for key, element in elements:
             self._element(key, element)
         for key, value in self._objects.items():
-            if key.table == names.TABLE and isinstance(value, NftChain):
+            if isinstance(value, NftChain):
                 self._chain(key.name, value)
         self._node.ports = list(self._ports.values())
         return self._node
@@ -92,7 +104,7 @@ class _TableReader:
         if not isinstance(value.data, VerdictCode):
             return
         match key.element:
-            case (address, protocol, number) if key.name in _FRONTENDS and number.isdecimal():
+            case (address, protocol, number) if key.name in self._frontends and number.isdecimal():
                 shown = f"{protocol.upper()} {_host_port(address, number)}"
                 kind = "cluster IP" if (address,) in self._cluster_ips else "external IP or load balancer IP"
             case (protocol, number) if key.name in _NODE_PORTS:
@@ -105,11 +117,49 @@ class _TableReader:
             if key.name != names.FIREWALL_IPS:
                 port.add(DumpedFrontend(kind, shown))
             return
+        if shape := _SHAPE_CHAIN.match(value.data.target):
+            port = self._by_address[shown] = self._port_of_frontend(key.element, shape)
+            port.add(DumpedFrontend(kind, shown))
+            return
         refusal = "rejected" if value.data.target == names.REJECT else "dropped" if value.data.code == "drop" else ""
         if refusal:
             self._of_frontend(shown).add(DumpedFrontend(kind, shown, refusal))
         else:
             self._node.foreign.append(ForeignRule(NAME, self._family, key.name, f"{' . '.join(key.element)} : {value}"))
+
+    def _port_of_frontend(self, frontend: tuple[str, ...], shape: re.Match[str]) -> DumpedPort:
+        """Return a port of layout `flat`: it is known by this frontend alone, whose endpoints are in a map."""
+        key = " . ".join(frontend)
+        port = self._ports.setdefault(key, DumpedPort(language=NAME, family=self._family, key=key))
+        pools = self._pools_of.get((names.NODE_PORT_ENDPOINTS if shape[1] else names.ENDPOINTS, *frontend), {})
+        for pool in ("", "local"):
+            addresses = Counter(pools.get(pool, ()))
+            known = {endpoint.address for endpoint in port.endpoints}
+            for address, number in addresses.items():
+                if address not in known:
+                    port.endpoints.append(DumpedEndpoint(address, round(100 * number / addresses.total(), 1), pool))
+            if pool and shape[2].endswith("local"):
+                port.limit(f"local pool: {', '.join(addresses) or 'empty'}")
+        if shape[2].startswith("external"):
+            port.limit(f"external traffic policy {'Local' if shape[2] == 'external-local' else 'Cluster'}")
+        return port
+
+    @cached_property
+    def _pools_of(self) -> Mapping[tuple[str, ...], Mapping[str, Sequence[str]]]:
+        """The endpoints of each number by pool, by the kind of map and the frontend."""
+        pools: dict[tuple[str, ...], dict[str, list[str]]] = {}
+        for key, value in self._objects.items():
+            match = _ENDPOINTS_MAP.match(key.name)
+            if match is None or not key.is_element or not isinstance(value, ElementValue):
+                continue
+            *frontend, number = key.element
+            match value.data:
+                case (host, port) if isinstance(host, str) and isinstance(port, str):
+                    pool = "local" if int(number, 0) >= names.FIRST_LOCAL else ""
+                    pools.setdefault((match[1], *frontend), {}).setdefault(pool, []).append(_host_port(host, port))
+                case _:
+                    continue
+        return pools
 
     def _of_frontend(self, address: str) -> DumpedPort:
         """Return the port with a frontend; else one that only this address identifies."""
@@ -122,7 +172,7 @@ class _TableReader:
         """Read a chain of one port: its endpoints or its policies."""
         match = _PORT_CHAIN.match(name)
         if match is None:
-            if name not in _OWN and not _SERVICE_CHAIN.match(name):
+            if name not in _OWN and not _SERVICE_CHAIN.match(name) and not _SHAPE_CHAIN.match(name):
                 self._node.foreign += (ForeignRule(NAME, self._family, name, str(rule)) for rule in chain.rules)
             return
         port = self._port(match)
@@ -167,10 +217,10 @@ class _TableReader:
 
     def _endpoint(self, port: DumpedPort, chain: str) -> str:
         """Return the endpoint that a chain translates to; note its session affinity."""
-        remembered = self._objects.get(set_key(names.TABLE, chain.replace("endpoint-", "affinity-", 1)))
+        remembered = self._objects.get(set_key(self._table, chain.replace("endpoint-", "affinity-", 1)))
         if isinstance(remembered, NamedSet) and remembered.timeout_s is not None:
             port.limit(f"session affinity by client address, {remembered.timeout_s} s")
-        value = self._objects.get(chain_key(names.TABLE, chain))
+        value = self._objects.get(chain_key(self._table, chain))
         for rule in value.rules if isinstance(value, NftChain) else ():
             for statement in rule.statements:
                 if isinstance(statement, Dnat) and statement.port is not None:

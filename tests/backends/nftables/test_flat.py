@@ -16,6 +16,7 @@ from msgspec.structs import replace
 from rulegen.backends.nftables import flat
 from rulegen.cli.options.common import CliOptions
 from rulegen.cli.wiring.inputs import Inputs
+from rulegen.compiler.dumped.nftables import table_as_services
 from rulegen.compiler.services.compile import Compiled
 from rulegen.compiler.tables import LANGUAGES
 from rulegen.diff.changes import Change
@@ -36,6 +37,7 @@ from rulegen.model.services.ir import (
 )
 from rulegen.net import Family, Protocol, parse_address
 from rulegen.ownership import nftables as names
+from rulegen.plan.dumped.services import DumpedNode
 from tests.backends.nftables.nft_packets import NftPackets, Packet
 from tests.parity.test_parity import name_of, run
 from tests.shared import each, worlds
@@ -85,6 +87,38 @@ def packets(world: Path, family: Family) -> Iterator[tuple[Packet, bool]]:
                 for source in (*OUTSIDE[family], *ranges, *pods):
                     yield Packet(source, target, port.protocol.lower(), str(number), local), False
                 yield Packet(own[0], target, port.protocol.lower(), str(number), local), True
+
+
+@pytest.mark.parametrize("family", Family)
+@pytest.mark.parametrize("world", each(sampled(WORLDS), "worlds"), ids=name_of)
+def test_a_dump_shows_the_same_endpoints_in_both_layouts(world: Path, family: Family):
+    flat_table, table = (table_as_services(objects(world, layout, family), family) for layout in ("flat", "kube-proxy"))
+    assert flat_table.foreign == table.foreign == []
+    expected = _served(table)
+    for frontend, (pool, local) in _served(flat_table).items():
+        # Layout kube-proxy has one chain for each pool of a port: which frontend uses which one is not shown.
+        assert not pool or pool == expected[frontend][0], frontend
+        assert not local or local == expected[frontend][1], frontend
+
+
+def _served(node: DumpedNode) -> dict[str, tuple[set[tuple[str, float | None]], set[str]]]:
+    """Return, for each served frontend, the endpoints of its cluster pool with their shares, and its local pool."""
+    local = "local pool: "
+    return {
+        frontend.address: (
+            {(endpoint.address, endpoint.share) for endpoint in port.endpoints if not endpoint.pool},
+            {
+                each
+                for text in port.policies
+                if text.startswith(local)
+                for each in text.removeprefix(local).split(", ")
+                if each != "empty"
+            },
+        )
+        for port in node.ports
+        for frontend in port.frontends
+        if not frontend.refusal
+    }
 
 
 @pytest.mark.parametrize("family", Family)

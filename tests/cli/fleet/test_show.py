@@ -30,17 +30,26 @@ def document(run, *words: str) -> dict:
     return printed
 
 
-@pytest.mark.parametrize(("mode", "service"), [("iptables", "demo/blog"), ("nftables", "demo/blog"), ("ipvs", None)])
+@pytest.mark.parametrize(
+    ("service", "mode"),
+    [
+        ("demo/blog", ("iptables",)),
+        ("demo/blog", ("nftables", "--nftables-layout", "kube-proxy")),
+        (None, ("nftables", "--nftables-layout", "flat")),
+        (None, ("ipvs",)),
+    ],
+    ids=["iptables", "kube-proxy", "flat", "ipvs"],
+)
 def test_a_dump_shows_frontends_endpoints_and_owners(run, dump, mode, service):
-    """IPVS has no comments, so the Service of a virtual server is unknown there, and not guessed."""
-    dump("node1", lambda text: text, "--mode", mode)
+    """Neither virtual servers nor elements of maps name their Service: it is unknown there, and not guessed."""
+    dump("node1", lambda text: text, "--mode", *mode)
     ports = document(run, "dumps/node1")["ports"]
     frontends = {frontend["kind"]: frontend["address"] for port in ports for frontend in port["frontends"]}
     assert frontends["cluster IP"] == "TCP 10.96.0.10:8080"
     assert frontends["node port"].endswith("32388")
     for port in ports:
         assert port["service"] == service
-        assert [tuple(endpoint.values()) for endpoint in port["endpoints"]] == ENDPOINTS
+        assert sorted(tuple(endpoint.values()) for endpoint in port["endpoints"]) == ENDPOINTS
 
 
 def test_text_names_service_port_and_what_is_unknown(run, dump):
