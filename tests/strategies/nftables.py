@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address
+from itertools import accumulate
 
 from hypothesis import strategies as st
 
@@ -198,9 +199,9 @@ def choices(draw: st.DrawFn, family: Family, *, is_loadable: bool) -> NftStateme
     address = addresses(family)
     target = Payload(header(family), "daddr")
     frontend = (target, Meta("l4proto"), Payload("th", "dport"))
-    count = draw(st.integers(1, 5))
-    choice = Numgen(draw(st.sampled_from(["random", "inc"])), count)
-    places = [Literal(str(number)) for number in range(count)]
+    shares = draw(st.lists(st.sampled_from([1, 1, 2, 300]), min_size=1, max_size=5))
+    choice = Numgen(draw(st.sampled_from(["random", "inc"])), sum(shares))
+    places = [_numbers(first, share) for first, share in zip(accumulate([0, *shares]), shares, strict=False)]
     match draw(st.integers(0, 7)):
         case 0:
             return Dnat(Literal(draw(address)), Literal(draw(PORTS)))
@@ -220,6 +221,10 @@ def choices(draw: st.DrawFn, family: Family, *, is_loadable: bool) -> NftStateme
             return VerdictLookup(Concat(frontend[1:]), SetReference("node-ports"))
         case _:
             return draw(VERDICTS.filter(lambda verdict: not verdict.target))
+
+
+def _numbers(first: int, share: int) -> Literal:
+    return Literal(str(first) if share == 1 else f"{first}-{first + share - 1}")
 
 
 @st.composite

@@ -5,12 +5,14 @@ The kernel numbers their names. Within a transaction, the rule refers to its set
 
 from __future__ import annotations
 
+import sys
 from typing import TYPE_CHECKING, Final
 
-from rulegen.host.nftables.datatypes import Datatype, concatenated
+from rulegen.host.nftables.datatypes import HOST_ORDER, Datatype, concatenated, datatype
 from rulegen.host.nftables.kernel import elements
 from rulegen.host.nftables.kernel.attributes import number
 from rulegen.host.nftables.kernel.elements import INTERVAL_END, KernelElement
+from rulegen.host.nftables.kernel.expressions import ByteorderExpr
 from rulegen.host.nftables.kernel.objects import (
     CONSTANT,
     INTERVAL,
@@ -21,19 +23,23 @@ from rulegen.host.nftables.kernel.objects import (
     TableName,
     new_set,
 )
-from rulegen.host.nftables.loads import NotWrittenError, constant
+from rulegen.host.nftables.loads import HOST_TO_NETWORK, NotWrittenError, constant
 from rulegen.host.nftables.sets import VERDICT_LENGTH, interval, kernel_verdict, next_value, user_data
 from rulegen.languages.nftables.expressions import Concat, Literal, VerdictCode
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from rulegen.host.nftables.kernel.attributes import KernelVerdict
+    from rulegen.host.nftables.kernel.expressions import Expression as KernelExpression
+    from rulegen.host.nftables.loads import Load
     from rulegen.languages.nftables.expressions import AnonymousMap, AnonymousSet, Expression
 
 ANONYMOUS: Final = 0x1
 """The flag of a set without a name."""
 _SET_ID = 4
 _ADDRESS_NAMES: Final = {7: "ipv4_addr", 8: "ipv6_addr"}
+_NUMBERS: Final = frozenset(datatype(name).number for name in ("integer", "mark"))
 
 
 class AnonymousSets:
@@ -63,12 +69,13 @@ class AnonymousSets:
         Raises:
             ValueError: A key is no value of this type, or a value no verdict.
         """
-        content = []
-        for key, verdict in wanted.items:
+        verdicts: list[KernelVerdict] = []
+        for _, verdict in wanted.items:
             if not isinstance(verdict, VerdictCode):
                 raise NotWrittenError(wanted)
-            content.append(KernelElement(constant(key, kind), kernel_verdict(verdict)))
-        made = KernelSet("__map%d", MAP, kind.number, kind.length, VERDICT_TYPE, VERDICT_LENGTH)
+            verdicts.append(kernel_verdict(verdict))
+        flags, content = _by_key(kind, wanted, verdicts)
+        made = KernelSet("__map%d", flags, kind.number, kind.length, VERDICT_TYPE, VERDICT_LENGTH)
         return self._made_set(made, content, kind.order, 0)
 
     def of_values(
@@ -79,19 +86,20 @@ class AnonymousSets:
         Raises:
             ValueError: A key or a value is none of its type.
         """
-        content = [KernelElement(constant(key, kind), _value(value, data)) for key, value in wanted.items]
+        flags, content = _by_key(kind, wanted, [_value(value, data) for _, value in wanted.items])
         number_of_data, length, order = concatenated(data)
-        made = KernelSet("__map%d", MAP, kind.number, kind.length, number_of_data, length)
+        made = KernelSet("__map%d", flags, kind.number, kind.length, number_of_data, length)
         return self._made_set(made, content, kind.order, order)
 
     def _made_set(
         self, made: KernelSet, content: Sequence[KernelElement], key_order: int, data_order: int | None
     ) -> tuple[KernelSet, list[NftMessage]]:
         self._made += 1
+        is_ranged = made.flags & (INTERVAL | MAP) == INTERVAL | MAP
         made = made._replace(
             flags=made.flags | ANONYMOUS | CONSTANT,
-            size=len(content),
-            user_data=user_data(key_order, data_order, merges=bool(made.flags & INTERVAL)),
+            size=2 * sum(not each.flags for each in content) if is_ranged else len(content),  # as nft does
+            user_data=user_data(key_order, data_order, merges=made.flags & (INTERVAL | MAP) == INTERVAL),
             set_id=self._made,
         )
         adding = elements.add(self._table, made.name, content)
@@ -112,6 +120,51 @@ def _value(value: Expression, types: Sequence[Datatype]) -> bytes:
     if len(types) == 1:
         return constant(value, types[0])
     return b"".join(constant(part, each).ljust(each.padded, b"\0") for part, each in zip(parts, types, strict=True))
+
+
+def _by_key(
+    kind: Datatype, wanted: AnonymousMap, data: Sequence[bytes | KernelVerdict]
+) -> tuple[int, list[KernelElement]]:
+    """Return the flags of a map, and its elements: with a range of numbers among the keys, intervals.
+
+    Such a map compares its keys as bytes, so numbers are in network byte order (`ordered`).
+    """
+    keys = [key for key, _ in wanted.items]
+    if kind.number not in _NUMBERS or not any(isinstance(key, Literal) and "-" in key.text for key in keys):
+        return MAP, [KernelElement(constant(key, kind), value) for key, value in zip(keys, data, strict=True)]
+    bounds = sorted(zip((_range(key, kind) for key in keys), data, strict=True), key=lambda each: each[0])
+    content: list[KernelElement] = []
+    following = 0
+    for (first, last), value in bounds:
+        if first < following:
+            raise ValueError(f"the map has overlapping keys: {str(wanted)[:200]}")
+        if first > following:
+            content.append(_end(following))
+        content.append(KernelElement(first.to_bytes(kind.length, "big"), value))
+        following = last + 1
+    return MAP | INTERVAL, [*content, _end(following)] if following >> 8 * kind.length == 0 else content
+
+
+def _end(number_after: int) -> KernelElement:
+    return KernelElement(number_after.to_bytes(4, "big"), flags=INTERVAL_END)
+
+
+def _range(key: Expression, kind: Datatype) -> tuple[int, int]:
+    """Return the first and the last number of a range or a single number."""
+    first, _, last = key.text.partition("-") if isinstance(key, Literal) else ("", "", "")
+    bounds = [int.from_bytes(kind.parse(text), sys.byteorder) for text in (first, last or first)]
+    if bounds[0] > bounds[1]:
+        raise ValueError(f"{str(key)[:60]!r} ends before it begins")
+    return bounds[0], bounds[1]
+
+
+def ordered(loaded: Load, made: KernelSet) -> tuple[KernelExpression, ...]:
+    """Return how a key is loaded for a set: a map of intervals needs numbers in network byte order."""
+    kind = loaded.types[0]
+    if not made.flags & INTERVAL or kind.order != HOST_ORDER:
+        return loaded.expressions
+    swapped = ByteorderExpr(loaded.register, loaded.register, HOST_TO_NETWORK, kind.length, kind.length)
+    return *loaded.expressions, swapped
 
 
 def _intervals(bounds: Sequence[tuple[bytes, bytes]]) -> list[KernelElement]:

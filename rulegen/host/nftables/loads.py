@@ -95,7 +95,7 @@ _OPERATORS: Final = {
 }
 _ADDRESS_NAMES: Final = {7: "ipv4_addr", 8: "ipv6_addr"}
 _INTERFACE_NAME = 41
-_HOST_TO_NETWORK = 1
+HOST_TO_NETWORK: Final = 1
 _DIRECTIONS: Final = {"": None, "original": 0, "reply": 1}
 _FIB_FLAGS: Final = {"saddr": 1, "daddr": 2, "mark": 4, "iif": 8, "oif": 16}
 _FIB_RESULTS: Final = {"oifname": (2, "ifname"), "type": (3, "fib_addrtype")}
@@ -259,7 +259,7 @@ def compared(left: Expression, loaded: Load, right: Expression, operator: str) -
     if operator not in _OPERATORS or (operator not in {"==", "!="} and kind.length > 4):
         raise NotWrittenError(left)
     if operator not in {"==", "!="} and kind.order == HOST_ORDER and kind.length > 1:
-        swapped = ByteorderExpr(register, register, _HOST_TO_NETWORK, kind.length, kind.length)
+        swapped = ByteorderExpr(register, register, HOST_TO_NETWORK, kind.length, kind.length)
         value = int.from_bytes(value, sys.byteorder).to_bytes(kind.length, "big")
         before = (*before, swapped)
     return *before, CompareExpr(register, _OPERATORS[operator], value)

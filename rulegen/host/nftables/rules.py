@@ -5,7 +5,7 @@ from __future__ import annotations
 import socket
 from typing import TYPE_CHECKING, Final
 
-from rulegen.host.nftables.anonymous import AnonymousSets, value_types
+from rulegen.host.nftables.anonymous import AnonymousSets, ordered, value_types
 from rulegen.host.nftables.datatypes import Datatype, datatype
 from rulegen.host.nftables.kernel.expressions import (
     DESTINATION_NAT,
@@ -106,7 +106,7 @@ class RuleWriter:
                 return self._compare(statement)
             case VerdictLookup(key, target):
                 loaded = load(key)
-                return (*loaded.expressions, self._verdict_lookup(loaded, target)), loaded.requires
+                return self._verdict_lookup(loaded, target), loaded.requires
             case VerdictCode():
                 return [ImmediateExpr(0, kernel_verdict(statement))], None
             case Assign():
@@ -135,33 +135,34 @@ class RuleWriter:
             if isinstance(right, SetReference):
                 self._known(right, loaded)
             else:
-                name, set_id = self._made(self._anonymous.of_set(_single(whole, loaded), right))
+                made = self._made(self._anonymous.of_set(_single(whole, loaded), right))
+                name, set_id = made.name, made.set_id
             flags = _INVERTED if operator == "!=" else 0
             return (*loaded.expressions, LookupExpr(name, loaded.register, None, flags, set_id)), loaded.requires
         _single(whole, loaded)
         return compared(whole.left, loaded, right, operator), loaded.requires
 
-    def _verdict_lookup(self, loaded: Load, target: SetReference | AnonymousMap) -> LookupExpr:
+    def _verdict_lookup(self, loaded: Load, target: SetReference | AnonymousMap) -> tuple[KernelExpression, ...]:
         if isinstance(target, SetReference):
             if self._known(target, loaded).data != (VERDICT,):
                 raise ValueError(f"map {target.name[:60]!r} has no verdicts")
-            return LookupExpr(target.name, loaded.register, 0, 0)
-        name, set_id = self._made(self._anonymous.of_verdicts(_single(target, loaded), target))
-        return LookupExpr(name, loaded.register, 0, 0, set_id)
+            return *loaded.expressions, LookupExpr(target.name, loaded.register, 0, 0)
+        made = self._made(self._anonymous.of_verdicts(_single(target, loaded), target))
+        return *ordered(loaded, made), LookupExpr(made.name, loaded.register, 0, 0, made.set_id)
 
     def _map_lookup(self, lookup: MapLookup, single: Datatype) -> Load:
         """Return how the value of a map is loaded: one of this type, maybe with a port."""
         loaded, target, register = load(lookup.key), lookup.map, FIRST_REGISTER
         if isinstance(target, SetReference):
             types = tuple(datatype(name) for name in self._known(target, loaded).data)
-            looked_up = LookupExpr(target.name, loaded.register, register, 0)
+            looked_up = [*loaded.expressions, LookupExpr(target.name, loaded.register, register, 0)]
         else:
             types = value_types(target, single, datatype("inet_service"))
-            name, set_id = self._made(self._anonymous.of_values(_single(lookup, loaded), target, types))
-            looked_up = LookupExpr(name, loaded.register, register, 0, set_id)
+            made = self._made(self._anonymous.of_values(_single(lookup, loaded), target, types))
+            looked_up = [*ordered(loaded, made), LookupExpr(made.name, loaded.register, register, 0, made.set_id)]
         if not types or types[0].length != single.length:
             raise NotWrittenError(lookup)
-        return Load((*loaded.expressions, looked_up), types, register, loaded.requires)
+        return Load(tuple(looked_up), types, register, loaded.requires)
 
     def _assign(self, whole: Assign) -> tuple[Sequence[KernelExpression], int | None]:
         if whole.key.key != "mark":
@@ -223,10 +224,10 @@ class RuleWriter:
             raise ValueError(f"the keys of {name[:60]!r} have other types")
         return known
 
-    def _made(self, made: tuple[KernelSet, list[NftMessage]]) -> tuple[str, int]:
+    def _made(self, made: tuple[KernelSet, list[NftMessage]]) -> KernelSet:
         kernel_set, requests = made
         self._requests += requests
-        return kernel_set.name, kernel_set.set_id
+        return kernel_set
 
 
 def _single(whole: object, loaded: Load) -> Datatype:

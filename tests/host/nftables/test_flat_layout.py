@@ -7,17 +7,21 @@ import socket
 from collections import Counter
 from collections.abc import Mapping
 from contextlib import ExitStack
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
 from msgspec import structs
 
-from rulegen.backends.nftables import flat
+from rulegen.backends.nftables import flat, node
+from rulegen.backends.nftables import service as by_service
 from rulegen.diff.changes import diff
 from rulegen.host.commands.runner import Command, run
 from rulegen.host.netfilter import nft
 from rulegen.host.nftables.write import removes_at_once, write
+from rulegen.kube.objects.names import ObjectName
 from rulegen.languages.nftables.expressions import Concat, Ct, Literal, MapLookup, Meta, Payload, SetReference
+from rulegen.languages.nftables.language import NAME
 from rulegen.languages.nftables.read_text import read_text
 from rulegen.languages.nftables.script import format_tables
 from rulegen.languages.nftables.state import (
@@ -31,7 +35,7 @@ from rulegen.languages.nftables.state import (
     table_key,
 )
 from rulegen.languages.nftables.statements import Compare, Dnat, UpdateSet, nft_rule
-from rulegen.model.services.ir import Endpoint, ResolvedService
+from rulegen.model.services.ir import Endpoint, ResolvedPort, ResolvedService
 from rulegen.net import Family, Protocol, parse_address
 from rulegen.ownership.nftables import FLAT_TABLE, TABLES
 from tests.backends.nftables.test_flat import NODE, PORT, WORLDS, compiled, objects
@@ -97,19 +101,45 @@ def test_a_map_that_rules_learn_is_listed_again(family: Family):
     assert nft.observe(run, family, TABLES) == wanted
 
 
+def objects_of(layout: str, *ports: ResolvedPort) -> NftObjects:
+    """Return the objects of the node and of a Service for each port."""
+    compilers = (flat, flat) if layout == "flat" else (node, by_service)
+    content = {**compilers[0].compile_node(NODE, counts=False, filled=()).objects[NAME]}
+    for port in ports:
+        service = ResolvedService(name=port.service, type="NodePort", ports=(port,))
+        content |= compilers[1].compile_service(service, NODE, counts=False).objects[NAME]
+    return content
+
+
+HEAVY = tuple(Endpoint.of(parse_address(f"127.0.0.{number}"), 8080, number * 1000 - 1) for number in range(1, 4))
+
+
+@pytest.mark.parametrize("layout", ["flat", "kube-proxy"])
+@pytest.mark.parametrize("affinity_s", [None, 600])
+def test_a_change_of_weights_is_one_transaction_beside_all_other_services(layout: str, affinity_s: int | None):
+    def content(*pool: Endpoint) -> NftObjects:
+        """Return the objects of a Service whose weights are ranges of numbers, and of a Service without weights."""
+        port = structs.replace(PORT, cluster=pool, endpoints=pool, affinity_s=affinity_s)
+        equal = tuple(structs.replace(endpoint, weight=1) for endpoint in pool)
+        name, address = ObjectName("shop", "other"), parse_address("10.96.0.7")
+        other = structs.replace(PORT, service=name, cluster_ip=address, cluster=equal, endpoints=equal)
+        return objects_of(layout, port, other)
+
+    states = [content(*HEAVY[:count]) for count in (2, 3, 2)]
+    for before, after in pairwise([{}, *states]):
+        assert write(Family.IPV4, diff(before, after)) == 1
+        assert nft.observe(run, Family.IPV4, TABLES) == after
+
+
 @pytest.mark.parametrize("protocol", [Protocol.TCP, Protocol.UDP])
-def test_connections_reach_all_endpoints_by_all_frontends(protocol: Protocol):
+@pytest.mark.parametrize("layout", ["flat", "kube-proxy"])
+def test_connections_reach_all_endpoints_by_all_frontends(layout: str, protocol: Protocol):
     """One process is client and endpoints: the kernel translates what it sends to an address of the Service."""
     for command in ("ip address add 192.0.2.1/32 dev lo", "ip route add 10.96.0.9/32 dev lo"):
         assert run(Command(tuple(command.split()))).code == 0
     pool = tuple(Endpoint.of(parse_address(f"127.0.0.{number}"), 8080, weight) for number, weight in ((2, 1), (3, 2)))
     port = structs.replace(PORT, protocol=protocol, cluster=pool, endpoints=pool, node_port=30080)
-    service = ResolvedService(name=port.service, type="NodePort", ports=(port,))
-    content = {
-        **flat.compile_node(NODE, counts=False, filled=()).objects["nftables"],
-        **flat.compile_service(service, NODE, counts=False).objects["nftables"],
-    }
-    write(Family.IPV4, diff({}, content))
+    write(Family.IPV4, diff({}, objects_of(layout, port)))
     kind = socket.SOCK_STREAM if protocol is Protocol.TCP else socket.SOCK_DGRAM
     with ExitStack() as stack:
         servers = {}
