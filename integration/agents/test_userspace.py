@@ -39,6 +39,8 @@ pytestmark = [
 ]
 
 OTHER = App(name="other", number=72, ready=("pod-b",))
+UNUSUAL = App(name="unusual", number=73, ready=("pod-b",), affinity_s=4321)
+"""There is no spare backend with its affinity, so that the proxy is reloaded for it."""
 UNSUPERVISED_S = 20.0
 SOON_S = 13.0
 """The time in which health follows the proxy, and what a busy machine adds to it."""
@@ -258,6 +260,8 @@ def test_a_test_of_haproxy_that_hangs_harms_only_what_needs_it(node: ProxiedNode
     with node.running(), asking(node.lab, ended=True):
         (wrapped / "check.hangs").touch()
         node.serve(BALANCED, OTHER)
+        until(lambda: node.answers(OTHER, 4, "pod-b"), SOON_S, "a Service that takes a spare backend")
+        node.serve(BALANCED, OTHER, UNUSUAL)
         until(lambda: running_checks(wrapped) > 0, 30, "`haproxy -c` hangs")
         killed = node.proxy.haproxy()
         node.proxy.kill(killed)
@@ -268,4 +272,4 @@ def test_a_test_of_haproxy_that_hangs_harms_only_what_needs_it(node: ProxiedNode
         until(lambda: bool(node.lines("not written")), 60, "it is given up")
         assert "`haproxy -c` has not ended after 20 s" in node.lines("not written")[0]
         (wrapped / "check.hangs").unlink()
-        until(lambda: node.answers(OTHER, 4, "pod-b"), 60 + SOON_S, "the new Service")
+        until(lambda: node.answers(UNUSUAL, 4, "pod-b"), 60 + SOON_S, "the new Service")

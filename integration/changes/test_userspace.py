@@ -88,6 +88,17 @@ def test_endpoints_change_without_a_reload(proxied: Rulegen, processes: ProxyPro
     assert processes.haproxy() == before
 
 
+def test_a_plan_names_the_service_of_what_is_removed(proxied: Rulegen, processes: ProxyProcesses) -> None:
+    proxied.apply(world([BALANCED, OTHER]))
+    proxied.write(world([replace(BALANCED, ready=("pod-a",))]))
+    shown = proxied.plan().stdout
+    assert "Left over from" not in shown
+    gone = shown.index("Service lab/other, no longer served here")
+    assert shown.index("Service lab/balanced") < shown.index("- server lab.balanced.tcp.v4/") < gone
+    assert gone < shown.index("- server lab.other.tcp.v4/")
+    proxied.apply(world([BALANCED]))
+
+
 def test_new_and_removed_services_need_no_reload(proxied: Rulegen, processes: ProxyProcesses, family: Family) -> None:
     before = processes.haproxy()
     with asking(proxied.lab):

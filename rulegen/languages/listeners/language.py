@@ -13,6 +13,8 @@ from rulegen.languages.listeners.state import (
     format_proxy,
     is_proxy_dump,
     line,
+    owner_of_pool,
+    pool_of,
     read_proxy,
 )
 
@@ -53,6 +55,12 @@ class ProxyLanguage(KeyedLanguage):
     def text(self, key: Any, value: Any) -> str:
         """Return the object on one line."""
         return line(key, value)
+
+    def owner(self, change: Change[Any, Any], scene: Scene) -> str | None:
+        """Return the Service of an object; that of an object that is not wanted any more is in the name of its pool."""
+        known = super().owner(change, scene)
+        pool = pool_of(change.key, change.before)
+        return owner_of_pool(pool) if known is None and pool else known
 
     def drift(self, change: Change[Any, Any], scene: Scene) -> Drift | None:  # noqa: ARG002 - nothing else shows it
         """Return None: no other object shows whether an object existed."""

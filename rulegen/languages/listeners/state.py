@@ -127,6 +127,13 @@ def owner_of_pool(name: str) -> str:
     return "/".join(name.split(".")[:2])
 
 
+def pool_of(key: ProxyKey, value: ProxyValue | None) -> str:
+    """Return the name of the pool of an object; empty for a listener, or without a value for a frontend."""
+    if key.kind is ProxyObject.FRONTEND:
+        return value.pool if isinstance(value, ProxyFrontend) else ""
+    return key.name.partition("/")[0]
+
+
 def listener_key(family: Family) -> ProxyKey:
     """Return the key of the listener of a family."""
     return ProxyKey(family, ProxyObject.LISTENER)
