@@ -2,7 +2,8 @@
 
 A saved plan has no rules to execute. It has the arguments of `plan`, digests of the decisions and of the changes, and
 the plan as it was shown. `apply` reads all inputs again and makes the plan again. Compilation is deterministic, so
-equal digests mean equal writes. Stale UDP flows are not part of the digests: they are looked up again.
+equal digests mean equal writes. Stale UDP flows are not part of the digests: they are looked up again. Neither is a
+self-signed certificate that no plan has stored yet.
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ from rulegen.cli.options.old_flags import ARGUMENTS
 from rulegen.cli.wiring.digests import digest
 from rulegen.errors import HostError, InputError, RulegenError
 from rulegen.host.files.manifests import are_from_stdin
+from rulegen.languages.configuration import digest_of
 from rulegen.plan import show
 from rulegen.safe_files import MIB, folder_at, open_regular, read_begin, read_descriptor, write_at
 from rulegen.text import listed
@@ -32,6 +34,7 @@ if TYPE_CHECKING:
 
     from rulegen.cli.wiring.ingress import IngressInputs
     from rulegen.cli.wiring.inputs import Inputs
+    from rulegen.languages.configuration import Configuration
     from rulegen.plan.plan import Plan
     from rulegen.plan.show import Report
 
@@ -177,10 +180,22 @@ def saved_plan(
         facts={field.name: digest(getattr(facts, field.name)) for field in fields(facts) if field.name != "former"},
         services={str(name): digest(service) for name, service in model.services.items()} if model is not None else {},
         decisions=digest((model.nodes, model.sysctls, model.timeouts)) if model is not None else "",
-        ingress=ingress.site.digest if ingress is not None else "",
+        ingress=_site_digest(ingress.site.configuration) if ingress is not None else "",
         changes=_changes(plan),
         plan=show.json_document(plan, report),
     )
+
+
+def _site_digest(configuration: Configuration) -> str:
+    """Return the digest of a configuration, without its self-signed certificate: each plan makes one until `apply`."""
+    from rulegen.model.ingress.routing.certificates import (  # noqa: PLC0415 - only Ingresses need it
+        DEFAULT_CERTIFICATE,
+    )
+
+    secrets = {path: each for path, each in configuration.secrets.items() if path != DEFAULT_CERTIFICATE}
+    named = configuration.digest
+    files = {path: text.replace(named, "") if named else text for path, text in configuration.files.items()}
+    return digest_of(files, secrets)
 
 
 def _changes(plan: Plan) -> dict[str, str]:
