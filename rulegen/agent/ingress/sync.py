@@ -118,7 +118,7 @@ class IngressSync:
     _decided_at: float = 0.0
     _ours: tuple[ObjectName, ...] = ()
     _reload_s: float = 0.0
-    _quiet_s: float = QUIET_S
+    _quiet_s: float = field(default_factory=lambda: QUIET_S)
     _served: str = ""
     _again_s: float = 0.0
     _thread: threading.Thread | None = None

@@ -159,6 +159,9 @@ def _identity(defaults: HttpDefaults) -> Iterator[ConfigLine]:
         yield statement(_REQUEST, "lua.rulegen_client", settings.forwarded_for_header)
         yield answer(500, when=negated(is_set(variable("client"))))
         yield statement(_REQUEST, "set-src", variable("client"))
+    # An IPv4 address in IPv6 notation, in a header of a proxy, is an IPv4 address, as with nginx.
+    mapped = (*matches(sample("src"), "beg", "::ffff:"), *matches(sample("src"), "sub", "."))
+    yield statement(_REQUEST, "set-src", sample("src").then("field", "4", ":"), when=mapped)
     for family, is_one in _FAMILIES.items():
         yield put_text("family", log_format(family), when=is_one)
     yield put("this_host", sample("req.fhdr", "host"))

@@ -70,6 +70,10 @@ def _over_http_2(port: int, method: str, body: bytes | str | None) -> bytes:
         ("192.168.0.0/16", "2002:c0a8:0101::1", False),
         ("192.168.0.0/16", "::c0a8:0101", False),
         ("192.168.0.0/16", INSIDE, True),
+        ("192.168.0.0/16", f"::ffff:{INSIDE}", True),
+        ("192.168.0.0/16", "0:0:0:0:0:ffff:c0a8:101", True),
+        ("::/0,192.168.0.0/16", f"::FFFF:{INSIDE}", True),
+        ("::/0", f"::ffff:{INSIDE}", False),
         ("2001:db8::/32", "2001:db8::1", True),
         ("2001:db8::/32,0.0.0.0/0", INSIDE, True),
         ("0.0.0.0/0,2001:db8::/32", "2001:db9::1", False),
@@ -84,6 +88,17 @@ def test_a_network_has_only_addresses_of_its_own_family(serve, listed, client, i
     allowed = ask(Host="allowed.test", X_Forwarded_For=client)[0]
     denied = ask(Host="denied.test", X_Forwarded_For=client)[0]
     assert (allowed, denied) == ((PASSED, 403) if is_within else (403, PASSED))
+
+
+def test_a_proxy_that_writes_its_address_in_ipv6_notation_is_trusted(serve):
+    ask = serve(
+        site(whitelist_source_range="203.0.113.0/24"), use_forwarded_headers="true",
+        proxy_real_ip_cidr="127.0.0.0/8,10.0.0.0/8",
+    )  # fmt: skip
+
+    assert ask(X_Forwarded_For="203.0.113.1, ::ffff:10.0.0.5")[0] == PASSED
+    assert ask(X_Forwarded_For="203.0.113.1, 2002:0a00:0005::1")[0] == 403
+    assert ask(X_Forwarded_For="203.0.113.1, ::ffff:11.0.0.5")[0] == 403
 
 
 def test_what_is_no_address_of_a_client_is_not_believed(serve):

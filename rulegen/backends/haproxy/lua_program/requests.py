@@ -88,6 +88,7 @@ core.register_action("rulegen_client", { "http-req" }, function(txn, name)
   for number = #items, 1, -1 do
     if trusted:lookup(address) ~= (address:find(":", 1, true) and "6" or "4") then break end
     local item = items[number]:match("^([%d.]+):%d+$") or items[number]:match("^%[([%x:.]+)%]") or items[number]
+    item = item:match("^::[Ff][Ff][Ff][Ff]:(%d+%.%d+%.%d+%.%d+)$") or item
     if not (item:match("^%d+%.%d+%.%d+%.%d+$") or item:match("^[%x:.]*:[%x:.]*$")) then break end
     if not core.parse_addr(item) then break end
     address = item
