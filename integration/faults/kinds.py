@@ -27,6 +27,8 @@ Begin = Callable[["Scene", "Random"], AbstractContextManager[None]]
 
 FAMILIES = {"IPv4": "iptables-nft", "IPv6": "ip6tables-nft"}
 FAMILY_PARTS = frozenset(FAMILIES)
+MISSING = "missing"
+"""An agent that starts without a tool does not start, or leaves IPv6 alone: these faults do not overlap."""
 NAMES = {f"{tool}-{verb}": family for family, tool in FAMILIES.items() for verb in ("restore", "save")}
 
 
@@ -264,7 +266,9 @@ def _reloaded(scene: Scene, _: Random) -> Iterator[None]:
 def _tools() -> dict[str, Kind]:
     """Return the faults of the tools of each family, and of conntrack."""
     results = {
-        f"{name} {kind}": Kind(_tool(name, kind), frozenset({family}), frozenset({name}))
+        f"{name} {kind}": Kind(
+            _tool(name, kind), frozenset({family}), frozenset({name, *([MISSING] if kind == "is missing" else [])})
+        )
         for name, family in NAMES.items()
         for kind in ("hangs", "fails", "is slow", "is missing")
     }
@@ -288,9 +292,11 @@ KINDS: dict[str, Kind] = {
     "the port is taken": Kind(_port_taken, INGRESS, frozenset({"binary"}), stops_nginx=True),
     "the disk is full": Kind(_full_disk, INGRESS, frozenset({"disk"})),
     "the inodes are used up": Kind(_no_inodes, INGRESS, frozenset({"disk"})),
-    "iptables is gone": Kind(_no_iptables, FAMILY_PARTS, frozenset(NAMES)),
-    "the agent is killed": Kind(_restarted(signal.SIGKILL), frozenset(), frozenset({"agent"})),
-    "the agent is restarted": Kind(_restarted(signal.SIGTERM), INGRESS, frozenset({"agent"}), stops_nginx=True),
+    "iptables is gone": Kind(_no_iptables, FAMILY_PARTS, frozenset({*NAMES, MISSING})),
+    "the agent is killed": Kind(_restarted(signal.SIGKILL), frozenset(), frozenset({"agent", MISSING})),
+    "the agent is restarted": Kind(
+        _restarted(signal.SIGTERM), INGRESS, frozenset({"agent", MISSING}), stops_nginx=True
+    ),
     "the agent is suspended": Kind(_paused, frozenset(), frozenset({"agent"})),
     "the master is killed": Kind(_killed(Role.MASTER), INGRESS, frozenset({"kill"}), stops_nginx=True),
     "a worker is killed": Kind(_killed(Role.WORKER), INGRESS, frozenset({"kill"}), stops_nginx=True),

@@ -34,7 +34,7 @@ from rulegen.agent.runtime import waiting
 from rulegen.host.netfilter import conntrack, ipset, iptables, variant
 from rulegen.host.proxy.sandbox import trial
 waiting.NOTICE_S, waiting.TERM_S, trial.TEST_S = {NOTICE_S}, 0.5, 2.0
-variant.call.__kwdefaults__["timeout_s"] = conntrack.LIST_S = ipset.RESTORE_S = {RESTORE_S}
+variant.call.__kwdefaults__["timeout_s"] = variant.VERSION_S = conntrack.LIST_S = ipset.RESTORE_S = {RESTORE_S}
 iptables.RESTORE_S, iptables.LINE_S = {RESTORE_S}, 0.001
 from rulegen.cli.main import main
 sys.exit(main())

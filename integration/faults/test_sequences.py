@@ -21,7 +21,7 @@ pytestmark = [
 ]
 
 SEQUENCES = int(os.environ.get("RULEGEN_FAULT_SEQUENCES", sized(quick="1", usual="1", full="20")))
-STEPS = int(os.environ.get("RULEGEN_FAULT_STEPS", sized(quick="5", usual="8", full="12")))
+STEPS = int(os.environ.get("RULEGEN_FAULT_STEPS", sized(quick="5", usual="7", full="12")))
 FIRST_SEED = int(os.environ.get("RULEGEN_FAULT_SEED", "1"))
 
 

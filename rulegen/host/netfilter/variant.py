@@ -8,11 +8,20 @@ image.
 from __future__ import annotations
 
 import enum
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple
 
 from rulegen.errors import HostError
-from rulegen.host.commands.runner import READ_TIMEOUT_S, Command, Completed, MissingToolError, privilege_hint
+from rulegen.host.commands.runner import (
+    READ_TIMEOUT_S,
+    VERSION_S,
+    Command,
+    Completed,
+    MissingToolError,
+    ToolTimeoutError,
+    privilege_hint,
+)
 from rulegen.net import Family
 
 if TYPE_CHECKING:
@@ -67,7 +76,8 @@ def choose(run: Runner, forced: Variant | None = None) -> VariantChoice:
         HostError: The rules of neither variant can be read.
     """
     if forced is not None:
-        call(run, forced, Family.IPV4, "save", ("--version",))
+        with suppress(ToolTimeoutError):  # it is installed: whoever reads rules with it is told more
+            call(run, forced, Family.IPV4, "save", ("--version",), timeout_s=VERSION_S)
         return VariantChoice(forced, "as demanded")
     chains = {variant: _chains(run, variant) for variant in Variant}
     usable = [variant for variant in Variant if isinstance(chains[variant], frozenset)]
@@ -140,12 +150,17 @@ def call(
 
 
 def missing_tool(run: Runner, variant: Variant, family: Family) -> MissingToolError | None:
-    """Return the missing tool for a family; None if all are there. Some distributions package IPv6 tools separately."""
-    try:
-        for verb in ("save", "restore"):
-            call(run, variant, family, verb, ("--version",))
-    except MissingToolError as missing:
-        return missing
+    """Return the missing tool for a family; None if all are there. Some distributions package IPv6 tools separately.
+
+    A tool that hangs is there.
+    """
+    for verb in ("save", "restore"):
+        try:
+            call(run, variant, family, verb, ("--version",), timeout_s=VERSION_S)
+        except MissingToolError as missing:
+            return missing
+        except ToolTimeoutError:
+            continue
     return None
 
 

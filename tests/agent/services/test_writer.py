@@ -13,7 +13,7 @@ from rulegen.compiler.services.incremental import ServiceRules
 from rulegen.compiler.services.plan import plan_node
 from rulegen.compiler.services.update import Update
 from rulegen.errors import ApplyError, HostError
-from rulegen.host.commands.runner import Command, Completed, MissingToolError
+from rulegen.host.commands.runner import Command, Completed, MissingToolError, ToolTimeoutError
 from rulegen.host.dataplane.kernel import KernelDataplane
 from rulegen.host.ipvs import addresses as links
 from rulegen.host.ipvs import servers as ipvs
@@ -165,6 +165,18 @@ def test_known_tools_are_not_looked_for_again():
     assert writer.facts.families == (Family.IPV4, Family.IPV6)
     assert writer.without_ipv6 is None
     assert writer.tools == known
+
+
+def test_tools_that_hang_at_the_start_are_there():
+    """An agent that starts while the tools of a family hang serves the other one."""
+
+    def hangs(command: Command) -> Completed:
+        raise ToolTimeoutError(command)
+
+    facts = HostFacts(ipv6=True)
+    writer = KernelDataplane.of_host(hangs, facts, Variant.NFT, StaleUdpPolicy.ALL, Options())
+    assert writer.without_ipv6 is None
+    assert writer.facts.families == (Family.IPV4, Family.IPV6)
 
 
 def test_facts_that_cannot_be_read_stay_as_they_were(tools):
