@@ -10,7 +10,7 @@ from rulegen.diff.items import Action, Drift
 from rulegen.host.doctor import findings
 from rulegen.model.ingress.reasons import Verdict
 from rulegen.model.services import document as model_of_services
-from rulegen.model.services.ir import Delivery, Masquerade, Semantics, TrafficPolicy
+from rulegen.model.services.ir import Delivery, Masquerade, NftExtra, Semantics, TrafficPolicy
 from rulegen.net import Family, Protocol
 from rulegen.plan import show
 from rulegen.plan.dumped import document
@@ -299,6 +299,7 @@ _MODEL_NODE: Final = _object(
     {
         "proxy": _object({"port": _PORT, "mark": _COUNT, "table": _COUNT, "address": _TEXT_OR_NULL}),
         "service_networks": _list(_TEXT),
+        "nft_extras": _list(_among(NftExtra)),
     },
 )
 MODEL: Final = _document(

@@ -21,19 +21,20 @@ from rulegen.backends.nftables import words as w
 from rulegen.backends.nftables.node import table_objects
 from rulegen.backends.nftables.service import PortObjects
 from rulegen.languages.nftables import state
-from rulegen.languages.nftables.expressions import Concat, MapLookup, Numgen
+from rulegen.languages.nftables.expressions import Concat, MapLookup, Numgen, VerdictCode
 from rulegen.languages.nftables.language import NAME as NFTABLES
 from rulegen.languages.nftables.state import ElementValue, NamedSet, NftChain
-from rulegen.languages.nftables.statements import Dnat, nft_rule
-from rulegen.model.services.ir import Delivery, TrafficPolicy
+from rulegen.languages.nftables.statements import Dnat, VerdictLookup, nft_rule
+from rulegen.model.services.ir import Delivery, NftExtra, TrafficPolicy
 from rulegen.ownership import nftables as names
-from rulegen.ownership.nftables import FLAT
+from rulegen.ownership.nftables import FLAT, FLAT_TABLE
 from rulegen.plan.fragments import OwnedObjects
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterator, Mapping, Sequence
 
     from rulegen.languages.nftables.state import NftKey, NftObjects, NftValue
+    from rulegen.languages.nftables.statements import NftRule
     from rulegen.model.services.ir import Endpoint, ResolvedNode, ResolvedPort, ResolvedService
     from rulegen.net import Address, Family
 
@@ -45,6 +46,7 @@ MOST_ELEMENTS: Final = 8192
 of its weights, has chains of its own: one port must not fill a map of all."""
 MOST_ORDERED: Final = 64
 """The most endpoints whose order keeps moves few; the time for it grows with the square of their number."""
+_ACCEPTED: Final = ElementValue(VerdictCode("accept"))
 
 
 class _Kind(NamedTuple):
@@ -86,7 +88,21 @@ def compile_node(node: ResolvedNode, *, counts: bool, filled: Collection[str]) -
         counts: Whether rules count with nfacct; no rule of this mode does.
         filled: Names of the sets that have entries; those of the node always exist.
     """
-    return OwnedObjects("", node.family, {NFTABLES: table_objects(node, FLAT)})
+    objects = table_objects(node, FLAT)
+    if NftExtra.DROP_INVALID in node.nft_extras and node.drop_invalid:
+        _put_first(objects, "filter-forward", nft_rule(w.INVALID, VerdictCode("drop")))
+    if NftExtra.HEALTH_PORTS in node.nft_extras:
+        objects[state.set_key(FLAT_TABLE, names.HEALTH_PORTS)] = NamedSet(w.PORT_TYPES, (state.VERDICT,))
+        _put_first(objects, "filter-input", nft_rule(VerdictLookup(w.PORT, w.named(names.HEALTH_PORTS))))
+    return OwnedObjects("", node.family, {NFTABLES: objects})
+
+
+def _put_first(objects: NftObjects, name: str, rule: NftRule) -> None:
+    """Put a rule before the others of a chain of the node."""
+    key = state.chain_key(FLAT_TABLE, name)
+    chain = objects[key]
+    if isinstance(chain, NftChain):
+        objects[key] = NftChain((rule, *chain.rules), chain.base)
 
 
 def compile_service(service: ResolvedService, node: ResolvedNode, *, counts: bool) -> OwnedObjects:  # noqa: ARG001 - counts nothing
@@ -101,6 +117,9 @@ def compile_service(service: ResolvedService, node: ResolvedNode, *, counts: boo
     for port in service.ports:
         if port.family is node.family:
             objects.update(_port_objects(port, node))
+            if port.health_check_node_port and NftExtra.HEALTH_PORTS in node.nft_extras:
+                element = ("tcp", str(port.health_check_node_port))
+                objects[state.element_key(FLAT_TABLE, names.HEALTH_PORTS, element)] = _ACCEPTED
     return OwnedObjects(str(service.name), node.family, {NFTABLES: objects})
 
 

@@ -32,6 +32,7 @@ PORT: Final = Concat((PROTOCOL, DESTINATION_PORT))
 """Protocol and port of the destination: the key of node ports."""
 MARK: Final = Meta("mark")
 NEW: Final = Compare(Ct("state"), Literal("new"), "in")
+INVALID: Final = Compare(Ct("state"), Literal("invalid"), "in")
 MASQUERADE: Final = MasqueradeSource(frozenset({"fully-random"}))
 """Masquerades with random source ports, which avoids races between CPUs."""
 TRANSLATED: Final = Compare(Ct("status"), Literal("dnat"), "in")

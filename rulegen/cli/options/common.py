@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Final, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
 from rulegen.apiserver.limits import DEFAULT_MEBIBYTES, MOST_MEBIBYTES, ApiTerms
 from rulegen.cli.command_tables import command_tables
+from rulegen.cli.options.nftables import AUTO, NFTABLES_OPTIONS
 from rulegen.host.netfilter.variant import Variant
 from rulegen.kube.node_names import read_node_name
 from rulegen.kube.proxyconfig.modes import MODES, sections_of
@@ -17,7 +18,6 @@ from rulegen.model.services.ir import Semantics
 from rulegen.model.services.limits import ENDPOINTS, FRONTENDS
 from rulegen.model.services.stale_flows import StaleUdpPolicy
 from rulegen.net import Network, parse_network
-from rulegen.ownership.nftables import LAYOUTS
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -25,8 +25,6 @@ if TYPE_CHECKING:
 F = TypeVar("F", bound="Callable[..., Any]")
 
 NODE_PORTS = (30000, 32767)
-AUTO: Final = "auto"
-"""The layout of nftables mode that suits the tables of the node."""
 
 
 class _NetworkType(click.ParamType[Network]):
@@ -93,6 +91,7 @@ class CliOptions:
     api_limit: int = DEFAULT_MEBIBYTES
     mode: str | None = None
     nftables_layout: str = AUTO
+    nftables_extras: tuple[str, ...] = ()
     variant: str = "auto"
     nfacct: str = "auto"
     strict: bool = False
@@ -262,15 +261,7 @@ _NODE = (
         help="YAML file with facts of the host, such as its interfaces. Default: read them from this host.",
     ),
     click.option("--mode", type=Mode(), help="How Services are implemented.  [default: iptables]"),
-    click.option(
-        "--nftables-layout",
-        type=click.Choice([AUTO, *LAYOUTS]),
-        default=AUTO,
-        show_default=True,
-        help="Tables of nftables mode. kube-proxy: the table that kube-proxy 1.36 writes. flat: a table of rulegen"
-        " itself, in which most Services are only elements of maps. auto: kube-proxy if only its table is there, else"
-        " flat.",
-    ),
+    *NFTABLES_OPTIONS,
     *_LOCAL_TRAFFIC,
     click.option("--masquerade-all/--no-masquerade-all", default=None, help="Masquerade all traffic to ClusterIPs."),
     click.option(

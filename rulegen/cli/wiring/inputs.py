@@ -7,8 +7,8 @@ from functools import cached_property, partial
 from typing import TYPE_CHECKING, Any, Final
 
 from rulegen.cli.command_tables import CommandTables, command_tables
-from rulegen.cli.options.common import AUTO
 from rulegen.cli.options.fields import COMMAND_LINE, by_option
+from rulegen.cli.options.nftables import AUTO
 from rulegen.cli.terminal.console import Progress
 from rulegen.compiler.services.compile import Compiled, compile_model
 from rulegen.compiler.services.observed import Observed, counts_in
@@ -25,7 +25,7 @@ from rulegen.kube.snapshot.build import build_world, read_world
 from rulegen.languages.nftables.language import NAME as NFTABLES
 from rulegen.model.host.document import facts_from_document
 from rulegen.model.ingress.unread import REFUSED
-from rulegen.model.services.ir import Semantics
+from rulegen.model.services.ir import NftExtra, Semantics
 from rulegen.model.services.limits import ServiceLimits
 from rulegen.model.services.options import Options
 from rulegen.model.services.resolve import resolve
@@ -136,6 +136,7 @@ class Inputs:
             external_ip_semantics=Semantics(self.chosen.external_ip_semantics),
             external_ips=configured.external_ips and not self.chosen.ignore_external_ips,
             service_networks=self.chosen.service_cidrs,
+            nft_extras=frozenset(map(NftExtra, self.chosen.nftables_extras)),
             limits=ServiceLimits(
                 endpoints=self.chosen.max_service_endpoints, frontends=self.chosen.max_service_frontends
             ),

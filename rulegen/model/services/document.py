@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from rulegen.model.services.ir import Model, ResolvedNode
 
 SCHEMA_VERSION = 1
-_OF_SOME_MODES = frozenset({"proxy", "service_networks"})
+_OF_SOME_MODES = frozenset({"nft_extras", "proxy", "service_networks"})
 
 
 def model_document(model: Model) -> dict[str, Any]:

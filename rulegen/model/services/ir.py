@@ -254,6 +254,15 @@ class ConnectionProxy:
     address: Address | None = None
 
 
+class NftExtra(enum.StrEnum):
+    """Rules of iptables mode that kube-proxy's nftables mode lacks, for layout `flat`."""
+
+    DROP_INVALID = "drop-invalid"
+    """Drop forwarded packets in conntrack state INVALID."""
+    HEALTH_PORTS = "health-ports"
+    """Accept connections to the health check ports of Services."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ResolvedNode:
     """The decisions for all Services on this node, in one family.
@@ -276,6 +285,7 @@ class ResolvedNode:
         proxy: The proxy that serves TCP; None in a mode without one.
         service_networks: The ranges of ClusterIPs, if the mode drops connections to addresses in them that no Service
             has; empty if unknown.
+        nft_extras: The rules of nftables mode that kube-proxy's does not have, sorted; only in that mode.
     """
 
     family: Family
@@ -292,6 +302,7 @@ class ResolvedNode:
     ipvs: IpvsOptions = IpvsOptions()
     proxy: ConnectionProxy | None = None
     service_networks: tuple[Network, ...] = ()
+    nft_extras: tuple[NftExtra, ...] = ()
 
     def answers_node_ports(self, address: Address) -> bool:
         """Whether node ports answer on this address of the node (of this family)."""

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from rulegen.kube.proxyconfig.durations import seconds_of
 from rulegen.kube.proxyconfig.modes import DEFAULT_MODE, MODES, sections_of
 from rulegen.model.host.conntrack_limits import ConntrackLimits
-from rulegen.model.services.ir import Semantics
+from rulegen.model.services.ir import NftExtra, Semantics
 from rulegen.model.services.limits import ServiceLimits
 from rulegen.model.services.modes import NEEDS, ModeNeeds
 from rulegen.net import Address, Network, parse_address, parse_network
@@ -68,6 +68,7 @@ class Options:
             them get it.
         limits: Limits of one Service.
         service_networks: The ranges of ClusterIPs, if no ServiceCIDR object shows them.
+        nft_extras: The rules of nftables mode that kube-proxy's does not have.
     """
 
     mode: str = DEFAULT_MODE
@@ -100,6 +101,7 @@ class Options:
     conntrack: ConntrackLimits = field(default_factory=ConntrackLimits)
     limits: ServiceLimits = field(default_factory=ServiceLimits)
     service_networks: tuple[Network, ...] = ()
+    nft_extras: frozenset[NftExtra] = frozenset()
 
     @property
     def needs(self) -> ModeNeeds:

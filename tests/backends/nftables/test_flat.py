@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import random
 from collections import Counter
@@ -24,12 +25,13 @@ from rulegen.diff.items import Drift
 from rulegen.kube.objects.names import ObjectName
 from rulegen.languages.nftables.expressions import VerdictCode
 from rulegen.languages.nftables.language import NAME, TablesUnion
-from rulegen.languages.nftables.state import ElementValue, NftChain, NftObjects, ObjectKind, chain_key
+from rulegen.languages.nftables.state import ElementValue, NftChain, NftObjects, ObjectKind, chain_key, element_text
 from rulegen.languages.nftables.statements import nft_rule
 from rulegen.model.services.ir import (
     Delivery,
     Endpoint,
     Masquerade,
+    NftExtra,
     ResolvedNode,
     ResolvedPort,
     ResolvedService,
@@ -180,6 +182,39 @@ def test_the_table_of_the_other_layout_is_a_leftover(capsys: pytest.CaptureFixtu
         changes = json.loads(text)["changes"]
         tables = {(item["action"], item["name"]) for item in changes if item["kind"] == "table"}
         assert tables == {("add", "rulegen"), ("delete", "kube-proxy")}
+
+
+@pytest.mark.parametrize("world", each(sampled(WORLDS[::16]), "world of nftables mode"), ids=name_of)
+def test_a_plan_against_an_export_with_extra_rules_is_empty(
+    world: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+):
+    extras = [word for extra in NftExtra for word in ("--nftables-extra", extra.value)]
+    assert run(capsys, "export", *options(world), *extras, "-o", str(tmp_path))[0] == 0
+    dump = ("--observed", str(tmp_path), "--detailed-exitcode")
+    assert run(capsys, "plan", *options(world), *extras, *dump)[0] == 0
+    assert run(capsys, "plan", *options(world), *dump)[0] == 2
+
+
+def test_extra_rules_of_iptables_mode():
+    extras = tuple(sorted(NftExtra))
+    node = dataclasses.replace(NODE, drop_invalid=True, nft_extras=extras)
+    content = flat.compile_node(node, counts=False, filled=()).objects[NAME]
+    (forward, input_) = (content[chain_key(names.FLAT_TABLE, f"filter-{hook}")] for hook in ("forward", "input"))
+    assert str(forward.rules[0]) == "ct state invalid drop"
+    assert str(input_.rules[0]) == "meta l4proto . th dport vmap @health-check-ports"
+    liberal = flat.compile_node(dataclasses.replace(node, drop_invalid=False), counts=False, filled=()).objects[NAME]
+    assert "invalid" not in str(liberal)
+    port = replace(PORT, health_check_node_port=32000)
+    service = ResolvedService(name=port.service, type="LoadBalancer", ports=(port, replace(port, name="other")))
+    elements = [
+        element_text(key, value)
+        for key, value in flat.compile_service(service, node, counts=False).objects[NAME].items()
+        if key.name == names.HEALTH_PORTS
+    ]
+    assert elements == ["tcp . 32000 : accept"]
+    assert not any(
+        key.name == names.HEALTH_PORTS for key in flat.compile_node(NODE, counts=False, filled=()).objects[NAME]
+    )
 
 
 def tables_of_plan(capsys: pytest.CaptureFixture[str], *arguments: str) -> set[tuple[str, str]]:

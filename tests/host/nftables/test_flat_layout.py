@@ -7,6 +7,7 @@ import socket
 from collections import Counter
 from collections.abc import Mapping
 from contextlib import ExitStack
+from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 
@@ -35,7 +36,7 @@ from rulegen.languages.nftables.state import (
     table_key,
 )
 from rulegen.languages.nftables.statements import Compare, Dnat, UpdateSet, nft_rule
-from rulegen.model.services.ir import Endpoint, ResolvedPort, ResolvedService
+from rulegen.model.services.ir import Endpoint, NftExtra, ResolvedPort, ResolvedService
 from rulegen.net import Family, Protocol, parse_address
 from rulegen.ownership.nftables import FLAT_TABLE, TABLES
 from tests.backends.nftables.test_flat import NODE, PORT, WORLDS, compiled, objects
@@ -129,6 +130,20 @@ def test_a_change_of_weights_is_one_transaction_beside_all_other_services(layout
     for before, after in pairwise([{}, *states]):
         assert write(Family.IPV4, diff(before, after)) == 1
         assert nft.observe(run, Family.IPV4, TABLES) == after
+
+
+@pytest.mark.parametrize("family", Family)
+def test_the_extra_rules_are_listed_again(family: Family):
+    described = replace(NODE, family=family, drop_invalid=True, nft_extras=tuple(sorted(NftExtra)))
+    port = structs.replace(PORT, family=family, cluster_ip=None, health_check_node_port=32000)
+    service = ResolvedService(name=port.service, type="LoadBalancer", ports=(port,))
+    wanted = {
+        **flat.compile_node(described, counts=False, filled=()).objects[NAME],
+        **flat.compile_service(service, described, counts=False).objects[NAME],
+    }
+    write(family, diff({}, wanted))
+    assert nft.observe(run, family, TABLES) == wanted
+    assert read_text(format_tables(wanted, family), "export", TABLES)[family] == wanted
 
 
 @pytest.mark.parametrize("protocol", [Protocol.TCP, Protocol.UDP])

@@ -196,6 +196,7 @@ def resolve_node(
         ),
         proxy=_proxy(options, site.addresses[family], own) if options.needs.has_proxy else None,
         service_networks=_of_family(service_cidrs, options, family) if options.needs.drops_unused_cluster_ips else (),
+        nft_extras=tuple(sorted(options.nft_extras)) if options.needs.uses_nft else (),
     )
 
 
