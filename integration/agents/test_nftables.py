@@ -154,7 +154,7 @@ def apply_from_elsewhere(node: NftNode) -> str:
 
 
 @pytest.mark.parametrize("node", ["rulegen"], indirect=True)
-def test_the_table_of_a_killed_agent_serves_and_is_adopted_as_it_is(node: NftNode, family: Family) -> None:
+def test_the_table_of_a_killed_agent_is_adopted_as_it_is(node: NftNode, family: Family) -> None:
     node.serve(WEB)
     process = node.start("--nftables-owner", "on")
     until(lambda: node.is_well, node.start_s, "first sync")

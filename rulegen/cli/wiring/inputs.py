@@ -80,11 +80,7 @@ class Inputs:
 
     @cached_property
     def tables(self) -> Tables:
-        """The known languages and backends, with the layout of nftables mode that is chosen or used on this host.
-
-        Raises:
-            HostError: The kernel does not say which tables it has.
-        """
+        """The known languages and backends, with the layout of nftables mode that is chosen or used on this host."""
         return self._tables_of(self.layout)
 
     @cached_property
