@@ -240,6 +240,7 @@ def _request_headers(settings: Settings) -> Iterator[ConfigLine]:
     def set_header(name: str, value: SampleExpression, *, when: Iterable[Word] = ()) -> ConfigLine:
         return statement(_REQUEST, "set-header", name, log_format(value), when=when)
 
+    yield from _connection_header()
     received = sample("req.fhdr", settings.forwarded_for_header)
     outside = sample("req.fhdr", "X-Forwarded-Host")
     for name, source in (("X-Original-Forwarded-For", received), ("X-Original-Forwarded-Host", outside)):
@@ -268,6 +269,15 @@ def _request_headers(settings: Settings) -> Iterator[ConfigLine]:
     yield statement(_REQUEST, "set-header", HOPS_HEADER, log_format("1"), when=negated(is_set(hops)))
     for name, text in settings.proxy_set_headers:
         yield statement(_REQUEST, "set-header", name, written(text))
+
+
+def _connection_header() -> Iterator[ConfigLine]:
+    """Yield that Connection names no header: a backend that is a proxy itself would drop it, whoever has set it."""
+    connection, upgrade = sample("req.fhdr", "connection"), sample("req.fhdr", "upgrade")
+    is_upgrade = (*is_set(upgrade), *matches(connection, "sub", "upgrade", ignores_case=True))
+    yield put_text("upgrades", log_format("1"), when=is_upgrade)
+    yield statement(_REQUEST, "set-header", "Connection", log_format("upgrade"), when=is_set(variable("upgrades")))
+    yield statement(_REQUEST, "del-header", "Connection", when=negated(is_set(variable("upgrades"))))
 
 
 def _answer_headers(settings: Settings) -> Iterator[ConfigLine]:

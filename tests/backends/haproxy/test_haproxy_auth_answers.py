@@ -28,6 +28,7 @@ class _Server(BaseHTTPRequestHandler):
 
     protocol_version = "HTTP/1.1"
     users: tuple[str | None, ...] = ()
+    connections: tuple[str | None, ...] = ()
 
     def do_GET(self) -> None:
         self.send_response(200)
@@ -42,6 +43,7 @@ class _Server(BaseHTTPRequestHandler):
             self.send_header("X-User", "u" * int(self.path.removeprefix("/auth/")))
         else:
             type(self).users = (*self.users, self.headers.get("X-User"))
+            type(self).connections = (*self.connections, self.headers.get("Connection"))
         self.send_header("Content-Length", "0")
         self.end_headers()
 
@@ -57,7 +59,7 @@ class _Server(BaseHTTPRequestHandler):
 def port(namespace: None) -> Iterator[int]:  # noqa: F811
     """Return the port of a server at ADDRESS."""
     subprocess.run(["ip", "addr", "add", f"{ADDRESS}/32", "dev", "lo"], check=True)
-    _Server.users = ()
+    _Server.users = _Server.connections = ()
     with ThreadingHTTPServer((ADDRESS, 0), _Server) as server:
         server.daemon_threads = True
         server.block_on_close = False
@@ -79,6 +81,24 @@ def test_no_request_reaches_a_backend_without_the_headers_of_the_auth_server(por
     status, _ = ask(X_User="admin", **{f"X_A{number}": "a" * 1000 for number in range(more)})
     assert (status, _Server.users) in [(200, ("u" * 6000,)), (500, ())]
     assert status == 200 or more > 20
+
+
+@pytest.mark.parametrize(
+    ("sent", "passed"),
+    [
+        ({"Connection": "close, X-User, X-Forwarded-For"}, None),
+        ({"Connection": "X-User"}, None),
+        ({"Connection": "X-User", "Upgrade": "other"}, None),
+        ({"Connection": "Upgrade, X-User", "Upgrade": "other"}, "upgrade"),
+    ],
+)
+def test_no_client_has_a_backend_drop_a_header(port, serve, sent, passed):
+    """A proxy drops the headers that Connection names, also those of the auth server."""
+    ports = (("http", port), ("other", port))
+    ask = serve(_guarded(port, "5"), endpoints("web", (ADDRESS,), ports=ports))
+
+    assert ask(**sent)[0] == 200
+    assert (_Server.users, _Server.connections) == (("u" * 5,), (passed,))
 
 
 def test_an_auth_server_that_answers_without_an_end_costs_limited_memory(port, serve, tmp_path):
