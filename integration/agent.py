@@ -37,12 +37,18 @@ TOOLS = {4: "iptables", 6: "ip6tables"}
 
 
 def until(holds: Callable[[], bool], within_s: float, what: str) -> float:
-    """Wait until something holds, and return how long that took."""
-    began = time.monotonic()
+    """Wait until something holds, and return how long that took.
+
+    It is looked for again after 0.03 to 0.2 s: later where a look takes long, or all has taken long already. Looks must
+    not take the processor from what they wait for.
+    """
+    looked = began = time.monotonic()
     while not holds():
-        elapsed = time.monotonic() - began
+        now = time.monotonic()
+        elapsed = now - began
         assert elapsed < within_s, f"{what}: not within {within_s} s"
-        time.sleep(0.03)
+        time.sleep(min(0.2, max(0.03, 2 * (now - looked), elapsed / 20)))
+        looked = time.monotonic()
     return time.monotonic() - began
 
 

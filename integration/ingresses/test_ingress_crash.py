@@ -91,7 +91,7 @@ def await_(what: Callable[[], object], within_s: float = 2 * RECOVERY_S) -> None
     deadline = time.monotonic() + within_s
     while not what():
         assert time.monotonic() < deadline, f"not within {within_s} s"
-        time.sleep(0.01)
+        time.sleep(0.05)  # to look starts a process
 
 
 def check_completes(lab: IngressLab, node: Node, host: str) -> str:
