@@ -29,6 +29,8 @@ from rulegen.languages.iptables.ruleset import TABLES, Ruleset, family_in, is_du
 from rulegen.languages.ipvs import text as ipvs_text
 from rulegen.languages.ipvs.language import NAME as IPVS
 from rulegen.languages.ipvs.state import IpvsState
+from rulegen.languages.nftables.language import FILE as NFTABLES_FILE
+from rulegen.languages.nftables.language import FIRST_LINE
 from rulegen.languages.nftables.read_json import is_json_dump
 from rulegen.languages.nftables.read_text import is_text_dump
 from rulegen.net import Family
@@ -51,6 +53,7 @@ MAX_LINE: Final = 16 * 1024
 """The longest line; the tools print less than 4 KiB, because a comment has at most 255 characters."""
 
 _DEVICE: Final = re.compile(rf"^{re.escape(DEVICE)}(?:@\S+)?\s.*$", re.MULTILINE)
+_NFTABLES: Final = re.compile(re.escape(FIRST_LINE))
 _SYSCTLS: Final = re.compile(r"(?:[#;][^\n]*\n)*[a-z][a-z0-9_]*\.\S+ *=")
 _MATCH_SET: Final = re.compile(r"--match-set (\S+)")
 
@@ -362,12 +365,12 @@ def _files(paths: Sequence[str]) -> Iterator[tuple[str, bool, bool]]:
 
 def _is_export(folder: Path) -> bool:
     """Whether `rulegen export` wrote rules to a folder, judged by their first line."""
-    for name in ("iptables.save", "ip6tables.save"):
+    for name, first in (("iptables.save", TABLES_OF), ("ip6tables.save", TABLES_OF), (NFTABLES_FILE, _NFTABLES)):
         try:
             begin = read_begin(folder / name, 1024, folder=folder)
         except OSError:
             continue
-        if TABLES_OF.match(begin.decode("utf-8", "replace")):
+        if first.match(begin.decode("utf-8", "replace")):
             return True
     return False
 

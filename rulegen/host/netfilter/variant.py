@@ -82,7 +82,10 @@ def choose(run: Runner, forced: Variant | None = None) -> VariantChoice:
     chains = {variant: _chains(run, variant) for variant in Variant}
     usable = [variant for variant in Variant if isinstance(chains[variant], frozenset)]
     if not usable:
-        raise HostError("; ".join(str(reason) for reason in chains.values()))
+        raise HostError(
+            "; ".join(str(reason) for reason in chains.values()),
+            hint="iptables must work on this host: install the package iptables; without it, only --observed works",
+        )
     if len(usable) == 1:
         return VariantChoice(usable[0], str(chains[usable[0].other]))
     for variant in usable:

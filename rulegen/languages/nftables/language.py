@@ -47,7 +47,8 @@ NAME = "nftables"
 FILE = "nftables.nft"
 """The file of an export, for `nft -f`."""
 
-_HEAD = "# Load this with nft -f on a node without these tables.\n"
+FIRST_LINE = "# Load this with nft -f on a node without these tables.\n"
+"""The first line of exported tables."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -314,7 +315,7 @@ class Nftables(KeyedLanguage):
                 objects = {**content, **objects}
             text += format_tables(objects, family)
         if text:
-            yield Print(FILE, text, "nftables", _HEAD)
+            yield Print(FILE, text, "nftables", FIRST_LINE)
 
     def shapes(self, content: Mapping[Any, Any]) -> Iterator[Shape]:
         """Yield the kernel feature that each object needs: its kind."""

@@ -155,7 +155,7 @@ def test_an_export_of_userspace_mode_loads_as_it_is(tmp_path, variant: Variant, 
     assert_empty(capsys, *arguments, "--observed", str(out))
 
 
-@pytest.mark.parametrize("mode", ["iptables", "ipvs", "userspace"])
+@pytest.mark.parametrize("mode", ["iptables", "ipvs", "nftables", "userspace"])
 @pytest.mark.parametrize("nfacct", ["auto", "on"])
 def test_of_an_export_every_file_is_known_and_none_is_spoken_of(tmp_path, mode, nfacct, capsys):
     arguments = inputs(tmp_path, mode, "--nfacct", nfacct)

@@ -99,8 +99,9 @@ def plain(version: str) -> Callable[[Command], Completed]:
 
 class TestTools:
     def test_none(self):
-        with pytest.raises(HostError, match="is not installed"):
+        with pytest.raises(HostError, match="is not installed") as caught:
             choose(host_with({}))
+        assert "install the package iptables" in caught.value.hint
 
     def test_legacy_alone(self):
         choice = choose(host_with({"iptables-legacy-save": Completed(0), "ip6tables-legacy-save": Completed(0)}))

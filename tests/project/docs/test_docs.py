@@ -9,6 +9,7 @@ import sys
 from collections.abc import Iterator
 from dataclasses import fields
 from pathlib import Path
+from types import SimpleNamespace
 
 import click
 import pytest
@@ -170,7 +171,18 @@ def test_the_shape_of_the_json_is_as_documented() -> None:
     rows = [row.split("|")[1] for row in table[1].splitlines()[2:]]
 
     assert sorted(path for row in rows for path in re.findall(r"`(.+?)`", row)) == sorted(
-        set(paths(show.json_document(Plan(items=(item,), site=IngressPlan("nginx")), report)))
+        set(
+            paths(
+                show.json_document(
+                    Plan(
+                        items=(item,),
+                        site=IngressPlan("nginx"),
+                        parts={("ipvs", None): SimpleNamespace(draining=("10.244.1.1:80",))},
+                    ),
+                    report,
+                )
+            )
+        )
     )
     assert ", ".join(f"`{verdict}`" for verdict in Verdict).replace(", `note`", " or `note`") in table[1]
     assert f"| `schemaVersion` | integer | {show.SCHEMA_VERSION} |" in text
