@@ -23,6 +23,7 @@ from rulegen.languages.nftables.state import (
     OtherObject,
     chain_key,
     element_text,
+    table_key,
 )
 from rulegen.languages.nftables.statements import OtherStatement
 from rulegen.net import Family, Protocol, parse_address
@@ -228,7 +229,9 @@ class Nftables(KeyedLanguage):
             case OtherObject(), None:
                 return Drift.FOREIGN
             case NftChain(), None:
-                return None if "/" in key.name else Drift.FOREIGN  # no name of ours that varies lacks it
+                if "/" in key.name or table_key(key.table) not in scene.desired.get(NAME, {}):
+                    return None  # names of ours that vary have a slash; and the table may be of the other layout
+                return Drift.FOREIGN
             case NftChain(), NftChain() if _is_foreign(before) or before.base != after.base:
                 return Drift.FOREIGN
             case NftChain(), NftChain() if after.rules and not before.rules:

@@ -383,6 +383,19 @@ def test_objects_of_a_deleted_service_are_leftovers_of_it_and_no_drift(
         assert {(item["action"], item.get("drift")) for item in gone} == {("delete", None)}
 
 
+@pytest.mark.parametrize(("before", "after"), [LAYOUTS, LAYOUTS[::-1]])
+def test_the_table_of_the_other_layout_is_no_drift(
+    before: str, after: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+):
+    given = {layout: [layout if word == "flat" else word for word in options(WORLDS[8])] for layout in LAYOUTS}
+    assert run(capsys, "export", *given[before], "-o", str(tmp_path))[0] == 0
+    code, text = run(capsys, "plan", *given[after], "--observed", str(tmp_path), "-o", "json")
+    assert code == 0, text
+    changes = json.loads(text)["changes"]
+    assert {"add", "delete"} <= {item["action"] for item in changes}
+    assert [item for item in changes if item.get("drift")] == []
+
+
 def test_a_service_of_a_known_shape_is_new_and_not_deleted_by_something_else():
     first, second = own(1, 1), own_of("web")
     shape = next(key.name for key in second if key.kind is ObjectKind.CHAIN)
