@@ -122,7 +122,7 @@ def test_a_reload_for_more_spare_backends_ends_no_connection(proxied: Rulegen, p
     until(lambda: not Path(f"/proc/{before}/cwd").exists(), 20, "the old HAProxy has ended")
 
 
-def test_a_service_of_a_spare_backend_is_served_by_a_restarted_proxy(
+def test_a_restarted_proxy_serves_the_service_of_a_spare_backend(
     proxied: Rulegen, processes: ProxyProcesses, family: Family
 ) -> None:
     proxied.apply(world([BALANCED, OTHER]))
