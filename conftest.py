@@ -12,7 +12,7 @@ from hypothesis import HealthCheck, settings
 from tests.sizes import examples
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
 # No example fails for the time that it takes: other tests take the processor meanwhile. The second try of a test in a
 # class has another instance of that class.
@@ -56,14 +56,14 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 @pytest.hookimpl(optionalhook=True)
-def pytest_xdist_make_scheduler(config: pytest.Config) -> object | None:
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Callable[..., None]) -> object | None:
     """Spread tests over workers file by file."""
     if config.getvalue("dist") != "loadgroup":
         return None
     from tests.scheduling import FileScheduling  # noqa: PLC0415 - only a process that spreads tests has xdist's part
 
     config.option.loadscopereorder = False
-    return FileScheduling(config)
+    return FileScheduling(config, log)
 
 
 def pytest_collection_finish() -> None:
