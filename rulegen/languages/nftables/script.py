@@ -78,13 +78,15 @@ class _Script:
             yield from lines
 
     def take(self, changes: Iterable[Change[Any, Any]]) -> None:
-        """Add the commands for changes."""
+        """Add the commands for changes. A set that goes loses all elements, whatever text these have."""
+        changes = tuple(changes)
+        gone = {(key.table, key.name) for key, before, _ in changes if isinstance(before, NamedSet)}
         removed: dict[tuple[str, str], list[str]] = defaultdict(list)
         added: dict[tuple[str, str], list[str]] = defaultdict(list)
         for key, before, after in changes:
             if key.is_element:
                 at = (key.table, key.name)
-                if before is not None:
+                if before is not None and at not in gone:
                     removed[at].append(_element(key, None))
                 if after is not None:
                     added[at].append(_element(key, after))
@@ -126,6 +128,8 @@ class _Script:
 
     def _set(self, key: NftKey, before: NamedSet | None, after: NamedSet | None) -> None:
         word, at = (before or after).word, self._at(key.table, key.name)  # type: ignore[union-attr]
+        if before is not None:
+            self._put(2, f"flush {before.word} {at}")
         if before is not None and after is not None:
             self._put(3, f"delete {word} {at}")
         if after is not None:

@@ -6,6 +6,7 @@ import pytest
 
 from rulegen.diff.changes import Change, diff
 from rulegen.host.commands.runner import Command, run
+from rulegen.host.netfilter import nft
 from rulegen.host.nftables import write as writing
 from rulegen.host.nftables.kernel.dump import read_set
 from rulegen.host.nftables.kernel.objects import TableName
@@ -13,6 +14,7 @@ from rulegen.host.nftables.kernel.transaction import NftSocket, TransactionError
 from rulegen.host.nftables.sets import kernel_set, set_of
 from rulegen.host.nftables.write import write
 from rulegen.languages.nftables.expressions import VerdictCode
+from rulegen.languages.nftables.script import script
 from rulegen.languages.nftables.state import (
     ElementValue,
     NamedSet,
@@ -103,6 +105,25 @@ def test_a_removal_of_what_is_gone_already_is_done():
     changes = [Change(chain_key(TABLE, name), NftChain(), None) for name in ("d", "never-there")]
     write(Family.IPV4, changes, is_removal=True)
     assert chain_key(TABLE, "d") not in listed(Family.IPV4)
+
+
+@pytest.mark.parametrize("tool", ["netlink", "nft"])
+def test_a_foreign_set_is_removed_whatever_its_elements_are(tool: str):
+    apply({}, table())
+    foreign = f"""
+add set ip {TABLE} interfaces {{ type ifname; elements = {{ "a b", "lo" }}; }}
+add map ip {TABLE} verdicts {{ type ifname : verdict; elements = {{ "a {{" : goto c }}; }}
+"""
+    assert run(Command(("nft", "-f", "-"), stdin=foreign)).code == 0
+    changes = diff(listed(Family.IPV4), without(table(), chain_key(TABLE, "c"), element_key(TABLE, "frontends", FIRST)))
+    commands = script(changes, Family.IPV4)
+    if tool == "nft":
+        nft.write(run, commands.change)
+        nft.write(run, commands.removal, is_removal=True)
+    else:
+        write(Family.IPV4, changes)
+        write(Family.IPV4, changes, is_removal=True)
+    assert listed(Family.IPV4) == without(table(), chain_key(TABLE, "c"), element_key(TABLE, "frontends", FIRST))
 
 
 def test_a_refused_element_is_named_by_its_key():
