@@ -79,6 +79,7 @@ UNQUOTED: Final = "a path needs an -f of its own; quote a pattern, so that the s
 """The next step for a path where none is expected."""
 _ONE_DASH: Final = re.compile(r"-[a-z][a-z-]+(=.*)?", re.DOTALL)
 _UNEXPECTED: Final = re.compile("Got unexpected extra argument")
+_INPUTS: Final = frozenset(("-f", "--file", "--filename", "--observed"))
 _FORMATS: Final = "-o json prints JSON; `{program} export` writes rules and configuration as files"
 
 
@@ -99,6 +100,8 @@ def next_step(error: click.UsageError, program: str, arguments: Sequence[str] = 
             step = COMMANDS.get(error.command_name, "")
         case click.NoSuchOption(ctx=click.Context(command=click.Command(name="apply"))) if error.option_name in FILTERS:
             step = _WHOLE
+        case click.NoSuchOption(ctx=click.Context(command=click.Command(name="show"))) if error.option_name in _INPUTS:
+            step = "`{program} show PATH...` takes the paths of dumps without an option"
         case click.NoSuchOption():
             step = OPTIONS.get(error.option_name, "")
         case click.BadParameter(param=click.Option() as option) if _is_from_variable(error, option):

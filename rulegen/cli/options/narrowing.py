@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
@@ -21,6 +22,8 @@ if TYPE_CHECKING:
     from rulegen.kube.snapshot.world import ClusterSnapshot
     from rulegen.plan.plan import Plan
 
+_SERVICE: Final = re.compile("[a-z0-9-]+(?:/[a-z0-9-]+)?")
+"""What can be the name of a Service; a path such as `service.yaml` cannot."""
 _QUIET: Final = "Show only the totals, warnings and skipped objects."
 
 F = TypeVar("F", bound="Callable[..., Any]")
@@ -66,11 +69,14 @@ class Narrowing:
         """Return the options; they are removed from `chosen`.
 
         Raises:
-            ConfigError: Two of them exclude each other.
+            ConfigError: Two of them exclude each other, or a path is given where a Service is expected.
         """
         narrowing = cls(**{name: chosen.pop(name) for name in cls.__slots__})
         if narrowing.namespace is not None and narrowing.all_namespaces:
             raise ConfigError("-n with -A: one namespace, or all", hint="omit one of them")
+        for given in narrowing.services:
+            if not _SERVICE.fullmatch(given) and os.path.lexists(given):
+                raise ConfigError(f"{given} is a path, not the name of a Service", hint=UNQUOTED)
         if narrowing.quiet and narrowing.verbose:
             raise ConfigError("-q with -v: the totals alone, or every object", hint="omit one of them")
         return narrowing

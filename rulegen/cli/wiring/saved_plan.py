@@ -275,7 +275,11 @@ def read_saved(path: str) -> SavedPlan:
     except (msgspec.DecodeError, UnicodeDecodeError):
         saved = None
     if saved is None or saved.kind != KIND or saved.schema_version != 1:
-        raise InputError(path, "it is not a saved plan of this version", hint="save one with `rulegen plan --out FILE`")
+        raise InputError(
+            path,
+            "it is not a saved plan of this version",
+            hint="save one with `rulegen plan --out FILE`; -f PATH reads manifests",
+        )
     return saved
 
 

@@ -40,6 +40,7 @@ _GZIP: Final = b"\x1f\x8b\x08"
 DESCRIPTORS: Final = ("/dev/fd/", "/dev/stdin", "/proc/self/fd/")
 
 
+_URL: Final = "only files are read: `curl -fsSL URL | rulegen plan -f -`"
 _CHECK_PATH: Final = "check the path: it is relative to the current folder"
 _HINTS: Final = {
     errno.ENOENT: _CHECK_PATH,
@@ -172,7 +173,8 @@ def _files(path: str) -> Iterator[_File]:
             pass
         except OSError as error:  # the path may exist
             raise InputError(_shown(path), _reason(error), hint=hint_of(error)) from None
-        raise InputError(_shown(path), "no such file or folder", hint=_CHECK_PATH)
+        hint = _URL if path.startswith(("https://", "http://")) else _CHECK_PATH
+        raise InputError(_shown(path), "no such file or folder", hint=hint)
     matches = sorted(glob.glob(path, recursive=True))  # noqa: PTH207 - it takes absolute patterns, pathlib does not
     if not matches:
         raise InputError(_shown(path), "no file matches", hint="quote the pattern, and try it with ls")

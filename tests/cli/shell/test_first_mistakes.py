@@ -89,6 +89,24 @@ def test_a_pattern_without_quotes_leads_to_f(run):  # noqa: F811 - the fixture
     assert err.splitlines()[-1].startswith("Next: a path needs an -f of its own; quote a pattern")
 
 
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (("plan", "blog.yaml"), "blog.yaml is a path, not the name of a Service\nNext: a path needs an -f of its own"),
+        (
+            ("apply", "blog.yaml"),
+            "blog.yaml: it is not a saved plan of this version\nNext: save one with `rulegen plan",
+        ),
+        (("show", "-f", "blog.yaml"), "Next: `rulegen show PATH...` takes the paths of dumps without an option"),
+        (("plan", "-f", "https://example.com/a.yaml"), "Next: only files are read: `curl -fsSL URL | rulegen plan"),
+    ],
+)
+def test_a_path_in_the_wrong_place_leads_to_the_right_one(run, words, message):  # noqa: F811 - the fixture
+    code, out, err = run(*words)
+    assert (code, out) == (1, "")
+    assert message in err
+
+
 def test_a_compressed_file_is_read(run):  # noqa: F811 - the fixture
     Path("blog.yaml.gz").write_bytes(gzip.compress(BLOG.encode()))
     plans = [run("plan", "-f", name, *NONE) for name in ("blog.yaml", "blog.yaml.gz")]
