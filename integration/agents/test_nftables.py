@@ -108,7 +108,7 @@ def test_changes_of_the_cluster_reach_the_table(node: NftNode, family: Family) -
 def test_what_another_program_changes_is_repaired(node: NftNode) -> None:
     node.serve(WEB)
     with node.running("--nftables-owner", "off"):
-        before = tool("nft", "-s", "list", "ruleset")
+        before = words_of_ruleset()
         for change in (
             f"delete element ip TABLE {set_with(str(WEB.cluster_ip(4)), node.table)} {{ {WEB.cluster_ip(4)} }}",
             "insert rule ip TABLE services accept",
@@ -117,7 +117,12 @@ def test_what_another_program_changes_is_repaired(node: NftNode) -> None:
             f"add table ip {'rulegen' if node.table == 'kube-proxy' else 'kube-proxy'}",
         ):
             tool("nft", change.replace("TABLE", node.table))
-            until(lambda: tool("nft", "-s", "list", "ruleset") == before, 15, change)
+            until(lambda: words_of_ruleset() == before, 30, change)
+
+
+def words_of_ruleset() -> list[str]:
+    """Return what nft lists, in any order: elements of a map that is made anew may come in another one."""
+    return sorted(re.split(r"[,\s]+", tool("nft", "-s", "list", "ruleset")))
 
 
 FOREIGN = (
