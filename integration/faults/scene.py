@@ -67,12 +67,14 @@ class SiteClient:
     Attributes:
         port: The port of the agent's health; 0 where it says nothing about Ingresses alone.
         is_excused: Whether something that nginx needs is broken: failures do not count.
+        is_compared: Whether health must be what nginx answers: not before the first sync of an agent.
         failures: Times and reasons of requests that failed while nothing was broken.
         wrong_s: The longest time in which health was not what nginx answered.
     """
 
     port: int
     is_excused: bool = False
+    is_compared: bool = True
     answered: int = 0
     failures: list[tuple[float, str]] = field(default_factory=list)
     wrong_s: float = 0.0
@@ -109,7 +111,7 @@ class SiteClient:
         with suppress(OSError):
             status = health(self.port)[0]
             now = time.monotonic()
-            if (status == 200) == answers:
+            if (status == 200) == answers or not self.is_compared:
                 self._wrong_at = None
             else:
                 self._wrong_at = now if self._wrong_at is None else self._wrong_at
@@ -218,7 +220,7 @@ class Scene:
                 agent.wait(10)
         else:
             self.stop()
-        self.is_fresh = True
+        self.is_fresh, self.client.is_compared = True, False
         self.start()
         for name, port in PAGES[self.layout].items():
             until(lambda p=port: health(p, "livez")[0] == 200, 60, f"{name} starts")
@@ -341,7 +343,7 @@ class Scene:
         except AssertionError as late:
             raise AssertionError(f"{late}\n{last or self.planned()}\n{self.log()[-9000:]}") from None
         self.broken.clear()
-        self.is_fresh = False
+        self.is_fresh, self.client.is_compared = False, True
         return took_s
 
     def outputs(self) -> dict[str, object]:
