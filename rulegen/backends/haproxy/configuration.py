@@ -56,8 +56,8 @@ from rulegen.languages.haproxy.runtime import structure_of
 from rulegen.languages.haproxy.text import UnwritableError, certificate_line, format_map, format_sections
 from rulegen.languages.haproxy.tree import ConfigSection, statement
 from rulegen.model.ingress.ir import MatchKind
-from rulegen.model.ingress.moves import upstreams_by_service
 from rulegen.model.ingress.reasons import Reason, Verdict
+from rulegen.model.ingress.upstreams.moves import upstreams_by_service
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence

@@ -6,13 +6,13 @@ from typing import TYPE_CHECKING, Final
 
 from rulegen.backends.haproxy.names import ADDRESSES, mark
 from rulegen.backends.haproxy.texts import written
-from rulegen.languages.haproxy.text import UnwritableError
-from rulegen.languages.haproxy.tree import is_set, log_format, negated, sample, statement
+from rulegen.languages.haproxy.text import UnwritableError, format_sections
+from rulegen.languages.haproxy.tree import ConfigSection, is_set, log_format, negated, sample, statement
 from rulegen.model.ingress.ir import Balance
 from rulegen.model.ingress.values.texts import Reference, Subject
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
 
     from rulegen.languages.haproxy.tree import ConfigLine, Word
     from rulegen.model.ingress.ir import IngressModel, LocationPolicy, Sticky, ToName, Upstream
@@ -49,6 +49,28 @@ def server_lines(upstream: Upstream, policy: LocationPolicy, settings: Settings)
         yield _server(address, options)
     if upstream.backup:
         yield _server(upstream.backup, [*options, "backup"])
+
+
+def moved_servers(
+    upstreams: Iterable[Upstream], chosen: Mapping[str, Mapping[str, LocationPolicy]], settings: Settings
+) -> dict[str, str]:
+    """Return the servers of the backends of upstreams, by backend, as text.
+
+    Args:
+        upstreams: The upstreams with their present servers.
+        chosen: The backends of each upstream, each with its policy.
+        settings: The settings.
+
+    Raises:
+        UnwritableError: HAProxy cannot be given a value of them.
+    """
+    texts: dict[str, str] = {}
+    for upstream in upstreams:
+        for backend, policy in chosen.get(upstream.name, {}).items():
+            lines = server_lines(upstream, policy, settings)
+            servers = tuple(line for line in lines if line.words[0] == "server")
+            texts[backend] = format_sections([ConfigSection("backend", backend, servers)])
+    return texts
 
 
 def resolving_lines(target: ToName, model: IngressModel) -> Iterator[ConfigLine]:

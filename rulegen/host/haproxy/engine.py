@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Final
 
 import msgspec
 
-from rulegen.backends.haproxy.moves import moved_servers
-from rulegen.backends.haproxy.names import CONFIG, HOSTS, USERS
+from rulegen.backends.haproxy.names import CONFIG, HOSTS, USERS, mark
+from rulegen.backends.haproxy.upstream import moved_servers
 from rulegen.compiler.ingress.candidates import Candidates, NotCompiledError
 from rulegen.compiler.ingress.engine import DeployAction
 from rulegen.compiler.ingress.haproxy import HaproxySite, compile_haproxy, suspects
@@ -25,8 +25,8 @@ from rulegen.host.proxy.engine import ProxyEngine
 from rulegen.host.proxy.naming import naming_of
 from rulegen.languages.haproxy.check import DifferenceError
 from rulegen.languages.haproxy.text import UnwritableError, format_map, format_sections
-from rulegen.model.ingress.moves import moved_upstreams
 from rulegen.model.ingress.routing.selection import selected
+from rulegen.model.ingress.upstreams.moves import moved_upstreams
 from rulegen.model.ingress.upstreams.reads import all_reads
 from rulegen.plan.haproxy import HAPROXY, LANGUAGE, plan_running
 from rulegen.plan.show import SCHEMA_VERSION
@@ -178,12 +178,17 @@ class HaproxyEngine(ProxyEngine[HaproxySite]):
         """Give HAProxy the endpoints of Services over its socket, without its files; see `IngressEngine`."""
         if self.read is not site.configuration or self.deployed != site.digest or site.decisions is None:
             return False
-        upstreams = moved_upstreams(site.decisions, site.values.upstreams, world, services)
+        common, lookups = site.decisions.common, site.decisions.lookups
+        if world.addresses is None or world.addresses is not lookups.world.addresses:
+            return False
+        upstreams = moved_upstreams(lookups.targets(common, world.services), site.values.upstreams, services)
+        if upstreams is None or any(mark(upstream.name) in site.values.asked for upstream in upstreams):
+            return False  # addresses of auth servers and mirrors stand in a map
         try:
-            texts = moved_servers(site.values, upstreams) if upstreams is not None else None
+            texts = moved_servers(upstreams, site.values.chosen, site.model.defaults.settings)
         except UnwritableError:
             return False
-        return texts is not None and moves.move(self.service.folder, texts, site.digest)
+        return moves.move(self.service.folder, texts, site.digest)
 
     def plan(self, site: HaproxySite, observed: Configuration | None) -> IngressPlan:
         """Return the plan for HAProxy."""

@@ -8,48 +8,32 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from rulegen.model.ingress.upstreams.services import Targets
 from rulegen.net import Protocol
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
     from rulegen.kube.objects.names import ObjectName
-    from rulegen.kube.snapshot.world import ClusterSnapshot, ServiceInput
+    from rulegen.kube.snapshot.world import ServiceInput
     from rulegen.model.ingress.ir import Upstream
-    from rulegen.model.ingress.resolve import IngressDecisions
-    from rulegen.model.ingress.upstreams.services import UsableEndpoints
+    from rulegen.model.ingress.upstreams.services import Targets, UsableEndpoints
 
 _BY_CLUSTER_IP = ".vip"
 
 
 def moved_upstreams(
-    before: IngressDecisions,
-    known_upstreams: Mapping[ObjectName, Iterable[Upstream]],
-    world: ClusterSnapshot,
-    services: Iterable[ObjectName],
+    targets: Targets, known_upstreams: Mapping[ObjectName, Iterable[Upstream]], services: Iterable[ObjectName]
 ) -> list[Upstream] | None:
     """Return the upstreams of Services with their present servers; None if more than servers may have changed.
 
     Args:
-        before: The last decisions.
-        known_upstreams: The upstreams of their model, by Service; see `upstreams_by_service`.
-        world: The cluster.
+        targets: The present Services, with the endpoints that the last decisions have checked.
+        known_upstreams: The upstreams of the last decisions, by Service; see `upstreams_by_service`.
         services: All Services that have changed since.
     """
-    common, lookups = before.common, before.lookups
-    if world.addresses is None or world.addresses is not lookups.world.addresses:
-        return None
-    targets = Targets(
-        services=world.services,
-        settings=common.settings,
-        families=common.families,
-        forbidden=common.forbidden,
-        addresses=world.addresses,
-    )
     moved: list[Upstream] = []
     for name in services:
-        known, entry = lookups.endpoints.get(name), world.services.get(name)
+        known, entry = targets.endpoints.get(name), targets.services.get(name)
         if known is None or entry is None or entry.service is not known.source.service:
             return None
         now = targets.checked(name, entry)
