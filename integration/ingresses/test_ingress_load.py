@@ -31,7 +31,7 @@ pytestmark = pytest.mark.xdist_group("ingress-0")
 SECONDS = sized(quick=5.0, usual=10.0, full=120.0)
 ENDPOINT_CHANGES = max(10, round(SECONDS * 100 / 120))
 INGRESS_CHANGES = max(4, round(SECONDS * 20 / 120))
-PAUSE_S = sized(quick=0.04, usual=0.08, full=0.004)
+PAUSE_S = sized(quick=0.04, usual=0.04, full=0.004)
 """Between two requests of one of the nine clients."""
 SERVICES = 3
 ENDPOINTS = 3
