@@ -97,13 +97,13 @@ def _remove(link: NftSocket, requests: Sequence[NftMessage]) -> int:
         try:
             link.commit(requests)
         except TransactionError as error:
-            absent = [each.message for each in error.refusals if each.code == errno.ENOENT]
-            busy = [each.message for each in error.refusals if each.code == errno.EBUSY]
+            absent = {id(each.message) for each in error.refusals if each.code == errno.ENOENT}
+            busy = {id(each.message) for each in error.refusals if each.code == errno.EBUSY}
             if not (absent or busy):
                 raise
             if absent or not is_patient:
                 left_out = absent or busy
-                requests = [each for each in requests if not any(each is other for other in left_out)]
+                requests = [each for each in requests if id(each) not in left_out]
             else:
                 is_patient = False
                 time.sleep(BUSY_S)

@@ -134,7 +134,7 @@ def test_a_refused_element_is_named_by_its_key():
         write(Family.IPV4, [Change(key, None, new) for key in keys])
     (named,) = keys_of(caught.value.refusals[0])
     assert named in keys
-    assert f"element {' . '.join(named.element)} of frontends" in str(caught.value)
+    assert f"element {' . '.join(named.element)} of frontends: the set or map is full" in str(caught.value)
     assert listed(Family.IPV4) == table()
 
 

@@ -43,6 +43,8 @@ _DUMP_INTERRUPTED = 0x10
 _TEXT, _OFFSET = 1, 2
 _TIMEOUT_S = 30
 _OF_BATCH = socket.htons(10)
+_WORDS: Final = {errno.ENFILE: "the set or map is full"}
+"""Reasons that mean something else in nf_tables than their names say."""
 
 
 class Refusal(NamedTuple):
@@ -62,7 +64,7 @@ class Refusal(NamedTuple):
 
     def __str__(self) -> str:
         """Return the object and the reason in words."""
-        reason = self.complaint or os.strerror(self.code)
+        reason = self.complaint or _WORDS.get(self.code) or os.strerror(self.code)
         return reason if self.message is None else f"{_named(self)}: {reason}"
 
 
