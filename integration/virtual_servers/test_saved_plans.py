@@ -11,7 +11,7 @@ from rulegen.host.commands.runner import run
 from rulegen.host.ipvs import servers
 from tests.host import saved_node
 from tests.host.conftest import namespace
-from tests.host.saved_node import SavedNode, sh
+from tests.host.saved_plans.saved_node import SavedNode, sh
 
 __all__ = ["namespace"]
 

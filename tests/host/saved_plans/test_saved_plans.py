@@ -10,7 +10,7 @@ import pytest
 
 from tests.host import saved_node
 from tests.host.conftest import namespace
-from tests.host.saved_node import Change, SavedNode, sh
+from tests.host.saved_plans.saved_node import Change, SavedNode, sh
 
 __all__ = ["namespace"]
 

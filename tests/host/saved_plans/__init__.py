@@ -1,0 +1,1 @@
+"""Saved plans on nodes whose kernel is a fake that executes."""
