@@ -1,1 +1,1 @@
-"""Saved plans on nodes whose kernel is a fake that executes."""
+"""Saved plans on nodes with a real kernel."""
