@@ -9,8 +9,8 @@ import pytest
 
 from rulegen.host.commands.runner import run
 from rulegen.host.ipvs import servers
-from tests.host import saved_node
 from tests.host.conftest import namespace
+from tests.host.saved_plans import saved_node
 from tests.host.saved_plans.saved_node import SavedNode, sh
 
 __all__ = ["namespace"]

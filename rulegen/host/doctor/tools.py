@@ -10,7 +10,7 @@ from rulegen.errors import HostError
 from rulegen.host.commands.runner import Command, MissingToolError, package_of
 from rulegen.host.doctor.findings import Finding, Level
 from rulegen.host.doctor.tool import Tool
-from rulegen.host.netfilter.variant import choose, missing_tool, variant_of
+from rulegen.host.netfilter.variant import NoVariantError, choose, missing_tool, variant_of
 from rulegen.host.node.facts import speaks_ipv6
 from rulegen.model.host.document import knows_random_fully
 from rulegen.net import Family
@@ -115,7 +115,7 @@ def check_variant(patient: HostProbe) -> Iterator[Finding]:
     try:
         choice = choose(patient.run, patient.forced)
     except HostError as error:
-        level = Level.FAIL if isinstance(error, MissingToolError) or not error.hint else Level.WARN
+        level = Level.FAIL if isinstance(error, MissingToolError | NoVariantError) or not error.hint else Level.WARN
         yield Finding(level, "variant", f"cannot choose an iptables variant: {error.message}", error.hint)
         return
     yield Finding(Level.OK, "variant", f"iptables-{choice.variant}: {choice.reason}")

@@ -64,6 +64,10 @@ class KnownTools(NamedTuple):
     families: tuple[Family, ...]
 
 
+class NoVariantError(HostError):
+    """The rules of neither variant can be read."""
+
+
 def choose(run: Runner, forced: Variant | None = None) -> VariantChoice:
     """Return the variant that this host uses.
 
@@ -73,7 +77,8 @@ def choose(run: Runner, forced: Variant | None = None) -> VariantChoice:
 
     Raises:
         MissingToolError: iptables, or its forced variant, is not installed.
-        HostError: The rules of neither variant can be read.
+        NoVariantError: The rules of neither variant can be read.
+        HostError: This user may not read them.
     """
     if forced is not None:
         with suppress(ToolTimeoutError):  # it is installed: whoever reads rules with it is told more
@@ -82,7 +87,7 @@ def choose(run: Runner, forced: Variant | None = None) -> VariantChoice:
     chains = {variant: _chains(run, variant) for variant in Variant}
     usable = [variant for variant in Variant if isinstance(chains[variant], frozenset)]
     if not usable:
-        raise HostError(
+        raise NoVariantError(
             "; ".join(str(reason) for reason in chains.values()),
             hint="iptables must work on this host: install the package iptables; without it, only --observed works",
         )

@@ -25,7 +25,7 @@ from rulegen.errors import Rejected
 from rulegen.kube.objects import structs as k
 from rulegen.kube.objects.events import Event
 from rulegen.kube.objects.kinds import KubeObject
-from rulegen.kube.objects.names import ObjectName
+from rulegen.kube.objects.names import Decoded, ObjectName
 from rulegen.kube.objects.packed import PackedObject
 from tests.agent.ingress.test_site import MemorySite, Nothing
 from tests.agent.stage import Clock
@@ -159,6 +159,9 @@ def test_what_no_ingress_refers_to_is_kept_packed(api, followed):
     assert soon(lambda: followed.watch.has_synced)
     put(api, service("mail"))
     assert soon(lambda: ObjectName("default", "mail") in followed.cluster.objects.names())
-    kept = [each for each in followed.cluster.snapshot() if isinstance(each.object, k.Service | k.EndpointSlice)]
-    assert len(kept) == 4
-    assert all(isinstance(each, PackedObject) for each in kept)
+
+    def kept() -> list[Decoded]:
+        return [each for each in followed.cluster.snapshot() if isinstance(each.object, k.Service | k.EndpointSlice)]
+
+    assert soon(lambda: len(kept()) == 4)
+    assert all(isinstance(each, PackedObject) for each in kept())

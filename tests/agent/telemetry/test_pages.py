@@ -40,8 +40,8 @@ def image(value: object, seen: tuple[int, ...] = ()) -> object:
         return [image(entry, inner) for entry in value]
     if not type(value).__module__.startswith(("rulegen.", "tests.")):
         return type(value).__name__
-    slots = [name for kind in type(value).__mro__ for name in getattr(kind, "__slots__", ())]
-    names = sorted({*slots, *getattr(value, "__dict__", ())})
+    slots = {name for kind in type(value).__mro__ for name in getattr(kind, "__slots__", ())} - {"__weakref__"}
+    names = sorted(slots | {*getattr(value, "__dict__", ())})
     return type(value).__name__, [(name, image(getattr(value, name, None), inner)) for name in names]
 
 

@@ -27,6 +27,12 @@ RUN = ("run", "--node", "node1", "--drift", "report", "--no-events", "--health-a
 LISTS = ("services", "endpointslices", "nodes")
 
 
+class NoKernel(IdleDataplane):
+    """Has neither rules nor tools."""
+
+    tools = None
+
+
 @pytest.fixture
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     (tmp_path / "host").write_text(HOST)
@@ -39,7 +45,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 @pytest.fixture
 def run(folder: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch):
     """Call rulegen where it has no kernel to look at; what it logs is in its errors, too."""
-    monkeypatch.setattr(KernelDataplane, "of_host", lambda *_, **_more: IdleDataplane(HostFacts()))
+    monkeypatch.setattr(KernelDataplane, "of_host", lambda *_, **_more: NoKernel(HostFacts()))
 
     def call(*arguments: str) -> tuple[int, str]:
         with pytest.raises(SystemExit) as stop:

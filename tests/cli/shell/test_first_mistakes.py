@@ -98,7 +98,10 @@ def test_a_pattern_without_quotes_leads_to_f(run):  # noqa: F811 - the fixture
             "blog.yaml: it is not a saved plan of this version\nNext: save one with `rulegen plan",
         ),
         (("show", "-f", "blog.yaml"), "Next: `rulegen show PATH...` takes the paths of dumps without an option"),
-        (("plan", "-f", "https://example.com/a.yaml"), "Next: only files are read: `curl -fsSL URL | rulegen plan"),
+        (
+            ("plan", "--observed", "none", "-f", "https://example.com/a.yaml"),
+            "Next: only files are read: `curl -fsSL URL | rulegen plan",
+        ),
     ],
 )
 def test_a_path_in_the_wrong_place_leads_to_the_right_one(run, words, message):  # noqa: F811 - the fixture

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.host import saved_node
 from tests.host.conftest import namespace
+from tests.host.saved_plans import saved_node
 from tests.host.saved_plans.saved_node import Change, SavedNode, sh
 
 __all__ = ["namespace"]
