@@ -14,7 +14,6 @@ from rulegen.host.nftables.kernel.transaction import TransactionError, keys_of
 from rulegen.host.nftables.present import owner_of, tables_there
 from rulegen.host.nftables.write import MOMENTARY, write
 from rulegen.languages.nftables.language import NAME, ChangeTables
-from rulegen.languages.nftables.script import script
 from rulegen.ownership.nftables import FLAT_TABLE, TABLES
 
 if TYPE_CHECKING:
@@ -86,7 +85,7 @@ class NftablesDriver:
         guard.remake(work.family, own)
         others = tuple(change for change in work.changes if change.key.table != FLAT_TABLE)
         if others:
-            _write_as_text(replace(work, changes=others, text=script(others, work.family).change), context)
+            _write_as_text(replace(work, changes=others), context)
         return 1 + bool(others)
 
     def preparation(self, tasks: Sequence[Task], run: Runner) -> Preparation | None:  # noqa: ARG002 - the kernel loads what it needs
@@ -131,7 +130,7 @@ def _not_ours(error: TransactionError, family: Family) -> HostError | None:
 
 def _write_as_text(work: ChangeTables, context: WriteContext) -> None:
     try:
-        nft.write(context.run, work.text, is_removal=work.is_removal)
+        nft.write(context.run, work.text(), is_removal=work.is_removal)
     except NftError as error:
         if not (work.is_removal and "busy" in error.complaint):
             raise

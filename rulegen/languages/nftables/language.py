@@ -54,18 +54,25 @@ FIRST_LINE = "# Load this with nft -f on a node without these tables.\n"
 
 @dataclass(frozen=True, slots=True)
 class ChangeTables:
-    """One transaction of nft.
+    """One transaction.
 
     Attributes:
-        text: The commands for `nft -f`.
-        changes: The same as changes of objects.
+        changes: The changes of objects.
         is_removal: Whether it only deletes what nothing refers to any more.
     """
 
     family: Family
-    text: str
     changes: Changes
     is_removal: bool = False
+
+    def text(self) -> str:
+        """Return the commands for `nft -f`.
+
+        Raises:
+            HostError: An object that is to be deleted has a name that nft does not read.
+        """
+        first, removal = script(self.changes, self.family)
+        return removal if self.is_removal else first
 
 
 @dataclass(frozen=True, slots=True)
@@ -266,14 +273,18 @@ class Nftables(KeyedLanguage):
         for family, part in parts.items():
             if family is None or not part.changes:
                 continue
-            first, removal = script(part.changes, family)
-            if first:
+            tables = {change.key.table for change in part.changes if _is_removed_table(change)}
+            others = [change for change in part.changes if change.key.table not in tables]
+            if others:
                 title = f"{family} nftables: {_counted(part.changes)}"
                 phase = Phase.RULES_REMOVED if _only_removes(part.changes) else Phase.RULES_EARLY
-                yield Task(phase, title, ChangeTables(family, first, part.changes))
-            if removal:
-                title = f"{family} nftables, removed: {len(removal.splitlines())} objects"
-                yield Task(Phase.SERVERS_REMOVED, title, ChangeTables(family, removal, part.changes, is_removal=True))
+                yield Task(phase, title, ChangeTables(family, part.changes))
+            removed = len(tables) + sum(
+                change.after is None and isinstance(change.before, NftChain | NamedSet) for change in others
+            )
+            if removed:
+                title = f"{family} nftables, removed: {removed} objects"
+                yield Task(Phase.SERVERS_REMOVED, title, ChangeTables(family, part.changes, is_removal=True))
 
     def frontends_removed(self, part: Part) -> Iterator[FrontendKey]:
         """Yield the frontends that a part removes without a replacement."""
@@ -324,6 +335,10 @@ class Nftables(KeyedLanguage):
         """Yield the kernel feature that each object needs: its kind."""
         for key in content:
             yield frozenset((NAME, "element" if key.is_element else key.kind.name.lower()))
+
+
+def _is_removed_table(change: Change[Any, Any]) -> bool:
+    return change.key.kind is ObjectKind.TABLE and change.after is None
 
 
 def _is_shared(key: NftKey) -> bool:

@@ -18,7 +18,6 @@ from rulegen.host.nftables.write import write
 from rulegen.languages.nftables.language import ChangeTables
 from rulegen.languages.nftables.read_json import read_json
 from rulegen.languages.nftables.read_text import read_text
-from rulegen.languages.nftables.script import script
 from rulegen.languages.nftables.state import NftObjects, TableValue, table_key
 from rulegen.net import Family
 from rulegen.ownership.nftables import FLAT_TABLE, TABLES
@@ -41,7 +40,7 @@ def guard() -> Iterator[TableGuard]:
 def change(guard: TableGuard | None, before: NftObjects, after: NftObjects) -> None:
     """Write a change with the driver."""
     changes = diff(before, after)
-    work = ChangeTables(Family.IPV4, script(changes, Family.IPV4).change, changes)
+    work = ChangeTables(Family.IPV4, changes)
     NftablesDriver(guard).writes()[ChangeTables](work, WriteContext(run=run, variant=Variant.NFT, wait_s=1))
 
 
