@@ -151,9 +151,18 @@ def test_no_other_program_changes_a_protected_table(node: NftNode, family: Famil
         node.check_converged()
 
 
-def apply_from_elsewhere(node: NftNode) -> str:
+@pytest.mark.parametrize("node", ["rulegen"], indirect=True)
+def test_another_mode_beside_the_owner_writes_no_rule(node: NftNode) -> None:
+    """Otherwise both modes would serve: the table of the owner cannot be removed."""
+    node.serve(WEB)
+    with node.running("--nftables-owner", "on"):
+        assert "owns the table" in apply_from_elsewhere(node, "--mode", "iptables")
+        assert "KUBE-SERVICES" not in tool("iptables-nft-save")
+
+
+def apply_from_elsewhere(node: NftNode, *options: str) -> str:
     """Return what `rulegen apply` says, which would write something else than the agent."""
-    ended = forks.run(node.argv("apply", "--masquerade-all", "-y"))
+    ended = forks.run(node.argv("apply", "--masquerade-all", "-y", *options))
     assert ended.returncode != 0
     return str(ended.stdout + ended.stderr)
 

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import errno
 from dataclasses import replace
+from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
 from rulegen.errors import HostError
-from rulegen.host.dataplane.driver import Culprit
+from rulegen.host.dataplane.driver import Culprit, Preparation
 from rulegen.host.netfilter import nft
 from rulegen.host.netfilter.nft import NftError
 from rulegen.host.nftables.kernel.transaction import TransactionError, keys_of
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
 
     from rulegen.compiler.services.attribution import Belongings
     from rulegen.host.commands.runner import Runner
-    from rulegen.host.dataplane.driver import Preparation, ReadContext, WriteContext
+    from rulegen.host.dataplane.driver import ReadContext, WriteContext
     from rulegen.host.nftables.guard import TableGuard
     from rulegen.languages.language import StateKey, Task
     from rulegen.net import Family
@@ -82,15 +83,25 @@ class NftablesDriver:
         if guard is None or not own or work.is_removal:
             _write_as_text(work, context)
             return 1
-        guard.remake(work.family, own)
+        try:
+            guard.remake(work.family, own)
+        except ValueError as error:
+            raise HostError(
+                f"the nftables table {FLAT_TABLE} is not written: {error}",
+                hint="with --nftables-owner off, nft writes what is unknown to rulegen",
+            ) from None
         others = tuple(change for change in work.changes if change.key.table != FLAT_TABLE)
         if others:
             _write_as_text(replace(work, changes=others), context)
         return 1 + bool(others)
 
     def preparation(self, tasks: Sequence[Task], run: Runner) -> Preparation | None:  # noqa: ARG002 - the kernel loads what it needs
-        """Return nothing."""
-        return None
+        """Return a check of who owns the tables if anything else is written, too: a refusal must come before that."""
+        works = [task.work for task in tasks if isinstance(task.work, ChangeTables)]
+        families = {work.family for work in works if any(key.table == FLAT_TABLE for key, _, _ in work.changes)}
+        if self._guard is not None or not families or len(works) == len(tasks):
+            return None
+        return Preparation(f"owner of the nftables table {FLAT_TABLE}", partial(_check_owner, sorted(families)))
 
     def is_refusal(self, cause: BaseException | None) -> bool:
         """Whether nft or the kernel rejects an object."""
@@ -120,8 +131,16 @@ def _is_there(families: Iterable[Family]) -> bool:
 def _not_ours(error: TransactionError, family: Family) -> HostError | None:
     """Return a better error if the kernel refused because another process owns the table."""
     owner = owner_of(family) if error.code == errno.EPERM else 0
-    if not owner:
-        return None
+    return _owned(owner) if owner else None
+
+
+def _check_owner(families: Iterable[Family]) -> None:
+    for family in families:
+        if owner := owner_of(family):
+            raise _owned(owner)
+
+
+def _owned(owner: int) -> HostError:
     return HostError(
         f"only process {owner} can change the nftables table {FLAT_TABLE}: it owns the table",
         hint="that is usually `rulegen run`: end it, or let it write the change",
