@@ -33,3 +33,10 @@ def each(values: Sequence[Any], what: str) -> Sequence[Any]:
     """Return values for parametrising; where there are none, a single one whose test is skipped and says what lacks."""
     reason = f"no {what} in {SHARED}: set RULEGEN_SHARED to a folder that holds some"
     return values or [pytest.param(None, id="absent", marks=pytest.mark.skip(reason=reason))]
+
+
+def some(values: Sequence[Path], what: str, place: int = 0) -> Path:
+    """Return a world by its place, or the last one; the test is skipped, and says so, where there is none."""
+    if not values:
+        pytest.skip(f"no {what} in {SHARED}: set RULEGEN_SHARED to a folder that holds some")
+    return values[min(place, len(values) - 1)]

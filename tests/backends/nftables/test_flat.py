@@ -42,7 +42,7 @@ from rulegen.ownership import nftables as names
 from rulegen.plan.dumped.services import DumpedNode
 from tests.backends.nftables.nft_packets import NftPackets, Packet
 from tests.parity.test_parity import name_of, run
-from tests.shared import each, worlds
+from tests.shared import each, some, worlds
 from tests.sizes import sampled, sized
 
 WORLDS = worlds("nftables.json", "objects.yaml")
@@ -50,6 +50,11 @@ MOST = sized(quick=20, usual=40, full=10_000)
 """How many packets of a world are sent."""
 LAYOUTS = ("kube-proxy", "flat")
 OUTSIDE = {Family.IPV4: ("198.51.100.7", "203.0.113.99"), Family.IPV6: ("2001:db8::7", "fd00:99::99")}
+
+
+def usual() -> Path:
+    """Return a world with a node port."""
+    return some([world for world in WORLDS if "nodePort:" in (world / "objects.yaml").read_text()], "node port", 8)
 
 
 @lru_cache(maxsize=4)
@@ -175,13 +180,13 @@ def test_a_plan_against_an_export_is_empty(world: Path, tmp_path: Path, capsys: 
 
 
 def test_the_table_of_the_other_layout_is_a_leftover(capsys: pytest.CaptureFixture[str]):
-    for world in WORLDS[8:9]:
-        dump = ("--observed", str(world / "nftables.json"), "-o", "json")
-        code, text = run(capsys, "plan", *options(world), *dump)
-        assert code == 0, text
-        changes = json.loads(text)["changes"]
-        tables = {(item["action"], item["name"]) for item in changes if item["kind"] == "table"}
-        assert tables == {("add", "rulegen"), ("delete", "kube-proxy")}
+    world = usual()
+    dump = ("--observed", str(world / "nftables.json"), "-o", "json")
+    code, text = run(capsys, "plan", *options(world), *dump)
+    assert code == 0, text
+    changes = json.loads(text)["changes"]
+    tables = {(item["action"], item["name"]) for item in changes if item["kind"] == "table"}
+    assert tables == {("add", "rulegen"), ("delete", "kube-proxy")}
 
 
 @pytest.mark.parametrize("world", each(sampled(WORLDS[::16]), "world of nftables mode"), ids=name_of)
@@ -219,7 +224,7 @@ def test_extra_rules_of_iptables_mode():
 
 def tables_of_plan(capsys: pytest.CaptureFixture[str], *arguments: str) -> set[tuple[str, str]]:
     """Return the tables that a plan without a chosen layout adds and deletes."""
-    world = WORLDS[8]
+    world = usual()
     given = [word for word in options(world) if word not in {"--nftables-layout", "flat"}]
     code, text = run(capsys, "plan", *given, *arguments, "-o", "json")
     assert code == 0, text
@@ -228,12 +233,12 @@ def tables_of_plan(capsys: pytest.CaptureFixture[str], *arguments: str) -> set[t
 
 def test_flat_is_the_layout_of_a_node_without_the_table_of_kube_proxy(capsys: pytest.CaptureFixture[str]):
     assert tables_of_plan(capsys, "--observed", "none") == {("add", "rulegen")}
-    assert tables_of_plan(capsys, "--observed", str(WORLDS[8] / "nftables.json")) == set()
+    assert tables_of_plan(capsys, "--observed", str(usual() / "nftables.json")) == set()
 
 
 def test_a_node_with_the_table_of_layout_flat_keeps_it(capsys: pytest.CaptureFixture[str], tmp_path: Path):
     dump = tmp_path / "ruleset.nft"
-    dump.write_text("table ip rulegen {\n}\n" + (WORLDS[8] / "nftables.txt").read_text())
+    dump.write_text("table ip rulegen {\n}\n" + (usual() / "nftables.txt").read_text())
     assert ("delete", "kube-proxy") in tables_of_plan(capsys, "--observed", str(dump))
 
 
@@ -371,23 +376,23 @@ def own_of(name: str) -> NftObjects:
 def test_objects_of_a_deleted_service_are_leftovers_of_it_and_no_drift(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ):
-    for world in WORLDS[8:9]:
-        assert run(capsys, "export", *options(world), "-o", str(tmp_path))[0] == 0
-        empty = str(WORLDS[0] / "objects.yaml")
-        given = [empty if word.endswith("objects.yaml") else word for word in options(world)]
-        code, text = run(capsys, "plan", *given, "--observed", str(tmp_path), "-o", "json")
-        assert code == 0, text
-        changes = json.loads(text)["changes"]
-        gone = [item for item in changes if item["kind"] == "chain" and item["name"].startswith("nodeport-")]
-        assert gone
-        assert {(item["action"], item.get("drift")) for item in gone} == {("delete", None)}
+    world = usual()
+    assert run(capsys, "export", *options(world), "-o", str(tmp_path))[0] == 0
+    empty = str(some(WORLDS, "world of nftables mode") / "objects.yaml")
+    given = [empty if word.endswith("objects.yaml") else word for word in options(world)]
+    code, text = run(capsys, "plan", *given, "--observed", str(tmp_path), "-o", "json")
+    assert code == 0, text
+    changes = json.loads(text)["changes"]
+    gone = [item for item in changes if item["kind"] == "chain" and item["name"].startswith("nodeport-")]
+    assert gone
+    assert {(item["action"], item.get("drift")) for item in gone} == {("delete", None)}
 
 
 @pytest.mark.parametrize(("before", "after"), [LAYOUTS, LAYOUTS[::-1]])
 def test_the_table_of_the_other_layout_is_no_drift(
     before: str, after: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ):
-    given = {layout: [layout if word == "flat" else word for word in options(WORLDS[8])] for layout in LAYOUTS}
+    given = {layout: [layout if word == "flat" else word for word in options(usual())] for layout in LAYOUTS}
     assert run(capsys, "export", *given[before], "-o", str(tmp_path))[0] == 0
     code, text = run(capsys, "plan", *given[after], "--observed", str(tmp_path), "-o", "json")
     assert code == 0, text

@@ -41,7 +41,7 @@ from rulegen.net import Family, Protocol, parse_address
 from rulegen.ownership.nftables import FLAT_TABLE, TABLES
 from tests.backends.nftables.test_flat import NODE, PORT, WORLDS, compiled, objects
 from tests.parity.test_parity import name_of
-from tests.shared import each
+from tests.shared import each, some
 from tests.sizes import sampled
 
 pytestmark = pytest.mark.usefixtures("namespace")
@@ -58,16 +58,16 @@ def test_what_is_written_is_listed_again(world: Path, family: Family):
 
 @pytest.mark.parametrize(("before", "after"), [("kube-proxy", "flat"), ("flat", "kube-proxy")])
 def test_one_transaction_replaces_the_table_of_the_other_layout(before: str, after: str):
-    for world in WORLDS[8:9]:
-        first, second = (objects(world, layout, Family.IPV4) for layout in (before, after))
-        write(Family.IPV4, diff({}, first))
-        changes = diff(first, second)
-        assert write(Family.IPV4, changes) == 1
-        if not removes_at_once():
-            write(Family.IPV4, changes, is_removal=True)
-        left = nft.observe(run, Family.IPV4, TABLES)
-        assert left == second
-        assert {key.table for key in left} == {FLAT_TABLE if after == "flat" else "kube-proxy"}
+    world = some(WORLDS, "world of nftables mode", 8)
+    first, second = (objects(world, layout, Family.IPV4) for layout in (before, after))
+    write(Family.IPV4, diff({}, first))
+    changes = diff(first, second)
+    assert write(Family.IPV4, changes) == 1
+    if not removes_at_once():
+        write(Family.IPV4, changes, is_removal=True)
+    left = nft.observe(run, Family.IPV4, TABLES)
+    assert left == second
+    assert {key.table for key in left} == {FLAT_TABLE if after == "flat" else "kube-proxy"}
 
 
 @pytest.mark.parametrize("world", each(sampled(WORLDS[8::50]), "world of nftables mode"), ids=name_of)
