@@ -55,6 +55,9 @@ def test_rules_follow_although_no_connection_is_accepted(node: Node) -> None:
     node.serve(app("pod-a"))
     with node.running() as process:
         assert node.rules.sends_to(app(), "pod-a")
+        # The kernel tracks connections since the first rules: with this change, the watch is one that it knows.
+        node.serve(app("pod-a", "pod-x"))
+        until(lambda: node.rules.sends_to(app(), "pod-a", "pod-x"), WITHIN_S, "the change before is written")
         with full_table():
             until(lambda: node.health()[0] == 0, WITHIN_S, "no new connection is accepted")
             node.serve(app("pod-b", "pod-x"))

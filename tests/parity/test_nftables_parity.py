@@ -62,7 +62,8 @@ def test_an_export_is_the_table_of_kube_proxy(world: Path, tmp_path: Path, capsy
 @lru_cache(maxsize=2)
 def inputs_of(world: Path) -> Inputs:
     files = {"files": (str(world / "objects.yaml"),), "config": str(world / "config.yaml")}
-    return Inputs(CliOptions(**files, host=str(world / "world.yaml"), mode="nftables"))  # type: ignore[arg-type]
+    layout = {"mode": "nftables", "nftables_layout": "kube-proxy"}
+    return Inputs(CliOptions(**files, **layout, host=str(world / "world.yaml")))  # type: ignore[arg-type]
 
 
 @lru_cache(maxsize=2)
