@@ -84,7 +84,12 @@ def allowed(command: str) -> set[int]:
 RUN = [page for page in PAGES if any(reason(command) is None for command in commands(page))]
 
 
-@pytest.mark.parametrize("page", RUN, ids=lambda page: str(page.relative_to(ROOT)))
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "page",
+    [pytest.param(page, marks=pytest.mark.xdist_group(f"page {number % 4}")) for number, page in enumerate(RUN)],
+    ids=lambda page: str(page.relative_to(ROOT)),
+)
 @pytest.mark.timeout(600)
 def test_a_page_is_run_as_it_is_written(page: Path, tmp_path: Path) -> None:
     for name in ("deploy", "docs", "scripts", "constraints.txt", "pyproject.toml"):
