@@ -34,12 +34,21 @@ class ProxyProcesses:
         pid = int(lines[-1].split()[0]) if lines else 0
         return pid if Path(f"/proc/{pid}/cwd").exists() else 0
 
+    def relay(self) -> int:
+        """Return the relay of UDP; 0 if there is none."""
+        file = self.folder / "relay.pid"
+        pid = int(file.read_text().split()[0]) if file.exists() else 0
+        return pid if Path(f"/proc/{pid}/cwd").exists() else 0
+
     def supervisor(self) -> int:
-        """Return the supervisor; 0 if there is none."""
+        """Return the supervisor; 0 if there is none. The relay is a copy of it, with the same arguments."""
         for entry in Path("/proc").iterdir():
             with suppress(OSError):
                 argv = (entry / "cmdline").read_text().split("\0")
-                if entry.name.isdigit() and {"rulegen.host.userspace.supervisor", str(self.folder)} <= set(argv):
+                is_of_folder = entry.name.isdigit() and {"rulegen.host.userspace.supervisor", str(self.folder)} <= set(
+                    argv
+                )
+                if is_of_folder and int(entry.name) != self.relay():
                     return int(entry.name)
         return 0
 

@@ -28,7 +28,7 @@ from tests.servers.fakeapi import FakeApi
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from integration.lab.hosts import Family
+    from integration.lab.hosts import Family, Transport
     from integration.lab.lab import Lab
 
 pytestmark = [
@@ -68,10 +68,10 @@ class ProxiedNode(Node):
         assert forks.run([*self.argv("cleanup")[:6], "--variant", "nft", "-y"]).returncode == 0
         assert not self.proxy.folder.exists()
 
-    def answers(self, app: App, family: Family, *hosts: str) -> bool:
+    def answers(self, app: App, family: Family, *hosts: str, protocol: Transport = "TCP") -> bool:
         """Whether only these hosts answer a pod, in some requests."""
         pod = self.lab["pod-c"]
-        answers = [pod.request("TCP", app.cluster_ip(family), PORT, timeout_s=1) for _ in range(2 * len(hosts))]
+        answers = [pod.request(protocol, app.cluster_ip(family), PORT, timeout_s=1) for _ in range(2 * len(hosts))]
         return {answer.name for answer in answers} == set(hosts)
 
 
@@ -122,6 +122,19 @@ def test_a_killed_proxy_is_reported_and_refuses_nobody(node: ProxiedNode) -> Non
         until(lambda: bool(node.lines(") has ended by signal 9")), 10, "it is logged")
         assert node.metric("rulegen_proxy_failures_total") >= 1
     assert not node.lines("changed by another program")
+
+
+def test_a_killed_relay_serves_again(node: ProxiedNode) -> None:
+    node.serve(BALANCED)
+    with node.running():
+        killed = node.proxy.relay()
+        node.proxy.kill(killed)
+        until(
+            lambda: node.answers(BALANCED, family, "pod-a", "pod-x", protocol="UDP"), SOON_S, "datagrams are answered"
+        )
+        assert node.proxy.relay() not in {0, killed}
+        until(lambda: bool(node.lines("the relay of UDP has ended")), 10, "it is logged")
+        node.check_converged()
 
 
 def test_a_killed_supervisor_is_replaced(node: ProxiedNode) -> None:

@@ -1,13 +1,14 @@
 """Packets in userspace mode, with the proxy and the rules that `apply` has written.
 
 The flows are those of the other modes, except for source addresses: the proxy connects from the node's own address.
-SCTP, UDP and connections to a local pool stay with the kernel and keep theirs.
+SCTP and connections to a local pool stay with the kernel and keep theirs.
 """
 
 from __future__ import annotations
 
 import shutil
 from dataclasses import replace
+from itertools import product
 from typing import TYPE_CHECKING
 
 import pytest
@@ -48,7 +49,7 @@ def userspace(labs: LabMaker) -> Iterator[Lab]:
 
 def in_this_mode(flow: Flow) -> Flow:
     """Return a flow with the source address that endpoints see in this mode."""
-    if flow.protocol != "TCP" or not isinstance(flow.expect, Served):
+    if flow.protocol == "SCTP" or not isinstance(flow.expect, Served):
         return flow
     is_local = flow.app.internal == "Local" if flow.way == "cluster" else flow.app.external == "Local"
     if is_local and (flow.way == "cluster" or flow.who == CLIENT):
@@ -69,11 +70,12 @@ def test_a_source_in_range_is_let_in(userspace: Lab, app: manifests.App, family:
 
 
 def test_a_node_port_answers_on_loopback(userspace: Lab) -> None:
-    check(userspace, Flow(NODE, PORTED, "loopback", masked("pod-a", "pod-x")), 4)
+    for protocol in ("TCP", "UDP"):
+        check(userspace, Flow(NODE, PORTED, "loopback", masked("pod-a", "pod-x"), protocol), 4)
 
 
 @pytest.mark.parametrize("who", [CLIENT, POD, NODE])
 def test_nobody_speaks_to_the_listener_directly(userspace: Lab, who: str, family: Family) -> None:
-    for address in userspace.node.addresses(family):
-        answer = userspace[who].request("TCP", address, LISTENER, timeout_s=0.4)
+    for address, protocol in product(userspace.node.addresses(family), ("TCP", "UDP")):
+        answer = userspace[who].request(protocol, address, LISTENER, timeout_s=0.4)
         assert answer.outcome == DROPPED.outcome

@@ -115,7 +115,7 @@ PORTALS = frozenset(
         filter_(NODEPORT_NON_LOCAL),
     }
 )
-"""The chains that userspace mode has in addition to those of iptables mode: nat for IPv4, mangle for IPv6."""
+"""The chains that userspace mode has in addition to those of iptables mode: nat for TCP over IPv4, else mangle."""
 
 GUARDING = frozenset({filter_(IPVS_FILTER)})
 """Chains that protect addresses bound by another language: they exist before the first address and after the last."""
@@ -130,7 +130,7 @@ _KUBELETS = frozenset({nat(MARK_MASQ), nat(POSTROUTING), filter_(FIREWALL)})
 _MARK = r"(0x[0-9a-f]+)"
 _BY_SET = r"(?:-p \w+ )?-m set --match-set KUBE-\S+ \S+(?: -m \S+ ! --\S+(?: LOCAL)?| -m addrtype --dst-type LOCAL)*"
 _TO_PORT = r"(?:-d \S+ )?-p (tcp|udp|sctp) (?:-m addrtype --dst-type LOCAL )?-m \1 --dport \d+"
-_PROXIED = r"(?:-d \S+ )?-p tcp -m tcp --dport \d+"
+_PROXIED = r"(?:-d \S+ )?-p (tcp|udp) -m \1 --dport \d+"
 _REFUSAL = rf"{_TO_PORT} (?:-m mark ! --mark \S+ )?-j (?:DROP|REJECT --reject-with \S+)"
 _MARTIANS = r"! -s \S+ -d (?:127\.0\.0\.0/8|::1/128) -m conntrack ! --ctstate RELATED,ESTABLISHED,DNAT -j DROP"
 _INVALID = r"-m conntrack --ctstate INVALID(?: -m nfacct --nfacct-name \S+)? -j DROP"
@@ -158,14 +158,14 @@ _SHAPES: Mapping[ChainName, re.Pattern[str]] = {
         filter_(SOURCE_RANGES_FIREWALL): rf"{_BY_SET} -j RETURN|-j DROP",
         filter_(
             NODEPORT_NON_LOCAL
-        ): r"-p tcp (?:-m tcp --dport \d+ )?(?:-m conntrack --ctstate \w+ |-m mark --mark \S+ )?"
+        ): r"-p (tcp|udp) (?:-m \1 --dport \d+ )?(?:-m conntrack --ctstate \w+ |-m mark --mark \S+ )?"
         r"-j (?:ACCEPT|DROP)",
         nat(PORTALS_CONTAINER): rf"{_PROXIED} -j (?:DNAT --to-destination \S+|REDIRECT --to-ports \d+)",
         nat(NODEPORT_CONTAINER): rf"{_PROXIED} -j (?:DNAT --to-destination \S+|REDIRECT --to-ports \d+)",
         mangle(PORTALS_CONTAINER): rf"{_PROXIED} -j TPROXY --on-port \d+ --on-ip \S+ --tproxy-mark \S+",
         mangle(NODEPORT_CONTAINER): rf"{_PROXIED} -j TPROXY --on-port \d+ --on-ip \S+ --tproxy-mark \S+",
-        mangle(PORTALS_HOST): rf"{_PROXIED} -j MARK --set-xmark {_MARK}/\1",
-        mangle(PORTALS_ESTABLISHED): r"-p tcp (?:-m socket --transparent )?-j MARK --set-xmark \S+",
+        mangle(PORTALS_HOST): rf"{_PROXIED} -j MARK --set-xmark {_MARK}/\2",
+        mangle(PORTALS_ESTABLISHED): r"-p (?:tcp|udp) (?:-m socket --transparent )?-j MARK --set-xmark \S+",
         filter_(IPVS_FILTER): rf"{_BY_SET} -j RETURN|-m conntrack --ctstate NEW {_BY_SET} -j REJECT --reject-with \S+",
         filter_(IPVS_OUT_FILTER): r"-s \S+ -m ipvs --vproto \d+ --vaddr \S+ --vport \d+ -j DROP",
         filter_(IPVS_POLICY): r"(?:! -[si] \S+ )?-d \S+ (?:! -i \S+ )?-p (tcp|udp|sctp) -m \1 --dport \d+ "

@@ -23,6 +23,7 @@ TO_PROXY = {
     Family.IPV4: "-j DNAT --to-destination 192.168.50.10:10261",
     Family.IPV6: "-j TPROXY --on-port 10261 --on-ip :: --tproxy-mark 0x2000/0x2000",
 }
+TO_RELAY = {Family.IPV4: TO_PROXY[Family.IPV6].replace("::", "0.0.0.0"), Family.IPV6: TO_PROXY[Family.IPV6]}
 TABLE = {Family.IPV4: "nat", Family.IPV6: "mangle"}
 CLUSTER_IP = {Family.IPV4: "10.96.0.9/32", Family.IPV6: "fd00:10:96::9/128"}
 VIP = {Family.IPV4: "203.0.113.10/32", Family.IPV6: "fd00:99::10/128"}
@@ -102,17 +103,18 @@ def test_a_host_without_an_address_redirects_to_the_one_of_the_interface():
     assert translated(proxy) == "-j REDIRECT --to-ports 10261"
 
 
-def test_packets_of_the_node_itself_are_led_to_where_tproxy_works():
-    node = Node(Family.IPV6)
-    to_portal = "-p tcp -m tcp --dport 80 -j MARK --set-xmark 0x2000/0x2000"
+@pytest.mark.parametrize(("of_family", "protocol"), [(Family.IPV6, "tcp"), (Family.IPV6, "udp"), (Family.IPV4, "udp")])
+def test_packets_of_the_node_itself_are_led_to_where_tproxy_works(of_family, protocol):
+    node = Node(of_family, protocol=protocol.upper())
+    to_portal = f"-p {protocol} -m {protocol} --dport 80 -j MARK --set-xmark 0x2000/0x2000"
     assert node.chain("mangle", "KUBE-PORTALS-HOST") == [
-        f"-d {CLUSTER_IP[Family.IPV6]} {to_portal}",
-        f"-d {VIP[Family.IPV6]} {to_portal}",
+        f"-d {CLUSTER_IP[of_family]} {to_portal}",
+        f"-d {VIP[of_family]} {to_portal}",
     ]
-    assert set(node.compiled.objects("routes")) == {
-        LocalRouteKey(Family.IPV6, 10261),
-        MarkRuleKey(Family.IPV6, 10261, 10261, 0x2000),
-    }
+    assert {
+        LocalRouteKey(of_family, 10261),
+        MarkRuleKey(of_family, 10261, 10261, 0x2000),
+    } <= set(node.compiled.objects("routes"))
 
 
 def test_nobody_reaches_the_listener_whom_no_portal_led_there(family):
@@ -121,22 +123,38 @@ def test_nobody_reaches_the_listener_whom_no_portal_led_there(family):
         Family.IPV6: "-p tcp -m mark --mark 0x2000/0x2000 -j ACCEPT",
     }
     rules = Node(family).chain("filter", "KUBE-NODEPORT-NON-LOCAL")
-    assert rules == [led[family], "-p tcp -m tcp --dport 10261 -j DROP"]
+    assert rules == [
+        led[family],
+        "-p tcp -m tcp --dport 10261 -j DROP",
+        "-p udp -m mark --mark 0x2000/0x2000 -j ACCEPT",
+        "-p udp -m udp --dport 10261 -j DROP",
+    ]
 
 
-def test_the_mark_of_a_packet_does_not_come_from_elsewhere():
+def test_the_mark_of_a_packet_does_not_come_from_elsewhere(family):
     """A packet that arrives with the mark loses it before a portal may set it; else it would pass the firewall."""
-    rules = Node(Family.IPV6).chain("mangle", "KUBE-PORTALS-ESTABLISHED")
-    assert rules[0] == "-p tcp -j MARK --set-xmark 0x0/0x2000"
-    jumps = Node(Family.IPV6).chain("mangle", "PREROUTING")
-    assert jumps[:2] == ["-j KUBE-PORTALS-ESTABLISHED", "-j KUBE-PORTALS-CONTAINER"]
+    rules = Node(family).chain("mangle", "KUBE-PORTALS-ESTABLISHED")
+    cleared = {Family.IPV4: ["udp"], Family.IPV6: ["udp", "tcp"]}[family]
+    assert rules[: len(cleared)] == [f"-p {protocol} -j MARK --set-xmark 0x0/0x2000" for protocol in cleared]
+    jumps = Node(family).chain("mangle", "PREROUTING")
+    untranslated = "-m conntrack ! --ctstate DNAT"
+    assert jumps[:2] == ["-j KUBE-PORTALS-ESTABLISHED", f"{untranslated} -j KUBE-PORTALS-CONTAINER"]
 
 
-@pytest.mark.parametrize("protocol", ["UDP", "SCTP"])
-def test_other_protocols_stay_with_the_rules_of_iptables_mode(family, protocol):
-    node = Node(family, protocol=protocol)
-    assert node.proxied("KUBE-PORTALS-CONTAINER") == node.proxied("KUBE-NODEPORT-CONTAINER") == []
-    assert any(f"-p {protocol.lower()}" in rule for rule in node.chain("nat", "KUBE-SERVICES"))
+def test_datagrams_to_the_cluster_pool_go_to_the_relay_from_anywhere(family):
+    node = Node(family, protocol="UDP")
+    to = TO_RELAY[family]
+    assert node.chain("mangle", "KUBE-PORTALS-CONTAINER") == [
+        f"-d {address} -p udp -m udp --dport 80 {to}" for address in (CLUSTER_IP[family], VIP[family])
+    ]
+    assert node.chain("mangle", "KUBE-NODEPORT-CONTAINER") == [f"-p udp -m udp --dport 30080 {to}"]
+    assert node.chain("nat", "KUBE-SEP-") == []
+
+
+def test_sctp_stays_with_the_rules_of_iptables_mode(family):
+    node = Node(family, protocol="SCTP")
+    assert node.chain("mangle", "KUBE-PORTALS-CONTAINER") == node.proxied("KUBE-NODEPORT-CONTAINER") == []
+    assert any("-p sctp" in rule for rule in node.chain("nat", "KUBE-SERVICES"))
     assert any("-j DNAT" in rule for rule in node.chain("nat", "KUBE-SEP-"))
 
 

@@ -22,29 +22,29 @@ from rulegen.languages.listeners.state import (
     read_proxy,
     server_key,
 )
-from rulegen.net import Family, parse_address
+from rulegen.net import Family, Protocol, parse_address
 
 ADDRESS = {Family.IPV4: ("10.96.0.9", "10.244.1.1"), Family.IPV6: ("fd00:96::9", "fd00:244::1")}
 
 
-def objects(affinity_s=None, namespace="demo"):
+def objects(affinity_s=None, namespace="demo", protocol=Protocol.TCP):
     result = {}
     for family, (frontend, endpoint) in ADDRESS.items():
         pool = pool_name(namespace, "web", "http", family)
         server = PoolServer(pool, parse_address(endpoint), 8080)
         result |= {
-            listener_key(family): ProxyListener(10261),
-            pool_key(family, pool): ServerPool(affinity_s),
-            server_key(family, server): server,
-            frontend_key(family, parse_address(frontend), 80): ProxyFrontend(pool),
-            frontend_key(family, None, 30080): ProxyFrontend(pool),
+            listener_key(family, protocol): ProxyListener(10261),
+            pool_key(family, pool, protocol): ServerPool(affinity_s),
+            server_key(family, server, protocol): server,
+            frontend_key(family, parse_address(frontend), 80, protocol): ProxyFrontend(pool),
+            frontend_key(family, None, 30080, protocol): ProxyFrontend(pool),
         }
     return result
 
 
 @pytest.mark.parametrize("affinity_s", [None, 10_800])
 def test_an_export_is_read_back(affinity_s):
-    wanted = objects(affinity_s)
+    wanted = objects(affinity_s) | objects(affinity_s, protocol=Protocol.UDP)
     assert read_proxy(format_proxy(wanted), "file") == wanted
 
 

@@ -16,7 +16,7 @@ from rulegen.net import Protocol, parse_address, parse_network
 NODE = parse_address("192.168.50.10")
 
 
-def model(*endpoints):
+def model(*endpoints, mode="iptables"):
     spec = k.ServiceSpec(
         type="NodePort",
         cluster_ip="10.96.0.10",
@@ -32,7 +32,9 @@ def model(*endpoints):
     service = k.Service(metadata=k.ObjectMeta(name="dns", namespace="kube-system"), spec=spec)
     given = ServiceInput(service=service, slices=(slice_,))
     return resolve(
-        ClusterSnapshot(services={ObjectName("kube-system", "dns"): given}), Options(node_name="node1"), HostFacts()
+        ClusterSnapshot(services={ObjectName("kube-system", "dns"): given}),
+        Options(node_name="node1", mode=mode),
+        HostFacts(),
     )
 
 
@@ -89,6 +91,13 @@ def test_flows_of_a_service(endpoints, seen, is_stale):
     stale_ = list(stale_flows([seen], model(*endpoints).services.values(), node_addresses=[NODE]))
     assert [stale.flow for stale in stale_] == ([seen] if is_stale else [])
     assert all(stale.owner == "kube-system/dns" and stale.why for stale in stale_)
+
+
+@pytest.mark.parametrize(("mode", "kept"), [("userspace", True), ("iptables", False)])
+def test_flows_that_the_relay_serves_are_kept(mode, kept):
+    served = model(SERVED, mode=mode)
+    seen = flow("10.96.0.10", 53, "10.96.0.10", 53)
+    assert (not list(stale_flows([seen], served.services.values(), served.nodes, node_addresses=[NODE]))) is kept
 
 
 def test_flows_of_a_service_that_the_plan_removes():

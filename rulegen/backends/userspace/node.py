@@ -1,15 +1,16 @@
-"""The node's own rules in userspace mode: those of iptables mode, and those that lead TCP to the proxy.
+"""The node's own rules in userspace mode: those of iptables mode, and those that lead TCP and UDP to the proxy.
 
-    IPv4: nat PREROUTING ─ KUBE-PORTALS-CONTAINER ─ DNAT ─► listener
-          nat OUTPUT ──── KUBE-PORTALS-HOST ─┘
-    IPv6: mangle OUTPUT ─ KUBE-PORTALS-HOST: mark ─► routing rule: loopback device ─┐
-          mangle PREROUTING ─────────────────────────── KUBE-PORTALS-CONTAINER ─ TPROXY ─► listener
+    TCP over IPv4:        nat PREROUTING ─ KUBE-PORTALS-CONTAINER ─ DNAT ─► listener
+                          nat OUTPUT ──── KUBE-PORTALS-HOST ─┘
+    TCP over IPv6, UDP:   mangle OUTPUT ─ KUBE-PORTALS-HOST: mark ─► routing rule: loopback device ─┐
+                          mangle PREROUTING ─────────────────────────── KUBE-PORTALS-CONTAINER ─ TPROXY ─► listener
 
-The proxy recognises a Service by the destination that the client chose. For IPv4 it asks conntrack for it. For IPv6 it
-cannot, so the destination stays unchanged, and packets to it are delivered to this host by their mark.
+The proxy recognises a Service by the destination that the client chose. HAProxy asks conntrack for it, for TCP over
+IPv4. Otherwise nobody can ask, so the destination stays unchanged, and packets to it are delivered to this host by
+their mark. Connections that rules of another mode have translated already stay with their endpoints.
 
-What is not sent to the cluster pool over TCP stays with the rules of iptables mode: UDP, SCTP, and connections to the
-local pool, which keep their source address.
+What is not sent to the cluster pool over TCP or UDP stays with the rules of iptables mode: SCTP, and connections to
+the local pool, which keep their source address.
 """
 
 from __future__ import annotations
@@ -42,25 +43,26 @@ if TYPE_CHECKING:
 
 COUNTERS = iptables_node.COUNTERS
 
+_TRANSPARENT: Mapping[ChainName, Kind] = {
+    chains.mangle(chains.PORTALS_CONTAINER): Kind.DISPATCH,
+    chains.mangle(chains.NODEPORT_CONTAINER): Kind.DISPATCH,
+    chains.mangle(chains.PORTALS_HOST): Kind.DISPATCH,
+    chains.mangle(chains.PORTALS_ESTABLISHED): Kind.EXACT,
+    chains.filter_(chains.NODEPORT_NON_LOCAL): Kind.EXACT,
+}
 _KINDS: Mapping[Family, Mapping[ChainName, Kind]] = {
     Family.IPV4: {
         chains.nat(chains.PORTALS_CONTAINER): Kind.DISPATCH,
         chains.nat(chains.NODEPORT_CONTAINER): Kind.DISPATCH,
         chains.nat(chains.PORTALS_HOST): Kind.EXACT,
         chains.nat(chains.NODEPORT_HOST): Kind.EXACT,
-        chains.filter_(chains.NODEPORT_NON_LOCAL): Kind.EXACT,
+        **_TRANSPARENT,
     },
-    Family.IPV6: {
-        chains.mangle(chains.PORTALS_CONTAINER): Kind.DISPATCH,
-        chains.mangle(chains.NODEPORT_CONTAINER): Kind.DISPATCH,
-        chains.mangle(chains.PORTALS_HOST): Kind.DISPATCH,
-        chains.mangle(chains.PORTALS_ESTABLISHED): Kind.EXACT,
-        chains.filter_(chains.NODEPORT_NON_LOCAL): Kind.EXACT,
-    },
+    Family.IPV6: _TRANSPARENT,
 }
 """The chains of each family in addition to those of iptables mode."""
 
-_TCP = r.protocol(Protocol.TCP)
+_TCP, _UDP = r.protocol(Protocol.TCP), r.protocol(Protocol.UDP)
 
 
 def ownership(context: OwnershipContext) -> Layout:
@@ -92,21 +94,22 @@ def compile_node(node: ResolvedNode, *, counts: bool, filled: Collection[str]) -
     """
     proxy = proxy_of(node)
     rules = iptables_node.compile_node(node, counts=counts, filled=filled).objects[IPTABLES]
-    exact = {chains.filter_(chains.NODEPORT_NON_LOCAL): tuple(_listener(node.family, proxy))}
+    exact = {
+        chains.filter_(chains.NODEPORT_NON_LOCAL): tuple(_listener(node.family, proxy)),
+        chains.mangle(chains.PORTALS_ESTABLISHED): tuple(_established(node.family, proxy)),
+    }
+    first, last = _transparent(node), [_guard()]
     if node.family is Family.IPV4:
         exact |= {
             chains.nat(chains.PORTALS_HOST): (_goto(chains.PORTALS_CONTAINER),),
             chains.nat(chains.NODEPORT_HOST): (_goto(chains.NODEPORT_CONTAINER),),
         }
-        first, last = _of_ipv4(node)
-        routes: dict[Any, Any] = {}
-    else:
-        exact[chains.mangle(chains.PORTALS_ESTABLISHED)] = tuple(_established(proxy))
-        first, last = _of_ipv6(node)
-        routes = {
-            LocalRouteKey(node.family, proxy.table): PRESENT,
-            MarkRuleKey(node.family, proxy.table, proxy.table, proxy.mark): PRESENT,
-        }
+        translating, node_ports = _translating(node)
+        first, last = [*first, *translating], [*node_ports, *last]
+    routes: dict[Any, Any] = {
+        LocalRouteKey(node.family, proxy.table): PRESENT,
+        MarkRuleKey(node.family, proxy.table, proxy.table, proxy.mark): PRESENT,
+    }
     dispatch = [name for name, kind in _KINDS[node.family].items() if kind is Kind.DISPATCH]
     whole = msgspec.structs.replace(
         rules,
@@ -114,12 +117,12 @@ def compile_node(node: ResolvedNode, *, counts: bool, filled: Collection[str]) -
         dispatch=(*rules.dispatch, *dispatch),
         blocks=(*first, *rules.blocks, *last),
     )
-    listener = {listener_key(node.family): ProxyListener(proxy.port)}
-    return OwnedObjects("", node.family, {IPTABLES: whole, ROUTES: routes, LISTENERS: listener})
+    listeners = {listener_key(node.family, each): ProxyListener(proxy.port) for each in (Protocol.TCP, Protocol.UDP)}
+    return OwnedObjects("", node.family, {IPTABLES: whole, ROUTES: routes, LISTENERS: listeners})
 
 
-def _of_ipv4(node: ResolvedNode) -> tuple[list[Block], list[Block]]:
-    """Return the jumps before and after those of iptables mode; those after it are for node ports."""
+def _translating(node: ResolvedNode) -> tuple[list[Block], list[Block]]:
+    """Return the jumps in table nat before and after those of iptables mode; those after it are for node ports."""
     ways = (("PREROUTING", chains.PORTALS_CONTAINER), ("OUTPUT", chains.PORTALS_HOST))
     first = [_jump("nat", built_in, r.jump(chain), "portals: TCP to the proxy") for built_in, chain in ways]
     ways = (("PREROUTING", chains.NODEPORT_CONTAINER), ("OUTPUT", chains.NODEPORT_HOST))
@@ -128,23 +131,30 @@ def _of_ipv4(node: ResolvedNode) -> tuple[list[Block], list[Block]]:
         for built_in, chain in ways
         for words in _node_port_matches(node)
     ]
-    return first, [*last, _guard()]
+    return first, last
 
 
-def _of_ipv6(node: ResolvedNode) -> tuple[list[Block], list[Block]]:
-    """Return the jumps, as `_of_ipv4`. Packets of this node itself pass PREROUTING on the loopback device."""
-    first = [
+def _transparent(node: ResolvedNode) -> list[Block]:
+    """Return the jumps in table mangle. Packets of this node itself pass PREROUTING on the loopback device."""
+    to_proxy = "portals: to the proxy"
+    untranslated = r.not_connection_state("DNAT")
+    portals = (
+        ("PREROUTING", chains.PORTALS_CONTAINER, to_proxy),
+        ("OUTPUT", chains.PORTALS_HOST, f"{to_proxy}, of this node"),
+    )
+    return [
         _jump("mangle", "PREROUTING", r.jump(chains.PORTALS_ESTABLISHED), "connections of the proxy"),
-        _jump("mangle", "PREROUTING", r.jump(chains.PORTALS_CONTAINER), "portals: TCP to the proxy"),
+        *(_jump("mangle", built_in, f"{untranslated} {r.jump(chain)}", what) for built_in, chain, what in portals),
         *(
             _jump(
-                "mangle", "PREROUTING", f"{words} {r.jump(chains.NODEPORT_CONTAINER)}", "node ports: TCP to the proxy"
+                "mangle",
+                "PREROUTING",
+                f"{words} {untranslated} {r.jump(chains.NODEPORT_CONTAINER)}".lstrip(),
+                "node ports: to the proxy",
             )
             for words in _node_port_matches(node)
         ),
-        _jump("mangle", "OUTPUT", r.jump(chains.PORTALS_HOST), "portals: TCP of this node to the proxy"),
     ]
-    return first, [_guard()]
 
 
 def _node_port_matches(node: ResolvedNode) -> Iterator[str]:
@@ -168,16 +178,21 @@ def _goto(chain: str) -> Rule:
     return r.rule(r.jump(chain), comment="the same for connections of this node")
 
 
-def _established(proxy: ConnectionProxy) -> Iterator[Rule]:
-    """Yield the rules for packets of connections that the proxy has accepted, also of Services that are gone."""
-    yield r.rule(_TCP, r.clear_mark(proxy.mark), comment="a mark of this node's own packets has led them here")
-    words = (_TCP, r.of_transparent_socket(), r.set_mark(proxy.mark))
-    yield r.rule(*words, comment="connections that the proxy has accepted stay")
+def _established(family: Family, proxy: ConnectionProxy) -> Iterator[Rule]:
+    """Yield the rules that clear marks, and those for connections the proxy has accepted, also of Services gone."""
+    cleared = "a mark of this node's own packets has led them here"
+    yield r.rule(_UDP, r.clear_mark(proxy.mark), comment=cleared)
+    if family is Family.IPV6:
+        yield r.rule(_TCP, r.clear_mark(proxy.mark), comment=cleared)
+        words = (_TCP, r.of_transparent_socket(), r.set_mark(proxy.mark))
+        yield r.rule(*words, comment="connections that the proxy has accepted stay")
 
 
 def _listener(family: Family, proxy: ConnectionProxy) -> Iterator[Rule]:
-    """Yield the rules that let only those connections reach the listener which a portal has led there."""
-    to_port = r.destination_port(Protocol.TCP, proxy.port)
-    led = (_TCP, to_port, r.is_translated()) if family is Family.IPV4 else (_TCP, r.is_marked(proxy.mark))
-    yield r.rule(*led, r.accept(), comment="connections to Services")
-    yield r.rule(_TCP, to_port, r.drop(), comment="nobody else reaches the listener of the proxy")
+    """Yield the rules that let only those connections reach the listeners which a portal has led there."""
+    for protocol in (Protocol.TCP, Protocol.UDP):
+        words, to_port = r.protocol(protocol), r.destination_port(protocol, proxy.port)
+        is_translated = family is Family.IPV4 and protocol is Protocol.TCP
+        led = (words, to_port, r.is_translated()) if is_translated else (words, r.is_marked(proxy.mark))
+        yield r.rule(*led, r.accept(), comment="connections to Services")
+        yield r.rule(words, to_port, r.drop(), comment="nobody else reaches the listener of the proxy")

@@ -31,16 +31,16 @@ if TYPE_CHECKING:
 def objects_of(port: ResolvedPort) -> Iterator[tuple[ProxyKey, ProxyValue]]:
     """Yield the objects of a port with their keys; none if no connection to it reaches the proxy."""
     frontends = list(_frontends(port))
-    if port.protocol is not Protocol.TCP or not port.cluster or not frontends:
+    if port.protocol is Protocol.SCTP or not port.cluster or not frontends:
         return
     family = port.family
     pool = pool_name(port.service.namespace, port.service.name, port.name or port.port, family)
-    yield pool_key(family, pool), ServerPool(port.affinity_s)
+    yield pool_key(family, pool, port.protocol), ServerPool(port.affinity_s)
     for endpoint in port.cluster:
         server = PoolServer(pool, endpoint.address, endpoint.port)
-        yield server_key(family, server), server
+        yield server_key(family, server, port.protocol), server
     for address, number in frontends:
-        yield frontend_key(family, address, number), ProxyFrontend(pool)
+        yield frontend_key(family, address, number, port.protocol), ProxyFrontend(pool)
 
 
 def _frontends(port: ResolvedPort) -> Iterator[tuple[Address | None, int]]:

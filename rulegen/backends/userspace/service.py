@@ -1,4 +1,4 @@
-"""One Service in userspace mode: its rules that lead TCP to the proxy, and the rest as in iptables mode.
+"""One Service in userspace mode: its rules that lead TCP and UDP to the proxy, and the rest as in iptables mode.
 
 PORTALS-CONTAINER, NODEPORT-CONTAINER ─► listener of the proxy                     to the cluster pool
 └─ source ranges, policy Local ─► KUBE-FW, KUBE-EXT ─► listener of the proxy       allowed, or from inside
@@ -44,7 +44,7 @@ def compile_service(service: ResolvedService, node: ResolvedNode, *, counts: boo
     proxied: dict[ProxyKey, ProxyValue] = {}
     for port in service.ports:
         if port.family is node.family:
-            chains_of = ProxiedPort if port.protocol is Protocol.TCP else PortChains
+            chains_of = PortChains if port.protocol is Protocol.SCTP else ProxiedPort
             own = chains_of(port, node, counts=counts)
             exact.update(own.exact())
             blocks += own.blocks()
@@ -64,15 +64,16 @@ def translated(proxy: ConnectionProxy) -> str:
 
 
 class ProxiedPort(PortChains):
-    """The chains and rules of a TCP port, whose cluster pool is served by the proxy."""
+    """The chains and rules of a TCP or UDP port, whose cluster pool is served by the proxy."""
 
     def __init__(self, port: ResolvedPort, node: ResolvedNode, *, counts: bool) -> None:
         """Take the port and the decisions for the node."""
         super().__init__(port, node, counts=counts)
         proxy = proxy_of(node)
-        self._mark, self._translates = proxy.mark, node.family is Family.IPV4
+        self._mark = proxy.mark
+        self._translates = node.family is Family.IPV4 and port.protocol is Protocol.TCP
         self._table = chains.nat if self._translates else chains.mangle
-        self._verdict = translated(proxy) if self._translates else r.tproxy(proxy.port, proxy.mark)
+        self._verdict = translated(proxy) if self._translates else r.tproxy(proxy.port, proxy.mark, self._bits)
         self._is_local = port.external_policy is TrafficPolicy.LOCAL
 
     def exact(self) -> Iterator[tuple[ChainName, tuple[Rule, ...]]]:
@@ -117,7 +118,7 @@ class ProxiedPort(PortChains):
             yield from super()._served_blocks(frontends)
 
     def _portal(self, address: Address, verdict: str, what: str) -> Iterator[Block]:
-        """Yield the rules for a frontend; for IPv6, the packets of this node must first be led to PREROUTING."""
+        """Yield the rules for a frontend; for TPROXY, the packets of this node must first be led to PREROUTING."""
         comment = f"{self._label} {what}"
         yield Block(self._table(chains.PORTALS_CONTAINER), (r.rule(*self._to(address), verdict, comment=comment),))
         if not self._translates:
@@ -125,7 +126,7 @@ class ProxiedPort(PortChains):
             yield Block(chains.mangle(chains.PORTALS_HOST), (rule,))
 
     def _external_rules(self) -> Iterator[Rule]:
-        """Yield the rules for external frontends: which connections the proxy gets; for IPv4, also where others go."""
+        """Yield the rules for external frontends: which connections the proxy gets; with DNAT, also where others go."""
         node, tcp = self._node, r.protocol(self._port.protocol)
         if not self._is_local:
             yield r.rule(tcp, self._verdict, comment=f"{self._label} from outside, to any node")
@@ -138,7 +139,7 @@ class ProxiedPort(PortChains):
             yield from self._to_local_pool()
 
     def _kept_rules(self) -> Iterator[Rule]:
-        """Yield the rules in nat for external frontends of IPv6 with the policy Local.
+        """Yield the rules in nat for external frontends with TPROXY and the policy Local.
 
         Packets of this node pass nat before they pass PREROUTING; those to its node ports have no mark yet.
         """
@@ -151,5 +152,5 @@ class ProxiedPort(PortChains):
             yield r.rule(r.jump(self._chains_of[Delivery.LOCAL]), comment=f"{self._label} from outside")
 
     def _not_accepted(self) -> tuple[str, ...]:
-        """Return the matches for packets that do not go to the proxy; the destination of IPv6 shows no difference."""
+        """Return the matches for packets that do not go to the proxy; TPROXY leaves the destination unchanged."""
         return () if self._translates else (r.is_not_marked(self._mark),)

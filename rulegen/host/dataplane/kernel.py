@@ -331,9 +331,7 @@ class KernelDataplane:
         calls = len(work)
         touched = [name for name, service in update.services.items() if _has_udp(service) or _has_udp(before.get(name))]
         had, has = [before.get(name) for name in touched], [update.services[name] for name in touched]
-        deletes, _ = self._delete_stale_flows(
-            had, has, update.nodes
-        )  # if they could not be listed: each check tries again
+        deletes, _ = self._delete_stale_flows(had, has, update.nodes)  # if they cannot be listed: each check tries
         return calls + deletes
 
     def _count(self, commits: int) -> None:
@@ -394,7 +392,8 @@ class KernelDataplane:
         now = [service for service in after if service is not None]
         gone = _frontends(old for old in before if old is not None) - _frontends(now)
         own = [address for family in self.facts.families for address in self.facts.addresses(family)]
-        stale = list(stale_flows(flows, now, node_addresses=answering(nodes, own), gone=gone, stale_udp=self.stale_udp))
+        here = answering(nodes, own)
+        stale = list(stale_flows(flows, now, nodes, node_addresses=here, gone=gone, stale_udp=self.stale_udp))
         deleted = conntrack.delete([entry.flow for entry in stale]) if stale else 0
         self.on_forgotten(time.monotonic() - began, deleted)
         return int(bool(stale)), error

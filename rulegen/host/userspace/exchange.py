@@ -14,7 +14,7 @@ MOST_BYTES: Final = 64 << 20
 _CHUNK: Final = 1 << 16
 
 
-def ask(folder: Path, name: str, question: str, timeout_s: float) -> str | None:
+def ask(folder: Path, name: str, question: str, timeout_s: float, *, ends: bool = False) -> str | None:
     """Return the answer of the process that listens on a socket in a folder; None if no process listens.
 
     Args:
@@ -22,6 +22,7 @@ def ask(folder: Path, name: str, question: str, timeout_s: float) -> str | None:
         name: The name of the socket.
         question: What is sent; nothing may follow it.
         timeout_s: The longest wait in seconds, for the complete answer.
+        ends: Whether the other side reads until the end of the question.
 
     Raises:
         OSError: The answer did not arrive in time, is too long, or cannot be read.
@@ -39,6 +40,8 @@ def ask(folder: Path, name: str, question: str, timeout_s: float) -> str | None:
             except (FileNotFoundError, ConnectionRefusedError):
                 return None
             link.sendall(question.encode())
+            if ends:
+                link.shutdown(socket.SHUT_WR)
             answer = bytearray()
             while chunk := link.recv(_CHUNK):
                 answer += chunk

@@ -1,4 +1,4 @@
-"""The proxy of this host: reads what HAProxy serves at run time, and changes it.
+"""The proxy of this host: reads what HAProxy and the relay serve at run time, and changes it.
 
 Servers and frontends of existing pools change over HAProxy's socket. Other changes, and changes that HAProxy does not
 accept there, start a new HAProxy, and the old one finishes its connections. The release on disk always contains the
@@ -19,10 +19,12 @@ from rulegen.host.locks.file_locks import locked
 from rulegen.host.userspace import folder as of
 from rulegen.host.userspace import supervision
 from rulegen.host.userspace.exchange import ask
-from rulegen.languages.listeners.state import ProxyListener, with_changes
-from rulegen.net import Family
+from rulegen.host.userspace.relay import client as relay
+from rulegen.languages.listeners.state import ProxyListener, ProxyObject, of_protocol, with_changes
+from rulegen.net import Family, Protocol
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
     from pathlib import Path
 
     from rulegen.backends.userspace.spares import Placement
@@ -42,7 +44,9 @@ def observe() -> ProxyObjects:
     Raises:
         HostError: It runs, but does not say what it serves.
     """
-    return _observed(of.of_this_namespace())
+    folder = of.of_this_namespace()
+    objects = _observed(folder)
+    return {**objects, **relay.observe(folder)} if objects else {}
 
 
 def write(work: ChangeProxy) -> None:
@@ -60,12 +64,30 @@ def write(work: ChangeProxy) -> None:
 
 
 def _write(folder: Path, changes: tuple[tuple[ProxyKey, ProxyValue | None], ...]) -> None:
-    before = _observed(folder)
-    after = with_changes(before, changes)
+    before, relayed_before = _observed(folder), relay.observe(folder)
+    wanted = with_changes({**before, **relayed_before}, changes)
+    after, relayed = of_protocol(wanted, Protocol.TCP), of_protocol(wanted, Protocol.UDP)
     ports = {key.family: value.port for key, value in after.items() if isinstance(value, ProxyListener)}
     if not ports:
         _end(folder)
         return
+    relay.keep(folder, relayed)
+    moves = _listeners(relayed_before) != _listeners(relayed)
+    if moves or before != after or not (folder / of.CURRENT).is_symlink():
+        _write_haproxy(folder, before, after, ports, moves=moves)
+    elif supervision.ensure(folder):
+        relayed_before = {}  # a new relay may have started before or after `keep`
+    relay.change(folder, relayed_before, relayed)
+
+
+def _listeners(objects: ProxyObjects) -> set[ProxyKey]:
+    return {key for key in objects if key.kind is ProxyObject.LISTENER}
+
+
+def _write_haproxy(
+    folder: Path, before: ProxyObjects, after: ProxyObjects, ports: Mapping[Family, int], *, moves: bool
+) -> None:
+    """Change what HAProxy serves; with `moves`, the supervisor must open or close listeners."""
     try:
         release = of.write_release(folder, configuration.files(after).texts)
     except RulegenError as error:
@@ -73,7 +95,7 @@ def _write(folder: Path, changes: tuple[tuple[ProxyKey, ProxyValue | None], ...]
     if supervision.ensure(folder):
         before = _observed(folder)  # it may have taken over the proxy of an earlier supervisor
     try:
-        if before != after and not _changed_at_run_time(folder, before, after):
+        if moves or (before != after and not _changed_at_run_time(folder, before, after)):
             supervision.serve(folder, release, ports)
         elif before != after and _placement(folder).is_low:
             supervision.serve(folder, release, ports)  # it has all changes; the next ones need spare backends

@@ -31,6 +31,7 @@ from rulegen.host.userspace import folder as of
 from rulegen.host.userspace import listeners
 from rulegen.host.userspace.instances import NO_VERDICT, Instances
 from rulegen.host.userspace.notices import FOLLOW
+from rulegen.host.userspace.relay.keeper import RelayKeeper
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -72,6 +73,7 @@ class ProxySupervisor:
         """Take the folder, the path of HAProxy, the descriptor of the folder, and the socket for requests."""
         self._folder, self._home, self._requests = folder, home, requests
         self._instances = Instances(folder, program, home)
+        self._relay = RelayKeeper(home)
         self._sockets: dict[Family, socket.socket] = {}
         self._pause_s = 0.0
         self._started_at = 0.0
@@ -81,7 +83,10 @@ class ProxySupervisor:
 
     def adopt(self) -> None:
         """Take over HAProxy and its sockets from an earlier supervisor, if it is still running."""
+        self._relay.adopt()
         self._sockets = self._instances.adopt()
+        with contextlib.suppress(OSError, HostError):  # `keep` tries again
+            self._relay.listen(_ports(self._sockets))
         if self._sockets and not self._instances.answers():
             self._start(of.current(self._home))
 
@@ -91,6 +96,8 @@ class ProxySupervisor:
             poll = select.poll()
             poll.register(self._requests, select.POLLIN)
             process = self._instances.descriptor
+            if self._relay.descriptor is not None:
+                poll.register(self._relay.descriptor, select.POLLIN)
             if process is not None:
                 poll.register(process, select.POLLIN)
             if self._change is not None:
@@ -99,6 +106,8 @@ class ProxySupervisor:
             self._instances.reap()
             if (process is None and self._sockets) or (process is not None and process in ready):
                 self._restart()
+            if report := self._relay.restart():
+                self._report(report)
             if self._change is not None and (complaint := self._instances.checked()) is not None:
                 self._finish(self._change, complaint)
             if self._requests.fileno() in ready:
@@ -165,12 +174,12 @@ class ProxySupervisor:
                 of.make_current(self._home, release)
                 return "ok"
             case ["state"]:
-                ports = {family: held.getsockname()[1] for family, held in self._sockets.items()}
-                return f"ok {listeners.request(ports)} {of.current(self._home)}"
+                return f"ok {listeners.request(_ports(self._sockets))} {of.current(self._home)}"
             case ["end"]:
                 self._ends = True
                 self._give_up()
                 self._instances.retire()
+                self._relay.end()
                 for held in self._sockets.values():
                     held.close()
                 return "ok"
@@ -211,7 +220,16 @@ class ProxySupervisor:
             self._sockets = {family: held for family, held in change.sockets.items() if family in change.wanted}
             for each in (before, change.sockets):
                 self._close_except(each, self._sockets)
+            complaint = self._listen_to_udp()
         _end(change.link, complaint or "ok")
+
+    def _listen_to_udp(self) -> str:
+        """Have the relay listen on the ports of HAProxy; return why it does not, or nothing."""
+        try:
+            self._relay.listen(_ports(self._sockets))
+        except (OSError, HostError) as error:
+            return f"{NO_VERDICT}the relay of UDP: {getattr(error, 'filename', None) or ''} {error}"
+        return ""
 
     def _give_up(self) -> None:
         """Give up the release that is being tested, if there is one."""
@@ -228,6 +246,10 @@ class ProxySupervisor:
 
 def _inherited(sockets: Mapping[Family, socket.socket]) -> dict[int, int]:
     return {DESCRIPTORS[family]: held.fileno() for family, held in sockets.items()}
+
+
+def _ports(sockets: Mapping[Family, socket.socket]) -> dict[Family, int]:
+    return {family: held.getsockname()[1] for family, held in sockets.items()}
 
 
 def _send(link: socket.socket, answer: str) -> None:

@@ -255,9 +255,10 @@ def redirect(port: int) -> str:
     return f"-j REDIRECT --to-ports {port}"
 
 
-def tproxy(port: int, mark: int) -> str:
+def tproxy(port: int, mark: int, bits: int) -> str:
     """Deliver the packet to the listener on a port of this host, with its destination unchanged, and mark it."""
-    return f"-j TPROXY --on-port {port} --on-ip :: --tproxy-mark {mark:#x}/{mark:#x}"
+    anywhere = "0.0.0.0" if bits == 32 else "::"  # noqa: S104 - the text of a rule
+    return f"-j TPROXY --on-port {port} --on-ip {anywhere} --tproxy-mark {mark:#x}/{mark:#x}"
 
 
 def clear_mark(mark: int) -> str:

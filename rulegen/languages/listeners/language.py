@@ -17,6 +17,7 @@ from rulegen.languages.listeners.state import (
     pool_of,
     read_proxy,
 )
+from rulegen.net import Protocol
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -50,7 +51,8 @@ class ProxyLanguage(KeyedLanguage):
 
     def named(self, key: Any) -> tuple[str, str]:
         """Return the kind of an object, and its name."""
-        return key.kind.name.lower(), key.name or key.family.value
+        of_udp = "udp " if key.protocol is Protocol.UDP else ""
+        return f"{of_udp}{key.kind.name.lower()}", key.name or key.family.value
 
     def text(self, key: Any, value: Any) -> str:
         """Return the object on one line."""

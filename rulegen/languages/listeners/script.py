@@ -30,4 +30,4 @@ def script(changes: Sequence[Change[Any, Any]]) -> ProxyScript:
 def _leaves_alone(change: Change[Any, Any], gone: set[Any]) -> bool:
     """Whether a change removes a server from a pool that stays."""
     server = change.before
-    return isinstance(server, PoolServer) and pool_key(change.key.family, server.pool) not in gone
+    return isinstance(server, PoolServer) and pool_key(change.key.family, server.pool, change.key.protocol) not in gone

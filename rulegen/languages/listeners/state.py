@@ -13,7 +13,7 @@ import re
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 from rulegen.errors import InputError
-from rulegen.net import Family, join_host_port, parse_address
+from rulegen.net import Family, Protocol, join_host_port, parse_address
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -36,11 +36,13 @@ class ProxyKey(NamedTuple):
     Attributes:
         name: Empty for a listener; for a pool, see `pool_name`; for a server, its pool and its address and port; for a
             frontend, its address and port, with `*` for all addresses of the node.
+        protocol: TCP objects are those of HAProxy, UDP objects those of the relay.
     """
 
     family: Family
     kind: ProxyObject
     name: str = ""
+    protocol: Protocol = Protocol.TCP
 
 
 class ProxyListener(NamedTuple):
@@ -92,11 +94,13 @@ ANY_ADDRESS: Final = "*"
 _SHORT: Final = {Family.IPV4: "v4", Family.IPV6: "v6"}
 _FAMILIES: Final = {short: family for family, short in _SHORT.items()}
 _NAME: Final = r"[a-z0-9.-]{1,200}\.v[46]"
+_OF_UDP: Final = "udp "
+"""Begins the line of an object of UDP."""
 _LINE: Final = re.compile(
-    rf"listener (?P<listener>v[46]) port (?P<port>[0-9]{{1,5}})(?P<alone> without supervisor)?"
+    rf"(?P<udp>{_OF_UDP})?(?:listener (?P<listener>v[46]) port (?P<port>[0-9]{{1,5}})(?P<alone> without supervisor)?"
     rf"|pool (?P<pool>{_NAME})(?: affinity (?P<affinity>[0-9]{{1,6}})s)?"
     rf"|server (?P<server>{_NAME}) (?P<endpoint>[0-9a-f.:\[\]]{{3,50}})"
-    rf"|frontend (?P<frontend>[0-9a-f.:\[\]*]{{3,50}}) pool (?P<of>{_NAME})"
+    rf"|frontend (?P<frontend>[0-9a-f.:\[\]*]{{3,50}}) pool (?P<of>{_NAME}))"
 )
 
 
@@ -134,26 +138,31 @@ def pool_of(key: ProxyKey, value: ProxyValue | None) -> str:
     return key.name.partition("/")[0]
 
 
-def listener_key(family: Family) -> ProxyKey:
+def listener_key(family: Family, protocol: Protocol = Protocol.TCP) -> ProxyKey:
     """Return the key of the listener of a family."""
-    return ProxyKey(family, ProxyObject.LISTENER)
+    return ProxyKey(family, ProxyObject.LISTENER, protocol=protocol)
 
 
-def pool_key(family: Family, name: str) -> ProxyKey:
+def pool_key(family: Family, name: str, protocol: Protocol = Protocol.TCP) -> ProxyKey:
     """Return the key of a pool."""
-    return ProxyKey(family, ProxyObject.POOL, name)
+    return ProxyKey(family, ProxyObject.POOL, name, protocol)
 
 
-def server_key(family: Family, server: PoolServer) -> ProxyKey:
+def server_key(family: Family, server: PoolServer, protocol: Protocol = Protocol.TCP) -> ProxyKey:
     """Return the key of a server."""
     name = f"{server.pool}/{join_host_port(server.address, server.port)}"
-    return ProxyKey(family, ProxyObject.SERVER, name)
+    return ProxyKey(family, ProxyObject.SERVER, name, protocol)
 
 
-def frontend_key(family: Family, address: Address | None, port: int) -> ProxyKey:
+def frontend_key(family: Family, address: Address | None, port: int, protocol: Protocol = Protocol.TCP) -> ProxyKey:
     """Return the key of a frontend; address None stands for all addresses of the node."""
     name = f"{ANY_ADDRESS}:{port}" if address is None else join_host_port(address, port)
-    return ProxyKey(family, ProxyObject.FRONTEND, name)
+    return ProxyKey(family, ProxyObject.FRONTEND, name, protocol)
+
+
+def of_protocol(objects: Mapping[ProxyKey, ProxyValue], protocol: Protocol) -> ProxyObjects:
+    """Return the objects of a protocol."""
+    return {key: value for key, value in objects.items() if key.protocol is protocol}
 
 
 def family_of_pool(name: str) -> Family:
@@ -171,6 +180,10 @@ def line(key: ProxyKey, value: ProxyValue) -> str:
     >>> line(frontend_key(Family.IPV4, parse_address("10.96.0.9"), 80), ProxyFrontend("demo.web.http.v4"))
     'frontend 10.96.0.9:80 pool demo.web.http.v4'
     """
+    return (_OF_UDP if key.protocol is Protocol.UDP else "") + _line(key, value)
+
+
+def _line(key: ProxyKey, value: ProxyValue) -> str:
     match value:
         case ProxyListener():
             return f"listener {_SHORT[key.family]} port {value.port}{'' if value.is_supervised else _ALONE}"
@@ -217,21 +230,21 @@ def read_proxy(text: str, source: str) -> ProxyObjects:
 
 
 def _read(match: re.Match[str]) -> Iterable[tuple[ProxyKey, ProxyValue]]:
+    protocol = Protocol.UDP if match["udp"] else Protocol.TCP
     if match["listener"]:
-        yield listener_key(_FAMILIES[match["listener"]]), ProxyListener(int(match["port"]), not match["alone"])
+        key = listener_key(_FAMILIES[match["listener"]], protocol)
+        yield key, ProxyListener(int(match["port"]), not match["alone"])
     elif match["pool"]:
         affinity = int(match["affinity"]) if match["affinity"] else None
-        yield pool_key(family_of_pool(match["pool"]), match["pool"]), ServerPool(affinity)
+        yield pool_key(family_of_pool(match["pool"]), match["pool"], protocol), ServerPool(affinity)
     elif match["server"]:
         address, port = split_endpoint(match["endpoint"])
         server = PoolServer(match["server"], parse_address(address), port)
-        yield server_key(family_of_pool(server.pool), server), server
+        yield server_key(family_of_pool(server.pool), server, protocol), server
     else:
         address, port = split_endpoint(match["frontend"])
-        key = frontend_key(
-            family_of_pool(match["of"]), None if address == ANY_ADDRESS else parse_address(address), port
-        )
-        yield key, ProxyFrontend(match["of"])
+        at = None if address == ANY_ADDRESS else parse_address(address)
+        yield frontend_key(family_of_pool(match["of"]), at, port, protocol), ProxyFrontend(match["of"])
 
 
 def split_endpoint(text: str) -> tuple[str, int]:

@@ -238,13 +238,13 @@ class IpvsOptions:
 
 @dataclass(frozen=True, slots=True)
 class ConnectionProxy:
-    """The proxy of the node, which accepts TCP connections and chooses their endpoints.
+    """The proxy of the node, which accepts connections and datagrams, and chooses their endpoints.
 
     Attributes:
         port: The port of its listener. Connections to it are only accepted if a rule has led them there.
-        address: An address of the node to which IPv4 connections are translated; None if the node has none but
+        address: An address of the node to which TCP connections over IPv4 are translated; None if the node has none but
             loopback addresses.
-        mark: The bit of the packet mark of packets that are delivered to it whatever their destination (IPv6).
+        mark: The bit of the packet mark of packets that are delivered to it whatever their destination (UDP, IPv6).
         table: The number of the routing table for these packets, and the priority of the rule that leads there.
     """
 

@@ -72,6 +72,7 @@ class Stale(NamedTuple):
 def stale_flows(
     flows: Iterable[Flow],
     services: Iterable[ResolvedService],
+    nodes: Mapping[Family, ResolvedNode] | None = None,
     *,
     node_addresses: Collection[Address],
     gone: Collection[FlowFrontend] = (),
@@ -87,6 +88,7 @@ def stale_flows(
     Args:
         flows: The entries of conntrack.
         services: The resolved Services.
+        nodes: The decisions for each family. If this node has a proxy, flows to it are kept: they are not translated.
         node_addresses: Addresses of this node on which node ports answer, see `answering`. A flow to another address is
             not a flow of a node port, even if it has its number.
         gone: Frontends that this node served until now, and that no Service has any more.
@@ -99,6 +101,7 @@ def stale_flows(
     deletes_all = stale_udp is StaleUdpPolicy.ALL
     # The frontend of a node port has no address and is equal in both families, so the family is part of the key.
     frontends = {(port.family, frontend): port for port in _udp_ports(services) for frontend in frontends_of(port)}
+    proxied = {family for family, node in (nodes or {}).items() if node.proxy is not None}
     removed = set(gone)
     here = set(node_addresses)
     for flow in flows:
@@ -110,7 +113,11 @@ def stale_flows(
         port = frontends.get((flow.family, sent_to))
         reply = join_host_port(flow.reply_src, flow.reply_sport)
         if port is not None:
-            if reply not in port.serving and (port.serving or deletes_all):
+            is_of_proxy = port.family in proxied and (flow.reply_src, flow.reply_sport) == (
+                flow.orig_dst,
+                flow.orig_dport,
+            )
+            if reply not in port.serving and (port.serving or deletes_all) and not is_of_proxy:
                 yield Stale(flow, str(port.service), f"{reply} does not serve {port.label}")
         elif not deletes_all:
             continue

@@ -1,0 +1,1 @@
+"""The supervisor of userspace mode and what it keeps running."""
