@@ -129,11 +129,9 @@ def test_a_killed_relay_serves_again(node: ProxiedNode) -> None:
     with node.running():
         killed = node.proxy.relay()
         node.proxy.kill(killed)
-        until(
-            lambda: node.answers(BALANCED, family, "pod-a", "pod-x", protocol="UDP"), SOON_S, "datagrams are answered"
-        )
+        for family in (4, 6):
+            until(lambda f=family: node.answers(BALANCED, f, "pod-a", "pod-x", protocol="UDP"), SOON_S, "an answer")
         assert node.proxy.relay() not in {0, killed}
-        until(lambda: bool(node.lines("the relay of UDP has ended")), 10, "it is logged")
         node.check_converged()
 
 
