@@ -11,6 +11,8 @@ import socket
 
 import pytest
 
+from rulegen.backends.haproxy import configuration
+from rulegen.backends.haproxy.lua_program.requests import PROGRAM
 from tests.strategies.ingresses import ingress, path, rule, site
 
 pytestmark = pytest.mark.skipif(shutil.which("haproxy") is None, reason="not installed: haproxy")
@@ -106,6 +108,17 @@ def test_what_is_no_address_of_a_client_is_not_believed(serve):
 
     assert ask(X_Forwarded_For=f"{INSIDE}, 999.1.1.1")[0] == 403
     assert ask(X_Forwarded_For=f"999.1.1.1, {INSIDE}")[0] == PASSED
+
+
+@pytest.mark.parametrize("failing", ["", "error('out of memory')"])
+def test_no_client_counts_as_its_proxy_where_lua_fails(serve, monkeypatch, failing):
+    """The client is outside, its proxy is in the range: the action that tells them apart fails."""
+    start = 'register_action("rulegen_client", { "http-req" }, function(txn, name)'
+    assert PROGRAM.count(start) == 1
+    monkeypatch.setattr(configuration, "PROGRAM", PROGRAM.replace(start, f"{start} {failing}"))
+    ask = serve(site(whitelist_source_range="127.0.0.0/8"), use_forwarded_headers="true")
+
+    assert ask(X_Forwarded_For="203.0.113.1")[0] == (500 if failing else 403)
 
 
 def _expressions(*guarded: str):
