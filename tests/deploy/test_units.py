@@ -121,7 +121,7 @@ def test_the_unit_for_services_has_the_rights_of_the_pod() -> None:
 def test_the_drop_in_for_userspace_mode_adds_what_its_proxy_needs() -> None:
     drop_in = DEPLOY / "systemd/rulegen-userspace.conf"
 
-    assert capabilities(drop_in) == {"SETUID", "SETGID", "KILL", "SYS_PTRACE"}
+    assert capabilities(drop_in) == {"SETUID", "SETGID", "KILL", "SYS_PTRACE", "NET_BIND_SERVICE"}
     assert settings(drop_in)["KillMode"] == ["process"]
     assert settings(drop_in)["RuntimeDirectory"] == ["rulegen"]
     assert settings(drop_in)["RuntimeDirectoryPreserve"] == ["yes"]

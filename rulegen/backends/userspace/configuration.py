@@ -50,6 +50,8 @@ CONTROL_DESCRIPTOR: Final = 5
 DESCRIPTORS: Final = {Family.IPV4: 3, Family.IPV6: 4}
 """The numbers of the listening sockets that HAProxy inherits."""
 
+_THREADS: Final = "2"
+"""Each thread costs 0.9 KB for each server."""
 _TRIES: Final = "40"
 """Attempts to reach an endpoint, each at another one if there is one, for each connection."""
 _CONNECT: Final = "250ms"
@@ -118,7 +120,7 @@ def _sections(objects: Mapping[ProxyKey, ProxyValue]) -> Iterator[ConfigSection]
         "",
         (
             statement("stats", "socket", f"fd@{CONTROL_DESCRIPTOR}", "level", "admin"),
-            statement("nbthread", "4"),
+            statement("nbthread", _THREADS),
             statement("hard-stop-after", "1d"),
         ),
     )

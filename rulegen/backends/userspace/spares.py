@@ -30,6 +30,8 @@ _FEWEST: Final = 2
 _WITHOUT_AFFINITY: Final = 16
 _SHARE: Final = 4
 """There is a spare backend for each four pools of a kind. With less than a quarter of them free, HAProxy reloads."""
+_MOST: Final = 512
+"""The most spare backends of a kind: each costs HAProxy 15 KB."""
 _USUAL_S: Final = 10_800
 """The affinity of a Service that names no time."""
 
@@ -56,7 +58,7 @@ def spares_of(objects: Mapping[ProxyKey, ProxyValue]) -> Iterator[tuple[Family, 
         usual = {ServerPool(None): _WITHOUT_AFFINITY, ServerPool(_USUAL_S): _FEWEST}
         kinds = {value for known, value in pools if known is family} | usual.keys()
         for value in sorted(kinds, key=lambda value: value.affinity_s or 0):
-            for number in range(max(usual.get(value, _FEWEST), uses[family, value] // _SHARE)):
+            for number in range(max(usual.get(value, _FEWEST), min(uses[family, value] // _SHARE, _MOST))):
                 yield family, value, backend_name(f"spare{number}.{short(family)}", value)
 
 

@@ -74,7 +74,7 @@ def _write(folder: Path, changes: tuple[tuple[ProxyKey, ProxyValue | None], ...]
     relay.keep(folder, relayed)
     moves = _listeners(relayed_before) != _listeners(relayed)
     if moves or before != after or not (folder / of.CURRENT).is_symlink():
-        _write_haproxy(folder, before, after, ports, moves=moves)
+        _write_tcp(folder, before, after, ports, moves=moves)
     elif supervision.ensure(folder):
         relayed_before = {}  # a new relay may have started before or after `keep`
     relay.change(folder, relayed_before, relayed)
@@ -84,10 +84,10 @@ def _listeners(objects: ProxyObjects) -> set[ProxyKey]:
     return {key for key in objects if key.kind is ProxyObject.LISTENER}
 
 
-def _write_haproxy(
+def _write_tcp(
     folder: Path, before: ProxyObjects, after: ProxyObjects, ports: Mapping[Family, int], *, moves: bool
 ) -> None:
-    """Change what HAProxy serves; with `moves`, the supervisor must open or close listeners."""
+    """Change what is served over TCP; with `moves`, the supervisor must open or close listeners."""
     try:
         release = of.write_release(folder, configuration.files(after).texts)
     except RulegenError as error:
