@@ -60,6 +60,7 @@ class TestPlugins:
         with pytest.raises(HostError, match="more than 1048576 bytes of output"):
             read_cluster(api.kubeconfig(tmp_path, user=user))
 
+    @pytest.mark.not_quick
     def test_one_that_complains_for_ever_is_ended(self, api, tmp_path, monkeypatch):
         monkeypatch.setattr(kubeconfig, "PLUGIN_S", 1.0)
         user = plugin("import sys\nwhile True: sys.stderr.write('x' * 65536)")

@@ -115,6 +115,7 @@ def test_what_ascii_lacks_is_still_json(text):
     assert read in (text, "-> ok ...")
 
 
+@pytest.mark.not_quick
 def test_a_stream_that_is_closed_is_opened():
     script = f"exec {sys.executable} -m rulegen --version >&- 2>&- <&-"
     assert subprocess.run(["sh", "-c", script], check=False, cwd=Path("/")).returncode in (0, 1)

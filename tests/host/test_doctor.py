@@ -283,6 +283,7 @@ class TestSickHosts:
         assert "tools" in {finding.topic for finding in findings if "could not be checked" in finding.message}
         assert all("\n" not in finding.message for finding in findings)
 
+    @pytest.mark.not_quick
     def test_python_iptables_that_crashes(self, monkeypatch):
         if find_spec("iptc") is None:
             pytest.skip("python-iptables is optional")

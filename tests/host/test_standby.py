@@ -129,6 +129,7 @@ def test_the_end_leaves_no_process(standby, tool):
     assert waiting(standby) == []
 
 
+@pytest.mark.not_quick
 def test_nobody_waits_for_one_that_was_killed(tool):
     program = (
         "import os, signal\n"

@@ -78,6 +78,7 @@ def test_standard_input() -> None:
         read_sources(["-", "-"], io.BytesIO(KIND))
 
 
+@pytest.mark.not_quick
 def test_a_pipe_that_a_shell_has_opened() -> None:
     """For example `-f <(kustomize build)`."""
     script = (
@@ -128,6 +129,7 @@ def test_bad_paths(here: Path, path: str, line: str) -> None:
     assert str(raised.value) == line
 
 
+@pytest.mark.not_quick
 def test_unreadable(here: Path) -> None:
     if os.getuid() != 0:
         pytest.skip("only root can become nobody")

@@ -118,6 +118,7 @@ def any_object(draw: random.Random) -> KubeObject:
 
 
 @pytest.mark.parametrize("seed", range(3))
+@pytest.mark.not_quick
 def test_references_that_come_and_go_are_served_as_after_a_fresh_start(api, followed, seed):
     draw = random.Random(seed)
     put(api, service("web"), endpoints("web"), referring("a", "web"))

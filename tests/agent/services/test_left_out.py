@@ -98,6 +98,7 @@ def three(*, shop: dict[str, object] = STICKY) -> list:
 
 
 class TestFirst:
+    @pytest.mark.not_quick
     def test_the_rejected_service_is_reported_others_served(self, stage):
         stage.at(0, *three())
         stage.run(20)

@@ -63,6 +63,7 @@ class TestCredentials:
         assert soon(lambda: seen.names("Service") == ["a"])
         assert "second" not in "".join(warnings)
 
+    @pytest.mark.not_quick
     def test_a_plugin_is_asked_again(self, api, watch, seen, tmp_path):
         token = tmp_path / "token"
         token.write_text("first")

@@ -102,6 +102,7 @@ def test_sarif_has_a_result_for_each_object_and_node(run, nodes):
             check_sarif(wrong)
 
 
+@pytest.mark.not_quick
 def test_sarif_is_valid_by_the_published_schema(run, nodes, tmp_path_factory):
     schema = published(tmp_path_factory.mktemp("npm"))
     many = json.loads(run(*PLAN, "-o", "sarif")[1])

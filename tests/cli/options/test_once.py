@@ -136,6 +136,7 @@ def test_a_command_says_it_in_one_line_and_with_what_to_do(run, folder, monkeypa
     assert not (folder / "out").exists()
 
 
+@pytest.mark.not_quick
 def test_an_outage_is_one_warning_and_one_line_at_its_end(folder):
     log = io.StringIO()
     with FakeApi() as api:

@@ -178,6 +178,7 @@ def test_a_service_that_nobody_has_is_an_error(tmp_path, monkeypatch, capsys, wo
 @pytest.mark.parametrize(
     ("words", "lines", "is_paged"), [(("-v",), 24, True), (("-v", "--no-pager"), 24, False), (("-v",), 5000, False)]
 )
+@pytest.mark.not_quick
 def test_a_pager_shows_what_is_longer_than_the_terminal(tmp_path, words, lines, is_paged):
     """`$PAGER` is a program that marks each line."""
     (tmp_path / "host").write_text(HOST)

@@ -49,6 +49,7 @@ def on_a_terminal(folder: Path, *words: str) -> str:
     return shown.decode()
 
 
+@pytest.mark.not_quick
 def test_a_plan_fits_the_terminal_and_no_word_is_broken(tmp_path):
     (tmp_path / "blog.yaml").write_text(BLOG)
     (tmp_path / "host").write_text(HOST)

@@ -54,6 +54,7 @@ def test_another_process_is_named_and_once_killed_holds_nothing(lock, tmp_path, 
     assert lock.is_held
 
 
+@pytest.mark.not_quick
 def test_one_that_ends_within_a_moment_is_waited_for(lock, tmp_path):
     with holder(tmp_path / "run") as process:
         assert process.stdin is not None
@@ -86,6 +87,7 @@ def test_other_users_cannot_open_it(lock, tmp_path):
     assert (tmp_path / "run" / "agent.lock").stat().st_mode & 0o777 == 0o600
 
 
+@pytest.mark.not_quick
 def test_locks_of_killed_agents_are_deleted_and_those_of_others_are_not(tmp_path):
     folder = tmp_path / "run"
     with holder(folder):

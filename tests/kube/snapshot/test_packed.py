@@ -213,12 +213,14 @@ def _bytes_per_service(*, packs: bool) -> float:
         tracemalloc.stop()
 
 
+@pytest.mark.not_quick
 def test_a_service_that_nothing_refers_to_needs_a_fraction_of_the_memory():
     _bytes_per_service(packs=True)  # what is imported and cached once is not counted
     whole, small = _bytes_per_service(packs=False), _bytes_per_service(packs=True)
     assert small < MOST_OF_WHOLE * whole, (small, whole)
 
 
+@pytest.mark.not_quick
 def test_the_counted_memory_is_not_less_than_the_real_one():
     counted = 0
     for kind in (k.Service, k.EndpointSlice):
