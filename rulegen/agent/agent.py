@@ -33,7 +33,6 @@ from rulegen.compiler.tables import TABLES, Tables
 from rulegen.errors import HostError
 from rulegen.host.commands.prestarted import Standby
 from rulegen.host.commands.runner import run
-from rulegen.host.commands.waits import WAITS
 from rulegen.host.dataplane.drivers import DRIVERS
 from rulegen.host.dataplane.idle import IdleDataplane
 from rulegen.host.dataplane.kernel import KernelDataplane
@@ -44,6 +43,7 @@ from rulegen.host.netfilter.nft_commits import Writers
 from rulegen.host.netfilter.variant import Variant
 from rulegen.host.node.facts import hostname, refreshed
 from rulegen.kube.endpoints_from import EndpointsFrom
+from rulegen.waits import WAITS
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence

@@ -14,9 +14,9 @@ import pytest
 from rulegen.agent.runtime.waiting import StopDeadline, WaitReports
 from rulegen.agent.telemetry.log import AgentLog
 from rulegen.host.commands.runner import Command, run
-from rulegen.host.commands.waits import WAITS, StoppingError, Waits
 from rulegen.host.locks import file_locks
 from rulegen.host.netlink import messages
+from rulegen.waits import WAITS, StoppingError, Waits
 
 USERSOCK = 2
 

@@ -24,10 +24,10 @@ from rulegen.agent.services.drift import ForeignChange
 from rulegen.agent.telemetry.events import EventRequest, ObjectReference, to_nobody
 from rulegen.compiler.ingress.engine import DeployAction
 from rulegen.errors import HostError, RulegenError, internal_error
-from rulegen.host.commands.waits import StoppingError
 from rulegen.kube.objects.names import ObjectKey, ObjectName
 from rulegen.model.ingress.reasons import Verdict
 from rulegen.model.ingress.routing.selection import selected
+from rulegen.waits import StoppingError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Mapping

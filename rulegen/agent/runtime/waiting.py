@@ -7,7 +7,7 @@ import threading
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
 
-from rulegen.host.commands.waits import WAITS, Wait, Waits
+from rulegen.waits import WAITS, Wait, Waits
 
 if TYPE_CHECKING:
     from collections.abc import Callable

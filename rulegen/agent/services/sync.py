@@ -22,7 +22,7 @@ from rulegen.agent.services.updates import UpdateWriter
 from rulegen.agent.telemetry.counts import count_change
 from rulegen.agent.telemetry.log import fault
 from rulegen.errors import ApplyError, HostError
-from rulegen.host.commands.waits import StoppingError
+from rulegen.waits import StoppingError
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -19,6 +19,7 @@ from rulegen.apiserver.transport.failures import one_line
 from rulegen.errors import HostError
 from rulegen.safe_files import read_regular
 from rulegen.text import printable
+from rulegen.waits import WAITS
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -167,7 +168,9 @@ def _output(args: list[str], env: dict[str, str], cwd: str | None, *, is_interac
     Raises:
         HostError: It failed, printed too much, or did not end in time.
         OSError: It does not exist.
+        StoppingError: This process is stopping.
     """
+    WAITS.check(f"the exec plugin {args[0]}")
     process = subprocess.Popen(
         args,
         stdin=None if is_interactive else subprocess.DEVNULL,
@@ -198,12 +201,13 @@ def _output(args: list[str], env: dict[str, str], cwd: str | None, *, is_interac
     listener = threading.Thread(target=_drain, args=(process.stderr, complaint), daemon=True)
     listener.start()
     try:
-        with process:
+        with process, WAITS.waiting(f"the exec plugin {args[0]}", pid=process.pid, limit_s=seconds, end=end) as wait:
             assert process.stdout is not None  # noqa: S101 - for the types: it is a pipe
             output = process.stdout.read(MAX_OUTPUT + 1)
             if len(output) > MAX_OUTPUT:
                 raise HostError(f"exec: {args[0]}: more than {MAX_OUTPUT} bytes of output")
             process.wait()
+            wait.check()
             listener.join(1.0)
     finally:
         timer.cancel()

@@ -18,8 +18,8 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Protocol
 
 from rulegen.errors import HostError
-from rulegen.host.commands.waits import WAITS
 from rulegen.text import printable
+from rulegen.waits import WAITS
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping

@@ -14,7 +14,6 @@ from rulegen.compiler.services import ordering
 from rulegen.compiler.tables import TABLES, Tables
 from rulegen.errors import ApplyError, HostError
 from rulegen.host.commands.runner import Command, MissingToolError
-from rulegen.host.commands.waits import WAITS, StoppingError
 from rulegen.host.dataplane.drivers import DRIVERS
 from rulegen.host.netfilter import conntrack, nfacct
 from rulegen.host.netfilter.restore_error import RestoreError
@@ -22,6 +21,7 @@ from rulegen.host.netfilter.variant import Variant
 from rulegen.host.node import sysctl
 from rulegen.languages.iptables.script import CHAINS_PER_COMMIT
 from rulegen.languages.language import Phase
+from rulegen.waits import WAITS, StoppingError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping

@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING, Any
 from rulegen.compiler.services.observed import Observed
 from rulegen.errors import HostError
 from rulegen.host.commands.runner import MissingToolError
-from rulegen.host.commands.waits import WAITS
 from rulegen.host.netfilter import iptables
 from rulegen.host.netfilter.variant import has_kubernetes_chains
 from rulegen.languages.iptables.ruleset import read
+from rulegen.waits import WAITS
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Mapping, Sequence

@@ -27,8 +27,8 @@ def serves(folder: Path, *, timeout_s: float = _TIMEOUT_S) -> str | None:
     There is none while an old worker still accepts connections.
     """
     workers = ask(folder, "show proc", timeout_s=timeout_s)
-    answer = ask(folder, "@1 show info", timeout_s=timeout_s)
-    variable = ask(folder, f"@1 get var {VARIABLE}", timeout_s=timeout_s)
+    answer = ask(folder, "@1 show info", timeout_s=timeout_s) if workers is not None else None
+    variable = ask(folder, f"@1 get var {VARIABLE}", timeout_s=timeout_s) if answer is not None else None
     if workers is None or answer is None or variable is None:
         return None
     digest = _DIGEST.search(variable)

@@ -117,7 +117,7 @@ def _wait_for(descriptor: int, path: Path) -> None:
         OSError: Another process does not release it.
         StoppingError: This process is stopping.
     """
-    from rulegen.host.commands.waits import ENDS_ITSELF, WAITS  # noqa: PLC0415 - the supervisor never waits
+    from rulegen.waits import ENDS_ITSELF, WAITS  # noqa: PLC0415 - the supervisor never waits
 
     until = time.monotonic() + WAIT_S
     with WAITS.waiting(f"the lock {path}", limit_s=WAIT_S, end=ENDS_ITSELF) as wait:

@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING, Generic, Protocol, Self, TypeVar
 
 from rulegen.compiler.ingress.engine import IngressSite, ProgramEnds
 from rulegen.errors import HostError
-from rulegen.host.commands.waits import WAITS
 from rulegen.host.locks.agent_lock import AgentLock
 from rulegen.host.proxy.disk import default_certificate
 from rulegen.host.proxy.disk.last_read import StoredObjects
 from rulegen.host.proxy.processes.ends import ends_of
+from rulegen.waits import WAITS
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection

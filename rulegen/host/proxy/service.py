@@ -21,7 +21,6 @@ from typing import TYPE_CHECKING, Final
 
 from rulegen.compiler.ingress.engine import DeployAction, DeployOutcome
 from rulegen.errors import ApplyError, HostError
-from rulegen.host.commands.waits import WAITS, StoppingError
 from rulegen.host.files import trust
 from rulegen.host.proxy import process_list as processes
 from rulegen.host.proxy.disk import writing
@@ -29,6 +28,7 @@ from rulegen.host.proxy.disk.releases import Releases
 from rulegen.host.proxy.processes import ports, supervision
 from rulegen.host.proxy.processes.confirmation import Complaints, ReleaseRefusedError, answers, still_answers, wait_for
 from rulegen.host.proxy.sandbox import trial
+from rulegen.waits import WAITS, StoppingError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterator

@@ -7,13 +7,13 @@ import time
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 from rulegen.errors import HostError
-from rulegen.host.commands.waits import ENDS_ITSELF, WAITS
 from rulegen.host.proxy import process_list
 from rulegen.host.proxy.disk.space import shortage
 from rulegen.host.proxy.processes.ends import ends_of
 from rulegen.host.proxy.processes.supervisor import START_LOG
 from rulegen.host.proxy.sandbox.trial import clean
 from rulegen.safe_files import open_regular
+from rulegen.waits import ENDS_ITSELF, WAITS
 
 if TYPE_CHECKING:
     from pathlib import Path

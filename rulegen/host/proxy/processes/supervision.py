@@ -15,7 +15,6 @@ from typing import TYPE_CHECKING, Final
 import rulegen
 from rulegen.errors import HostError
 from rulegen.host.commands.runner import MissingToolError, find
-from rulegen.host.commands.waits import WAITS
 from rulegen.host.files import trust
 from rulegen.host.locks.file_locks import locked_or_not
 from rulegen.host.proxy import process_list
@@ -23,6 +22,7 @@ from rulegen.host.proxy.disk.space import shortage
 from rulegen.host.proxy.processes.supervisor import LOCK, PID_FILE
 from rulegen.safe_files import read_kernel_text, read_regular
 from rulegen.text import printable
+from rulegen.waits import WAITS
 
 if TYPE_CHECKING:
     from rulegen.host.proxy.process_list import ProxyProcess

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 from rulegen.errors import HostError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Collection, Iterator
 
 
 class StoppingError(HostError):
@@ -112,6 +112,13 @@ class Waits:
         """Return the last wait of each thread, oldest first."""
         with self._lock:
             return sorted({wait.thread: wait for wait in self._open.values()}.values(), key=lambda wait: wait.since)
+
+    def of_threads(self, names: Collection[str], after_s: float) -> str:
+        """Return what the first of these threads has waited for since `after_s` seconds; empty for nothing."""
+        threads = {thread.ident for thread in threading.enumerate() if thread.name in names}
+        now = self.clock()
+        waits = (wait.what for wait in self.innermost() if wait.thread in threads and now - wait.since >= after_s)
+        return next(waits, "")
 
     def due(self, after_s: float) -> list[tuple[Wait, float]]:
         """Return the waits to report now, with their ages: after `after_s` seconds, then whenever an age doubles."""
