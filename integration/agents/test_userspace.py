@@ -6,6 +6,7 @@ import os
 import shutil
 import signal
 import tempfile
+import time
 from contextlib import ExitStack, suppress
 from dataclasses import replace
 from pathlib import Path
@@ -48,7 +49,8 @@ HAPROXY_SCRIPT = """#!/bin/sh
 case " $* " in
 *" -c "*) while [ -e {folder}/check.hangs ]; do sleep 0.05; done ;;
 *" -v "*) ;;
-*) if [ -e {folder}/start.fails ]; then exit 3; fi ;;
+*) if [ -e {folder}/start.fails ]; then exit 3; fi
+   while [ -e {folder}/start.hangs ]; do sleep 0.05; done ;;
 esac
 exec {haproxy} "$@"
 """
@@ -210,6 +212,15 @@ def running_checks(folder: Path) -> int:
     return number
 
 
+def starting(folder: Path) -> bool:
+    """Whether a new HAProxy of a folder does not run yet."""
+    return any(
+        (entry / "cmdline").read_bytes().startswith(f"/bin/sh\0{folder}/haproxy\0-db".encode())
+        for entry in Path("/proc").iterdir()
+        if entry.name.isdigit() and (entry / "cmdline").exists()
+    )
+
+
 def runtime(node: ProxiedNode, command: str) -> None:
     """Have HAProxy execute a command, as somebody else would."""
     assert ask(Path(node.proxy.folder), "haproxy.sock", f"{command}\n", 10) is not None
@@ -251,16 +262,17 @@ def wrapped(node: ProxiedNode) -> Iterator[Path]:
             node.cleanup()
 
 
-def test_health_follows_a_proxy_that_cannot_start(node: ProxiedNode, wrapped: Path) -> None:
+@pytest.mark.parametrize("flag", ["start.fails", "start.hangs"])
+def test_health_follows_a_proxy_that_cannot_start(node: ProxiedNode, wrapped: Path, flag: str) -> None:
     node.serve(BALANCED)
     with node.running():
-        (wrapped / "start.fails").touch()
+        (wrapped / flag).touch()
         node.proxy.kill(node.proxy.haproxy())
         until(lambda: node.health()[0] == 503, SOON_S, "health 503")
         assert "HAProxy" in node.health()[1]["lastError"] or "proxy" in node.health()[1]["lastError"]
         assert node.health("livez")[0] == 200
         assert node.metric("rulegen_proxy_failures_total") >= 1
-        (wrapped / "start.fails").unlink()
+        (wrapped / flag).unlink()
         until(lambda: node.health()[0] == 200, SOON_S, "health 200")
         until(lambda: node.answers(BALANCED, 4, "pod-a", "pod-x"), SOON_S, "clients are answered")
         until(lambda: node.is_well, 30, "all is written")
@@ -284,3 +296,20 @@ def test_a_test_of_haproxy_that_hangs_harms_only_what_needs_it(node: ProxiedNode
         assert "`haproxy -c` has not ended after 20 s" in node.lines("not written")[0]
         (wrapped / "check.hangs").unlink()
         until(lambda: node.answers(UNUSUAL, 4, "pod-b"), 60 + SOON_S, "the new Service")
+
+
+def test_a_start_of_haproxy_that_hangs_delays_nothing_else(node: ProxiedNode, wrapped: Path) -> None:
+    node.serve(BALANCED)
+    with node.running() as agent, asking(node.lab, ended=True):
+        (wrapped / "start.hangs").touch()
+        node.serve(BALANCED, UNUSUAL)
+        until(lambda: starting(wrapped), 30, "a new HAProxy hangs")
+        began = time.monotonic()
+        assert (ask(Path(node.proxy.folder), "supervisor.sock", "state\n", 5) or "").startswith("ok v4:")
+        assert starting(wrapped)
+        agent.terminate()
+        assert agent.wait(20) == 0
+        assert time.monotonic() - began < 10
+        (wrapped / "start.hangs").unlink()
+    with node.running(), asking(node.lab):
+        until(lambda: node.answers(UNUSUAL, 4, "pod-b"), SOON_S, "the new Service")

@@ -3,19 +3,27 @@
 from __future__ import annotations
 
 import io
+import re
 import socket
 import subprocess
 import sys
 import threading
 import time
+from pathlib import Path
 
 import pytest
 
+import rulegen
 from rulegen.agent.runtime.waiting import StopDeadline, WaitReports
 from rulegen.agent.telemetry.log import AgentLog
+from rulegen.apiserver.transport import kubeconfig
 from rulegen.host.commands.runner import Command, run
+from rulegen.host.haproxy import status as haproxy_status
+from rulegen.host.haproxy import worker
 from rulegen.host.locks import file_locks
 from rulegen.host.netlink import messages
+from rulegen.host.nginx import status as nginx_status
+from rulegen.host.userspace.exchange import ask
 from rulegen.waits import WAITS, StoppingError, Waits
 
 USERSOCK = 2
@@ -67,12 +75,85 @@ def test_a_lock_that_is_held_for_ever_is_given_up(held, monkeypatch):
         locked(held)
 
 
-def test_a_stop_ends_the_wait_for_a_lock_and_for_a_tool_with_its_children(held):
-    (error,) = ended_by(lambda: locked(held))
+def unanswered(folder) -> None:
+    """Ask a process that accepts no connection."""
+    with socket.socket(socket.AF_UNIX) as silent:
+        silent.bind(str(folder / "silent"))
+        silent.listen()
+        ask(folder, "silent", "state\n", 100)
+
+
+ENDLESS = {
+    "a lock": locked,
+    "a tool with its children": lambda _: run(Command(("sh", "-c", "sleep 100 & sleep 100"))),
+    "a socket": lambda held: unanswered(held.parent),
+    "an exec plugin": lambda _: kubeconfig._output(["sleep", "100"], {}, None, is_interactive=False),
+}
+
+
+@pytest.mark.parametrize("what", ENDLESS)
+def test_a_stop_ends_the_wait_for(held, what):
+    (error,) = ended_by(lambda: ENDLESS[what](held))
     assert isinstance(error, StoppingError)
 
-    (error,) = ended_by(lambda: run(Command(("sh", "-c", "sleep 100 & sleep 100"))))
-    assert isinstance(error, StoppingError)
+
+SILENT = {
+    nginx_status.NAME: (nginx_status, lambda folder: nginx_status.ask(folder, timeout_s=0.2)),
+    haproxy_status.SOCKET: (haproxy_status, lambda folder: haproxy_status.serves(folder, timeout_s=0.2)),
+    worker.SOCKET: (worker, worker.observe),
+}
+
+
+@pytest.mark.parametrize("name", SILENT)
+def test_a_proxy_that_does_not_answer_is_given_up(tmp_path, monkeypatch, name):
+    module, question = SILENT[name]
+    monkeypatch.setattr(module, "_TIMEOUT_S", 0.2)
+    (tmp_path / "run").mkdir()
+    with socket.socket(socket.AF_UNIX) as silent:
+        silent.bind(str(tmp_path / "run" / name))
+        silent.listen()
+        assert question(tmp_path) is None
+
+
+PLACES = {
+    "agent/pages_server/http_loop.py": "pages_server: its sockets never block, and clients that are late are cut",
+    "agent/runtime/signals.py": "it waits for signals, in a thread of its own",
+    "apiserver/referred/streams.py": "it has been told that there is something to read",
+    "apiserver/transport/kubeconfig.py": "ENDLESS",
+    "host/commands/runner.py": "ENDLESS, test_hanging_tools.py",
+    "host/haproxy/status.py": "SILENT",
+    "host/haproxy/worker.py": "SILENT",
+    "host/netfilter/nft_commits.py": "it waits for notices, in a thread of its own",
+    "host/netlink/messages.py": "ASKING",
+    "host/nftables/kernel/transaction.py": "a limit for each answer of the kernel (SO_RCVTIMEO)",
+    "host/nginx/status.py": "SILENT",
+    "host/node/interfaces.py": "it waits for notices, in a thread of its own",
+    "host/proxy/processes/supervision.py": "a limit; the supervisor detaches itself",
+    "host/proxy/processes/supervisor.py": "test_hanging_start.py; a child is waited for when it has ended",
+    "host/proxy/resolver/control.py": "a limit for the answer; a child is waited for when it was killed",
+    "host/proxy/sandbox/child.py": "integration/hangs/test_nginx.py: the process that has started it kills it",
+    "host/userspace/exchange.py": "ENDLESS",
+    "host/userspace/instances.py": "its sockets never block",
+    "host/userspace/notices.py": "a limit for the connection; its end is a stop",
+    "host/userspace/relay/relay.py": "its sockets never block, and a command has a limit",
+    "host/userspace/supervisor.py": "integration/agents/test_userspace.py: it waits for nobody but its clients",
+}
+"""Each module that calls what can block, and what ends that, with the test that makes it hang."""
+BLOCKING = re.compile(
+    r"Popen\(|communicate\(|subprocess\.run\(|\.flock\((?!.*LOCK_NB)|\.recv\w*\(|\.sendall\(|os\.waitpid\((?!.*WNOHANG)"
+)
+
+
+def test_every_place_that_can_block_is_in_the_table():
+    package = Path(rulegen.__file__).parent
+    places = {
+        str(path.relative_to(package))
+        for part in ("agent", "apiserver", "host")
+        for path in (package / part).rglob("*.py")
+        if BLOCKING.search(path.read_text(encoding="utf-8"))
+    }
+
+    assert places == set(PLACES)
 
 
 def test_nothing_is_started_while_the_process_is_stopping():

@@ -5,13 +5,17 @@ from __future__ import annotations
 import os
 import socket
 import time
+from contextlib import suppress
 from typing import TYPE_CHECKING, Final
+
+from rulegen.waits import WAITS
 
 if TYPE_CHECKING:
     from pathlib import Path
 
 MOST_BYTES: Final = 64 << 20
 _CHUNK: Final = 1 << 16
+_SHOWN: Final = 60
 
 
 def ask(folder: Path, name: str, question: str, timeout_s: float, *, ends: bool = False) -> str | None:
@@ -26,8 +30,8 @@ def ask(folder: Path, name: str, question: str, timeout_s: float, *, ends: bool 
 
     Raises:
         OSError: The answer did not arrive in time, is too long, or cannot be read.
+        StoppingError: This process is stopping.
     """
-    until = time.monotonic() + timeout_s
     try:
         home = os.open(folder, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
     except FileNotFoundError:
@@ -35,18 +39,32 @@ def ask(folder: Path, name: str, question: str, timeout_s: float, *, ends: bool 
     try:
         with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as link:
             link.settimeout(timeout_s)
-            try:
-                link.connect(f"/proc/self/fd/{home}/{name}")
-            except (FileNotFoundError, ConnectionRefusedError):
-                return None
-            link.sendall(question.encode())
-            if ends:
-                link.shutdown(socket.SHUT_WR)
-            answer = bytearray()
-            while chunk := link.recv(_CHUNK):
-                answer += chunk
-                if len(answer) > MOST_BYTES or time.monotonic() > until:
-                    raise TimeoutError(f"the answer on {name} is too long or takes too long")
-            return answer.decode("utf-8", "replace")
+
+            def end() -> None:
+                with suppress(OSError):  # it is not connected
+                    link.shutdown(socket.SHUT_RDWR)
+
+            what = f"an answer to `{question.partition(chr(10))[0][:_SHOWN]}` on {name}"
+            with WAITS.waiting(what, limit_s=timeout_s, end=end) as wait:
+                answer = _answer(link, f"/proc/self/fd/{home}/{name}", question, timeout_s, ends=ends)
+                wait.check()
+            return answer
     finally:
         os.close(home)
+
+
+def _answer(link: socket.socket, path: str, question: str, timeout_s: float, *, ends: bool) -> str | None:
+    until = time.monotonic() + timeout_s
+    try:
+        link.connect(path)
+    except (FileNotFoundError, ConnectionRefusedError):
+        return None
+    link.sendall(question.encode())
+    if ends:
+        link.shutdown(socket.SHUT_WR)
+    answer = bytearray()
+    while chunk := link.recv(_CHUNK):
+        answer += chunk
+        if len(answer) > MOST_BYTES or time.monotonic() > until:
+            raise TimeoutError(f"the answer on {path} is too long or takes too long")
+    return answer.decode("utf-8", "replace")

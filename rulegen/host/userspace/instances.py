@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import select
 import signal
 import socket
 import time
@@ -26,6 +27,8 @@ if TYPE_CHECKING:
     from rulegen.net import Family
 
 _START_S: Final = 10.0
+_ADOPTED_S: Final = 2.0
+_CHUNK: Final = 1 << 16
 _CHECK_S: Final = 20.0
 _NOT_STARTED: Final = 126
 """Exit codes from this one on: the program could not be started."""
@@ -51,6 +54,24 @@ class ReleaseCheck(NamedTuple):
     until: float
 
 
+class StartingHAProxy(NamedTuple):
+    """An HAProxy that has been started, and has not answered yet.
+
+    Attributes:
+        pid: Its process.
+        descriptor: Of the process; readable when it has ended.
+        link: A connection with a question; readable when it answers.
+        answer: What it has answered so far.
+        until: When it is given up, in seconds of a monotonic clock.
+    """
+
+    pid: int
+    descriptor: int
+    link: socket.socket
+    answer: bytearray
+    until: float
+
+
 class Instances:
     """The processes of one folder."""
 
@@ -61,6 +82,7 @@ class Instances:
         self._leaving: list[int] = []
         self._codes: dict[int, int] = {}
         self._check: ReleaseCheck | None = None
+        self._starting: StartingHAProxy | None = None
         self.descriptor: int | None = None
         """Of the process that takes new connections; readable when it has ended. None without a process."""
 
@@ -109,30 +131,79 @@ class Instances:
         said = self._said(of.CHECK_LOG)
         return said if said and 0 < code < _NOT_STARTED else ": ".join(filter(None, (f"{NO_VERDICT}{how}", said)))
 
-    def start(self, release: str, sockets: Mapping[int, int]) -> str:
-        """Start HAProxy with a release and wait for its answer; return why it failed, or nothing.
+    def begin_start(self, release: str, sockets: Mapping[int, int]) -> str:
+        """Start HAProxy with a release, which `started` waits for; return why that is impossible, or nothing.
+
+        An earlier start is given up.
+        """
+        self.end_start()
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(_NEW, dir_fd=self._home)
+        path = f"/proc/self/fd/{self._home}/{_NEW}"
+        link = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        until = time.monotonic() + _START_S
+        try:
+            with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as control:
+                control.bind(path)
+                control.listen(64)
+                link.settimeout(0)
+                link.connect(path)  # HAProxy accepts it as soon as it runs
+                link.sendall(b"show info\n")
+                pid = self._spawn(release, {**sockets, CONTROL_DESCRIPTOR: control.fileno()}, of.LOG, "-db", "-q")
+            self._starting = StartingHAProxy(pid, os.pidfd_open(pid), link, bytearray(), until)
+            self._record(pid)
+        except (OSError, HostError) as error:
+            self.end_start()
+            link.close()
+            return f"{NO_VERDICT}HAProxy cannot be started: {error}"
+        return ""
+
+    @property
+    def awaited(self) -> tuple[int, ...]:
+        """Descriptors that are readable when `started` has something new."""
+        starting = self._starting
+        return () if starting is None else (starting.descriptor, starting.link.fileno())
+
+    def started(self) -> str | None:
+        """Return why the HAProxy that was started does not run, or nothing if it does; None while it is starting.
 
         If it answers, the old process takes no new connection, and ends with its last one.
         """
-        with contextlib.suppress(FileNotFoundError):
-            os.unlink(_NEW, dir_fd=self._home)
-        with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as control:
-            control.bind(f"/proc/self/fd/{self._home}/{_NEW}")
-            control.listen(64)
-            try:
-                pid = self._spawn(release, {**sockets, CONTROL_DESCRIPTOR: control.fileno()}, of.LOG, "-db", "-q")
-            except (OSError, HostError) as error:
-                return f"{NO_VERDICT}HAProxy cannot be started: {error}"
-        self._record(pid)
-        if not self._is_ready(pid):
-            with contextlib.suppress(ProcessLookupError):
-                os.kill(pid, signal.SIGKILL)
-            return NO_VERDICT + (self._said(of.LOG) or f"HAProxy does not answer after {_START_S:g} s")
+        starting = self._starting
+        if starting is None:
+            return f"{NO_VERDICT}the start was given up"
+        is_open = not select.select([starting.descriptor], [], [], 0)[0]
+        with contextlib.suppress(BlockingIOError):
+            while is_open:
+                is_open = bool(chunk := _received(starting.link))
+                starting.answer.extend(chunk)
+        if b"\nPid: %d\n" % starting.pid not in starting.answer:
+            if is_open and time.monotonic() < starting.until:
+                return None
+            self.end_start()
+            return NO_VERDICT + (self._said(of.LOG) or self._unanswered(is_open=is_open))
+        self._starting = None
+        os.close(starting.descriptor)
+        starting.link.close()
         os.replace(_NEW, of.CONTROL, src_dir_fd=self._home, dst_dir_fd=self._home)
         self.retire()
-        self._take(pid)
-        self._record()
+        self._take(starting.pid)
+        with contextlib.suppress(OSError):  # the file names it, and those that have ended
+            self._record()
         return ""
+
+    @staticmethod
+    def _unanswered(*, is_open: bool) -> str:
+        return f"HAProxy does not answer after {_START_S:g} s" if is_open else "HAProxy ends without a message"
+
+    def end_start(self) -> None:
+        """Give the start up, if there is one."""
+        if self._starting is not None:
+            with contextlib.suppress(ProcessLookupError):
+                signal.pidfd_send_signal(self._starting.descriptor, signal.SIGKILL)
+            os.close(self._starting.descriptor)
+            self._starting.link.close()
+            self._starting = None
 
     def adopt(self) -> dict[Family, socket.socket]:
         """Return the listening sockets of the newest HAProxy of this folder, which is supervised from now on."""
@@ -153,7 +224,7 @@ class Instances:
     def answers(self) -> bool:
         """Whether HAProxy answers on its socket."""
         try:
-            return bool(ask(self._folder, of.CONTROL, "show info\n", _START_S))
+            return bool(ask(self._folder, of.CONTROL, "show info\n", _ADOPTED_S))
         except OSError:
             return False
 
@@ -220,18 +291,6 @@ class Instances:
             os.close(place)
             os.close(output)
 
-    def _is_ready(self, pid: int) -> bool:
-        """Wait until a new process answers; return false if it has ended or takes too long."""
-        until = time.monotonic() + _START_S
-        while time.monotonic() < until:
-            if os.waitpid(pid, os.WNOHANG)[0]:
-                return False
-            with contextlib.suppress(OSError):
-                if f"\nPid: {pid}\n" in (ask(self._folder, _NEW, "show info\n", 0.5) or ""):
-                    return True
-            time.sleep(0.005)
-        return False
-
     def _said(self, log: str) -> str:
         try:
             said = read_regular(log, _MOST_SAID, dir_fd=self._home).decode("utf-8", "replace")
@@ -257,3 +316,15 @@ class Instances:
             return []
         pairs = [tuple(map(int, line.split())) for line in text.splitlines() if line.replace(" ", "").isdigit()]
         return [pair[0] for pair in pairs if len(pair) == 2 and pair[1] and process_list.started(pair[0]) == pair[1]]
+
+
+def _received(link: socket.socket) -> bytes:
+    """Return what has arrived; nothing at the end.
+
+    Raises:
+        BlockingIOError: Nothing has arrived.
+    """
+    try:
+        return link.recv(_CHUNK)
+    except ConnectionError:  # HAProxy has ended before it has accepted the connection
+        return b""

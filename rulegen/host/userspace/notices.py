@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Final
 from rulegen.host.userspace import folder as of
 from rulegen.host.userspace.exchange import ask
 from rulegen.text import printable
+from rulegen.waits import StoppingError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -20,6 +21,8 @@ FOLLOW: Final = "follow"
 _AGAIN_S: Final = 1.0
 _ASK_S: Final = 0.5
 _ANSWER_S: Final = 1.0
+_CONNECT_S: Final = 2.0
+_END_S: Final = 4.0
 _LONGEST: Final = 1000
 _ENDED: Final = "its supervisor has ended"
 
@@ -54,8 +57,8 @@ class ProxyNotices:
             self._stopped.set()
             if self._link is not None:
                 self._link.shutdown(socket.SHUT_RDWR)
-        self._thread.join()
-        self._asker.join()
+        self._thread.join(_END_S)
+        self._asker.join(_END_S)
         self._on_answer(True)  # noqa: FBT003 - a callback
 
     def _ask(self) -> None:
@@ -89,7 +92,7 @@ def _answers(folder: Path) -> bool:
     """Return whether HAProxy answers, or nothing is to be served."""
     try:
         return not (folder / of.CURRENT).is_symlink() or ask(folder, of.CONTROL, "show info\n", _ANSWER_S) is not None
-    except OSError:
+    except (OSError, StoppingError):
         return False
 
 
@@ -100,9 +103,11 @@ def _connected(folder: Path) -> socket.socket | None:
     except OSError:
         return None
     link = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    link.settimeout(_CONNECT_S)  # a supervisor that hangs accepts some connections, then none
     try:
         link.connect(f"/proc/self/fd/{home}/{of.REQUESTS}")
         link.sendall(f"{FOLLOW}\n".encode())
+        link.settimeout(None)
     except OSError:
         link.close()
         return None

@@ -44,26 +44,46 @@ _LONGEST: Final = 512
 _STABLE_S: Final = 2.0
 _FIRST_PAUSE_S: Final = 0.05
 _LONGEST_PAUSE_S: Final = 2.0
+_SLOW_S: Final = 2.0
+"""A start that takes longer is reported before it has ended."""
 _MOST_FOLLOWERS: Final = 16
 READY: Final = b"ready"
 
 
 class ReleaseChange(NamedTuple):
-    """A release that is being tested, and served afterwards.
+    """A release that is being tested, and started afterwards.
 
     Attributes:
         link: The connection that waits for the answer.
         release: The release.
         wanted: The families whose listeners stay.
         sockets: The listeners that the release needs, and the current ones.
-        descriptor: Readable when the test has ended.
+        descriptor: Readable when the test has ended; None once HAProxy is being started with the release.
     """
 
     link: socket.socket
     release: str
     wanted: frozenset[Family]
     sockets: dict[Family, socket.socket]
-    descriptor: int
+    descriptor: int | None
+
+
+class Restart(NamedTuple):
+    """HAProxy has ended by itself, and is started again.
+
+    Attributes:
+        since: When it ended, in seconds of a monotonic clock.
+        at: When it is started: after a short life, a moment later.
+        why: How it ended.
+        is_begun: Whether the new one is being started.
+        is_reported: Whether the followers know of the end.
+    """
+
+    since: float
+    at: float
+    why: str
+    is_begun: bool = False
+    is_reported: bool = False
 
 
 class ProxySupervisor:
@@ -80,6 +100,7 @@ class ProxySupervisor:
         self._ends = False
         self._followers: list[socket.socket] = []
         self._change: ReleaseChange | None = None
+        self._restart: Restart | None = None
 
     def adopt(self) -> None:
         """Take over HAProxy and its sockets from an earlier supervisor, if it is still running."""
@@ -88,45 +109,90 @@ class ProxySupervisor:
         with contextlib.suppress(OSError, HostError):  # `keep` tries again
             self._relay.listen(_ports(self._sockets))
         if self._sockets and not self._instances.answers():
-            self._start(of.current(self._home))
+            self._again("HAProxy does not answer")
 
     def keep(self) -> None:
-        """Serve requests, and start HAProxy again when it ends, until a request ends the supervisor."""
+        """Serve requests, and start HAProxy again when it ends, until a request ends the supervisor.
+
+        It waits for nothing else: while HAProxy is tested or started, requests are answered.
+        """
         while not self._ends:
-            poll = select.poll()
-            poll.register(self._requests, select.POLLIN)
             process = self._instances.descriptor
-            if self._relay.descriptor is not None:
-                poll.register(self._relay.descriptor, select.POLLIN)
-            if process is not None:
-                poll.register(process, select.POLLIN)
-            if self._change is not None:
-                poll.register(self._change.descriptor, select.POLLIN)
-            ready = [number for number, _ in poll.poll(1000 * _ROUND_S)]
+            ready = self._ready(process)
             self._instances.reap()
-            if (process is None and self._sockets) or (process is not None and process in ready):
-                self._restart()
+            if process is None or process in ready:
+                self._ended()
             if report := self._relay.restart():
                 self._report(report)
-            if self._change is not None and (complaint := self._instances.checked()) is not None:
-                self._finish(self._change, complaint)
+            self._go_on()
             if self._requests.fileno() in ready:
                 self._serve_one()
 
-    def _restart(self) -> None:
-        """Start HAProxy again; after a short life, wait a moment."""
-        ended_at = time.monotonic()
-        lived = ended_at - self._started_at
-        self._pause_s = 0.0 if lived > _STABLE_S else min(max(2 * self._pause_s, _FIRST_PAUSE_S), _LONGEST_PAUSE_S)
-        time.sleep(self._pause_s)
-        ended = self._instances.ended()
+    def _ready(self, process: int | None) -> list[int]:
+        """Wait until there is something to do; return the descriptors that are readable."""
+        poll = select.poll()
+        testing = self._change.descriptor if self._change is not None else None
+        for each in (self._requests.fileno(), process, testing, self._relay.descriptor, *self._instances.awaited):
+            if each is not None:
+                poll.register(each, select.POLLIN)
+        round_s = _ROUND_S
+        if self._restart is not None and not self._restart.is_begun:
+            round_s = min(round_s, max(self._restart.at - time.monotonic(), 0.0))
+        return [number for number, _ in poll.poll(1000 * round_s)]
+
+    def _ended(self) -> None:
+        """Have HAProxy started again, unless it is being started."""
+        if self._sockets and self._restart is None and not self._is_starting:
+            self._again(self._instances.ended())
         self._instances.forget()
-        complaint = self._start(of.current(self._home))
-        took_s = time.monotonic() - ended_at
-        self._report(
-            f"{ended}; "
-            + (f"no new one: {complaint.removeprefix(NO_VERDICT)}" if complaint else f"a new one after {took_s:.2f} s")
-        )
+
+    @property
+    def _is_starting(self) -> bool:
+        """Whether HAProxy is being started with another release."""
+        return self._change is not None and self._change.descriptor is None
+
+    def _again(self, why: str) -> None:
+        """Have HAProxy started again; after a short life, a moment later."""
+        now = time.monotonic()
+        lived = now - self._started_at
+        self._pause_s = 0.0 if lived > _STABLE_S else min(max(2 * self._pause_s, _FIRST_PAUSE_S), _LONGEST_PAUSE_S)
+        self._restart = Restart(now, now + self._pause_s, why)
+
+    def _go_on(self) -> None:
+        """Take the results of a test and of a start, and start HAProxy again if that is due."""
+        change, restart = self._change, self._restart
+        if change is not None and change.descriptor is not None:
+            complaint = self._instances.checked()
+            if complaint:
+                self._finish(change, complaint)
+            elif complaint is not None:
+                self._serve(change)
+        elif change is not None and (complaint := self._instances.started()) is not None:
+            self._finish(change, complaint)
+        if restart is not None and restart is self._restart:
+            self._go_on_restarting(restart)
+
+    def _go_on_restarting(self, restart: Restart) -> None:
+        complaint: str | None = None
+        if restart.is_begun:
+            complaint = self._instances.started()
+        elif time.monotonic() >= restart.at:
+            self._started_at = time.monotonic()
+            self._restart = restart._replace(is_begun=True)
+            complaint = self._instances.begin_start(of.current(self._home), _inherited(self._sockets)) or None
+        took_s = time.monotonic() - restart.since
+        if complaint is None:
+            if took_s > _SLOW_S and restart.is_begun and not restart.is_reported:
+                self._restart = restart._replace(is_reported=True)
+                self._report(f"{restart.why}; the new one does not answer yet")
+            return
+        self._restart = None
+        result = f"no new one: {complaint.removeprefix(NO_VERDICT)}" if complaint else f"a new one after {took_s:.2f} s"
+        text = f"{restart.why}; {result}"
+        if complaint or not restart.is_reported:
+            self._report(text)
+        else:
+            sys.stderr.write(f"{text}\n")
 
     def _report(self, text: str) -> None:
         """Send a line to all followers; those that have ended or do not read are forgotten."""
@@ -143,11 +209,6 @@ class ProxySupervisor:
         self._followers.append(link)
         while len(self._followers) > _MOST_FOLLOWERS:
             self._followers.pop(0).close()
-
-    def _start(self, release: str) -> str:
-        """Start HAProxy with a release; return why it failed, or nothing."""
-        self._started_at = time.monotonic()
-        return self._instances.start(release, _inherited(self._sockets))
 
     def _serve_one(self) -> None:
         """Serve the request of one command."""
@@ -178,6 +239,7 @@ class ProxySupervisor:
             case ["end"]:
                 self._ends = True
                 self._give_up()
+                self._instances.end_start()
                 self._instances.retire()
                 self._relay.end()
                 for held in self._sockets.values():
@@ -201,26 +263,37 @@ class ProxySupervisor:
             return
         self._change = ReleaseChange(link, release, frozenset(wanted), sockets, descriptor)
 
+    def _serve(self, change: ReleaseChange) -> None:
+        """Start HAProxy with a tested release; the old one serves until the new one answers."""
+        if self._restart is not None:
+            self._report(f"{self._restart.why}; it is started with another release")
+            self._restart = None
+        self._change = change = change._replace(descriptor=None)
+        self._started_at = time.monotonic()
+        complaint = self._instances.begin_start(change.release, _inherited(change.sockets))
+        if complaint:
+            self._finish(change, complaint)
+
     def _finish(self, change: ReleaseChange, complaint: str) -> None:
-        """Start HAProxy with a tested release; the old one finishes its connections, unless the new one does not start.
+        """Answer a change.
 
         Args:
             change: The release.
-            complaint: Why it is not served; empty if it is valid.
+            complaint: Why it is not served; empty if the new HAProxy answers, and the old one finishes its connections.
         """
         self._change = None
-        if not complaint:
-            self._started_at = time.monotonic()
-            complaint = self._instances.start(change.release, _inherited(change.sockets))
         if complaint:
             self._close_except(change.sockets, self._sockets)
         else:
-            of.make_current(self._home, change.release)
             before = self._sockets
             self._sockets = {family: held for family, held in change.sockets.items() if family in change.wanted}
             for each in (before, change.sockets):
                 self._close_except(each, self._sockets)
             complaint = self._listen_to_udp()
+            try:
+                of.make_current(self._home, change.release)
+            except OSError as error:  # such as a full disk: the next request tries it again
+                complaint = complaint or f"{NO_VERDICT}{of.CURRENT}: {error.strerror}"
         _end(change.link, complaint or "ok")
 
     def _listen_to_udp(self) -> str:
@@ -232,8 +305,10 @@ class ProxySupervisor:
         return ""
 
     def _give_up(self) -> None:
-        """Give up the release that is being tested, if there is one."""
+        """Give up the release that is being tested or started, if there is one."""
         if self._change is not None:
+            if self._is_starting:
+                self._instances.end_start()
             self._instances.end_check()
             self._finish(self._change, f"{NO_VERDICT}another request came first")
 
