@@ -155,15 +155,23 @@ def test_a_held_lock_is_waited_for_and_its_holder_named(tmp_path: Path) -> None:
 
 def test_missing_tools_for_ipv6_are_reported_and_the_rest_kept(node: Node) -> None:
     with own_tools(node) as tools:
+        hidden = node.folder / "hidden"
+        hidden.mkdir()
         for tool in tools.glob("ip6tables*"):
-            tool.unlink()
+            tool.rename(hidden / tool.name)
         with node.running():
             assert node.rules.sends_to(BOTH, "pod-a", "pod-b")
             node.serve(ONE, OTHER)
             until(lambda: node.rules.sends_to(ONE, "pod-b"), 10, "a change")
             (reported,) = node.lines("IPv6 is left alone")
             assert "ip6tables-nft-save is not installed" in reported
+            for tool in hidden.iterdir():
+                tool.rename(tools / tool.name)
+            until(lambda: any("lab/web:tcp" in line for line in node.rules.lines(family=6)), 40, "the rules of IPv6")
+            check_caught_up(node)
+            assert len(node.lines("the tools work now")) == 1
             assert not node.lines("not written")
+            assert not node.lines("changed by another program")
 
 
 @pytest.mark.parametrize("name", ["iptables-nft-save", "ip6tables-nft-save"])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import itertools
 import os
 import shutil
@@ -11,6 +12,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from integration.agent import until
@@ -27,8 +29,6 @@ Begin = Callable[["Scene", "Random"], AbstractContextManager[None]]
 
 FAMILIES = {"IPv4": "iptables-nft", "IPv6": "ip6tables-nft"}
 FAMILY_PARTS = frozenset(FAMILIES)
-MISSING = "missing"
-"""An agent that starts without a tool does not start, or leaves IPv6 alone: these faults do not overlap."""
 NAMES = {f"{tool}-{verb}": family for family, tool in FAMILIES.items() for verb in ("restore", "save")}
 
 
@@ -52,6 +52,8 @@ class Kind:
 def _tool(name: str, kind: str) -> Begin:
     @contextmanager
     def begin(scene: Scene, chance: Random) -> Iterator[None]:
+        if scene.is_fresh:
+            scene.break_start(name)
         match kind:
             case "hangs":
                 with scene.tools.hanging(name):
@@ -158,6 +160,7 @@ def _restarted(number: signal.Signals) -> Begin:
     def begin(scene: Scene, chance: Random) -> Iterator[None]:
         scene.serve_host(f"host-{chance.randrange(4)}")
         time.sleep(chance.uniform(0.0, 0.8))
+        scene.break_start(*scene.tools.broken())
         scene.restart(number)
         yield
 
@@ -256,6 +259,22 @@ def _foreign_files(scene: Scene, chance: Random) -> Iterator[None]:
 
 
 @contextmanager
+def _site_locked(scene: Scene, _: Random) -> Iterator[None]:
+    """Another program holds the lock of nginx's folder."""
+    with (scene.site / "run" / "apply.lock").open() as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
+
+
+@contextmanager
+def _xtables_locked(scene: Scene, _: Random) -> Iterator[None]:
+    """Another program holds the lock of iptables-legacy, which iptables-nft does not need."""
+    with Path(scene.node.environment["XTABLES_LOCKFILE"]).open("a") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
+
+
+@contextmanager
 def _reloaded(scene: Scene, _: Random) -> Iterator[None]:
     """SIGHUP: the configuration is read again."""
     for agent in scene.agents.values():
@@ -266,9 +285,7 @@ def _reloaded(scene: Scene, _: Random) -> Iterator[None]:
 def _tools() -> dict[str, Kind]:
     """Return the faults of the tools of each family, and of conntrack."""
     results = {
-        f"{name} {kind}": Kind(
-            _tool(name, kind), frozenset({family}), frozenset({name, *([MISSING] if kind == "is missing" else [])})
-        )
+        f"{name} {kind}": Kind(_tool(name, kind), frozenset({family}), frozenset({name}))
         for name, family in NAMES.items()
         for kind in ("hangs", "fails", "is slow", "is missing")
     }
@@ -292,11 +309,9 @@ KINDS: dict[str, Kind] = {
     "the port is taken": Kind(_port_taken, INGRESS, frozenset({"binary"}), stops_nginx=True),
     "the disk is full": Kind(_full_disk, INGRESS, frozenset({"disk"})),
     "the inodes are used up": Kind(_no_inodes, INGRESS, frozenset({"disk"})),
-    "iptables is gone": Kind(_no_iptables, FAMILY_PARTS, frozenset({*NAMES, MISSING})),
-    "the agent is killed": Kind(_restarted(signal.SIGKILL), frozenset(), frozenset({"agent", MISSING})),
-    "the agent is restarted": Kind(
-        _restarted(signal.SIGTERM), INGRESS, frozenset({"agent", MISSING}), stops_nginx=True
-    ),
+    "iptables is gone": Kind(_no_iptables, FAMILY_PARTS, frozenset(NAMES)),
+    "the agent is killed": Kind(_restarted(signal.SIGKILL), frozenset(), frozenset({"agent"})),
+    "the agent is restarted": Kind(_restarted(signal.SIGTERM), INGRESS, frozenset({"agent"}), stops_nginx=True),
     "the agent is suspended": Kind(_paused, frozenset(), frozenset({"agent"})),
     "the master is killed": Kind(_killed(Role.MASTER), INGRESS, frozenset({"kill"}), stops_nginx=True),
     "a worker is killed": Kind(_killed(Role.WORKER), INGRESS, frozenset({"kill"}), stops_nginx=True),
@@ -307,5 +322,7 @@ KINDS: dict[str, Kind] = {
     "the API server fails": Kind(_api_fails, API, frozenset({"API"})),
     "others change rules": Kind(_foreign_rules, frozenset(), frozenset({"rules"})),
     "others change files": Kind(_foreign_files, INGRESS, frozenset({"files"})),
+    "the lock of nginx is held": Kind(_site_locked, INGRESS, frozenset({"lock", "agent"})),
+    "the lock of iptables is held": Kind(_xtables_locked, frozenset(), frozenset({"lock"})),
     "the configuration is read again": Kind(_reloaded, frozenset(), frozenset({"reload"})),
 }

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import subprocess
 import sys
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
@@ -30,11 +31,14 @@ exec {real}/{name} "$@" < "$input"
 """
 PROGRAM = f"""
 import sys
+from rulegen.agent import starting
 from rulegen.agent.runtime import waiting
+from rulegen.agent.telemetry import state
 from rulegen.host.netfilter import conntrack, ipset, iptables, variant
 from rulegen.host.proxy.sandbox import trial
-waiting.NOTICE_S, waiting.TERM_S, trial.TEST_S = {NOTICE_S}, 0.5, 2.0
-variant.call.__kwdefaults__["timeout_s"] = variant.VERSION_S = conntrack.LIST_S = ipset.RESTORE_S = {RESTORE_S}
+waiting.NOTICE_S, state.SHOWN_S, waiting.TERM_S, trial.TEST_S = {NOTICE_S}, {NOTICE_S}, 0.5, 2.0
+variant.call.__kwdefaults__["timeout_s"] = conntrack.LIST_S = ipset.RESTORE_S = {RESTORE_S}
+variant.VERSION_S = starting.VERSION_S = {RESTORE_S}
 iptables.RESTORE_S, iptables.LINE_S = {RESTORE_S}, 0.001
 from rulegen.cli.main import main
 sys.exit(main())
@@ -75,6 +79,10 @@ class Tools:
                 script.chmod(0o755)
         return tools
 
+    def broken(self) -> list[str]:
+        """Return the tools that hang, fail or are missing now."""
+        return [file.stem for file in self.flags.iterdir() if file.suffix in {".hangs", ".fails", ".away"}]
+
     @contextmanager
     def hanging(self, *names: str) -> Iterator[None]:
         """Let tools hang."""
@@ -108,3 +116,20 @@ class Tools:
                 present.rename(away)
                 stack.callback(away.rename, present)
             yield
+
+
+@contextmanager
+def mounted(folder: Path) -> Iterator[int]:
+    """Give a process whose mount namespace has the wrapped tools, and a small file system for nginx's folder."""
+    mount = (
+        f"mount --bind {folder}/sbin /usr/sbin && mount -t tmpfs -o size=4m,nr_inodes=1500,mode=755 none {folder}/site"
+        " && echo done && exec sleep 3600"
+    )
+    argv = ["unshare", "--mount", "sh", "-c", mount]
+    with subprocess.Popen(argv, stdout=subprocess.PIPE, stdin=subprocess.DEVNULL) as holder:
+        try:
+            assert holder.stdout is not None
+            assert holder.stdout.readline() == b"done\n"
+            yield holder.pid
+        finally:
+            holder.kill()

@@ -6,7 +6,6 @@ import os
 import re
 import shutil
 import signal
-import subprocess
 import tempfile
 import threading
 import time
@@ -20,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 from integration import forks, manifests
 from integration.agent import COLLECTIONS, Node, Process, inside, until
-from integration.faults.programs import PROGRAM, SHORT_LIMITS, Tools
+from integration.faults.programs import PROGRAM, SHORT_LIMITS, Tools, mounted
 from integration.ingress import objects
 from integration.lab.lab import Lab, build
 from integration.lab.namespaces import Namespaces
@@ -121,6 +120,11 @@ class SiteClient:
         self._ended.set()
 
 
+def site_answers() -> bool:
+    """Whether nginx answers a request."""
+    return not SiteClient._ask(urllib.request.build_opener(NotRedirected))  # noqa: SLF001
+
+
 def health(port: int, page: str = "healthz") -> tuple[int, Mapping[str, Any]]:
     """Return status and document of a health page."""
     return Node.health(page, port)
@@ -212,6 +216,11 @@ class Scene:
             assert agent.wait(30) == 0, (name, self.log()[-4000:])
         assert "Traceback" not in self.log(), self.log()
 
+    def break_start(self, *tools: str) -> None:
+        """Expect no rules of an agent that starts while one of these tools is broken, if it needs the tool for all."""
+        if "iptables-nft-save" in tools:
+            self.broken |= {"IPv4", "IPv6"}
+
     def restart(self, number: signal.Signals) -> None:
         """End the agents by a signal, and start them again."""
         if number is signal.SIGKILL:
@@ -257,7 +266,7 @@ class Scene:
 
     def answers(self) -> bool:
         """Whether nginx has answered some requests in a row."""
-        return all(not SiteClient._ask(urllib.request.build_opener(NotRedirected)) for _ in range(3))  # noqa: SLF001
+        return all(site_answers() for _ in range(3))
 
     # -- clients -------------------------------------------------------------------------------------------------------
 
@@ -390,23 +399,6 @@ def redirecting(name: str, host: str) -> dict[str, Any]:
     annotations = {"permanent-redirect": "http://elsewhere.test/"}
     made = objects.ingress(name, host, "echo", annotations=annotations)
     return {**made, "metadata": {**made["metadata"], "uid": f"{name}-1"}}
-
-
-@contextmanager
-def mounted(folder: Path) -> Iterator[int]:
-    """Give a process whose mount namespace has the wrapped tools, and a small file system for nginx's folder."""
-    mount = (
-        f"mount --bind {folder}/sbin /usr/sbin && mount -t tmpfs -o size=4m,nr_inodes=1500,mode=755 none {folder}/site"
-        " && echo done && exec sleep 3600"
-    )
-    argv = ["unshare", "--mount", "sh", "-c", mount]
-    with subprocess.Popen(argv, stdout=subprocess.PIPE, stdin=subprocess.DEVNULL) as holder:
-        try:
-            assert holder.stdout is not None
-            assert holder.stdout.readline() == b"done\n"
-            yield holder.pid
-        finally:
-            holder.kill()
 
 
 @contextmanager

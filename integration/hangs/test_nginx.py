@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import re
 import shutil
@@ -34,8 +35,9 @@ exec {nginx} "$@"
 PROGRAM = """
 import sys
 from rulegen.agent.runtime import waiting
+from rulegen.agent.telemetry import state
 from rulegen.host.proxy.sandbox import trial
-waiting.NOTICE_S, waiting.TERM_S, trial.TEST_S = 0.5, 0.5, 2.0
+waiting.NOTICE_S, state.SHOWN_S, waiting.TERM_S, trial.TEST_S = 0.5, 0.5, 0.5, 2.0
 from rulegen.cli.main import main
 sys.exit(main())
 """
@@ -81,6 +83,16 @@ class TestHangs:
         assert site.answers()
         assert not site.node.lines("left out")
         assert not site.node.lines("uarantine")
+
+    def test_a_lock_that_is_held_for_ever_harms_only_changes(self, scene: tuple[Site, Process, Path]) -> None:
+        site, _, _ = scene
+        with (site.folder / "run" / "apply.lock").open() as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            site.node.api.put("ingresses", objects.ingress("locked", "locked.test"))
+            until(lambda: any("apply.lock" in line for line in site.node.lines("still waiting")), 30, "said")
+            assert "apply.lock" in site.node.health()[1]["ingressesNotServed"]
+            assert site.answers()
+        until(lambda: serves(site, "locked.test"), 20, "the new host")
 
     def test_a_stop_within_a_reload_ends_in_time(self, scene: tuple[Site, Process, Path]) -> None:
         """The last test of this agent."""

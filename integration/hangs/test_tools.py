@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import shutil
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,6 +14,8 @@ import pytest
 from integration import manifests
 from integration.agent import Node, network_namespace, until
 from integration.faults.programs import PROGRAM, RESTORE_S, SHORT_LIMITS, Tools
+from integration.faults.scene import HOST, redirecting, site_answers
+from integration.ingress import objects
 from integration.manifests import App
 from tests.servers.fakeapi import FakeApi
 
@@ -79,6 +82,7 @@ class TestRunning:
                 node.serve(ONE)
             until(lambda: waits(node, name) != before, 10, "said")
             assert name in name_of(waits(node, name)[-1])
+            assert name == "conntrack" or name in node.health()[1]["lastError"]
         node.serve(BOTH)
         until(lambda: node.is_well and all(sends(node, BOTH, family) for family in (4, 6)), 20, "all is written")
 
@@ -154,3 +158,35 @@ class TestRunning:
             assert time.monotonic() - began < 10
             assert name_of(pid) == ""
             assert "iptables-nft-restore" in node.lines("ended, to stop in time")[0]
+
+
+@pytest.mark.skipif(not shutil.which("nginx"), reason="nginx is not installed")
+def test_a_start_without_iptables_serves_what_needs_none(placed: tuple[Node, Tools]) -> None:
+    node, tools = placed
+    node.serve(BOTH)
+    node.api.put("ingressclasses", objects.ingress_class())
+    node.api.put("ingresses", redirecting("steady", HOST))
+    nginx = tools.flags.parent / "nginx"
+    shutil.copy(shutil.which("nginx") or "", nginx)
+    site = ("--ingress", "--nginx-dir", str(tools.flags.parent / "site"), "--nginx-binary", str(nginx))
+    with tools.missing(*(path.name for path in tools.programs.glob("*tables*"))):
+        agent = node.start(*site)
+        try:
+            until(site_answers, 30, "nginx answers")
+            until(lambda: len(node.lines("not written")) > 1, 30, "it looks for the tools again")
+            assert "is not installed" in node.lines("not written")[0]
+            status, document = node.health()
+            assert status == 503
+            assert "is not installed" in document["lastError"]
+            assert node.health("livez")[0] == 200
+        except BaseException:
+            agent.kill()
+            raise
+    try:
+        until(lambda: node.is_well and all(sends(node, BOTH, family) for family in (4, 6)), 60, "both families")
+    except AssertionError as late:
+        raise AssertionError(f"{late}\n{node.log.read_text()}") from None
+    finally:
+        agent.terminate()
+        assert agent.wait(20) == 0, node.log.read_text()
+    node.check_converged()

@@ -23,7 +23,7 @@ from rulegen.agent.services.desired import DesiredServices
 from rulegen.agent.services.reports import SyncReports
 from rulegen.agent.services.schedule import Schedule, SyncIntervals
 from rulegen.agent.services.sync import Once, ServiceSync
-from rulegen.agent.starting import log_start
+from rulegen.agent.starting import first_dataplane, log_start
 from rulegen.agent.status.setup import Publishing, publishers_of
 from rulegen.agent.telemetry.events import EventRequest, Recorder, to_nobody
 from rulegen.agent.this_node import ThisNode, names_of
@@ -200,6 +200,7 @@ class Agent:
         finally:
             self._syncs = False
         desired = sync.desired
+        self.parts.tools = sync.writer.tools
         self.known = CachedCluster(followed.followed, desired.cluster, desired.known) if followed.has_synced() else None
         if why == "late":
             raise HostError(
@@ -268,30 +269,29 @@ class Agent:
         """Return the programs that write rules, and the dataplane that uses them.
 
         Raises:
-            HostError: iptables is missing, or IPVS is requested and missing.
+            HostError: This user may not read the rules; with `once`, also if iptables or a requested IPVS is missing.
         """
-        if self.services and self.mends and self.options.needs.has_virtual_servers:
-            servers.load(run, (self.options.ipvs_scheduler,))
         standby = Standby(asks_late)
         cleanup.callback(standby.stop)
         writers = Writers(standby.run_noting)
         if not self.services:
             return writers, IdleDataplane(self.facts)
-        writer = KernelDataplane.of_host(
-            writers,
-            self.facts,
-            self.variant,
-            self.stale_udp,
-            self.options,
-            tables=self.tables,
-            drivers=self.drivers,
-            on_forgotten=self.state.reconciled,
-            on_aside=self.state.lacks,
-            look=refreshed if self.follows_host else lambda facts: facts,
-            known=self.parts.tools,
-        )
-        self.parts.tools = writer.tools
-        return writers, writer
+
+        def of_host(patience_s: float) -> KernelDataplane:
+            if self.mends and self.options.needs.has_virtual_servers:
+                servers.load(run, (self.options.ipvs_scheduler,))
+            return KernelDataplane.of_host(
+                *(writers, self.facts, self.variant, self.stale_udp, self.options),
+                tables=self.tables,
+                drivers=self.drivers,
+                on_forgotten=self.state.reconciled,
+                on_aside=self.state.lacks,
+                look=refreshed if self.follows_host else lambda facts: facts,
+                known=self.parts.tools,
+                patience_s=patience_s,
+            )
+
+        return writers, first_dataplane(of_host, self.facts, self.state, self.inbox, waits=not self.once)
 
     def _followed(self) -> FollowedCluster:
         """Return the watched cluster.

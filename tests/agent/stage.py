@@ -129,6 +129,8 @@ class MemoryWriter:
     commits: int = 0
     known: int = 0
     beside: str = ""
+    without_ipv6: HostError | None = None
+    tools: None = None
     aside: Mapping[Family, HostError] = field(default_factory=dict)
     choice: VariantChoice = field(default_factory=lambda: VariantChoice(Variant.NFT, "for a test"))
     chains_per_commit: int | None = None

@@ -22,6 +22,7 @@ from rulegen.agent.ingress.reports import IngressReports
 from rulegen.agent.retry import LONGEST_PAUSE_S, RetryPause
 from rulegen.agent.services.drift import ForeignChange
 from rulegen.agent.telemetry.events import EventRequest, ObjectReference, to_nobody
+from rulegen.agent.telemetry.state import SITE_THREAD
 from rulegen.compiler.ingress.engine import DeployAction
 from rulegen.errors import HostError, RulegenError, internal_error
 from rulegen.kube.objects.names import ObjectKey, ObjectName
@@ -165,7 +166,7 @@ class IngressSync:
         if self.mends:  # otherwise another program may serve Ingresses
             self.proxy.start()
         self.touch()
-        self._thread = threading.Thread(target=self._run, name="ingress", daemon=True)
+        self._thread = threading.Thread(target=self._run, name=SITE_THREAD, daemon=True)
         self._thread.start()
 
     def stop(self, *, for_good: bool = False) -> bool:

@@ -51,7 +51,8 @@ def _answer(state: AgentState, *, is_well: bool, node_eligible: bool | None = No
         document["nodeEligible"] = node_eligible
     if not_served := state.not_served:
         document["ingressesNotServed"] = not_served
-    if error := state.last_error or state.service_proxy_silence or (not_served if state.site_is_down else ""):
+    silence = state.service_proxy_silence or (not_served if state.site_is_down else "")
+    if error := state.last_error or silence or state.sync_wait:
         document["lastError"] = error
     return Reply.of_json(200 if is_well else 503, document)
 

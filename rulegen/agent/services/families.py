@@ -1,4 +1,7 @@
-"""An address family whose tools fail has a pace of its own: it is tried in a thread, and joins when its tools work."""
+"""An address family whose tools fail has a pace of its own: it is tried in a thread, and joins when its tools work.
+
+The same holds for IPv6 without tools from the start: then IPv4 alone is no failure.
+"""
 
 from __future__ import annotations
 
@@ -10,13 +13,13 @@ from typing import TYPE_CHECKING, Final
 from rulegen.agent.retry import LONGEST_PAUSE_S, RetryPause
 from rulegen.agent.telemetry.log import fault
 from rulegen.errors import HostError
+from rulegen.net import Family
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from rulegen.agent.services.reports import SyncReports
     from rulegen.host.dataplane.dataplane import Dataplane
-    from rulegen.net import Family
 
 FIRST_PAUSE_S: Final = 1.0
 
@@ -37,7 +40,7 @@ class _Attempt:
 
 @dataclass(slots=True)
 class FamilyRetries:
-    """Tries the families again that the dataplane has set aside; only the thread of the sync calls its methods.
+    """Tries the families again that the dataplane does without; only the thread of the sync calls its methods.
 
     Attributes:
         on_result: Called by the thread of an attempt at its end.
@@ -53,9 +56,12 @@ class FamilyRetries:
 
     def settle(self) -> None:
         """After a sync or check: report the families that it has set aside, and forget those that work."""
-        for family in [family for family in self._attempts if family not in self.writer.aside]:
+        aside = dict(self.writer.aside)
+        if self.writer.without_ipv6 is not None:
+            aside.setdefault(Family.IPV6, self.writer.without_ipv6)
+        for family in [family for family in self._attempts if family not in aside]:
             del self._attempts[family]
-        for family, error in self.writer.aside.items():
+        for family, error in aside.items():
             attempt = self._attempts.setdefault(family, _Attempt())
             if attempt.again_at == math.inf and not attempt.result:
                 self._failed(family, attempt, error)
@@ -69,7 +75,7 @@ class FamilyRetries:
                     self._failed(family, attempt, error)
                 else:
                     self.writer.include(family)
-                    self.reports.log.info("the tools work again: all rules are compared", family=str(family))
+                    self.reports.log.info("the tools work now: all rules are compared", family=str(family))
                     self.on_back()
             elif self.clock() >= attempt.again_at:
                 attempt.again_at = math.inf
@@ -92,4 +98,5 @@ class FamilyRetries:
     def _failed(self, family: Family, attempt: _Attempt, error: HostError) -> None:
         pause_s = attempt.pause.failed()
         attempt.again_at = self.clock() + pause_s
-        self.reports.family_failure(str(family), fault(error), pause_s)
+        if family in self.writer.aside:
+            self.reports.family_failure(str(family), fault(error), pause_s)

@@ -9,10 +9,17 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
 
 from rulegen.agent.telemetry.metrics import Metrics
+from rulegen.waits import WAITS
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Collection
 
+SHOWN_S = 5.0
+"""Health shows a wait after this time in seconds."""
+SITE_THREAD: Final = "ingress"
+"""The name of the thread that serves Ingresses."""
+_SYNC_THREADS: Final = ("MainThread", "read_0")
+"""The names of the threads that write and read the rules of Services."""
 MAX_TRIGGERS: Final = 100_000
 """Number of endpoint changes whose time is kept until they are applied."""
 
@@ -33,6 +40,7 @@ class AgentState:
         proxy_silence: Why the ingress proxy counts as not serving; empty if it serves, or is not asked.
         service_proxy_silence: Why the proxy of Services counts as not serving; empty if it serves, or there is none.
         site_is_down: Whether this node serves nothing for that reason, neither Ingresses nor Services.
+        lacks_tools: Whether the tools to write rules with have not worked since the start.
     """
 
     clock: Callable[[], float]
@@ -46,6 +54,7 @@ class AgentState:
     proxy_silence: str = ""
     service_proxy_silence: str = ""
     site_is_down: bool = False
+    lacks_tools: bool = False
     started: float = 0.0
     last_queued: float = 0.0
     last_applied: float = 0.0
@@ -194,7 +203,12 @@ class AgentState:
     @property
     def not_served(self) -> str:
         """Why Ingresses, or their changes, are not served; empty if they are."""
-        return self.site_message or self.proxy_silence
+        return self.site_message or self.proxy_silence or _wait_of([SITE_THREAD])
+
+    @property
+    def sync_wait(self) -> str:
+        """What the sync of Services has waited for since some seconds; empty for nothing."""
+        return _wait_of(_SYNC_THREADS)
 
     @property
     def age_s(self) -> float:
@@ -204,9 +218,9 @@ class AgentState:
 
     @property
     def is_working(self) -> bool:
-        """Whether no change waits too long; true too while the lists have not come, which no restart would hasten."""
+        """Whether no change waits too long; true too while lists or tools have not come, which no restart hastens."""
         listed_at = self._listed_at
-        return listed_at is None or min(self.age_s, self.clock() - listed_at) < self.timeout_s
+        return listed_at is None or self.lacks_tools or min(self.age_s, self.clock() - listed_at) < self.timeout_s
 
     @property
     def is_alive(self) -> bool:
@@ -218,3 +232,8 @@ class AgentState:
         """Whether load balancers may send traffic to this node (KEP-3836)."""
         is_down = self.site_is_down or bool(self.service_proxy_silence)
         return self.is_alive and not self._deleting and not self._ending and not is_down
+
+
+def _wait_of(threads: Collection[str]) -> str:
+    what = WAITS.of_threads(threads, SHOWN_S)
+    return f"it waits for {what}" if what else ""

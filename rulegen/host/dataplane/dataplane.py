@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from rulegen.compiler.services.update import Update
     from rulegen.errors import HostError
     from rulegen.host.dataplane.driver import Driver
-    from rulegen.host.netfilter.variant import VariantChoice
+    from rulegen.host.netfilter.variant import KnownTools, VariantChoice
     from rulegen.kube.objects.names import ObjectName
     from rulegen.model.host.facts import HostFacts
     from rulegen.model.services.ir import ResolvedNode, ResolvedService
@@ -72,6 +72,10 @@ class Dataplane(Protocol):
     drivers: Mapping[str, Driver]
     without_ipv6: HostError | None
     beside: str
+
+    @property
+    def tools(self) -> KnownTools | None:
+        """What is known about the tools of this host, for the next agent; None for nothing."""
 
     @property
     def aside(self) -> Mapping[Family, HostError]:

@@ -1,4 +1,4 @@
-"""The dataplane for `--no-services`: another program manages the rules; nothing is read or written."""
+"""Dataplanes that read and write nothing: for `--no-services`, and as long as the tools of this host are missing."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from rulegen.compiler.services.observed import Observed
+from rulegen.errors import HostError
 from rulegen.host.dataplane.dataplane import KernelReadout, KernelRevision
 from rulegen.host.netfilter.variant import Variant, VariantChoice
 from rulegen.plan.plan import Plan
@@ -15,8 +16,8 @@ if TYPE_CHECKING:
 
     from rulegen.compiler.services.compile import Compiled
     from rulegen.compiler.services.update import Update
-    from rulegen.errors import HostError
     from rulegen.host.dataplane.driver import Driver
+    from rulegen.host.netfilter.variant import KnownTools
     from rulegen.kube.objects.names import ObjectName
     from rulegen.model.host.facts import HostFacts
     from rulegen.model.services.ir import ResolvedNode, ResolvedService
@@ -34,6 +35,7 @@ class IdleDataplane:
     without_ipv6: HostError | None = None
     beside: str = ""
     aside: Mapping[Family, HostError] = field(default_factory=dict)
+    tools: KnownTools | None = None
 
     def check_family(self, family: Family) -> None:
         """Do nothing: no family is ever set aside."""
@@ -81,3 +83,27 @@ class IdleDataplane:
     def reconcile(self, services: Iterable[ResolvedService], nodes: Mapping[Family, ResolvedNode]) -> int:  # noqa: ARG002 - as above
         """Delete nothing."""
         return 0
+
+
+@dataclass(slots=True)
+class WaitingDataplane(IdleDataplane):
+    """Waits for the tools of this host: each read looks for them, and fails as long as they do not work.
+
+    Attributes:
+        look: Looks for them.
+        on_found: Called when they work.
+    """
+
+    choice: VariantChoice = VariantChoice(Variant.NFT, "no tool of this host works yet")  # noqa: RUF009 - frozen
+    look: Callable[[], object] = field(kw_only=True)
+    on_found: Callable[[], None] = field(kw_only=True)
+
+    def read(self) -> KernelReadout:
+        """Look for the tools.
+
+        Raises:
+            HostError: Always: they still do not work, or another dataplane takes this one's place.
+        """
+        self.look()
+        self.on_found()
+        raise HostError("the tools of this host work now: all begins anew with them")

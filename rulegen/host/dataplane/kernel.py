@@ -2,23 +2,22 @@
 
 from __future__ import annotations
 
-import hashlib
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
-from rulegen.compiler.services.other_variant import beside_warning
 from rulegen.compiler.services.plan import plan_node
 from rulegen.compiler.tables import TABLES, Tables
 from rulegen.errors import ApplyError, HostError
+from rulegen.host.commands.runner import READ_TIMEOUT_S
 from rulegen.host.dataplane.apply import perform, steps
 from rulegen.host.dataplane.dataplane import KernelReadout, KernelRevision
 from rulegen.host.dataplane.driver import ReadContext, WriteContext
 from rulegen.host.dataplane.drivers import DRIVERS
 from rulegen.host.dataplane.families import OF_FAMILIES, BrokenFamilies, check_tools
 from rulegen.host.dataplane.flows import FlowReader
-from rulegen.host.dataplane.observe import observed, read_kernel, rules_beside
+from rulegen.host.dataplane.observe import digest_of, observed, read_kernel, warning_beside
 from rulegen.host.ipvs.servers import SchedulerError
 from rulegen.host.netfilter import conntrack, nfacct, nft_commits, variant
 from rulegen.host.node import sysctl
@@ -36,7 +35,7 @@ if TYPE_CHECKING:
     from rulegen.compiler.services.observed import Observed
     from rulegen.compiler.services.ordering import Parameter
     from rulegen.compiler.services.update import Update
-    from rulegen.host.commands.runner import Runner
+    from rulegen.host.commands.runner import Command, Completed, Runner
     from rulegen.host.dataplane.apply import Step
     from rulegen.host.dataplane.driver import Driver
     from rulegen.host.netfilter.variant import VariantChoice
@@ -109,6 +108,7 @@ class KernelDataplane:
         look: Callable[[HostFacts], HostFacts] = refreshed,
         on_aside: Callable[[str], None] | None = None,
         known: variant.KnownTools | None = None,
+        patience_s: float = READ_TIMEOUT_S,
     ) -> KernelDataplane:
         """Return the dataplane for this host's iptables variant and the options.
 
@@ -116,14 +116,18 @@ class KernelDataplane:
         mode whose objects belong to one family each (`OF_FAMILIES`).
 
         Without ip6tables, Services are still served in IPv4, as by kube-proxy. With `known`, the tools are not looked
-        for again.
+        for again. A tool that takes longer than `patience_s` here counts as hanging.
 
         Raises:
-            HostError: iptables is missing.
+            HostError: iptables is missing, or does not work.
         """
-        choice = variant.choose(run, forced) if known is None else known.choice
+
+        def hasty(command: Command) -> Completed:
+            return run(replace(command, timeout_s=min(command.timeout_s or patience_s, patience_s)))
+
+        choice = variant.choose(hasty, forced) if known is None else known.choice
         is_known = not facts.ipv6 or (known is not None and Family.IPV6 in known.families)
-        missing = None if is_known else variant.missing_tool(run, choice.variant, Family.IPV6)
+        missing = None if is_known else variant.missing_tool(hasty, choice.variant, Family.IPV6)
         languages = tables.backend(options.mode).languages
         broken = BrokenFamilies()
         if on_aside is not None and set(languages) <= OF_FAMILIES:
@@ -140,7 +144,7 @@ class KernelDataplane:
             without_ipv6=missing,
             on_forgotten=on_forgotten,
             look=look,
-            beside=_beside(run, choice.variant, facts),
+            beside=warning_beside(hasty, choice.variant, facts.families),
         )
 
     @property
@@ -157,7 +161,7 @@ class KernelDataplane:
         generation, commits, digest = self._generation(), self.commits, ""
         raw = self._read_watched()
         if generation is None:
-            digest = _digest(raw)
+            digest = digest_of(raw)
         flows, error = self.flows.read(self.run, self.facts.families)
         can_tell = all(self.drivers[name].tells_of_writes for name in self.languages)
         return KernelReadout(
@@ -249,7 +253,7 @@ class KernelDataplane:
         """
         if mark.generation is not None:
             return self._generation() == mark.generation + self.commits - mark.commits
-        return mark.commits == self.commits and mark.digest == _digest(self._read_watched())
+        return mark.commits == self.commits and mark.digest == digest_of(self._read_watched())
 
     def has_parameters(self, wanted: Mapping[str, str]) -> bool:
         """Whether kernel parameters have the required values, except those that cannot be written."""
@@ -346,12 +350,18 @@ class KernelDataplane:
         """Try the tools of a family that was set aside, without any change; any thread may call this.
 
         Raises:
-            HostError: They still fail.
+            HostError: They still fail, or are still missing.
         """
+        if family is Family.IPV6 and self.without_ipv6 is not None:
+            missing = variant.missing_tool(self.run, self.choice.variant, family)
+            if missing is not None:
+                raise missing
         check_tools(self.drivers, self.read_context((family,)), self.lock_wait_s)
 
     def include(self, family: Family) -> None:
-        """Read and write a family again that was set aside."""
+        """Read and write a family again that was set aside, or had no tools: the next check reads the host first."""
+        if family is Family.IPV6:
+            self.without_ipv6 = None
         self.broken.include(family)
 
     def _read_watched(self) -> Mapping[str, Any]:
@@ -410,29 +420,6 @@ class KernelDataplane:
         if error is not None:
             raise error
         return calls
-
-
-def _beside(run: Runner, choice: variant.Variant, facts: HostFacts) -> str:
-    """Return a warning about a proxy's rules in the other iptables variant; empty if it has none."""
-    try:
-        beside = rules_beside(run, choice, facts.families)
-    except HostError as error:
-        return f"{error.message}: it is unknown whether a proxy has rules there"
-    return beside_warning(beside, choice)
-
-
-def _digest(raw: Mapping[str, Any]) -> str:
-    """Return a digest of rules, without times and counters in the output of the tools."""
-    digest = hashlib.sha256()
-    for of_language in raw.values():
-        for text in of_language.values() if isinstance(of_language, Mapping) else (of_language,):
-            lines = (
-                line.partition(" [")[0] if line[:1] == ":" else line
-                for line in str(text).splitlines()
-                if line[:1] != "#"
-            )
-            digest.update("\n".join(lines).encode("utf-8", "surrogateescape"))
-    return digest.hexdigest()
 
 
 def _has_udp(service: ResolvedService | None) -> bool:

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import hashlib
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from rulegen.compiler.services.observed import Observed
+from rulegen.compiler.services.other_variant import beside_warning
 from rulegen.errors import HostError
 from rulegen.host.commands.runner import MissingToolError
 from rulegen.host.netfilter import iptables
@@ -13,7 +16,7 @@ from rulegen.languages.iptables.ruleset import read
 from rulegen.waits import WAITS
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterable, Mapping, Sequence
+    from collections.abc import Collection, Iterable, Sequence
 
     from rulegen.host.commands.runner import Runner
     from rulegen.host.dataplane.driver import Driver, ReadContext
@@ -86,3 +89,26 @@ def rules_beside(run: Runner, variant: Variant, families: Iterable[Family]) -> d
             continue  # no program has written rules of this family there
         rulesets[family] = read(text, f"iptables-{other} on this host", family)
     return rulesets
+
+
+def warning_beside(run: Runner, choice: Variant, families: Iterable[Family]) -> str:
+    """Return a warning about a proxy's rules in the other iptables variant; empty if it has none."""
+    try:
+        beside = rules_beside(run, choice, families)
+    except HostError as error:
+        return f"{error.message}: it is unknown whether a proxy has rules there"
+    return beside_warning(beside, choice)
+
+
+def digest_of(raw: Mapping[str, Any]) -> str:
+    """Return a digest of rules, without times and counters in the output of the tools."""
+    digest = hashlib.sha256()
+    for of_language in raw.values():
+        for text in of_language.values() if isinstance(of_language, Mapping) else (of_language,):
+            lines = (
+                line.partition(" [")[0] if line[:1] == ":" else line
+                for line in str(text).splitlines()
+                if line[:1] != "#"
+            )
+            digest.update("\n".join(lines).encode("utf-8", "surrogateescape"))
+    return digest.hexdigest()

@@ -10,7 +10,7 @@ from __future__ import annotations
 import enum
 from contextlib import suppress
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 from rulegen.errors import HostError
 from rulegen.host.commands.runner import (
@@ -28,6 +28,10 @@ if TYPE_CHECKING:
     from rulegen.host.commands.runner import Runner
 
 HINT_CHAINS = ("KUBE-IPTABLES-HINT", "KUBE-KUBELET-CANARY")
+_BUSY: Final = 4
+"""The exit code of the tools of iptables for a lack of resources, or for another program that writes just now."""
+_BY_SIGNAL: Final = 128
+"""A shell reports a signal as a code above this one."""
 OWN_CHAIN = "KUBE-POSTROUTING"
 """The smallest chain of table nat that every node with our rules (or kube-proxy's) has."""
 
@@ -65,7 +69,11 @@ class KnownTools(NamedTuple):
 
 
 class NoVariantError(HostError):
-    """The rules of neither variant can be read."""
+    """The rules of neither variant can be read, or it is unknown which one this host uses."""
+
+
+class NoAccessError(HostError):
+    """This user may not read the rules."""
 
 
 def choose(run: Runner, forced: Variant | None = None) -> VariantChoice:
@@ -77,8 +85,9 @@ def choose(run: Runner, forced: Variant | None = None) -> VariantChoice:
 
     Raises:
         MissingToolError: iptables, or its forced variant, is not installed.
-        NoVariantError: The rules of neither variant can be read.
-        HostError: This user may not read them.
+        NoVariantError: The rules of neither variant can be read, or a tool fails without a reason.
+        NoAccessError: This user may not read them.
+        ToolTimeoutError: A tool hangs.
     """
     if forced is not None:
         with suppress(ToolTimeoutError):  # it is installed: whoever reads rules with it is told more
@@ -181,6 +190,11 @@ def variant_of(version: str) -> Variant:
     return Variant.NFT if "(nf_tables)" in version else Variant.LEGACY
 
 
+def _is_momentary(ended: Completed) -> bool:
+    """Whether a failure says nothing about the kernel: a signal, a busy kernel, or no reason at all."""
+    return ended.code < 0 or ended.code > _BY_SIGNAL or ended.code == _BUSY or not ended.stderr.strip()
+
+
 def _chains(run: Runner, variant: Variant) -> frozenset[str] | str:
     """Return the chains of both families that can be hints or ours, or the reason why the variant cannot be used.
 
@@ -188,7 +202,9 @@ def _chains(run: Runner, variant: Variant) -> frozenset[str] | str:
     loaded tables are read, because a request for one table would load it.
 
     Raises:
-        HostError: We may not look.
+        NoAccessError: We may not look.
+        NoVariantError: A tool fails without a reason.
+        ToolTimeoutError: A tool hangs.
     """
     chains: set[str] = set()
     for family in Family:
@@ -201,7 +217,9 @@ def _chains(run: Runner, variant: Variant) -> frozenset[str] | str:
         if ended.code != 0:
             hint = privilege_hint(ended.stderr)
             if hint:
-                raise HostError(f"iptables-{variant}: {ended.complaint}", hint=hint)
+                raise NoAccessError(f"iptables-{variant}: {ended.complaint}", hint=hint)
+            if _is_momentary(ended):  # the rules may well be there
+                raise NoVariantError(f"iptables-{variant} does not work now: {ended.complaint}")
             if family is Family.IPV4:
                 return f"iptables-{variant} does not work here: {ended.complaint}"
             continue  # a kernel without IPv6 ends here

@@ -9,7 +9,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING
 
-from rulegen.host.commands.runner import MissingToolError
+from rulegen.host.commands.runner import VERSION_S, MissingToolError, ToolTimeoutError
 from rulegen.host.ipvs import servers
 from rulegen.host.netfilter import nfacct
 from rulegen.host.netfilter.variant import Variant, call
@@ -110,11 +110,12 @@ def speaks_ipv6() -> bool:
 
 
 def _random_fully(run: Runner) -> bool:
-    """Return whether iptables knows `--random-fully`; true if no iptables is installed."""
+    """Return whether iptables knows `--random-fully`; true if no iptables is installed, or none answers."""
     for variant in Variant:
         try:
-            known = knows_random_fully(call(run, variant, Family.IPV4, "", ("--version",)).stdout)
-        except MissingToolError:
+            version = call(run, variant, Family.IPV4, "", ("--version",), timeout_s=VERSION_S).stdout
+            known = knows_random_fully(version)
+        except (MissingToolError, ToolTimeoutError):
             continue
         if known is not None:
             return known

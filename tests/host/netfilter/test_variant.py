@@ -8,7 +8,7 @@ import pytest
 
 from rulegen.errors import HostError
 from rulegen.host.commands.runner import Command, Completed, MissingToolError, run
-from rulegen.host.netfilter.variant import HINT_CHAINS, OWN_CHAIN, Variant, call, choose
+from rulegen.host.netfilter.variant import HINT_CHAINS, OWN_CHAIN, NoVariantError, Variant, call, choose
 from rulegen.net import Family
 
 if TYPE_CHECKING:
@@ -133,6 +133,20 @@ class TestTools:
 
         assert choice.variant is Variant.LEGACY
         assert "iptables-nft does not work here" in choice.reason
+
+    @pytest.mark.parametrize(
+        "failure",
+        [
+            Completed(1),
+            Completed(4, "", "iptables-nft-save: RULE_APPEND failed (Device or resource busy)"),
+            Completed(-9, "", "half a line"),
+            Completed(137, "", "Killed"),
+        ],
+        ids=["no reason", "busy", "signal", "signal in a shell"],
+    )
+    def test_a_failure_of_the_moment_chooses_no_other_variant(self, failure):
+        with pytest.raises(NoVariantError, match="iptables-nft does not work now"):
+            choose(host_with({"iptables-nft-save": failure, "iptables-legacy-save": Completed(0)}))
 
     def test_a_kernel_without_ipv6(self):
         tools = {"iptables-nft-save": Completed(0), "iptables-nft": Completed(1), "iptables-legacy-save": Completed(0)}
