@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import signal
+import subprocess
 import tempfile
 import time
 from contextlib import ExitStack, suppress
@@ -313,3 +314,29 @@ def test_a_start_of_haproxy_that_hangs_delays_nothing_else(node: ProxiedNode, wr
         (wrapped / "start.hangs").unlink()
     with node.running(), asking(node.lab):
         until(lambda: node.answers(UNUSUAL, 4, "pod-b"), SOON_S, "the new Service")
+
+
+def test_a_full_disk_harms_only_changes_of_the_proxy(node: ProxiedNode) -> None:
+    node.cleanup()
+    folder = Path(node.proxy.folder)
+    folder.mkdir(0o711)
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=2m,mode=711", "none", folder], check=True)
+    try:
+        node.serve(BALANCED)
+        with node.running(), asking(node.lab, ended=True):
+            with suppress(OSError), (folder / "filler").open("wb", buffering=0) as file:
+                while True:
+                    file.write(b"0" * 4096)
+            node.serve(BALANCED, UNUSUAL)
+            until(lambda: bool(node.lines("not written")), 60, "it is logged")
+            assert "No space left on device" in node.lines("not written")[0]
+            killed, supervisor = node.proxy.haproxy(), node.proxy.supervisor()
+            node.proxy.kill(killed)
+            until(lambda: ask(folder, "haproxy.sock", "show info\n", 1) is not None, SOON_S, "HAProxy runs again")
+            assert node.proxy.supervisor() == supervisor
+            (folder / "filler").unlink()
+            until(lambda: node.answers(UNUSUAL, 4, "pod-b"), 30 + SOON_S, "the new Service")
+    finally:
+        forks.run([*node.argv("cleanup")[:6], "--variant", "nft", "-y"])
+        subprocess.run(["umount", "--lazy", folder], check=True)
+        folder.rmdir()

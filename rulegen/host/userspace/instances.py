@@ -83,6 +83,7 @@ class Instances:
         self._codes: dict[int, int] = {}
         self._check: ReleaseCheck | None = None
         self._starting: StartingHAProxy | None = None
+        self._is_recorded = True
         self.descriptor: int | None = None
         """Of the process that takes new connections; readable when it has ended. None without a process."""
 
@@ -151,7 +152,7 @@ class Instances:
                 link.sendall(b"show info\n")
                 pid = self._spawn(release, {**sockets, CONTROL_DESCRIPTOR: control.fileno()}, of.LOG, "-db", "-q")
             self._starting = StartingHAProxy(pid, os.pidfd_open(pid), link, bytearray(), until)
-            self._record(pid)
+            self._record()
         except (OSError, HostError) as error:
             self.end_start()
             link.close()
@@ -188,8 +189,7 @@ class Instances:
         os.replace(_NEW, of.CONTROL, src_dir_fd=self._home, dst_dir_fd=self._home)
         self.retire()
         self._take(starting.pid)
-        with contextlib.suppress(OSError):  # the file names it, and those that have ended
-            self._record()
+        self._record()
         return ""
 
     @staticmethod
@@ -268,6 +268,8 @@ class Instances:
         awaited = {self._pid, self._check.pid if self._check is not None else 0}
         self._codes = {pid: code for pid, code in self._codes.items() if pid in awaited}
         self._leaving = [pid for pid in self._leaving if process_list.started(pid)]
+        if not self._is_recorded:
+            self._record()
 
     def _take(self, pid: int) -> None:
         self._pid = pid
@@ -299,14 +301,18 @@ class Instances:
         lines = [line for line in said.splitlines() if "[ALERT]" in line]
         return ascii(lines[0])[1:-1] if lines else ""
 
-    def _record(self, *more: int) -> None:
-        """Write down which processes there are, for the next supervisor."""
-        pids = (*self._leaving, *filter(None, [self._pid]), *more)
+    def _record(self) -> None:
+        """Write down which processes there are, for the next supervisor; on a full disk, `reap` tries again."""
+        starting = self._starting.pid if self._starting is not None else 0
+        pids = (*self._leaving, *filter(None, [self._pid, starting]))
         text = "".join(f"{pid} {process_list.started(pid)}\n" for pid in pids)
         flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_NONBLOCK
-        with os.fdopen(os.open(_NEW_INSTANCES, flags, 0o600, dir_fd=self._home), "w") as file:
-            file.write(text)
-        os.replace(_NEW_INSTANCES, of.INSTANCES, src_dir_fd=self._home, dst_dir_fd=self._home)
+        self._is_recorded = False
+        with contextlib.suppress(OSError):
+            with os.fdopen(os.open(_NEW_INSTANCES, flags, 0o600, dir_fd=self._home), "w") as file:
+                file.write(text)
+            os.replace(_NEW_INSTANCES, of.INSTANCES, src_dir_fd=self._home, dst_dir_fd=self._home)
+            self._is_recorded = True
 
     def _recorded(self) -> list[int]:
         """Return the processes of an earlier supervisor that are still running, the newest last."""
