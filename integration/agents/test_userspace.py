@@ -127,6 +127,22 @@ def test_a_killed_proxy_is_reported_and_refuses_nobody(node: ProxiedNode) -> Non
     assert not node.lines("changed by another program")
 
 
+def test_ejected_endpoints_are_told(node: ProxiedNode) -> None:
+    node.serve(BALANCED)
+    drop = ("-p", "tcp", "--dport", "8080", "-j", "REJECT", "--reject-with", "tcp-reset")
+    with node.running():
+        in_pod = node.lab["pod-a"]
+        in_pod.run(["iptables-nft", "-I", "INPUT", *drop]).check()
+        until(lambda: node.answers(BALANCED, 4, "pod-x"), SOON_S, "one endpoint answers")
+        until(lambda: "EndpointEjected" in {each["reason"] for each in events(node)}, SOON_S, "an Event")
+        in_pod.run(["iptables-nft", "-D", "INPUT", *drop]).check()
+        until(lambda: node.answers(BALANCED, 4, "pod-a", "pod-x"), SOON_S, "both answer")
+        until(lambda: "EndpointReturned" in {each["reason"] for each in events(node)}, SOON_S, "an Event")
+        ejected = next(each for each in events(node) if each["reason"] == "EndpointEjected")
+        assert (ejected["regarding"]["kind"], ejected["regarding"]["name"]) == ("Service", BALANCED.name)
+        assert node.metric("rulegen_proxy_endpoint_changes_total") >= 2
+
+
 def test_a_killed_relay_serves_again(node: ProxiedNode) -> None:
     node.serve(BALANCED)
     with node.running():

@@ -112,7 +112,11 @@ class KernelNotices:
             cleanup: Stops it in the end.
         """
         silence = ServiceProxySilence(self.reports)
-        followed = [FOLLOWED[name](self._on_ended_program, silence.heard) for name in languages if name in FOLLOWED]
+        followed = [
+            FOLLOWED[name](self._on_ended_program, silence.heard, self.reports.endpoint_health)
+            for name in languages
+            if name in FOLLOWED
+        ]
         for each in followed:
             cleanup.callback(each.stop)
         return followed

@@ -82,7 +82,7 @@ class KnownProblems:
         for name, excess in now:
             if (name, excess.kind, excess.family) not in self._over:  # the current number may change all the time
                 note = f"served in part: {excess.text} ({excess.kind.option})"
-                self.send_event(EventRequest(self._service(name), "OverLimit", "Serve", note, is_shared=True))
+                self.send_event(EventRequest(self.service(name), "OverLimit", "Serve", note, is_shared=True))
         for kind in LimitKind:
             self.state.metrics.over_limit.set(kind.value, len({name for name, excess in now if excess.kind is kind}))
         self._over = frozenset((name, excess.kind, excess.family) for name, excess in now)
@@ -99,7 +99,7 @@ class KnownProblems:
                 continue
             for name in (conflict.service, conflict.owner):
                 if name is not None:
-                    about = self._service(name)
+                    about = self.service(name)
                     self.send_event(EventRequest(about, "AddressConflict", "Serve", conflict.text, is_shared=True))
         self._conflicts = frozenset(now)
 
@@ -115,7 +115,8 @@ class KnownProblems:
             self.log.warning("cannot search for stale connections", error=error.message, hint=error.hint)
         self._connections = error.message if error is not None else ""
 
-    def _service(self, name: ObjectName) -> ObjectReference:
+    def service(self, name: ObjectName) -> ObjectReference:
+        """Return the reference of a Service for an Event."""
         return ObjectReference("v1", "Service", name.namespace, name.name, self.uid_of(name))
 
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from rulegen.agent.services.drift import certain, damage, tell
 from rulegen.agent.services.problems import KnownProblems
 from rulegen.agent.telemetry.events import EventRequest, to_nobody
+from rulegen.kube.objects.names import ObjectName
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Hashable, Mapping
@@ -18,7 +19,7 @@ if TYPE_CHECKING:
     from rulegen.agent.this_node import ThisNode
     from rulegen.compiler.services.incremental import ServiceRules
     from rulegen.diff.items import Item
-    from rulegen.kube.objects.names import ObjectName
+    from rulegen.host.userspace.health_log import EndpointHealth
     from rulegen.model.services.ir import ResolvedService
     from rulegen.plan.plan import Plan
 
@@ -111,6 +112,21 @@ class SyncReports:
             self._parameters.add(name)
             self.log.warning("kernel parameter not set", name=name, error=refused[name])
             self.send_event(EventRequest(self.node.reference(), "ParameterNotSet", "SetParameter", refused[name]))
+
+    def endpoint_health(self, health: EndpointHealth) -> None:
+        """Report that the proxy does not use an endpoint any more, or uses it again."""
+        outcome = "returned" if health.is_up else "ejected"
+        self.state.metrics.ejections.add(outcome)
+        self.log.info(f"endpoint {outcome}", service=health.service, endpoint=health.endpoint)
+        about = self.problems.service(ObjectName(*health.service.split("/", 1)))
+        if health.is_up:
+            note = f"endpoint {health.endpoint} accepts connections and is used again"
+            self.send_event(EventRequest(about, "EndpointReturned", "Serve", note, is_warning=False))
+        else:
+            note = (
+                f"endpoint {health.endpoint} did not accept a connection and is not used, but tested every two seconds"
+            )
+            self.send_event(EventRequest(about, "EndpointEjected", "Serve", note))
 
     def silent_proxy(self, error: str) -> None:
         """Report that the proxy of Services serves nothing."""

@@ -84,6 +84,7 @@ class Metrics:
         )
         self._declare_progress(progress)
         self._declare_counters()
+        self._declare_service_proxy()
         self._declare_gauges()
 
     def _declare_progress(self, progress: SyncProgress) -> None:
@@ -148,10 +149,6 @@ class Metrics:
             "rulegen_nginx_unexpected_ends_total",
             "How often nginx has ended unexpectedly. Each time it is started again.",
         )
-        self.proxy_failures = CounterMetric(
-            "rulegen_proxy_failures_total",
-            "Times that the proxy of userspace mode, or its supervisor, has ended by itself.",
-        )
         self.site_failures = CounterMetric("rulegen_nginx_failures_total", "Failed nginx updates.")
         self.ingress_changes = LabelledCounterMetric(
             "rulegen_ingress_changes_total",
@@ -176,6 +173,18 @@ class Metrics:
             "rulegen_published_total", "resource", "Statuses written with addresses of nodes."
         )
         self.publish_failures = CounterMetric("rulegen_publish_failures_total", "Failed attempts to publish addresses.")
+
+    def _declare_service_proxy(self) -> None:
+        self.proxy_failures = CounterMetric(
+            "rulegen_proxy_failures_total",
+            "Times that the proxy of userspace mode, or its supervisor, has ended by itself.",
+        )
+        self.ejections = LabelledCounterMetric(
+            "rulegen_proxy_endpoint_changes_total",
+            "outcome",
+            "Endpoints that the proxy of userspace mode has ejected after a failed connection (ejected), or uses again"
+            " (returned).",
+        )
 
     def _declare_gauges(self) -> None:
         self.rules = LabelledGaugeMetric(f"{_SYNC}_iptables_total", "table", "Rules of rulegen or kube-proxy.")

@@ -47,6 +47,8 @@ if TYPE_CHECKING:
 
 CONFIGURATION_FILE: Final = "haproxy.cfg"
 CONTROL_DESCRIPTOR: Final = 5
+LOG_DESCRIPTOR: Final = 6
+"""HAProxy writes there that it ejects a server, or uses it again."""
 DESCRIPTORS: Final = {Family.IPV4: 3, Family.IPV6: 4}
 """The numbers of the listening sockets that HAProxy inherits."""
 
@@ -121,6 +123,7 @@ def _sections(objects: Mapping[ProxyKey, ProxyValue]) -> Iterator[ConfigSection]
         (
             statement("stats", "socket", f"fd@{CONTROL_DESCRIPTOR}", "level", "admin"),
             statement("nbthread", _THREADS),
+            statement("log", f"fd@{LOG_DESCRIPTOR}", "format", "raw", "local0", "notice"),
             statement("hard-stop-after", "1d"),
         ),
     )
@@ -129,6 +132,7 @@ def _sections(objects: Mapping[ProxyKey, ProxyValue]) -> Iterator[ConfigSection]
         "",
         (
             statement("mode", "tcp"),
+            statement("log", "global"),
             statement("timeout", "connect", _CONNECT),
             statement("timeout", "client", _IDLE),
             statement("timeout", "server", _IDLE),
@@ -161,6 +165,7 @@ def _frontend_lines(family: Family) -> Iterator[ConfigLine]:
     unknown = negated(is_set(pool))
     look_up = ("tcp-request", "content", f"set-var({_POOL})", key.then("map_str", map_file(family)))
     yield statement("bind", f"fd@{DESCRIPTORS[family]}")
+    yield statement("no", "log")
     yield statement("tcp-request", "content", f"set-var({_PORT})", sample("dst_port"))
     yield statement("tcp-request", "content", f"set-var({_KEY})", sample("dst").then("concat", ":", _PORT))
     yield statement(*look_up)

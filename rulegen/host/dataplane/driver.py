@@ -71,7 +71,10 @@ class Preparation(NamedTuple):
 
 
 class ProgramNotices(Protocol):
-    """Reports when a program that serves the objects of a language ends, and whether it answers; in own threads."""
+    """Reports about a program that serves the objects of a language, in threads of its own.
+
+    It tells when the program ends, whether it answers, and which endpoints it ejects.
+    """
 
     def start(self) -> None:
         """Start to report: from now on, the program is expected to run."""

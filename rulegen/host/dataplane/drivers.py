@@ -47,9 +47,12 @@ if TYPE_CHECKING:
     from rulegen.compiler.services.attribution import Belongings
     from rulegen.host.commands.runner import Runner
     from rulegen.host.dataplane.driver import Driver, ProgramNotices, ReadContext, WriteContext
+    from rulegen.host.userspace.health_log import EndpointHealth
     from rulegen.languages.language import StateKey, Task
 
-    NoticesMaker = Callable[[Callable[[str], None], Callable[[bool], None]], ProgramNotices]
+    NoticesMaker = Callable[
+        [Callable[[str], None], Callable[[bool], None], Callable[[EndpointHealth], None]], ProgramNotices
+    ]
 
 DRAIN_S: Final = 10.0
 """Maximum time for connections of virtual servers to end when another mode takes over, in seconds."""
@@ -302,7 +305,5 @@ DRIVERS: Final[Mapping[str, Driver]] = MappingProxyType(
 )
 """By language."""
 
-FOLLOWED: Final[Mapping[str, Callable[[Callable[[str], None], Callable[[bool], None]], ProgramNotices]]] = (
-    MappingProxyType({LISTENERS: ProxyNotices})
-)
+FOLLOWED: Final[Mapping[str, NoticesMaker]] = MappingProxyType({LISTENERS: ProxyNotices})
 """By language, what reports the end of the program that serves its objects; other languages are the kernel's."""

@@ -10,7 +10,12 @@ import socket
 import time
 from typing import TYPE_CHECKING, Final, NamedTuple
 
-from rulegen.backends.userspace.configuration import CONFIGURATION_FILE, CONTROL_DESCRIPTOR, DESCRIPTORS
+from rulegen.backends.userspace.configuration import (
+    CONFIGURATION_FILE,
+    CONTROL_DESCRIPTOR,
+    DESCRIPTORS,
+    LOG_DESCRIPTOR,
+)
 from rulegen.errors import HostError
 from rulegen.host.proxy import inherited_sockets, process_list
 from rulegen.host.proxy.sandbox import identity
@@ -18,6 +23,7 @@ from rulegen.host.userspace import folder as of
 from rulegen.host.userspace import listeners
 from rulegen.host.userspace.child import spawn
 from rulegen.host.userspace.exchange import ask
+from rulegen.host.userspace.health_log import HealthLog
 from rulegen.safe_files import read_regular
 
 if TYPE_CHECKING:
@@ -84,6 +90,7 @@ class Instances:
         self._check: ReleaseCheck | None = None
         self._starting: StartingHAProxy | None = None
         self._is_recorded = True
+        self.health = HealthLog()
         self.descriptor: int | None = None
         """Of the process that takes new connections; readable when it has ended. None without a process."""
 
@@ -288,7 +295,7 @@ class Instances:
             raise
         try:
             argv = [self._program, *options, "-f", CONFIGURATION_FILE]
-            return spawn(argv, identity.unused(), place, output, sockets)
+            return spawn(argv, identity.unused(), place, output, {**sockets, LOG_DESCRIPTOR: self.health.writes})
         finally:
             os.close(place)
             os.close(output)

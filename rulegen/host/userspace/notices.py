@@ -8,8 +8,11 @@ import socket
 import threading
 from typing import TYPE_CHECKING, Final
 
+from rulegen.backends.userspace.spares import BACKEND, POOLS_FILE, UnexpectedReportError, is_spare, read_pools
 from rulegen.host.userspace import folder as of
 from rulegen.host.userspace.exchange import ask
+from rulegen.host.userspace.health_log import EndpointHealth, read
+from rulegen.languages.listeners.state import owner_of_pool
 from rulegen.text import printable
 from rulegen.waits import StoppingError
 
@@ -30,13 +33,20 @@ _ENDED: Final = "its supervisor has ended"
 class ProxyNotices:
     """Passes on each report of the supervisor, and asks HAProxy twice a second; see `ProgramNotices`."""
 
-    def __init__(self, on_notice: Callable[[str], None], on_answer: Callable[[bool], None]) -> None:
+    def __init__(
+        self,
+        on_notice: Callable[[str], None],
+        on_answer: Callable[[bool], None],
+        on_health: Callable[[EndpointHealth], None],
+    ) -> None:
         """Prepare to listen.
 
         Args:
             on_notice: Called with each report.
             on_answer: Called after each question with whether HAProxy answers; also true while there is none to ask.
+            on_health: Called with each endpoint that HAProxy ejects or uses again.
         """
+        self._on_health = on_health
         self._folder, self._on_notice, self._on_answer = of.of_this_namespace(), on_notice, on_answer
         self._stopped = threading.Event()
         self._link: socket.socket | None = None
@@ -65,6 +75,13 @@ class ProxyNotices:
         while not self._stopped.wait(_ASK_S):
             self._on_answer(_answers(self._folder))
 
+    def _take(self, line: str) -> None:
+        health = read(line)
+        if health is None:
+            self._on_notice(printable(line, _LONGEST))
+        elif "." in (pool := _pool(self._folder, health.backend)):
+            self._on_health(EndpointHealth(owner_of_pool(pool), health.endpoint, health.is_up))
+
     def _listen(self) -> None:
         is_expected = True
         while not self._stopped.is_set():
@@ -83,9 +100,20 @@ class ProxyNotices:
                     return
                 with contextlib.suppress(OSError):  # reset: it was killed before it has accepted the connection
                     while line := lines.readline(_LONGEST):
-                        self._on_notice(printable(line.decode("utf-8", "replace").strip(), _LONGEST))
+                        self._take(line.decode("utf-8", "replace").strip())
                 with self._lock:
                     self._link = None
+
+
+def _pool(folder: Path, backend: str) -> str:
+    """Return the pool that a backend serves; a spare one serves that of the map, or none any more."""
+    match = BACKEND.fullmatch(backend)
+    if match is None or not is_spare(match["pool"]):
+        return match["pool"] if match is not None else ""
+    try:
+        return read_pools(ask(folder, of.CONTROL, f"show map {POOLS_FILE}\n", _ANSWER_S) or "").get(backend, "")
+    except (OSError, UnexpectedReportError):
+        return ""
 
 
 def _answers(folder: Path) -> bool:

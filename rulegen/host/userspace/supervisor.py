@@ -8,7 +8,8 @@ Commands send one line over a Unix socket in a folder that only root can enter, 
     serve RELEASE v4:10261 v6:10261    start HAProxy with a release, and let the old one finish its connections
     keep RELEASE                       HAProxy serves this release already: it is for later starts
     state                              the listeners that the supervisor holds, and the release
-    follow                             a line for each time that HAProxy has ended by itself, until the supervisor ends
+    follow                             a line for each time that HAProxy has ended by itself, and for each server that
+                                       it ejects or uses again, until the supervisor ends
     end                                HAProxy finishes its connections; the supervisor ends
 """
 
@@ -120,6 +121,8 @@ class ProxySupervisor:
             process = self._instances.descriptor
             ready = self._ready(process)
             self._instances.reap()
+            for line in self._instances.health.lines():
+                self._pass_on(line)
             if process is None or process in ready:
                 self._ended()
             if report := self._relay.restart():
@@ -132,7 +135,8 @@ class ProxySupervisor:
         """Wait until there is something to do; return the descriptors that are readable."""
         poll = select.poll()
         testing = self._change.descriptor if self._change is not None else None
-        for each in (self._requests.fileno(), process, testing, self._relay.descriptor, *self._instances.awaited):
+        asked, health = self._requests.fileno(), self._instances.health.descriptor
+        for each in (asked, health, process, testing, self._relay.descriptor, *self._instances.awaited):
             if each is not None:
                 poll.register(each, select.POLLIN)
         round_s = _ROUND_S
@@ -195,8 +199,11 @@ class ProxySupervisor:
             sys.stderr.write(f"{text}\n")
 
     def _report(self, text: str) -> None:
-        """Send a line to all followers; those that have ended or do not read are forgotten."""
+        """Log a line, and send it to all followers; those that have ended or do not read are forgotten."""
         sys.stderr.write(f"{text}\n")
+        self._pass_on(text)
+
+    def _pass_on(self, text: str) -> None:
         for link in tuple(self._followers):
             try:
                 link.sendall(f"{text}\n".encode("utf-8", "replace"))

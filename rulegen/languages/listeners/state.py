@@ -93,14 +93,14 @@ ANY_ADDRESS: Final = "*"
 
 _SHORT: Final = {Family.IPV4: "v4", Family.IPV6: "v6"}
 _FAMILIES: Final = {short: family for family, short in _SHORT.items()}
-_NAME: Final = r"[a-z0-9.-]{1,200}\.v[46]"
+POOL_NAME: Final = r"[a-z0-9.-]{1,200}\.v[46]"
 _OF_UDP: Final = "udp "
 """Begins the line of an object of UDP."""
 _LINE: Final = re.compile(
     rf"(?P<udp>{_OF_UDP})?(?:listener (?P<listener>v[46]) port (?P<port>[0-9]{{1,5}})(?P<alone> without supervisor)?"
-    rf"|pool (?P<pool>{_NAME})(?: affinity (?P<affinity>[0-9]{{1,6}})s)?"
-    rf"|server (?P<server>{_NAME}) (?P<endpoint>[0-9a-f.:\[\]]{{3,50}})"
-    rf"|frontend (?P<frontend>[0-9a-f.:\[\]*]{{3,50}}) pool (?P<of>{_NAME}))"
+    rf"|pool (?P<pool>{POOL_NAME})(?: affinity (?P<affinity>[0-9]{{1,6}})s)?"
+    rf"|server (?P<server>{POOL_NAME}) (?P<endpoint>[0-9a-f.:\[\]]{{3,50}})"
+    rf"|frontend (?P<frontend>[0-9a-f.:\[\]*]{{3,50}}) pool (?P<of>{POOL_NAME}))"
 )
 
 
