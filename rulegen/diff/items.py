@@ -75,7 +75,9 @@ class Item:
         is_leftover: Whether the owner is no longer served here, or is unknown.
         key: Key of the object in the state of its language; None if it has none. Not displayed.
         variant: Its iptables variant, if that is not the variant of the plan.
-        endpoint: The endpoint that it starts or stops leading connections to; None for none. Not displayed.
+        endpoints: The endpoints that start or stop getting connections with it. Not displayed.
+        frontend: What clients connect to, if it is the object that makes this known, such as `TCP 10.96.0.10:80`. Not
+            displayed.
         lines: Its content: all lines if it is added or deleted, the differing lines with context if it is changed.
     """
 
@@ -89,5 +91,6 @@ class Item:
     drift: Drift | None = None
     variant: str = ""
     lines: tuple[Line, ...] = ()
-    endpoint: ItemEndpoint | None = field(default=None, compare=False, repr=False)
+    endpoints: tuple[ItemEndpoint, ...] = field(default=(), compare=False, repr=False)
+    frontend: str = field(default="", compare=False, repr=False)
     key: Hashable = field(default=None, compare=False, repr=False)

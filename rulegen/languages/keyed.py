@@ -9,7 +9,7 @@ from rulegen.diff.items import Action, Item, Line
 from rulegen.languages.language import Part, References
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterable, Iterator, Mapping
+    from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 
     from rulegen.diff.items import Drift, ItemEndpoint
     from rulegen.languages.language import (
@@ -183,6 +183,7 @@ class KeyedLanguage:
     def items(self, part: Part, scene: Scene) -> Iterator[Item]:
         """Yield an item for each change, in the order of the changes."""
         family = scene.family
+        endpoints = self.endpoints(scene)
         for change in part.changes:
             action = Action.ADD if change.before is None else Action.DELETE if change.after is None else Action.CHANGE
             kind, name = self.named_in(change)
@@ -197,7 +198,8 @@ class KeyedLanguage:
                 is_leftover=owner is None or (owner != "" and owner not in scene.around.names),
                 drift=self.drift(change, scene) if scene.desired.get(self.name) else None,
                 lines=tuple(self.lines(change)),
-                endpoint=self.endpoint(change),
+                endpoints=endpoints(change),
+                frontend=self.frontend(change.key),
                 key=change.key,
             )
 
@@ -211,9 +213,13 @@ class KeyedLanguage:
             if value is not None:
                 yield Line(sign, self.text(change.key, value))
 
-    def endpoint(self, change: Change[Any, Any]) -> ItemEndpoint | None:  # noqa: ARG002 - most objects are no endpoints
-        """Return the endpoint that starts or stops getting connections with a change; None for none."""
-        return None
+    def endpoints(self, scene: Scene) -> Callable[[Change[Any, Any]], tuple[ItemEndpoint, ...]]:  # noqa: ARG002 - most languages have none
+        """Return what finds the endpoints that start or stop getting connections with a change."""
+        return lambda _: ()
+
+    def frontend(self, key: Any) -> str:  # noqa: ARG002 - most objects are none
+        """Return the frontend that an object makes known, such as `TCP 10.96.0.10:80`; empty for none."""
+        return ""
 
     def empty(self, families: Iterable[Family]) -> Mapping[StateKey, Any]:  # noqa: ARG002 - one state for all
         """Return the state of an empty kernel."""

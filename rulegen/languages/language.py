@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 from typing import Protocol as Interface
 
 from rulegen.diff.changes import Change
+from rulegen.net import join_host_port
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
@@ -198,6 +199,12 @@ class FrontendKey(NamedTuple):
     address: Address | None
     protocol: Protocol
     port: int
+
+    @property
+    def text(self) -> str:
+        """The frontend for people, such as `TCP 10.96.0.10:80`; a node port has `*` as its address."""
+        place = f"*:{self.port}" if self.address is None else join_host_port(self.address, self.port)
+        return f"{self.protocol} {place}"
 
 
 class Union(Interface):

@@ -21,8 +21,6 @@ if TYPE_CHECKING:
 MOST: Final = 40
 """Maximum number of lines; more Services are listed by namespace."""
 _NAMES_LISTED: Final = 4
-_FRONTENDS: Final = {"rule", "virtual server"}
-"""Kinds of which each new Service has at least one."""
 _PARAMETER: Final = "parameter"
 """Kind of a parameter of the kernel."""
 _PortKey = tuple[str, str]
@@ -137,7 +135,7 @@ def _of_service(owner: str, items: Sequence[Item], service: ResolvedService | No
     texts = [
         text
         for port in service.ports
-        if (text := _moves(port, gained[_key(port)] - lost[_key(port)], lost[_key(port)]))
+        if (text := _moves(port, gained[_key(port)] - lost[_key(port)], lost[_key(port)] - gained[_key(port)]))
     ]
     return Effect(Action.CHANGE, "Service", owner, ("; ".join(texts) or f"objects: {_counts(items)}") + _drift(items))
 
@@ -148,14 +146,13 @@ def _endpoints(items: Iterable[Item], service: ResolvedService, *, gained: bool)
     for port in service.ports:
         by_name[port.family.value, port.label] = _key(port)
         if port.cluster_ip is not None:
-            frontend = f"{port.protocol} {join_host_port(port.cluster_ip, port.port)}"
-            by_name[port.family.value, frontend] = _key(port)
+            by_name[port.family.value, _frontend(port)] = _key(port)
     moved: defaultdict[_PortKey, set[str]] = defaultdict(set)
     for item in items:
-        if item.endpoint is not None and item.endpoint.is_gained is gained:
-            named = by_name.get((item.family, item.endpoint.of))
+        for endpoint in item.endpoints:
+            named = by_name.get((item.family, endpoint.of)) if endpoint.is_gained is gained else None
             if named is not None:
-                moved[named].add(item.endpoint.text)
+                moved[named].add(endpoint.text)
     return moved
 
 
@@ -164,16 +161,21 @@ def _key(port: ResolvedPort) -> _PortKey:
     return port.family.value, port.label
 
 
+def _frontend(port: ResolvedPort) -> str:
+    """Return what clients in the cluster connect to, as items of plans have it; empty without a ClusterIP."""
+    return f"{port.protocol} {join_host_port(port.cluster_ip, port.port)}" if port.cluster_ip is not None else ""
+
+
 def _is_new(items: Sequence[Item], service: ResolvedService, gained: Mapping[_PortKey, set[str]]) -> bool:
-    """Whether nothing of the Service was there before."""
-    return (
-        all(item.action is Action.ADD for item in items)
-        and any(item.kind in _FRONTENDS for item in items)
-        and all(
-            {endpoint.text for endpoint in port.endpoints} <= gained.get(_key(port), set())
-            for port in service.ports
-            if port.cluster_ip is not None
-        )
+    """Whether nothing of the Service was there before: all its ClusterIPs and all their endpoints are added."""
+    if any(item.action is not Action.ADD for item in items):
+        return False
+    frontends = {(item.family, item.frontend) for item in items if item.frontend}
+    return bool(frontends) and all(
+        (port.family.value, _frontend(port)) in frontends
+        and {endpoint.text for endpoint in port.endpoints} <= gained.get(_key(port), set())
+        for port in service.ports
+        if port.cluster_ip is not None
     )
 
 

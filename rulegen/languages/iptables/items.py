@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Final
 
 from rulegen.diff.items import Action, Item, ItemEndpoint, Line
 from rulegen.languages.iptables.drift import RuleDrift, rules_of
+from rulegen.languages.iptables.frontends import frontend_of
 from rulegen.languages.iptables.ruleset import ChainName, target
 from rulegen.languages.iptables.state import BlockKey, BlockValue, ChainKey, ChainPosition
 
@@ -68,7 +69,8 @@ class _Items:
             is_leftover=is_leftover,
             drift=self._drift.of(change),
             lines=tuple(_lines(change)),
-            endpoint=_endpoint(change) if isinstance(key, ChainKey) else None,
+            endpoints=_endpoints(change) if isinstance(key, ChainKey) else (),
+            frontend=_frontend(key) if isinstance(key, BlockKey) else "",
             key=key,
         )
 
@@ -126,14 +128,19 @@ def _users(objects: Objects) -> Mapping[ChainName, list[ChainName]]:
     return users
 
 
-def _endpoint(change: Change[Key, Value]) -> ItemEndpoint | None:
+def _endpoints(change: Change[Key, Value]) -> tuple[ItemEndpoint, ...]:
     """Return the endpoint of an added or removed chain, if the chain translates connections to one."""
     if change.before is not None and change.after is not None:
-        return None
+        return ()
     for rule in rules_of(change.after) or rules_of(change.before):
         if (match := _DESTINATION.search(rule.spec)) is not None:
-            return ItemEndpoint(change.before is None, rule.comment, match[1])
-    return None
+            return (ItemEndpoint(change.before is None, rule.comment, match[1]),)
+    return ()
+
+
+def _frontend(key: BlockKey) -> str:
+    """Return the frontend that rules of a shared chain match; empty if they match none."""
+    return next((frontend.text for spec in key.specs if (frontend := frontend_of(spec)) is not None), "")
 
 
 def _lines(change: Change[Key, Value]) -> Iterator[Line]:

@@ -27,7 +27,7 @@ from rulegen.languages.language import FrontendKey, Part, Phase, Print, Task
 from rulegen.net import join_host_port
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterable, Iterator, Mapping
+    from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 
     from rulegen.languages.ipvs.script import IpvsCommand
     from rulegen.languages.ipvs.state import Frontend, Timeouts
@@ -168,13 +168,13 @@ class Ipvs(KeyedLanguage):
             case _:
                 return "timeouts", key.name
 
-    def endpoint(self, change: Change[Any, Any]) -> ItemEndpoint | None:
-        """Return the endpoint of a real server that starts or stops getting connections: its weight shows it."""
-        key, before, after = change
-        gets, got = (isinstance(each, RealServer) and each.weight != DRAINING for each in (after, before))
-        if not isinstance(key, RealServerKey) or gets is got:
-            return None
-        return ItemEndpoint(gets, str(key.frontend), join_host_port(key.address, key.port))
+    def endpoints(self, scene: Scene) -> Callable[[Change[Any, Any]], tuple[ItemEndpoint, ...]]:  # noqa: ARG002 - the change tells
+        """Return what finds the endpoint of a real server that starts or stops getting connections."""
+        return _endpoint
+
+    def frontend(self, key: Any) -> str:
+        """Return the frontend of a virtual server; empty for other objects."""
+        return str(key.frontend) if isinstance(key, VirtualServerKey) else ""
 
     def text(self, key: Any, value: Any) -> str:
         """Return the text of an object as ipvsadm prints it."""
@@ -270,3 +270,12 @@ def _batches(phase: Phase, title: str, commands: tuple[IpvsCommand, ...]) -> Ite
     for start in range(0, len(commands), COMMANDS_AT_ONCE):
         batch = commands[start : start + COMMANDS_AT_ONCE]
         yield Task(phase, f"{title}: {len(batch)}", ChangeVirtualServers(batch))
+
+
+def _endpoint(change: Change[Any, Any]) -> tuple[ItemEndpoint, ...]:
+    """Return the endpoint of a real server that starts or stops getting connections: its weight shows it."""
+    key, before, after = change
+    gets, got = (isinstance(each, RealServer) and each.weight != DRAINING for each in (after, before))
+    if not isinstance(key, RealServerKey) or gets is got:
+        return ()
+    return (ItemEndpoint(gets, str(key.frontend), join_host_port(key.address, key.port)),)

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from rulegen.diff.items import ItemEndpoint
 from rulegen.languages.keyed import KeyedLanguage
 from rulegen.languages.language import Phase, Print, Task
 from rulegen.languages.listeners.script import script
@@ -20,7 +22,7 @@ from rulegen.languages.listeners.state import (
 from rulegen.net import Protocol
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Callable, Iterator, Mapping
 
     from rulegen.diff.changes import Change
     from rulegen.diff.items import Drift
@@ -63,6 +65,27 @@ class ProxyLanguage(KeyedLanguage):
         known = super().owner(change, scene)
         pool = pool_of(change.key, change.before)
         return owner_of_pool(pool) if known is None and pool else known
+
+    def endpoints(self, scene: Scene) -> Callable[[Change[Any, Any]], tuple[ItemEndpoint, ...]]:
+        """Return what finds the endpoint of a server, for each frontend that its pool serves before or after."""
+        frontends: defaultdict[str, set[str]] = defaultdict(set)
+        for objects in (scene.ours[NAME], scene.desired.get(NAME, {})):
+            for key, value in objects.items():
+                if key.kind is ProxyObject.FRONTEND:
+                    frontends[value.pool].add(self.frontend(key))
+
+        def of(change: Change[Any, Any]) -> tuple[ItemEndpoint, ...]:
+            key, before, after = change
+            if key.kind is not ProxyObject.SERVER or (before is None) is (after is None):
+                return ()
+            pool, _, text = key.name.partition("/")
+            return tuple(ItemEndpoint(before is None, of, text) for of in sorted(frontends[pool]))
+
+        return of
+
+    def frontend(self, key: ProxyKey) -> str:
+        """Return what clients connect to; empty for other objects. The proxy serves only TCP."""
+        return f"{Protocol.TCP} {key.name}" if key.kind is ProxyObject.FRONTEND else ""
 
     def drift(self, change: Change[Any, Any], scene: Scene) -> Drift | None:  # noqa: ARG002 - nothing else shows it
         """Return None: no other object shows whether an object existed."""

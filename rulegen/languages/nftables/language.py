@@ -12,6 +12,7 @@ from rulegen.languages.keyed import KeyedLanguage, SharedUnion, Wants
 from rulegen.languages.language import FrontendKey, Part, Phase, Print, Task
 from rulegen.languages.nftables.expressions import VerdictCode
 from rulegen.languages.nftables.held import TablesHolder
+from rulegen.languages.nftables.moves import EndpointMoves, frontend_text
 from rulegen.languages.nftables.read_json import is_json_dump, read_json
 from rulegen.languages.nftables.read_text import is_text_dump, read_text
 from rulegen.languages.nftables.script import dependents, format_tables, script
@@ -29,8 +30,9 @@ from rulegen.languages.nftables.statements import OtherStatement
 from rulegen.net import Family, Protocol, parse_address
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping
+    from collections.abc import Callable, Iterable, Iterator, Mapping
 
+    from rulegen.diff.items import ItemEndpoint
     from rulegen.languages.language import (
         Changes,
         Holder,
@@ -204,6 +206,14 @@ class Nftables(KeyedLanguage):
         if isinstance(value, NftChain):
             return str(value.base or "")
         return value.text if isinstance(value, OtherObject) else str(value)
+
+    def endpoints(self, scene: Scene) -> Callable[[Change[Any, Any]], tuple[ItemEndpoint, ...]]:
+        """Return what finds the endpoints that start or stop getting connections with a change."""
+        return EndpointMoves(scene.ours[NAME], scene.desired.get(NAME, {}), self._maps.served).of
+
+    def frontend(self, key: NftKey) -> str:
+        """Return the frontend of an element that leads one to its endpoints, or refuses it; empty for other objects."""
+        return frontend_text(key.element) if self._is_frontend(key) else ""
 
     def lines(self, change: Change[Any, Any]) -> Iterator[Line]:
         """Yield the lines of an object; of a changed chain, all rules with signs at those that differ."""

@@ -18,7 +18,9 @@ from tests.cli.test_plan import HOST
 if TYPE_CHECKING:
     from pathlib import Path
 
-MODES = ("iptables", "ipvs")
+FLAT = "nftables --nftables-layout flat"
+OF_CHAINS = "nftables --nftables-layout kube-proxy"
+MODES = ("iptables", "ipvs", FLAT, OF_CHAINS, "userspace")
 MOST_LINES = 60
 
 
@@ -62,7 +64,7 @@ def plan(tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest
     def call(before: list[object] | None, after: list[object], *words: str, mode: str = "iptables") -> str:
         for name, items in (("before", before or []), ("after", after)):
             (tmp_path / f"{name}.json").write_text(json.dumps({"apiVersion": "v1", "kind": "List", "items": items}))
-        common = ("--host", "host", "--mode", mode)
+        common = ("--host", "host", "--mode", *mode.split())
         observed = "none"
         if before is not None:
             observed = "out"
@@ -110,6 +112,55 @@ def test_services_that_come_and_go_are_named(plan, mode):
     assert re.search(
         r"^  - (Service shop/old \(no longer served here\)|Service \(\d+ objects of deleted)", out, re.MULTILINE
     )
+
+
+AFFINITY = {"sessionAffinity": "ClientIP", "sessionAffinityConfig": {"clientIP": {"timeoutSeconds": 600}}}
+EXTERNAL = {"externalIPs": ["198.51.100.7"]}
+
+
+def weighed(annotation: str) -> dict[str, object]:
+    item = service("web")
+    item["metadata"]["annotations"] = {"rulegen.io/weights": annotation}  # type: ignore[index]
+    return item
+
+
+@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize(
+    ("before", "after", "effect"),
+    [
+        ((AFFINITY, "1", "2"), (AFFINITY, "1", "3"), "http gains 10.244.1.3:8080 and loses 10.244.1.2:8080 (2 → 2)"),
+        ((EXTERNAL, "1"), (EXTERNAL, "1", "2"), "http gains 10.244.1.2:8080 (1 → 2)"),
+        (({}, "1", "2"), (AFFINITY, "1", "2"), "objects: "),
+        (({}, "1"), (EXTERNAL, "1"), "objects: "),
+        (({},), (EXTERNAL,), "objects: "),
+    ],
+    ids=["with session affinity", "with an external IP", "gets affinity", "gets an external IP", "without endpoints"],
+)
+def test_a_changed_service_is_not_new(plan, mode, before, after, effect):
+    objects = [
+        [{**web, "spec": {**web["spec"], **more}}, endpoints("web", *(f"10.244.1.{end}" for end in ends))]
+        for (more, *ends), web in zip((before, after), (service("web"), service("web")), strict=True)
+    ]
+    assert f"  ~ Service shop/web ({effect}" in plan(*objects, mode=mode)
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_endpoints_that_stay_are_no_gain_and_no_loss(plan, mode):
+    ends = endpoints("web", "10.244.1.1", "10.244.1.2", "10.244.1.3")
+    ends["endpoints"][1]["zone"] = "a"  # type: ignore[index]
+    before, after = ([weighed(json.dumps({"node:topology.kubernetes.io/zone=a": weight})), ends] for weight in (1, 3))
+    for one_way in ((before, after), (after, before)):
+        out = plan(*one_way, mode=mode)
+        assert "No changes." in out or "~ Service shop/web (objects: " in out, out
+        assert "gains" not in out, out
+        assert "loses" not in out, out
+
+
+def test_a_change_of_layout_moves_no_endpoint(plan):
+    web = [service("web"), endpoints("web", "10.244.1.1")]
+    out = plan(web, web, "--nftables-layout", "kube-proxy", mode=FLAT)
+    assert "~ Service shop/web (objects: " in out
+    assert "gains" not in out
 
 
 def test_many_endpoints_are_counted(plan):
