@@ -11,7 +11,7 @@ from tests.parity.test_parity import name_of, run
 from tests.shared import each, worlds
 from tests.sizes import sized
 
-WORLDS = worlds("iptables.save", "ip6tables.save", "nftables.txt", "ipvs", "objects.yaml")
+WORLDS = worlds("objects.yaml", "config.yaml", "world.yaml")
 STEP = sized(quick=20, usual=3, full=1)
 """One world of so many is tried."""
 DUMPS = {
@@ -21,12 +21,15 @@ DUMPS = {
 }
 
 
-@pytest.mark.parametrize("world", each(WORLDS[::STEP], "world of all modes"), ids=name_of)
+@pytest.mark.parametrize("world", each(WORLDS[::STEP], "world"), ids=name_of)
 def test_all_documents_of_a_world_are_valid(world: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]):
     given = ("-f", str(world / "objects.yaml"), "--config", str(world / "config.yaml"))
     given = (*given, "--host", str(world / "world.yaml"))
-    for mode, names in DUMPS.items():
-        dumps = [str(world / name) for name in names]
+    dumped = {mode: [str(world / name) for name in names if (world / name).exists()] for mode, names in DUMPS.items()}
+    assert any(dumped.values())
+    for mode, dumps in dumped.items():
+        if not dumps:
+            continue
         options = (*given, "--mode", mode)
         observed = [word for dump in dumps for word in ("--observed", dump)]
         for against in (("--observed", "none"), observed):

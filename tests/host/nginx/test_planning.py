@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import socket
 import tempfile
 from pathlib import Path
@@ -67,6 +68,23 @@ def test_a_plan_writes_nothing_whether_nginx_ever_ran_or_not(run, folder, tmp_pa
     assert run("apply")[0] == 1
     assert everything(folder) == before
     assert not list(scratch.iterdir())
+
+
+def test_a_saved_plan_is_applied_byte_for_byte_as_shown(run, folder, tmp_path, capsys):
+    saved = str(tmp_path / "saved")
+    for host in ("shop.test", "blog.test"):
+        (tmp_path / "objects.yaml").write_text(yaml.safe_dump_all(world(ingress("web", host))))
+        shown = run("plan", "-v", "--out", saved)[1]
+        with pytest.raises(SystemExit) as stop:
+            main(["apply", saved, "--yes", "-v"])
+        out, err = capsys.readouterr()
+        assert not stop.value.code, err
+        more = r"Applied: \d+ changes in 1 step\.\nnginx (started|reloaded) in \S+ s\n"
+        assert re.fullmatch(re.escape(shown) + more, out), out
+        assert f"  + host {host}\n" in shown
+        served = "".join(path.read_text() for path in (folder / "current" / "hosts").glob("*.conf"))
+        assert f"server_name {host};" in served
+        assert run("plan", "--detailed-exitcode")[0] == 0
 
 
 @pytest.mark.parametrize("port", [8081, 8444])

@@ -5,16 +5,17 @@ from __future__ import annotations
 import random
 import re
 import subprocess
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
 from rulegen.cli.main import main
 from tests.cli.test_left_out import HOST, NODE, service
-from tests.sizes import sized
+from tests.sizes import SIZE, Size, sized
 
-SEEDS = range(sized(quick=2, usual=5, full=20))
+TRIES = sized(quick=2, usual=5, full=20)
+"""Changes of each list; in full, of each change in it."""
 BEFORE = [service("web", 1, ends=(1, 2)), service("zoo", 3)]
 AFTER = [service("web", 1, ends=(1, 2, 3)), service("zoo", 3)]
 DNS = (
@@ -87,12 +88,16 @@ class SavedNode:
         assert "the state of this node has changed: " in err
 
 
+def _tries(changes: list[Change]) -> Iterator[tuple[Change, random.Random]]:
+    number = TRIES * len(changes) if SIZE is Size.FULL else TRIES
+    return ((changes[seed % len(changes)], random.Random(seed)) for seed in range(number))
+
+
 def seeded(node: SavedNode, snapshot: str, changes: list[Change]) -> None:
     """Check for each seed that a change of our own objects is refused, and that its undoing makes the plan valid."""
     shown = node.pend()
-    for seed in SEEDS:
-        pick = random.Random(seed)
-        undo = changes[seed % len(changes)](pick)
+    for change, pick in _tries(changes):
+        undo = change(pick)
         node.refused(snapshot)
         sh(undo)
     node.applied(shown)
@@ -100,9 +105,9 @@ def seeded(node: SavedNode, snapshot: str, changes: list[Change]) -> None:
 
 def foreign(node: SavedNode, changes: list[Change]) -> None:
     """Check for each seed that a change of another program's objects changes nothing of the plan."""
-    for seed in SEEDS:
+    for change, pick in _tries(changes):
         shown = node.pend()
-        changes[seed % len(changes)](random.Random(seed))
+        change(pick)
         node.applied(shown)
 
 

@@ -1,4 +1,4 @@
-"""Saved plans on a real kernel, in a network namespace: iptables of both variants, and nftables."""
+"""Saved plans on a real kernel, in a network namespace: iptables of both variants, and both layouts of nftables."""
 
 from __future__ import annotations
 
@@ -15,11 +15,13 @@ from tests.host.saved_plans.saved_node import Change, SavedNode, sh
 __all__ = ["namespace"]
 
 pytestmark = pytest.mark.usefixtures("namespace")
-MODES = ["nft", "legacy", "nftables"]
+MODES = ["nft", "legacy", "kube-proxy", "flat"]
+TABLES = {"kube-proxy": "kube-proxy", "flat": "rulegen"}
+"""The tables of the layouts of nftables mode."""
 SNAPSHOT = {
     "nft": "iptables-nft-save | grep '^[-:]'",
     "legacy": "iptables-legacy-save | grep -o '^-.*'",
-    "nftables": "nft -s list ruleset",
+    **dict.fromkeys(TABLES, "nft -s list ruleset"),
 }
 
 
@@ -30,30 +32,38 @@ def mode(request: pytest.FixtureRequest) -> str:
 
 @pytest.fixture
 def node(mode, tmp_path, capsys) -> SavedNode:
-    words = ("--mode", "nftables", "--nftables-layout", "kube-proxy") if mode == "nftables" else ("--variant", mode)
+    words = ("--mode", "nftables", "--nftables-layout", mode) if mode in TABLES else ("--variant", mode)
     return SavedNode(tmp_path, capsys, *words)
+
+
+def own_of_table(table: str) -> list[Change]:
+    """Return changes of a table of Services: a rule that is added, an element that is removed."""
+
+    def added(pick: random.Random) -> str:
+        chains = [line.split()[1] for line in sh(f"nft list table ip {table}").splitlines() if "chain " in line]
+        chain = pick.choice([name for name in chains if name.startswith(("service-", "cluster/"))])
+        sh(f"nft insert rule ip {table} '{chain}' ip saddr 192.0.2.{pick.randrange(1, 255)} drop")
+        handle = sh(f"nft -a list chain ip {table} '{chain}' | grep 192.0.2 | grep -o 'handle [0-9]*'").strip()
+        return f"nft delete rule ip {table} '{chain}' {handle}"
+
+    def removed(pick: random.Random) -> str:
+        maps = re.findall(
+            r"map (service-ips\S*|endpoints\S*) \{\n.*?elements = \{ ([^}]*?) \}",
+            sh(f"nft list table ip {table}"),
+            re.DOTALL,
+        )
+        elements = [(name, " ".join(each.split())) for name, listed in maps for each in listed.split(",")]
+        name, element = pick.choice(elements)
+        sh(f"nft delete element ip {table} {name} '{{ {element.partition(' : ')[0]} }}'")
+        return f"nft add element ip {table} {name} '{{ {element} }}'"
+
+    return [added, removed]
 
 
 def own(mode: str, folder: Path) -> list[Change]:
     """Return changes of rules of Services."""
-    if mode == "nftables":
-
-        def added(pick: random.Random) -> str:
-            chains = [line.split()[1] for line in sh("nft list table ip kube-proxy").splitlines() if "chain " in line]
-            chain = pick.choice([name for name in chains if name.startswith("service-")])
-            sh(f"nft insert rule ip kube-proxy '{chain}' ip saddr 192.0.2.{pick.randrange(1, 255)} drop")
-            handle = sh(f"nft -a list chain ip kube-proxy '{chain}' | grep 192.0.2 | grep -o 'handle [0-9]*'").strip()
-            return f"nft delete rule ip kube-proxy '{chain}' {handle}"
-
-        def removed(pick: random.Random) -> str:
-            number = pick.choice((1, 3))
-            (value,) = re.findall(
-                rf"10\.96\.0\.{number} \. tcp \. 80 : [^ ,]+ [^ ,]+", sh("nft list map ip kube-proxy service-ips")
-            )
-            sh(f"nft delete element ip kube-proxy service-ips '{{ 10.96.0.{number} . tcp . 80 }}'")
-            return f"nft add element ip kube-proxy service-ips '{{ {value} }}'"
-
-        return [added, removed]
+    if mode in TABLES:
+        return own_of_table(TABLES[mode])
 
     def inserted(pick: random.Random) -> str:
         chain = pick.choice([word for word in sh(f"iptables-{mode} -t nat -S").split() if word[:8] == "KUBE-SEP"])
@@ -74,7 +84,7 @@ def own(mode: str, folder: Path) -> list[Change]:
 
 def others(mode: str) -> list[Change]:
     """Return changes of other programs' rules."""
-    if mode == "nftables":
+    if mode in TABLES:
         return [
             lambda pick: sh(f"nft add table ip other{pick.randrange(1000)}"),
             lambda pick: sh(f"nft add table inet o{pick.randrange(99)} '{{ chain c {{ tcp dport 1 accept; }}; }}'"),
