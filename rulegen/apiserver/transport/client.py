@@ -24,6 +24,7 @@ from rulegen.apiserver.limits import MAX_OBJECT, ApiTerms, TooLargeError
 from rulegen.apiserver.transport.failures import RENEW, failure_kind, network_words, one_line, refusal, unreachable
 from rulegen.apiserver.transport.kubeconfig import bound_plugins
 from rulegen.apiserver.transport.kubeconfig import check as check_kubeconfig
+from rulegen.apiserver.transport.kubeconfig_contents import ANOTHER, why_absent
 from rulegen.apiserver.transport.metering import Meter, WireError, metered, metered_connections, pieces, pools_of
 from rulegen.apiserver.transport.reasons import ApiReason
 from rulegen.apiserver.transport.tls import MAX_BYTES
@@ -56,7 +57,6 @@ _TEXTS: Final = {
 _UNHEARD: Final = logging.NullHandler()
 _TRANSIENT: Final = frozenset({429, 500, 502, 503, 504})
 _DEFAULT_KUBECONFIG: Final = "~/.kube/config"
-_ANOTHER: Final = "give the path of a kubeconfig with --kubeconfig, or read manifests with -f"
 MAX_KUBECONFIG: Final = 1 << 20
 """Maximum size of one kubeconfig, in bytes."""
 _ACCOUNT: Final = Path("/var/run/secrets/kubernetes.io/serviceaccount")
@@ -282,7 +282,7 @@ def _load(configuration: Any, kubeconfig: str | None, context: str | None, terms
     file = named or str(default)
     names = [kubeconfig] if kubeconfig else [name for name in file.split(os.pathsep) if name]
     if not any(os.path.exists(os.path.expanduser(name)) for name in names):  # noqa: PTH110, PTH111 - as above
-        raise HostError(f"kubeconfig {one_line(file)}: no such file", hint=_ANOTHER)
+        raise HostError(f"kubeconfig {one_line(file)}: {why_absent(names)}", hint=ANOTHER)
     _refuse_unsuitable(file)
     has_certificate = check_kubeconfig(file, context, terms)
     bound_plugins()
@@ -299,7 +299,7 @@ def _load_account(configuration: Any) -> None:
     if not os.environ.get("KUBERNETES_SERVICE_HOST"):
         raise HostError(
             f"no cluster to read from: neither {_DEFAULT_KUBECONFIG}, nor KUBECONFIG, nor a Pod's service account",
-            hint=_ANOTHER,
+            hint=ANOTHER,
         )
     try:
         for name, most in _OF_ACCOUNT.items():
@@ -334,7 +334,8 @@ def _check_values(configuration: Any, file: str) -> None:
     """Reject values that the official client accepts, and fails with later."""
     if not str(configuration.host).startswith(("https://", "http://")):
         raise HostError(
-            f"kubeconfig {file}: server {one_line(configuration.host)!r} is not a URL such as https://10.0.0.1:6443"
+            f"kubeconfig {file}: server {one_line(configuration.host)!r} is not a URL such as https://10.0.0.1:6443",
+            hint="`kubectl config view` shows the server of each cluster",
         )
     for field, attribute in _TEXTS.items():
         value = getattr(configuration, attribute, None)
@@ -367,7 +368,7 @@ def _refuse_unsuitable(named: str) -> None:
         except FileNotFoundError:
             continue  # of several files, only existing ones are used
         except OSError as error:
-            raise HostError(f"kubeconfig {each}: {error.strerror or error}", hint=_ANOTHER) from None
+            raise HostError(f"kubeconfig {each}: {error.strerror or error}", hint=ANOTHER) from None
         except ValueError:  # a NUL in the name
             raise HostError(f"kubeconfig {one_line(each)}: is not a file name") from None
 

@@ -16,6 +16,8 @@ from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, Final
 
 from rulegen.apiserver.transport.failures import one_line
+from rulegen.apiserver.transport.kubeconfig_contents import selected_parts
+from rulegen.apiserver.transport.tls import MAX_BYTES
 from rulegen.errors import HostError
 from rulegen.safe_files import read_regular
 from rulegen.text import printable
@@ -26,7 +28,6 @@ if TYPE_CHECKING:
 
     from rulegen.apiserver.limits import ApiTerms
 
-MAX_FILE: Final = 4 << 20
 MAX_TOKEN_FILE: Final = 64 << 10
 MAX_OUTPUT: Final = 1 << 20
 """Maximum output of a credential plugin, in bytes."""
@@ -50,22 +51,27 @@ def check(files: str, context: str | None, terms: ApiTerms) -> bool:
         Whether it has a client certificate.
 
     Raises:
-        HostError: A token file is not a regular file or too large; or the kubeconfig runs a program, and this is
-            forbidden.
+        HostError: It is not a complete kubeconfig; a file that it names is missing, not a regular file or too large; or
+            it runs a program, and this is forbidden.
     """
-    documents = [(path, document) for path in _paths(files) if isinstance(document := _read(path), dict)]
-    current = next((each for _, document in documents if (each := document.get("current-context"))), None)
-    _, chosen = _named(documents, "context", context or current)
-    path, user = _named(documents, "user", chosen.get("user"))
-    if isinstance(named := user.get("tokenFile"), str) and named:
-        _check_file(path, "tokenFile", path.parent / named)
-    program = next((field for field in _PROGRAMS if user.get(field)), "")
+    cluster, user = selected_parts(list(_paths(files)), context)
+    for (path, values), field, most in (
+        (cluster, "certificate-authority", MAX_BYTES),
+        (user, "client-certificate", MAX_BYTES),
+        (user, "client-key", MAX_BYTES),
+        (user, "tokenFile", MAX_TOKEN_FILE),
+    ):
+        named = values.get(field)
+        if isinstance(named, str) and named and not values.get("token" if field == "tokenFile" else f"{field}-data"):
+            _check_file(path, field, path.parent / named, most)
+    program = next((field for field in _PROGRAMS if user.values.get(field)), "")
     if program and not terms.exec_plugins:
         raise HostError(
-            f"kubeconfig {path}: users[].user.{program} runs a program to get credentials, and --no-exec forbids this",
+            f"kubeconfig {user.path}: users[].user.{program} runs a program to get credentials, and --no-exec forbids "
+            "this",
             hint="use a token or a client certificate, or omit --no-exec",
         )
-    return any(user.get(field) for field in ("client-certificate", "client-certificate-data"))
+    return any(user.values.get(field) for field in ("client-certificate", "client-certificate-data"))
 
 
 def _paths(files: str) -> Iterator[Path]:
@@ -75,35 +81,13 @@ def _paths(files: str) -> Iterator[Path]:
             yield path
 
 
-def _read(path: Path) -> Any:
-    """Return the document of a kubeconfig; None if it cannot be parsed, which the client reports."""
-    import yaml  # noqa: PLC0415 - only for the client's sake
-
-    try:
-        return yaml.safe_load(read_regular(path, MAX_FILE, follow=True))
-    except OSError as error:
-        raise HostError(f"kubeconfig {path}: {one_line(error.strerror or error)}") from error
-    except (yaml.YAMLError, ValueError, RecursionError):
-        return None
-
-
-def _named(documents: list[tuple[Path, Any]], part: str, name: object) -> tuple[Path, dict[str, Any]]:
-    """Return a context, cluster or user of that name from the first file that has it, and that file."""
-    for path, document in documents:
-        entries = document.get(f"{part}s")
-        for entry in entries if isinstance(entries, list) else ():
-            if isinstance(entry, dict) and entry.get("name") == name and isinstance(entry.get(part), dict):
-                return path, entry[part]
-    return Path(), {}
-
-
-def _check_file(kubeconfig: Path, field: str, path: Path) -> None:
-    """Check whether a file that a kubeconfig names can be read completely; the client reports a missing one."""
+def _check_file(kubeconfig: Path, field: str, path: Path, most: int) -> None:
+    """Check whether a file that a kubeconfig names can be read completely."""
     where = f"kubeconfig {kubeconfig}: {field}: {printable(str(path), 4096)}"
     try:
-        read_regular(path, MAX_TOKEN_FILE, follow=True)
+        read_regular(path, most, follow=True)
     except FileNotFoundError:
-        return
+        raise HostError(f"{where}: no such file", hint="`kubectl config view` shows where it is expected") from None
     except OSError as error:
         raise HostError(f"{where}: {one_line(error.strerror or error)}") from error
     except ValueError:  # a NUL in the name
@@ -166,20 +150,11 @@ def _output(args: list[str], env: dict[str, str], cwd: str | None, *, is_interac
     """Run a plugin and return its output.
 
     Raises:
-        HostError: It failed, printed too much, or did not end in time.
-        OSError: It does not exist.
+        HostError: It cannot be started, failed, printed too much, or did not end in time.
         StoppingError: This process is stopping.
     """
     WAITS.check(f"the exec plugin {args[0]}")
-    process = subprocess.Popen(
-        args,
-        stdin=None if is_interactive else subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
-        stderr=None if is_interactive else subprocess.PIPE,
-        cwd=cwd,
-        env=env,
-        start_new_session=not is_interactive,  # a process group, to kill its children too; a login needs the terminal
-    )
+    process = _started(args, env, cwd, is_interactive=is_interactive)
     seconds = LOGIN_S if is_interactive else PLUGIN_S
     is_late = threading.Event()
 
@@ -218,6 +193,21 @@ def _output(args: list[str], env: dict[str, str], cwd: str | None, *, is_interac
         said = complaint.decode("utf-8", "replace").strip()
         raise HostError(f"exec: process returned {process.returncode}{f'. {said}' if said else ''}")
     return output
+
+
+def _started(args: list[str], env: dict[str, str], cwd: str | None, *, is_interactive: bool) -> subprocess.Popen[bytes]:
+    try:
+        return subprocess.Popen(
+            args,
+            stdin=None if is_interactive else subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=None if is_interactive else subprocess.PIPE,
+            cwd=cwd,
+            env=env,
+            start_new_session=not is_interactive,  # a process group, to kill its children too; a login needs a terminal
+        )
+    except OSError as error:
+        raise HostError(f"exec: {one_line(args[0])}: {error.strerror or error}") from None
 
 
 def _drain(stream: IO[bytes] | None, kept: bytearray) -> None:

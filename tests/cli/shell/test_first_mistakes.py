@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import gzip
 import io
+import json
 import sys
 from pathlib import Path
 
 import pytest
 
 from tests.cli.test_plan import BLOG, folder, run  # noqa: F401 - fixtures
+from tests.otheruser import NOBODY, as_user, reachable_folder
+from tests.rights import needs_root
 
 NONE = ("--observed", "none", "--host", "host", "--cluster-cidr", "10.244.0.0/16")
 CONFIGURATION = """\
@@ -117,12 +120,93 @@ def test_a_compressed_file_is_read(run):  # noqa: F811 - the fixture
     assert plans[0][0] == 0
 
 
-@pytest.mark.parametrize("content", ["just a text\n", "[a, b]\n", "- contexts\n", "42\n"])
-def test_what_is_no_kubeconfig_is_named_without_words_of_python(run, content):  # noqa: F811 - the fixture
-    Path("kubeconfig").write_text(content)
+NO_MAPPING = "expected a mapping with clusters, contexts and users"
+KUBECONFIG = {
+    "clusters": "[{name: c, cluster: {server: 'https://127.0.0.1:1'}}]",
+    "contexts": "[{name: home, context: {cluster: c, user: u}}]",
+    "users": "[{name: u, user: {token: t0psecret}}]",
+    "current-context": "home",
+}
+
+
+def kubeconfig(**changed: str | None) -> str:
+    fields = KUBECONFIG | {name.replace("_", "-"): value for name, value in changed.items()}
+    return "".join(f"{name}: {value}\n" for name, value in fields.items() if value is not None)
+
+
+@pytest.mark.parametrize(
+    ("content", "message", "step"),
+    [
+        ("just a text\n", NO_MAPPING, "kubectl config view"),
+        ("[a, b]\n", NO_MAPPING, "kubectl config view"),
+        ("42\n", NO_MAPPING, "kubectl config view"),
+        ("[" * 5000, NO_MAPPING, "kubectl config view"),
+        ("", "it is empty", "kubectl config view"),
+        ("# nothing\n", "it is empty", "kubectl config view"),
+        ("kind: [\n", "line 2: not YAML: ", "kubectl config view"),
+        (f"{kubeconfig()}---\n{kubeconfig()}", "line 5: not YAML: ", "kubectl config view"),
+        (b"\xff\xfe\x00", "it is not text in UTF-8", "--kubeconfig"),
+        ("apiVersion: v1\nkind: Pod\n", "it is a Pod, not a kubeconfig", "--kubeconfig"),
+        (kubeconfig(current_context="work"), "there is no context work", "--context NAME selects one of: home"),
+        (kubeconfig(current_context=None), "it has no current-context", "--context NAME selects one of: home"),
+        (kubeconfig(contexts=None), "there is no context home", "kubectl config view"),
+        (kubeconfig(clusters="[]"), "context home: there is no cluster c", "--context NAME"),
+        (kubeconfig(clusters="{c: {}}"), "clusters: expected a list", "kubectl config view"),
+        (kubeconfig(users="[u]"), "users[0]: expected a mapping with name and user", "kubectl config view"),
+        (kubeconfig(users="[{name: v, user: {}}]"), "context home: there is no user u; users: v", "--context NAME"),
+        (kubeconfig(users="[{name: u, user: t0psecret}]"), "user u: expected a mapping", "kubectl config view"),
+        (
+            kubeconfig(users="[{name: u, user: {tokenFile: t.txt}}]"),
+            "tokenFile: t.txt: no such file",
+            "kubectl config view",
+        ),
+        (
+            kubeconfig(users="[{name: u, user: {client-certificate: c.pem}}]"),
+            "client-certificate: c.pem: no such file",
+            "kubectl config view",
+        ),
+        (
+            kubeconfig(clusters="[{name: c, cluster: {server: 'https://[::1]:1', certificate-authority: a.pem}}]"),
+            "certificate-authority: a.pem: no such file",
+            "kubectl config view",
+        ),
+        (
+            kubeconfig(clusters="[{name: c, cluster: {server: 'ftp://127.0.0.1'}}]"),
+            "server 'ftp://127.0.0.1' is not a URL such as https://10.0.0.1:6443",
+            "kubectl config view",
+        ),
+    ],
+)
+def test_what_is_no_kubeconfig_leads_to_the_next_step(run, content, message, step):  # noqa: F811 - the fixture
+    Path("kubeconfig").write_bytes(content if isinstance(content, bytes) else content.encode())
     code, out, err = run("plan", "--kubeconfig", "kubeconfig", *NONE)
     assert (code, out) == (1, "")
-    assert err.startswith("Error: kubeconfig kubeconfig: expected a mapping with clusters, contexts and users\nNext: ")
+    first, second = err.splitlines()
+    assert first.startswith(f"Error: kubeconfig kubeconfig: {message}")
+    assert second.startswith("Next: ")
+    assert step in second
+    assert "t0psecret" not in err
+
+
+def test_a_context_that_was_mistyped_is_named_with_those_there_are(run):  # noqa: F811 - the fixture
+    Path("kubeconfig").write_text(kubeconfig())
+    code, out, err = run("plan", "--kubeconfig", "kubeconfig", "--context", "hoem", *NONE, "-o", "json")
+    document = json.loads(err)
+    assert (code, out, document["exitCode"]) == (1, "", 1)
+    assert document["message"] == "kubeconfig kubeconfig: there is no context hoem"
+    assert document["hint"] == "--context NAME selects one of: home"
+
+
+@needs_root
+@pytest.mark.parametrize("closed", ["kubeconfig", "."], ids=["the file", "its folder"])
+def test_a_kubeconfig_of_another_user_is_named(run, monkeypatch, closed):  # noqa: F811 - the fixture
+    with reachable_folder() as place:
+        (place / "kubeconfig").write_text(kubeconfig())
+        (place / closed).chmod(0)
+        monkeypatch.setenv("KUBECONFIG", str(place / "kubeconfig"))
+        code, out, err = as_user(NOBODY, lambda: run("plan", *NONE[:2]))  # type: ignore[misc]
+    assert (code, out) == (1, "")
+    assert err.startswith(f"Error: kubeconfig {place}/kubeconfig: Permission denied\nNext: ")
 
 
 def test_q_shows_the_totals_alone(run):  # noqa: F811 - the fixture
