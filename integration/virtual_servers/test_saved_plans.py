@@ -11,7 +11,7 @@ from rulegen.host.commands.runner import run
 from rulegen.host.ipvs import servers
 from tests.host.conftest import namespace
 from tests.host.saved_plans import saved_node
-from tests.host.saved_plans.saved_node import SavedNode, sh
+from tests.host.saved_plans.saved_node import Change, SavedNode, sh
 
 __all__ = ["namespace"]
 
@@ -56,22 +56,27 @@ def address_removed(pick: random.Random) -> str:
     return f"ip addr add {address}"
 
 
-def server_of_others(pick: random.Random) -> None:
-    sh(f"ipvsadm -A -t 192.0.2.{pick.randrange(1, 255)}:{pick.randrange(1, 65536)} -s rr")
+def server_of_others(pick: random.Random) -> str:
+    return sh(f"ipvsadm -A -t 192.0.2.{pick.randrange(1, 255)}:{pick.randrange(1, 65536)} -s rr")
 
 
-def set_of_others(pick: random.Random) -> None:
-    sh(f"ipset create other-{pick.randrange(10**6)} hash:ip")
+def set_of_others(pick: random.Random) -> str:
+    return sh(f"ipset create other-{pick.randrange(10**6)} hash:ip")
 
 
-def rule_of_others(pick: random.Random) -> None:
-    sh(f"iptables-legacy -t nat -A PREROUTING -s 192.0.2.{pick.randrange(1, 255)} -j ACCEPT")
+def rule_of_others(pick: random.Random) -> str:
+    return sh(f"iptables-legacy -t nat -A PREROUTING -s 192.0.2.{pick.randrange(1, 255)} -j ACCEPT")
 
 
-def test_a_saved_plan_is_applied_as_shown_or_refused_when_stale(node: SavedNode) -> None:
-    changes = [real_server_removed, real_server_added, scheduler_changed, entry_removed, address_removed]
+OWN = saved_node.groups([real_server_removed, real_server_added, scheduler_changed, entry_removed, address_removed])
+FOREIGN = saved_node.groups([server_of_others, set_of_others, rule_of_others])
+
+
+@pytest.mark.parametrize("changes", OWN)
+def test_a_saved_plan_is_applied_as_shown_or_refused_when_stale(node: SavedNode, changes: list[Change]) -> None:
     saved_node.seeded(node, SNAPSHOT, changes)
 
 
-def test_changes_of_others_do_not_matter(node: SavedNode) -> None:
-    saved_node.foreign(node, [server_of_others, set_of_others, rule_of_others])
+@pytest.mark.parametrize("changes", FOREIGN)
+def test_changes_of_others_do_not_matter(node: SavedNode, changes: list[Change]) -> None:
+    saved_node.foreign(node, changes)

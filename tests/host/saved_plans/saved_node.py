@@ -88,6 +88,11 @@ class SavedNode:
         assert "the state of this node has changed: " in err
 
 
+def groups(changes: list[Change]) -> list[list[Change]]:
+    """Return lists of changes for one test each: in full, one list for each change."""
+    return [[change] for change in changes] if SIZE is Size.FULL else [changes]
+
+
 def _tries(changes: list[Change]) -> Iterator[tuple[Change, random.Random]]:
     number = TRIES * len(changes) if SIZE is Size.FULL else TRIES
     return ((changes[seed % len(changes)], random.Random(seed)) for seed in range(number))
@@ -105,10 +110,13 @@ def seeded(node: SavedNode, snapshot: str, changes: list[Change]) -> None:
 
 def foreign(node: SavedNode, changes: list[Change]) -> None:
     """Check for each seed that a change of another program's objects changes nothing of the plan."""
+    shown = node.pend()
     for change, pick in _tries(changes):
-        shown = node.pend()
         change(pick)
-        node.applied(shown)
+        code, out, err = node.run("apply", node.file, "-v")
+        assert (code, out) == (1, shown), err
+        assert "confirmation is needed" in err
+    node.applied(shown)
 
 
 def of_flows(node: SavedNode) -> None:
