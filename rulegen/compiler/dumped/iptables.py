@@ -45,6 +45,11 @@ _REFUSING: Final = (chains.filter_(chains.SERVICES), chains.filter_(chains.EXTER
 _NODE_PORT: Final = "node port"
 
 
+def is_of_proxy(ruleset: Ruleset) -> bool:
+    """Whether the node has rules of the userspace mode."""
+    return any(name in ruleset.chains for name in chains.PORTALS)
+
+
 def rules_as_services(ruleset: Ruleset) -> DumpedNode:
     """Return what the rules of one family say in terms of Services."""
     return _RulesReader(ruleset).read()
@@ -76,11 +81,6 @@ class _RulesReader:
         self._health_checks()
         self._foreign()
         node.ports = list(self._ports.values())
-        if any(name in self._rules.chains for name in chains.PORTALS):
-            node.warnings.append(
-                f"{self._family}: the node has rules of the userspace mode: its proxy, and not the rules, knows the"
-                " endpoints"
-            )
         return node
 
     def _of(self, name: ChainName) -> list[Rule]:

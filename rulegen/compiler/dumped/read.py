@@ -4,14 +4,17 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from rulegen.compiler.dumped.iptables import rules_as_services
+from rulegen.compiler.dumped.iptables import is_of_proxy, rules_as_services
 from rulegen.compiler.dumped.ipvs import servers_as_services
+from rulegen.compiler.dumped.listeners import UNSEEN as PROXY_UNSEEN
+from rulegen.compiler.dumped.listeners import proxy_as_services
 from rulegen.compiler.dumped.nftables import table_as_services
 from rulegen.languages.addresses.language import NAME as LINKS
 from rulegen.languages.ipset.language import NAME as IPSET
 from rulegen.languages.iptables.language import NAME as IPTABLES
 from rulegen.languages.iptables.ruleset import unreadable_rules
 from rulegen.languages.ipvs.language import NAME as IPVS
+from rulegen.languages.listeners.language import NAME as PROXY
 from rulegen.languages.nftables.language import NAME as NFTABLES
 from rulegen.net import Family
 from rulegen.ownership.virtual_servers import DEVICE
@@ -53,4 +56,9 @@ def as_services(states: Mapping[StateKey, Any], sources: Sequence[str], warnings
         node.take(servers_as_services(servers, sets, bound))
     elif sets is not None or links is not None:
         node.unseen.append("virtual servers")
+    proxy = states.get((PROXY, None))
+    if proxy is not None:
+        node.take(proxy_as_services(proxy))
+    elif any(is_of_proxy(states[IPTABLES, family]) for family in Family if (IPTABLES, family) in states):
+        node.unseen.append(PROXY_UNSEEN)
     return node

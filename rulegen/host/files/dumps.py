@@ -292,12 +292,12 @@ def _sysctls(text: str, file: str) -> dict[str, str]:
 
 
 def _refuse_cut(file: str, text: str) -> None:
-    """Check that the last line ends with a line break, as in the output of every tool.
+    """Check that the last line ends with a line break, as in the output of every tool; a closing brace ends JSON.
 
     Raises:
         InputError: The text is truncated.
     """
-    if not text.endswith("\n"):
+    if not text.endswith(("\n", "}")):
         raise InputError(file, "ends in the middle of its last line", hint="copy or save the complete file again")
 
 

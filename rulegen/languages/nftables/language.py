@@ -12,7 +12,7 @@ from rulegen.languages.keyed import KeyedLanguage, SharedUnion, Wants
 from rulegen.languages.language import FrontendKey, Part, Phase, Print, Task
 from rulegen.languages.nftables.expressions import VerdictCode
 from rulegen.languages.nftables.held import TablesHolder
-from rulegen.languages.nftables.moves import EndpointMoves, frontend_text
+from rulegen.languages.nftables.moves import MovedEndpoints, frontend_text
 from rulegen.languages.nftables.read_json import is_json_dump, read_json
 from rulegen.languages.nftables.read_text import is_text_dump, read_text
 from rulegen.languages.nftables.script import dependents, format_tables, script
@@ -209,7 +209,7 @@ class Nftables(KeyedLanguage):
 
     def endpoints(self, scene: Scene) -> Callable[[Change[Any, Any]], tuple[ItemEndpoint, ...]]:
         """Return what finds the endpoints that start or stop getting connections with a change."""
-        return EndpointMoves(scene.ours[NAME], scene.desired.get(NAME, {}), self._maps.served).of
+        return MovedEndpoints(scene.ours[NAME], scene.desired.get(NAME, {}), self._maps.served).of
 
     def frontend(self, key: NftKey) -> str:
         """Return the frontend of an element that leads one to its endpoints, or refuses it; empty for other objects."""

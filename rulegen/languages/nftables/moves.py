@@ -38,7 +38,7 @@ def frontend_text(parts: tuple[str, ...]) -> str:
     return f"{protocol.upper()} {_host_port(address[0] if address else '*', port)}"
 
 
-class EndpointMoves:
+class MovedEndpoints:
     """Finds the endpoints that change with an object."""
 
     def __init__(self, ours: Objects, desired: Objects, served: frozenset[str]) -> None:

@@ -180,7 +180,7 @@ def test_hostile_names_and_rules_are_text_in_every_format(run, dump, folder):
         ("node9", "there is no Node node9; did you mean node1?"),
         ("Node1", "the name of the folder is not that of a Node: node1 is"),
         ("no_de", "cannot be the name of a Node"),
-        ("node2", "no dump of iptables-save or ip6tables-save in this folder"),
+        ("node2", "no dump of iptables-save, ip6tables-save or nft list ruleset there"),
     ],
 )
 def test_a_folder_that_cannot_be_compared_is_a_row(run, dump, folder, name, message):

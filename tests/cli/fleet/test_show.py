@@ -52,6 +52,16 @@ def test_a_dump_shows_frontends_endpoints_and_owners(run, dump, mode, service):
         assert sorted(tuple(endpoint.values()) for endpoint in port["endpoints"]) == ENDPOINTS
 
 
+def test_the_proxy_of_userspace_mode_names_its_services(run, dump):
+    dump("node1", lambda text: text, "--mode", "userspace")
+    [port] = [port for port in document(run, "dumps/node1")["ports"] if port["service"] == "demo/blog"]
+    assert [frontend["address"] for frontend in port["frontends"]] == ["TCP 32388", "TCP 10.96.0.10:8080"]
+    assert [tuple(endpoint.values()) for endpoint in port["endpoints"]] == ENDPOINTS
+    Path("dumps/node1/services.proxy").unlink()
+    unseen = "the proxy of userspace mode (services.proxy of an export): it, and not the rules, knows the endpoints"
+    assert unseen in document(run, "dumps/node1")["unobserved"]
+
+
 def test_text_names_service_port_and_what_is_unknown(run, dump):
     dump("node1")
     code, out, err = run("show", "dumps/node1/iptables.save")
