@@ -23,6 +23,7 @@ from rulegen.cli.options.environment import misspelled, read_variables
 from rulegen.cli.options.paths import complete_paths
 from rulegen.cli.terminal.console import complain
 from rulegen.cli.terminal.failures import Failure, wants_json
+from rulegen.cli.terminal.help_text import HelpContext
 from rulegen.cli.terminal.streams import ends_with_its_reader, open_streams
 from rulegen.cli.wiring.strict import NotAsWrittenError
 from rulegen.errors import ApplyError, RulegenError
@@ -54,6 +55,8 @@ _COMMANDS = {
 class _Commands(click.Group):
     """The commands by name; the module of a command is loaded when it is called, so that help is fast."""
 
+    context_class = HelpContext
+
     def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002 - click's signature
         return list(_COMMANDS)
 
@@ -61,6 +64,7 @@ class _Commands(click.Group):
         if cmd_name not in _COMMANDS:
             return None
         command: click.Command = import_module(f"rulegen.cli.commands.{cmd_name}").command
+        command.context_class = HelpContext
         read_variables(command)
         complete_paths(command)
         return command

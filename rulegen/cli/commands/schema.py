@@ -9,7 +9,7 @@ from rulegen.cli.terminal.console import print_json
 
 
 @click.command("schema")
-@click.argument("name", type=click.Choice(list(SCHEMAS)))
+@click.argument("name", metavar="NAME", type=click.Choice(list(SCHEMAS)))
 def command(name: str) -> None:
     """Print the JSON Schema of a document.
 

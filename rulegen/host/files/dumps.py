@@ -144,7 +144,7 @@ def read_dumps(
     families = _families(rulesets)
     warnings += _take_empty(dumps, empty, families)
     if not families and (needs_rules or not dumps.states):
-        raise no_rules(paths, tuple(empty))
+        raise no_rules(paths, tuple(empty), warnings)
     for family, file in sorted(families.items()):
         rules = rulesets.get(file)
         dumps.rulesets[family] = _ruleset(rules, file, family, warnings) if rules else Ruleset(family)

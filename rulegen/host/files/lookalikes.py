@@ -58,8 +58,14 @@ def _without_comments(text: str) -> str:
     return "\n".join(line for line in lines if line and not line.startswith("#"))
 
 
-def no_rules(paths: Sequence[str], empty: Sequence[str]) -> InputError:
-    """Return the error for files without any rules: empty ones, or a folder without dumps."""
+def no_rules(paths: Sequence[str], empty: Sequence[str], ignored: Sequence[str]) -> InputError:
+    """Return the error for files without any rules: empty ones, or a folder without dumps.
+
+    Args:
+        paths: What the user named.
+        empty: The empty files.
+        ignored: Warnings about files that were ignored.
+    """
     if empty:
         return InputError(
             ", ".join(empty),
@@ -68,6 +74,6 @@ def no_rules(paths: Sequence[str], empty: Sequence[str]) -> InputError:
         )
     return InputError(
         ", ".join(paths),
-        "no dump of iptables-save, ip6tables-save or nft list ruleset there",
+        "; ".join(("no dump of iptables-save, ip6tables-save or nft list ruleset there", *ignored[:1])),
         hint="on the node, as root: iptables-save > iptables.save; ip6tables-save > ip6tables.save",
     )

@@ -181,11 +181,13 @@ def test_hostile_names_and_rules_are_text_in_every_format(run, dump, folder):
         ("Node1", "the name of the folder is not that of a Node: node1 is"),
         ("no_de", "cannot be the name of a Node"),
         ("node2", "no dump of iptables-save, ip6tables-save or nft list ruleset there"),
+        ("node2", "(it is the output of `nft list`: for a node in nftables mode, give --mode nftables"),
     ],
 )
 def test_a_folder_that_cannot_be_compared_is_a_row(run, dump, folder, name, message):
     dump("node1")
     (folder / "dumps" / name).mkdir()
+    (folder / "dumps" / name / "saved").write_text("table ip kube-proxy {\n}\n")
     code, out, _ = run(*PLAN, "--detailed-exitcode")
     assert code == 1
     assert rows(out)[name][0] == "error"

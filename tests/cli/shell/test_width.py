@@ -14,6 +14,7 @@ from pathlib import Path
 
 import pytest
 
+from rulegen.cli.main import cli
 from rulegen.cli.terminal.console import folded
 from tests.cli.test_plan import BLOG, HOST
 
@@ -81,6 +82,17 @@ def test_a_colour_ends_with_each_part_and_begins_again(terminal):
     assert second.startswith(f"    {green}word")
     assert second.endswith(none)
     assert len(first.replace(green, "").replace(none, "")) <= COLUMNS, "sequences for colours have no width"
+
+
+@pytest.mark.parametrize("width", [60, 80])
+def test_help_breaks_no_word_at_a_hyphen(width):
+    group = cli.context_class(cli, info_name="rulegen", terminal_width=width)
+    for name in ("", *cli.list_commands(group)):
+        command = cli.get_command(group, name) if name else cli
+        context = command.context_class(command, parent=group if name else None, info_name=name or "rulegen")
+        context.terminal_width = width
+        broken = [line for line in command.get_help(context).splitlines() if re.search(r"\w-$", line)]
+        assert broken == [], name
 
 
 def test_a_pipe_gets_whole_lines():
