@@ -1,15 +1,26 @@
-"""What an agent hands to the next one: open ports answer for the next one, and the rules of the first one are freed."""
+"""How agents follow each other: open ports answer for the next one, and one that has no tools waits for them."""
 
 from __future__ import annotations
 
 import dataclasses
 import gc
 import http.client
+import re
 import socket
 import weakref
 
+import pytest
+
+from rulegen.agent.inbox import Inbox, Wake
 from rulegen.agent.kept import KeptParts
 from rulegen.agent.servers import AgentServers
+from rulegen.agent.starting import first_dataplane
+from rulegen.agent.telemetry.state import AgentState
+from rulegen.errors import HostError
+from rulegen.host.commands.runner import Command, MissingToolError, ToolTimeoutError
+from rulegen.host.dataplane.idle import IdleDataplane
+from rulegen.host.netfilter.variant import NoAccessError, NoVariantError
+from rulegen.model.host.facts import HostFacts
 from tests.agent.stage import OPTIONS, Stage
 
 
@@ -63,3 +74,43 @@ def test_a_port_that_is_not_configured_any_more_is_closed():
                 assert client.connect_ex(("127.0.0.1", port)) != 0
     finally:
         kept.close()
+
+
+FAILURES = {
+    "missing": MissingToolError("iptables-nft-save"),
+    "hangs": ToolTimeoutError(Command(("iptables-nft-save",))),
+    "fails for a moment": NoVariantError("iptables-nft does not work now"),
+    "no IPVS": HostError("this kernel has no IPVS"),
+}
+
+
+@pytest.mark.parametrize("failure", FAILURES)
+def test_an_agent_without_tools_waits_for_them(failure):
+    failures, state = [FAILURES[failure]] * 2, AgentState(lambda: 0.0)
+    inbox = Inbox(state)
+
+    def of_host(_):
+        if failures:
+            raise failures.pop()
+        return IdleDataplane(HostFacts())
+
+    writer = first_dataplane(of_host, HostFacts(), state, inbox, waits=True)
+    state.listed()
+    assert state.is_working
+    assert not state.is_alive
+    with pytest.raises(HostError, match=re.escape(FAILURES[failure].message)):
+        writer.read()
+    assert inbox.size() == 0
+    with pytest.raises(HostError, match="work now"):
+        writer.read()
+    assert inbox.signals.get_nowait() == Wake("reload")
+
+
+@pytest.mark.parametrize(("failure", "waits"), [(NoAccessError("you may not"), True), (FAILURES["missing"], False)])
+def test_what_does_not_pass_by_itself_is_an_error(failure, waits):
+    def of_host(_):
+        raise failure
+
+    state = AgentState(lambda: 0.0)
+    with pytest.raises(HostError, match=re.escape(failure.message)):
+        first_dataplane(of_host, HostFacts(), state, Inbox(state), waits=waits)
