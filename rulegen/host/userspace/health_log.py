@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 _CHUNK: Final = 1 << 16
+_MOST: Final = 10_000
 _SAID: Final = re.compile(
     rf"Server (?P<backend>{POOL_NAME}(?:\.a[0-9]{{1,6}})?|spare[0-9]{{1,4}}\.v[46](?:\.a[0-9]{{1,6}})?)/"
     r"(?P<address>[0-9a-f.:]{2,45})_(?P<port>[0-9]{1,5}) is (?P<state>UP|DOWN)[.,]"
@@ -49,12 +50,40 @@ class EndpointHealth(NamedTuple):
 
 
 class HealthLog:
-    """The pipe that HAProxy logs to."""
+    """The pipe that HAProxy logs to, and which servers it has ejected."""
 
     def __init__(self) -> None:
         """Open it."""
         self.descriptor, self.writes = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
         self._rest = b""
+        self._down: dict[str, None] = {}
+
+    def adopt(self, path: str) -> None:
+        """Use the pipe that a HAProxy has already.
+
+        Args:
+            path: The descriptor of the pipe in that process, in /proc.
+
+        Raises:
+            OSError: It has none, or may not be inspected.
+        """
+        reads = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+        writes = os.open(path, os.O_WRONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+        self.close()
+        self.descriptor, self.writes = reads, writes
+
+    def close(self) -> None:
+        """Close the pipe."""
+        os.close(self.descriptor)
+        os.close(self.writes)
+
+    def ejected(self) -> Iterator[str]:
+        """Yield the lines of the servers that are ejected now, for somebody who has not heard of them."""
+        return (f"{server} down" for server in tuple(self._down))
+
+    def forget(self) -> None:
+        """Count no server as ejected: a new HAProxy learns anew which ones are dead."""
+        self._down.clear()
 
     def lines(self) -> Iterator[str]:
         """Yield what the supervisor passes on, of what has arrived; other lines of HAProxy are skipped."""
@@ -69,7 +98,12 @@ class HealthLog:
             if match is not None:
                 address = f"[{match['address']}]" if ":" in match["address"] else match["address"]
                 endpoint = f"{address}:{match['port']}"
-                yield f"server {match['backend']} {endpoint} {match['state'].lower()}"
+                server = f"server {match['backend']} {endpoint}"
+                if match["state"] == "DOWN" and len(self._down) < _MOST:
+                    self._down[server] = None
+                else:
+                    self._down.pop(server, None)
+                yield f"{server} {match['state'].lower()}"
 
 
 def read(line: str) -> ServerHealth | None:

@@ -220,6 +220,8 @@ class Instances:
             if held and not sockets:
                 sockets = held
                 self._take(pid)
+                with contextlib.suppress(OSError):  # it was started by a supervisor without such a pipe
+                    self.health.adopt(f"/proc/{pid}/fd/{LOG_DESCRIPTOR}")
                 continue
             for each in held.values():
                 each.close()
@@ -280,6 +282,7 @@ class Instances:
 
     def _take(self, pid: int) -> None:
         self._pid = pid
+        self.health.forget()
         try:
             self.descriptor = os.pidfd_open(pid)
         except ProcessLookupError:

@@ -213,6 +213,8 @@ class ProxySupervisor:
 
     def _follow(self, link: socket.socket) -> None:
         link.settimeout(0)
+        with contextlib.suppress(OSError):  # `_pass_on` forgets it
+            link.sendall("".join(f"{line}\n" for line in self._instances.health.ejected()).encode())
         self._followers.append(link)
         while len(self._followers) > _MOST_FOLLOWERS:
             self._followers.pop(0).close()

@@ -27,9 +27,20 @@ DOWN = ', reason: Layer4 connection problem, info: "Connection refused", check d
 def test_a_line_of_haproxy_is_passed_on_if_it_is_about_health(said, known):
     log = HealthLog()
     with contextlib.ExitStack() as closed:
-        closed.callback(os.close, log.descriptor)
-        closed.callback(os.close, log.writes)
+        closed.callback(log.close)
         os.write(log.writes, f"{said}\n".encode()[:20])
         assert list(log.lines()) == []
         os.write(log.writes, f"{said}\nServer".encode()[20:])
         assert [read(line) for line in log.lines()] == ([known] if known else [])
+        assert list(map(read, log.ejected())) == ([known] if known and not known.is_up else [])
+
+
+def test_the_next_supervisor_reads_on():
+    log, later = HealthLog(), HealthLog()
+    with contextlib.ExitStack() as closed:
+        closed.callback(later.close)
+        os.close(log.descriptor)
+        later.adopt(f"/proc/self/fd/{log.writes}")
+        os.write(log.writes, b"Server a.b.c.v4/10.0.0.1_80 is DOWN.\n")
+        os.close(log.writes)
+        assert [read(line) for line in later.lines()] == [ServerHealth("a.b.c.v4", "10.0.0.1:80", is_up=False)]
