@@ -9,7 +9,7 @@ import json
 import subprocess
 import sys
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from rulegen.errors import HostError
 from rulegen.host.commands.runner import Command, MissingToolError, find, run
@@ -59,6 +59,24 @@ class Page:
     text: str
 
 
+_SPACES: Final = ("--net", "--pid", "--mount-proc", "--fork")
+"""The options of unshare for a host that may keep processes."""
+
+
+def refuse_without_namespaces() -> None:
+    """Check that a host can be made here.
+
+    Raises:
+        HostError: The kernel refuses its namespaces, as in most containers.
+    """
+    tried = run(Command(("unshare", *_SPACES, "--", "true")))
+    if tried.code:
+        raise HostError(
+            f"no namespaces for the demo's hosts: {(tried.stderr.strip() or str(tried.code)).splitlines()[-1]}",
+            hint="run it outside of a container, or in one with all rights: docker run --privileged",
+        )
+
+
 @dataclass(slots=True)
 class Host:
     """A host, from its start to `end`.
@@ -80,7 +98,7 @@ class Host:
             raise MissingToolError("unshare")
         listen = [str(self.port)] if self.port else []
         # Whatever becomes of us, the first process of a namespace takes all others in it along.
-        own = ("--net", "--pid", "--mount-proc", "--fork", "--kill-child") if self.keeps else ("--net",)
+        own = (*_SPACES, "--kill-child") if self.keeps else ("--net",)
         self._process = subprocess.Popen(
             (unshare, *own, "--", sys.executable, "-m", "rulegen.demo.peer", self.name, *listen),
             stdin=subprocess.PIPE,

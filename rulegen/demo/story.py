@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 
 from rulegen.demo.cables import join_client, join_pod
 from rulegen.demo.examples import folder
-from rulegen.demo.hosts import Host
+from rulegen.demo.hosts import Host, refuse_without_namespaces
 from rulegen.demo.peer import Place
 from rulegen.demo.screen import answers, bars, condense
 from rulegen.demo.secret import make_certificate, secret_manifest
@@ -168,6 +168,7 @@ def play(say: Callable[[str], None], paint: Paint, mode: str = DEFAULT_MODE) -> 
     """
     if find("nginx") is None:
         raise MissingToolError("nginx")
+    refuse_without_namespaces()
     say(paint.bold("A blog with three Pods, on a node and with a client that exist for this demo only"))
     for left, fill, branch, pod in _PICTURE:
         say(f"  {left:{fill}<{_PICTURE_WIDTH}}{branch}── {pod} {PODS[pod]}:{TARGET_PORT}")
