@@ -96,7 +96,7 @@ def command(
     inputs.options  # noqa: B018 - a fault of the options is reported before anything is read
     inputs.warn(ingress.idle)
     if out is not None:
-        refuse_unsaveable((*inputs.chosen.files, inputs.chosen.config, inputs.chosen.host), observed)
+        refuse_unsaveable(out, (*inputs.chosen.files, inputs.chosen.config, inputs.chosen.host), observed)
     with inputs.progress:
         plan, report, engine = _compare(inputs, ingress, observed, no_services=no_services)
         if out is not None:

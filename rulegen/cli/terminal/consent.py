@@ -55,6 +55,15 @@ def require_consent(*, yes: bool, stdin_is_input: bool = False) -> None:
         raise click.exceptions.Exit(1)
 
 
+def has_terminal(*, stdin_is_input: bool) -> bool:
+    """Whether there is a terminal for the question."""
+    try:
+        with _terminal(stdin_is_input=stdin_is_input):
+            return True
+    except NoConsentError:
+        return False
+
+
 @contextmanager
 def _terminal(*, stdin_is_input: bool) -> Iterator[int]:
     """Yield the descriptor of the terminal for the answer: standard input, or the controlling terminal.

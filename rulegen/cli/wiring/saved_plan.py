@@ -211,12 +211,16 @@ def _changes(plan: Plan) -> dict[str, str]:
     return {language: digest(sorted(map(repr, items))) for language, items in by_language.items()}
 
 
-def refuse_unsaveable(files: tuple[str | None, ...], observed: tuple[str, ...]) -> None:
+def refuse_unsaveable(path: str, files: tuple[str | None, ...], observed: tuple[str, ...]) -> None:
     """Reject a plan that cannot be made again, or not for this host.
 
     Raises:
-        InputError: It is compared with dumps, or reads standard input.
+        InputError: It is compared with dumps, or reads standard input, or its place is no file.
     """
+    if path == "-":
+        raise InputError(
+            "--out", "a saved plan is a file, not standard output", hint="name a file; -o json prints the plan"
+        )
     if observed:
         raise InputError(
             "--out", "a plan compared with --observed cannot be applied", hint="omit --observed, on the node itself"
@@ -244,7 +248,7 @@ def write_saved(path: str, plan: SavedPlan) -> None:
                 raise HostError(f"{path} exists and is not a saved plan: nothing was written", hint="name another file")
             write_at(place.name, msgspec.json.encode(plan) + b"\n", 0o600, dir_fd=folder)
     except OSError as error:
-        raise HostError(f"{path}: {error.strerror}") from None
+        raise HostError(f"{path}: {error.strerror}", hint="name a file in a folder of yours") from None
 
 
 def read_saved(path: str) -> SavedPlan:

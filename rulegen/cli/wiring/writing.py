@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from rulegen.cli.terminal.consent import require_consent
+from rulegen.cli.terminal.consent import has_terminal, require_consent
 from rulegen.cli.terminal.console import Progress, folded, has_colour, note, print_json, print_lines
 from rulegen.cli.wiring.apply_in_parts import LeftOutError
 from rulegen.cli.wiring.strict import NotAsWrittenError
@@ -60,7 +60,7 @@ def write(
         ApplyError: A write failed; the message says what was written and what was not.
         LeftOutError: Some Services were rejected; all others were written.
     """
-    _show(plan, report, output=output, yes=yes, verbose=verbose)
+    _show(plan, report, output=output, yes=yes, verbose=verbose, stdin_is_input=stdin_is_input)
     if refuse is not None:
         _refuse(plan, report, refuse, output=output)
     work = dataplane.steps(plan) if dataplane is not None else ()
@@ -114,14 +114,14 @@ def _summary(plan: Plan, titles: Sequence[str], left_out: Mapping[str, str]) -> 
     return [f"{written} in {number}."]
 
 
-def _show(plan: Plan, report: Report, *, output: str, yes: bool, verbose: bool) -> None:
+def _show(plan: Plan, report: Report, *, output: str, yes: bool, verbose: bool, stdin_is_input: bool) -> None:
     """Show the plan as text; with JSON output only before a question, because the user must see what to confirm."""
     small = show.Details.NONE if yes else show.Details.SMALL
     details = show.Details.ALL if verbose else small
     if output == "text":
         lines = show.text(plan, report, colour=has_colour(), details=details)
         print_lines(folded(lines), colour=has_colour())
-    elif not (plan.is_empty or yes):
+    elif not (plan.is_empty or yes) and has_terminal(stdin_is_input=stdin_is_input):
         for line in show.text(plan, report, colour=False, details=details):
             note(line)
 

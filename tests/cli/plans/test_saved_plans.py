@@ -241,6 +241,7 @@ def test_a_preview_is_not_saved(saved):
     [
         (("plan", *OPTIONS, "--observed", "none", "--out", "new"), "--observed cannot be applied"),
         (("plan", "-f", "-", *OPTIONS[2:], "--out", "new"), "standard input cannot be read again"),
+        (("plan", *OPTIONS, "--out", "-"), "a saved plan is a file, not standard output"),
         (("apply", "saved", "--mode", "ipvs"), "--mode: a saved plan has its own options"),
         (("apply", "shop/web"), "apply takes a saved plan, and no part of a plan"),
         (("apply", "all.yaml"), "is not a saved plan"),
@@ -252,6 +253,7 @@ def test_what_cannot_be_saved_or_applied_is_an_error(saved, words, message):
     assert (code, out) == (1, "")
     assert message in err
     assert not Path("new").exists()
+    assert not Path("-").exists()
     assert "KUBE" not in saved.rules()
 
 
