@@ -11,7 +11,7 @@ from rulegen.host.commands.runner import run
 from rulegen.host.ipvs import servers
 from tests.host.conftest import namespace
 from tests.host.saved_plans import saved_node
-from tests.host.saved_plans.saved_node import Change, SavedNode, sh
+from tests.host.saved_plans.saved_node import Round, SavedNode, sh
 
 __all__ = ["namespace"]
 
@@ -68,15 +68,15 @@ def rule_of_others(pick: random.Random) -> str:
     return sh(f"iptables-legacy -t nat -A PREROUTING -s 192.0.2.{pick.randrange(1, 255)} -j ACCEPT")
 
 
-OWN = saved_node.groups([real_server_removed, real_server_added, scheduler_changed, entry_removed, address_removed])
-FOREIGN = saved_node.groups([server_of_others, set_of_others, rule_of_others])
+OWN = saved_node.rounds([real_server_removed, real_server_added, scheduler_changed, entry_removed, address_removed])
+FOREIGN = saved_node.rounds([server_of_others, set_of_others, rule_of_others])
 
 
-@pytest.mark.parametrize("changes", OWN)
-def test_a_saved_plan_is_applied_as_shown_or_refused_when_stale(node: SavedNode, changes: list[Change]) -> None:
-    saved_node.seeded(node, SNAPSHOT, changes)
+@pytest.mark.parametrize("chosen", OWN, ids=str)
+def test_a_saved_plan_is_applied_as_shown_or_refused_when_stale(node: SavedNode, chosen: Round) -> None:
+    saved_node.seeded(node, SNAPSHOT, [chosen])
 
 
-@pytest.mark.parametrize("changes", FOREIGN)
-def test_changes_of_others_do_not_matter(node: SavedNode, changes: list[Change]) -> None:
-    saved_node.foreign(node, changes)
+@pytest.mark.parametrize("chosen", FOREIGN, ids=str)
+def test_changes_of_others_do_not_matter(node: SavedNode, chosen: Round) -> None:
+    saved_node.foreign(node, [chosen])

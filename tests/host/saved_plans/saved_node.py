@@ -7,6 +7,7 @@ import re
 import subprocess
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import NamedTuple
 
 import pytest
 
@@ -14,8 +15,10 @@ from rulegen.cli.main import main
 from tests.cli.test_left_out import HOST, NODE, service
 from tests.sizes import SIZE, Size, sized
 
-TRIES = sized(quick=2, usual=5, full=20)
-"""Changes of each list; in full, of each change in it."""
+TRIES = sized(quick=2, usual=5, full=5)
+"""Changes of one round."""
+ROUNDS = 4
+"""In full, how many rounds each change has."""
 BEFORE = [service("web", 1, ends=(1, 2)), service("zoo", 3)]
 AFTER = [service("web", 1, ends=(1, 2, 3)), service("zoo", 3)]
 DNS = (
@@ -88,35 +91,46 @@ class SavedNode:
         assert "the state of this node has changed: " in err
 
 
-def groups(changes: list[Change]) -> list[list[Change]]:
-    """Return lists of changes for one test each: in full, one list for each change."""
-    return [[change] for change in changes] if SIZE is Size.FULL else [changes]
+class Round(NamedTuple):
+    """Changes for one test, each with the seed of what it picks."""
+
+    tries: list[tuple[Change, int]]
+
+    def __str__(self) -> str:
+        return f"{self.tries[0][0].__name__}-{self.tries[0][1]}"
 
 
-def _tries(changes: list[Change]) -> Iterator[tuple[Change, random.Random]]:
-    number = TRIES * len(changes) if SIZE is Size.FULL else TRIES
-    return ((changes[seed % len(changes)], random.Random(seed)) for seed in range(number))
+def rounds(changes: list[Change]) -> list[Round]:
+    """Return one round with all changes in turn; in full, rounds with 20 seeds for each change."""
+    if SIZE is not Size.FULL:
+        return [Round([(changes[seed % len(changes)], seed) for seed in range(TRIES)])]
+    firsts = range(0, TRIES * ROUNDS, TRIES)
+    return [Round([(change, first + seed) for seed in range(TRIES)]) for change in changes for first in firsts]
 
 
-def seeded(node: SavedNode, snapshot: str, changes: list[Change]) -> None:
+def seeded(node: SavedNode, snapshot: str, chosen: list[Round]) -> None:
     """Check for each seed that a change of our own objects is refused, and that its undoing makes the plan valid."""
     shown = node.pend()
-    for change, pick in _tries(changes):
-        undo = change(pick)
+    for change, seed in _tries(chosen):
+        undo = change(random.Random(seed))
         node.refused(snapshot)
         sh(undo)
     node.applied(shown)
 
 
-def foreign(node: SavedNode, changes: list[Change]) -> None:
+def foreign(node: SavedNode, chosen: list[Round]) -> None:
     """Check for each seed that a change of another program's objects changes nothing of the plan."""
     shown = node.pend()
-    for change, pick in _tries(changes):
-        change(pick)
+    for change, seed in _tries(chosen):
+        change(random.Random(seed))
         code, out, err = node.run("apply", node.file, "-v")
         assert (code, out) == (1, shown), err
         assert "confirmation is needed" in err
     node.applied(shown)
+
+
+def _tries(chosen: list[Round]) -> Iterator[tuple[Change, int]]:
+    return (each for part in chosen for each in part.tries)
 
 
 def of_flows(node: SavedNode) -> None:

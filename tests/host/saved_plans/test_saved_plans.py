@@ -97,11 +97,11 @@ def others(mode: str) -> list[Change]:
 
 
 def test_a_saved_plan_is_applied_as_shown_and_refused_after_a_change_of_ours(node, mode):
-    saved_node.seeded(node, SNAPSHOT[mode], own(mode, node.folder))
+    saved_node.seeded(node, SNAPSHOT[mode], saved_node.rounds(own(mode, node.folder)))
 
 
 def test_changes_of_others_do_not_matter(node, mode):
-    saved_node.foreign(node, others(mode))
+    saved_node.foreign(node, saved_node.rounds(others(mode)))
 
 
 def test_stale_flows_are_looked_up_again(node):
