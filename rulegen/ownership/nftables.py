@@ -40,7 +40,9 @@ ENDPOINTS: Final = "endpoints"
 NODE_PORT_ENDPOINTS: Final = "nodeport-endpoints"
 """In layout `flat`, the endpoints of frontends: of those with an address, and of node ports."""
 FIRST_LOCAL: Final = 1 << 16
-"""In these maps, the first number of the local pool; the cluster pool begins with 0."""
+"""In these maps, what is added to the numbers of the local pool."""
+FIRST_OF_MANY: Final = 1 << 15
+"""The first number of a large pool, which has a chain for its size alone; that of others is their size times 256."""
 
 SERVICES: Final = "services"
 MASQUERADING: Final = "masquerading"
@@ -113,11 +115,11 @@ def endpoint_shard(port: ResolvedPort) -> int:
 
 
 def shape_chain(kind: str, numbers: tuple[int, ...], shard: int) -> str:
-    """Return the name of a chain that all ports of one shape use, such as `cluster/3-12`: it has a single slash.
+    """Return the name of a chain that all ports of one shape use, such as `cluster/8-12`: it has a single slash.
 
     Args:
         kind: What it does.
-        numbers: The numbers that it chooses from.
+        numbers: The most numbers that it chooses from.
         shard: The number of the map that has the endpoints.
     """
     return f"{kind}/{'.'.join(map(str, numbers))}-{shard}"

@@ -7,6 +7,11 @@ The shape is what rules must know: how many numbers there are to choose from, wh
 connections are masqueraded. Chains are made with the first Service of their shape, and deleted with the last. The
 node's own part is that of layout `kube-proxy`, but there are several maps of frontends and sets of ClusterIPs.
 
+If a frontend is led to another chain, the kernel walks all elements of all maps of frontends, because rules could form
+a loop. Therefore one chain serves up to eight numbers of endpoints, with a rule for each: the endpoints of a frontend
+with three are at the numbers 0x300 to 0x302, where only the rule for three looks. An endpoint more or less then changes
+elements of maps of endpoints alone.
+
 With session affinity, or with very many endpoints, a port has chains of its own as in layout `kube-proxy`.
 """
 
@@ -23,7 +28,7 @@ from rulegen.backends.nftables.service import PortObjects
 from rulegen.languages.nftables import state
 from rulegen.languages.nftables.expressions import Concat, MapLookup, Numgen, VerdictCode
 from rulegen.languages.nftables.language import NAME as NFTABLES
-from rulegen.languages.nftables.state import ElementValue, NamedSet, NftChain
+from rulegen.languages.nftables.state import ElementValue, NamedSet, NftChain, NftKey, ObjectKind
 from rulegen.languages.nftables.statements import Dnat, VerdictLookup, nft_rule
 from rulegen.model.services.ir import Delivery, NftExtra, TrafficPolicy
 from rulegen.ownership import nftables as names
@@ -33,13 +38,16 @@ from rulegen.plan.fragments import OwnedObjects
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterator, Mapping, Sequence
 
-    from rulegen.languages.nftables.state import NftKey, NftObjects, NftValue
+    from rulegen.languages.nftables.state import NftObjects, NftValue
     from rulegen.languages.nftables.statements import NftRule
     from rulegen.model.services.ir import Endpoint, ResolvedNode, ResolvedPort, ResolvedService
     from rulegen.net import Address, Family
 
 ENDPOINTS_SIZE: Final = 1 << 16
 """The most elements of one map of endpoints."""
+STEP: Final = 8
+MOST_STEPPED: Final = 64
+"""How many numbers of endpoints a chain has rules for, and the most that such a chain serves."""
 MOST_PLACES: Final = 1024
 MOST_ELEMENTS: Final = 8192
 """The most numbers of a pool, and the most endpoints of all frontends of a port. A port with more, for example because
@@ -68,12 +76,17 @@ class _Kind(NamedTuple):
 
     def pool_chain(self, delivery: Delivery, places: int, shard: int) -> str:
         """Return the name of the chain that chooses from a pool."""
-        return _pool_chain(self.prefix, delivery, places, shard)
+        return _pool_chain(self.prefix, delivery, step_of(places), shard)
+
+
+def step_of(places: int) -> int:
+    """Return the most numbers that the chain for so many numbers serves."""
+    return places if places > MOST_STEPPED else -(-places // STEP) * STEP
 
 
 @lru_cache(maxsize=4096)
-def _pool_chain(prefix: str, delivery: Delivery, places: int, shard: int) -> str:
-    return names.shape_chain(f"{prefix}{delivery.value}", (places,), shard)
+def _pool_chain(prefix: str, delivery: Delivery, most: int, shard: int) -> str:
+    return names.shape_chain(f"{prefix}{delivery.value}", (most,), shard)
 
 
 _BY_ADDRESS: Final = _Kind("", names.ENDPOINTS, has_address=True)
@@ -179,7 +192,7 @@ class FlatPort(PortObjects):
 
     def _external_chain(self, kind: _Kind) -> str:
         """Return the name of the chain for external frontends. It says all that the rules of this chain depend on."""
-        cluster, local = (len(self._pools[delivery]) for delivery in (Delivery.CLUSTER, Delivery.LOCAL))
+        cluster, local = (step_of(len(self._pools[delivery])) for delivery in (Delivery.CLUSTER, Delivery.LOCAL))
         if self._port.external_policy is TrafficPolicy.CLUSTER:
             return names.shape_chain(f"{kind.prefix}external", (cluster,), self._shard)
         here = local if self._port.external is Delivery.LOCAL else 0
@@ -206,7 +219,7 @@ class FlatPort(PortObjects):
         yield state.set_key(self._table, kind.map_name(self._shard)), _endpoints_map(kind, family)
         yield (
             state.chain_key(self._table, kind.pool_chain(delivery, places, self._shard)),
-            _choice(kind, family, delivery, places, self._shard),
+            _choice(kind, family, delivery, step_of(places), self._shard),
         )
 
     def _endpoint_elements(self, address: Address | None, delivery: Delivery) -> Iterator[tuple[NftKey, NftValue]]:
@@ -215,8 +228,9 @@ class FlatPort(PortObjects):
         kind = _BY_NODE_PORT if address is None else _BY_ADDRESS
         number_of = port.node_port if address is None else port.port
         frontend = (*(() if address is None else (str(address),)), self._protocol, str(number_of))
-        for number, endpoint in enumerate(self._pools[delivery], _first(delivery)):
-            key = state.element_key(self._table, kind.map_name(self._shard), (*frontend, f"0x{number:08x}"))
+        table, name, pool = self._table, kind.map_name(self._shard), self._pools[delivery]
+        for number, endpoint in enumerate(pool, _first(delivery, len(pool))):
+            key = NftKey(table, ObjectKind.SET, name, (*frontend, f"0x{number:08x}"))
             yield key, ElementValue((endpoint.host, str(endpoint.port)))
 
 
@@ -245,8 +259,10 @@ def _ordered(pool: Sequence[Endpoint]) -> Iterator[Endpoint]:
         yield left.pop(min(left, key=lambda text: (crc32(f"{place} {text}".encode()), text)))
 
 
-def _first(delivery: Delivery) -> int:
-    return names.FIRST_LOCAL if delivery is Delivery.LOCAL else 0
+def _first(delivery: Delivery, places: int) -> int:
+    """Return the first of so many numbers."""
+    first = names.FIRST_LOCAL if delivery is Delivery.LOCAL else 0
+    return first + (names.FIRST_OF_MANY if places > MOST_STEPPED else places << 8)
 
 
 @cache
@@ -257,8 +273,10 @@ def _endpoints_map(kind: _Kind, family: Family) -> NamedSet:
 
 
 @lru_cache(maxsize=4096)
-def _choice(kind: _Kind, family: Family, delivery: Delivery, places: int, shard: int) -> NftChain:
-    """Return the chain that sends connections to the endpoint of a random number."""
+def _choice(kind: _Kind, family: Family, delivery: Delivery, most: int, shard: int) -> NftChain:
+    """Return the chain that sends connections to the endpoint of a random number; rules for other sizes find none."""
     frontend = w.frontend(family) if kind.has_address else w.PORT
-    key = Concat((*frontend.parts, Numgen("random", places, _first(delivery))))
-    return NftChain((nft_rule(Dnat(MapLookup(key, w.named(kind.map_name(shard))))),))
+    endpoints = w.named(kind.map_name(shard))
+    sizes = (most,) if most > MOST_STEPPED else range(most - STEP + 1, most + 1)
+    choices = (Numgen("random", size, _first(delivery, size)) for size in sizes)
+    return NftChain(tuple(nft_rule(Dnat(MapLookup(Concat((*frontend.parts, each)), endpoints))) for each in choices))

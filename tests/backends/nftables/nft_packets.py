@@ -140,9 +140,12 @@ class NftPackets:
             case s.MasqueradeSource():
                 yield WHOLE, packet, "masquerade"
             case s.Dnat(e.MapLookup(key, target)):
-                for share, value in self._values(key, packet):
-                    data = self._looked_up(target, value)
-                    assert data is not None, f"no endpoint of {value}"
+                choices = [(share, self._looked_up(target, value)) for share, value in self._values(key, packet)]
+                if all(data is None for _, data in choices):
+                    yield WHOLE, packet, "break"  # the rule is for another number of endpoints
+                    return
+                for share, data in choices:
+                    assert data is not None, f"no endpoint of some numbers: {key}"
                     host, port = data if isinstance(data, tuple) else (str(part) for part in data.parts)
                     yield share, replace(packet, target=host, port=port, translated=True), "dnat"
             case s.Dnat(to, port):

@@ -290,7 +290,7 @@ def numbers(content: NftObjects) -> dict[str, str]:
 
 def test_an_endpoint_has_as_many_numbers_as_its_weight_says():
     content = numbers(own(1, 3))
-    assert sorted(content) == [f"0x{number:08x}" for number in range(4)]
+    assert sorted(content) == [f"0x{number:08x}" for number in range(0x400, 0x404)]
     assert Counter(content.values()) == {"10.244.0.1 . 8080": 1, "10.244.0.2 . 8080": 3}
     assert numbers(own(2, 6)) == content
 
@@ -314,18 +314,26 @@ def test_a_port_with_very_many_elements_has_chains_of_its_own():
         assert any(key.name.startswith("service-") and "/" in key.name for key in content) is not is_flat
 
 
-def test_another_endpoint_changes_few_elements():
-    most = 20
-    moved = []
-    for count in range(1, most):
+def test_another_endpoint_changes_elements_of_maps_of_endpoints_alone():
+    steps = (*range(1, flat.MOST_STEPPED, 7), flat.STEP, flat.MOST_STEPPED)
+    for count in steps:
         before, after = own(*(1,) * count), own(*(1,) * (count + 1))
         changed = {key for key in before.keys() | after.keys() if before.get(key) != after.get(key)}
-        chains = {key.name.partition("-")[0] for key in changed if key.kind is ObjectKind.CHAIN}
-        assert chains == {f"cluster/{count}", f"cluster/{count + 1}"}
-        (frontend,) = (key for key in changed if key.name.startswith("service-ips-"))
-        assert frontend.element == ("10.96.0.9", "tcp", "80")
-        moved.append(len([key for key in changed if key.is_element]) - 1)
-    assert sum(moved) < 4 * most, moved
+        frontends = {key.element for key in changed if key.name.startswith("service-ips-")}
+        is_led_elsewhere = count % flat.STEP == 0
+        assert frontends == ({("10.96.0.9", "tcp", "80")} if is_led_elsewhere else set())
+        assert any(key.kind is ObjectKind.CHAIN for key in changed) is is_led_elsewhere
+        assert set(numbers(before)).isdisjoint(numbers(after))
+
+
+def test_a_replaced_endpoint_changes_one_element():
+    (port,) = service(*(1,) * 9).ports
+    pool = (*port.cluster[:-1], Endpoint.of(parse_address("10.250.0.1"), 8080, 1))
+    moved = ResolvedService(name=port.service, type="x", ports=(replace(port, cluster=pool, endpoints=pool),))
+    before = own(*(1,) * 9)
+    after = flat.compile_service(moved, NODE, counts=False).objects[NAME]
+    assert before.keys() == after.keys()
+    assert len([key for key in before if before[key] != after[key]]) < 4
 
 
 def test_a_chain_of_a_shape_stays_until_its_last_service_is_gone():
@@ -355,7 +363,7 @@ def own_shard(name: str) -> int:
 
 
 def test_what_a_left_out_service_had_stays_with_its_old_shape():
-    before, after = own(1, 1, 1), own(1, 1)
+    before, after = own(*(1,) * 9), own(1, 1)
     language = LANGUAGES[NAME]
     holder = language.holder(before, None, {})
     assert holder.held(after, ()) == before
