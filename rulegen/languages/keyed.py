@@ -58,6 +58,9 @@ class SharedUnion:
 
     def replace(self, owner: str, before: Mapping[Any, Any] | None, after: Mapping[Any, Any] | None) -> None:
         """Replace the objects of one owner."""
+        if not before and after and self._wants.keys().isdisjoint(after):  # a first load: nothing to merge
+            self._wants.update({key: ((owner, value),) for key, value in after.items()})
+            return
         for key, wants in self._replaced(((owner, before, after),)):
             if wants:
                 self._wants[key] = wants

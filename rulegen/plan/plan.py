@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, overload
 
 from rulegen.diff.changes import diff
 from rulegen.diff.items import Action, Item, Line
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterable, Iterator, Mapping
+    from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 
     from rulegen.diff.changes import Change
     from rulegen.languages.language import Changes, Part
@@ -35,6 +37,48 @@ class PartKey(NamedTuple):
 Parts = dict[PartKey, "Part"]
 
 
+class LaterItems(Sequence["Item"]):
+    """The items of a plan in display order: the node, Services by name, leftovers.
+
+    They are made when somebody asks for them: a write does not need them, and on a first load there are as many as
+    objects.
+    """
+
+    def __init__(self, made: Callable[[], Iterator[Item]]) -> None:
+        """Take what yields the items in any order."""
+        self._made = made
+
+    @cached_property
+    def _items(self) -> tuple[Item, ...]:
+        return tuple(sorted(self._made(), key=lambda item: (item.is_leftover, item.owner)))
+
+    def __bool__(self) -> bool:
+        """Return whether there is an item."""
+        return any(True for _ in self._made()) if "_items" not in self.__dict__ else bool(self._items)
+
+    def __len__(self) -> int:
+        """Return the number of items."""
+        return len(self._items)
+
+    @overload
+    def __getitem__(self, index: int) -> Item: ...
+    @overload
+    def __getitem__(self, index: slice) -> tuple[Item, ...]: ...
+    def __getitem__(self, index: int | slice) -> Item | tuple[Item, ...]:
+        """Return items by their place."""
+        return self._items[index]
+
+    def __iter__(self) -> Iterator[Item]:
+        """Yield the items."""
+        return iter(self._items)
+
+    def __eq__(self, other: object) -> bool:
+        """Return whether another sequence has the same items."""
+        return isinstance(other, Sequence) and self._items == tuple(other)
+
+    __hash__ = None  # type: ignore[assignment]
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Plan:
     """All changes for a node.
@@ -55,7 +99,7 @@ class Plan:
     flows: tuple[Stale, ...] = ()
     site: IngressPlan | None = None
     notes: tuple[str, ...] = ()
-    items: tuple[Item, ...] = ()
+    items: Sequence[Item] = ()
 
     @property
     def is_empty(self) -> bool:
@@ -108,27 +152,31 @@ def plan_sysctls(
 
 
 def make_plan(
-    parts: Mapping[PartKey, tuple[Part, list[Item]]],
+    parts: Mapping[PartKey, tuple[Part, Callable[[], Iterable[Item]]]],
     *,
     sysctls: tuple[Change[str, str], ...] = (),
     counters: tuple[str, ...] = (),
     flows: Iterable[Stale] = (),
     notes: Iterable[str] = (),
 ) -> Plan:
-    """Join the parts and sort the items for display: the node, Services by name, leftovers."""
+    """Join the parts, each with what yields its items."""
     flows = tuple(flows)
-    items = [item for _, of_part in parts.values() for item in of_part]
-    items += _sysctl_items(sysctls)
-    items += _counter_items(counters)
-    items += _flow_items(flows)
-    items.sort(key=lambda item: (item.is_leftover, item.owner))
+    described = [of_part for _, of_part in parts.values()]
+
+    def made() -> Iterator[Item]:
+        for items in described:
+            yield from items()
+        yield from _sysctl_items(sysctls)
+        yield from _counter_items(counters)
+        yield from _flow_items(flows)
+
     return Plan(
         parts={key: part for key, (part, _) in parts.items()},
         sysctls=sysctls,
         counters=counters,
         flows=flows,
         notes=tuple(notes),
-        items=tuple(items),
+        items=LaterItems(made),
     )
 
 

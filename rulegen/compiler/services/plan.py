@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from rulegen.compiler.services import guarded_parameters
@@ -20,7 +21,7 @@ from rulegen.ownership.table import OwnershipContext
 from rulegen.plan.plan import PartKey, make_plan, plan_sysctls
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+    from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 
     from rulegen.backends.backend import Backend
     from rulegen.compiler.services.compile import Compiled, Unions
@@ -32,8 +33,8 @@ if TYPE_CHECKING:
     from rulegen.net import Address, Network
     from rulegen.plan.plan import Plan
 
-Planned = dict[PartKey, "tuple[Part, list[Item]]"]
-"""The parts of a plan, each with its items."""
+Planned = dict[PartKey, "tuple[Part, Callable[[], Iterable[Item]]]"]
+"""The parts of a plan, each with what yields its items."""
 
 
 def plan_node(
@@ -218,9 +219,9 @@ class _OfFamily:
             )
             part = language.compare(scene)
             changes[name] = part.changes
-            items = list(language.items(part, scene))
+            items: Callable[[], Iterable[Item]] = partial(language.items, part, scene)
             if self._is_cleanup:
-                items = [replace(item, drift=None) for item in items]
+                items = partial(_without_drift, items)
             if self.family is not None or part.changes:
                 parts[PartKey(self.family, name)] = part, items
         return {**parts, **self._beside(around)}
@@ -315,9 +316,14 @@ class _OfFamily:
                 is_cleanup=True,
             )
             part = language.compare(scene)
-            items = [replace(item, drift=None, variant=self.all.beside) for item in language.items(part, scene)]
+            items = partial(_without_drift, partial(language.items, part, scene), variant=self.all.beside)
             parts[PartKey(self.family, name, self.all.beside)] = part, items
         return parts
+
+
+def _without_drift(items: Callable[[], Iterable[Item]], variant: str = "") -> Iterator[Item]:
+    """Yield items of a removal."""
+    return (replace(item, drift=None, variant=variant) for item in items())
 
 
 _NOTHING_OURS = Layout(chains={}, prefixes={})

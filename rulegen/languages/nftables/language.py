@@ -126,9 +126,9 @@ class TablesUnion(SharedUnion):
 
     def replace(self, owner: str, before: Mapping[Any, Any] | None, after: Mapping[Any, Any] | None) -> None:
         """Replace the objects of one owner."""
-        super().replace(owner, _single(before), _single(after))
-        wanted = _shared(after)
-        for key in _shared(before).keys() - wanted.keys():
+        (had, had_shared), (has, wanted) = _split(before), _split(after)
+        super().replace(owner, had, has)
+        for key in had_shared.keys() - wanted.keys():
             by_owner = self._shared.get(key, {})
             by_owner.pop(owner, None)
             if not by_owner:
@@ -138,21 +138,20 @@ class TablesUnion(SharedUnion):
 
     def changes(self, pairs: Iterable[Pair]) -> Changes:
         """Return the changes that new objects of some owners would make."""
-        pairs = tuple(pairs)
-        changes = super().changes((owner, _single(before), _single(after)) for owner, before, after in pairs)
-        shared = tuple(self._shared_changes(pairs))
+        split = [(owner, _split(before), _split(after)) for owner, before, after in pairs]
+        changes = super().changes((owner, before, after) for owner, (before, _), (after, _) in split)
+        shared = tuple(self._shared_changes((owner, before, after) for owner, (_, before), (_, after) in split))
         if shared:
             changes = tuple(sorted((*changes, *shared), key=lambda change: change.key))
         return changes if not _replaces_sets(changes) else dependents(changes, self.objects())
 
-    def _shared_changes(self, pairs: Iterable[Pair]) -> Iterator[Change[Any, Any]]:
+    def _shared_changes(self, pairs: Iterable[tuple[str, Objects, Objects]]) -> Iterator[Change[Any, Any]]:
         """Yield the changes of objects that several owners may want: a new value, or one that no owner is left for."""
         left: dict[Any, set[str]] = {}
         wanted: dict[Any, Any] = {}
         for owner, before, after in pairs:
-            new = _shared(after)
-            wanted.update(new)
-            for key in _shared(before).keys() - new.keys():
+            wanted.update(after)
+            for key in before.keys() - after.keys():
                 left.setdefault(key, set()).add(owner)
         for key in {**left, **wanted}:
             by_owner = self._shared.get(key, {})
@@ -351,17 +350,18 @@ def _is_removed_table(change: Change[Any, Any]) -> bool:
     return change.key.kind is ObjectKind.TABLE and change.after is None
 
 
-def _is_shared(key: NftKey) -> bool:
-    """Whether several owners may want an object: a set, or a chain whose name is not that of a Service."""
-    return not key.element and key.name.count("/") < 2
+def _split(content: Mapping[Any, Any] | None) -> tuple[Objects, Objects]:
+    """Return the objects that one owner wants, and those that several may want.
 
-
-def _shared(content: Mapping[Any, Any] | None) -> Objects:
-    return {key: value for key, value in (content or {}).items() if _is_shared(key)}
-
-
-def _single(content: Mapping[Any, Any] | None) -> Objects | None:
-    return None if content is None else {key: value for key, value in content.items() if not _is_shared(key)}
+    The latter are sets, and chains whose names are not those of Services.
+    """
+    single, shared = {}, {}
+    for key, value in (content or {}).items():
+        if key.element or key.name.count("/") > 1:
+            single[key] = value
+        else:
+            shared[key] = value
+    return single, shared
 
 
 def _first(by_owner: Mapping[str, Any]) -> Any:
