@@ -134,11 +134,13 @@ def nftables(size: int) -> None:
         ("whole", "first load, from objects to the kernel", 18.0 if huge else 1.6),
     ):
         line(title, f"{results[what]:.2f} s", f"at most {most} s", holds=results[what] <= most if large else None)
+    line("  processor time", f"{results['whole, processor time']:.2f} s")
     line("  transactions, bytes", f"{results['transactions']:.0f}, {results['bytes']:.0f}")
     for what, title in (("replaced", "one endpoint replaced"), ("fewer or more", "one endpoint less or more")):
         for figure, most in (("median", 5.0), ("p99", 15.0), ("netlink part", 0.2)):
             took = results[f"{what}, {figure}"] * 1000
             line(f"{title}, {figure}", f"{took:.3f} ms", f"at most {most} ms", holds=took <= most)
+        line("  processor time, median", f"{results[f'{what}, processor time'] * 1000:.3f} ms")
         for what_else, least in (("processes", 0), ("transactions", 1)):
             count = results[f"{what}, {what_else}"]
             line(f"  {what_else}", f"{count:.0f}", f"{least}", holds=count == least)

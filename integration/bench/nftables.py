@@ -55,12 +55,14 @@ class NetlinkPart:
 
     def __init__(self) -> None:
         self.seconds, self.transactions, self.bytes, self.processes = 0.0, 0, 0, 0
+        self.processor = 0.0
         commit = NftSocket.commit
 
         def measured(link: NftSocket, requests: Sequence[NftMessage]) -> None:
-            began = time.perf_counter()
+            began, used = time.perf_counter(), time.thread_time()
             commit(link, requests)
             self.seconds += time.perf_counter() - began
+            self.processor += time.thread_time() - used
             self.transactions += 1
             self.bytes += sum(len(request.attributes) for request in requests)
 
@@ -73,7 +75,7 @@ class NetlinkPart:
     def taken(self) -> tuple[float, int, int, int]:
         """Return all counts, and begin anew."""
         counted = self.seconds, self.transactions, self.bytes, self.processes
-        self.seconds, self.transactions, self.bytes, self.processes = 0.0, 0, 0, 0
+        self.seconds, self.transactions, self.bytes, self.processes, self.processor = 0.0, 0, 0, 0, 0.0
         return counted
 
 
@@ -92,19 +94,22 @@ class NftMode:
 
     def first_load(self, cluster: Cluster) -> tuple[ServiceRules, dict[str, float]]:
         """Write everything into a kernel that has nothing: from objects to the acknowledgement."""
-        began = time.perf_counter()
+        began, used = time.perf_counter(), time.process_time()
         rules = self.rules_of(cluster)
         plan = plan_node(rules.compiled(), EMPTY, FACTS)
         planned = time.perf_counter()
         self.part.taken()
         perform(steps(replace(plan, sysctls=()), CONTEXT, tables=self.tables, drivers=self.drivers))
         end = time.perf_counter()
+        used, in_kernel = time.process_time() - used, self.part.processor
         seconds, transactions, size, _ = self.part.taken()
         rules.remember_kernel_state(plan)
         return rules, {
             "whole": end - began,
+            "whole, processor time": used,
             "resolve, compile and diff": planned - began,
             "kernel": seconds,
+            "kernel, processor time": in_kernel,
             "transactions": transactions,
             "bytes": size,
         }
@@ -113,16 +118,18 @@ class NftMode:
         self, cluster: Cluster, rules: ServiceRules, reports: Iterable[dict[str, Any]], what: str
     ) -> dict[str, float]:
         """Change one slice after the other: from the event to the acknowledgement of the kernel."""
-        whole, kernel, processes, transactions = [], [], 0, set()
+        whole, processor, kernel, in_kernel, processes, transactions = [], [], [], [], 0, set()
         for reported in reports:
             name = ObjectName(reported["metadata"]["namespace"], reported["metadata"]["name"])
             event = Changed(k.EndpointSlice, decoded(reported, k.EndpointSlice), name)
             self.part.taken()
-            began = time.perf_counter()
+            began, used = time.perf_counter(), time.process_time()
             update = rules.update(cluster.apply_event(event).services)
             perform(steps(update.plan, CONTEXT, tables=self.tables, drivers=self.drivers))
             rules.commit(update)
             whole.append(time.perf_counter() - began)
+            processor.append(time.process_time() - used)
+            in_kernel.append(self.part.processor)
             seconds, commits, _, started = self.part.taken()
             kernel.append(seconds)
             processes += started
@@ -132,7 +139,10 @@ class NftMode:
             f"{what}, median": statistics.median(whole),
             f"{what}, p99": whole[int(len(whole) * 0.99)],
             f"{what}, slowest": whole[-1],
+            f"{what}, processor time": statistics.median(processor),
+            f"{what}, processor time, p99": sorted(processor)[int(len(processor) * 0.99)],
             f"{what}, netlink part": statistics.median(kernel),
+            f"{what}, netlink part, processor time": statistics.median(in_kernel),
             f"{what}, processes": processes,
             f"{what}, transactions": max(transactions),
         }
