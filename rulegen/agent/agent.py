@@ -318,8 +318,8 @@ class Agent:
 
     def _following(self) -> Following:
         has_selector = self.site is not None and self.site.options.selection.namespace_selector is not None
-        packs = not self.services and not self.endpoints_from.has_pods  # Pods are compared with all Services
-        return Following(self._node_name, self.site is not None, has_selector, self.endpoints_from, packs)
+        followed = Following(self._node_name, self.site is not None, has_selector, self.endpoints_from)
+        return followed.of_services(self.options) if self.services else followed.of_ingresses()
 
     def _this_node(self, cluster: SharedCluster, followed: FollowedCluster) -> ThisNode:
         is_known = followed.cached is not None and followed.cached.node is not None

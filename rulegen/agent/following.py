@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from rulegen.apiserver.watching.outage import OutageNotice
     from rulegen.kube.endpoints_from import EndpointsFrom
     from rulegen.kube.objects.structs import Node
+    from rulegen.model.services.options import Options
 
 SHOWN: Final = 5
 """Number of missing lists that a message names."""
@@ -59,6 +60,7 @@ class Following(NamedTuple):
         namespaces: Whether labels of namespaces select Ingresses.
         endpoints_from: Where endpoints come from.
         packs: Whether Services and EndpointSlices are kept packed, because only those that Ingresses refer to are read.
+        service_cidrs: Whether the mode needs the ranges of ClusterIPs.
     """
 
     node: str
@@ -66,6 +68,16 @@ class Following(NamedTuple):
     namespaces: bool
     endpoints_from: EndpointsFrom
     packs: bool = False
+    service_cidrs: bool = False
+
+    def of_services(self, options: Options) -> Following:
+        """Return what an agent follows that serves Services with these options."""
+        needs_cidrs = options.needs.drops_unused_cluster_ips and not options.service_networks
+        return self._replace(service_cidrs=needs_cidrs)
+
+    def of_ingresses(self) -> Following:
+        """Return what an agent for Ingresses alone follows."""
+        return self._replace(packs=not self.endpoints_from.has_pods)  # Pods are compared with all Services
 
 
 class FollowedCluster:

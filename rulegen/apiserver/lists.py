@@ -64,6 +64,7 @@ class Collection(NamedTuple):
         labels: A label selector.
         fields: A field selector; if an older server rejects it, it is omitted.
         packs: Whether a watch reports Services and EndpointSlices packed.
+        is_dispensable: Whether a watch goes on without the objects if the server lacks or denies them.
     """
 
     kind: type[KubeObject]
@@ -72,6 +73,7 @@ class Collection(NamedTuple):
     labels: str = ""
     fields: str = ""
     packs: bool = False
+    is_dispensable: bool = False
 
 
 SERVICES: Final = Collection(
@@ -89,7 +91,10 @@ INGRESS_CLASSES: Final = Collection(
 )
 NAMESPACES: Final = Collection(Namespace, "/api/v1/namespaces", "namespaces")
 SERVICE_CIDRS: Final = Collection(
-    ServiceCIDR, "/apis/networking.k8s.io/v1/servicecidrs", "servicecidrs.networking.k8s.io"
+    ServiceCIDR,
+    "/apis/networking.k8s.io/v1/servicecidrs",
+    "servicecidrs.networking.k8s.io",
+    is_dispensable=True,
 )
 NODES: Final = "/api/v1/nodes"
 ALL_NODES: Final = Collection(Node, NODES, "nodes")

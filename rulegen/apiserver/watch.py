@@ -19,6 +19,7 @@ from rulegen.apiserver.lists import (
     NAMESPACES,
     PAGE_SIZE,
     PODS,
+    SERVICE_CIDRS,
     SERVICES,
     SHOWN_NAMES,
     SLICES,
@@ -78,6 +79,7 @@ class Watch:
         namespaces: bool = False,
         endpoints_from: EndpointsFrom = EndpointsFrom.SLICES,
         packs: bool = False,
+        service_cidrs: bool = False,
         warn: Callable[[str], None] = _be_quiet,
         notice: Callable[[OutageNotice], None] | None = None,
         meanwhile: Callable[[], str] | None = None,
@@ -97,6 +99,7 @@ class Watch:
             ingress: Whether Ingresses are served: then Ingresses, their classes, and all Services are followed.
             endpoints_from: Where endpoints come from. If from Pods, all Pods and all Nodes are followed.
             packs: Whether Services and EndpointSlices are reported packed, because most of them are never read.
+            service_cidrs: Whether the ranges of ClusterIPs are followed, if the server has and allows them.
             warn: Receives new warnings, one line each.
             notice: Receives warnings about the server with fields, and their end; by default, `warn` does.
             meanwhile: Returns a text about what continues during an outage.
@@ -111,21 +114,24 @@ class Watch:
         self._timing = timing or ApiTiming()
         self._say = notice or (lambda item: None if item.is_well else warn(str(item)))
         self._tally = WatchStats(self._timing.clock, self._say)
-        self.link = self._link = ApiConnection(kubeconfig, context, terms=terms)
-        self.url = self._link.url
-        self._outage = Outage(self.url, self._timing, self._say)
+        link = self.link = self._link = ApiConnection(kubeconfig, context, terms=terms)
+        self.url = link.url
+        self._outage = Outage(link.url, self._timing, self._say)
         self._outage.meanwhile = meanwhile or self._meanwhile
         self._link.on_good = lambda: self._outage.good(self._link)
-        revisions = Revisions(self._timing.clock, self._begin_era)
-        untaken = Untaken(self._link.terms, waiting)
-        self._shared = Shared(self._tally, self._outage, revisions, Kept(self._link.terms), untaken)
-        for text in self._link.cautions:
-            warn(text)
+        shared = Revisions(self._timing.clock, self._begin_era), Kept(link.terms), Untaken(link.terms, waiting)
+        self._shared = Shared(self._tally, self._outage, *shared)
+        self._warn_of_link(warn)
         self._lock, self._is_over = threading.Lock(), False
         wanted = _collections(node, endpoints_from, ingress=ingress, namespaces=namespaces, packs=packs)
-        self._followers = [self._reflector(each, emit, page_size) for each in wanted]
+        ranges = [SERVICE_CIDRS] if service_cidrs else []
+        self._followers = [self._reflector(each, emit, page_size) for each in wanted + ranges]
         self._referred = ReferredObjects(self._link, emit, self._shared, self._timing)
         self._named, self._beyond = set[Key](), set[Key]()
+
+    def _warn_of_link(self, warn: Callable[[str], None]) -> None:
+        for text in self._link.cautions:
+            warn(text)
 
     def _reflector(self, collection: Collection, emit: Callable[[Event], None], page_size: int) -> Reflector:
         return Reflector(self._link, collection, emit, self._shared, self._timing, page_size=page_size)

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from rulegen.agent.telemetry.events import EventRequest, ObjectReference
-from rulegen.apiserver.lists import INGRESS_CLASSES, INGRESSES, NODES, PODS, SERVICES, SLICES
+from rulegen.apiserver.lists import INGRESS_CLASSES, INGRESSES, NODES, PODS, SERVICE_CIDRS, SERVICES, SLICES
 from rulegen.apiserver.referred.reading import path_of
 from rulegen.kube.objects.structs import ConfigMap, Secret
 from tests.agent.talking import Place, balanced, ingress
@@ -39,6 +39,7 @@ def following(*paths: str) -> set[Right]:
 
 
 SERVICES_AND_NODE = following(SERVICES.path, SLICES.path, NODES) | {("", "nodes", "get")}
+RANGES = following(SERVICE_CIDRS.path)
 INGRESSES_TOO = SERVICES_AND_NODE | following(INGRESSES.path, INGRESS_CLASSES.path)
 BY_NAME = {path for kind in (Secret, ConfigMap) for path in following(path_of(kind, "a"))}
 
@@ -111,7 +112,7 @@ def all_roles() -> list[Manifest]:
 def test_the_agent_for_services_may_read_what_it_reads(which: str) -> None:
     manifests = build(KUSTOMIZE / "overlays" / which)
 
-    assert granted(manifests, "rulegen", everywhere=True) == SERVICES_AND_NODE | EVENTS
+    assert granted(manifests, "rulegen", everywhere=True) == SERVICES_AND_NODE | RANGES | EVENTS
     assert granted(manifests, "rulegen", everywhere=False) == set()
 
 
@@ -150,7 +151,7 @@ def test_pods_are_read_with_the_rights_of_the_component(tmp_path: Path) -> None:
 
     for container in (*pod["initContainers"], *pod["containers"]):
         assert "--endpoints=pods" in container["args"]
-    assert granted(manifests, "rulegen", everywhere=True) == SERVICES_AND_NODE | following(PODS.path) | EVENTS
+    assert granted(manifests, "rulegen", everywhere=True) == SERVICES_AND_NODE | RANGES | following(PODS.path) | EVENTS
 
 
 @pytest.mark.parametrize("which", OVERLAYS)

@@ -18,6 +18,7 @@ COLLECTIONS = {
     "endpointslices": ("/apis/discovery.k8s.io/v1/endpointslices", "discovery.k8s.io/v1", "EndpointSlice"),
     "ingresses": ("/apis/networking.k8s.io/v1/ingresses", "networking.k8s.io/v1", "Ingress"),
     "ingressclasses": ("/apis/networking.k8s.io/v1/ingressclasses", "networking.k8s.io/v1", "IngressClass"),
+    "servicecidrs": ("/apis/networking.k8s.io/v1/servicecidrs", "networking.k8s.io/v1", "ServiceCIDR"),
     "secrets": ("/api/v1/secrets", "v1", "Secret"),
     "configmaps": ("/api/v1/configmaps", "v1", "ConfigMap"),
     "events": ("/apis/events.k8s.io/v1/events", "events.k8s.io/v1", "Event"),

@@ -11,7 +11,7 @@ import json
 import re
 import socket
 import ssl
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from rulegen.apiserver.transport.metering import WireError
 from rulegen.apiserver.transport.reasons import ApiReason
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
 RENEW: Final = "renew the token or certificate"
 LONGEST: Final = 300
+MAX_CAUSES: Final = 20
 _SECONDS: Final = re.compile(r"timeout=([0-9.]+)")
 _NUMBER: Final = re.compile(r"\[Errno -?[0-9]+\] ")
 _SOURCE: Final = re.compile(r" ?[(]_ssl[.]c:[0-9]+[)]")
@@ -208,3 +209,17 @@ def _causes_of(document: Mapping[str, Any]) -> frozenset[str]:
 def one_line(text: object) -> str:
     """Return a text in one printable line."""
     return printable(" ".join(str(text).split()), LONGEST)
+
+
+_Error = TypeVar("_Error", bound=Exception)
+
+
+def without_frames(error: _Error) -> _Error:
+    """Return an error without references to the data that was read: a page may have many MiB."""
+    each: BaseException | None = error
+    for _ in range(MAX_CAUSES):
+        if each is None:
+            break
+        each.__traceback__ = None
+        each = each.__cause__ or each.__context__
+    return error

@@ -10,12 +10,13 @@ from __future__ import annotations
 
 import threading
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Final, NamedTuple, TypeVar
+from http import HTTPStatus
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 from rulegen.apiserver.budget import Weights
 from rulegen.apiserver.limits import LIMIT_HINT, MAX_OBJECT, MAX_PAGES, TooLargeError
 from rulegen.apiserver.lists import check_token, read_page
-from rulegen.apiserver.transport.failures import ApiError
+from rulegen.apiserver.transport.failures import ApiError, without_frames
 from rulegen.apiserver.transport.reasons import ApiReason
 from rulegen.apiserver.watching.backoff import PATIENCE, Pace
 from rulegen.apiserver.watching.outage import is_of_server
@@ -46,7 +47,6 @@ NEWEST_SILENCE_S: Final = 10.0
 EVENT_BYTES: Final = 256
 """Size of an event without its object, in bytes."""
 CONSUMER_PAUSE_S: Final = 0.02
-MAX_CAUSES: Final = 20
 LIST_TRIES: Final = 3
 """How often a list is started again with other parameters before there is a pause."""
 
@@ -145,17 +145,20 @@ class Reflector:
                 self._watch()
             except ApiError as error:
                 self._settle_weight()
-                self._sit_out(_without_frames(error))
+                self._sit_out(without_frames(error))
             except Exception as error:  # noqa: BLE001 - a fault of ours is told, and all is read anew: the thread must go on
                 self._version = ""
                 self._settle_weight()
-                _without_frames(error)
+                without_frames(error)
                 self._sit_out(ApiError(f"{self.collection.noun}: {type(error).__name__}: {error}", ApiReason.INTERNAL))
 
     def _sit_out(self, error: ApiError) -> None:
         """Pause as this error requires."""
         self._stir.clear()
         if self._ended.is_set():
+            return
+        if self.collection.is_dispensable and error.status in {HTTPStatus.FORBIDDEN, HTTPStatus.NOT_FOUND}:
+            self._go_without(error)
             return
         self._broke_at = self._timing.clock()
         era = self._revisions.era
@@ -176,6 +179,17 @@ class Reflector:
         if self._stir.is_set():
             self._pace.woken()
             self._breathe()
+
+    def _go_without(self, error: ApiError) -> None:
+        """Report no objects of a kind that the server lacks or denies, and ask again later; what is known stays."""
+        if not self.is_listed:
+            self._tell(Listed(self.collection.kind, ()))
+            self.is_listed = True
+        self._version = ""
+        self._outage.forget(self)
+        if error.status == HTTPStatus.FORBIDDEN:
+            self._tally.trouble(self, self._kind, error.message, hint=error.hint)
+        self._timing.sleep(self._stir, self._pace.pause(error, is_slow=True))
 
     def _breathe(self) -> None:
         """Wait for a random moment, so that woken threads do not send their requests at the same time."""
@@ -213,7 +227,7 @@ class Reflector:
                 elif error.reason is not ApiReason.SET_BACK:
                     raise
                 self._tally.failed(self._kind, error.label)
-                last = _without_frames(error)
+                last = without_frames(error)
             else:
                 break
         else:
@@ -434,17 +448,3 @@ class Reflector:
 def _has_optional_fields(collection: Collection) -> bool:
     """Return whether a field selector, which older servers do not know, only reduces the number of objects."""
     return bool(collection.fields) and not collection.fields.startswith("metadata.name=")
-
-
-_Error = TypeVar("_Error", bound=Exception)
-
-
-def _without_frames(error: _Error) -> _Error:
-    """Return an error without references to the data that was read: a page may have many MiB."""
-    each: BaseException | None = error
-    for _ in range(MAX_CAUSES):
-        if each is None:
-            break
-        each.__traceback__ = None
-        each = each.__cause__ or each.__context__
-    return error

@@ -87,7 +87,8 @@ def decide_node(
     name = options.node_name or facts.hostname
     node, kept = known_node(name, before, cluster.node(name))
     site = resolve_site(node, name, options, facts, cluster.of_kind(structs.Node).values())
-    nodes = {family: resolve_node(family, site, node, options, facts, warnings.add) for family in facts.families}
+    cidrs = [cidr for each in cluster.of_kind(structs.ServiceCIDR).values() for cidr in each.spec.cidrs]
+    nodes = {family: resolve_node(family, site, node, options, facts, warnings.add, cidrs) for family in facts.families}
     for warning in node_warnings(nodes, node, options):
         warnings.add(warning)
     return NodeDecisions(

@@ -26,6 +26,7 @@ from rulegen.kube.objects.structs import (
     Pod,
     Secret,
     Service,
+    ServiceCIDR,
 )
 from rulegen.kube.snapshot.addresses import ServiceAddresses
 from rulegen.kube.snapshot.build import build_world
@@ -51,7 +52,7 @@ class Touched:
         services: Services of which the object, an EndpointSlice or a Pod was added, changed or deleted.
         addresses: ClusterIPs and external IPs that were added or removed; empty before the first call of
             `for_ingresses`.
-        nodes: Whether a Node has changed.
+        nodes: Whether a Node or a ServiceCIDR has changed.
         site: Whether an object of another kind has changed; these kinds affect only Ingresses.
     """
 
@@ -73,7 +74,7 @@ class Touched:
 _BY_NAME: Final = (Secret, ConfigMap)
 """Kinds whose objects are watched by name: for each, an event reports that it exists or that it does not."""
 
-AnyObject = TypeVar("AnyObject", Service, Ingress, IngressClass, Namespace, Node, Secret, ConfigMap)
+AnyObject = TypeVar("AnyObject", Service, Ingress, IngressClass, Namespace, Node, ServiceCIDR, Secret, ConfigMap)
 
 
 @dataclass(slots=True)
@@ -377,7 +378,7 @@ class Cluster:
             case Pod():
                 if self._live is not None:
                     touched.services.update(self._live.selecting(entry))
-            case Node():
+            case Node() | ServiceCIDR():
                 touched.nodes = True
             case _:
                 touched.site = True

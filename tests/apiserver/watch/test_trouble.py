@@ -86,6 +86,16 @@ class TestTrouble:
         assert soon(lambda: seen.names("Service") == ["new", "web"])
         assert not watcher.counts().troubles
 
+    @pytest.mark.parametrize(("code", "warned"), [(403, 1), (404, 0)])
+    def test_a_server_may_lack_or_deny_service_cidrs(self, api, watch, seen, warnings, code, warned):
+        cidrs = {"metadata": {"name": "kubernetes"}, "spec": {"cidrs": ["10.96.0.0/16"]}}
+        api.put("servicecidrs", cidrs)
+        api.fail("servicecidrs", Fault.status(code, "no"))
+        watch(service_cidrs=True)
+        assert len(warnings) == warned
+        assert soon(lambda: seen.names("ServiceCIDR") == ["kubernetes"])
+        assert [len(each.objects) for each in seen.of("ServiceCIDR")] == [0, 1]
+
     def test_an_unreachable_server_is_logged_once(self, api, watch, seen, warnings):
         api.put("services", service("a"), service("b"))
         watcher = watch(timing={"outage": 0.3})
