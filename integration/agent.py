@@ -115,7 +115,7 @@ class Node:
         log: What the agent last started has logged.
         environment: Variables that it gets beside ours.
         wrapper: A command that runs the agent, its arguments behind its own, by becoming it.
-        mode: How Services are made.
+        mode: How Services are made; empty if the configuration says it.
         start_s: How long the first sync may take.
     """
 
@@ -151,7 +151,8 @@ class Node:
     def argv(self, verb: str, *more: str) -> list[str]:
         given = ("--kubeconfig", self.kubeconfig, "--config", str(self.config), "--node", topology.NODE)
         program = [sys.executable, "-W", "error", "-m", "rulegen", verb]
-        return [*program, "--variant", self.rules.variant, "--mode", self.mode, *given, *more]
+        mode = ("--mode", self.mode) if self.mode else ()
+        return [*program, "--variant", self.rules.variant, *mode, *given, *more]
 
     def start(self, *more: str) -> Process:
         """Start an agent: in a fork, or in a whole interpreter where a wrapper starts it."""

@@ -184,6 +184,34 @@ def test_the_table_of_a_killed_agent_is_adopted_as_it_is(node: NftNode, family: 
         assert rules_with_handles() == listed
         assert generation() == before + 3, "adopted for two families, and the element is deleted"
         assert subprocess.run(["nft", "delete table ip rulegen"], capture_output=True, check=False).returncode != 0
+    before = generation() or 0
+    with node.running("--nftables-owner", "on"):
+        assert generation() == before + 2, "adopted for two families, and nothing is written"
+        assert rules_with_handles() == listed
+
+
+CIDRS = {
+    "apiVersion": "networking.k8s.io/v1",
+    "kind": "ServiceCIDR",
+    "metadata": {"name": "kubernetes"},
+    "spec": {"cidrs": ["10.96.0.0/16", "fd00:96::/112"]},
+}
+
+
+def test_changes_of_service_cidrs_reach_the_kernel(node: NftNode) -> None:
+    """Connections to addresses of these ranges that no Service has are dropped."""
+    node.serve(WEB)
+    with node.running():
+        before = dropped_ranges()
+        node.api.put("servicecidrs", CIDRS)
+        until(lambda: dropped_ranges() == {"10.96.0.0/16", "fd00:96::/112"}, 10, "dropped in both families")
+        assert before != dropped_ranges()
+        node.api.put("servicecidrs", {**CIDRS, "spec": {"cidrs": ["10.96.0.0/15"]}})
+        until(lambda: dropped_ranges() == {"10.96.0.0/15", "fd00:96::/112"}, 10, "the unknown range stays")
+
+
+def dropped_ranges() -> set[str]:
+    return set(re.findall(r"ip6? daddr (\S+/\S+) drop", tool("nft", "list", "ruleset")))
 
 
 @pytest.mark.parametrize("node", ["rulegen"], indirect=True)
@@ -195,6 +223,22 @@ def test_the_table_is_released_where_it_is_not_to_be_protected(node: NftNode) ->
         assert rules_with_handles()
         tool("nft", "add table ip rulegen { chain foreign { }; }")  # refused while it has the flag of an owner
         until(lambda: "chain foreign" not in tool("nft", "list", "ruleset"), 15, "drift is repaired")
+
+
+@pytest.mark.parametrize("node", ["rulegen"], indirect=True)
+def test_a_reload_into_this_mode_protects_the_table(node: NftNode, monkeypatch: pytest.MonkeyPatch) -> None:
+    """And a reload into another mode leaves nothing of this one behind, although the table was protected."""
+    node.serve(WEB)
+    monkeypatch.setattr(node, "mode", "")
+    node.configure(mode="iptables")
+    with node.running():
+        assert not tables()
+        for mode, expected in (("nftables", {"rulegen"}), ("iptables", set()), ("nftables", {"rulegen"})):
+            node.configure(mode=mode)
+            until(lambda names=expected: tables() == names and node.is_well, 30, f"moved to {mode}")  # type: ignore[misc]
+            assert ("KUBE-SERVICES" in tool("iptables-nft-save")) is (mode == "iptables")
+            assert node.answers(WEB, 4, "pod-a", "pod-x")
+        assert subprocess.run(["nft", "delete table ip rulegen"], capture_output=True, check=False).returncode != 0
 
 
 def rules_with_handles() -> list[str]:

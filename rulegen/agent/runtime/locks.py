@@ -14,14 +14,15 @@ if TYPE_CHECKING:
     from rulegen.host.nftables.guard import TableGuard
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class AgentLocks:
     """The locks of this process; the next agent after a reload has them still.
 
     Attributes:
         services: The lock on the Services of the node; None for none.
         site: The lock on the ingress engine; None for none.
-        tables: What protects the tables of nftables, or releases them; None for nothing.
+        tables: What protects the tables of nftables, or releases them; None for nothing. A reload into nftables mode
+            sets it; after a reload into another mode it still owns the table, which only it can remove.
     """
 
     services: AgentClaim | None = None

@@ -12,7 +12,7 @@ import click
 from rulegen.cli.options.common import ALLOW_UNKNOWN_NODE, CliOptions, input_options, no_services_option, variant_option
 from rulegen.cli.options.ingress import ChosenIngress, ObjectNameType, ingress_options
 from rulegen.cli.options.old_flags import IngressCommand
-from rulegen.cli.wiring.guarding import guard_of, guarded, owner_option
+from rulegen.cli.wiring.guarding import guarded, owner_option
 from rulegen.cli.wiring.ingress import IngressInputs
 from rulegen.cli.wiring.inputs import Inputs
 from rulegen.errors import ConfigError, RulegenError
@@ -244,7 +244,7 @@ class _Runs:
         inputs, site = _read(self.settings, self.ingress)
         agent = None
         deadline = StopDeadline(self.log)
-        locks = self._locks(inputs, site)
+        locks = self._locks(site)
         with Signals(deadline.begin) as signals, locks:
             while True:
                 agent = self._agent(inputs, site, agent, locks, deadline.stopped)
@@ -262,7 +262,7 @@ class _Runs:
                 changes = FileChanges(files)
                 inputs, site = self._reloaded(inputs, site)
 
-    def _locks(self, inputs: Inputs, site: AnyEngine | None) -> AgentLocks:
+    def _locks(self, site: AnyEngine | None) -> AgentLocks:
         """Return the locks for the life of this process. Whoever writes nothing, or only once, has none."""
         from rulegen.agent.runtime.locks import AgentLocks  # noqa: PLC0415 - loads the client and netlink
         from rulegen.host.locks.agent_lock import AgentLock  # noqa: PLC0415 - loads the client and netlink
@@ -270,8 +270,7 @@ class _Runs:
         if self.fixed["once"] or not self.fixed["mends"]:
             return AgentLocks()
         services = AgentLock.of_services() if self.fixed["services"] else None
-        guard = guard_of(inputs, self.owner) if services is not None else None
-        return AgentLocks(services, site.lock() if site is not None else None, guard)
+        return AgentLocks(services, site.lock() if site is not None else None)
 
     def _agent(
         self,
@@ -302,7 +301,7 @@ class _Runs:
             can_reload=self._can_reload,
             follows_host=not settings.host,
             tables=inputs.tables,
-            drivers=guarded(inputs.command_tables.drivers, locks.tables),
+            drivers=guarded(inputs, locks, self.owner),
             on_stopped=on_stopped,
             **self.fixed,
         )

@@ -13,6 +13,7 @@ from rulegen.ownership.nftables import FLAT, LAYOUTS
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from rulegen.agent.runtime.locks import AgentLocks
     from rulegen.cli.wiring.inputs import Inputs
     from rulegen.host.dataplane.driver import Driver
     from rulegen.host.nftables.guard import TableGuard
@@ -58,8 +59,19 @@ def guard_of(inputs: Inputs, owner: str) -> TableGuard | None:
     return None
 
 
-def guarded(drivers: Mapping[str, Driver], guard: TableGuard | None) -> Mapping[str, Driver]:
-    """Return the drivers; with a guard that protects tables, its socket does all writes to them."""
+def guarded(inputs: Inputs, locks: AgentLocks, owner: str) -> Mapping[str, Driver]:
+    """Return the drivers of an agent that keeps Services, also after a reload into nftables mode.
+
+    With a guard that protects tables, its socket does all writes to them.
+
+    Raises:
+        ConfigError: Protection is demanded, but the mode or the layout has none.
+        HostError: The kernel cannot protect tables.
+    """
+    drivers = inputs.command_tables.drivers
+    if locks.tables is None and locks.services is not None:
+        locks.tables = guard_of(inputs, owner)
+    guard = locks.tables
     if guard is None or not guard.is_protected:
         return drivers
     from rulegen.host.dataplane.nftables_driver import NftablesDriver  # noqa: PLC0415 - as above
