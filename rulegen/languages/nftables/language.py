@@ -260,10 +260,12 @@ class Nftables(KeyedLanguage):
                 return None
 
     def owner(self, change: Change[Any, Any], scene: Scene) -> str | None:
-        """Return the owner of a changed object: of an element that leads to a chain, that of the chain."""
+        """Return the owner of a changed object: of an element that leads to a chain of a Service, that of it."""
         owner = super().owner(change, scene)
         value = change.after if change.after is not None else change.before
-        if owner is None and isinstance(value, ElementValue) and isinstance(value.data, VerdictCode):
+        if owner is not None or not isinstance(value, ElementValue) or not isinstance(value.data, VerdictCode):
+            return owner
+        if value.data.target.count("/") > 1:
             return scene.around.owner(NAME, chain_key(change.key.table, value.data.target), scene.family)
         return owner
 

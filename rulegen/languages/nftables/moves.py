@@ -71,10 +71,18 @@ class MovedEndpoints:
         if was == is_:
             return
         frontend = frontend_text(key.element[:-1])
-        if is_ and is_ not in _in_places(self._before, key):
+        if is_ and is_ not in self._places_before.get(_pool(key), ()):
             yield ItemEndpoint(is_gained=True, of=frontend, text=is_)
-        if was and was not in _in_places(self._after, key):
+        if was and was not in self._places_after.get(_pool(key), ()):
             yield ItemEndpoint(is_gained=False, of=frontend, text=was)
+
+    @cached_property
+    def _places_before(self) -> Mapping[tuple[str, ...], set[str]]:
+        return _places(self._before)
+
+    @cached_property
+    def _places_after(self) -> Mapping[tuple[str, ...], set[str]]:
+        return _places(self._after)
 
     @cached_property
     def _frontends(self) -> Mapping[tuple[str, str], list[str]]:
@@ -131,14 +139,19 @@ def _endpoints(objects: Objects, table: str, chain: NftChain, depth: int = _DEEP
                 yield from _endpoints(objects, table, target_chain, depth - 1)
 
 
-def _in_places(objects: Objects, key: NftKey) -> Iterator[str]:
-    """Yield the endpoints of all numbers of a frontend's pool: they begin with that of the pool and have no gaps."""
-    *frontend, own = key.element
-    first = int(own, 0) & ~0xFFFF
-    number = first
-    while target := _target(objects.get(key._replace(element=(*frontend, f"0x{number:08x}")))):
-        yield target
-        number += 1
+def _pool(key: NftKey) -> tuple[str, ...]:
+    """Return what the elements of a pool of a frontend have in common: their numbers have the same upper half."""
+    *frontend, number = key.element
+    return key.table, key.name, *frontend, number[:-4]
+
+
+def _places(objects: Objects) -> Mapping[tuple[str, ...], set[str]]:
+    """Return the endpoints of each pool of each frontend."""
+    places: defaultdict[tuple[str, ...], set[str]] = defaultdict(set)
+    for key, value in objects.items():
+        if key.is_element and (target := _target(value)):
+            places[_pool(key)].add(target)
+    return places
 
 
 def _target(value: NftValue | None) -> str:
