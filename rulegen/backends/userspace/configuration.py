@@ -8,6 +8,7 @@ part of the backend's name, since HAProxy does not report it otherwise.
 from __future__ import annotations
 
 import re
+from functools import lru_cache
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 from rulegen.backends.userspace.servers import definitions, fallback_name, server_name
@@ -86,9 +87,7 @@ def files(objects: Mapping[ProxyKey, ProxyValue]) -> ProxyFiles:
         UnwritableError: HAProxy cannot be given a value.
         DifferenceError: A text does not say what it was written from.
     """
-    sections = tuple(_sections(objects))
-    texts = {CONFIGURATION_FILE: format_sections(sections)}
-    check_sections(CONFIGURATION_FILE, texts[CONFIGURATION_FILE], sections)
+    texts = {CONFIGURATION_FILE: "\n".join(_section_texts(objects))}
     for family in Family:
         name, entries = map_file(family), tuple(map_entries(objects, family))
         texts[name] = format_map(entries)
@@ -116,7 +115,34 @@ def destination(key: ProxyKey) -> str:
     return f"{address}:{port}"
 
 
-def _sections(objects: Mapping[ProxyKey, ProxyValue]) -> Iterator[ConfigSection]:
+def _section_texts(objects: Mapping[ProxyKey, ProxyValue]) -> Iterator[str]:
+    """Yield the text of each section, verified."""
+    yield from map(_verified, _first_sections(objects))
+    ordered = sorted(objects.items(), key=lambda item: item[0])
+    servers: dict[tuple[Family, str], list[PoolServer]] = {}
+    for key, value in ordered:
+        if isinstance(value, PoolServer):
+            servers.setdefault((key.family, value.pool), []).append(value)
+    for key, value in ordered:
+        if isinstance(value, ServerPool):
+            yield _backend_text(key.family, key.name, value, tuple(servers.get((key.family, key.name), ())))
+    for family, value, name in spares_of(objects):
+        yield _verified(ConfigSection("backend", name, tuple(_pool_lines(family, value))))
+
+
+@lru_cache(1 << 14)  # a change concerns few Services, and the text of all others stays
+def _backend_text(family: Family, name: str, value: ServerPool, servers: tuple[PoolServer, ...]) -> str:
+    lines = (*_pool_lines(family, value), *(line for server in servers for line in _server_lines(server)))
+    return _verified(ConfigSection("backend", backend_name(name, value), lines))
+
+
+def _verified(section: ConfigSection) -> str:
+    text = format_sections((section,))
+    check_sections(CONFIGURATION_FILE, text, (section,))
+    return text
+
+
+def _first_sections(objects: Mapping[ProxyKey, ProxyValue]) -> Iterator[ConfigSection]:
     yield ConfigSection(
         "global",
         "",
@@ -146,17 +172,6 @@ def _sections(objects: Mapping[ProxyKey, ProxyValue]) -> Iterator[ConfigSection]
         listener = objects.get(listener_key(family))
         if isinstance(listener, ProxyListener):
             yield ConfigSection("frontend", f"services.{short(family)}.{listener.port}", tuple(_frontend_lines(family)))
-    servers: dict[tuple[Family, str], list[PoolServer]] = {}
-    for key, value in sorted(objects.items(), key=lambda item: item[0]):
-        if isinstance(value, PoolServer):
-            servers.setdefault((key.family, value.pool), []).append(value)
-    for key, value in sorted(objects.items(), key=lambda item: item[0]):
-        if isinstance(value, ServerPool):
-            of_pool = servers.get((key.family, key.name), ())
-            lines = (*_pool_lines(key.family, value), *(line for server in of_pool for line in _server_lines(server)))
-            yield ConfigSection("backend", backend_name(key.name, value), lines)
-    for family, value, name in spares_of(objects):
-        yield ConfigSection("backend", name, tuple(_pool_lines(family, value)))
 
 
 def _frontend_lines(family: Family) -> Iterator[ConfigLine]:

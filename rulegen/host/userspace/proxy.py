@@ -9,18 +9,29 @@ from __future__ import annotations
 
 import shutil
 import time
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 from rulegen.backends.userspace import configuration
 from rulegen.backends.userspace.commands import commands
-from rulegen.backends.userspace.spares import POOLS_FILE, UnexpectedReportError, placement_of, read_pools
+from rulegen.backends.userspace.spares import POOLS_FILE, UnexpectedReportError, backend_name, placement_of, read_pools
 from rulegen.errors import HostError, RulegenError
 from rulegen.host.locks.file_locks import locked
 from rulegen.host.userspace import folder as of
 from rulegen.host.userspace import supervision
 from rulegen.host.userspace.exchange import ask
 from rulegen.host.userspace.relay import client as relay
-from rulegen.languages.listeners.state import ProxyListener, ProxyObject, of_protocol, with_changes
+from rulegen.languages.listeners.state import (
+    PoolServer,
+    ProxyFrontend,
+    ProxyListener,
+    ProxyObject,
+    ServerPool,
+    family_of_pool,
+    of_protocol,
+    pool_key,
+    pool_of,
+    with_changes,
+)
 from rulegen.net import Family, Protocol
 
 if TYPE_CHECKING:
@@ -38,6 +49,23 @@ _PROXIES: Final = "show stat -1 3 -1\n"
 _POOLS: Final = f"show map {POOLS_FILE}\n"
 
 
+class KnownProxy(NamedTuple):
+    """What HAProxy serves after a write of this process.
+
+    Attributes:
+        mark: The process of HAProxy, and the release on disk: each write, also of another process, changes one of them.
+        placement: Which backends serve which pools; None if it must be read.
+    """
+
+    mark: tuple[str, str]
+    objects: ProxyObjects
+    placement: Placement | None
+
+
+_KNOWN: dict[Path, KnownProxy] = {}
+"""By folder. Reading it all takes a second with some thousand Services."""
+
+
 def observe() -> ProxyObjects:
     """Return what the proxy of this network namespace serves; nothing if it does not run.
 
@@ -46,6 +74,8 @@ def observe() -> ProxyObjects:
     """
     folder = of.of_this_namespace()
     objects = _observed(folder)
+    if folder in _KNOWN and _KNOWN[folder].objects != objects:
+        del _KNOWN[folder]
     return {**objects, **relay.observe(folder)} if objects else {}
 
 
@@ -57,20 +87,82 @@ def write(work: ChangeProxy) -> None:
     """
     folder = of.of_this_namespace()
     try:
-        with of.opened(folder, make=True), locked(folder / of.WRITE_LOCK):
-            _write(folder, work.changes)
+        with of.opened(folder, make=True) as home, locked(folder / of.WRITE_LOCK):
+            known = _KNOWN.pop(folder, None)
+            if known is not None and known.mark == _mark(folder, home) and _extended(folder, home, known, work.changes):
+                return
+            if objects := _write(folder, work.changes):
+                _KNOWN[folder] = KnownProxy(_mark(folder, home), objects, None)
     except OSError as error:
         raise HostError(f"the folder of the proxy, {error.filename or folder}: {error.strerror}") from error
 
 
-def _write(folder: Path, changes: tuple[tuple[ProxyKey, ProxyValue | None], ...]) -> None:
+def _mark(folder: Path, home: int) -> tuple[str, str]:
+    instances = folder / of.INSTANCES
+    return (instances.read_text() if instances.exists() else "", of.current(home))
+
+
+def _extended(
+    folder: Path, home: int, known: KnownProxy, changes: tuple[tuple[ProxyKey, ProxyValue | None], ...]
+) -> bool:
+    """Change HAProxy without reading all that it serves; return false if that is not possible.
+
+    Nothing is known any more then. The files follow when the changes are served.
+    """
+    if any(key.protocol is Protocol.UDP or key.kind is ProxyObject.LISTENER for key, _ in changes):
+        return False
+    part = {key: known.objects[key] for key, _ in changes if key in known.objects}
+    after = with_changes(known.objects, changes)
+    pools = {pool_of(key, value or part.get(key)) for key, value in changes}
+    for pool in pools | {value.pool for value in part.values() if isinstance(value, ProxyFrontend)}:
+        key = pool_key(family_of_pool(pool), pool)
+        if key in known.objects:
+            part[key] = known.objects[key]
+    placement = known.placement or _placement(folder)
+    wanted = commands(part, with_changes(part, changes), placement)
+    if wanted is None or not all(_answer(folder, each.text) in each.expected for each in wanted):
+        return False
+    if not all(_has_servers(folder, pool, after, placement) for pool in pools) or supervision.ensure(folder):
+        return False
+    release = of.write_release(folder, configuration.files(after).texts)
+    if placement.is_low:
+        ports = {key.family: value.port for key, value in after.items() if isinstance(value, ProxyListener)}
+        supervision.serve(folder, release, ports)
+    else:
+        supervision.keep(folder, release)
+        _KNOWN[folder] = KnownProxy(_mark(folder, home), after, placement)
+    of.remove_others(folder, {release})
+    return True
+
+
+def _has_servers(folder: Path, pool: str, objects: ProxyObjects, placement: Placement) -> bool:
+    """Whether the backend of a pool has the servers of the objects, and no others that take connections."""
+    value = objects.get(pool_key(family_of_pool(pool), pool))
+    if not isinstance(value, ServerPool):
+        return True
+    backend = placement.backends.get(pool) or backend_name(pool, value)
+    report = _report(folder, f"show servers state {backend}\n") or ""
+    try:
+        served = list(configuration.read_servers(report, {backend: pool}))
+    except UnexpectedReportError:
+        return False
+    wanted = {each for each in objects.values() if isinstance(each, PoolServer) and each.pool == pool}
+    of_kinds = [
+        {each.server for each in served if each.takes_connections and each.is_fallback is kind}
+        for kind in (True, False)
+    ]
+    return of_kinds == [wanted, wanted]
+
+
+def _write(folder: Path, changes: tuple[tuple[ProxyKey, ProxyValue | None], ...]) -> ProxyObjects:
+    """Read what is served, change it, and return what HAProxy serves then; nothing if there is nothing to serve."""
     before, relayed_before = _observed(folder), relay.observe(folder)
     wanted = with_changes({**before, **relayed_before}, changes)
     after, relayed = of_protocol(wanted, Protocol.TCP), of_protocol(wanted, Protocol.UDP)
     ports = {key.family: value.port for key, value in after.items() if isinstance(value, ProxyListener)}
     if not ports:
         _end(folder)
-        return
+        return {}
     relay.keep(folder, relayed)
     moves = _listeners(relayed_before) != _listeners(relayed)
     if moves or before != after or not (folder / of.CURRENT).is_symlink():
@@ -78,6 +170,7 @@ def _write(folder: Path, changes: tuple[tuple[ProxyKey, ProxyValue | None], ...]
     elif supervision.ensure(folder):
         relayed_before = {}  # a new relay may have started before or after `keep`
     relay.change(folder, relayed_before, relayed)
+    return after
 
 
 def _listeners(objects: ProxyObjects) -> set[ProxyKey]:
