@@ -48,7 +48,7 @@ OPTIONS: Final[Mapping[str, str]] = {
     **dict.fromkeys(("--dry-run", "--server-side", "--what-if"), _PLAN),
     **dict.fromkeys(("--file", "--files", "--manifest", "--manifests"), "-f PATH reads manifests"),
     **dict.fromkeys(("--no-color", "--no-colour"), _COLOUR),
-    "--silent": "`{program} plan -q` shows only the totals, and --detailed-exitcode tells by the exit code",
+    "--silent": "`{program} plan -q` shows only the totals, and --detailed-exitcode reports changes by the exit code",
     **dict.fromkeys(("--follow", "--watch"), _WATCH),
     **dict.fromkeys(("--resource", "--target"), _PART),
     "--destroy": _CLEANUP,

@@ -39,15 +39,15 @@ _PLUGIN = "kubectl-"
 
 _COMMANDS = {
     "plan": "Show what would change on a node.",
-    "show": "Show which Services the dumps of a node serve.",
+    "show": "Show which Services a node serves, from its dumps.",
     "apply": "Write the rules this node needs.",
     "run": "Watch the cluster and keep this node's rules up to date.",
     "export": "Write a node's rules and its configuration for Ingresses to files.",
     "cleanup": "Remove the rules of rulegen and kube-proxy from this node.",
     "doctor": "Check this host and suggest fixes.",
     "demo": "Show rulegen at work on a demo node in network namespaces.",
-    "schema": "Print the JSON Schema of what a command prints as JSON.",
-    "completion": "Print a script for the completion of a shell.",
+    "schema": "Print the JSON Schema of a command's JSON output.",
+    "completion": "Print a completion script for a shell.",
     "man": "Print a manual page.",
 }
 
@@ -107,8 +107,8 @@ class _Commands(click.Group):
 
 @click.group(
     cls=_Commands,
-    epilog="Every option can also be an environment variable, such as RULEGEN_MODE=ipvs for --mode ipvs, except"
-    " --yes, --with-secrets, --out, --output and those with 'allow' in the name. The command line has priority.",
+    epilog="Every option can also be set by an environment variable: RULEGEN_MODE=ipvs means --mode ipvs. Exceptions:"
+    " --yes, --with-secrets, --out, --output and options with 'allow' in the name. The command line has priority.",
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110},
 )
 @click.version_option(
@@ -122,9 +122,9 @@ def cli() -> None:
     """Turn Kubernetes Services and Ingresses into one node's iptables rules, IPVS servers and nginx configuration.
 
     \b
-    rulegen plan -f manifests/ --observed none      preview manifests: what they would write to an empty node
-    rulegen plan                                    show how this node's rules differ from what the cluster needs
-    rulegen apply                                   write these changes to this node
+    rulegen plan -f manifests/ --observed none      preview what these manifests would write to an empty node
+    rulegen plan                                    show what would change on this node
+    rulegen apply                                   write these changes
     """
 
 

@@ -81,10 +81,12 @@ def command(
 ) -> None:
     """Show the plan for this node, ask, then write the changes. New rules are added before old ones are removed.
 
-    With FILE, exactly the plan that was saved there is applied, or nothing if what it was made from has changed.
+    With FILE, exactly the plan saved in FILE is applied. If anything that the plan depends on has changed, nothing is
+    written.
 
     With --ingress, a proxy is started or reloaded: nginx, or that of --ingress-engine. Its configuration is tested
-    in a sandbox first. An Ingress that it rejects is left out and reported. It runs on after the command ends.
+    in a sandbox first. An Ingress that the proxy rejects is left out and reported. The proxy keeps running after the
+    command ends.
 
     With --strict, nothing is written if part of an Ingress is not served as written; the exit code is then 3.
 

@@ -38,8 +38,8 @@ if TYPE_CHECKING:
 @click.option(
     "--endpointslices",
     is_flag=True,
-    help="Write the EndpointSlices that the controller would write for the Services, Pods and Nodes of -f: to"
-    " DIR/endpointslices.yaml, without -o to standard output.",
+    help="Write the EndpointSlices that the EndpointSlice controller would create from the Services, Pods and Nodes of"
+    " -f. With -o, they go to DIR/endpointslices.yaml, else to standard output.",
 )
 @SWITCH
 @export_options()
@@ -61,13 +61,14 @@ def command(folder: str | None, *, endpointslices: bool, with_secrets: bool, no_
     nfacct.sh                       --nfacct on: creates the counters; run it before loading the rules
     sysctl.conf                     load with sysctl -p, after the rules
     model.json                      the decisions behind the rules, Service by Service
-    endpointslices.yaml             --endpointslices: what the EndpointSlice controller would write
+    endpointslices.yaml             --endpointslices: the EndpointSlices that the controller would create
 
     \b
     nginx/nginx.conf, nginx/hosts/  --ingress: the configuration; test it with nginx -t -p DIR/nginx -c nginx.conf
     nginx/provenance.json           --ingress: the Ingress and rule behind each location
 
-    --nginx DIR means --ingress with a folder of its own; --haproxy DIR writes the same for HAProxy.
+    --nginx DIR implies --ingress, and writes nginx's configuration to DIR instead. --haproxy DIR does the same for
+    HAProxy.
 
     \b
     rulegen export -f shop/ --host host.yaml --node web-1 -o out/

@@ -11,7 +11,7 @@ from rulegen.cli.terminal.console import print_lines
 
 EXIT_CODES: Final = (
     ("0", "Success. With plan --detailed-exitcode: nothing would change."),
-    ("1", "An error, also of usage. For doctor: something must be fixed."),
+    ("1", "An error, including wrong usage. For doctor: something must be fixed."),
     ("2", "With plan --detailed-exitcode: something would change."),
     ("3", "With --strict, for plan and apply: part of an Ingress is not served as written."),
     ("130", "Interrupted."),
@@ -22,7 +22,7 @@ EXIT_CODES: Final = (
 @click.argument("page", metavar="[COMMAND]", required=False)
 @click.pass_context
 def command(context: click.Context, page: str | None) -> None:
-    """Print a manual page: of one command, or of rulegen. The texts are those of --help.
+    """Print the manual page of a command, or of rulegen itself. It has the same text as --help.
 
     \b
     rulegen man plan | man -l -                                   read it

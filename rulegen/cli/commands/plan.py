@@ -39,23 +39,23 @@ CHANGES = 2
     "--observed",
     multiple=True,
     metavar="PATH|none",
-    help="Compare with saved dumps, or with an empty node (none). Give files or a folder with the output of"
-    " iptables-save, ip6tables-save and, in ipvs mode, ipset save, ipvsadm -Sn and ip -br addr; in nftables mode, of"
-    " nft list ruleset, with or without -j. Dumps do not contain"
-    " nginx's configuration, so it is not compared. Repeatable. Default: this host.",
+    help="Compare with saved dumps (files or folders), or with an empty node (none). Repeatable. Default: this host."
+    " Dumps are the output of iptables-save and ip6tables-save; in ipvs mode also of ipset save, ipvsadm -Sn and"
+    " ip -br addr; in nftables mode of nft list ruleset, with or without -j. nginx's configuration is not in dumps, so"
+    " it is not compared.",
 )
 @click.option(
     "--observed-dir",
     metavar="DIR",
-    help="Compare many nodes: each folder in DIR has the name of a node, and its dumps as for --observed. A file"
-    " host.yaml beside them has the facts of that host, as for --host.",
+    help="Compare many nodes. Each folder in DIR has the name of a node and contains its dumps, as for --observed. A"
+    " file host.yaml in such a folder contains the facts of that host, as for --host.",
 )
 @ingress_options()
 @no_services_option
 @narrowing_options
 @click.option("--detailed-exitcode", is_flag=True, help="Exit code 0: no changes, 2: changes, 1: error.")
 @click.option(
-    "--out", metavar="FILE", help="Save the whole plan, for `rulegen apply FILE`. Secrets are in it as digests only."
+    "--out", metavar="FILE", help="Save the whole plan, for `rulegen apply FILE`. It contains only digests of Secrets."
 )
 @PLAN_OUTPUT
 def command(
@@ -70,8 +70,9 @@ def command(
 ) -> int:
     """Show what would change on a node. Changes nothing.
 
-    First, what changes for users, by Service and host; then each changed object, if they fit on a screen. SERVICE, -n,
-    -l and --ingress-host narrow what is shown, not the plan: its totals and the exit code are those of the whole plan.
+    The first part lists what changes for users, by Service and host. The second part lists each changed object, if the
+    list fits on a screen. SERVICE, -n, -l and --ingress-host select the part of the plan that is shown. The totals and
+    the exit code are always those of the whole plan.
 
     \b
     rulegen plan                                          compare this node's kernel with the cluster

@@ -64,17 +64,17 @@ _ABOUT_STATUS: Final = (
     "metrics_hosts",
     multiple=True,
     metavar="NAME",
-    help="Also answer requests with this name as Host. Repeatable. Addresses, localhost and the node's names are"
-    " always accepted.",
+    help="Also accept this name in the Host header of requests. Repeatable. Addresses, localhost and the node's names"
+    " are always accepted.",
 )
 @click.option(
     "--endpoints",
     type=click.Choice([each.value for each in EndpointsFrom]),
     default=EndpointsFrom.SLICES.value,
     show_default=True,
-    help="Where endpoints come from. slices: EndpointSlices. pods: Pods, for Services with a selector; a Pod that"
-    " becomes ready is served at once. auto: Pods, for Services with a selector and without EndpointSlices. pods and"
-    " auto need the right to list and watch pods and nodes.",
+    help="Source of endpoints. slices: EndpointSlices. pods: Pods, for Services with a selector; a Pod that becomes"
+    " ready is served at once. auto: EndpointSlices; Pods for Services that have a selector and no EndpointSlices. pods"
+    " and auto need the right to list and watch pods and nodes.",
 )
 @click.option(
     "--drift",
@@ -110,7 +110,7 @@ _ABOUT_STATUS: Final = (
 @click.option(
     "--publish-service",
     type=ObjectNameType(),
-    help="Publish the addresses of this Service in front of the nodes instead of their own.",
+    help="Publish the addresses of this Service instead of the nodes' own, if it is in front of the nodes.",
 )
 @click.option(
     "--report-node-internal-ip-address",
@@ -126,11 +126,11 @@ _ABOUT_STATUS: Final = (
 @click.option(
     "--lease-namespace",
     metavar="NAME",
-    help="Namespace of the Leases by which nodes agree on what to publish.  [default: the Pod's, else rulegen]",
+    help="Namespace of the Leases that coordinate which addresses are published.  [default: the Pod's, else rulegen]",
 )
 @owner_option
 @ALLOW_UNKNOWN_NODE
-@click.option("--once", is_flag=True, help="Exit after everything was written once.")
+@click.option("--once", is_flag=True, help="Exit after the first complete sync.")
 @click.option(
     "--timeout",
     metavar="DURATION",
@@ -162,7 +162,7 @@ def command(
 ) -> None:
     """Watch the cluster and keep this node's rules up to date, until SIGTERM.
 
-    Nothing is written before every list was received once. If another program deletes or adds rules, that is reported
+    Nothing is written until all objects were listed once. If another program deletes or adds rules, that is reported
     and repaired. On SIGTERM, rules stay and nginx stops after its current requests. On SIGHUP, or when a
     configuration file changes, the configuration is reloaded.
 
@@ -431,7 +431,7 @@ def _seconds(text: str) -> float:
     except ValueError as error:
         raise ConfigError(f"--timeout: {error}") from error
     if seconds <= 0:
-        raise ConfigError(f"--timeout: {text} is not more than 0")
+        raise ConfigError(f"--timeout: {text} must be more than 0")
     return seconds
 
 

@@ -13,10 +13,19 @@ from rulegen.cli.terminal.console import print_json
 def command(name: str) -> None:
     """Print the JSON Schema of a document.
 
-    plan is that of plan, apply and cleanup with -o json; fleet-plan that of plan --observed-dir; dumped-services that
-    of show; findings that of doctor; saved-plan that of plan --out; model and provenance those of files of export;
-    error that of an error of any command with -o json. rules, health, service-health and log are those of run: its
-    pages and its log.
+    \b
+    plan              output of plan, apply and cleanup with -o json
+    fleet-plan        output of plan --observed-dir with -o json
+    dumped-services   output of show -o json
+    findings          output of doctor -o json
+    saved-plan        file of plan --out
+    error             error of any command with -o json
+    model             model.json of export, and page /model of run
+    provenance        provenance.json of export
+    rules             page /rules of run
+    health            pages /healthz and /livez of run
+    service-health    answer of a health check node port of run
+    log               one line of run --log-format json
 
     \b
     rulegen schema plan

@@ -19,11 +19,11 @@ from rulegen.plan.dumped.text import text
 @click.option("--no-pager", is_flag=True, help="Do not use a pager for an output longer than the terminal.")
 @OUTPUT
 def command(dumps: tuple[str, ...], *, verbose: bool, no_pager: bool, output: str) -> None:
-    """Show which Services the dumps of a node serve, without any object and without a cluster.
+    """Show which Services a node serves, from its dumps alone. Needs no objects and no cluster.
 
-    DUMP is a file, or a folder, with the output of iptables-save, ip6tables-save, ipset save, ipvsadm -Sn, ip -br addr
-    or nft list ruleset (with or without -j); or - for standard input. Rules that neither rulegen nor kube-proxy writes
-    are listed. What the dumps do not contain is unknown, and is listed too.
+    DUMP is a file, a folder, or - for standard input. Dumps are the output of iptables-save, ip6tables-save, ipset
+    save, ipvsadm -Sn, ip -br addr, and nft list ruleset with or without -j. Rules that neither rulegen nor kube-proxy
+    writes are listed, and so are the parts that the dumps do not contain.
 
     \b
     rulegen show web-1/                                   all dumps in a folder

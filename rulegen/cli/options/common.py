@@ -323,8 +323,8 @@ _NODE = (
         type=click.Choice(["oldest", "all"]),
         default="oldest",
         show_default=True,
-        help="How two Services with the same address and port are served. oldest: only the older one; all: rules"
-        " for both are written, as by kube-proxy.",
+        help="What happens if two Services have the same address and port. oldest: only the older one is served; all:"
+        " rules for both are written, as by kube-proxy.",
     ),
     click.option(
         "--max-service-endpoints",
@@ -349,8 +349,8 @@ _NODE = (
         type=click.Choice([policy.value for policy in StaleUdpPolicy]),
         default="all",
         show_default=True,
-        help="Which stale UDP connections are deleted from conntrack. kube-proxy: all but those of Services without"
-        " endpoints.",
+        help="Which stale UDP connections are deleted from conntrack. kube-proxy: only those of Services that have"
+        " endpoints, as kube-proxy does.",
     ),
     click.option(
         "--nfacct",

@@ -200,7 +200,7 @@ ENGINE = click.option(
     type=click.Choice(list(ENGINES)),
     default=DEFAULT,
     show_default=True,
-    help="What serves Ingresses.",
+    help="Proxy that serves Ingresses.",
 )
 
 _OPTIONS = (
@@ -223,7 +223,7 @@ _OPTIONS = (
     click.option(
         "--ingress-class-by-name",
         is_flag=True,
-        help="Serve the IngressClass named by --ingress-class, whatever its spec.controller.",
+        help="Serve the IngressClass named by --ingress-class, with any spec.controller.",
     ),
     click.option("--watch-ingress-without-class", is_flag=True, help="Also serve Ingresses that name no class."),
     click.option(

@@ -18,8 +18,8 @@ NFTABLES_OPTIONS: Final = (
         type=click.Choice([AUTO, *LAYOUTS]),
         default=AUTO,
         show_default=True,
-        help="Tables of nftables mode. kube-proxy: the table that kube-proxy 1.36 writes. flat: a table of rulegen"
-        " itself, in which most Services are only elements of maps. auto: kube-proxy if only its table is there, else"
+        help="Table of nftables mode. kube-proxy: the table that kube-proxy 1.36 writes. flat: rulegen's own table,"
+        " where most Services are only map elements. auto: kube-proxy if the node has only kube-proxy's table, else"
         " flat.",
     ),
     click.option(
@@ -27,8 +27,8 @@ NFTABLES_OPTIONS: Final = (
         "nftables_extras",
         multiple=True,
         type=click.Choice([extra.value for extra in NftExtra]),
-        help="Rules of iptables mode that kube-proxy's nftables mode lacks, in layout flat; repeatable. drop-invalid:"
-        " drop forwarded packets in conntrack state INVALID, unless conntrack.tcpBeLiberal is set. health-ports: accept"
-        " connections to health check node ports; rules of other tables can still drop them.",
+        help="With layout flat: add rules that kube-proxy has in iptables mode but not in nftables mode. Repeatable."
+        " drop-invalid: drop forwarded packets in conntrack state INVALID, unless conntrack.tcpBeLiberal is set."
+        " health-ports: accept connections to health check node ports; rules of other tables can still drop them.",
     ),
 )

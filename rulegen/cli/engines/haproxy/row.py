@@ -33,7 +33,7 @@ HAPROXY: Final = EngineRow(
             default=HAPROXY_DIR,
             show_default=True,
             metavar="DIR",
-            help="Folder for all that rulegen writes for HAProxy. HAProxy runs from it.",
+            help="Folder for HAProxy's files: configuration, keys, logs and sockets.",
         ),
         click.option(
             "--haproxy-binary", default="haproxy", show_default=True, metavar="PATH", help="HAProxy executable."

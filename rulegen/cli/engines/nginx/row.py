@@ -33,7 +33,7 @@ NGINX: Final = EngineRow(
             default=NGINX_DIR,
             show_default=True,
             metavar="DIR",
-            help="Folder for all that rulegen writes for nginx. nginx runs from it.",
+            help="Folder for nginx's files: configuration, keys, logs and sockets.",
         ),
         click.option("--nginx-binary", default="nginx", show_default=True, metavar="PATH", help="nginx executable."),
     ),
@@ -50,7 +50,7 @@ NGINX: Final = EngineRow(
         click.option(
             "--nginx-templates",
             metavar="DIR",
-            help="Your changed copy of nginx_templates/. Default: the templates of this package.",
+            help="Folder with your own version of nginx_templates/. Default: the templates of this package.",
         ),
         click.option(
             "--nginx-user",
