@@ -99,11 +99,9 @@ def totals(changed: Iterable[Effect]) -> Iterator[str]:
 
 def effect_text(effect: Effect) -> str:
     """Return an effect as one line, without its sign."""
-    return (
-        " ".join(filter(None, (effect.subject, effect.name, effect.text and f"({effect.text})")))
-        if (effect.subject)
-        else effect.text
-    )
+    if not effect.name:
+        return effect.text
+    return " ".join(filter(None, (effect.subject, effect.name, effect.text and f"({effect.text})")))
 
 
 def _joined(own: Sequence[Effect], subject: str) -> Iterator[tuple[Action, str]]:

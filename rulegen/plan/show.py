@@ -154,7 +154,7 @@ def _details(plan: Plan, report: Report, paint: Callable[[str, str], str], detai
             yield from _site_heading(plan, report, paint)
             yield ""
             number = counted_noun(len(plan.items), "object")
-            yield f"{number} change. To see each: -v, or name Services (rulegen plan NAMESPACE/NAME)."
+            yield f"{number} change. -v lists them; `rulegen plan NAMESPACE/NAME` lists those of one Service."
         else:
             yield from first
     else:

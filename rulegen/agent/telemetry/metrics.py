@@ -80,7 +80,8 @@ class Metrics:
             "Duration of searches for stale UDP connections.",
         )
         self.programming = HistogramMetric(
-            "rulegen_change_to_kernel_seconds", "Time from the arrival of a change here to the kernel."
+            "rulegen_change_to_kernel_seconds",
+            "Time from the arrival of a change at the agent until it is in the kernel.",
         )
         self._declare_progress(progress)
         self._declare_counters()
@@ -138,7 +139,7 @@ class Metrics:
             "UDP connections deleted from conntrack, because no Service serves them.",
         )
         self.sync_failures = CounterMetric(
-            "rulegen_sync_failures_total", "Failed syncs, by reading or writing. Each is tried again."
+            "rulegen_sync_failures_total", "Syncs in which reading or writing failed. Each is tried again."
         )
         self.writes = CounterMetric("rulegen_writes_total", "Calls that wrote to the kernel.")
         self.foreign_commits = CounterMetric("rulegen_foreign_commits_total", "Commits to nf_tables by other programs.")
@@ -177,7 +178,7 @@ class Metrics:
     def _declare_service_proxy(self) -> None:
         self.proxy_failures = CounterMetric(
             "rulegen_proxy_failures_total",
-            "Times that the proxy of userspace mode, or its supervisor, has ended by itself.",
+            "How often the proxy of userspace mode, or its supervisor, has ended unexpectedly.",
         )
         self.ejections = LabelledCounterMetric(
             "rulegen_proxy_endpoint_changes_total",

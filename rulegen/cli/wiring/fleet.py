@@ -134,7 +134,7 @@ def _refuse_unusable(folder: Path, world: ClusterSnapshot) -> None:
     try:
         name = read_node_name(folder.name)
     except ValueError as error:
-        raise ConfigError(str(error), hint="name the folder as the Node") from None
+        raise ConfigError(str(error), hint="give the folder the name of its Node") from None
     if name != folder.name:
         raise ConfigError(f"the name of the folder is not that of a Node: {name} is", hint="rename the folder")
     if folder.is_symlink():
@@ -143,7 +143,9 @@ def _refuse_unusable(folder: Path, world: ClusterSnapshot) -> None:
     if faults:
         raise ConfigError("its Node object is invalid:\n" + "\n".join(faults), hint="correct the Node object")
     if world.nodes and name not in world.nodes:
-        raise ConfigError(unknown_node(name, world.nodes), hint="name the folder as the Node, or add the Node to -f")
+        raise ConfigError(
+            unknown_node(name, world.nodes), hint="give the folder the name of its Node, or add the Node to -f"
+        )
 
 
 def _of_node(inputs: Inputs, folder: Path) -> Inputs:
@@ -209,7 +211,7 @@ def _folders(path: str) -> tuple[list[Path], Sequence[str]]:
     if not folders:
         raise InputError(
             path,
-            "no folder of a node in this folder",
+            "this folder contains no folder of a node",
             hint="each node has a folder with its name and its dumps: DIR/web-1/iptables.save; for the dumps of one"
             " node, use --observed",
         )

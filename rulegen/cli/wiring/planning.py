@@ -21,6 +21,7 @@ from rulegen.model.services.stale_flows import StaleUdpPolicy
 from rulegen.net import Family
 from rulegen.ownership import chains
 from rulegen.plan.show import NO_MODE, NOT_MANAGED, Report
+from rulegen.text import counted_noun
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterator, Mapping, Sequence
@@ -188,9 +189,9 @@ def unreadable(rulesets: Mapping[Family, Ruleset]) -> Iterator[str]:
         count = unreadable_rules(ruleset)
         if count:
             yield (
-                f"{family}: the iptables that printed the rules is older than the one that wrote them: {count} of them"
-                f" have options that it shows as {UNREADABLE}. The rest of these rules is compared; read them with the"
-                " newer iptables to compare all"
+                f"{family}: in {counted_noun(count, 'rule')}, iptables shows options as {UNREADABLE}, because a newer"
+                " iptables wrote them. Only the rest of these rules is compared; to compare all, read them with the"
+                " newer iptables"
             )
 
 
@@ -233,8 +234,8 @@ def _not_compared(inputs: Inputs, dumps: Dumps) -> Iterator[str]:
     for family, ruleset in dumps.rulesets.items():
         if family not in inputs.model.nodes and any(map(chains.is_proxys, ruleset.chains)):
             yield (
-                f"{family} rules of Services are in the dumps, but not in the plan: by the facts of the host, it has no"
-                f" {family} (--host gives other facts)"
+                f"{family} rules of Services are in the dumps, but not in the plan, because the facts of the host say"
+                f" that it has no {family} (--host gives other facts)"
             )
 
 

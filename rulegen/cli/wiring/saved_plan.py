@@ -267,7 +267,7 @@ def read_saved(path: str) -> SavedPlan:
     except FileNotFoundError:
         raise InputError(
             path,
-            "no such file: apply takes a saved plan, and no part of a plan",
+            "no such file: apply needs a saved plan, and cannot apply a part of a plan",
             hint="`rulegen plan --out FILE` saves a plan; `rulegen plan SERVICE` shows a part of it",
         ) from None
     except OSError as error:

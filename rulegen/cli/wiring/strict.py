@@ -28,6 +28,6 @@ def refuse_not_as_written(report: Report, *, strict: bool) -> None:
     if strict and report.deviations:
         reasons = counted_noun(report.deviations, "reason")
         raise NotAsWrittenError(
-            f"Ingresses are not served as written, with --strict: the plan lists {reasons}",
+            f"--strict: Ingresses are not served as written; the plan lists {reasons}",
             hint="correct the objects, or omit --strict to serve the rest",
         )

@@ -332,7 +332,7 @@ def _take_empty(dumps: Dumps, empty: dict[str, bool], families: dict[Family, str
         else:
             yield f"{file} is empty and was ignored"
             continue
-        yield f"{file} is empty: this means a node without {what}, because the tools print nothing then"
+        yield f"{file} is empty: the node counts as one without {what}, for which the tools print nothing"
 
 
 def _only(known: T | None, new: T, file: str) -> T:

@@ -51,7 +51,7 @@ def text(node: DumpedNode, *, colour: bool, verbose: bool = False) -> Iterator[s
             yield f"  … and {len(node.foreign) - len(shown):,} more. To see all: -v, or -o json."
     if node.others:
         yield ""
-        yield "Of other programs:"
+        yield "Rules of other programs:"
         for other in node.others:
             noun = "rule" if other.family else "object"
             family = f" [{other.family}]" if other.family else ""

@@ -63,7 +63,7 @@ def test_strict_plan_exits_with_3_if_an_ingress_deviates(run, annotations, more,
     code, out, err = run(*PLAN, *more, objects=world(ingress("blog", "b.test", **annotations)))
     assert code == expected
     assert "b.test" in out
-    assert ("not served as written, with --strict" in err) is (expected == 3)
+    assert ("--strict: Ingresses are not served as written" in err) is (expected == 3)
     if "json" in more:
         assert json.loads(out)["ingress"]["reasons"]
 

@@ -243,7 +243,7 @@ def test_a_preview_is_not_saved(saved):
         (("plan", "-f", "-", *OPTIONS[2:], "--out", "new"), "standard input cannot be read again"),
         (("plan", *OPTIONS, "--out", "-"), "a saved plan is a file, not standard output"),
         (("apply", "saved", "--mode", "ipvs"), "--mode: a saved plan has its own options"),
-        (("apply", "shop/web"), "apply takes a saved plan, and no part of a plan"),
+        (("apply", "shop/web"), "apply needs a saved plan, and cannot apply a part of a plan"),
         (("apply", "all.yaml"), "is not a saved plan"),
     ],
 )

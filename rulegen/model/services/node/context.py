@@ -163,8 +163,8 @@ def resolve_node(
     networks = _node_port_networks(family, site, node, options)
     if networks == ():
         warn(
-            f"nodePortAddresses primary, but no address of the Node {site.place.node!r}: node ports accept no"
-            " connections"
+            f"nodePortAddresses is primary, but no address of the Node {site.place.node!r} is known: node ports accept"
+            " no connections"
         )
     chosen_addresses = _node_port_addresses(family, options, networks, facts)
     own = tuple(facts.addresses(family))
