@@ -38,8 +38,8 @@ _ERRORS: Final = "answers are not replaced by those of a Service"
 _RATE: Final = "HAProxy 2.6 does not limit how fast an answer is sent"
 _AUTH_CONNECTIONS: Final = "HAProxy decides how many connections to auth servers stay open, and for how long"
 _MIRROR: Final = "mirror-target mirror-host mirror-request-body"
-_COOKIE: Final = "the cookie names the server, with each affinity mode: a client moves only when its server ends"
-_TUNNEL: Final = "one time limit is for reading and for writing"
+_COOKIE: Final = "in each affinity mode, the cookie names the server: a client moves only when its server ends"
+_TUNNEL: Final = "one time limit applies to reading and writing"
 
 
 def _rows(how: Obeyed, words: str, names: str) -> dict[str, Obedience]:
@@ -87,12 +87,16 @@ ANNOTATIONS: Final = _table(
     ),
     _rows(Obeyed.OTHERWISE, "GET, HEAD, POST, PUT or DELETE; with another one, the path is closed", "auth-method"),
     _rows(Obeyed.OTHERWISE, _AUTH_CONNECTIONS, "auth-keepalive auth-keepalive-requests auth-keepalive-timeout"),
-    _rows(Obeyed.OTHERWISE, "the least and the greatest version of the list", "proxy-ssl-protocols"),
-    _rows(Obeyed.OTHERWISE, "a leaky counter of the last seconds", "limit-rps limit-rpm limit-burst-multiplier"),
+    _rows(Obeyed.OTHERWISE, "from the lowest to the highest version of the list", "proxy-ssl-protocols"),
+    _rows(
+        Obeyed.OTHERWISE,
+        "a counter of the last seconds that decreases continuously",
+        "limit-rps limit-rpm limit-burst-multiplier",
+    ),
     _rows(Obeyed.OTHERWISE, "with AUTO_HTTP, the path is closed", "backend-protocol"),
     _rows(
         Obeyed.OTHERWISE,
-        "a body whose length is not known beforehand gets 411; no limit with gRPC",
+        "a request with a body of unknown length gets 411; no limit with gRPC",
         "proxy-body-size",
     ),
     _rows(Obeyed.OTHERWISE, _TUNNEL, "proxy-send-timeout"),
@@ -105,10 +109,10 @@ ANNOTATIONS: Final = _table(
         """,
     ),
     _rows(Obeyed.OTHERWISE, "a backend that was too slow is not asked again", "proxy-next-upstream"),
-    _rows(Obeyed.OTHERWISE, "tries after the first; at most 100", "proxy-next-upstream-tries"),
+    _rows(Obeyed.OTHERWISE, "number of further tries after the first; at most 100", "proxy-next-upstream-tries"),
     _rows(
         Obeyed.OTHERWISE,
-        "the number of tries and their time limits bound it",
+        "the number of tries and the time limit of each limit the total time",
         "proxy-next-upstream-timeout",
     ),
     _rows(Obeyed.OTHERWISE, "HTTP/1.1, and HTTP/2 for gRPC", "proxy-http-version"),
@@ -121,7 +125,7 @@ ANNOTATIONS: Final = _table(
     _rows(Obeyed.OTHERWISE, "the cookie does not keep a client at a canary", "affinity-canary-behavior"),
     _rows(
         Obeyed.OTHERWISE,
-        "browsers that reject `SameSite=None` are sent it, too",
+        "`SameSite=None` is also sent to browsers that reject it",
         "session-cookie-conditional-samesite-none",
     ),
     _rows(Obeyed.OTHERWISE, _LOG, "enable-access-log"),
@@ -162,7 +166,7 @@ SETTINGS: Final = _table(
         """,
     ),
     _rows(Obeyed.OTHERWISE, "the number of threads of one process", "worker-processes"),
-    _rows(Obeyed.OTHERWISE, "the most connections of the whole process", "max-worker-connections"),
+    _rows(Obeyed.OTHERWISE, "the maximum number of connections of the whole process", "max-worker-connections"),
     _rows(Obeyed.OTHERWISE, "HAProxy derives it from the number of connections", "max-worker-open-files"),
     _rows(Obeyed.OTHERWISE, "threads share the listeners", "reuse-port enable-multi-accept worker-cpu-affinity"),
     _rows(Obeyed.OTHERWISE, "IPv4 addresses are preferred", "disable-ipv6-dns"),
@@ -179,19 +183,23 @@ SETTINGS: Final = _table(
     ),
     _rows(
         Obeyed.OTHERWISE,
-        "a body whose length is not known beforehand gets 411; no limit with gRPC",
+        "a request with a body of unknown length gets 411; no limit with gRPC",
         "proxy-body-size",
     ),
     _rows(Obeyed.OTHERWISE, _TUNNEL, "proxy-send-timeout"),
     _rows(Obeyed.OTHERWISE, "a backend that was too slow is not asked again", "proxy-next-upstream"),
-    _rows(Obeyed.OTHERWISE, "tries after the first; at most 100", "proxy-next-upstream-tries"),
-    _rows(Obeyed.OTHERWISE, "the number of tries and their time limits bound it", "proxy-next-upstream-timeout"),
+    _rows(Obeyed.OTHERWISE, "number of further tries after the first; at most 100", "proxy-next-upstream-tries"),
+    _rows(
+        Obeyed.OTHERWISE,
+        "the number of tries and the time limit of each limit the total time",
+        "proxy-next-upstream-timeout",
+    ),
     _rows(Obeyed.OTHERWISE, "HTTP/1.1, and HTTP/2 for gRPC", "proxy-http-version"),
     _rows(Obeyed.OTHERWISE, "idle connections end by their time limit", "upstream-keepalive-time"),
-    _rows(Obeyed.OTHERWISE, "the least and the greatest version of the list", "ssl-protocols"),
+    _rows(Obeyed.OTHERWISE, "from the lowest to the highest version of the list", "ssl-protocols"),
     _rows(Obeyed.OTHERWISE, "counted in sessions of 250 bytes", "ssl-session-cache-size"),
-    _rows(Obeyed.OTHERWISE, "the most bytes of a record, at most 16 KB", "ssl-buffer-size"),
-    _rows(Obeyed.OTHERWISE, "a lower level where the processor is busy", "gzip-level"),
+    _rows(Obeyed.OTHERWISE, "the maximum size of a record, up to 16 KB", "ssl-buffer-size"),
+    _rows(Obeyed.OTHERWISE, "a lower level if the CPU is busy", "gzip-level"),
     _rows(Obeyed.OTHERWISE, "answers of HAProxy itself are text/html or empty", "default-type"),
     _rows(Obeyed.OTHERWISE, "GET, HEAD, POST, PUT or DELETE; with another one, paths are closed", "global-auth-method"),
     _rows(

@@ -93,7 +93,7 @@ class UnservedIngress(NamedTuple):
 
     def message(self, guard: Guard) -> str:
         """Return why other Ingresses are closed."""
-        return f"Ingress {self.name} {_WHY[self.verdict]}, and it may keep requests out of {guard.value}"
+        return f"Ingress {self.name} {_WHY[self.verdict]}, and it may refuse requests for {guard.value}"
 
 
 class HeldIngress(NamedTuple):

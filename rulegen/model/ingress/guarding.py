@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from rulegen.kube.objects.structs import Ingress
     from rulegen.model.ingress.values.annotations.annotation import Annotation
 
-_HELD = "its paths answer 503, because it may keep requests out of {}"
+_HELD = "its paths answer 503, because it may refuse requests for {}"
 _OVERTAKEN = "its paths answer 503, because other Ingresses would get their requests"
 _NAMES: Final[tuple[Annotation[Any], ...]] = (SERVER_ALIAS, FROM_TO_WWW_REDIRECT)
 _FAILED: Final = ReadIngress(None, guard=Guard.HOSTS)
@@ -252,7 +252,7 @@ def _closers(
             oldest = first.setdefault(host, owner)
             if owner.closes_hosts:
                 whose = "" if oldest.name.namespace == owner.name.namespace else owner.name.namespace
-                message = f"server-snippet of Ingress {owner.name} may keep requests out"
+                message = f"server-snippet of Ingress {owner.name} may refuse requests"
                 closers.setdefault(host, {}).setdefault(whose, message)
     for (left_out, read), guard, unclear in guarding:
         namespace, message, ingress = left_out.name.namespace, left_out.message(guard), left_out.ingress

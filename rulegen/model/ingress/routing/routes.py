@@ -278,7 +278,7 @@ class Routing(Struct):
         if not path.kind.is_expression or not path.value.startswith(self.settings.no_auth_locations):
             return
         if owner.policy != without_auth(owner.policy) and not self._needs_no_auth(path):
-            message = "the expression matches other paths than no-auth-locations names: authentication holds for all"
+            message = "the expression matches other paths than no-auth-locations names: authentication applies to all"
             self.reasons.append(owner.reason(Verdict.IGNORED, f"{route.field}.path", message))
 
     def _bound(

@@ -70,7 +70,7 @@ GZIP_TYPES: Final = (
 )
 _HEADERS: Final = "another ConfigMap, `namespace/name`, whose keys are headers; their values may hold variables"
 _AS_ANNOTATION: Final = "like the annotation without `global-`"
-_GUARDING: Final = "never used; **closes all Ingresses** if it may keep requests out"
+_GUARDING: Final = "never used; **closes all Ingresses** if it may refuse requests"
 _METHOD: Final = choice("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS")
 _ON_OFF: Final = choice("on", "off")
 _STATUS: Final = integer(400, 599)
@@ -236,7 +236,7 @@ class Settings:
         guards=SettingGuard.ALL,
     )
     block_user_agents: tuple[str, ...] = setting_of(
-        patterns, (), "texts, compared without case; expressions begin with `~` or `~*`", guards=SettingGuard.ALL
+        patterns, (), "texts, case-insensitive; expressions begin with `~` or `~*`", guards=SettingGuard.ALL
     )
     block_referers: tuple[str, ...] = setting_of(patterns, (), "the same", guards=SettingGuard.ALL)
     annotations_risk_level: str = setting(

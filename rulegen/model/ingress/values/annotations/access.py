@@ -57,7 +57,7 @@ def _cache_key(text: str) -> Text:
     if _OF_CLIENTS.isdisjoint(key.subjects):
         raise ValueError(
             f"{quoted(text)} has no variable that distinguishes clients, such as $http_authorization: the answer for"
-            " one of them would hold for all"
+            " one of them would be used for all"
         )
     return key
 
@@ -135,7 +135,7 @@ AUTH_CACHE_KEY: Final = Annotation(
     "auth-cache-key",
     _cache_key,
     "text with variables of the request, one of which distinguishes clients; for the same text, host and path, an"
-    " answer of the auth server holds again",
+    " answer of the auth server is reused",
     CLOSE,
     default=Text(),
 )

@@ -70,7 +70,7 @@ FASTCGI_PARAMS_CONFIGMAP: Final = Annotation(
 MIRROR_TARGET: Final = Annotation(
     "mirror-target",
     _mirror_url,
-    "URL that gets each request too, with variables of the request's URL; its answer is dropped",
+    "URL to which each request is also sent, with variables of the request's URL; its answer is ignored",
 )
 MIRROR_HOST: Final = Annotation(
     "mirror-host", _mirror_host, "the header Host for it; default: the host of the URL", default=NO_TEXT

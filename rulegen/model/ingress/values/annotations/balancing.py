@@ -119,14 +119,15 @@ HEALTH_CHECK_INTERVAL: Final = Annotation(
 SLOW_START: Final = Annotation(
     "slow-start",
     integer(0, 3600),
-    "HAProxy only: seconds in which an endpoint that is healthy again gets its full share; needs `health-check-path`",
+    "HAProxy only: seconds until an endpoint that is healthy again gets its full share; needs `health-check-path`",
     default=0,
     only_with="haproxy",
 )
 MAX_CONNECTIONS: Final = Annotation(
     "max-connections",
     integer(1, 1_000_000),
-    "HAProxy only: most requests at once for an endpoint; others wait in a queue, for `proxy-connect-timeout` at most",
+    "HAProxy only: maximum number of concurrent requests to an endpoint; others wait in a queue, for"
+    " `proxy-connect-timeout` at most",
     default=0,
     only_with="haproxy",
 )

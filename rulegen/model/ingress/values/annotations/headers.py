@@ -101,7 +101,7 @@ CORS_MAX_AGE: Final = Annotation(
 CUSTOM_HEADERS: Final = Annotation(
     "custom-headers",
     readers.reference,
-    "ConfigMap with headers of `global-allowed-response-headers`; if it is missing or has others, closed",
+    "ConfigMap with headers that `global-allowed-response-headers` allows; closed if it is missing or has others",
     CLOSE,
     refers_to="ConfigMap",
 )

@@ -74,7 +74,11 @@ DISABLE_PROXY_INTERCEPT_ERRORS: Final = Annotation(
 SERVICE_UPSTREAM: Final = Annotation("service-upstream", boolean, "`true`, `false`; the ClusterIP instead of the pods")
 CANARY: Final = Annotation("canary", boolean, "`true`, `false`", REJECT, default=False)
 CANARY_BY_HEADER: Final = Annotation(
-    "canary-by-header", readers.header_name, "header; `always` and `never` decide", REJECT, default=""
+    "canary-by-header",
+    readers.header_name,
+    "name of a header; its values `always` and `never` decide",
+    REJECT,
+    default="",
 )
 CANARY_BY_HEADER_VALUE: Final = Annotation(
     "canary-by-header-value", _matched_text, "the value that selects the canary", REJECT, default=""
@@ -86,7 +90,11 @@ CANARY_BY_HEADER_PATTERN: Final = Annotation(
     default="",
 )
 CANARY_BY_COOKIE: Final = Annotation(
-    "canary-by-cookie", readers.cookie_name, "cookie, in any case; `always` and `never` decide", REJECT, default=""
+    "canary-by-cookie",
+    readers.cookie_name,
+    "name of a cookie, case-insensitive; its values `always` and `never` decide",
+    REJECT,
+    default="",
 )
 CANARY_WEIGHT: Final = Annotation(
     "canary-weight",

@@ -7,7 +7,7 @@ from typing import Final
 from rulegen.model.ingress.values.snippets.judgement import SnippetPlace
 from rulegen.model.ingress.values.without_effect.names import OFF, NameKind, NoEffect, by_name
 
-_SNIPPET: Final = "snippets are never used; one that may keep requests out closes "
+_SNIPPET: Final = "snippets are never used; one that may refuse requests closes "
 _PATHS: Final = _SNIPPET + "the paths of the Ingress"
 _MODULE: Final = "it needs a module that standard nginx packages do not have"
 _MIRROR: Final = "use mirror-target, with a URL"

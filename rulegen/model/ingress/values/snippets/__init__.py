@@ -1,1 +1,1 @@
-"""Snippets in annotations and settings: parses them and decides whether they may keep requests out."""
+"""Snippets in annotations and settings: parses them and decides whether they may refuse requests."""

@@ -1,4 +1,4 @@
-"""Judges snippets: whether they may keep requests out, and which of their directives have no effect."""
+"""Judges snippets: whether they may refuse requests, and which of their directives have no effect."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ class SnippetPlace(enum.Enum):
 
 
 class SnippetFinding(NamedTuple):
-    """A directive that may keep requests out, the blocks around it, and its effect."""
+    """A directive that may refuse requests, the blocks around it, and its effect."""
 
     directive: SnippetDirective
     inside: tuple[str, ...]
@@ -60,7 +60,7 @@ class Judgement:
 
     Attributes:
         message: Message for the user; empty for an empty snippet.
-        protects: Whether the snippet may keep requests out.
+        protects: Whether the snippet may refuse requests.
     """
 
     message: str = ""
@@ -83,19 +83,19 @@ def judged(text: str, place: SnippetPlace) -> Judgement:
     try:
         directives = read_snippet(text)
     except ValueError as error:
-        return Judgement(f"it cannot be read ({error}), so it may keep requests out", protects=True)
+        return Judgement(f"it cannot be read ({error}), so it may refuse requests", protects=True)
     findings = list(_protecting(directives, place))
     if findings:
         shown = "; ".join(map(str, findings[:_SHOWN]))
         more = f"; and {len(findings) - _SHOWN} more" if len(findings) > _SHOWN else ""
-        return Judgement(f"snippets are never used, and this one may keep requests out: {shown}{more}", protects=True)
+        return Judgement(f"snippets are never used, and this one may refuse requests: {shown}{more}", protects=True)
     return Judgement(_harmless(directives)) if directives else Judgement()
 
 
 def _protecting(
     directives: Iterable[SnippetDirective], place: SnippetPlace, inside: tuple[str, ...] = ()
 ) -> Iterator[SnippetFinding]:
-    """Yield the directives that may keep requests out, with the blocks around them."""
+    """Yield the directives that may refuse requests, with the blocks around them."""
     for directive in directives:
         name = directive.name
         if place is SnippetPlace.AUTH:

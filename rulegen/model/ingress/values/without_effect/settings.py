@@ -10,13 +10,13 @@ _ON: Final = ("1", "t", "T", "true", "TRUE", "True")
 _SNIPPET: Final = "raw configuration is never copied; the administrator can change a copy of nginx_templates/"
 _MODULE: Final = "it needs a module that standard nginx packages do not have"
 _TRACING: Final = "requests are not traced; a header such as traceparent passes through nginx"
-_HASH: Final = "the sizes of hash tables follow from the names that there are"
+_HASH: Final = "the sizes of hash tables are computed from the names"
 _STREAM: Final = "nginx here serves HTTP only, no TCP and UDP ports"
 _STATUS: Final = "there is no status page on these ports: its socket is for root only"
 _LOGS: Final = "logs are files of the folder of nginx: logs/access.log and logs/error.log"
 _SYSLOG: Final = "nothing is sent to a syslog server; let a log collector read logs/access.log"
 _GEOIP: Final = "countries of clients are not looked up: it needs a module and its databases"
-_FIELDS: Final = "nginx has dropped it; large-client-header-buffers holds for HTTP/2 too"
+_FIELDS: Final = "nginx has dropped it; large-client-header-buffers applies to HTTP/2 too"
 _LIMITS: Final = "ingress-nginx removed limits over all nodes in 1.12; use limit-rps or limit-rpm, for each node"
 _VTS: Final = "counters of requests are not kept; use the access log"
 _PASSIVE: Final = "nginx itself leaves out a server that fails, for a short time"
@@ -57,7 +57,7 @@ _OF_NGINX: Final = (
     *_done(_STATUS, "nginx-status-ipv4-whitelist", "nginx-status-ipv6-whitelist"),
     *_missing("no connection is logged in debug mode", "debug-connections", fulfilled_by=("",)),
     *_done(_FIELDS, "http2-max-field-size", "http2-max-header-size", fulfilled_by=("",)),
-    *_done("nginx has dropped it; keep-alive-requests holds for HTTP/2 too", "http2-max-requests"),
+    *_done("nginx has dropped it; keep-alive-requests applies to HTTP/2 too", "http2-max-requests"),
     *_missing(_STREAM, *(f"proxy-stream-{name}" for name in ("timeout", "next-upstream", "responses"))),
     *_missing(_STREAM, "proxy-stream-next-upstream-timeout", "proxy-stream-next-upstream-tries", "log-format-stream"),
     *_missing("answers are compressed with gzip only", "enable-brotli", fulfilled_by=OFF),
@@ -94,9 +94,9 @@ _OF_TLS: Final = (
         "each node makes its own keys for session tickets, so a ticket is good for one node", "ssl-session-ticket-key"
     ),
     *_done(
-        "certificates for backends hold for the paths of their own Ingress", "proxy-ssl-location-only", fulfilled_by=_ON
+        "certificates for backends apply to the paths of their own Ingress", "proxy-ssl-location-only", fulfilled_by=_ON
     ),
-    *_done("nginx here takes connections itself and waits client-header-timeout", "proxy-protocol-header-timeout"),
+    *_done("nginx accepts the connections itself, and waits client-header-timeout", "proxy-protocol-header-timeout"),
     *_missing(
         "with use-proxy-protocol, that protocol alone names the client",
         "forwarded-for-proxy-protocol-header",
