@@ -16,6 +16,7 @@ import pytest
 
 from rulegen.cli.main import cli
 from rulegen.cli.terminal.console import folded
+from rulegen.cli.terminal.help_text import HelpContext
 from tests.cli.test_plan import BLOG, HOST
 
 COLUMNS = 60
@@ -86,13 +87,23 @@ def test_a_colour_ends_with_each_part_and_begins_again(terminal):
 
 @pytest.mark.parametrize("width", [60, 80])
 def test_help_breaks_no_word_at_a_hyphen(width):
-    group = cli.context_class(cli, info_name="rulegen", terminal_width=width)
+    group = cli.context_class(cli, info_name="rulegen", terminal_width=width, **cli.context_settings)
     for name in ("", *cli.list_commands(group)):
         command = cli.get_command(group, name) if name else cli
         context = command.context_class(command, parent=group if name else None, info_name=name or "rulegen")
         context.terminal_width = width
         broken = [line for line in command.get_help(context).splitlines() if re.search(r"\w-$", line)]
         assert broken == [], name
+
+
+def test_help_lists_options_in_groups():
+    group = cli.context_class(cli, info_name="rulegen", **cli.context_settings)
+    text = cli.get_command(group, "plan").get_help(HelpContext(cli.get_command(group, "plan"), parent=group))
+    headings = re.findall(r"^(\S.*):$", text, re.MULTILINE)
+    assert headings == ["Options", "Objects", "Node and Services", "Ingresses"]
+    parts = dict(zip(headings, re.split(r"^\S.*:$", text, flags=re.MULTILINE)[1:], strict=True))
+    for heading, option in (("Options", "--out "), ("Objects", "-f,"), ("Ingresses", "--nginx-dir")):
+        assert option in parts[heading]
 
 
 def test_a_pipe_gets_whole_lines():

@@ -108,7 +108,7 @@ def options_of(name: str) -> str:
     """Return the list of options that `--help` shows."""
     command = cli.get_command(click.Context(cli), name)
     assert command is not None
-    context = click.Context(command, info_name=name, terminal_width=WIDTH, help_option_names=["-h", "--help"])
+    context = command.context_class(command, info_name=name, terminal_width=WIDTH, help_option_names=["-h", "--help"])
     return command.get_help(context).partition("\nOptions:\n")[2]
 
 
