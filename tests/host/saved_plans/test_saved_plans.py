@@ -48,9 +48,7 @@ def own_of_table(table: str) -> list[Change]:
 
     def removed(pick: random.Random) -> str:
         maps = re.findall(
-            r"map (service-ips\S*|endpoints\S*) \{\n.*?elements = \{ ([^}]*?) \}",
-            sh(f"nft list table ip {table}"),
-            re.DOTALL,
+            r"map (service-ips\S*|endpoints\S*) \{[^{}]*elements = \{ ([^}]*?) \}", sh(f"nft list table ip {table}")
         )
         elements = [(name, " ".join(each.split())) for name, listed in maps for each in listed.split(",")]
         name, element = pick.choice(elements)
