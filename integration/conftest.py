@@ -46,7 +46,11 @@ def pytest_configure(config: pytest.Config) -> None:
 
 @pytest.hookimpl(tryfirst=True)  # before xdist reads the groups
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Mark what needs which machine, and keep tests that share a lab on one worker (`--dist loadgroup`)."""
+    """Mark what needs which machine, and keep tests that share a lab on one worker (`--dist loadgroup`).
+
+    These tests wait more than they compute. A group is therefore one folder for one variant: the longest group sets how
+    long all tests take.
+    """
     if SIZE is not Size.FULL:
         _leave_out(config, items)
     here = [item for item in items if item.nodeid.startswith("integration/")]
@@ -57,7 +61,8 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         if parameters.get("variant") == "ipvs":
             item.add_marker(pytest.mark.uml)
         if not item.get_closest_marker("xdist_group"):
-            item.add_marker(pytest.mark.xdist_group(str(parameters.get("variant", "nft"))))
+            folder = item.nodeid.split("/")[1]
+            item.add_marker(pytest.mark.xdist_group(f"{parameters.get('variant', 'nft')} {folder}"))
     places = {name: place for place, name in enumerate(dict.fromkeys(map(_case, here)))}
     for item in here:
         item.stash[_PLACE] = places[_case(item)]

@@ -21,7 +21,7 @@ from integration.manifests import App
 from tests.servers.fakeapi import FakeApi
 from tests.sizes import SIZE, Size
 
-pytestmark = pytest.mark.xdist_group("agent")
+pytestmark = pytest.mark.xdist_group("agent faults")
 
 FULL = SIZE is Size.FULL
 STOPPED_S = 60.0 if FULL else 3.0

@@ -31,7 +31,7 @@ from tests.servers.fakeapi import FakeApi
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-pytestmark = pytest.mark.xdist_group("agent")
+pytestmark = pytest.mark.xdist_group("agent modes")
 
 ADDRESSES = sorted(str(topology.address(topology.NODE, family)) for family in (4, 6))
 HEALTH_PORT = 31999

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 pytestmark = [
     needs_root,
     pytest.mark.slow,
-    pytest.mark.xdist_group("agent"),
+    pytest.mark.xdist_group("agent modes"),
     pytest.mark.skipif(shutil.which("nft") is None, reason="not installed: nft"),
 ]
 

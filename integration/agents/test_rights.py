@@ -44,7 +44,7 @@ pytestmark = [
     needs_root,
     needs_mounts,
     pytest.mark.slow,
-    pytest.mark.xdist_group("agent"),
+    pytest.mark.xdist_group("agent modes"),
     pytest.mark.skipif(shutil.which("setpriv") is None, reason="needs setpriv"),
 ]
 ONE = App(name="one", number=901, ready=("pod-a",), type="NodePort", protocols=("TCP", "UDP"))

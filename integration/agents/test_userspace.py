@@ -36,7 +36,7 @@ if TYPE_CHECKING:
 pytestmark = [
     needs_root,
     pytest.mark.slow,
-    pytest.mark.xdist_group("agent"),
+    pytest.mark.xdist_group("agent modes"),
     pytest.mark.skipif(shutil.which("haproxy") is None, reason="not installed: haproxy"),
 ]
 

@@ -18,7 +18,7 @@ from integration.manifests import App
 from tests.rights import needs_root
 from tests.servers.fakeapi import FakeApi
 
-pytestmark = [needs_root, pytest.mark.slow, pytest.mark.xdist_group("agent")]
+pytestmark = [needs_root, pytest.mark.slow, pytest.mark.xdist_group("agent faults")]
 
 ONE = App(name="one", number=911, ready=("pod-a", "pod-b"), type="LoadBalancer", ranges=("10.0.0.0/8",))
 OURS = re.compile(

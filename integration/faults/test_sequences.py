@@ -16,7 +16,7 @@ from tests.sizes import sized
 pytestmark = [
     needs_root,
     pytest.mark.slow,
-    pytest.mark.xdist_group("agent"),
+    pytest.mark.xdist_group("agent faults"),
     pytest.mark.skipif(not shutil.which("nginx"), reason="nginx is not installed"),
 ]
 

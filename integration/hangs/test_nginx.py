@@ -21,7 +21,7 @@ from rulegen.host.nginx.program import NGINX
 from rulegen.host.proxy import process_list
 
 pytestmark = [
-    pytest.mark.xdist_group("agent"),
+    pytest.mark.xdist_group("agent faults"),
     pytest.mark.skipif(not shutil.which("nginx"), reason="nginx is not installed"),
 ]
 

@@ -19,7 +19,7 @@ from integration.ingress import objects
 from integration.manifests import App
 from tests.servers.fakeapi import FakeApi
 
-pytestmark = pytest.mark.xdist_group("agent")
+pytestmark = pytest.mark.xdist_group("agent faults")
 
 BOTH = App(name="web", number=802, ready=("pod-a", "pod-b"), protocols=("TCP", "UDP"))
 ONE = App(name="web", number=802, ready=("pod-b",), protocols=("TCP", "UDP"))
