@@ -102,7 +102,7 @@ def test_findings_are_valid():
         (("plan", "-f", "nowhere.yaml"), "nowhere.yaml"),
         (("plan", "--bogus"), "No such option"),
         (("apply", "--mode", "bogus"), "'bogus' is not one of"),
-        (("apply", "nowhere.plan"), "apply takes a saved plan"),
+        (("apply", "nowhere.plan"), "apply needs a saved plan"),
         (("apply", *OPTIONS), "confirmation is needed"),
     ],
 )
