@@ -47,6 +47,7 @@ def test_old_servers_know_no_field_selector(api, tmp_path):
 
 def test_without_ranges_of_cluster_ips_all_else_is_read(api, tmp_path):
     api.put("services", service("web"))
+    api.fail("servicecidrs", Fault.status(404, "not found"))
     warnings = Warnings()
 
     assert names(read_cluster(api.kubeconfig(tmp_path), service_cidrs=True, warnings=warnings)) == ["web"]
