@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 NAME = "routes"
 FILE = "policy.routes"
-"""The file of an export, for `ip -6 -batch`."""
+"""The file of an export, for `xargs -L 1 ip`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,7 +60,7 @@ class Routes(KeyedLanguage):
         return read(text, source) if is_dump(text) else None
 
     def printed(self, wanted: PrintScope) -> Iterator[Print]:
-        """Yield the commands for `ip -6 -batch`, if there are any objects."""
+        """Yield the commands for `xargs -L 1 ip`, if there are any objects."""
         if wanted.objects:
             yield Print(FILE, format_routes(wanted.objects), "policy routing")
 

@@ -1,4 +1,4 @@
-"""Policy routing rules and local routes as objects with keys, and their text for `ip -batch`.
+"""Policy routing rules and local routes as objects with keys, and their text for `ip`.
 
 A rule sends packets with a mark to a routing table. A local route in that table delivers all packets to this host,
 whatever their destination address. Source: ip-rule(8), ip-route(8).
@@ -55,11 +55,12 @@ Objects = dict[Key, Present]
 
 _NOUNS = {MarkRuleKey: "rule", LocalRouteKey: "route"}
 _ANYWHERE = {Family.IPV4: "0.0.0.0/0", Family.IPV6: "::/0"}
+_OPTIONS = {Family.IPV4: "-4", Family.IPV6: "-6"}
 _FAMILIES = {text: family for family, text in _ANYWHERE.items()}
 _LINE = re.compile(
-    r"rule add from (?P<rule>0\.0\.0\.0/0|::/0) fwmark (?P<mark>0x[0-9a-f]{1,8})/(?P=mark) lookup (?P<of>[0-9]{1,9})"
-    r" priority (?P<priority>[0-9]{1,9})"
-    r"|route add local (?P<route>0\.0\.0\.0/0|::/0) dev lo table (?P<table>[0-9]{1,9})"
+    r"(?:-[46] )?(?:rule add from (?P<rule>0\.0\.0\.0/0|::/0) fwmark (?P<mark>0x[0-9a-f]{1,8})/(?P=mark)"
+    r" lookup (?P<of>[0-9]{1,9}) priority (?P<priority>[0-9]{1,9})"
+    r"|route add local (?P<route>0\.0\.0\.0/0|::/0) dev lo table (?P<table>[0-9]{1,9}))"
 )
 
 
@@ -99,6 +100,9 @@ def read(text: str, source: str) -> Objects:
 
 
 def format_routes(keys: Iterable[Key]) -> str:
-    """Return the commands that add rules and routes, one on each line; routes come first."""
+    """Return the arguments of `ip` that add rules and routes, one command on each line; routes come first.
+
+    `xargs -L 1 ip` runs them. `ip -batch` does not: it has one family for all lines, and takes a rule for IPv4.
+    """
     ordered = sorted(keys, key=lambda key: (isinstance(key, MarkRuleKey), key))
-    return "".join(f"{line(key)}\n" for key in ordered)
+    return "".join(f"{_OPTIONS[key.family]} {line(key)}\n" for key in ordered)
