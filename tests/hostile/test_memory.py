@@ -292,8 +292,9 @@ class TestStandardInput:
 
     def test_that_is_slow_is_ended_by_ctrl_c(self, tmp_path):
         (tmp_path / "host").write_text(HOST)
+        words = ("env", "--default-signal=INT", *self.WORDS)  # a shell's background job ignores it
         with subprocess.Popen(
-            self.WORDS, cwd=tmp_path, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE
+            words, cwd=tmp_path, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE
         ) as reader:
             assert reader.stdin is not None
             reader.stdin.write(b"# x\n")
