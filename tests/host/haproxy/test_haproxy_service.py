@@ -17,11 +17,12 @@ import pytest
 
 from rulegen.compiler.ingress.engine import DeployAction
 from rulegen.errors import ApplyError, HostError
+from rulegen.host.commands.runner import run
 from rulegen.host.haproxy import status
 from rulegen.host.haproxy.program import HAPROXY
 from rulegen.host.proxy import process_list
 from rulegen.host.proxy.processes import supervision
-from rulegen.host.proxy.service import GENERATIONS
+from rulegen.host.proxy.service import GENERATIONS, ProxyService
 from tests.apiserver.watching import soon
 from tests.host.haproxy.examples import configuration
 from tests.rights import needs_root
@@ -30,6 +31,15 @@ pytestmark = needs_root
 
 FIRST, SECOND = configuration("first"), configuration("second")
 BROKEN = configuration("broken", more="    bogus on")
+DEAF_SCRIPT = """#!/bin/sh
+if [ -e {flag} ]; then
+    trap '' USR1
+    touch {flag}.seen
+    while [ -e {flag} ]; do sleep 0.1; done
+fi
+exec /usr/sbin/haproxy "$@"
+"""
+"""Starts HAProxy; as long as a file exists, it waits before that, and ignores the signal that ends HAProxy."""
 
 
 def get(timeout_s: float = 5) -> str:
@@ -271,6 +281,29 @@ def test_drain_closes_connections_that_do_not_end(service):
         get()
         assert service.drain(0.5) is False
     assert HAPROXY.processes(service.folder) == ()
+
+
+def test_drain_ends_a_haproxy_that_is_just_starting(folder, namespace, eventually, tmp_path):
+    """HAProxy forgets a SIGUSR1 that arrives while it starts: its master ignores the signal for a moment."""
+    program, flag = tmp_path / "haproxy-script", tmp_path / "deaf"
+    program.write_text(DEAF_SCRIPT.format(flag=flag))
+    program.chmod(0o755)
+    service = ProxyService(folder, run, HAPROXY, binary=str(program), confirm_s=10)
+    service.apply(FIRST, tested=True)
+    flag.touch()
+    os.kill(service.status().master, signal.SIGKILL)
+    eventually(flag.with_suffix(".seen").exists)
+
+    results: list[bool] = []
+    ending = threading.Thread(target=lambda: results.append(service.drain(8)))
+    ending.start()
+    journal = folder / "logs" / "keeper.log"
+    eventually(lambda: "after its current requests" in journal.read_text())
+    flag.unlink()
+
+    ending.join()
+    assert results == [True]
+    assert not service.runs()
 
 
 def test_a_folder_that_others_may_write_to_is_not_used(service):

@@ -52,6 +52,8 @@ _FIRST_PAUSE_S: Final = 0.2
 _LONGEST_PAUSE_S: Final = 5.0  # nothing is served meanwhile
 _STABLE_S: Final = 30.0
 _ORPHANS_S: Final = 2.0
+_ASKED_AGAIN_S: Final = 1.0
+"""The request to end is repeated after this time: a program that is just starting can miss it."""
 _START_S: Final = 30.0
 _FILE_S: Final = 0.01
 """The time limit for a start, and for each file of the configuration."""
@@ -324,18 +326,20 @@ class Supervisor:
         self._now = False
 
     def _drain(self) -> None:
-        sent = 0
+        sent, again_at = 0, 0.0
         while True:
             running = self._kind.processes(self._folder)
             if not running and not self._alive():
                 return
+            now = time.monotonic()
             if sent < self._asked:
-                sent = self._asked
-                number = self._kind.finish if sent == 1 else signal.SIGTERM
+                sent, again_at = self._asked, now
                 self._journal.write(
                     f"stopping {self._name}" + (" after its current requests" if sent == 1 else " at once")
                 )
-                self._tell_all(running, number)
+            if now >= again_at:
+                again_at = now + _ASKED_AGAIN_S
+                self._tell_all(running, self._kind.finish if sent == 1 else signal.SIGTERM)
             select.select([self._wake], [], [], 0.1)
             self._forget_wakes()
 
