@@ -57,7 +57,6 @@ FAULTS = (
     Fault.body(b"{}"),
     Fault.body(b'{"kind":"ServiceList","metadata":{"resourceVersion":"7"},"items":[', length=9999),
 )
-SYN_SENT = Path("/proc/sys/net/netfilter/nf_conntrack_tcp_timeout_syn_sent")
 DISTURBANCES = (DROP, FINISH, HALF_LINE, SLOW, *GARBAGE, error_event(410), error_event(500))
 COLLECTIONS = ("services", "endpointslices", "nodes")
 GROWN_MB = 8.0
@@ -354,8 +353,6 @@ def soaked(seed: int, pause_s: float) -> Iterator[Soak]:
         stack.enter_context(inside(f"/proc/{lab.node.wire.pid}/ns/net"))
         api = stack.enter_context(FakeApi(token="token-0", bookmark_every=1.0))
         api.put("nodes", *manifests.nodes())
-        # A connection that found no rule is remembered so, and the next from the same port finds none either.
-        SYN_SENT.write_text("1")
         entry = Soak(lab, Node(lab.folder, api), seed, pause_s)
         stack.callback(entry.stop)
         yield entry

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from integration.conftest import DriverType, LabMaker
-    from integration.lab.hosts import Family, Transport
+    from integration.lab.hosts import Answer, Family, Transport
     from integration.lab.lab import Lab
     from integration.lab.peers import Wire
 
@@ -82,6 +82,28 @@ def test_hand_written_rules_send_a_pod_to_another_and_to_itself(bare: Lab, famil
     finally:
         for rule in rules:
             bare.node.run([tool, "-t", "nat", "-D", *rule]).check()
+
+
+def test_a_connection_that_no_rule_took_is_soon_forgotten(bare: Lab) -> None:
+    """So a later one from the same port is not unreachable too, although there is a rule by then."""
+    to = f"{bare['pod-a'].addresses(4)[0]}:8080"
+    rules = [
+        ["PREROUTING", "-d", each, "-p", "tcp", "--dport", "80", "-j", "DNAT", "--to-destination", to]
+        for each in ("10.96.9.11", "10.96.9.12")
+    ]
+
+    def asked() -> Answer:
+        return bare["pod-b"].request("TCP", "10.96.9.12", 80, source_port=40001)
+
+    bare.node.run(["iptables-nft", "-t", "nat", "-I", *rules[0]]).check()  # with it, conntrack is in use
+    try:
+        assert asked().outcome == "unreachable"
+        bare.node.run(["iptables-nft", "-t", "nat", "-I", *rules[1]]).check()
+        time.sleep(1.2)
+        assert asked().name == "pod-a"
+    finally:
+        for rule in rules:
+            bare.node.run(["iptables-nft", "-t", "nat", "-D", *rule])
 
 
 def test_a_program_runs_inside_with_input_and_ends_with_its_code(bare: Lab) -> None:

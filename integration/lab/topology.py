@@ -102,7 +102,13 @@ _EVERYWHERE = {
     "net/ipv4/icmp_ratelimit": "0",
     "net/ipv6/icmp/ratelimit": "0",
 }
-_ROUTER = {"net/ipv4/ip_forward": "1", "net/ipv6/conf/all/forwarding": "1"}
+_ROUTER = {
+    "net/ipv4/ip_forward": "1",
+    "net/ipv6/conf/all/forwarding": "1",
+    # Conntrack remembers that no rule took a connection: later ones from the same port are unreachable too, although
+    # there is a rule by then. The default is two minutes; a client that asks all the time uses a port again sooner.
+    "net/netfilter/nf_conntrack_tcp_timeout_syn_sent": "1",
+}
 _SWITCH = {f"net/bridge/bridge-nf-call-{tool}": "0" for tool in ("iptables", "ip6tables", "arptables")}
 
 
