@@ -31,6 +31,7 @@ from rulegen.host.locks.file_locks import locked_for_good
 from rulegen.host.userspace import folder as of
 from rulegen.host.userspace import listeners
 from rulegen.host.userspace.instances import NO_VERDICT, Instances
+from rulegen.host.userspace.log import log
 from rulegen.host.userspace.notices import FOLLOW
 from rulegen.host.userspace.relay.keeper import RelayKeeper
 
@@ -196,11 +197,11 @@ class ProxySupervisor:
         if complaint or not restart.is_reported:
             self._report(text)
         else:
-            sys.stderr.write(f"{text}\n")
+            log(text)
 
     def _report(self, text: str) -> None:
         """Log a line, and send it to all followers; those that have ended or do not read are forgotten."""
-        sys.stderr.write(f"{text}\n")
+        log(text)
         self._pass_on(text)
 
     def _pass_on(self, text: str) -> None:

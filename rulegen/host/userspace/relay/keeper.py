@@ -15,7 +15,6 @@ import select
 import signal
 import socket
 import struct
-import sys
 import time
 import traceback
 from typing import TYPE_CHECKING, Final, NoReturn
@@ -25,6 +24,7 @@ from rulegen.host.proxy import process_list
 from rulegen.host.proxy.sandbox import identity
 from rulegen.host.userspace import folder as of
 from rulegen.host.userspace.exchange import MOST_BYTES
+from rulegen.host.userspace.log import log
 from rulegen.host.userspace.relay import sockets
 from rulegen.host.userspace.relay.relay import OPEN_FILES, Relay
 from rulegen.languages.listeners.state import read_proxy
@@ -154,7 +154,7 @@ class RelayKeeper:
         except FileNotFoundError:
             return {}
         except (OSError, RulegenError) as error:
-            sys.stderr.write(f"relay: {of.RELAY_OBJECTS}: {error}\n")
+            log(f"relay: {of.RELAY_OBJECTS}: {error}")
             return {}
 
 

@@ -9,13 +9,13 @@ from __future__ import annotations
 
 import errno
 import select
-import sys
 import time
 from collections import OrderedDict
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
 from rulegen.errors import InputError
+from rulegen.host.userspace.log import log
 from rulegen.host.userspace.relay import sockets
 from rulegen.host.userspace.relay.table import RelayTable, Target
 from rulegen.languages.listeners.state import ProxyListener, format_proxy, listener_key, read_proxy
@@ -217,7 +217,7 @@ class Relay:
         now = time.monotonic()
         if now - self._complained_at > _COMPLAINT_S:
             self._complained_at = now
-            sys.stderr.write(f"relay: {text}\n")
+            log(f"relay: {text}")
 
     def _serve_one(self) -> None:
         """Serve one request: `show`, or `change` and lines that begin with `-` or `+`."""
