@@ -12,6 +12,7 @@ where the node's addresses may be meant (a loop over the proxy ends by itself), 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import secrets
 import socket
@@ -164,7 +165,7 @@ class ResolverInput:
         self._when: dict[str, float] = {}
 
     def __call__(self, line: str) -> None:
-        """Write a line."""
+        """Write a line; on a full disk it is lost."""
         now = time.monotonic()
         if now - self._when.get(line, -_TELL_AGAIN_S) < _TELL_AGAIN_S:
             return
@@ -173,8 +174,9 @@ class ResolverInput:
             if len(self._when) >= _MOST_TOLD:
                 return
         self._when[line] = now
-        sys.stderr.write(f"{time.strftime('%Y-%m-%dT%H:%M:%SZ', time.gmtime())} {line}\n")
-        sys.stderr.flush()
+        with contextlib.suppress(OSError):
+            sys.stderr.write(f"{time.strftime('%Y-%m-%dT%H:%M:%SZ', time.gmtime())} {line}\n")
+            sys.stderr.flush()
 
 
 async def serve(naming: Naming, changes: asyncio.StreamReader, tell: Callable[[str], None]) -> None:
