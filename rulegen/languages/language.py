@@ -131,6 +131,11 @@ class Part:
         return self.changes
 
     @property
+    def differing(self) -> int:
+        """The number of objects that differ. A language may also write objects again that do not."""
+        return sum(before != after for _, before, after in self.changes)
+
+    @property
     def draining(self) -> tuple[Any, ...]:
         """Keys of objects that drain: they stay until their connections have ended."""
         return ()

@@ -40,25 +40,25 @@ Parts = dict[PartKey, "Part"]
 class LaterItems(Sequence["Item"]):
     """The items of a plan in display order: the node, Services by name, leftovers.
 
-    They are made when somebody asks for them: a write does not need them, and on a first load there are as many as
-    objects.
+    They are made when somebody asks for one of them: a write needs only their number, and on a first load there are as
+    many as objects.
     """
 
-    def __init__(self, made: Callable[[], Iterator[Item]]) -> None:
-        """Take what yields the items in any order."""
-        self._made = made
+    def __init__(self, made: Callable[[], Iterator[Item]], number: Callable[[], int]) -> None:
+        """Take what yields the items in any order, and what counts them without making them."""
+        self._made, self._count = made, number
 
     @cached_property
     def _items(self) -> tuple[Item, ...]:
         return tuple(sorted(self._made(), key=lambda item: (item.is_leftover, item.owner)))
 
-    def __bool__(self) -> bool:
-        """Return whether there is an item."""
-        return any(True for _ in self._made()) if "_items" not in self.__dict__ else bool(self._items)
+    @cached_property
+    def _number(self) -> int:
+        return self._count()
 
     def __len__(self) -> int:
         """Return the number of items."""
-        return len(self._items)
+        return self._number
 
     @overload
     def __getitem__(self, index: int) -> Item: ...
@@ -170,13 +170,16 @@ def make_plan(
         yield from _counter_items(counters)
         yield from _flow_items(flows)
 
+    def number() -> int:
+        return sum(part.differing for part, _ in parts.values()) + len(sysctls) + len(counters) + len(flows)
+
     return Plan(
         parts={key: part for key, (part, _) in parts.items()},
         sysctls=sysctls,
         counters=counters,
         flows=flows,
         notes=tuple(notes),
-        items=LaterItems(made),
+        items=LaterItems(made, number),
     )
 
 

@@ -81,6 +81,7 @@ def written(wants: Compiled, *, comments: bool = True) -> NodeKernel:
 
 
 def drifted(plan: Plan) -> list[str]:
+    assert len(plan.items) == len(tuple(plan.items))  # counted without making them
     return [f"{item.action} {item.name} {item.lines}" for item in plan.items if item.drift]
 
 

@@ -86,10 +86,14 @@ class SyncReports:
             attempted: Objects that differ because of rulegen's own writes.
             is_first: Whether the earlier state is unknown: then only certain cases count as drift.
         """
+        if is_first and self.mends:  # a first write needs no items, which would be as many as objects
+            self._left = frozenset()
+            self.state.metrics.drift_unmended.set(0)
+            return
         fresh = [item for item in plan.items if item not in self._left]  # a lasting difference is reported once
         ended = {str(key) for part in plan.parts.values() for key in part.ended}
         if is_first:
-            changes = damage(() if self.mends else certain(fresh), (), ended)
+            changes = damage(certain(fresh), (), ended)
         else:
             changes = damage(fresh, changed if self.mends else (), ended, attempted)
         tell(changes, self.state, self.log, self.drift_event, mended=self.mends)

@@ -327,20 +327,21 @@ def _users_last(chains: Chains, dispatched: Iterable[ChainName] = ()) -> list[tu
     that takes 12 times as long (14 s for 10,000 Services) for sorted input. nf_tables validates all rules from the
     dispatch chains on at each commit; it takes a quarter less time if consecutive chains are neighbours in memory.
     """
-    ordered: dict[ChainName, tuple[Rule, ...]] = {}
-    seen: set[ChainName] = set()
-    for start in (*dispatched, *sorted(chains, key=lambda name: name.chain[::-1])):
-        stack = [(start, False)]
+    ordered: list[tuple[ChainName, tuple[Rule, ...]]] = []
+    left = {name.chain: (name, rules) for name, rules in chains.items()}  # all are of one table
+    for start in (*(name.chain for name in dispatched), *sorted(left, key=lambda chain: chain[::-1])):
+        stack: list[str | tuple[ChainName, tuple[Rule, ...]]] = [start]
         while stack:
-            name, is_done = stack.pop()
-            if is_done:
-                ordered[name] = chains[name]
-            elif name in chains and name not in seen:
-                seen.add(name)
-                stack.append((name, True))
-                used = [ChainName(name.table, target(rule)) for rule in chains[name]]
-                stack += ((other, False) for other in reversed(used))
-    return list(ordered.items())
+            top = stack.pop()
+            if not isinstance(top, str):
+                ordered.append(top)
+            elif (entry := left.pop(top, None)) is not None:
+                used = [other for rule in entry[1] if (other := target(rule)) in left]
+                if used:
+                    stack += (entry, *reversed(used))
+                else:
+                    ordered.append(entry)
+    return ordered
 
 
 def _cut(
