@@ -205,7 +205,7 @@ def test_a_second_agent_is_refused_until_the_first_is_killed(node: Node) -> None
         until(lambda: node.is_well, 30, "first sync")
         second = forks.run([*node.argv("run"), "--health-address", "127.0.0.1:10356"])
         assert second.returncode == 1
-        assert f"another agent, process {first.pid}, keeps the rules of Services" in second.stderr
+        assert f"another agent, process {first.pid}, already manages the rules of Services" in second.stderr
         assert node.is_well
     finally:
         first.kill()

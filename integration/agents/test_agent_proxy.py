@@ -230,7 +230,7 @@ def test_a_second_agent_leaves_the_first_one_alone(proxy: Proxy) -> None:
     node, site = proxy.site.node, proxy.site
     second = forks.run([*node.argv("run", *site.options), "--health-address", "127.0.0.1:10356"])
     assert second.returncode == 1
-    assert f"another agent, process {proxy.agent.pid}, keeps the nginx of {site.folder}" in second.stderr
+    assert f"another agent, process {proxy.agent.pid}, already manages the nginx of {site.folder}" in second.stderr
     assert site.answers()
     assert proxy.health()[0] == 200
 

@@ -157,7 +157,7 @@ class TestRunning:
             assert tools.agent.wait(20) == 0
             assert time.monotonic() - began < 10
             assert name_of(pid) == ""
-            assert "iptables-nft-restore" in node.lines("ended, to stop in time")[0]
+            assert "iptables-nft-restore" in node.lines("wait ended, because the agent must stop in time")[0]
 
 
 @pytest.mark.skipif(not shutil.which("nginx"), reason="nginx is not installed")

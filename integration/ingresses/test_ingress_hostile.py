@@ -1,4 +1,4 @@
-"""Hostile values in every field and every annotation at once: what is served is served as written, the rest is told.
+"""Hostile values in every field and every annotation at once: what is served is served as specified, the rest is told.
 
 All payloads in all annotations are thousands of hosts: a fifth of them is tried, and all with `RULEGEN_HOSTILE=all`.
 """

@@ -25,7 +25,7 @@ _NO_STATE: Final = "`{program} plan` needs no preparation and keeps no state: it
 _LOGS: Final = "`{program} run` logs to standard error: `journalctl -u rulegen`, or `kubectl logs` for its Pod"
 _WATCH: Final = _RUN + "; its page /plan shows what would change"
 _PART: Final = "`{program} plan NAMESPACE/NAME` shows one Service, -n and -l several"
-_NODE: Final = "--node NAME is the node, and --host FILE has its facts"
+_NODE: Final = "--node NAME selects the node, and --host FILE contains its facts"
 
 COMMANDS: Final[Mapping[str, str]] = {
     **dict.fromkeys(("check", "preflight", "status", "verify"), _DOCTOR),
@@ -57,7 +57,7 @@ OPTIONS: Final[Mapping[str, str]] = {
     "--prune": "`{program} apply` always removes what no object needs any more",
     "--json": "-o json prints JSON",
     **dict.fromkeys(("--nodename", "--node-name"), _NODE),
-    **dict.fromkeys(("--proxy-mode", "--backend"), "--mode NAME is how Services are implemented"),
+    **dict.fromkeys(("--proxy-mode", "--backend"), "--mode NAME selects how Services are implemented"),
     "-V": "`{program} --version` shows the version",
     "--detailed-exit-code": "--detailed-exitcode, without a dash in the middle, as in terraform",
     "--recursive": "-f FOLDER reads all YAML and JSON files below a folder",

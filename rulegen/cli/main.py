@@ -1,7 +1,7 @@
 """The entry point: arguments, exit codes, errors as one line. Lower layers do the work.
 
 Exit codes: 0 success (with --detailed-exitcode: no changes); 1 an error, including wrong usage; 2 changes, only with
---detailed-exitcode; 3 not served as written, only with --strict; 130 interrupted. If the reader of the output ends,
+--detailed-exitcode; 3 not served as specified, only with --strict; 130 interrupted. If the reader of the output ends,
 SIGPIPE ends the command (141 in a shell).
 """
 
@@ -119,7 +119,7 @@ class _Commands(click.Group):
     message=f"%(prog)s %(version)s (rules of kube-proxy {KUBE_PROXY})",
 )
 def cli() -> None:
-    """Turn Kubernetes Services and Ingresses into one node's iptables rules, IPVS servers and nginx configuration.
+    """Turn Kubernetes Services and Ingresses into a node's rules (iptables, IPVS, nftables) and proxy configuration.
 
     \b
     rulegen plan -f manifests/ --observed none      preview what these manifests would write to an empty node

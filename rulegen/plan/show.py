@@ -68,7 +68,7 @@ class Report:
         unknown_kinds: Number of ignored objects by kind.
         warnings: Problems that do not stop the command.
         services: By name: the source of the endpoints, and values assigned for a preview.
-        reasons: Why Ingresses are not served as written.
+        reasons: Why Ingresses are not served as specified.
         site: What the engine's configuration was compared with; empty if it was not.
         is_partial: Whether some state that the mode needs was not observed.
         cleanup: Whether the plan removes rules of Services.
@@ -92,7 +92,7 @@ class Report:
 
     @property
     def deviations(self) -> int:
-        """How many reasons say that something is not served as written."""
+        """How many reasons say that something is not served as specified."""
         return sum(reason.verdict.deviates for reason in self.reasons)
 
 
@@ -216,7 +216,7 @@ def notes(report: Report) -> Iterator[str]:
         yield f"Skipped {counted_noun(len(report.rejected), 'invalid object')}:"
         yield from (f"  {display_text(line)}" for rejected in report.rejected for line in rejected.lines())
     for heading, reasons in (
-        ("Ingresses that are not served as written:", [each for each in report.reasons if each.verdict.deviates]),
+        ("Ingresses that are not served as specified:", [each for each in report.reasons if each.verdict.deviates]),
         ("Ingresses that are not selected:", [each for each in report.reasons if each.verdict is Verdict.SKIPPED]),
         ("Notes on Ingresses:", [each for each in report.reasons if each.verdict.is_remark]),
     ):

@@ -75,7 +75,7 @@ def test_by_default_all_is_served_and_a_warning_names_the_owner(plan, mode):
     warnings, text = plan("--mode", mode)
     assert all(address in text for address in ("192.168.50.1", "192.168.50.10", "203.0.113.7"))
     for words in (
-        f"192.168.50.1 is the gateway of this node: {'ipvs mode binds it' if mode == 'ipvs' else 'connections'}",
+        f"192.168.50.1 is the gateway of this node: {'ipvs mode binds this' if mode == 'ipvs' else 'connections'}",
         "192.168.50.10 is an address of this node: connections",
         "192.168.50.10 port 30080/TCP is the node port of the older Service demo/old on this node",
         "192.168.50.10 port 10250/TCP: the kubelet of this node listens there: demo/new gets its connections",

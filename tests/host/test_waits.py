@@ -209,7 +209,7 @@ def test_a_wait_of_the_main_thread_that_cannot_be_ended_ends_the_process():
         assert left.wait(10)
 
     assert codes == [1]
-    assert "stopped without the end of a wait" in out.getvalue()
+    assert "stopped although a wait has not ended" in out.getvalue()
     assert "the disk: writing release 1" in out.getvalue()
 
 

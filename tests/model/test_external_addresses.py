@@ -132,7 +132,10 @@ def test_ipvs_mode_binds_no_such_address_if_strict_else_warns(address, whose, is
     warnings = naming(like, "Service shop/web", f"{address} is {whose}")
     assert len(warnings) == is_refused
     if "gateway" in whose or "API server" in whose:
-        assert all("ipvs mode binds it to this node, so the node cannot reach its owner" in text for text in warnings)
+        assert all(
+            "ipvs mode binds this address to the node, so the node can no longer reach the owner" in text
+            for text in warnings
+        )
 
 
 @pytest.mark.parametrize("mode", ["iptables", "ipvs"])

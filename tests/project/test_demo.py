@@ -115,7 +115,7 @@ def test_a_plan_of_ingresses_is_cut_to_the_host_and_its_upstream() -> None:
 
 
 def test_an_ingress_that_is_not_served_as_written_is_not_cut_out() -> None:
-    reported = "Ingresses that are not served as written:\n  Ingress default/my-blog (ignored): why"
+    reported = "Ingresses that are not served as specified:\n  Ingress default/my-blog (ignored): why"
 
     assert list(condense(reported, brief=True)) == reported.split("\n")
 

@@ -114,7 +114,7 @@ class IngressReports:
         self._damage = frozenset() if mended else frozenset(items)
 
     def decisions(self, reasons: tuple[Reason, ...], world: ClusterSnapshot) -> None:
-        """Report new reasons why Ingresses are not served as written."""
+        """Report new reasons why Ingresses are not served as specified."""
         now = frozenset(reasons)
         for reason in sorted(now - self._reasons):
             if reason.verdict is not Verdict.WAITING:

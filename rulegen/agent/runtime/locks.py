@@ -54,7 +54,7 @@ class AgentLocks:
             except AgentTwiceError:
                 raise
             except HostError as error:
-                log.warning("another agent would not be noticed", error=error.message)
+                log.warning("a second agent for this node would not be detected", error=error.message)
         if self.tables is not None:
             self._take_tables(self.tables, log)
 

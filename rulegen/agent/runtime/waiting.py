@@ -89,13 +89,13 @@ class StopDeadline:
             return
         for wait in self.waits.end_all():
             if wait.is_ended:
-                self.log.warning("ended, to stop in time", what=wait.what, pid=wait.pid or "")
+                self.log.warning("wait ended, because the agent must stop in time", what=wait.what, pid=wait.pid or "")
         main = threading.main_thread().ident
         while not self._stopped.wait(self.kill_s):
             stuck = [wait for wait in self.waits.innermost() if wait.thread == main]
             if stuck:
                 for wait in stuck:
-                    self.log.error("stopped without the end of a wait", what=wait.what, pid=wait.pid or "")
+                    self.log.error("stopped although a wait has not ended", what=wait.what, pid=wait.pid or "")
                 self.leave(EXIT_CODE)
                 return
             self.waits.end_all()

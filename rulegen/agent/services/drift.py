@@ -108,4 +108,5 @@ def tell(
         times = Counter(texts)
         shown = "; ".join(text if n == 1 else f"{text} ({n} times)" for text, n in list(times.items())[:SHOWN])
         log.warning("changed by another program", kind=kind, count=len(texts), what=shown, mended=mended)
-        announce(f"{len(texts)} of kind {kind} changed by another program, {'mended' if mended else 'left'}: {shown}")
+        what = "repaired" if mended else "not repaired"
+        announce(f"{len(texts)} of kind {kind} changed by another program, {what}: {shown}")

@@ -87,7 +87,7 @@ ANNOTATIONS: Final = _table(
     ),
     _rows(Obeyed.OTHERWISE, "GET, HEAD, POST, PUT or DELETE; with another one, the path is closed", "auth-method"),
     _rows(Obeyed.OTHERWISE, _AUTH_CONNECTIONS, "auth-keepalive auth-keepalive-requests auth-keepalive-timeout"),
-    _rows(Obeyed.OTHERWISE, "from the lowest to the highest version of the list", "proxy-ssl-protocols"),
+    _rows(Obeyed.OTHERWISE, "all versions from the lowest to the highest of the list", "proxy-ssl-protocols"),
     _rows(
         Obeyed.OTHERWISE,
         "a counter of the last seconds that decreases continuously",
@@ -112,7 +112,7 @@ ANNOTATIONS: Final = _table(
     _rows(Obeyed.OTHERWISE, "number of further tries after the first; at most 100", "proxy-next-upstream-tries"),
     _rows(
         Obeyed.OTHERWISE,
-        "the number of tries and the time limit of each limit the total time",
+        "the total time is limited by the number of tries and the time limit of each try",
         "proxy-next-upstream-timeout",
     ),
     _rows(Obeyed.OTHERWISE, "HTTP/1.1, and HTTP/2 for gRPC", "proxy-http-version"),
@@ -191,12 +191,12 @@ SETTINGS: Final = _table(
     _rows(Obeyed.OTHERWISE, "number of further tries after the first; at most 100", "proxy-next-upstream-tries"),
     _rows(
         Obeyed.OTHERWISE,
-        "the number of tries and the time limit of each limit the total time",
+        "the total time is limited by the number of tries and the time limit of each try",
         "proxy-next-upstream-timeout",
     ),
     _rows(Obeyed.OTHERWISE, "HTTP/1.1, and HTTP/2 for gRPC", "proxy-http-version"),
     _rows(Obeyed.OTHERWISE, "idle connections end by their time limit", "upstream-keepalive-time"),
-    _rows(Obeyed.OTHERWISE, "from the lowest to the highest version of the list", "ssl-protocols"),
+    _rows(Obeyed.OTHERWISE, "all versions from the lowest to the highest of the list", "ssl-protocols"),
     _rows(Obeyed.OTHERWISE, "counted in sessions of 250 bytes", "ssl-session-cache-size"),
     _rows(Obeyed.OTHERWISE, "the maximum size of a record, up to 16 KB", "ssl-buffer-size"),
     _rows(Obeyed.OTHERWISE, "a lower level if the CPU is busy", "gzip-level"),

@@ -246,7 +246,7 @@ def read_proxies(
             if (pool := placed.get(name)) is not None:
                 yield pool_key(family_of_pool(pool), pool), ServerPool(affinity)
         else:
-            raise UnexpectedReportError(f"HAProxy reports a proxy of another form: {row[:80]!a}")
+            raise UnexpectedReportError(f"HAProxy reports a proxy in an unknown format: {row[:80]!a}")
 
 
 class ReportedServer(NamedTuple):
@@ -274,18 +274,18 @@ def read_servers(report: str, placed: Mapping[str, str] | None = None) -> Iterat
     """
     rows = _rows(report)
     if next(rows, "") != "1":
-        raise UnexpectedReportError("HAProxy reports servers in another format")
+        raise UnexpectedReportError("HAProxy reports servers in an unknown format")
     for row in rows:
         words = row.split(" ")
         match = BACKEND.fullmatch(words[1]) if len(words) > 18 else None
         if match is None:
-            raise UnexpectedReportError(f"HAProxy reports a server of another form: {row[:80]!a}")
+            raise UnexpectedReportError(f"HAProxy reports a server in an unknown format: {row[:80]!a}")
         try:
             pool = (placed or {}).get(words[1], match["pool"])
             server = PoolServer(pool, parse_address(words[4]), int(words[18]))
             admin = int(words[6])
         except ValueError:
-            raise UnexpectedReportError(f"HAProxy reports a server of another form: {row[:80]!a}") from None
+            raise UnexpectedReportError(f"HAProxy reports a server in an unknown format: {row[:80]!a}") from None
         if words[3] not in {server_name(server), fallback_name(server)}:
             raise UnexpectedReportError(f"HAProxy reports a server with another address: {row[:80]!a}")
         yield ReportedServer(server, not admin & _IN_MAINTENANCE, words[3] == fallback_name(server))
@@ -311,7 +311,7 @@ def read_frontends(report: str, family: Family, placed: Mapping[str, str]) -> It
             address, port = split_endpoint(words[1])
             key = frontend_key(family, None if address == ANY_ADDRESS else parse_address(address), port)
         except ValueError:
-            raise UnexpectedReportError(f"HAProxy reports a map entry of another form: {row[:80]!a}") from None
+            raise UnexpectedReportError(f"HAProxy reports a map entry in an unknown format: {row[:80]!a}") from None
         yield key, ProxyFrontend(placed.get(words[2], match["pool"]))
 
 

@@ -140,7 +140,7 @@ def _transparent(node: ResolvedNode) -> list[Block]:
     untranslated = r.not_connection_state("DNAT")
     portals = (
         ("PREROUTING", chains.PORTALS_CONTAINER, to_proxy),
-        ("OUTPUT", chains.PORTALS_HOST, f"{to_proxy}, of this node"),
+        ("OUTPUT", chains.PORTALS_HOST, f"{to_proxy}, from this node"),
     )
     return [
         _jump("mangle", "PREROUTING", r.jump(chains.PORTALS_ESTABLISHED), "connections of the proxy"),

@@ -109,7 +109,7 @@ def placement_of(backends: Iterator[str], pools: Mapping[str, str]) -> Placement
     for name in backends:
         match = BACKEND.fullmatch(name)
         if match is None:
-            raise UnexpectedReportError(f"HAProxy reports a backend of another form: {name[:80]!a}")
+            raise UnexpectedReportError(f"HAProxy reports a backend in an unknown format: {name[:80]!a}")
         kind = family_of_pool(match["pool"]), ServerPool(int(match["affinity"]) if match["affinity"] else None)
         pool = pools.get(name, NO_POOL if is_spare(match["pool"]) else match["pool"])
         if is_spare(match["pool"]):
@@ -134,6 +134,6 @@ def read_pools(report: str) -> dict[str, str]:
         words = row.split(" ")
         is_known = len(words) == 3 and bool(BACKEND.fullmatch(words[1]))
         if not is_known or not (words[2] == NO_POOL or BACKEND.fullmatch(words[2])):
-            raise UnexpectedReportError(f"HAProxy reports a map entry of another form: {row[:80]!a}")
+            raise UnexpectedReportError(f"HAProxy reports a map entry in an unknown format: {row[:80]!a}")
         entries[words[1]] = words[2]
     return entries

@@ -84,11 +84,11 @@ def command(
     With FILE, exactly the plan saved in FILE is applied. If anything that the plan depends on has changed, nothing is
     written.
 
-    With --ingress, a proxy is started or reloaded: nginx, or that of --ingress-engine. Its configuration is tested
+    With --ingress, the proxy of --ingress-engine (default: nginx) is started or reloaded. Its configuration is tested
     in a sandbox first. An Ingress that the proxy rejects is left out and reported. The proxy keeps running after the
     command ends.
 
-    With --strict, nothing is written if part of an Ingress is not served as written; the exit code is then 3.
+    With --strict, nothing is written if part of an Ingress is not served as specified; the exit code is then 3.
 
     If the kernel rejects the rules of a Service, that Service keeps its old rules. All others are written, and the
     exit code is 1.

@@ -45,8 +45,9 @@ SWITCH = click.option(
 def command(output: str, wait_s: int, *, yes: bool, verbose: bool, no_services: bool, **chosen: Any) -> None:
     """Remove from this host what rulegen and kube-proxy wrote, in all modes, and nothing else.
 
-    This removes their chains and jumps, their ipsets, the device kube-ipvs0, and the IPVS virtual servers
-    whose addresses are in these ipsets or on that device. Other virtual servers stay.
+    This removes their iptables chains and jumps, their ipsets and nftables tables, the device kube-ipvs0, the IPVS
+    virtual servers whose addresses are in these ipsets or on that device, and the proxy of userspace mode with its
+    routing rules. Rules and virtual servers of other programs stay.
 
     Services then no longer work through this node. If a kubelet runs here, the chain that it shares with kube-proxy
     stays.

@@ -58,6 +58,7 @@ def command(folder: str | None, *, endpointslices: bool, with_secrets: bool, no_
     kube-ipvs0.addr                 ipvs mode: the addresses, in the format of ip -br addr
     kube-ipvs0.batch                ipvs mode: load last, with ip -batch
     nftables.nft                    nftables mode: load with nft -f
+    policy.routes                   userspace mode: load with xargs -L 1 ip < policy.routes
     nfacct.sh                       --nfacct on: creates the counters; run it before loading the rules
     sysctl.conf                     load with sysctl -p, after the rules
     model.json                      the decisions behind the rules, Service by Service
@@ -144,7 +145,7 @@ def _refuse_without_pods(files: object, *, no_services: bool) -> None:
         raise ConfigError("--endpointslices and --no-services exclude each other", hint="omit one of them")
     if not files:
         raise ConfigError(
-            "--endpointslices needs files: no command lists the Pods of an API server",
+            "--endpointslices needs files (-f): export does not read Pods from an API server",
             hint="kubectl get nodes,services,pods -A -o yaml | rulegen export --endpointslices -f -",
         )
 

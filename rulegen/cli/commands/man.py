@@ -13,7 +13,7 @@ EXIT_CODES: Final = (
     ("0", "Success. With plan --detailed-exitcode: nothing would change."),
     ("1", "An error, including wrong usage. For doctor: something must be fixed."),
     ("2", "With plan --detailed-exitcode: something would change."),
-    ("3", "With --strict, for plan and apply: part of an Ingress is not served as written."),
+    ("3", "With --strict, for plan and apply: part of an Ingress is not served as specified."),
     ("130", "Interrupted."),
 )
 

@@ -86,7 +86,7 @@ class SavedPlan(msgspec.Struct, frozen=True, kw_only=True, rename="camel", forbi
     plan: dict[str, Any]
 
     def parameters(self, context: click.Context) -> dict[str, Any]:
-        """Return the parameters of the `plan` that was saved, for a command beside it.
+        """Return the parameters of the `plan` that was saved.
 
         Raises:
             InputError: The folder of relative paths is gone.

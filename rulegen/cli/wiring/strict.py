@@ -1,4 +1,4 @@
-"""The error of --strict if something is not served as written."""
+"""The error of --strict if something is not served as specified."""
 
 from __future__ import annotations
 
@@ -12,22 +12,22 @@ if TYPE_CHECKING:
 
 
 class NotAsWrittenError(RulegenError):
-    """With --strict: something is not served as written; the output says what."""
+    """With --strict: something is not served as specified; the output says what."""
 
 
 def refuse_not_as_written(report: Report, *, strict: bool) -> None:
-    """Reject a plan after it was shown, if something is not served as written.
+    """Reject a plan after it was shown, if something is not served as specified.
 
     Args:
         report: The report for the plan.
         strict: Whether to reject it; otherwise the plan only reports this.
 
     Raises:
-        NotAsWrittenError: Something is not served as written.
+        NotAsWrittenError: Something is not served as specified.
     """
     if strict and report.deviations:
         reasons = counted_noun(report.deviations, "reason")
         raise NotAsWrittenError(
-            f"--strict: Ingresses are not served as written; the plan lists {reasons}",
+            f"--strict: Ingresses are not served as specified; the plan lists {reasons}",
             hint="correct the objects, or omit --strict to serve the rest",
         )

@@ -116,7 +116,7 @@ def perform(steps: tuple[Step, ...], on_step: Callable[[int, Step], None] | None
             pending = [s.title for s in steps[number:]]
             message = error.message
             if isinstance(error, RestoreError):
-                done += [f"{step.title}, of it table {table}" for table in error.committed]
+                done += [f"{step.title}, table {table}" for table in error.committed]
                 message = f"{message}\n{error.excerpt}".rstrip()
             raise ApplyError(
                 message,

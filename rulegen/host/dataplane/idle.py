@@ -106,4 +106,4 @@ class WaitingDataplane(IdleDataplane):
         """
         self.look()
         self.on_found()
-        raise HostError("the tools of this host work now: all begins anew with them")
+        raise HostError("the tools of this host work now: the agent starts with them")

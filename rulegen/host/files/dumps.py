@@ -191,7 +191,9 @@ def _ruleset(rules: _DumpedRules, file: str, family: Family, warnings: list[str]
         missing = sorted(rules.named - ruleset.tables)
         if missing:
             raise InputError(
-                file, f"the table {missing[0]} is missing, which its first line names", hint="export again"
+                file,
+                f"the table {missing[0]} is missing, although the first line of the file lists it",
+                hint="export again",
             )
         return ruleset
     ruleset.unknown = frozenset(TABLES) - ruleset.tables

@@ -70,7 +70,7 @@ class AgentLock:
             self._take()
         except OSError as error:
             where = error.filename or self._folder
-            raise HostError(f"no lock on {self._part}: {where} {error.strerror}") from None
+            raise HostError(f"cannot lock {self._part}: {where}: {error.strerror}") from None
 
     @property
     def is_held(self) -> bool:
@@ -96,7 +96,7 @@ class AgentLock:
                 os.close(descriptor)
             if time.monotonic() > until:
                 raise AgentTwiceError(
-                    f"another agent{holder} keeps {self._part}", hint="stop it first, or stop this one"
+                    f"another agent{holder} already manages {self._part}", hint="stop it first, or stop this one"
                 )
             time.sleep(_AGAIN_S)
 

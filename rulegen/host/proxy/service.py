@@ -46,7 +46,7 @@ _ENDED_S: Final = 5.0
 _NEW_S, _KNOWN_S = 10.0, 1.0
 """The time limits for an answer of the process beside the program: a new one, and a running one."""
 _NO_SCRATCH: Final = "cannot create a folder to test the configuration"
-_RENEWED: Final = "the supervisor ran other code, as before an upgrade, and was replaced"
+_RENEWED: Final = "the supervisor ran another version of rulegen and was replaced"
 
 
 @dataclass(frozen=True, slots=True)
@@ -348,7 +348,9 @@ class ProxyService:
         cut = [process for process in old[: max(too_many, 0)] if processes.send(process, signal.SIGTERM)]
         if not cut:
             return []
-        return [f"{len(cut)} old workers were ended with their connections: more than {GENERATIONS} generations lived"]
+        return [
+            f"{len(cut)} old workers were ended with their connections: at most {GENERATIONS} generations may remain"
+        ]
 
     def _bring_up(self, configuration: Configuration, before: str, notes: tuple[str, ...]) -> DeployOutcome:
         """Start or reload the program and confirm it; if this fails, return to the release before."""

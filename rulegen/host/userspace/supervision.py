@@ -102,7 +102,7 @@ def _request(folder: Path, text: str) -> None:
     if answer is None:
         raise HostError("the supervisor of the proxy has ended", hint="apply again: it is started then")
     if not answer or answer.startswith(NO_VERDICT):
-        why = answer.removeprefix(NO_VERDICT) or "its supervisor gave up"
+        why = answer.removeprefix(NO_VERDICT) or "its supervisor stopped trying"
         raise ProxyFailedError(f"the proxy does not serve its new configuration: {printable(why, 300)}")
     if answer != _OK:
         raise ProxyRefusedError(f"the proxy does not serve its new configuration: {printable(answer, 300)}")

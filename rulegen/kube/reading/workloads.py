@@ -137,6 +137,6 @@ class Workloads:
             return ""
         return (
             f"Service {namespace}/{name}: the Pods of {listed(list(map(str, selected)))} are not among the objects,"
-            f" so it has no endpoints; a cluster that runs them has them: kubectl get pods,endpointslices -n"
-            f" {namespace} -o yaml"
+            f" so it has no endpoints; in a cluster that runs them, this command lists them:"
+            f" kubectl get pods,endpointslices -n {namespace} -o yaml"
         )

@@ -147,7 +147,7 @@ class _Gathered:
         kept = self.objects.setdefault((kind_of(entry.object), metadata.namespace, metadata.name), entry)
         if kept is not entry and kept.object != entry.object:
             origin = f"in {kept.source}" if kept.source else "before"
-            message = f"differs from the one of the same name {origin}: that one is kept"
+            message = f"differs from the object of the same name {origin}: that object is used"
             self._reject(Rejected(title_of(entry.object), entry.source, (Fault("", message),)))
 
     def _reject(self, entry: Rejected) -> None:

@@ -37,13 +37,17 @@ def check_sections(path: str, text: str, sections: Sequence[ConfigSection]) -> N
     except UnreadableError as error:
         raise DifferenceError(f"{path}: {error.message}") from error
     if [(section.kind, section.name) for section in read] != [(section.kind, section.name) for section in sections]:
-        raise DifferenceError(f"{path}: it has other sections than it was written from")
+        raise DifferenceError(f"{path}: its sections differ from the intended ones")
     for seen, meant in zip(read, sections, strict=True):
         if len(seen.lines) != len(meant.statements):
-            raise DifferenceError(f"{path}: section {meant.kind} {meant.name} has other lines")
+            raise DifferenceError(
+                f"{path}: the lines of section {meant.kind} {meant.name} differ from the intended ones"
+            )
         for words, line in zip(seen.lines, meant.statements, strict=True):
             if not _says(words, line):
-                raise DifferenceError(f"{path}: a line of {meant.kind} {meant.name} says something else: {words[:3]!a}")
+                raise DifferenceError(
+                    f"{path}: a line of section {meant.kind} {meant.name} differs from the intended one: {words[:3]!a}"
+                )
 
 
 @lru_cache(1 << 15)  # most backends have the same lines
@@ -83,7 +87,7 @@ def check_map(path: str, text: str, entries: Sequence[tuple[str, str]]) -> None:
             return
     except UnreadableError as error:
         raise DifferenceError(f"{path}: {error.message}") from error
-    raise DifferenceError(f"{path}: it has other entries than it was written from")
+    raise DifferenceError(f"{path}: its entries differ from the intended ones")
 
 
 def check_certificates(path: str, text: str, lines: Sequence[tuple[str, tuple[str, ...]]]) -> None:
@@ -97,4 +101,4 @@ def check_certificates(path: str, text: str, lines: Sequence[tuple[str, tuple[st
             return
     except UnreadableError as error:
         raise DifferenceError(f"{path}: {error.message}") from error
-    raise DifferenceError(f"{path}: it has other lines than it was written from")
+    raise DifferenceError(f"{path}: its lines differ from the intended ones")

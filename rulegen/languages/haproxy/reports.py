@@ -47,7 +47,7 @@ def read_servers(report: str) -> dict[ServerKey, RuntimeServer]:
     """
     rows = _rows(report)
     if next(rows, "") != _FORMAT:
-        raise UnreadableError("HAProxy reports servers in another format")
+        raise UnreadableError("HAProxy reports servers in an unknown format")
     servers = {}
     for row in rows:
         words = row.split(" ")
@@ -56,7 +56,7 @@ def read_servers(report: str) -> dict[ServerKey, RuntimeServer]:
             is_ready = not int(words[6]) & _IN_MAINTENANCE
             servers[key] = RuntimeServer(usual(words[4]), int(words[18]), int(words[7]), is_ready)
         except (IndexError, ValueError):
-            raise UnreadableError(f"HAProxy reports a server in another form: {row[:80]!a}") from None
+            raise UnreadableError(f"HAProxy reports a server in an unknown format: {row[:80]!a}") from None
     return servers
 
 
@@ -78,7 +78,7 @@ def read_map_entries(report: str) -> tuple[tuple[str, str], ...]:
             continue
         match = _ENTRY.fullmatch(row)
         if match is None:
-            raise UnreadableError(f"HAProxy reports an entry of a map in another form: {row[:80]!a}")
+            raise UnreadableError(f"HAProxy reports an entry of a map in an unknown format: {row[:80]!a}")
         entries.append((match["key"], match["value"]))
     return tuple(entries)
 
@@ -93,7 +93,7 @@ def read_names(report: str) -> tuple[ListedNames, ...]:
     for row in _rows(report):
         match = _LISTED.fullmatch(row)
         if match is None:
-            raise UnreadableError(f"HAProxy reports a line of certificates in another form: {row[:80]!a}")
+            raise UnreadableError(f"HAProxy reports a line of certificates in an unknown format: {row[:80]!a}")
         lines.append(ListedNames(match["path"], tuple(match["names"].split()), int(match["line"])))
     return tuple(lines)
 

@@ -213,7 +213,7 @@ class Ipvs(KeyedLanguage):
             if family in terms.taken_over:
                 leaving |= {command.key.frontend for command in commands.shrink}
         if leaving:
-            title = f"connections of {len(leaving)} virtual servers, waited for"
+            title = f"wait for the connections of {len(leaving)} virtual servers"
             yield Task(Phase.DRAIN, title, WaitForDrain(frozenset(leaving)))
 
     def holder(self, ours: Objects, ownership: Any, others: Mapping[Any, Any]) -> ServersHolder:  # noqa: ARG002 - the keys tell

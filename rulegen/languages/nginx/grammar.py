@@ -30,7 +30,7 @@ class Reading(enum.Enum):
     NAME = "name of a variable"
     """One variable, as `$name`: nginx takes no braces there."""
     WORD = "word"
-    """A number, a size, a file of ours or a word of nginx: no dollar sign has any business there."""
+    """A number, a size, a file of ours or a word of nginx: a dollar sign is not allowed there."""
 
 
 BLOCKS: Final = {

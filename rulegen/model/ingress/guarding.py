@@ -59,7 +59,7 @@ class Owners:
         prefix: Prefix of annotations.
         served: Served Ingresses, oldest first; after `hold`, also closed replacements of those that are not served.
         guarding: Ingresses that are not served.
-        reasons: Why they are not served as written.
+        reasons: Why they are not served as specified.
     """
 
     prefix: str

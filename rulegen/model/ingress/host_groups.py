@@ -369,8 +369,9 @@ def _of_expressions(host: str, paths: Paths, owners: Sequence[ResolvedIngress]) 
         causes.setdefault(path.namespace, {})[str(path.source.name)] = None
     for owner in owners:
         if whose := causes.get(owner.name.namespace):
-            message = f"all paths of host {host or '(every)'} are case-insensitive regular expressions, because of "
-            yield owner.reason(Verdict.NOTE, "", message + ", ".join(whose))
+            name = f"host {host}" if host else "the default server"
+            message = f"all paths of {name} are case-insensitive regular expressions, because of {', '.join(whose)}"
+            yield owner.reason(Verdict.NOTE, "", message)
 
 
 def _deciding(routing: Routing, host: str, owners: Iterable[ResolvedIngress]) -> list[ResolvedIngress]:
@@ -382,7 +383,7 @@ def _deciding(routing: Routing, host: str, owners: Iterable[ResolvedIngress]) ->
             continue
         for annotation in _WHOLE_HOST:
             if annotation in owner.annotations.values:
-                message = f"it applies to a whole host, and {host or 'every other host'} belongs to another namespace"
+                message = f"it applies to a whole host, and {host or 'the default server'} belongs to another namespace"
                 owner.annotations.report(Verdict.LOST, annotation, message)
     return own
 

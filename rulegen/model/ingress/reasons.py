@@ -1,4 +1,4 @@
-"""Why an Ingress, or a part of it, is not served as written."""
+"""Why an Ingress, or a part of it, is not served as specified."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 
 class Verdict(enum.StrEnum):
-    """What happened to an Ingress, or to a part of it, that is not served as written."""
+    """What happened to an Ingress, or to a part of it, that is not served as specified."""
 
     REJECTED = "rejected"
     """Nothing of the Ingress is served."""
@@ -39,25 +39,25 @@ class Verdict(enum.StrEnum):
     WAITING = "waiting"
     """An object that it refers to could not be read yet. Until then its previous version is served, or it is closed."""
     NOTE = "note"
-    """It is served as written, but users might expect something else."""
+    """It is served as specified, but users might expect something else."""
 
     __hash__ = str.__hash__  # faster than that of enum; each reason is hashed
 
     @property
     def is_remark(self) -> bool:
-        """Whether the Ingress is served as written nevertheless."""
+        """Whether the Ingress is served as specified nevertheless."""
         return self is Verdict.NOTE
 
     @property
     def deviates(self) -> bool:
-        """Whether something that rulegen should serve is not served as written."""
+        """Whether something that rulegen should serve is not served as specified."""
         return self not in {Verdict.NOTE, Verdict.SKIPPED}
 
 
 @total_ordering
 @dataclass(frozen=True, slots=True)
 class Reason:
-    """Why an object is not served as written; sorted by the object's name.
+    """Why an object is not served as specified; sorted by the object's name.
 
     Attributes:
         about: The object; None if the reason is about all of them, or about an object that they refer to.

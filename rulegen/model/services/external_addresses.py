@@ -112,9 +112,9 @@ class ExternalAddresses:
             report(Conflict(name, owner, f"{where}; the entry is ignored"))
             return False
         then = (
-            "ipvs mode binds it to this node, so the node cannot reach its owner at it any more"
+            "ipvs mode binds this address to the node, so the node can no longer reach the owner"
             if self._site.binds and address not in self._forbidden.own and owner is None
-            else "connections to it at the Service's ports reach the Service"
+            else "connections to this address at the Service's ports reach the Service instead"
         )
         report(Conflict(name, owner, f"{where}: {then}; --external-ip-semantics strict leaves it out"))
         return True

@@ -349,7 +349,7 @@ def _warn_of_kernel_ports(spec: structs.ServiceSpec, where: str, warn: Callable[
     """Warn about each port that the proxy of this node cannot serve and kube-proxy's userspace mode did not serve."""
     for port in spec.ports:
         if port.protocol == Protocol.SCTP:
-            warn(f"{where}: port {port.port}/SCTP is served by the rules of iptables mode: the proxy takes no SCTP")
+            warn(f"{where}: port {port.port}/SCTP is served by the rules of iptables mode: the proxy supports no SCTP")
 
 
 def _warn_of_port_names(

@@ -31,7 +31,7 @@ def text(node: DumpedNode, *, colour: bool, verbose: bool = False) -> Iterator[s
         verbose: Whether to list all endpoints and foreign rules.
     """
     paint = painter(colour=colour)
-    yield display_text(f"{', '.join(node.sources)}: {', '.join(node.seen) or 'nothing of Services'}")
+    yield display_text(f"{', '.join(node.sources)}: {', '.join(node.seen) or 'no rules of Services'}")
     for service, ports in node.services.items():
         yield ""
         yield paint("*", display_text(f"Service {service}" if service else _UNKNOWN))

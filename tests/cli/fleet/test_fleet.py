@@ -178,7 +178,7 @@ def test_hostile_names_and_rules_are_text_in_every_format(run, dump, folder):
     ("name", "message"),
     [
         ("node9", "there is no Node node9; did you mean node1?"),
-        ("Node1", "the name of the folder is not that of a Node: node1 is"),
+        ("Node1", "names of Nodes have lower case and no spaces around them: node1"),
         ("no_de", "cannot be the name of a Node"),
         ("node2", "no dump of iptables-save, ip6tables-save or nft list ruleset there"),
         ("node2", "(it is the output of `nft list`: for a node in nftables mode, give --mode nftables"),

@@ -51,7 +51,7 @@ def test_an_unreadable_restriction_closes_only_its_ingresses(run):
     [
         ({}, ("--strict",), 0),
         ({}, ("--strict", "--detailed-exitcode"), 2),
-        ({"use_regex": "true"}, ("--strict",), 0),  # a note: it is served as written
+        ({"use_regex": "true"}, ("--strict",), 0),  # a note: it is served as specified
         ({"enable_cors": "perhaps"}, (), 0),
         ({"enable_cors": "perhaps"}, ("--strict",), 3),
         ({"enable_cors": "perhaps"}, ("--strict", "--detailed-exitcode"), 3),
@@ -63,7 +63,7 @@ def test_strict_plan_exits_with_3_if_an_ingress_deviates(run, annotations, more,
     code, out, err = run(*PLAN, *more, objects=world(ingress("blog", "b.test", **annotations)))
     assert code == expected
     assert "b.test" in out
-    assert ("--strict: Ingresses are not served as written" in err) is (expected == 3)
+    assert ("--strict: Ingresses are not served as specified" in err) is (expected == 3)
     if "json" in more:
         assert json.loads(out)["ingress"]["reasons"]
 

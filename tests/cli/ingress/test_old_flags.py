@@ -175,7 +175,7 @@ def test_strict_fails_because_of_flags_that_change_what_is_served(reasons, capsy
     with pytest.raises(SystemExit) as stop:
         main([*PLAN[:-2], "--strict", *TAKEN, *flags])
     assert (stop.value.code or 0) == code
-    assert ("Ingresses that are not served as written:" in capsys.readouterr().out) is (code == 3)
+    assert ("Ingresses that are not served as specified:" in capsys.readouterr().out) is (code == 3)
 
 
 @pytest.mark.parametrize(

@@ -47,7 +47,9 @@ def holder(folder: Path) -> Iterator[subprocess.Popen[str]]:
 def test_another_process_is_named_and_once_killed_holds_nothing(lock, tmp_path, monkeypatch):
     monkeypatch.setattr("rulegen.host.locks.agent_lock._PATIENCE_S", 0.0)
     with holder(tmp_path / "run") as process:
-        with pytest.raises(AgentTwiceError, match=f"another agent, process {process.pid}, keeps the nginx of a folder"):
+        with pytest.raises(
+            AgentTwiceError, match=f"another agent, process {process.pid}, already manages the nginx of a folder"
+        ):
             lock.take()
         assert not lock.is_held
     lock.take()

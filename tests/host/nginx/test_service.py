@@ -247,7 +247,7 @@ def test_after_an_upgrade_the_supervisor_runs_the_new_code(service, eventually, 
 
     outcome, new = service.apply(FIRST), service.status()
 
-    assert outcome.notes == ("the supervisor ran other code, as before an upgrade, and was replaced",)
+    assert outcome.notes == ("the supervisor ran another version of rulegen and was replaced",)
     assert new.supervisor not in {0, old.supervisor}
     assert new.master == old.master
     assert get() == "first"

@@ -113,7 +113,7 @@ def test_one_ingress_in_several_versions_is_one() -> None:
     assert world.rejected == ()
     differs = read_world([*old, source("2.json", V1, {"defaultBackend": NEW}, namespace="default", uid="7")])
     assert [line for rejected in differs.rejected for line in rejected.lines()] == [
-        "Ingress default/shop: differs from the one of the same name in 0.json: that one is kept"
+        "Ingress default/shop: differs from the object of the same name in 0.json: that object is used"
     ]
 
 

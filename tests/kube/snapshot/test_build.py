@@ -113,7 +113,9 @@ def test_the_first_of_different_objects_is_kept() -> None:
     assert snapshot.services[WEB].service.spec.cluster_ip == "10.96.0.10"
     (rejected,) = snapshot.rejected
     assert rejected.source == "1.json"
-    assert rejected.lines() == ("Service shop/web: differs from the one of the same name in 0.json: that one is kept",)
+    assert rejected.lines() == (
+        "Service shop/web: differs from the object of the same name in 0.json: that object is used",
+    )
 
 
 def test_one_name_in_two_namespaces_or_kinds_is_two_objects() -> None:
@@ -286,7 +288,9 @@ def test_the_first_of_two_secrets_is_kept_and_no_value_is_shown() -> None:
     snapshot = world(service(), stored("Secret", "a"), other)
     assert snapshot.secrets[ObjectName("shop", "a")].data == {"a": "eA=="}
     (rejected,) = snapshot.rejected
-    assert rejected.lines() == ("Secret shop/a: differs from the one of the same name in 1.json: that one is kept",)
+    assert rejected.lines() == (
+        "Secret shop/a: differs from the object of the same name in 1.json: that object is used",
+    )
 
 
 def decided(*objects: dict[str, Any]) -> tuple[ClusterSnapshot, Model]:

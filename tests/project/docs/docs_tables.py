@@ -85,7 +85,7 @@ def of_services() -> str:
 
 def of_haproxy(rows: Mapping[str, Obedience], what: str) -> str:
     """Return the table of how HAProxy obeys names; those with the same words in one row, what has no effect first."""
-    kinds = {Obeyed.NOT: "**not**", Obeyed.OTHERWISE: "otherwise", Obeyed.AS_NGINX: "as with nginx"}
+    kinds = {Obeyed.NOT: "**no effect**", Obeyed.OTHERWISE: "different", Obeyed.AS_NGINX: "as with nginx"}
     by_row: dict[Obedience, list[str]] = {}
     for name, row in rows.items():
         by_row.setdefault(row, []).append(f"`{name}`")

@@ -72,10 +72,12 @@ def _of(*annotations: Annotation[Any]) -> tuple[Prerequisite, ...]:
 REDIRECTS: Final = _of(routing.TEMPORAL_REDIRECT, routing.PERMANENT_REDIRECT)
 """Redirects that nginx sends before authentication and proxying."""
 
-_NO_TLS: Final = "the Ingress has no tls section: it has an effect only if another Ingress of the host has one"
+_NO_TLS: Final = (
+    "the Ingress has no tls section: this annotation has an effect only if another Ingress of the host has one"
+)
 _DEFAULT_TLS: Final = (
-    "the Ingress has no tls section: it is for connections with the default certificate, unless another Ingress of the"
-    " host has one"
+    "the Ingress has no tls section: this annotation applies to connections with the default certificate,"
+    " unless another Ingress of the host has one"
 )
 _NOT_REDIRECTED: Final = Dependency(yields_to=REDIRECTS)
 _OF_PASSWORDS: Final = Dependency(_of(access.AUTH_TYPE))

@@ -49,7 +49,9 @@ def report_of_canary(canary: Annotations, main: Annotations) -> None:
         if annotation in OF_CANARIES or (not is_on(value) and value == annotation.default):
             continue
         if annotation not in main.values or main.values[annotation] != value:
-            message = f"for requests of a canary, the main Ingress {main.about.name} decides: it has no effect"
+            message = (
+                f"for requests of a canary, the main Ingress {main.about.name} decides: this annotation has no effect"
+            )
             canary.report(Verdict.IGNORED, annotation, message)
 
 
@@ -95,7 +97,7 @@ def _report_overruled(annotation: Annotation[Any], rival: Prerequisite, annotati
         is_same = annotations.values.get(rival.annotation) == annotations.values[annotation]
         verdict = Verdict.NOTE if is_same or _is_default(annotation, annotations) else Verdict.IGNORED
         why = f"{rival} has priority"
-    annotations.report(verdict, annotation, f"{why}: it has no effect{protects}")
+    annotations.report(verdict, annotation, f"{why}: this annotation has no effect{protects}")
 
 
 def _is_default(annotation: Annotation[Any], annotations: Annotations) -> bool:

@@ -165,7 +165,9 @@ def errors_of(
         return None
     if target is None or isinstance(target, FixedResponse):
         if routing.CUSTOM_HTTP_ERRORS in values:
-            annotations.report(Verdict.IGNORED, routing.CUSTOM_HTTP_ERRORS, "there is no default backend for them")
+            annotations.report(
+                Verdict.IGNORED, routing.CUSTOM_HTTP_ERRORS, "there is no default backend that answers instead"
+            )
         return None
     buffers = policy.proxying.buffers_requests
     is_buffered = settings.proxy_request_buffering == "on" if buffers is None else buffers

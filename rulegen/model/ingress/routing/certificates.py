@@ -115,7 +115,7 @@ class Certificates(Struct):
                     return HostTLS(kept, is_wanted=True, responder_port=port)
                 if (why := self.referred.unread.get(ObjectKey("Secret", name))) and name not in self.referred.secrets:
                     is_unread = True
-                    message = f"Secret {name}: {why}: {host or 'every other host'} has no TLS until then"
+                    message = f"Secret {name}: {why}: {host or 'the default server'} has no TLS until then"
                     missing.append(owner.reason(Verdict.WAITING, f"spec.tls[{index}]", message))
                     continue
                 if listed or not entry.hosts:
@@ -124,7 +124,7 @@ class Certificates(Struct):
                         if isinstance(certificate, str)
                         else f"the certificate in Secret {name} is not for this name"
                     )
-                    message = f"{why}: {host or 'every other host'} is served with the default certificate"
+                    message = f"{why}: {host or 'the default server'} is served with the default certificate"
                     path = f"spec.tls[{index}]"
                     missing.append(owner.reason(Verdict.DEFAULT_CERTIFICATE, path, message))
                 if listed:

@@ -261,7 +261,7 @@ def _fault_of_path(path: str, *, is_expression: bool) -> str:
             return str(error)
         return ""
     if len(path.encode()) > MAX_PATH:
-        return f"{readers.quoted(path)} is longer than {MAX_PATH} bytes, which nginx compares"
+        return f"{readers.quoted(path)} is longer than {MAX_PATH} bytes, and nginx compares no more than these"
     if "//" in path:
         return f"{readers.quoted(path)}: nginx merges double slashes, so no request can match"
     return ""

@@ -201,9 +201,10 @@ class Paths(Struct):
 
     def _lose(self, route: HostPath, kept: HostPath, what: str = "") -> None:
         what = what or f"path {route.path!a} belongs"
-        message = f"host {self.host or '(every)'}, {what} to the older {kept.source}"
+        host = f"host {self.host}" if self.host else "the default server"
+        message = f"{host}, {what} to the older {kept.source}"
         if kept.source == route.source:
-            message = f"host {self.host or '(every)'}, path {route.path!a} appears twice: the first one is used"
+            message = f"{host}, path {route.path!a} appears twice: the first one is used"
         self.reasons.append(Reason(route.source, Verdict.LOST, f"{route.field}.path", message))
 
 

@@ -59,7 +59,7 @@ class Routing(Struct):
         fallbacks: Location by host, for requests that no path matches.
         owners: Ingresses with a rule for the host, by host.
         canaries: Canaries by host, of the namespace of its oldest Ingress.
-        reasons: Reports about what is not served as written.
+        reasons: Reports about what is not served as specified.
         default_backend: Target of requests that no Ingress matches; None for 404.
         closers: Why paths are closed, by host and namespace; an empty namespace stands for all.
         expressions: Namespaces whose paths of a host are expressions because of Ingresses that are not served, by host.
@@ -305,12 +305,11 @@ class Routing(Struct):
         if owner.is_closed:
             return owner.policy
         if self.closers and (why := self._closer(owner, host)):
-            self.reasons.append(owner.reason(Verdict.CLOSED, "", f"{host or 'every other host'} is closed: {why}"))
+            self.reasons.append(owner.reason(Verdict.CLOSED, "", f"{host or 'the default server'} is closed: {why}"))
             return LocationPolicy(is_closed=True, global_auth=False)
         if owner.client_auth is not None and self.is_guest(owner, host):
-            message = (
-                f"client certificates apply to a whole host, and {host or 'every other host'} has another namespace"
-            )
+            name = host or "the default server"
+            message = f"client certificates apply to a whole host, and {name} belongs to another namespace"
             owner.annotations.report(Verdict.CLOSED, tls.AUTH_TLS_SECRET, message)
             return LocationPolicy(is_closed=True)
         auth = policy.external_auth

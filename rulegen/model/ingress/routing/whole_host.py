@@ -58,5 +58,5 @@ def _report(
     decided: ResolvedIngress, others: Iterable[ResolvedIngress], annotation: Annotation[Any], host: str
 ) -> None:
     for owner in others:
-        message = f"it applies to a whole host, and Ingress {decided.name} decides for {host or 'every other host'}"
+        message = f"it applies to a whole host, and Ingress {decided.name} decides for {host or 'the default server'}"
         owner.annotations.report(Verdict.LOST, annotation, message)

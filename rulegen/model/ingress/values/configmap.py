@@ -25,8 +25,8 @@ if TYPE_CHECKING:
     from rulegen.model.ingress.values.snippets.judgement import Judgement
     from rulegen.model.ingress.values.texts import Text
 
-KEPT: Final = "the settings that could be used last stay in use"
-"""What is told of a ConfigMap that cannot be used, as long as this process knows an earlier one."""
+KEPT: Final = "the last valid settings stay in use"
+"""The report about a ConfigMap that cannot be used, while this process knows an earlier one."""
 EMPTY: Final = "it is empty, which counts as absent"
 NO_SERVER_HEADER: Final = "the HTTP server of this node cannot set the header Server: it is ignored"
 
@@ -36,7 +36,7 @@ class SettingsRead:
     """Settings, and the faults in their ConfigMap.
 
     Attributes:
-        reports: For each key that has no effect, one line, and whether something is then not served as written.
+        reports: For each key that has no effect, one line, and whether something is then not served as specified.
         faults: One line for each key that guards somebody and cannot be read, with whom it guards.
         guards: The same of snippets, which are never used.
         references: Namespace and name of the ConfigMaps that keys name; the namespace is empty where none was given.
@@ -130,7 +130,7 @@ def read_settings(texts: Mapping[str, str], base: Settings) -> SettingsRead:
 
 
 def _of_empty(absent: object, known: Setting) -> Verdict:
-    """Return whether a key without text is served as written: an empty list is, if none restricts nobody anyway."""
+    """Return whether a key without text is served as specified: an empty list is, if none restricts nobody anyway."""
     return Verdict.IGNORED if absent or known.guards is not SettingGuard.NOTHING else Verdict.NOTE
 
 

@@ -174,7 +174,7 @@ class Settings:
         paths, "/.well-known/acme-challenge", "paths that stay on HTTP; empty: none", may_be_empty=True
     )
     use_port_in_redirects: bool = setting(
-        boolean, "false", "add nginx's port to redirects to HTTPS and to redirects to a path only"
+        boolean, "false", "add nginx's port to redirects to HTTPS, and to redirects whose target is only a path"
     )
     relative_redirects: bool = setting(boolean, "false", "as the annotation")
     preserve_trailing_slash: bool = setting(boolean, "false")

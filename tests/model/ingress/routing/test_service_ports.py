@@ -58,7 +58,7 @@ def test_a_backend_may_name_the_target_of_a_port(asked, ports, verdict):
     ],
 )
 def test_the_first_port_that_fits_is_meant(ports, asked, number):
-    """Also before a later one whose own number or name it is, which is reported as not served as written."""
+    """Also before a later one whose own number or name it is, which is reported as not served as specified."""
     servers, result = served(*ports, asked=asked)
     assert servers == [number]
     is_own = asked in {ports[0].port, ports[0].name}

@@ -116,7 +116,7 @@ AUTH_SIGNIN_REDIRECT_PARAM: Final = Annotation(
 AUTH_RESPONSE_HEADERS: Final = Annotation(
     "auth-response-headers",
     readers.settable_headers,
-    "headers of its answer for the backend; no framing headers",
+    "headers of the auth server's answer that the backend gets; no framing headers",
     CLOSE,
     default=NO_NAMES,
 )

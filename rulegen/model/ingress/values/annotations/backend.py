@@ -73,7 +73,7 @@ MIRROR_TARGET: Final = Annotation(
     "URL to which each request is also sent, with variables of the request's URL; its answer is ignored",
 )
 MIRROR_HOST: Final = Annotation(
-    "mirror-host", _mirror_host, "the header Host for it; default: the host of the URL", default=NO_TEXT
+    "mirror-host", _mirror_host, "the header Host of these requests; default: the host of the URL", default=NO_TEXT
 )
 MIRROR_REQUEST_BODY: Final = Annotation(
     "mirror-request-body", choice("on", "off"), "`on` (default), `off`", default="on"

@@ -97,7 +97,10 @@ SESSION_COOKIE_CHANGE_ON_FAILURE: Final = Annotation(
     default=False,
 )
 SESSION_COOKIE_SECURE: Final = Annotation(
-    "session-cookie-secure", boolean, "`true`, `false`: only if set over HTTPS", default=False
+    "session-cookie-secure",
+    boolean,
+    "`true`: the cookie always has the attribute Secure; `false`: only over HTTPS",
+    default=False,
 )
 SESSION_COOKIE_PARTITIONED: Final = Annotation(
     "session-cookie-partitioned", boolean, "`true`, `false`: the attribute Partitioned", default=False

@@ -33,7 +33,9 @@ SSL_REDIRECT: Final = Annotation(
 FORCE_SSL_REDIRECT: Final = Annotation("force-ssl-redirect", boolean, "`true`, `false`", is_exact=True)
 PRESERVE_TRAILING_SLASH: Final = Annotation("preserve-trailing-slash", boolean, "`true`, `false`")
 USE_PORT_IN_REDIRECTS: Final = Annotation(
-    "use-port-in-redirects", boolean, "`true`, `false`; nginx's port in redirects to HTTPS and to a path only"
+    "use-port-in-redirects",
+    boolean,
+    "`true`, `false`; nginx's port in redirects to HTTPS, and in redirects whose target is only a path",
 )
 SSL_CIPHERS: Final = Annotation("ssl-ciphers", readers.ciphers, "list as for OpenSSL; for the whole host")
 SSL_PREFER_SERVER_CIPHERS: Final = Annotation(

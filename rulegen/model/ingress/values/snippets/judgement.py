@@ -117,7 +117,9 @@ def _protecting(
             yield SnippetFinding(directive, inside, PROTECTING[name])
         elif says_who(name, directive.words):
             yield SnippetFinding(
-                directive, inside, KnownDirective("tells the backend who a client is", "auth-response-headers")
+                directive,
+                inside,
+                KnownDirective("may prove the identity of a client to the backend", "auth-response-headers"),
             )
         elif sets_variable_of_nginx(name, directive.words):
             yield SnippetFinding(directive, inside, KnownDirective("sets a variable that nginx reads"))

@@ -58,7 +58,7 @@ class NoEffect(NamedTuple):
 
     @property
     def verdict(self) -> Verdict:
-        """Whether an Ingress with it is not served as written."""
+        """Whether an Ingress with it is not served as specified."""
         return Verdict.UNSUPPORTED if self.deviates else Verdict.NOTE
 
     @property

@@ -91,7 +91,8 @@ _OF_PROTECTION: Final = (
 _OF_TLS: Final = (
     *_missing("nginx chooses the parameters of Diffie-Hellman", "ssl-dh-param", fulfilled_by=("",)),
     *_missing(
-        "each node makes its own keys for session tickets, so a ticket is good for one node", "ssl-session-ticket-key"
+        "each node makes its own keys for session tickets, so a ticket is valid on one node only",
+        "ssl-session-ticket-key",
     ),
     *_done(
         "certificates for backends apply to the paths of their own Ingress", "proxy-ssl-location-only", fulfilled_by=_ON
