@@ -348,9 +348,7 @@ class ProxyService:
         cut = [process for process in old[: max(too_many, 0)] if processes.send(process, signal.SIGTERM)]
         if not cut:
             return []
-        return [
-            f"{len(cut)} old workers were ended with their connections: at most {GENERATIONS} generations may remain"
-        ]
+        return [f"{len(cut)} old workers were ended with their connections: more than {GENERATIONS} generations ran"]
 
     def _bring_up(self, configuration: Configuration, before: str, notes: tuple[str, ...]) -> DeployOutcome:
         """Start or reload the program and confirm it; if this fails, return to the release before."""
