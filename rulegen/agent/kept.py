@@ -1,4 +1,4 @@
-"""What stays when an agent begins anew with another configuration: health, sockets, and the watch of the cluster."""
+"""What an agent keeps when it reloads its configuration: health, sockets, and the watch of the cluster."""
 
 from __future__ import annotations
 

@@ -45,7 +45,7 @@ class ServiceProxySilence:
     _silent_at: float | None = None
 
     def heard(self, answers: bool) -> None:  # noqa: FBT001 - a callback
-        """Take the result of a question; without an answer for some time, Services count as not served."""
+        """Record whether HAProxy has answered; without an answer for some time, Services count as not served."""
         state = self.reports.state
         if answers:
             if state.service_proxy_silence:

@@ -27,7 +27,7 @@ def first_dataplane(
 ) -> Dataplane:
     """Return the dataplane of this host. If its tools are missing or hang, return one that waits for them.
 
-    Meanwhile, Ingresses are served, and health says what is missing. When the tools work, the agent begins anew.
+    Meanwhile, Ingresses are served, and health reports what is missing. When the tools work, the agent starts again.
 
     Args:
         of_host: Returns the dataplane; its argument is how long each tool may take, in seconds.

@@ -84,7 +84,7 @@ _FORMATS: Final = "-o json prints JSON; `{program} export` writes rules and conf
 
 
 def next_step(error: click.UsageError, program: str, arguments: Sequence[str] = ()) -> str:
-    """Return what somebody probably wants who has typed something unknown; empty if nothing is known.
+    """Return a hint for a user who has typed something unknown; empty if there is none.
 
     Args:
         error: What click could not parse.

@@ -1,4 +1,4 @@
-"""Cables, addresses and routes between the hosts of the demo, laid from outside with pyroute2.
+"""Virtual links, addresses and routes between the hosts of the demo, created with pyroute2.
 
     client 192.0.2.77 ──── eth0 192.0.2.10 web-1 ──┬── my-blog-a 10.244.1.11
                                                    ├── my-blog-b 10.244.1.12
@@ -26,7 +26,7 @@ _LOOPBACK = 1
 
 
 def join_client(client: Host, address: str, node: Host, node_address: str) -> None:
-    """Lay the cable between the client and the node: a network of their own, /24."""
+    """Create the link between the client and the node, with a /24 network of its own."""
     _cable(node, "eth0", client)
     for host, own in ((client, address), (node, node_address)):
         _inside(host, partial(_address, address=own, length=24))
@@ -34,7 +34,7 @@ def join_client(client: Host, address: str, node: Host, node_address: str) -> No
 
 
 def join_pod(pod: Host, address: str, node: Host) -> None:
-    """Lay the cable between a pod and the node."""
+    """Create the link between a Pod and the node."""
     _cable(node, pod.name, pod)
 
     def route_out(link: Any) -> None:

@@ -1,4 +1,4 @@
-"""Where the manifests of the demo are: `deploy/examples`, which an installed rulegen carries along."""
+"""The folder with the manifests of the demo: `deploy/examples`, which the package contains."""
 
 from __future__ import annotations
 

@@ -26,7 +26,7 @@ _END_S = 5
 
 @dataclass(frozen=True, slots=True)
 class CallTally:
-    """Who answered how often.
+    """The number of answers of each Pod.
 
     Attributes:
         answered: By name of the pod.
@@ -40,13 +40,13 @@ class CallTally:
 
     @property
     def asked(self) -> int:
-        """How many questions there were."""
+        """The number of requests."""
         return sum(self.answered.values()) + self.failed
 
 
 @dataclass(frozen=True, slots=True)
 class Page:
-    """What one question got.
+    """The response to one request.
 
     Attributes:
         status: Of the answer; 0 if there was none.
@@ -64,7 +64,7 @@ _SPACES: Final = ("--net", "--pid", "--mount-proc", "--fork")
 
 
 def refuse_without_namespaces() -> None:
-    """Check that a host can be made here.
+    """Check that network namespaces can be created here.
 
     Raises:
         HostError: The kernel refuses its namespaces, as in most containers.
@@ -124,23 +124,23 @@ class Host:
         self._do("set", parameters=dict(parameters))
 
     def look(self, place: Place) -> Page:
-        """Ask for a page once, and tell what came of it."""
+        """Request a page once, and return the response."""
         return Page(**self._do("look", place=place))
 
     def ask(self, place: Place, count: int) -> CallTally:
-        """Ask for a page `count` times, over a new connection each time."""
+        """Request a page `count` times, each time over a new connection."""
         return _tally(self._do("ask", place=place, count=count))
 
     def start_asking(self, place: Place) -> None:
-        """Ask without pause from now on."""
+        """Start to send requests without a pause."""
         self._do("start", place=place)
 
     def stop_asking(self) -> CallTally:
-        """Ask no more, and tell what came of it."""
+        """Stop sending requests, and return the result."""
         return _tally(self._do("stop"))
 
     def run(self, *argv: str, environment: Mapping[str, str]) -> Completed:
-        """Run a program to its end on this host."""
+        """Run a program on this host, and wait for its end."""
         spaces = [f"--net=/proc/{self.pid}/ns/net"]
         if self.keeps:
             spaces += [f"--mount=/proc/{self.pid}/ns/mnt", f"--pid=/proc/{self.pid}/ns/pid_for_children"]
@@ -148,7 +148,7 @@ class Host:
         return run(Command(inside, environment=environment, timeout_s=_COMMAND_TIMEOUT_S))
 
     def end(self) -> None:
-        """End the host, and its namespace with it."""
+        """End the host and its namespace."""
         self._process.kill()
         self._process.communicate(timeout=_END_S)
 

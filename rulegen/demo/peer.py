@@ -1,4 +1,4 @@
-"""The program that each host of the demo runs: it answers HTTP if it is a pod, and asks others when it is told to.
+"""The program that each host of the demo runs: a Pod answers HTTP, and each host sends requests on command.
 
     python -m rulegen.demo.peer NAME [PORT]
 
@@ -40,7 +40,7 @@ class _PeerPage(BaseHTTPRequestHandler):
         self.wfile.write(body)
 
     def log_message(self, *_: Any) -> None:
-        """Keep silent: standard output is for results."""
+        """Write no log: standard output is for results."""
 
 
 class _Server(ThreadingTCPServer):
@@ -50,7 +50,7 @@ class _Server(ThreadingTCPServer):
 
 
 class Place(NamedTuple):
-    """Where a page is.
+    """The address of a page.
 
     Attributes:
         name: The host that is requested; empty for the address.
@@ -64,7 +64,7 @@ class Place(NamedTuple):
 
 
 class Visitor:
-    """Gets the page of a place, over a new connection each time."""
+    """Requests a page, each time over a new connection."""
 
     def __init__(self, place: Place) -> None:
         self._place = place
@@ -93,7 +93,7 @@ class Visitor:
 
 
 class Asker:
-    """Asks for a page again and again, and counts who answered."""
+    """Requests a page repeatedly, and counts the answers of each Pod."""
 
     def __init__(self, place: Place) -> None:
         self._visitor = Visitor(place)
@@ -104,7 +104,7 @@ class Asker:
         self._thread = threading.Thread(target=self._repeat, daemon=True)
 
     def ask(self) -> None:
-        """Ask once."""
+        """Send one request."""
         try:
             answer, text = self._visitor.visit()
         except (OSError, HTTPException) as error:
@@ -116,16 +116,16 @@ class Asker:
             self._fail(f"{answer.status} {answer.reason}")
 
     def start(self) -> None:
-        """Ask without pause from now on, in a thread."""
+        """Start to send requests without a pause, in a thread."""
         self._thread.start()
 
     def stop(self) -> None:
-        """Ask no more."""
+        """Stop sending requests."""
         self._stop.set()
         self._thread.join()
 
     def tally(self) -> dict[str, Any]:
-        """Return how many each pod answered, how many failed, and how the first of those did."""
+        """Return the number of answers of each Pod, the number of failures, and the text of the first failure."""
         return {"answered": dict(self._answered), "failed": self._failed, "failures": self._failures}
 
     def _fail(self, how: str) -> None:
@@ -139,7 +139,7 @@ class Asker:
 
 
 def look(place: Place) -> dict[str, Any]:
-    """Return what one question got: status, where to, the text, or how it failed."""
+    """Return the response to one request: status, location, text, or the failure."""
     try:
         answer, text = Visitor(place).visit()
     except (OSError, HTTPException) as error:
@@ -148,7 +148,7 @@ def look(place: Place) -> dict[str, Any]:
 
 
 def main() -> None:
-    """Obey commands until there are no more."""
+    """Execute commands until standard input ends."""
     # The node's is the first process of its namespace, which inherits orphans: nginx's supervisor, for one.
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)
     if len(sys.argv) > 2:

@@ -1,4 +1,4 @@
-"""What the demo shows: a plan cut down to what fits, and bars for who answered."""
+"""The output of the demo: a shortened plan, and bars for the answers of each Pod."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ _COUNTED = re.compile(r" *[-+] \((\d+) lines\)")
 
 
 class Paint:
-    """Colours, where they are wanted."""
+    """Colours, if they are enabled."""
 
     def __init__(self, *, colour: bool) -> None:
         self._colour = colour
@@ -37,7 +37,7 @@ class Paint:
         return self._in(_BOLD, text)
 
     def dim(self, text: str) -> str:
-        """Return something beside the point."""
+        """Return a less important text."""
         return self._in(_DIM, text)
 
     def change(self, line: str) -> str:
@@ -46,7 +46,7 @@ class Paint:
         return self._in(_COLOURS[signed[1]], line) if signed else line
 
     def pod(self, number: int, text: str) -> str:
-        """Return what belongs to a pod in the pod's colour."""
+        """Return a text in the colour of a Pod."""
         return self._in(_POD_COLOURS[number % len(_POD_COLOURS)], text)
 
     def _in(self, code: str, text: str) -> str:
@@ -54,7 +54,7 @@ class Paint:
 
 
 def condense(output: str, *, brief: bool = False) -> Iterator[str]:
-    """Yield the lines of a plan that fit on a screen: what concerns the Service, and what it all comes to.
+    """Yield the lines of a plan that fit on a screen: those about the Service, and the totals.
 
     What all Services share is counted in one line; rules that stay are left out, and so are reasons where there is no
     room for them.
@@ -81,7 +81,7 @@ def condense(output: str, *, brief: bool = False) -> Iterator[str]:
 
 
 def bars(columns: Mapping[str, CallTally], pods: Sequence[str], paint: Paint) -> Iterator[str]:
-    """Yield a line for each pod: how many questions it answered by each way; the longest bar of a way is a full one."""
+    """Yield a line for each Pod with the number of its answers by path; the largest number of a path has a full bar."""
     width = max(map(len, pods)) + 2
     yield "  " + " " * width + "".join(paint.dim(f"{name:<{_BAR + 12}}") for name in columns).rstrip()
     for number, pod in enumerate(pods):
@@ -95,7 +95,7 @@ def bars(columns: Mapping[str, CallTally], pods: Sequence[str], paint: Paint) ->
 
 
 def answers(url: str, page: Page, paint: Paint) -> Iterator[str]:
-    """Yield what a client got that asked for a page once."""
+    """Yield the response to a single request for a page."""
     got = f"sent to {page.location}" if page.location else page.text
     trusted = paint.dim("   with the certificate of the Secret") if url.startswith("https:") and page.status else ""
     yield f"  client requests {url:<26}{page.status or '':<5}{got}{trusted}"
@@ -117,7 +117,7 @@ def _folded(lines: Sequence[str]) -> Iterator[str]:
 
 
 def _joined(lines: Iterable[str]) -> Iterator[str]:
-    """Yield lines, those that tell where a server listens as one."""
+    """Yield lines; those about the addresses of a server are joined."""
     held = ""
     for line in lines:
         listen = _LISTEN.match(line)

@@ -1,4 +1,4 @@
-"""A certificate for the demo: made when it is needed, trusted by the demo's client alone, and gone with the demo."""
+"""A certificate for the demo: created at run time, trusted only by the demo's client, and deleted with the demo."""
 
 from __future__ import annotations
 

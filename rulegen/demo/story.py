@@ -1,4 +1,4 @@
-"""The story of the demo: a blog is put behind a Service, rolled over, given a name by an Ingress, and scaled down.
+"""The steps of the demo: a blog gets a Service, a rolling update and an Ingress, and is scaled down.
 
 Everything on the node is done by the rulegen command itself, as on any node; its output is shown, cut to fit a screen.
 """
@@ -47,12 +47,12 @@ _PICTURE_WIDTH = 66
 
 
 class DemoError(HostError):
-    """Something in the demo did not go as it must."""
+    """A step of the demo has failed."""
 
 
 @dataclass(slots=True)
 class Stage:
-    """The hosts, and what is on the screen.
+    """The hosts and the output.
 
     Attributes:
         pods: Those that run, by name.
@@ -77,7 +77,7 @@ class Stage:
         join_pod(pod, PODS[name], self.node)
 
     def rulegen(self, command: str, files: tuple[str, ...], *options: str, brief: bool = False) -> None:
-        """Run rulegen on the node, with some of the example manifests, and show what it says.
+        """Run rulegen on the node with some of the example manifests, and show its output.
 
         Args:
             command: Its first argument.
@@ -105,13 +105,13 @@ class Stage:
         self.rulegen(command, files, "--ingress", "--nginx-dir", str(self.place / "nginx"), *options, brief=brief)
 
     def page(self, scheme: str) -> Place:
-        """Return where a client finds the blog by its name."""
+        """Return the address of the blog under its name."""
         if scheme == "http":
             return Place(NODE_ADDRESS, 80, BLOG)
         return Place(NODE_ADDRESS, 443, BLOG, str(self.place / "trusted.pem"))
 
     def look(self, expected: dict[str, tuple[int, str]]) -> None:
-        """Ask for the blog by its name, once by each scheme, and show what comes back.
+        """Request the blog by its name, once over HTTP and once over HTTPS, and show the responses.
 
         Args:
             expected: By scheme: the status, and where the client is sent.
@@ -127,7 +127,7 @@ class Stage:
                 raise DemoError(f"{scheme}://{BLOG}/ answers {page.status or page.text}, not {status} {location}")
 
     def ask_both_ways(self) -> None:
-        """Ask through the cluster IP, from a pod, and through the node port, from outside; show who answered."""
+        """Send requests to the ClusterIP from a Pod and to the node port from outside; show which Pods answered."""
         pod = next(iter(self.pods.values()))
         inside = pod.ask(Place(CLUSTER_IP, PORT), QUESTIONS)
         outside = self.client.ask(Place(NODE_ADDRESS, NODE_PORT), QUESTIONS)
@@ -139,7 +139,7 @@ class Stage:
         )
 
     def show(self, tallies: dict[str, CallTally]) -> None:
-        """Show who answered.
+        """Show which Pods answered.
 
         Raises:
             DemoError: Somebody got no answer, or one of the pods that should have answered never did.
@@ -156,7 +156,7 @@ class Stage:
 
 
 def play(say: Callable[[str], None], paint: Paint, mode: str = DEFAULT_MODE) -> None:
-    """Tell the story from the first plan to the last, empty one; nothing of it is left behind.
+    """Run all steps, from the first plan to the last, empty one; then remove everything.
 
     Args:
         say: Shows one line.

@@ -1,4 +1,4 @@
-"""A whole configuration of a proxy: the files of one release, by path, and the digest that names it."""
+"""A complete configuration of a proxy: the files of one release by path, and the digest that is its name."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ SECRETS: Final = "secrets/"
 
 @dataclass(frozen=True, slots=True)
 class SecretContent:
-    """A file that nobody is shown.
+    """A file whose content is never shown.
 
     Attributes:
         content: Its bytes.
@@ -29,7 +29,7 @@ class SecretContent:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Configuration:
-    """What a proxy is to serve with.
+    """The files that a proxy serves with.
 
     Attributes:
         files: Text by path.

@@ -1,4 +1,4 @@
-"""Changes of HAProxy's configuration, file by file, and what its running worker holds otherwise than its files say."""
+"""Changes of HAProxy's configuration, file by file, and differences between its running worker and its files."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def plan_running(
 
 
 def runtime_items(held: RuntimeState, wanted: RuntimeState) -> Iterator[Item]:
-    """Yield what something else has changed over the socket of HAProxy, as items that mend it."""
+    """Yield items that repair what something else has changed over the socket of HAProxy."""
     unused = {key for key, server in held.servers.items() if key not in wanted.servers and not server.is_ready}
     there = {"/".join(key): server for key, server in held.servers.items() if key not in unused}
     meant = {"/".join(key): server.reported for key, server in wanted.servers.items()}

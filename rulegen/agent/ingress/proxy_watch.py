@@ -1,4 +1,4 @@
-"""Asks all the time whether the ingress proxy serves: health and published addresses follow its answers."""
+"""Asks repeatedly whether the ingress proxy serves: health and published addresses depend on its answers."""
 
 from __future__ import annotations
 
@@ -60,14 +60,14 @@ class ProxyWatch:
     _thread: threading.Thread | None = None
 
     def start(self) -> None:
-        """Ask once, then start to ask all the time."""
+        """Ask once, then start to ask repeatedly."""
         self._ends = self.live.ends
         self.look()
         self._thread = threading.Thread(target=self._run, name="ingress proxy", daemon=True)
         self._thread.start()
 
     def stop(self) -> None:
-        """Stop; a question that waits for its answer is left behind."""
+        """Stop; the answer to a sent request is not awaited."""
         self._ended.set()
         if self._thread is not None:
             self._thread.join(END_S)

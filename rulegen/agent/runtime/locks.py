@@ -40,9 +40,9 @@ class AgentLocks:
             self.tables.close()
 
     def take(self, log: AgentLog) -> None:
-        """Take all. One that cannot be taken at all is reported; that of the engine is tried again with each write.
+        """Take all locks. A lock that cannot be taken is reported; that of the engine is tried again at each write.
 
-        Then the tables of nftables are protected: those of an agent that was killed have been open since.
+        Then the nftables tables are protected: other programs could change those of a killed agent.
 
         Raises:
             HostError: Another agent has one.

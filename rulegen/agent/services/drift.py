@@ -79,7 +79,7 @@ def damage(
 
 
 def certain(items: Iterable[Item]) -> list[Item]:
-    """Return the items that other programs have certainly caused; a first check knows no more than that."""
+    """Return the items that other programs have certainly caused; after the first check, no other drift is known."""
     return [item for item in items if item.drift is not None]
 
 

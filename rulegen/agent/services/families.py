@@ -1,4 +1,4 @@
-"""An address family whose tools fail has a pace of its own: it is tried in a thread, and joins when its tools work.
+"""An address family whose tools fail is tried in a separate thread, and written again when its tools work.
 
 The same holds for IPv6 without tools from the start: then IPv4 alone is no failure.
 """
@@ -40,7 +40,7 @@ class _Attempt:
 
 @dataclass(slots=True)
 class FamilyRetries:
-    """Tries the families again that the dataplane does without; only the thread of the sync calls its methods.
+    """Tries the families again that the dataplane has set aside; only the thread of the sync calls its methods.
 
     Attributes:
         on_result: Called by the thread of an attempt at its end.
@@ -55,7 +55,7 @@ class FamilyRetries:
     _attempts: dict[Family, _Attempt] = field(default_factory=dict)
 
     def settle(self) -> None:
-        """After a sync or check: report the families that it has set aside, and forget those that work."""
+        """After a sync or check: report the families that it has set aside, and drop those that work again."""
         aside = dict(self.writer.aside)
         if self.writer.without_ipv6 is not None:
             aside.setdefault(Family.IPV6, self.writer.without_ipv6)

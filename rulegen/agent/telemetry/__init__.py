@@ -1,1 +1,1 @@
-"""What the agent says of itself: log, metrics, Events."""
+"""What the agent reports about itself: log, metrics, Events."""

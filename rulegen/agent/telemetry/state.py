@@ -207,24 +207,24 @@ class AgentState:
 
     @property
     def sync_wait(self) -> str:
-        """What the sync of Services has waited for since some seconds; empty for nothing."""
+        """What the sync of Services has been waiting for, for some seconds; empty for nothing."""
         return _wait_of(_SYNC_THREADS)
 
     @property
     def age_s(self) -> float:
-        """How long the oldest change that is not applied has waited, or what may be one and is not looked at."""
+        """How long the oldest unapplied change has waited; an event that was not processed yet counts as a change."""
         waiting = [at for at in (self._oldest, self._arrived_at) if at is not None]
         return self.clock() - min(waiting) if waiting else 0.0
 
     @property
     def is_working(self) -> bool:
-        """Whether no change waits too long; true too while lists or tools have not come, which no restart hastens."""
+        """Whether no change waits too long; also true before lists or tools are available: a restart would not help."""
         listed_at = self._listed_at
         return listed_at is None or self.lacks_tools or min(self.age_s, self.clock() - listed_at) < self.timeout_s
 
     @property
     def is_alive(self) -> bool:
-        """Whether changes reach the kernel in time; true too where there are none."""
+        """Whether changes reach the kernel in time; also true without changes."""
         return self._synced and self.is_working
 
     @property

@@ -74,7 +74,7 @@ class ObjectRecords:
         self._unanswered.discard(key)
         self._refused.discard(key)
 
-    def note_told(self, key: Key, version: str, weight: int) -> None:
+    def note_reported(self, key: Key, version: str, weight: int) -> None:
         """Record the state of an object that is about to be reported."""
         record = self._by_key[key]
         self.weight += weight - record.weight

@@ -243,7 +243,7 @@ class ReferredObjects:
                 self._read(batch)
             except ApiError as error:
                 self._fail(batch, error)
-            except Exception as error:  # noqa: BLE001 - a fault of ours is said, and the object is read anew
+            except Exception as error:  # noqa: BLE001 - our own fault is reported, then the object is read again
                 words = f"{plural(batch.group.kind)}: {type(error).__name__}: {error}"
                 self._fail(batch, ApiError(words, ApiReason.INTERNAL))
             finally:
@@ -329,7 +329,7 @@ class ReferredObjects:
             if is_new:
                 self._emit(Changed(key.kind, state, key.name) if state is not None else Gone(key.kind, key.name))
                 with self._changed:
-                    self._records.note_told(key, version, heavy)
+                    self._records.note_reported(key, version, heavy)
         self._tally.well(key)
         self._outage.good(key)
         if was_refused:
@@ -405,7 +405,7 @@ class ReferredObjects:
                     return
             self._emit(Gone(key.kind, key.name))
             with self._changed:
-                self._records.note_told(key, "", 0)
+                self._records.note_reported(key, "", 0)
 
     def _wake_up(self) -> None:
         """Read failed objects soon: the server answers again."""

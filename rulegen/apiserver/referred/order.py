@@ -70,7 +70,7 @@ class ReadingOrder:
         self._alone_until: dict[Group, float] = {}
 
     def add(self, key: Key) -> None:
-        """Have an object read as soon as may be; once more, if it is being read now."""
+        """Read an object as soon as possible; if it is being read now, read it once more."""
         self._pauses.pop(key, None)
         if key in self._reading:
             self._again.add(key)
@@ -78,12 +78,12 @@ class ReadingOrder:
             self._due.setdefault(key.group, {})[key.name] = None
 
     def put_off(self, key: Key, until: float) -> None:
-        """Have an object read at that time, unless it is added before."""
+        """Read an object at that time, unless it is added before."""
         self._pauses[key] = until
         heapq.heappush(self._heap, (until, str(key), key))
 
     def discard(self, key: Key) -> None:
-        """Have an object read no more."""
+        """Do not read an object any more."""
         self._pauses.pop(key, None)
         self._again.discard(key)
         group = key.group
@@ -97,11 +97,11 @@ class ReadingOrder:
         return list(self._pauses)
 
     def read_singly(self, group: Group, until: float) -> None:
-        """Read no list of this namespace before that time."""
+        """Do not read a list of this namespace before that time."""
         self._alone_until[group] = until
 
     def take(self, now: float) -> Batch | None:
-        """Return what is to be read now; None if nothing is."""
+        """Return what to read now; None for nothing."""
         self._end_pauses(now)
         if not self._due:
             return None
@@ -117,7 +117,7 @@ class ReadingOrder:
         return Batch(group, taken, is_bulk)
 
     def done(self, batch: Batch) -> None:
-        """Note that a batch was read, or could not be."""
+        """Record that a batch was read, or that reading failed."""
         for key in batch.all():
             self._reading.discard(key)
             if key in self._again:

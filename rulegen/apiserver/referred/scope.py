@@ -118,7 +118,7 @@ class Scope:
                 self.due = self._timing.clock() + self._timing.draw(0.5, 1.5) * self._owner.scan_pause()
         except ApiError as error:
             self._fail(error)
-        except Exception as error:  # noqa: BLE001 - a fault of ours is said, and all is read anew: the thread must go on
+        except Exception as error:  # noqa: BLE001 - our own fault is reported, then all is read again: the thread must go on
             self._version = ""
             self._fail(ApiError(f"{plural(self.kind)}: {type(error).__name__}: {error}", ApiReason.INTERNAL))
 
@@ -160,7 +160,7 @@ class Scope:
             self._pace.good()
         elif error is None:
             error = ApiError(f"{self._link.url}: a watch of {plural(self.kind)} ended at once", ApiReason.SHORT)
-        if self._era != self._revisions.era:  # it was cut off to be listed anew
+        if self._era != self._revisions.era:  # it was cut off, so that it is listed again
             self._version = ""
             self.due = now + self._timing.draw(0.0, self._timing.wake_spread)
         elif error is None or error.reason is ApiReason.TIMEOUT:

@@ -57,7 +57,7 @@ class ApiError(HostError):
 
     @property
     def label(self) -> str:
-        """The reason as counters have it: the HTTP status itself where that is the reason."""
+        """The label of counters: the reason, or the HTTP status if that is the reason."""
         return str(self.status) if self.reason is ApiReason.STATUS else self.reason.value
 
 
@@ -112,7 +112,7 @@ def unreachable(url: str, error: Exception) -> HostError:
 
 
 def failure_kind(error: Exception) -> ApiReason:
-    """Return of which sort a failure of the network is: TLS, timeout, connection, or that of a `WireError`."""
+    """Return the kind of a network failure: TLS, timeout, connection, or that of a `WireError`."""
     from urllib3 import exceptions  # noqa: PLC0415 - comes with the client
 
     causes = list(_causes(error))

@@ -1,4 +1,4 @@
-"""Why the API server gave no good answer, as a closed list: what follows from a failure depends on this alone."""
+"""Why a request to the API server failed, as a closed list: the reaction to a failure depends on this alone."""
 
 from __future__ import annotations
 
@@ -6,21 +6,21 @@ import enum
 
 
 class ApiReason(enum.StrEnum):
-    """Of which sort a failure is; the value is the label of counters."""
+    """The kind of a failure; the value is the label of counters."""
 
     CONNECTION = "connection"
-    """There was none, or it broke before an answer."""
+    """There was no connection, or it broke before an answer."""
     TIMEOUT = "timeout"
     TLS = "tls"
     CREDENTIALS = "credentials"
-    """They cannot be read, so nothing was asked."""
+    """The credentials cannot be read, so no request was sent."""
     CUT = "cut"
-    """The answer broke off, or we ended it."""
+    """The answer ended early, or rulegen ended it."""
     TOO_LARGE = "too large"
     TOO_MANY = "too many"
     """More objects than may be kept."""
     GARBAGE = "garbage"
-    """The answer is not what an API server says."""
+    """The answer is not that of an API server."""
     ENCODED = "encoded"
     """The answer is compressed, which was not requested."""
     EXPIRED = "expired"
@@ -29,7 +29,7 @@ class ApiReason(enum.StrEnum):
     SHORT = "short"
     """A watch ended as soon as it had begun."""
     SET_BACK = "set back"
-    """The server went back to an older state."""
+    """The server has returned to an older state."""
     INTERNAL = "internal"
     """A defect of rulegen."""
     STATUS = "status"
@@ -37,5 +37,5 @@ class ApiReason(enum.StrEnum):
 
     @property
     def needs_list(self) -> bool:
-        """Whether a watch cannot go on: all is listed anew."""
+        """Whether a watch cannot continue, so that all objects are listed again."""
         return self in {ApiReason.EXPIRED, ApiReason.GARBAGE, ApiReason.TOO_LARGE}

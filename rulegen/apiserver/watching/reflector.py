@@ -146,7 +146,7 @@ class Reflector:
             except ApiError as error:
                 self._settle_weight()
                 self._sit_out(without_frames(error))
-            except Exception as error:  # noqa: BLE001 - a fault of ours is told, and all is read anew: the thread must go on
+            except Exception as error:  # noqa: BLE001 - our own fault is reported, then all is read again: the thread must go on
                 self._version = ""
                 self._settle_weight()
                 without_frames(error)

@@ -1,4 +1,4 @@
-"""What is changed in the answers of backends: cookies, redirects, compression; and which requests are logged."""
+"""Changes of the answers of backends (cookies, redirects, compression), and logging of requests."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _SILENT: Final = ("http-request", "set-log-level", "silent")
 
 
 def answer_lines(policy: LocationPolicy) -> Iterator[ConfigLine]:
-    """Yield the changes of a backend's cookies and redirects, and whether its requests are logged."""
+    """Yield the lines that change cookies and redirects of a backend, and that control the log of its requests."""
     if policy.cookie_domain is not None:
         before, after = policy.cookie_domain
         pattern = rf"^(.*;\x20*(?i:domain=)\.?){regex.escape(before.removeprefix('.'))}(\x20*(?:;.*)?)$"
@@ -37,7 +37,7 @@ def answer_lines(policy: LocationPolicy) -> Iterator[ConfigLine]:
 
 
 def compression_lines(settings: Settings) -> Iterator[ConfigLine]:
-    """Yield how answers are compressed."""
+    """Yield the lines for the compression of answers."""
     if settings.use_gzip:
         yield statement("compression", "algo", "gzip")
         types = ("text/html", *(text for text in settings.gzip_types if text != "text/html"))
@@ -46,21 +46,21 @@ def compression_lines(settings: Settings) -> Iterator[ConfigLine]:
 
 
 def uncompressed_lines(settings: Settings) -> Iterator[ConfigLine]:
-    """Yield which browsers get no compressed answers; backends do not see that they would take some."""
+    """Yield the lines for browsers that get no compressed answers; backends do not get their Accept-Encoding."""
     if settings.use_gzip and settings.gzip_disable:
         when = matches(sample("req.fhdr", "user-agent"), "reg", settings.gzip_disable, ignores_case=True)
         yield statement("http-request", "del-header", "Accept-Encoding", when=when)
 
 
 def log_lines(settings: Settings) -> Iterator[ConfigLine]:
-    """Yield that requests are logged to the system's log, as HAProxy does."""
+    """Yield the lines for the log of requests in the system's log."""
     if settings.logs_access:
         yield statement("log", _SYSLOG, "local0", "info")
         yield statement("option", "httplog")
 
 
 def silent_lines(settings: Settings) -> Iterator[ConfigLine]:
-    """Yield which URLs are not logged."""
+    """Yield the lines for URLs that are not logged."""
     for text in settings.skip_access_log_urls if settings.logs_access else ():
         pattern = text.removeprefix("~*").removeprefix("~")
         when = matches(sample("var", "txn.request_uri"), "reg", pattern, ignores_case=text.startswith("~*"))

@@ -1,4 +1,4 @@
-"""The whole configuration of HAProxy for an L7 model: sections, maps, the list of certificates, and their texts."""
+"""The complete configuration of HAProxy for an L7 model: sections, maps, the list of certificates, and their texts."""
 
 from __future__ import annotations
 
@@ -109,7 +109,7 @@ class HaproxyFiles:
 
 
 def compile_files(model: IngressModel, *, served: bool, stock: BackendStock | None = None) -> HaproxyFiles:
-    """Return the configuration for a model; what HAProxy cannot be given is closed and reported.
+    """Return the configuration for a model; paths that HAProxy cannot serve are closed and reported.
 
     Args:
         model: The model.

@@ -1,4 +1,4 @@
-"""The frontend: who a client is, which host and path a request is for, and which backend takes it."""
+"""The frontend: it identifies the client, the host and the path of a request, and chooses the backend."""
 
 from __future__ import annotations
 

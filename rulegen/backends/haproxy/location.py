@@ -1,4 +1,4 @@
-"""The backend of one location: what is done with its requests, in the order in which nginx does it."""
+"""The backend of one location: its rules for requests, in the order in which nginx applies them."""
 
 from __future__ import annotations
 

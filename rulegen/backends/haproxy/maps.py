@@ -1,4 +1,4 @@
-"""Keys of maps: paths and expressions in a spelling that a line of a map can hold."""
+"""Keys of maps: paths and expressions in a spelling that a line of a map can contain."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def network_entries(networks: Iterable[Network]) -> list[tuple[str, str]]:
 
 
 def expression_key(pattern: str, *, ignores_case: bool) -> str:
-    """Return an expression as the key of a map of expressions: without spaces, with an end to how long it is tried."""
+    """Return an expression as the key of a map of expressions: without spaces, with a limit of matching steps."""
     plain = pattern.removeprefix("(?i)")
     flag = "(?i)" if ignores_case or plain != pattern else ""
     text = _ESCAPED.sub(lambda match: r"\x20" if match[2] or match[1] == " " else match[0], plain)
@@ -49,7 +49,7 @@ def expression_key(pattern: str, *, ignores_case: bool) -> str:
 
 
 def certainly_without(*patterns: tuple[str, bool]) -> str:
-    r"""Return an expression that matches a text in which certainly none of these expressions matches.
+    r"""Return an expression that matches only texts that none of these expressions can match.
 
     HAProxy takes an expression that PCRE gives up for one that does not match. This one does not match either then.
 

@@ -40,7 +40,7 @@ HEALTHY: Final = "healthy"
 
 
 def mark(*texts: object) -> str:
-    """Return 16 hexadecimal digits for a list of texts: nobody finds others with the same, to be taken for these."""
+    """Return 16 hexadecimal digits that identify a list of texts; nobody can find other texts with the same digits."""
     return hashlib.sha256("\0".join(map(str, texts)).encode("utf-8", "surrogatepass")).hexdigest()[:16]
 
 

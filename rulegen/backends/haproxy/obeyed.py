@@ -1,4 +1,4 @@
-"""How HAProxy obeys each annotation and each setting: one declaration for each. docs/haproxy.md is written from it."""
+"""How HAProxy applies each annotation and each setting: one declaration for each; source of docs/haproxy.md."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 
 class Obeyed(enum.Enum):
-    """How HAProxy obeys an annotation, a setting, or a field of the model."""
+    """How HAProxy applies an annotation, a setting, or a field of the model."""
 
     AS_NGINX = "as with nginx"
     OTHERWISE = "otherwise"
@@ -22,7 +22,7 @@ class Obeyed(enum.Enum):
 
 
 class Obedience(NamedTuple):
-    """How HAProxy obeys an annotation or a setting, and what is different."""
+    """How HAProxy applies an annotation or a setting, and the differences."""
 
     how: Obeyed
     words: str = ""

@@ -43,7 +43,7 @@ class OwnMaps:
         return f"maps/{kind}{PLACEHOLDER}"
 
     def text(self, name: str, value: str) -> LogFormat:
-        """Return a text that stands in a map; itself if a map cannot hold it."""
+        """Return a text that is read from a map; the text itself if a map cannot contain it."""
         try:
             map_line(name, value)
         except UnwritableError:
@@ -51,11 +51,11 @@ class OwnMaps:
         return log_format(sample("str", name).then("map_str", self.file(_TEXTS, [(name, value)])))
 
     def number(self, name: str, value: int) -> SampleExpression:
-        """Return the expression for a number that stands in a map."""
+        """Return the expression for a number that is read from a map."""
         return sample("str", name).then("map_str_int", self.file(_NUMBERS, [(name, str(value))]))
 
     def written(self, name: str, text: Text) -> LogFormat:
-        """Return a text with variables as a format whose constant parts stand in a map.
+        """Return a text with variables as a format whose constant parts are read from a map.
 
         Raises:
             UnwritableError: HAProxy has no expression for one of its variables.

@@ -1,4 +1,4 @@
-"""What holds for the whole program: the sections `global` and `defaults`."""
+"""The sections `global` and `defaults`, which apply to the whole program."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def global_section(defaults: HttpDefaults, *, served: bool, resumes: bool) -> Co
 
 
 def described(section: ConfigSection, structure: str, digest: str) -> ConfigSection:
-    """Return the section `global` with what a worker answers.
+    """Return the section `global` with the digest that a worker answers.
 
     Args:
         section: The section.
@@ -120,7 +120,7 @@ def _defaults(settings: Settings) -> Iterator[ConfigLine]:
 
 
 def retry_lines(causes: tuple[str, ...], tries: int) -> Iterator[ConfigLine]:
-    """Yield after which failures another server is asked, and how often.
+    """Yield the lines for retries: after which failures another server is tried, and how often.
 
     A backend that has taken too long is not asked again: with nginx, the time for all tries is that for one answer.
     """

@@ -1,4 +1,4 @@
-"""What HAProxy obeys of the model: for each field of a policy, of a host and of the settings, as with nginx or not.
+"""How HAProxy applies each field of a policy, of a host and of the settings: as nginx does, or not.
 
 What it does not obey is reported. Where it protects, the paths or the host are closed.
 """
@@ -76,7 +76,7 @@ _OTHERWISE: Final = (
     (Settings, _settings(Obeyed.OTHERWISE)),
     (Server, "client_auth"),
 )
-"""What is served in another way, reported, or closed where HAProxy has no words for it; see docs/ingress.md."""
+"""Fields that are applied differently, reported, or closed because HAProxy has no equivalent; see docs/ingress.md."""
 
 
 def _declared(kind: type) -> dict[str, Obeyed]:
@@ -90,14 +90,14 @@ def _declared(kind: type) -> dict[str, Obeyed]:
 DECLARED: Final[Mapping[type, Mapping[str, Obeyed]]] = MappingProxyType(
     {kind: MappingProxyType(_declared(kind)) for kind, _ in _AS_NGINX}
 )
-"""How each field of these parts of the model is obeyed. No field has a default: a new one must be declared here."""
+"""How each field of these parts of the model is applied. No field has a default: a new one must be declared here."""
 
 _DEFAULT_POLICY: Final = LocationPolicy()
 _DEFAULT_SERVER: Final = Server(host="")
 
 
 def disobeyed_by_path(policy: LocationPolicy) -> Iterator[tuple[Obeyed, str]]:
-    """Yield what a policy says that HAProxy does not obey, in words."""
+    """Yield a text for each value of a policy that HAProxy does not apply."""
     for name, (how, message) in _POLICY_NOT.items():
         if getattr(policy, name) != getattr(_DEFAULT_POLICY, name):
             yield how, message
@@ -115,7 +115,7 @@ def body_limit(policy: LocationPolicy, settings: Settings) -> int:
 
 
 def disobeyed_by_location(location: Location, model: IngressModel) -> Iterator[tuple[Obeyed, str]]:
-    """Yield how requests that are passed on are served in another way than with nginx, in words."""
+    """Yield a text for each difference from nginx in how requests are passed on."""
     target, policy = location.target, location.policy
     if policy.redirect is not None or isinstance(target, FixedResponse):
         return
@@ -132,7 +132,7 @@ def disobeyed_by_location(location: Location, model: IngressModel) -> Iterator[t
 
 
 def disobeyed_by_host(server: Server) -> Iterator[tuple[Obeyed, str]]:
-    """Yield what is decided about a host that HAProxy does not obey, in words."""
+    """Yield a text for each decision about a host that HAProxy does not apply."""
     for name, (how, message) in _SERVER_NOT.items():
         if getattr(server, name) != getattr(_DEFAULT_SERVER, name):
             yield how, message

@@ -78,7 +78,7 @@ def own_name(shape: str, *upstream: object) -> str:
 
 
 def stock_of(configuration: Configuration) -> BackendStock:
-    """Return what an HAProxy has that has read the files of a configuration; nothing of files that are not ours."""
+    """Return the backends of an HAProxy that has read these files; files that rulegen has not written are ignored."""
     sections: dict[str, tuple[str, ...]] = {}
     for block in configuration.files.get(CONFIG, "").split("\nbackend ")[1:]:
         name, *lines = block.partition("\n\n")[0].split("\n")

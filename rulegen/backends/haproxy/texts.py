@@ -1,4 +1,4 @@
-"""Texts with variables in HAProxy's words: the one place where an expression is chosen for a part of a text."""
+"""Texts with variables as HAProxy's formats: only this module chooses the expression for a part of a text."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Servers of a backend: how one is chosen, and how it is spoken with."""
+"""Servers of a backend: how a server is chosen, and the protocol of the connection."""
 
 from __future__ import annotations
 
@@ -74,7 +74,7 @@ def moved_servers(
 
 
 def resolving_lines(target: ToName, model: IngressModel) -> Iterator[ConfigLine]:
-    """Yield how the name of an ExternalName Service becomes the address of the connection, for each request.
+    """Yield the lines that resolve the name of an ExternalName Service for each request.
 
     The name stands in a map, by backend. Answers of the DNS resolver are reused for five seconds.
 
@@ -93,7 +93,7 @@ def resolving_lines(target: ToName, model: IngressModel) -> Iterator[ConfigLine]
 
 
 def check_lines(options: ServerOptions) -> Iterator[ConfigLine]:
-    """Yield how the health of servers is checked."""
+    """Yield the lines for health checks of servers."""
     if options.check_path:
         yield statement("option", "httpchk")
         yield statement("http-check", "send", "meth", "GET", "uri", options.check_path)

@@ -33,7 +33,7 @@ class ObjectNameType(click.ParamType[ObjectName]):
     name = "NAMESPACE/NAME"
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> ObjectName:
-        """Return the name that a text is."""
+        """Return the name in a text."""
         if isinstance(value, ObjectName):
             return value
         namespace, slash, name = value.partition("/")
@@ -77,7 +77,7 @@ class SelectorType(click.ParamType[Selector]):
     name = "SELECTOR"
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Selector:
-        """Return the selector that a text is."""
+        """Return the selector in a text."""
         if isinstance(value, Selector):
             return value
         try:

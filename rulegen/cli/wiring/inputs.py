@@ -243,7 +243,7 @@ class Inputs:
         if self.known_world is not None:
             return self.known_world
         chosen = self.chosen
-        self.options  # noqa: B018 - a fault of the options is told before anything is read
+        self.options  # noqa: B018 - a fault of the options is reported before anything is read
         self.progress("reading objects …")
         cidrs, ports = chosen.service_cidrs, chosen.node_port_range
         if chosen.files:

@@ -47,7 +47,7 @@ _SINCE: Final = "the plan was saved"
 
 
 class PlanChangedError(RulegenError):
-    """What a saved plan was made from has changed since."""
+    """The input of a saved plan has changed since."""
 
 
 class SavedPlan(msgspec.Struct, frozen=True, kw_only=True, rename="camel", forbid_unknown_fields=True):
@@ -142,7 +142,7 @@ def _differing(before: Mapping[str, str], after: Mapping[str, str]) -> list[str]
 
 @dataclass(frozen=True, slots=True)
 class PlanOrigin:
-    """How a plan was asked for: what `apply` needs to make it again."""
+    """The command that made a plan: what `apply` needs to make it again."""
 
     directory: str
     arguments: tuple[str, ...]

@@ -87,9 +87,9 @@ class Candidates(Generic[SiteT]):
         whole = self._sites.get(frozenset())
         if not refused and whole is not None:
             return whole
-        return self._site({name: self._told(reason) for name, reason in refused.items()})
+        return self._site({name: self._refusal_text(reason) for name, reason in refused.items()})
 
-    def _told(self, reason: str) -> str:
+    def _refusal_text(self, reason: str) -> str:
         return reason if reason in self._internal else f"{self._program} rejects it: {reason}"
 
     def _compiled(self, dropped: frozenset[ObjectName]) -> SiteT | _NotCompiled:

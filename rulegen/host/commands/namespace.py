@@ -18,7 +18,7 @@ _CLONE_NEWNET: Final = 0x40000000
 
 
 class NamespaceError(HostError):
-    """There can be no further network namespace, mostly for lack of CAP_SYS_ADMIN."""
+    """No network namespace can be created, mostly because CAP_SYS_ADMIN is missing."""
 
 
 def in_throwaway_namespace(job: Callable[[], T]) -> T:

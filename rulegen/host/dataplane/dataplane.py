@@ -79,7 +79,7 @@ class Dataplane(Protocol):
 
     @property
     def aside(self) -> Mapping[Family, HostError]:
-        """See above."""
+        """Families that are neither read nor written, because their tools fail, with the errors."""
 
     def check_family(self, family: Family) -> None:
         """Try the tools of a family that was set aside, without any change; any thread may call this.

@@ -75,6 +75,6 @@ def _made(topic: str, check: Callable[[HostProbe], Iterator[Finding]], patient: 
         yield from check(patient)
     except HostError as error:
         yield Finding(Level.WARN, topic, f"could not be checked: {error.message}", error.hint)
-    except Exception as error:  # noqa: BLE001 - the host is sick, that is why we look: tell it, and go on
+    except Exception as error:  # noqa: BLE001 - the host may be faulty: report it, and go on
         words = printable(" ".join(str(error).split()), 300)
         yield Finding(Level.WARN, topic, f"could not be checked: {type(error).__name__}: {words}")

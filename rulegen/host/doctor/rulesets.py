@@ -113,7 +113,7 @@ def _nft_tables(patient: HostProbe) -> Iterator[Finding]:
     try:
         ended = patient.run(Command(("nft", "list", "tables")))
     except MissingToolError:
-        return  # told among the tools
+        return  # reported among the tools
     if ended.code != 0:
         yield Finding(Level.INFO, "leftovers", f"nftables rules cannot be read: {ended.complaint}")
         return
@@ -156,7 +156,7 @@ def _sets(patient: HostProbe) -> Iterator[Finding]:
     try:
         ended = patient.run(Command(("ipset", "list", "-n")))
     except MissingToolError:
-        return  # told among the tools
+        return  # reported among the tools
     if ended.code != 0:
         yield Finding(Level.INFO, "leftovers", f"ipsets cannot be read: {ended.complaint}")
         return

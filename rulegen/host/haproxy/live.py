@@ -28,7 +28,7 @@ _OWN_WORDS = ("maps/texts-", "maps/numbers-", "maps/networks-")
 
 
 def is_held(service: ProxyService, configuration: Configuration) -> bool:
-    """Return whether the running HAProxy holds what the files of a configuration say; also if that is unknown."""
+    """Return whether the running HAProxy has the state of a configuration's files; true if this is unknown."""
     seen = worker.observe(service.folder)
     return seen is None or holds(seen.state, state_of(configuration))
 
@@ -55,7 +55,7 @@ def update(service: ProxyService, configuration: Configuration) -> DeployOutcome
 def update_meanwhile(
     service: ProxyService, before: Configuration, configuration: Configuration
 ) -> DeployOutcome | None:
-    """Give a running HAProxy what is possible of a configuration whose reload waits; None if it must not wait.
+    """Write the part of a configuration that needs no reload to a running HAProxy; None if the reload must not wait.
 
     The files have the whole configuration, as for a restart.
 

@@ -1,4 +1,4 @@
-"""Gives a running HAProxy the endpoints of single backends at once; its files follow with the whole configuration."""
+"""Changes endpoints of single backends in a running HAProxy at once; the files follow with the whole configuration."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a running HAProxy is given at once of a configuration that needs a reload, while the reload waits.
+"""The part of a configuration that a running HAProxy gets at once, while the reload for the rest waits.
 
 A reload within 30 s of another one waits, unless it is urgent: it is if a path that is served gets other rules, or
 if something changes that holds for all. New hosts and paths of a new kind wait; endpoints and certificates do not.
@@ -21,7 +21,7 @@ _BLOCKS: Final = " return "
 
 
 def state_meanwhile(held: RuntimeState, before: Configuration, after: Configuration) -> RuntimeState | None:
-    """Return the part of a new configuration that a running HAProxy can be given; None if it must not wait.
+    """Return the part of a new configuration that needs no reload; None if the reload must not wait.
 
     Args:
         held: What HAProxy holds.

@@ -1,4 +1,4 @@
-"""Asks the worker of an HAProxy over its socket what it holds, and changes it."""
+"""Reads the state of a worker of HAProxy over its socket, and changes it."""
 
 from __future__ import annotations
 
@@ -112,7 +112,7 @@ def connected(folder: Path) -> Iterator[WorkerSocket]:
 
 
 def observe(folder: Path) -> HeldState | None:
-    """Return what the worker of a folder holds; None if it does not answer, or in another form than expected."""
+    """Return the state of a folder's worker; None if it does not answer, or answers in an unknown format."""
     try:
         with connected(folder) as worker:
             return held(worker)
@@ -121,7 +121,7 @@ def observe(folder: Path) -> HeldState | None:
 
 
 def held(worker: WorkerSocket) -> HeldState:
-    """Return what a worker holds.
+    """Return the state of a worker.
 
     Raises:
         OSError: It does not answer.

@@ -44,7 +44,7 @@ def encoder(family: int) -> Callable[[IpvsCommand, int], bytes]:
     """Return what encodes commands, with pyroute2's messages.
 
     Its objects for servers are not taken: their verb "update" is the kernel's DELETE, they forward by routing unless
-    told otherwise, know no netmask of IPv6, and cost more than all the rest.
+    configured otherwise, know no netmask of IPv6, and cost more than all the rest.
     """
     from pyroute2.netlink.generic import ipvs  # noqa: PLC0415 - takes 0.25 s; only writing needs it
 

@@ -90,7 +90,7 @@ def choose(run: Runner, forced: Variant | None = None) -> VariantChoice:
         ToolTimeoutError: A tool hangs.
     """
     if forced is not None:
-        with suppress(ToolTimeoutError):  # it is installed: whoever reads rules with it is told more
+        with suppress(ToolTimeoutError):  # it is installed: a read of rules with it reports more
             call(run, forced, Family.IPV4, "save", ("--version",), timeout_s=VERSION_S)
         return VariantChoice(forced, "as demanded")
     chains = {variant: _chains(run, variant) for variant in Variant}

@@ -32,7 +32,7 @@ _PROTECTED: Final = TableValue(frozenset({"owner", "persist"}))
 
 
 class TableGuard:
-    """Makes the tables of layout `flat` those of this process alone, or releases what an earlier process has left.
+    """Makes this process the owner of the tables of layout `flat`, or releases those of an earlier process.
 
     Attributes:
         is_protected: Whether the tables are protected; else they are released.
@@ -61,11 +61,11 @@ class TableGuard:
         return supported(self.link)
 
     def close(self) -> None:
-        """Give the tables up: they stay, and serve, but everybody can change them."""
+        """Release the tables: they stay and work, but other programs can change them."""
         self.__dict__.pop("link", self.link).close()
 
     def take(self) -> tuple[Family, ...]:
-        """Take, or release, the tables that exist; return the families of those that were changed for it.
+        """Take or release the existing tables; return the families whose table was created again for this.
 
         Raises:
             HostError: A table cannot be read or made anew.
@@ -101,7 +101,7 @@ class TableGuard:
         return True
 
     def remake(self, family: Family, changes: Sequence[Change[NftKey, NftValue]] = ()) -> None:
-        """Make the table of a family anew in one transaction, with changes of its content.
+        """Delete and create the table of a family in one transaction, with changes of its content.
 
         Raises:
             HostError: It cannot be read, or the kernel refuses it.

@@ -94,7 +94,7 @@ class AddressNotices:
         except OSError as error:
             raise HostError(f"the kernel does not report changes of addresses: {error.strerror or error}") from None
         self._socket.settimeout(None)
-        self._service_device = _index_of(SERVICE_DEVICE)  # behind the socket: a later one is told
+        self._service_device = _index_of(SERVICE_DEVICE)  # after the socket: a later device is reported
         self._wake, self._woken = socket.socketpair()
         self._thread = threading.Thread(target=self._listen, name="addresses", daemon=True)
         self._thread.start()

@@ -78,11 +78,11 @@ class HealthLog:
         os.close(self.writes)
 
     def ejected(self) -> Iterator[str]:
-        """Yield the lines of the servers that are ejected now, for somebody who has not heard of them."""
+        """Yield the lines of the servers that are ejected now, for a new reader."""
         return (f"{server} down" for server in tuple(self._down))
 
     def forget(self) -> None:
-        """Count no server as ejected: a new HAProxy learns anew which ones are dead."""
+        """Count no server as ejected: a new HAProxy must detect the failed ones again."""
         self._down.clear()
 
     def lines(self) -> Iterator[str]:

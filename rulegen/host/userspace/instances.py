@@ -124,7 +124,7 @@ class Instances:
         return self._verdict(code)
 
     def end_check(self) -> None:
-        """Give the check up, if there is one."""
+        """Cancel the check, if there is one."""
         if self._check is not None:
             with contextlib.suppress(ProcessLookupError):
                 signal.pidfd_send_signal(self._check.descriptor, signal.SIGKILL)
@@ -204,7 +204,7 @@ class Instances:
         return f"HAProxy does not answer after {_START_S:g} s" if is_open else "HAProxy ends without a message"
 
     def end_start(self) -> None:
-        """Give the start up, if there is one."""
+        """Cancel the start, if there is one."""
         if self._starting is not None:
             with contextlib.suppress(ProcessLookupError):
                 signal.pidfd_send_signal(self._starting.descriptor, signal.SIGKILL)

@@ -1,4 +1,4 @@
-"""Makes sure that files say what was meant: what the parser reads equals the typed values, word by word."""
+"""Verifies files: what the parser reads must equal the typed values, word by word."""
 
 from __future__ import annotations
 
@@ -23,11 +23,11 @@ if TYPE_CHECKING:
 
 
 class DifferenceError(RulegenError):
-    """A file says something else than the values that it was written from."""
+    """A file differs from the values that it was written from."""
 
 
 def check_sections(path: str, text: str, sections: Sequence[ConfigSection]) -> None:
-    """Make sure that a configuration file has these sections and no others.
+    """Check that a configuration file has exactly these sections.
 
     Raises:
         DifferenceError: It has not.
@@ -77,7 +77,7 @@ def _is(text: str, expression: SampleExpression) -> bool:
 
 
 def check_map(path: str, text: str, entries: Sequence[tuple[str, str]]) -> None:
-    """Make sure that a map file has these entries in this order.
+    """Check that a map file has exactly these entries, in this order.
 
     Raises:
         DifferenceError: It has not.
@@ -91,7 +91,7 @@ def check_map(path: str, text: str, entries: Sequence[tuple[str, str]]) -> None:
 
 
 def check_certificates(path: str, text: str, lines: Sequence[tuple[str, tuple[str, ...]]]) -> None:
-    """Make sure that a list of certificates has these lines in this order.
+    """Check that a list of certificates has exactly these lines, in this order.
 
     Raises:
         DifferenceError: It has not.

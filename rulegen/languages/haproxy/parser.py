@@ -20,7 +20,7 @@ _ESCAPES: Final = {"n": "\n", "r": "\r", "t": "\t"}
 
 
 class UnreadableError(RulegenError):
-    """A text that HAProxy would reject, or read in a way that no value of ours has."""
+    """A text that HAProxy would reject, or that rulegen never writes."""
 
 
 class ReadSection(NamedTuple):

@@ -39,7 +39,7 @@ _SOCKET_SPECIAL: Final = re.compile(r"[\\ ;]")
 
 
 class UnwritableError(RulegenError):
-    """A value that HAProxy cannot be given without changing its meaning, or that of other values."""
+    """A value that cannot be written for HAProxy without changing its meaning, or that of other values."""
 
 
 def quote(text: str) -> str:

@@ -202,7 +202,7 @@ def _sets(objects: Mapping[Key, Value]) -> Iterator[tuple[SetKey, SetValue]]:
 
 
 def _set_value(words: list[str]) -> SetValue:
-    """Return the set that the words behind `create NAME` tell; words that mean nothing to us are passed over."""
+    """Return the set that the words after `create NAME` describe; unknown words are ignored."""
     options = dict(pairwise(words[1:]))
     maxelem = options.get("maxelem", "")
     return SetValue(

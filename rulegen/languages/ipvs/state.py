@@ -105,7 +105,7 @@ class VirtualServer:
     def of_flags(
         cls, scheduler: str, flags: int, timeout_s: int = 0, netmask: int | None = None, engine: str = ""
     ) -> VirtualServer:
-        """Return what the kernel's attributes tell; `netmask` is a length, None (or all bits) where none was set."""
+        """Return the virtual server of the kernel's attributes; `netmask` is a length, None (or all bits) if unset."""
         return cls(
             scheduler=scheduler,
             persistence_s=timeout_s if flags & PERSISTENT else None,

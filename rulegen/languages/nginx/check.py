@@ -1,4 +1,4 @@
-"""The structural check: what a rendered file says to nginx is exactly what was intended, and nothing that is forbidden.
+"""The structural check: a rendered file must contain exactly the intended directives, and none that is forbidden.
 
 It stands between rendering and `nginx -t` and believes neither: it reads the text with a parser of its own, works out
 by itself what nginx should see for each value, and compares. It shares no code with the serializer, so a fault of one
@@ -37,7 +37,7 @@ _NOTHING: Final = "nothing"
 
 
 class MismatchError(RulegenError):
-    """A rendered file that does not say what was intended.
+    """A rendered file that does not contain the intended directives.
 
     Attributes:
         path: The file.
@@ -67,7 +67,7 @@ class _Fault(Exception):  # noqa: N818 (never leaves this module)
 
 
 def check_nodes(path: str, text: str, intended: Sequence[Node], *, context: str = "http") -> None:
-    """Make sure that a file says what was intended: the same directives, nested alike, argument by argument.
+    """Check that a file contains the intended directives, with the same nesting and arguments.
 
     Args:
         path: The file's name, for the error.
@@ -87,7 +87,7 @@ def check_nodes(path: str, text: str, intended: Sequence[Node], *, context: str 
 
 
 def check_skeleton(path: str, text: str, templates: Templates, name: str, values: Mapping[str, Value]) -> None:
-    """Make sure that the values of a template changed nothing but the places where it prints them.
+    """Check that the values of a template changed only the places where the template prints them.
 
     The template is rendered once more with a harmless word in place of each value. The two texts must be the same tree,
     but for exactly the intended argument, or the intended directives, where such a word stands. A template that decides
@@ -121,7 +121,7 @@ class _Marks:
         self._meant: dict[str, Word | tuple[Node, ...]] = {}
 
     def put(self, value: Value) -> Value:
-        """Return a value with a word of ours in place of everything that it would print."""
+        """Return a value in which a fixed word replaces everything that it would print."""
         if isinstance(value, Filling):
             if not value.token:
                 return value
@@ -142,7 +142,7 @@ class _Marks:
         return meant
 
     def argument(self, statement: Statement, position: int) -> str | None:
-        """Return what nginx must see for an argument of the skeleton; None if nothing can be right there."""
+        """Return what nginx must read for an argument of the skeleton; None if no value is allowed there."""
         how = reading(statement.name, statement.args, position)
         seen = ""
         for piece in _MARK.split(statement.args[position]):

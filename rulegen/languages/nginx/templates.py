@@ -29,7 +29,7 @@ _EXPLAINED: Final = {"Concat": "~", "FilterBlock": "filter", "CallBlock": "call"
 
 
 class UnquotedError(ConfigError):
-    """A template that prints something else than a Token or an integer."""
+    """A template that prints something other than a Token or an integer."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,7 +132,7 @@ def _environment(sources: Mapping[str, str]) -> jinja2.Environment:
             return tree
 
     environment = Environment(
-        # With its name as the file, a template is told by name in the traceback of an error.
+        # With its name as the file, the traceback of an error names the template.
         loader=jinja2.FunctionLoader(lambda name: (sources[name], name, None) if name in sources else None),
         undefined=jinja2.StrictUndefined,
         autoescape=False,
@@ -155,7 +155,7 @@ def _printed(value: object) -> str:
         return str(value)
     if isinstance(value, jinja2.Undefined):
         str(value)  # raises, and says which name it was
-    raise UnquotedError(f"a template prints {_told(value)}, which was not quoted")
+    raise UnquotedError(f"a template prints {_described(value)}, which was not quoted")
 
 
 def _shown(value: Value) -> object:
@@ -169,7 +169,7 @@ def _shown(value: Value) -> object:
     return value
 
 
-def _told(value: object) -> str:
+def _described(value: object) -> str:
     text = repr(value)
     return f"a {type(value).__name__} ({text if len(text) <= 60 else text[:60] + '…'})"
 

@@ -78,7 +78,7 @@ _ONE_LINE: Final = 110
 
 
 class UnquotableError(RulegenError):
-    """A value that nginx could not be given without changing its meaning, or that of the whole file."""
+    """A value that cannot be written for nginx without changing its meaning, or that of the whole file."""
 
 
 class Token(str):

@@ -1,1 +1,1 @@
-"""Ingress: what a node answers to HTTP, with every decision taken."""
+"""Ingress: how a node answers HTTP requests, with all decisions made."""

@@ -1,4 +1,4 @@
-"""Closes what Ingresses protected that are not served any more.
+"""Closes the paths that were protected by Ingresses that are not served any more.
 
 An Ingress that is rejected, in quarantine or over a limit is not served. Its requests would then go to another Ingress
 of the same host, or of a wildcard host. If the Ingress may have kept requests out, these requests are rejected instead.

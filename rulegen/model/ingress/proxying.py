@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AuthCache:
-    """Answers of an auth server that hold again, for requests to the same path of a host with the same key.
+    """Answers of an auth server that are reused, for requests to the same path of a host with the same key.
 
     Attributes:
         key: What distinguishes clients and requests.

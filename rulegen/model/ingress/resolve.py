@@ -87,7 +87,7 @@ class IngressDecisions:
 
     Attributes:
         reads: The Services and addresses that it was made of.
-        settings: Those that could be used last; None if there were none.
+        settings: The last valid settings; None if there were none.
         groups: By the name of the oldest Ingress; the group without any under None.
     """
 

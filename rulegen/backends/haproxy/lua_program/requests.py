@@ -1,8 +1,8 @@
-"""The Lua program that HAProxy loads: what its configuration cannot say. It is fixed text; values come from variables.
+"""The Lua program that HAProxy loads: functions that its configuration language does not have.
 
-The path is decoded, its dots are resolved and its slashes merged, as nginx does, and encoded in one way: so a map finds
-every spelling. The address of a client is found in the header of its proxies. Passwords are checked against hashes that
-crypt(3) has not.
+The program is fixed text; values come from variables. The path is decoded, its dots are resolved and its slashes
+merged, as nginx does, and encoded in one way: so a map finds every spelling. The address of a client is found in the
+header of its proxies. Passwords are checked against hashes that crypt(3) has not.
 """
 
 from __future__ import annotations

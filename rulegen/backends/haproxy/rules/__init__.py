@@ -1,1 +1,1 @@
-"""Rules of a backend about who may pass, who is asked, and who gets copies."""
+"""Rules of a backend: access control, auth servers, and mirrors."""

@@ -1,4 +1,4 @@
-"""Who may: lists of addresses, passwords, limits for each client, and other origins."""
+"""Access control: lists of addresses, passwords, limits for each client, and CORS."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 
 def within(kind: str, networks: Sequence[Network], values: OwnMaps) -> tuple[Word, ...]:
-    """Return the condition that a client is in one of these networks, which stand in a map of the backend."""
+    """Return the condition that a client is in one of these networks, which are in a map of the backend."""
     return in_map(values.file(f"networks-{kind}", network_entries(networks)))
 
 
@@ -32,7 +32,7 @@ def guard_lines(
     maps: MutableMapping[str, Sequence[tuple[str, str]]],
     values: OwnMaps,
 ) -> Iterator[ConfigLine]:
-    """Yield who may pass: addresses, an auth server, then passwords; with `satisfy: any`, one of them is enough.
+    """Yield the lines that check addresses, an auth server, then passwords; with `satisfy: any`, one of them is enough.
 
     Raises:
         UnwritableError: HAProxy cannot ask the auth server.
@@ -104,7 +104,7 @@ def limit_tables(ingress: object, limits: Limits) -> Iterator[ConfigSection]:
 
 
 def limit_lines(ingress: object, limits: Limits, settings: Settings, values: OwnMaps) -> Iterator[ConfigLine]:
-    """Yield how clients are counted and rejected: so many requests, at once too, in the time that they may take."""
+    """Yield the lines that count clients and reject those above a limit of requests or connections."""
     counted: tuple[Word, ...] = negated(within("exempt", limits.exempt, values)) if limits.exempt else ()
     number = 0
     for unit, rate in (("s", limits.rps), ("m", limits.rpm)):
@@ -128,7 +128,7 @@ def _origin_key(allowed: str) -> str:
 
 
 def origin_lines(cors: Cors, values: OwnMaps) -> Iterator[ConfigLine]:
-    """Yield what an origin that may is sent with every answer, and the answer to its question beforehand."""
+    """Yield the lines that add CORS headers to answers for an allowed origin, and answer its preflight requests."""
     origin = sample("req.fhdr", "origin")
     if cors.any_origin:
         yield put_text("origin", log_format("*"))

@@ -30,7 +30,7 @@ _REQUEST: Final = "http-request"
 def auth_lines(
     auth: ExternalAuth, model: IngressModel, whose: str, *, satisfies: bool, is_last: bool
 ) -> Iterator[ConfigLine]:
-    """Yield how the auth server is asked, and what its answer does.
+    """Yield the lines that ask the auth server, and that apply its answer.
 
     Args:
         auth: What is asked.

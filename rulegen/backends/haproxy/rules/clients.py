@@ -1,4 +1,4 @@
-"""Certificates of clients: which authority HAProxy verifies them by, and which clients a host rejects.
+"""Certificates of clients: the CA that HAProxy verifies them with, and the clients that a host rejects.
 
 HAProxy asks for a certificate in the handshake, by the name of TLS, and accepts all: the rules of the host decide, and
 can so answer with the status that nginx answers with.
@@ -41,7 +41,7 @@ def tls_options(server: Server) -> str:
 
 
 def client_lines(client: ClientAuth) -> Iterator[ConfigLine]:
-    """Yield which clients a host rejects, as nginx does, and what its backends get of the certificate."""
+    """Yield the lines that reject clients as nginx does, and that pass fields of the certificate to backends."""
     if not client.ca:
         yield answer(403)
         return

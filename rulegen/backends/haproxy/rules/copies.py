@@ -1,4 +1,4 @@
-"""Copies of requests for a mirror, whose answers nobody gets: a Lua program sends them by HAProxy's own HTTP client."""
+"""Copies of requests for a mirror, whose answers are discarded: a Lua program sends them with HAProxy's HTTP client."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _WAIT: Final = "2s"
 
 
 def mirror_lines(mirror: Mirror, model: IngressModel) -> Iterator[ConfigLine]:
-    """Yield how a copy of each request is sent.
+    """Yield the lines that send a copy of each request.
 
     Raises:
         UnwritableError: HAProxy cannot send it there.

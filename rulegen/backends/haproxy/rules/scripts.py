@@ -37,7 +37,7 @@ def application(policy: LocationPolicy) -> ConfigSection:
 
 
 def script_lines(policy: LocationPolicy) -> Iterator[ConfigLine]:
-    """Yield which script a request is for, and that the backend uses the application."""
+    """Yield the lines that set the script of a request, and that use the application."""
     yield put("script", variable("path"))
     if policy.script_index:
         named = log_format(variable("path"), policy.script_index)

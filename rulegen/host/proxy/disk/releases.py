@@ -96,7 +96,7 @@ class Releases:
         self._checked: tuple[Configuration, dict[str, WantedFile]] | None = None
 
     def prepare(self) -> None:
-        """Make the folder and those in it, and have those alone enter them who must.
+        """Create the folder and its subfolders, and restrict access to the users that need it.
 
         A folder that holds other things than ours keeps its mode.
 
@@ -124,7 +124,7 @@ class Releases:
 
     @contextmanager
     def locked(self) -> Iterator[None]:
-        """Keep all other writers out; wait for the one that is at work.
+        """Lock the folder; wait while another writer has the lock.
 
         Raises:
             HostError: The folder cannot be used.
@@ -141,13 +141,13 @@ class Releases:
         return HostError(f"the folder of {self._name} cannot be used: {reason(error, self.folder)}", hint=hint(error))
 
     def path(self, digest: str) -> Path:
-        """Return the folder of a release, whether it is there or not."""
+        """Return the folder of a release, which need not exist."""
         if not _DIGEST.match(digest):
             raise HostError(f"{printable(digest)!r} does not name a release")
         return self.folder / "releases" / digest
 
     def write(self, configuration: Configuration) -> Path:
-        """Write a release and return its folder; one that is there already stays, unless somebody changed it.
+        """Write a release and return its folder; an existing one stays, unless another program changed it.
 
         Raises:
             HostError: A file has a name that no release has, or the folder cannot be used.
@@ -181,11 +181,11 @@ class Releases:
             remove(place.name, dir_fd=releases)
 
     def is_whole(self, configuration: Configuration) -> bool:
-        """Tell whether a release is on disk just as it is meant to be; HostError is as for `write`."""
+        """Return whether a release on disk has exactly the intended files; raises HostError as `write` does."""
         return self._is_whole(self.path(configuration.digest), self._wanted(configuration))
 
     def switch(self, digest: str) -> None:
-        """Make a release the live one: what the program reads at its next start or reload.
+        """Make a release live: the program reads it at its next start or reload.
 
         Raises:
             ApplyError: It cannot be done; the release that was live still is.
@@ -193,11 +193,11 @@ class Releases:
         self._point(CURRENT, digest)
 
     def confirm(self, digest: str) -> None:
-        """Note that the program serves with a release: what to go back to when a later one fails."""
+        """Record that the program serves a release: the supervisor reverts to it if a later one fails."""
         self._point(GOOD, digest)
 
     def forget(self) -> None:
-        """Have no live release: what nothing is served with is not started after a reboot either."""
+        """Remove the link to the live release, so that the program is not started with it after a reboot."""
         try:
             with suppress(FileNotFoundError), trust.folder(self.folder) as home:
                 os.unlink(CURRENT, dir_fd=home)
@@ -209,7 +209,7 @@ class Releases:
         return self._pointed(CURRENT)
 
     def good(self) -> str:
-        """Return the digest of the release that the program last proved to serve with; empty if there is none."""
+        """Return the digest of the last release that the program has confirmed; empty if there is none."""
         return self._pointed(GOOD)
 
     def current(self) -> Configuration | None:
@@ -222,7 +222,7 @@ class Releases:
         return self.read(digest) if digest else None
 
     def read(self, digest: str) -> Configuration:
-        """Return a release as it is on disk, with what others put there, without what they took.
+        """Return a release as it is on disk, with files that others added, and without those that they deleted.
 
         Raises:
             HostError: It cannot be read.
@@ -265,13 +265,13 @@ class Releases:
             yield {"": release, **inner}
 
     def discard(self, digest: str) -> None:
-        """Take a release away, unless it is live or to be gone back to."""
+        """Delete a release, unless it is live or the last confirmed one."""
         if digest not in {self.live(), self.good()}:
             with suppress(OSError), self._all() as releases:
                 self._retire(self.path(digest).name, releases)
 
     def prune(self, keep: int = KEEP) -> None:
-        """Remove all but the youngest `keep` releases, and what was never completed.
+        """Delete all but the newest `keep` releases, and incomplete ones.
 
         The live one stays, and so does the one that last proved to serve. One that goes may stay as the folder of which
         the next one is made.
@@ -296,7 +296,7 @@ class Releases:
             remove(name, dir_fd=releases)
 
     def prepare_next(self, configuration: Configuration) -> None:
-        """Have a folder of which the next release is made: links to the files of this one, which is live.
+        """Prepare the folder for the next release: hard links to the files of the live release.
 
         Where that cannot be done, the next release is written without.
         """

@@ -1,4 +1,4 @@
-"""The folder of a release that is not needed any more: the next release is made of it, by what differs.
+"""The spare folder: that of a release that is not needed any more; the next release reuses it.
 
 To link 10,000 files takes longer than all else that a change of one host takes.
 """
@@ -22,7 +22,7 @@ _SPARE: Final = ".spare"
 
 
 class SpareRelease:
-    """At most one folder in `releases/`, and what this process knows that it holds.
+    """At most one folder in `releases/`, and its files as far as this process knows them.
 
     Another process does not know it, and takes it away as a release that was never completed.
     """
@@ -38,11 +38,11 @@ class SpareRelease:
         return digest + _SPARE
 
     def keep(self, name: str, held: Mapping[str, WantedFile]) -> None:
-        """Note that the folder of this name is the spare one, and what it holds."""
+        """Record the name of the spare folder, and its files."""
         self.name, self._held = name, held
 
     def retire(self, digest: str, release: WrittenRelease, *, releases: int) -> bool:
-        """Have a release be the spare folder; return whether it is: there may be another one.
+        """Make the folder of a release the spare one; return False if there is another spare folder.
 
         Raises:
             OSError: It cannot be given another name.
@@ -58,7 +58,7 @@ class SpareRelease:
     def begin(
         self, place: Path, wanted: Mapping[str, WantedFile], releases: int, stack: ExitStack
     ) -> tuple[dict[str, int], Collection[str]] | None:
-        """Move the spare folder to where a release is built; None where there is none.
+        """Move the spare folder to the place where a release is built; None if there is none.
 
         Args:
             place: The new folder; nothing is there.
@@ -90,7 +90,7 @@ class SpareRelease:
 def left_as_wanted(
     held: Mapping[str, WantedFile], wanted: Mapping[str, WantedFile], folders: Mapping[str, int]
 ) -> Collection[str]:
-    """Take away what is not wanted in folders of a former release; return the names of the files that stay.
+    """Delete unneeded files in folders of a former release; return the names of the files that stay.
 
     No file is read: before a release goes live, each of its files is.
 

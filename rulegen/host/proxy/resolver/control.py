@@ -55,7 +55,7 @@ def answers(port: int) -> bool:
 
 
 def stranger(port: int, tables: Iterable[Path] = _TABLES) -> int | None:
-    """Return another user whose socket has the port, and whose answers the proxy would use; None if there is none.
+    """Return the user of another program that has the port, whose answers the proxy would use; None if there is none.
 
     Any user can bind the port while the process does not run. The sockets of the process belong to root or our user.
 

@@ -1,4 +1,4 @@
-"""The relay: sends each datagram of a client to the endpoint of its flow, and answers back from what the client asked.
+"""The relay: sends each datagram of a client to the endpoint of its flow, and answers from the requested destination.
 
 A flow is a client (address and port) and a destination. It has a socket of its own, so the endpoint's answers are known
 to be for it. Flows and sockets are bounded: a flow ends after 30 s without a datagram, and the flow that was silent for
@@ -78,7 +78,7 @@ class Relay:
             self._poll.register(held.fileno(), select.EPOLLIN)
 
     def keep(self) -> None:
-        """Relay for ever."""
+        """Relay until the process ends."""
         while True:
             self.round()
 

@@ -136,7 +136,7 @@ def _kept(annotations: Annotations) -> Keepalive | None:
 
 
 def auth_cache(key: Text, kept: access.Kept) -> AuthCache | None:
-    """Return which answers of an auth server hold again; None without a key."""
+    """Return which answers of an auth server are reused; None without a key."""
     return AuthCache(key=key, kept=kept) if key else None
 
 

@@ -55,7 +55,7 @@ class SettingsRead:
 
 
 class ResolvedSettings(NamedTuple):
-    """Settings, and what is to be told of them.
+    """Settings, and the reports about them.
 
     Attributes:
         guards: Whom snippets guard, which are never used.
@@ -70,7 +70,7 @@ class ResolvedSettings(NamedTuple):
     faults: tuple[tuple[SettingGuard, str], ...] = ()
 
     def or_before(self, before: ResolvedSettings | None) -> ResolvedSettings:
-        """Return them, or the values of before as long as one that guards somebody cannot be read.
+        """Return these settings; the previous ones while a setting that restricts access cannot be read.
 
         What snippets protected before stays closed: the new value may be meant to replace the snippet. Without any
         settings from before, whom it guards is closed.

@@ -42,5 +42,5 @@ ANNOTATIONS: Final = collected()
 
 
 def not_obeyed_by(engine: str) -> list[str]:
-    """Return the names of the annotations that only other engines obey."""
+    """Return the names of the annotations that only other engines apply."""
     return [name for name, annotation in ANNOTATIONS.items() if annotation.only_with not in {"", engine}]

@@ -155,7 +155,7 @@ _FAMILIES_OF_NGINX: Final = ("http_", "arg_", "cookie_", "proxy_", "auth_", "ssl
 
 
 def says_who(name: str, words: Iterable[str]) -> bool:
-    """Whether a directive sets a request header that may tell a backend who the client is.
+    """Whether a directive sets a request header that may prove the identity of the client to a backend.
 
     Without the directive, a client could send such a header itself. All headers count, except those that prove nothing.
     """
