@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 from contextlib import suppress
+from dataclasses import replace
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -16,6 +17,7 @@ from rulegen.compiler.services.compile import Compiled, compile_model
 from rulegen.compiler.services.other_variant import beside_warning
 from rulegen.compiler.services.plan import plan_cleanup, plan_node
 from rulegen.kube.snapshot.world import ClusterSnapshot
+from rulegen.languages.nftables.state import TableValue, table_key
 from rulegen.model.host.facts import HostFacts
 from rulegen.model.services.options import Options
 from rulegen.model.services.resolve import resolve
@@ -339,3 +341,16 @@ def test_bound_addresses_reach_no_other_port_of_the_node(steps, data):
         for piece in pieces[: data.draw(cuts(len(pieces)))]:
             piece()
             assert not exposed(node), f"exposed after {piece.func.__name__}{piece.args}"
+
+
+def test_a_table_of_nftables_beside_rules_in_both_variants_is_removed_once():
+    node = a_node()
+    for _ in range(2):
+        node.write(planned(node, ClusterSnapshot()))
+        node.kernels, node.beside = node.beside, node.kernels
+    observed = node.observed()
+    table = {table_key("rulegen"): TableValue()}
+    both = replace(observed, states={**observed.states, ("nftables", Family.IPV4): table})
+    plan = plan_cleanup("iptables", both, facts=facts_of(node), beside="legacy")
+    assert [(item.name, item.variant) for item in plan.items if item.language == "nftables"] == [("rulegen", "")]
+    assert {item.variant for item in plan.items if item.language == "iptables"} == {"", "legacy"}

@@ -36,7 +36,7 @@ LANGUAGES: Mapping[str, Language] = MappingProxyType(
     {
         row.name: row
         for row in (
-            Nftables(nftables.TABLES, _FRONTENDS),
+            Nftables(nftables.TABLES, _FRONTENDS, nftables.LOOPBACK_GUARD),
             Iptables(chains.GUARDING, _LOOPBACK),
             Addresses(virtual_servers.DEVICE),
             Ipsets(ipsets.order),

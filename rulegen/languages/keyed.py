@@ -156,6 +156,7 @@ class KeyedLanguage:
     """The common part of languages with shared objects. A subclass names, compares and writes its objects."""
 
     name = ""
+    has_variants = False
 
     def union(self) -> Union:
         """Return an empty union."""
@@ -277,9 +278,9 @@ class KeyedLanguage:
         for key in content:
             yield frozenset((self.name, type(key).__name__))
 
-    def guards_loopback(self, state: Any) -> bool:  # noqa: ARG002 - see `compare`
-        """Return false: only rules drop packets to loopback addresses."""
-        return False
+    def guards_loopback(self, state: Any) -> str:  # noqa: ARG002 - see `compare`
+        """Return an empty text: only rules drop packets to loopback addresses."""
+        return ""
 
     def unguards_loopback(self, changes: Changes) -> bool:  # noqa: ARG002 - see `compare`
         """Return false: only rules drop packets to loopback addresses."""

@@ -344,6 +344,10 @@ class Language(Interface):
     def name(self) -> str:
         """The name in items, JSON documents and exports."""
 
+    @property
+    def has_variants(self) -> bool:
+        """Whether the kernel can hold its objects twice, as in the two variants of iptables."""
+
     def union(self) -> Union:
         """Return an empty union."""
 
@@ -409,8 +413,11 @@ class Language(Interface):
     def shapes(self, content: Any) -> Iterator[Shape]:
         """Yield the kernel features that each object of one owner needs."""
 
-    def guards_loopback(self, state: Any) -> bool:
-        """Return whether an IPv4 state drops packets from outside to loopback addresses, whoever wrote it."""
+    def guards_loopback(self, state: Any) -> str:
+        """Return the chain of an IPv4 state that drops packets from outside to loopback addresses, whoever wrote it.
+
+        Empty if there is none.
+        """
 
     def unguards_loopback(self, changes: Changes) -> bool:
         """Return whether IPv4 changes remove the rule that drops packets from outside to loopback addresses."""

@@ -11,9 +11,10 @@ from hashlib import sha256
 from typing import TYPE_CHECKING, Final, NamedTuple
 from zlib import crc32
 
-from rulegen.languages.nftables.expressions import AnonymousSet, Literal, Payload, VerdictCode
-from rulegen.languages.nftables.state import NftChain, chain_key
-from rulegen.languages.nftables.statements import Compare
+from rulegen.languages.nftables.expressions import AnonymousSet, Literal, Meta, Payload, VerdictCode, addresses_in
+from rulegen.languages.nftables.state import BaseChain, NftChain, NftLoopbackGuard, chain_key
+from rulegen.languages.nftables.statements import Compare, nft_rule
+from rulegen.net import Family
 
 if TYPE_CHECKING:
     from collections.abc import Collection
@@ -51,6 +52,22 @@ CLUSTER_IPS_CHECK: Final = "cluster-ips-check"
 SERVICE_CHECK: Final = "service-endpoints-check"
 NODE_PORT_CHECK: Final = "nodeport-endpoints-check"
 FIREWALL_CHECK: Final = "firewall-check"
+
+LOOPBACK_GUARD: Final = NftLoopbackGuard(
+    chain_key(FLAT_TABLE, "loopback-guard"),
+    NftChain(
+        (
+            nft_rule(
+                Compare(Meta("iifname"), Literal('"lo"'), "!="),
+                Compare(Payload("ip", "daddr"), addresses_in([Family.IPV4.loopback])),
+                VerdictCode("drop"),
+            ),
+        ),
+        BaseChain("filter", "prerouting", -110),
+    ),
+)
+"""The chain that drops packets from the network to 127.0.0.0/8, before any translation. Replies to connections of this
+node have another destination here."""
 
 
 class TableLayout(NamedTuple):

@@ -16,7 +16,7 @@ from rulegen.languages.ipvs.language import NAME as IPVS
 from rulegen.languages.ipvs.state import TimeoutsKey
 from rulegen.languages.listeners.language import NAME as LISTENERS
 from rulegen.languages.nftables.language import NAME as NFTABLES
-from rulegen.languages.nftables.state import in_tables
+from rulegen.languages.nftables.state import in_tables, table_key
 from rulegen.languages.routes.language import NAME as ROUTES
 from rulegen.model.services.node.context import PROXY_TABLE
 from rulegen.ownership import ipsets, nftables, virtual_servers
@@ -144,14 +144,18 @@ class _Proxy:
 class _Tables:
     """The tables of both layouts belong to rulegen, with everything in them."""
 
-    family: Family | None
-    node: ResolvedNode | None
+    context: OwnershipContext
 
     def ours(self, state: Mapping[NftKey, NftValue]) -> NftObjects:
-        if self.family is None:
+        context = self.context
+        if context.family is None:
             return {}
         objects = in_tables(state, nftables.TABLES)
-        is_unknown = self.node is not None and not self.node.service_networks
+        if context.keeps_guard:
+            guard = nftables.LOOPBACK_GUARD
+            is_used = table_key(guard.key.table) in context.desired.get(NFTABLES, {})
+            objects = guard.without(objects, keeps_table=is_used)
+        is_unknown = context.node is not None and not context.node.service_networks
         return nftables.without_ranges(objects) if is_unknown else objects
 
 
@@ -166,7 +170,7 @@ def _sets_of(context: OwnershipContext) -> _Sets:
 
 OWNERSHIP: Final[Mapping[str, OwnershipOf]] = MappingProxyType(
     {
-        NFTABLES: lambda context: _Tables(context.family, context.node),
+        NFTABLES: _Tables,
         ROUTES: lambda context: _Routes(context.family),
         LISTENERS: lambda context: _Proxy(context.family),
         LINKS: lambda context: _Links(context.family),

@@ -107,6 +107,8 @@ def compile_node(node: ResolvedNode, *, counts: bool, filled: Collection[str]) -
     if NftExtra.HEALTH_PORTS in node.nft_extras:
         objects[state.set_key(FLAT_TABLE, names.HEALTH_PORTS)] = NamedSet(w.PORT_TYPES, (state.VERDICT,))
         _put_first(objects, "filter-input", nft_rule(VerdictLookup(w.PORT, w.named(names.HEALTH_PORTS))))
+    if node.localhost_node_ports:
+        objects[names.LOOPBACK_GUARD.key] = names.LOOPBACK_GUARD.chain
     return OwnedObjects("", node.family, {NFTABLES: objects})
 
 

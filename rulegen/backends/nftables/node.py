@@ -120,7 +120,7 @@ def _services(node: ResolvedNode, layout: TableLayout) -> Iterator[NftRule]:
         yield _lookup(w.frontend(node.family), name)
     if node.node_port_addresses is None:
         is_local = Compare(Fib(("daddr",), "type"), _LOCAL)
-        yield _lookup(w.PORT, names.SERVICE_NODE_PORTS, is_local, _no_loopback(node))
+        yield _lookup(w.PORT, names.SERVICE_NODE_PORTS, is_local, *_no_loopback(node))
     else:
         yield _lookup(w.PORT, names.SERVICE_NODE_PORTS, _on_node_port_address(node))
 
@@ -132,12 +132,15 @@ def _to_cluster_ips(node: ResolvedNode, layout: TableLayout) -> Iterator[Compare
 
 def _refused_node_ports(node: ResolvedNode) -> NftRule:
     """Return the rule for node ports without endpoints; it is in hook input, so destinations are local."""
-    condition = _no_loopback(node) if node.node_port_addresses is None else _on_node_port_address(node)
-    return _lookup(w.PORT, names.NO_ENDPOINT_NODE_PORTS, condition)
+    conditions = _no_loopback(node) if node.node_port_addresses is None else (_on_node_port_address(node),)
+    return _lookup(w.PORT, names.NO_ENDPOINT_NODE_PORTS, *conditions)
 
 
-def _no_loopback(node: ResolvedNode) -> Compare:
-    return Compare(w.destination(node.family), addresses_in([node.family.loopback]), "!=")
+def _no_loopback(node: ResolvedNode) -> tuple[Compare, ...]:
+    """Return the condition that excludes loopback addresses, unless node ports answer there."""
+    if node.localhost_node_ports:
+        return ()
+    return (Compare(w.destination(node.family), addresses_in([node.family.loopback]), "!="),)
 
 
 def _on_node_port_address(node: ResolvedNode) -> Compare:

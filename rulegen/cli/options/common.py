@@ -9,7 +9,7 @@ import click
 
 from rulegen.apiserver.limits import DEFAULT_MEBIBYTES, MOST_MEBIBYTES, ApiTerms
 from rulegen.cli.command_tables import command_tables
-from rulegen.cli.options.nftables import AUTO, NFTABLES_OPTIONS
+from rulegen.cli.options.nftables import AUTO, NFTABLES_OPTIONS, layout_required
 from rulegen.host.netfilter.variant import Variant
 from rulegen.kube.node_names import read_node_name
 from rulegen.kube.proxyconfig.modes import MODES, sections_of
@@ -131,6 +131,11 @@ class CliOptions:
     def forced_variant(self) -> Variant | None:
         """The given variant; None to detect it."""
         return None if self.variant == "auto" else Variant(self.variant)
+
+    @property
+    def fixed_layout(self) -> str:
+        """The layout of nftables mode that the options require; see `layout_required`."""
+        return layout_required(self.nftables_layout, self.nftables_extras)
 
     def over(self, document: dict[str, Any]) -> dict[str, Any]:
         """Return a configuration document in which the given flags override the fields of a file."""

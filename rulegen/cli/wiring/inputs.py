@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Any, Final
 
 from rulegen.cli.command_tables import CommandTables, command_tables
 from rulegen.cli.options.fields import COMMAND_LINE, by_option
-from rulegen.cli.options.nftables import AUTO
 from rulegen.cli.terminal.console import Progress
 from rulegen.compiler.services.compile import Compiled, compile_model
 from rulegen.compiler.services.observed import Observed, counts_in
@@ -99,8 +98,7 @@ class Inputs:
         """Return the layout that is chosen, or used in a dump or on this host; empty in other modes."""
         if not self.options.needs.uses_nft:
             return ""
-        chosen = self.chosen.nftables_layout
-        return layout_of(self._nft_tables(observed)) if chosen == AUTO else chosen
+        return self.chosen.fixed_layout or layout_of(self._nft_tables(observed))
 
     def _nft_tables(self, observed: Observed | None) -> frozenset[str]:
         """Return the names of our tables of nftables in a dump, or on this host if that is compared."""

@@ -1,8 +1,9 @@
 """Kernel parameters that are dangerous without a rule, and the order of both.
 
-`route_localnet` accepts packets to 127.0.0.0/8 from the network. A rule in KUBE-FIREWALL drops those that do not belong
-to an accepted connection (CVE-2020-8558). The parameter is therefore set after the rule is written, and reset before
-the rule is removed. If it cannot be reset, or other programs need it, the rule stays.
+`route_localnet` accepts packets to 127.0.0.0/8 from the network. A rule in KUBE-FIREWALL, or in the chain
+`loopback-guard` of nftables mode, drops those that do not belong to an accepted connection (CVE-2020-8558). The
+parameter is therefore set after the rule is written, and reset before the rule is removed. If it cannot be reset, or
+other programs need it, the rule stays.
 """
 
 from __future__ import annotations
@@ -33,7 +34,9 @@ class LoopbackDecision:
     note: str = ""
 
 
-def decide(facts: HostFacts, *, is_wanted: bool, goes: bool, stays: bool, guarded_beside: bool) -> LoopbackDecision:
+def decide(
+    facts: HostFacts, *, is_wanted: bool, goes: bool, stays: bool, guarded_beside: bool, chain: str = ""
+) -> LoopbackDecision:
     """Return what happens to an open loopback prefix.
 
     Args:
@@ -42,11 +45,12 @@ def decide(facts: HostFacts, *, is_wanted: bool, goes: bool, stays: bool, guarde
         goes: Whether the plan removes rulegen's protecting rule.
         stays: Whether a kubelet has added a protecting rule that the plan keeps.
         guarded_beside: Whether the other iptables variant has a protecting rule that stays.
+        chain: The chain of the protecting rule.
     """
     value = facts.sysctls.get(ROUTE_LOCALNET, "0")
     if is_wanted or value == "0" or not (goes or stays):
         return LoopbackDecision()
-    whole = f"{ROUTE_LOCALNET} = {value} and the rule of {chains.FIREWALL} that protects it stay"
+    whole = f"{ROUTE_LOCALNET} = {value} and the rule of {chain or chains.FIREWALL} that protects it stay"
     if stays:
         return LoopbackDecision(note=f"{whole}: a kubelet on this host shares them")
     if guarded_beside:

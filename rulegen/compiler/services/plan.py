@@ -281,6 +281,8 @@ class _OfFamily:
         """Return the rules of the other variant, if they belong to this language and everything is to be removed."""
         if not self._is_cleanup or self.family is None or (name, self.family) not in self.all.observed.states:
             return None
+        if not self.all.tables.languages[name].has_variants:
+            return None
         return self.all.observed.beside.get(self.family)
 
     def _between(self, name: str, changes: Mapping[str, Changes]) -> Objects | None:
@@ -331,35 +333,44 @@ _NOTHING_OURS = Layout(chains={}, prefixes={})
 
 @dataclass(frozen=True, slots=True)
 class _Loopback:
-    """The rule that protects the IPv4 loopback prefix from other hosts, in both iptables variants.
+    """The rules that protect the IPv4 loopback prefix from other hosts, in nftables and in both iptables variants.
 
     Attributes:
-        goes: Whether the plan removes the rule from the variant in use.
+        goes: Whether the plan removes one of them, not from the other variant.
         goes_beside: Whether the plan removes the rule from the other variant.
-        is_there: Whether the rule exists now, regardless of the program that wrote it.
+        stays: Whether the plan keeps one of them, regardless of the program that wrote it.
         is_beside: Whether the rule exists in the other variant.
+        chain: The chain of the rule that stays, else of the one that goes; empty for none.
     """
 
     goes: bool
     goes_beside: bool
-    is_there: bool
+    stays: bool
     is_beside: bool
+    chain: str
 
     @classmethod
     def of(cls, parts: Planned, observed: Observed, tables: Tables) -> _Loopback:
         """Return the state of the rule in all languages."""
         gone = {
-            bool(key.variant)
+            (key.language, bool(key.variant))
             for key, (part, _) in parts.items()
             if key.family is Family.IPV4 and tables.languages[key.language].unguards_loopback(part.changes)
         }
-        own = [(name, state) for (name, family), state in observed.states.items() if family is Family.IPV4]
+        chains = {
+            name: chain
+            for (name, family), state in observed.states.items()
+            if family is Family.IPV4 and (chain := tables.languages[name].guards_loopback(state))
+        }
+        staying = [name for name in chains if (name, False) not in gone]
         beside = observed.beside.get(Family.IPV4)
+        with_variants = [row for row in tables.languages.values() if row.has_variants]
         return cls(
-            goes=False in gone,
-            goes_beside=True in gone,
-            is_there=any(tables.languages[name].guards_loopback(state) for name, state in own),
-            is_beside=beside is not None and any(row.guards_loopback(beside) for row in tables.languages.values()),
+            goes=any(not is_beside for _, is_beside in gone),
+            goes_beside=any(is_beside for _, is_beside in gone),
+            stays=bool(staying),
+            is_beside=beside is not None and any(row.guards_loopback(beside) for row in with_variants),
+            chain=next((chains[name] for name in (*staying, *chains)), ""),
         )
 
 
@@ -375,8 +386,9 @@ def _loopback_of(
         facts,
         is_wanted=is_wanted,
         goes=guard.goes,
-        stays=switches and not guard.goes and guard.is_there,
+        stays=(switches or guard.goes) and guard.stays,
         guarded_beside=guard.is_beside,
+        chain=guard.chain,
     )
 
 
@@ -391,8 +403,9 @@ def _loopback_left(
         facts,
         is_wanted=False,
         goes=guard.goes or guard.goes_beside,
-        stays=not guard.goes and guard.is_there,
+        stays=guard.stays,
         guarded_beside=not guard.goes_beside and guard.is_beside,
+        chain=guard.chain,
     )
 
 

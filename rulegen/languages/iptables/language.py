@@ -70,6 +70,7 @@ class Iptables:
     """The row of iptables in the table of languages."""
 
     name = NAME
+    has_variants = True
 
     def __init__(self, guarding: frozenset[ChainName], loopback: LoopbackGuard) -> None:
         """Take the rules that must be written first and removed last.
@@ -221,9 +222,9 @@ class Iptables:
         for block in content.blocks:
             yield from (shape_of(rule.spec) for rule in block.rules)
 
-    def guards_loopback(self, state: Ruleset) -> bool:
-        """Return whether the IPv4 rules drop packets from outside to loopback addresses, whoever wrote them."""
-        return self._loopback.is_in(state)
+    def guards_loopback(self, state: Ruleset) -> str:
+        """Return the chain that drops packets from outside to loopback addresses, whoever wrote it; empty without."""
+        return self._loopback.chain.chain if self._loopback.is_in(state) else ""
 
     def unguards_loopback(self, changes: Changes) -> bool:
         """Return whether IPv4 changes remove the rule that drops packets from outside to loopback addresses."""

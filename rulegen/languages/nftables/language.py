@@ -44,7 +44,7 @@ if TYPE_CHECKING:
         Union,
         WorkTerms,
     )
-    from rulegen.languages.nftables.state import NftKey, NftObjects
+    from rulegen.languages.nftables.state import NftKey, NftLoopbackGuard, NftObjects
 
 NAME = "nftables"
 FILE = "nftables.nft"
@@ -167,9 +167,9 @@ class Nftables(KeyedLanguage):
 
     name = NAME
 
-    def __init__(self, tables: frozenset[str], maps: FrontendMaps) -> None:
-        """Take the names of the tables that are read, and those of the maps of frontends."""
-        self._tables, self._maps = tables, maps
+    def __init__(self, tables: frozenset[str], maps: FrontendMaps, loopback: NftLoopbackGuard) -> None:
+        """Take the names of the tables, those of the maps of frontends, and the guard of loopback addresses."""
+        self._tables, self._maps, self._loopback = tables, maps, loopback
 
     def union(self) -> Union:
         """Return an empty union."""
@@ -245,7 +245,8 @@ class Nftables(KeyedLanguage):
             case OtherObject(), None:
                 return Drift.FOREIGN
             case NftChain(), None:
-                if "/" in key.name or table_key(key.table) not in scene.desired.get(NAME, {}):
+                varies = "/" in key.name or key == self._loopback.key
+                if varies or table_key(key.table) not in scene.desired.get(NAME, {}):
                     return None  # names of ours that vary have a slash; and the table may be of the other layout
                 return Drift.FOREIGN
             case NftChain(), NftChain() if _is_foreign(before) or before.base != after.base:
@@ -346,6 +347,14 @@ class Nftables(KeyedLanguage):
         """Yield the kernel feature that each object needs: its kind."""
         for key in content:
             yield frozenset((NAME, "element" if key.is_element else key.kind.name.lower()))
+
+    def guards_loopback(self, state: NftObjects) -> str:
+        """Return the chain that drops packets from outside to loopback addresses; empty without one."""
+        return self._loopback.key.name if self._loopback.is_in(state) else ""
+
+    def unguards_loopback(self, changes: Changes) -> bool:
+        """Return whether changes remove this chain or its rule."""
+        return self._loopback.is_taken_by(changes)
 
 
 def _is_removed_table(change: Change[Any, Any]) -> bool:

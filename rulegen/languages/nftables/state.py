@@ -32,6 +32,7 @@ from rulegen.net import Family
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
+    from rulegen.diff.changes import Change
     from rulegen.languages.nftables.statements import NftRule
 
 NAME_MAX: Final = 255
@@ -260,3 +261,32 @@ NftObjects = dict[NftKey, NftValue]
 def in_tables(objects: Mapping[NftKey, NftValue], tables: frozenset[str]) -> NftObjects:
     """Return the objects in these tables."""
     return {key: value for key, value in objects.items() if key.table in tables}
+
+
+@dataclass(frozen=True, slots=True)
+class NftLoopbackGuard:
+    """A chain with one rule, which drops packets from outside to the loopback prefix.
+
+    Attributes:
+        key: The key of the chain.
+        chain: The chain with its hook and its rule.
+    """
+
+    key: NftKey
+    chain: NftChain
+
+    def is_in(self, objects: Mapping[NftKey, NftValue]) -> bool:
+        """Return whether these objects drop such packets. A table with flags may be dormant."""
+        return self._guards(objects.get(self.key)) and objects.get(table_key(self.key.table)) == TableValue()
+
+    def is_taken_by(self, changes: Iterable[Change[NftKey, NftValue]]) -> bool:
+        """Return whether changes remove the chain or its rule."""
+        return any(key == self.key and self._guards(was) and not self._guards(is_) for key, was, is_ in changes)
+
+    def without(self, objects: NftObjects, *, keeps_table: bool) -> NftObjects:
+        """Return objects without the chain; unless `keeps_table`, without its table too, which it needs."""
+        left_out = {self.key} if keeps_table else {self.key, table_key(self.key.table)}
+        return {key: value for key, value in objects.items() if key not in left_out}
+
+    def _guards(self, value: NftValue | None) -> bool:
+        return isinstance(value, NftChain) and value.base == self.chain.base and value.rules[:1] == self.chain.rules

@@ -255,12 +255,14 @@ class ConnectionProxy:
 
 
 class NftExtra(enum.StrEnum):
-    """Rules of iptables mode that kube-proxy's nftables mode lacks, for layout `flat`."""
+    """What kube-proxy does in iptables mode but not in nftables mode; for layout `flat`."""
 
     DROP_INVALID = "drop-invalid"
     """Drop forwarded packets in conntrack state INVALID."""
     HEALTH_PORTS = "health-ports"
     """Accept connections to the health check ports of Services."""
+    LOCALHOST_NODE_PORTS = "localhost-node-ports"
+    """Node ports answer on 127.0.0.1, which needs route_localnet."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -13,10 +13,10 @@ from rulegen.model.host.conntrack_limits import ConntrackLimits
 from rulegen.model.services.ir import NftExtra, Semantics
 from rulegen.model.services.limits import ServiceLimits
 from rulegen.model.services.modes import NEEDS, ModeNeeds
-from rulegen.net import Address, Network, parse_address, parse_network
+from rulegen.net import Address, Family, Network, parse_address, parse_network
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Iterable, Mapping, Sequence
 
     from rulegen.kube.proxyconfig.configuration import KubeProxyConfiguration
     from rulegen.kube.proxyconfig.modes import ModeSections
@@ -107,6 +107,23 @@ class Options:
     def needs(self) -> ModeNeeds:
         """The properties of the mode."""
         return self.needs_of_mode or NEEDS.get(self.mode, ModeNeeds())
+
+    @property
+    def has_localhost_extra(self) -> bool:
+        """Whether node ports answer on 127.0.0.1 in nftables mode, whatever `nodePortAddresses` says."""
+        return self.needs.uses_nft and NftExtra.LOCALHOST_NODE_PORTS in self.nft_extras
+
+    def opens_loopback(self, networks: Sequence[Network] | None) -> bool:
+        """Whether node ports answer on IPv4 loopback addresses.
+
+        Args:
+            networks: The IPv4 networks that node ports are restricted to; None for all addresses.
+        """
+        if self.has_localhost_extra:
+            return True
+        if not (self.needs.opens_loopback and self.localhost_node_ports):
+            return False
+        return networks is None or any(network.overlaps(Family.IPV4.loopback) for network in networks)
 
     @classmethod
     def of(

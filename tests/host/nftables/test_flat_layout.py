@@ -134,7 +134,10 @@ def test_a_change_of_weights_is_one_transaction_beside_all_other_services(layout
 
 @pytest.mark.parametrize("family", Family)
 def test_the_extra_rules_are_listed_again(family: Family):
-    described = replace(NODE, family=family, drop_invalid=True, nft_extras=tuple(sorted(NftExtra)))
+    extras = tuple(sorted(NftExtra))
+    described = replace(
+        NODE, family=family, drop_invalid=True, nft_extras=extras, localhost_node_ports=family is Family.IPV4
+    )
     port = structs.replace(PORT, family=family, cluster_ip=None, health_check_node_port=32000)
     service = ResolvedService(name=port.service, type="LoadBalancer", ports=(port,))
     wanted = {

@@ -179,7 +179,7 @@ def resolve_node(
         ),
         pods=pods,
         node_port_addresses=chosen_addresses,
-        localhost_node_ports=options.needs.opens_loopback and _localhost_node_ports(family, options, networks),
+        localhost_node_ports=_localhost_node_ports(family, options, networks),
         drop_invalid=not is_liberal,
         random_fully=facts.random_fully,
         addresses=frozenset(a for a in own if not (a.version == 6 and a.is_link_local)),
@@ -334,11 +334,12 @@ def _node_port_addresses(
     """
     if networks is None or any(network.prefixlen == 0 for network in networks):
         return None
-    listens_on_loopback = options.needs.opens_loopback and _localhost_node_ports(family, options, networks)
+    listens_on_loopback = _localhost_node_ports(family, options, networks)
     return tuple(
         address
         for address in facts.addresses(family)
-        if any(address in network for network in networks) and (listens_on_loopback or not address.is_loopback)
+        if (listens_on_loopback or not address.is_loopback)
+        and (any(address in network for network in networks) or (options.has_localhost_extra and address.is_loopback))
     )
 
 
@@ -349,6 +350,4 @@ def _has_no_node_ports(address: Address, *, chosen: tuple[Address, ...] | None) 
 
 def _localhost_node_ports(family: Family, options: Options, networks: tuple[Network, ...] | None) -> bool:
     """Whether node ports answer on 127.0.0.0/8. They never answer on ::1: the kernel does not route from it."""
-    if family is Family.IPV6 or not options.localhost_node_ports:
-        return False
-    return networks is None or any(network.overlaps(family.loopback) for network in networks)
+    return family is Family.IPV4 and options.opens_loopback(networks)

@@ -56,12 +56,8 @@ def _restricts(options: Options, family: Family) -> bool:
 
 
 def _on_loopback(options: Options) -> bool:
-    if not (options.needs.opens_loopback and options.localhost_node_ports):
-        return False
-    loopback = Family.IPV4.loopback
-    return not _restricts(options, Family.IPV4) or any(
-        loopback.overlaps(network) for network in options.node_port_networks
-    )
+    networks = [network for network in options.node_port_networks if family_of(network) is Family.IPV4]
+    return options.opens_loopback(networks if _restricts(options, Family.IPV4) else None)
 
 
 def _masquerading(before: Options, after: Options) -> Iterator[str]:
