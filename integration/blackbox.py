@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal
 
 from integration import manifests
@@ -16,14 +17,42 @@ if TYPE_CHECKING:
     from integration.lab.lab import Lab
     from integration.manifests import App
 
-Variant = Literal["nft", "legacy", "ipvs", "nftables", "userspace"]
-"""Where Services are made: rules of one kind of iptables; IPVS, with rules of iptables-legacy beside it; nftables; or a
-proxy, with rules of iptables-nft."""
+Variant = Literal["nft", "legacy", "ipvs", "nftables", "kube-proxy", "userspace"]
+"""Where Services are made: rules of one kind of iptables; IPVS, with rules of iptables-legacy beside it; nftables, in
+layout flat or in that of kube-proxy; or a proxy, with rules of iptables-nft."""
 
 Verb = Literal["plan", "apply", "cleanup"]
 
-_TABLES: Mapping[Variant, str] = {"ipvs": "legacy", "nftables": "nft", "userspace": "nft"}
-"""For each mode that is named on the command line: its kind of iptables."""
+
+@dataclass(frozen=True, slots=True)
+class VariantRow:
+    """How a variant is chosen.
+
+    Attributes:
+        iptables: Its kind of iptables.
+        options: What `plan` and `apply` are given.
+        marks: The section of the configuration with the options about masquerading.
+        fields: Fields of the configuration with which node ports answer where they do in iptables mode.
+        tables: The name of its table of nftables; empty if it has rules of iptables.
+    """
+
+    iptables: Literal["nft", "legacy"]
+    options: tuple[str, ...] = ()
+    marks: str = "iptables"
+    fields: Mapping[str, object] = field(default_factory=dict)
+    table: str = ""
+
+
+_EVERYWHERE = {"nodePortAddresses": ["0.0.0.0/0", "::/0"]}
+_IN_NFTABLES = ("--mode", "nftables", "--nftables-layout")
+VARIANT_ROWS: Mapping[Variant, VariantRow] = {
+    "nft": VariantRow("nft"),
+    "legacy": VariantRow("legacy"),
+    "ipvs": VariantRow("legacy", ("--mode", "ipvs")),
+    "nftables": VariantRow("nft", (*_IN_NFTABLES, "flat"), "nftables", _EVERYWHERE, "rulegen"),
+    "kube-proxy": VariantRow("nft", (*_IN_NFTABLES, "kube-proxy"), "nftables", _EVERYWHERE, "kube-proxy"),
+    "userspace": VariantRow("nft", ("--mode", "userspace")),
+}
 
 NO_CHANGES, CHANGES = 0, 2
 """Exit codes of `plan --detailed-exitcode`."""
@@ -42,6 +71,7 @@ class Rulegen:
         self.variant = variant
         self.options: tuple[str, ...] = ()
         self.served: tuple[str, str, tuple[str, ...]] | None = None
+        self._row = VARIANT_ROWS[variant]
         self._config = lab.folder / "config.json"
         self._objects = lab.folder / "objects.json"
 
@@ -62,14 +92,19 @@ class Rulegen:
         return self.lab.node.fork(argv).wait(120)
 
     def _command(self, verb: Verb, *given: str) -> list[str]:
-        mode = ("--mode", self.variant) if self.variant in _TABLES and verb != "cleanup" else ()
-        tables = _TABLES.get(self.variant, self.variant)
-        return [sys.executable, "-W", "error", "-m", "rulegen", verb, "--variant", tables, *mode, *given, "-v"]
+        options = self._row.options if verb != "cleanup" else ()
+        program = [sys.executable, "-W", "error", "-m", "rulegen", verb]
+        return [*program, "--variant", self._row.iptables, *options, *given, "-v"]
+
+    def configuration(self, **fields: object) -> str:
+        """Return a KubeProxyConfiguration for this variant; fields of section `iptables` are in that of its mode."""
+        renamed = {self._row.marks if name == "iptables" else name: value for name, value in fields.items()}
+        return manifests.configuration(**{**self._row.fields, **renamed})
 
     def write(self, world: str, config: str | None = None) -> None:
         """Write objects and configuration to where the next command reads them."""
         self._objects.write_text(world)
-        self._config.write_text(config or manifests.configuration())
+        self._config.write_text(config or self.configuration())
 
     def start(self, verb: Verb) -> Running:
         """Start a command on the files last written, in a fork as all others: it is at work at once."""
@@ -108,7 +143,7 @@ class Rulegen:
 
     def serve(self, apps: Iterable[App], config: str | None = None, *options: str) -> None:
         """Make the node serve Apps, unless it does; forget all connections made so far."""
-        wanted = (manifests.world(apps), config or manifests.configuration(), options)
+        wanted = (manifests.world(apps), config or self.configuration(), options)
         if self.served != wanted:
             self.options = options
             self.apply(*wanted[:2])

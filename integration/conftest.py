@@ -27,8 +27,11 @@ if TYPE_CHECKING:
 
 __all__ = ["pytest_runtest_protocol", "pytest_sessionfinish"]
 
-VARIANTS: tuple[Variant, ...] = ("nft", "legacy")
-"""What tests are run for that do not say more; those with the mark `ipvs` are run for that too."""
+IPTABLES: tuple[Variant, ...] = ("nft", "legacy")
+NFTABLES: tuple[Variant, ...] = ("nftables", "kube-proxy")
+"""The layouts of nftables mode."""
+VARIANTS: tuple[Variant, ...] = (*IPTABLES, NFTABLES[0])
+"""What tests are run for that do not say more; marks add IPVS, and the other layout of nftables mode."""
 
 DRIVERS = (Namespaces, Containers)
 
@@ -38,9 +41,11 @@ LabMaker = Callable[[DriverType, str], Lab]
 
 def pytest_configure(config: pytest.Config) -> None:
     """Declare the mark that narrows a test to some variants."""
-    config.addinivalue_line("markers", "variants(*names): the variants of iptables that a test is about, if not all")
+    config.addinivalue_line("markers", "variants(*names): the variants that a test is about, if not all")
     config.addinivalue_line("markers", "ipvs: a test that is about IPVS too")
+    config.addinivalue_line("markers", "layouts: a test that is about both layouts of nftables mode")
     config.addinivalue_line("markers", "same_rules(n): rules are the same in both variants: n cases for legacy")
+    config.addinivalue_line("markers", "of_nftables(n): n cases for nftables mode")
     config.pluginmanager.register(Ordering(), "rulegen-ordering")
 
 
@@ -103,20 +108,21 @@ def _case(item: pytest.Item) -> str:
 
 
 def _leave_out(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Leave out cases for iptables-legacy of tests with the mark `same_rules`: the same ones each time."""
+    """Leave out cases of tests with the marks `same_rules` and `of_nftables`: the same ones each time."""
     left_out: set[str] = set()
-    for number, cases in _legacy_cases(items).items():
-        left_out |= set(cases) - sample(cases, number)
+    for name, variants in (("same_rules", IPTABLES[1:]), ("of_nftables", NFTABLES)):
+        for number, cases in _marked_cases(items, name, variants).items():
+            left_out |= set(cases) - sample(cases, number)
     config.hook.pytest_deselected(items=[item for item in items if item.nodeid in left_out])
     items[:] = [item for item in items if item.nodeid not in left_out]
 
 
-def _legacy_cases(items: list[pytest.Item]) -> dict[int, list[str]]:
-    """Return the cases for iptables-legacy of tests with the mark `same_rules`, by the number of its argument."""
+def _marked_cases(items: list[pytest.Item], name: str, variants: tuple[Variant, ...]) -> dict[int, list[str]]:
+    """Return the cases for some variants of tests with a mark, by the number of its argument."""
     cases: defaultdict[int, list[str]] = defaultdict(list)
     for item in items:
-        mark = item.get_closest_marker("same_rules")
-        if mark and isinstance(item, pytest.Function) and item.callspec.params.get("variant") == "legacy":
+        mark = item.get_closest_marker(name)
+        if mark and isinstance(item, pytest.Function) and item.callspec.params.get("variant") in variants:
             cases[mark.args[0]].append(item.nodeid)
     return cases
 
@@ -126,6 +132,8 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     if "variant" in metafunc.fixturenames:
         only = metafunc.definition.get_closest_marker("variants")
         variants = only.args if only else VARIANTS
+        if not only and metafunc.definition.get_closest_marker("layouts"):
+            variants = (*variants, NFTABLES[1])
         if metafunc.definition.get_closest_marker("ipvs"):
             # Inside the user-mode Linux nobody asks for the other cases.
             variants = ("ipvs",) if is_inside() else (*variants, "ipvs")

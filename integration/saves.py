@@ -6,12 +6,14 @@ import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from integration.blackbox import VARIANT_ROWS
 from integration.lab.hosts import FAMILIES
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
     from random import Random
 
+    from integration.blackbox import Variant
     from integration.lab.hosts import Family, Host
 
 PROXY_CHAIN = re.compile(
@@ -24,23 +26,23 @@ _BUILT_IN = {"PREROUTING", "INPUT", "FORWARD", "OUTPUT", "POSTROUTING"}
 _TABLES = ("raw", "mangle", "nat", "filter")
 
 
-def tool(variant: str, family: Family) -> str:
+def tool(variant: Variant, family: Family) -> str:
     """Return the name of the tool for a variant and family, without `-save` or `-restore`."""
-    return f"{'iptables' if family == 4 else 'ip6tables'}-{'legacy' if variant == 'ipvs' else variant}"
+    return f"{'iptables' if family == 4 else 'ip6tables'}-{VARIANT_ROWS[variant].iptables}"
 
 
-def save(node: Host, variant: str) -> dict[Family, str]:
+def save(node: Host, variant: Variant) -> dict[Family, str]:
     """Return all rules of a node, without comments of the tool and with all counters 0."""
     return {family: _plain(node.run([f"{tool(variant, family)}-save"]).check().stdout) for family in FAMILIES}
 
 
-def load(node: Host, variant: str, texts: Mapping[Family, str]) -> None:
+def load(node: Host, variant: Variant, texts: Mapping[Family, str]) -> None:
     """Make a node's rules those of the texts and nothing else."""
     for family, text in texts.items():
         node.run([f"{tool(variant, family)}-restore"], stdin=text).check()
 
 
-def wipe(node: Host, variant: str) -> None:
+def wipe(node: Host, variant: Variant) -> None:
     """Take all rules off a node, a proxy's and others'."""
     load(node, variant, dict.fromkeys(FAMILIES, "".join(f"*{table}\nCOMMIT\n" for table in _TABLES)))
 

@@ -7,14 +7,15 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from integration import saves
+from integration import rulesets, saves
+from integration.conftest import IPTABLES
 from integration.lab.hosts import FAMILIES
 from integration.manifests import App, world
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from integration.blackbox import Rulegen
+    from integration.blackbox import Rulegen, Variant
     from integration.lab.lab import Lab
 
 ONE = App(
@@ -68,16 +69,17 @@ COMMIT
 
 
 @pytest.fixture
-def crowded(lab: Lab, rulegen: Rulegen, variant: str) -> Iterator[Rulegen]:
+def crowded(lab: Lab, rulegen: Rulegen, variant: Variant) -> Iterator[Rulegen]:
     """Give a node with others' rules and none of ours; in the end it has none at all."""
     rulegen.served = None
-    saves.wipe(lab.node, variant)
+    rulesets.wipe(lab.node, variant)
     saves.load(lab.node, variant, dict.fromkeys(FAMILIES, OTHERS))
     yield rulegen
-    saves.wipe(lab.node, variant)
+    rulesets.wipe(lab.node, variant)
 
 
-def test_others_rules_stay_through_apply_change_and_cleanup(lab: Lab, crowded: Rulegen, variant: str) -> None:
+@pytest.mark.layouts
+def test_others_rules_stay_through_apply_change_and_cleanup(lab: Lab, crowded: Rulegen, variant: Variant) -> None:
     before = saves.foreign(saves.save(lab.node, variant))
     assert all(len(kept) > 25 for kept in before.values())
     for objects in (FIRST, SECOND, FIRST):
@@ -92,7 +94,8 @@ def test_others_rules_stay_through_apply_change_and_cleanup(lab: Lab, crowded: R
     assert left <= {"KUBE-FIREWALL", "INPUT", "OUTPUT"}
 
 
-def test_rules_that_others_add_later_keep_their_place(lab: Lab, crowded: Rulegen, variant: str) -> None:
+@pytest.mark.variants(*IPTABLES)
+def test_rules_that_others_add_later_keep_their_place(lab: Lab, crowded: Rulegen, variant: Variant) -> None:
     """Before ours, between ours, and behind them."""
     crowded.apply(FIRST)
     for family in FAMILIES:
@@ -108,9 +111,10 @@ def test_rules_that_others_add_later_keep_their_place(lab: Lab, crowded: Rulegen
     assert saves.foreign(saves.save(lab.node, variant)) == before
 
 
-def test_others_counters_are_not_set_back(lab: Lab, crowded: Rulegen, variant: str) -> None:
+@pytest.mark.of_nftables(0)
+def test_others_counters_are_not_set_back(lab: Lab, crowded: Rulegen, variant: Variant) -> None:
     def count() -> int:
-        text = lab.node.run([f"iptables-{variant}-save", "-c", "-t", "filter"]).check().stdout
+        text = lab.node.run([f"{saves.tool(variant, 4)}-save", "-c", "-t", "filter"]).check().stdout
         results = re.search(r"^\[(\d+):\d+\] -A INPUT .*counts", text, re.MULTILINE)
         assert results
         return int(results[1])
@@ -123,7 +127,7 @@ def test_others_counters_are_not_set_back(lab: Lab, crowded: Rulegen, variant: s
     assert count() == 3
 
 
-def test_tables_that_are_not_of_iptables_stay(lab: Lab, crowded: Rulegen, variant: str) -> None:
+def test_tables_that_are_not_of_iptables_stay(lab: Lab, crowded: Rulegen, variant: Variant) -> None:
     mine = "table inet mine { set s { type ipv4_addr; elements = { 10.9.9.9 } }; chain c { ip saddr @s drop; }; }"
     lab.node.run(["nft", "-f", "-"], stdin=mine).check()
     try:
@@ -135,18 +139,23 @@ def test_tables_that_are_not_of_iptables_stay(lab: Lab, crowded: Rulegen, varian
         lab.node.run(["nft", "delete", "table", "inet", "mine"]).check()
 
 
-def test_cleanup_leaves_nothing_and_then_does_nothing(lab: Lab, rulegen: Rulegen, variant: str) -> None:
-    saves.wipe(lab.node, variant)
+@pytest.mark.layouts
+def test_cleanup_leaves_nothing_and_then_does_nothing(lab: Lab, rulegen: Rulegen, variant: Variant) -> None:
+    rulesets.wipe(lab.node, variant)
     rulegen.apply(FIRST)
+    assert all(rulesets.observe(lab.node, variant).values())
     rulegen.cleanup()
     texts = saves.save(lab.node, variant)
     for family, text in texts.items():
         assert [line for line in saves.lines(text) if line.is_proxys] == [], family
+    left = rulesets.observe(lab.node, variant)
+    assert variant in IPTABLES or not any(left.values())
     rulegen.cleanup()
     assert saves.save(lab.node, variant) == texts
 
 
-def test_the_other_variant_is_not_touched(lab: Lab, rulegen: Rulegen, variant: str) -> None:
+@pytest.mark.variants(*IPTABLES)
+def test_the_other_variant_is_not_touched(lab: Lab, rulegen: Rulegen, variant: Variant) -> None:
     """Rules of the variant that is not ours to write stay, whoever wrote them."""
     other = "legacy" if variant == "nft" else "nft"
     rule = "*filter\n:MINE - [0:0]\n-A INPUT -p tcp -m tcp --dport 5 -j MINE\nCOMMIT\n"

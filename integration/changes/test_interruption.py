@@ -8,14 +8,15 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from integration import saves
+from integration import rulesets
+from integration.blackbox import VARIANT_ROWS
 from integration.lab.hosts import FAMILIES
 from integration.manifests import PORT, App, world
 
 if TYPE_CHECKING:
-    from integration.blackbox import Rulegen
-    from integration.lab.hosts import Family
+    from integration.blackbox import Rulegen, Variant
     from integration.lab.lab import Lab
+    from integration.rulesets import Ruleset
 
 SERVICES = 400
 APPS = tuple(
@@ -24,17 +25,11 @@ APPS = tuple(
 )
 WORLD = world(APPS)
 
-Rules = dict["Family", Counter[str]]
-
 
 @pytest.fixture(scope="session")
-def full() -> dict[str, Rules]:
+def full() -> dict[str, Ruleset]:
     """Remember, for each variant, what an undisturbed load leaves in the kernel."""
     return {}
-
-
-def _rules(lab: Lab, variant: str) -> Rules:
-    return {family: Counter(text.splitlines()) for family, text in saves.save(lab.node, variant).items()}
 
 
 # When it is killed: counted from its start, while nothing is written yet, or from the first rule of its that is seen;
@@ -50,20 +45,22 @@ MOMENTS = [
 
 
 @pytest.mark.same_rules(3)
+@pytest.mark.of_nftables(2)
 @pytest.mark.parametrize(("event", "later_s", "group"), MOMENTS)
 def test_an_apply_after_a_killed_one_completes_it(
-    lab: Lab, rulegen: Rulegen, variant: str, *, event: str, later_s: float, group: bool, full: dict[str, Rules]
+    lab: Lab, rulegen: Rulegen, variant: Variant, *, event: str, later_s: float, group: bool, full: dict[str, Ruleset]
 ) -> None:
     if variant not in full:
-        saves.wipe(lab.node, variant)
+        rulesets.wipe(lab.node, variant)
         rulegen.apply(WORLD)
-        full[variant] = _rules(lab, variant)
+        full[variant] = rulesets.observe(lab.node, variant)
 
-    saves.wipe(lab.node, variant)
+    rulesets.wipe(lab.node, variant)
     rulegen.write(WORLD)
     running = rulegen.start("apply")
     if event == "first rule":
-        seen = f"iptables-{variant}-save | grep -q '^-A KUBE-'"
+        table = VARIANT_ROWS[variant].table
+        seen = f"nft list tables | grep -q {table}" if table else f"iptables-{variant}-save | grep -q '^-A KUBE-'"
         if lab.node.run(["sh", "-c", f"until {seen}; do sleep 0.01; done"], timeout_s=30).code != 0:
             pytest.fail(f"apply has not begun to write: {running.wait(1).stderr}")
     lab.node.run(["sleep", str(later_s + Random().random() * 0.05)]).check()
@@ -72,7 +69,7 @@ def test_an_apply_after_a_killed_one_completes_it(
 
     rulegen.apply(WORLD)
     rulegen.check_converged()
-    rules = _rules(lab, variant)
+    rules = rulesets.observe(lab.node, variant)
     for family in FAMILIES:
         assert rules[family] - full[variant][family] == Counter()
         assert full[variant][family] - rules[family] == Counter()
@@ -80,9 +77,9 @@ def test_an_apply_after_a_killed_one_completes_it(
         assert lab["pod-c"].request("TCP", app.cluster_ip(4), PORT).outcome == "answered"
 
 
-def test_what_was_served_before_is_served_in_between(lab: Lab, rulegen: Rulegen, variant: str) -> None:
+def test_what_was_served_before_is_served_in_between(lab: Lab, rulegen: Rulegen, variant: Variant) -> None:
     """A Service that the killed apply did not mean to change answers all the while."""
-    saves.wipe(lab.node, variant)
+    rulesets.wipe(lab.node, variant)
     rulegen.apply(world(APPS[:1]))
     asking = lab["pod-c"].repeat("TCP", APPS[0].cluster_ip(4), PORT, pause_s=0.01)
     for moment_s in (0.05, 0.35, 0.7):

@@ -47,6 +47,7 @@ def at(labs: LabMaker, driver: DriverType, variant: Variant, rulegens: dict[tupl
 
 
 @pytest.mark.same_rules(12)
+@pytest.mark.of_nftables(6)
 @pytest.mark.parametrize("flow", FLOWS, ids=str)
 def test_flow(at: Rulegen, flow: Flow, family: Family) -> None:
     at.serve(WORLD)

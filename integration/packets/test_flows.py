@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from integration.conftest import IPTABLES
 from integration.flows import DROPPED, REFUSED, Flow, check, kept, masked, via
 from integration.manifests import App
 
@@ -16,7 +17,7 @@ if TYPE_CHECKING:
     from integration.lab.hosts import Family, Transport
     from integration.lab.lab import Lab
 
-pytestmark = pytest.mark.ipvs
+pytestmark = [pytest.mark.ipvs, pytest.mark.layouts]
 
 Row = tuple[str, str, str]
 """Who asks, which Service, by which way."""
@@ -252,17 +253,17 @@ def test_a_source_in_range_is_let_in(lab: Lab, rulegen: Rulegen, app: App, expec
 
 @pytest.mark.parametrize("protocol", ["TCP", "UDP"])
 def test_a_node_port_answers_on_loopback(lab: Lab, rulegen: Rulegen, variant: Variant, protocol: Transport) -> None:
-    """IPv4 alone: the kernel never routes ::1 off the node. No virtual server listens there."""
+    """IPv4 alone: the kernel never routes ::1 off the node. No virtual server listens there, no map of nftables."""
     rulegen.serve(WORLD)
-    expect = REFUSED if variant == "ipvs" else masked("pod-a", "pod-x")
+    expect = masked("pod-a", "pod-x") if variant in IPTABLES else REFUSED
     check(lab, Flow(NODE, PORTED, "loopback", expect, protocol), 4)
 
 
 def test_what_is_no_port_of_a_service_is_left_alone(
     lab: Lab, rulegen: Rulegen, variant: Variant, family: Family
 ) -> None:
-    """Where the address is the node's own, as with IPVS, it is refused, lest the node's programs answer there."""
+    """It is refused in nftables mode, and where the address is the node's own, lest the node's programs answer."""
     rulegen.serve(WORLD)
-    expected = "refused" if variant == "ipvs" else "unreachable"
+    expected = "unreachable" if variant in IPTABLES else "refused"
     assert lab[POD].request("TCP", PLAIN.cluster_ip(family), 81).outcome == expected
     assert lab[CLIENT].request("TCP", lab.node.addresses(family)[0], 8080).name == "node1"

@@ -7,14 +7,16 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from integration import manifests, saves
+from integration import manifests, rulesets, saves
+from integration.blackbox import VARIANT_ROWS
+from integration.conftest import IPTABLES
 from integration.manifests import App
-from integration.packets.test_options import sends_to_loopback_of_node
+from integration.packets.test_options import LOCALHOST, sends_to_loopback_of_node
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from integration.blackbox import Rulegen
+    from integration.blackbox import Rulegen, Variant
     from integration.lab.lab import Lab
     from integration.lab.peers import Transport
 
@@ -23,6 +25,10 @@ WORLD = manifests.world((PORTED,))
 PORT = 32297
 SWITCH = "/proc/sys/net/ipv4/conf/all/route_localnet"
 SILENCE_S = 0.3
+
+
+GUARDED = ("rulegen loopback-guard", "rulegen loopback-guard 0")
+"""The chain and its rule."""
 
 
 def is_open(lab: Lab, protocol: Transport) -> bool:
@@ -41,17 +47,19 @@ def read_only_parameters(lab: Lab) -> Iterator[list[str]]:
 
 
 @pytest.fixture
-def node(lab: Lab, rulegen: Rulegen, variant: str) -> Iterator[Rulegen]:
+def node(lab: Lab, rulegen: Rulegen, variant: Variant) -> Iterator[Rulegen]:
     """Give rulegen on a node with a daemon on its loopback address, and a neighbour that sends there."""
-    saves.wipe(lab.node, variant)
+    rulesets.wipe(lab.node, variant)
+    rulegen.options = LOCALHOST if VARIANT_ROWS[variant].table else ()
     lab.node.run(["sh", "-ec", f"echo 0 > {SWITCH}"]).check()
     for protocol in ("TCP", "UDP"):
         if lab.node.request(protocol, "127.0.0.1", PORT, timeout_s=SILENCE_S).outcome != "answered":  # labs are shared
             lab.node.listen(protocol, 4, PORT, "127.0.0.1")
     with sends_to_loopback_of_node(lab):
         yield rulegen
-    rulegen.served = None
-    saves.wipe(lab.node, variant)
+    rulegen.served, rulegen.options = None, ()
+    rulesets.wipe(lab.node, variant)
+    lab.node.run(["sh", "-ec", f"echo 0 > {SWITCH}"]).check()
 
 
 def test_cleanup_closes_the_loopback_prefix(lab: Lab, node: Rulegen) -> None:
@@ -61,7 +69,8 @@ def test_cleanup_closes_the_loopback_prefix(lab: Lab, node: Rulegen) -> None:
     assert (value(lab), is_open(lab, "TCP"), is_open(lab, "UDP")) == ("0", False, False)
 
 
-def test_beside_a_kubelet_the_prefix_and_its_guard_stay(lab: Lab, node: Rulegen, variant: str) -> None:
+@pytest.mark.variants(*IPTABLES)
+def test_beside_a_kubelet_the_prefix_and_its_guard_stay(lab: Lab, node: Rulegen, variant: Variant) -> None:
     node.apply(WORLD)
     lab.node.run([f"iptables-{variant}", "-w", "-t", "mangle", "-N", "KUBE-KUBELET-CANARY"]).check()
     done = node.cleanup()
@@ -72,16 +81,19 @@ def test_beside_a_kubelet_the_prefix_and_its_guard_stay(lab: Lab, node: Rulegen,
     assert (value(lab), is_open(lab, "TCP")) == ("0", False)
 
 
-def test_where_parameters_are_read_only_the_guard_stays(lab: Lab, node: Rulegen, variant: str) -> None:
+def test_where_parameters_are_read_only_the_guard_stays(lab: Lab, node: Rulegen, variant: Variant) -> None:
     node.apply(WORLD)
     with read_only_parameters(lab) as begin:
         done = lab.node.run([*begin, *node.argv("cleanup")], timeout_s=120).check()
     assert (value(lab), is_open(lab, "TCP"), is_open(lab, "UDP")) == ("1", False, False)
     assert "cannot be set to 0 here" in done.stdout
-    left = {
-        line.chain for text in saves.save(lab.node, variant).values() for line in saves.lines(text) if line.is_proxys
-    }
-    assert left <= {"KUBE-FIREWALL", "INPUT", "OUTPUT"}
+    if VARIANT_ROWS[variant].table:
+        left = {place for rules in rulesets.observe(lab.node, variant).values() for place, _ in rules}
+        assert {place.removeprefix(" ") for place in left} == {"rulegen", *GUARDED}
+    else:
+        texts = saves.save(lab.node, variant).values()
+        left = {line.chain for text in texts for line in saves.lines(text) if line.is_proxys}
+        assert left <= {"KUBE-FIREWALL", "INPUT", "OUTPUT"}
     node.cleanup()
     assert (value(lab), is_open(lab, "TCP")) == ("0", False)
 

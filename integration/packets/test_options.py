@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from integration.conftest import IPTABLES
 from integration.flows import REFUSED, Flow, check, kept, masked, via
-from integration.manifests import App, configuration
+from integration.manifests import App
 from integration.saves import tool
 
 if TYPE_CHECKING:
@@ -85,12 +86,14 @@ def _in(variant: Variant, flow: Flow) -> Flow:
 
 
 @pytest.mark.ipvs
+@pytest.mark.layouts
 @pytest.mark.same_rules(12)
+@pytest.mark.of_nftables(14)
 @pytest.mark.parametrize("row", ROWS, ids=[f"{option}: {flow}" for option, _, flow in ROWS])
 def test_option(lab: Lab, rulegen: Rulegen, variant: Variant, row: Row, family: Family) -> None:
     """An option changes who answers, or which source is seen."""
     _, fields, flow = row
-    rulegen.serve(WORLD, configuration(**fields))
+    rulegen.serve(WORLD, rulegen.configuration(**fields))
     check(lab, _in(variant, flow), family)
 
 
@@ -105,13 +108,35 @@ LOOPBACK_ROWS: list[Row] = [
 
 
 @pytest.mark.ipvs
+@pytest.mark.variants(*IPTABLES)
 @pytest.mark.same_rules(2)
 @pytest.mark.parametrize("row", LOOPBACK_ROWS, ids=[f"{option}: {flow}" for option, _, flow in LOOPBACK_ROWS])
 def test_node_ports_on_loopback(lab: Lab, rulegen: Rulegen, variant: Variant, row: Row) -> None:
     """127.0.0.1 answers, or not, as the options say; IPv4 alone has this."""
     _, fields, flow = row
-    rulegen.serve(WORLD, configuration(**fields))
+    rulegen.serve(WORLD, rulegen.configuration(**fields))
     check(lab, _in(variant, flow), 4)
+
+
+LOCALHOST = ("--nftables-extra", "localhost-node-ports")
+EXTRA_ROWS: list[Row] = [
+    ("anywhere", PLAIN, Flow(NODE, PORTED, "loopback", masked(*BOTH))),
+    ("anywhere", PLAIN, Flow(NODE, LOCAL, "loopback", masked(*BOTH))),
+    ("anywhere", PLAIN, Flow(CLIENT, PORTED, "node", masked(*BOTH))),
+    ("primary", PRIMARY, Flow(NODE, PORTED, "loopback", masked(*BOTH))),
+    ("primary", PRIMARY, Flow(CLIENT, PORTED, "second", REFUSED)),
+]
+
+
+@pytest.mark.variants("nftables")
+@pytest.mark.parametrize("row", EXTRA_ROWS, ids=[f"{option}: {flow}" for option, _, flow in EXTRA_ROWS])
+def test_node_ports_on_loopback_as_an_extra_of_nftables(lab: Lab, rulegen: Rulegen, row: Row) -> None:
+    """127.0.0.1 answers beside all addresses of node ports, and UDP too."""
+    _, fields, flow = row
+    rulegen.serve(WORLD, rulegen.configuration(**fields), *LOCALHOST)
+    for protocol in ("TCP", "UDP"):
+        check(lab, replace(flow, protocol=protocol), 4)
+    rulegen.check_converged()
 
 
 @contextmanager
@@ -124,8 +149,9 @@ def _rule(lab: Lab, iptables: str, *rule: str) -> Iterator[None]:
 
 
 @pytest.mark.ipvs
+@pytest.mark.variants(*IPTABLES)
 def test_the_health_check_port_is_open_where_input_is_closed(
-    lab: Lab, rulegen: Rulegen, family: Family, variant: str
+    lab: Lab, rulegen: Rulegen, family: Family, variant: Variant
 ) -> None:
     """A balancer's probe comes through a firewall that lets nothing in; the port beside it stays closed."""
     rulegen.serve(WORLD)
@@ -138,8 +164,9 @@ def test_the_health_check_port_is_open_where_input_is_closed(
 
 
 @pytest.mark.ipvs
+@pytest.mark.variants(*IPTABLES)
 def test_masqueraded_packets_pass_a_closed_forward_chain(
-    lab: Lab, rulegen: Rulegen, family: Family, variant: str
+    lab: Lab, rulegen: Rulegen, family: Family, variant: Variant
 ) -> None:
     """Node ports work although the node forwards nothing of its own accord; plain forwarding stays closed."""
     rulegen.serve(WORLD)
@@ -167,15 +194,20 @@ def sends_to_loopback_of_node(lab: Lab) -> Iterator[None]:
         lab.client.run(["sh", "-ec", end]).check()
 
 
-def test_node_ports_on_loopback_open_no_loopback_to_others(lab: Lab, rulegen: Rulegen, variant: str) -> None:
+FLUSH = "flush chain ip rulegen loopback-guard"
+
+
+def test_node_ports_on_loopback_open_no_loopback_to_others(lab: Lab, rulegen: Rulegen, variant: Variant) -> None:
     """127.0.0.1 must be routable for node ports, which lets neighbours in too: a rule guards it (CVE-2020-8558)."""
-    rulegen.serve(WORLD)
+    options = () if variant in IPTABLES else LOCALHOST
+    flush = [tool(variant, 4), "-F", "KUBE-FIREWALL"] if variant in IPTABLES else ["nft", FLUSH]
+    rulegen.serve(WORLD, None, *options)
     lab.node.listen("TCP", 4, 32299, "127.0.0.1")
     with sends_to_loopback_of_node(lab):
         assert lab.client.request("TCP", "127.0.0.1", 32299, timeout_s=0.4).outcome == "timeout"
-        lab.node.run([tool(variant, 4), "-F", "KUBE-FIREWALL"]).check()
+        lab.node.run(flush).check()
         rulegen.served = None
         assert lab.client.request("TCP", "127.0.0.1", 32299).outcome == "answered"
-        rulegen.serve(WORLD)
+        rulegen.serve(WORLD, None, *options)
         assert lab.client.request("TCP", "127.0.0.1", 32299, timeout_s=0.4).outcome == "timeout"
     assert lab.node.request("TCP", "127.0.0.1", 32299).outcome == "answered"

@@ -36,6 +36,7 @@ def _chosen(lab: Lab, app: App, family: Family, protocol: Transport = "TCP") -> 
 
 
 @pytest.mark.same_rules(1)
+@pytest.mark.of_nftables(1)
 def test_three_endpoints_get_a_third_each(lab: Lab, rulegen: Rulegen, family: Family) -> None:
     """Many connections, judged by chi-square: an even choice fails here once in a million runs."""
     rulegen.serve(WORLD)
@@ -49,6 +50,7 @@ def test_three_endpoints_get_a_third_each(lab: Lab, rulegen: Rulegen, family: Fa
 
 
 @pytest.mark.same_rules(1)
+@pytest.mark.of_nftables(1)
 def test_datagrams_of_new_sockets_are_shared_too(lab: Lab, rulegen: Rulegen, family: Family) -> None:
     rulegen.serve(WORLD)
     answers = lab["pod-c"].requests(60, "UDP", EVEN.cluster_ip(family), PORT)
@@ -56,6 +58,8 @@ def test_datagrams_of_new_sockets_are_shared_too(lab: Lab, rulegen: Rulegen, fam
 
 
 @pytest.mark.same_rules(1)
+@pytest.mark.layouts
+@pytest.mark.of_nftables(2)
 def test_a_client_stays_with_its_endpoint(lab: Lab, rulegen: Rulegen, family: Family) -> None:
     """By whatever address of the Service it comes."""
     rulegen.serve(WORLD)
@@ -92,6 +96,7 @@ def test_affinity_is_renewed_by_each_connection(lab: Lab, rulegen: Rulegen) -> N
 
 
 @pytest.mark.same_rules(1)
+@pytest.mark.of_nftables(1)
 def test_only_clients_of_a_removed_endpoint_move(lab: Lab, rulegen: Rulegen, family: Family) -> None:
     app = App(name="moving", number=204, ready=THREE, type="LoadBalancer", affinity_s=10800)
     rulegen.serve((app,))

@@ -54,6 +54,7 @@ def test_a_flow_moves_when_its_endpoint_goes(lab: Lab, rulegen: Rulegen) -> None
 
 
 @pytest.mark.same_rules(0)
+@pytest.mark.of_nftables(0)
 def test_a_flow_stays_when_another_endpoint_goes(lab: Lab, rulegen: Rulegen) -> None:
     """Also where its own endpoint is not chosen for new flows any more, as long as it serves."""
     rulegen.serve([_app("pod-a"), OTHER])
@@ -85,6 +86,7 @@ def test_a_flow_ends_with_its_service(lab: Lab, rulegen: Rulegen) -> None:
 
 
 @pytest.mark.same_rules(0)
+@pytest.mark.of_nftables(0)
 def test_a_flow_from_before_the_service_comes_to_it(lab: Lab, rulegen: Rulegen) -> None:
     """A client that was there first is tracked without NAT, and sends on: the new Service must take it."""
     rulegen.serve([OTHER])
@@ -95,6 +97,7 @@ def test_a_flow_from_before_the_service_comes_to_it(lab: Lab, rulegen: Rulegen) 
 
 
 @pytest.mark.same_rules(0)
+@pytest.mark.of_nftables(0)
 def test_the_plan_tells_which_flows_it_will_end(lab: Lab, rulegen: Rulegen) -> None:
     rulegen.serve([_app("pod-a"), OTHER])
     assert _who_answers(lab, POD) == {"pod-a"}
@@ -106,6 +109,7 @@ def test_the_plan_tells_which_flows_it_will_end(lab: Lab, rulegen: Rulegen) -> N
 
 
 @pytest.mark.same_rules(0)
+@pytest.mark.of_nftables(0)
 def test_flows_of_others_stay(lab: Lab, rulegen: Rulegen) -> None:
     """A flow that has nothing to do with Services, or is not UDP, is not ours to end."""
     rulegen.serve([_app("pod-a"), OTHER])
