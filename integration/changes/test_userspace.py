@@ -92,7 +92,7 @@ def test_a_plan_names_the_service_of_what_is_removed(proxied: Rulegen, processes
     proxied.apply(world([BALANCED, OTHER]))
     proxied.write(world([replace(BALANCED, ready=("pod-a",))]))
     shown = proxied.plan().stdout
-    assert "Left over from" not in shown
+    assert "Left over" not in shown
     gone = shown.index("Service lab/other, no longer served here")
     assert shown.index("Service lab/balanced") < shown.index("- server lab.balanced.tcp.v4/") < gone
     assert gone < shown.index("- server lab.other.tcp.v4/")

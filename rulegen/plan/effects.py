@@ -57,7 +57,7 @@ def effects(plan: Plan, services: Mapping[str, ResolvedService]) -> Iterator[Eff
     for (is_leftover, owner), group in groupby(of_node, key=lambda item: (item.is_leftover, item.owner)):
         items = tuple(group)
         if is_leftover:
-            text = "no longer served here" if owner else f"{counted_noun(len(items), 'object')} of deleted Services"
+            text = "no longer served here" if owner else f"{counted_noun(len(items), 'object')} that no Service needs"
             yield Effect(Action.DELETE, "Service", owner, text + _drift(items))
         elif not owner:
             node += items

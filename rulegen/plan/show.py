@@ -297,7 +297,7 @@ def rejected_documents(report: Report) -> list[dict[str, Any]]:
 
 def _heading(owner: str, report: Report, *, is_leftover: bool) -> str:
     if is_leftover:
-        return f"Service {owner}, no longer served here" if owner else "Left over from Services that no longer exist"
+        return f"Service {owner}, no longer served here" if owner else "Left over: no Service needs these objects"
     if not owner:
         return "Node-wide rules and parameters"
     service = report.services.get(owner)

@@ -59,6 +59,7 @@ def command(folder: str | None, *, endpointslices: bool, with_secrets: bool, no_
     kube-ipvs0.batch                ipvs mode: load last, with ip -batch
     nftables.nft                    nftables mode: load with nft -f
     policy.routes                   userspace mode: load with xargs -L 1 ip < policy.routes
+    services.proxy                  userspace mode: the objects of the proxy, for plan --observed
     nfacct.sh                       --nfacct on: creates the counters; run it before loading the rules
     sysctl.conf                     load with sysctl -p, after the rules
     model.json                      the decisions behind the rules, Service by Service

@@ -141,13 +141,13 @@ def _refuse_beside_dir(
         ConfigError: An option that applies to one node, or to Ingresses, is given too.
     """
     for is_given, option, why in (
-        (bool(observed), "--observed", "dumps of one node, or of many"),
+        (bool(observed), "--observed", "it gives the dumps of one node only"),
         (options.node is not None, "--node", "the folders have the names of the nodes"),
         (out is not None, "--out", "a plan compared with dumps cannot be applied"),
         (ingress.ingress or no_services, "--ingress", "dumps do not contain the configuration for Ingresses"),
     ):
         if is_given:
-            raise ConfigError(f"--observed-dir with {option}: {why}", hint=f"omit {option}")
+            raise ConfigError(f"--observed-dir cannot be combined with {option}: {why}", hint=f"omit {option}")
 
 
 def _compare_nodes(options: CliOptions, narrowing: Narrowing, path: str, *, output: str) -> bool:

@@ -73,12 +73,12 @@ class Narrowing:
         """
         narrowing = cls(**{name: chosen.pop(name) for name in cls.__slots__})
         if narrowing.namespace is not None and narrowing.all_namespaces:
-            raise ConfigError("-n with -A: one namespace, or all", hint="omit one of them")
+            raise ConfigError("-n and -A exclude each other", hint="omit one of them")
         for given in narrowing.services:
             if not _SERVICE.fullmatch(given) and os.path.lexists(given):
                 raise ConfigError(f"{given} is a path, not the name of a Service", hint=UNQUOTED)
         if narrowing.quiet and narrowing.verbose:
-            raise ConfigError("-q with -v: the totals alone, or every object", hint="omit one of them")
+            raise ConfigError("-q and -v exclude each other", hint="omit one of them")
         return narrowing
 
     @property

@@ -136,7 +136,7 @@ def _refuse_unusable(folder: Path, world: ClusterSnapshot) -> None:
     except ValueError as error:
         raise ConfigError(str(error), hint="give the folder the name of its Node") from None
     if name != folder.name:
-        raise ConfigError(f"names of Nodes have lower case and no spaces around them: {name}", hint="rename the folder")
+        raise ConfigError(f"no Node can have this name; did you mean {name}?", hint="rename the folder")
     if folder.is_symlink():
         raise InputError(str(folder), "is a symbolic link, which is not followed", hint="give a folder")
     faults = [line for rejected in world.rejected if rejected.object == f"Node {name}" for line in rejected.lines()]

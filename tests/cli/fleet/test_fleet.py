@@ -178,7 +178,7 @@ def test_hostile_names_and_rules_are_text_in_every_format(run, dump, folder):
     ("name", "message"),
     [
         ("node9", "there is no Node node9; did you mean node1?"),
-        ("Node1", "names of Nodes have lower case and no spaces around them: node1"),
+        ("Node1", "no Node can have this name; did you mean node1?"),
         ("no_de", "cannot be the name of a Node"),
         ("node2", "no dump of iptables-save, ip6tables-save or nft list ruleset there"),
         ("node2", "(it is the output of `nft list`: for a node in nftables mode, give --mode nftables"),
@@ -264,7 +264,7 @@ def test_options_for_one_node_are_refused(run, dump, folder, more):
     dump("node1")
     code, out, err = run(*PLAN, *more)
     assert (code, out) == (1, "")
-    assert f"--observed-dir with {more[0]}" in err
+    assert f"--observed-dir cannot be combined with {more[0]}" in err
     assert not (folder / "x").exists()
 
 
