@@ -30,7 +30,7 @@ class CallTally:
 
     Attributes:
         answered: By name of the pod.
-        failed: How many questions nobody answered.
+        failed: The number of requests without an answer.
         failures: How the first of those failed.
     """
 

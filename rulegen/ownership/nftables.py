@@ -145,7 +145,7 @@ def shape_chain(kind: str, numbers: tuple[int, ...], shard: int) -> str:
 def layout_of(tables: Collection[str]) -> str:
     """Return the layout to use on a node that has these tables: that of kube-proxy if only its table is there.
 
-    A node that has rulegen's own table keeps it, whoever else makes kube-proxy's table meanwhile.
+    A node that has rulegen's own table keeps it, even if another program creates kube-proxy's table meanwhile.
     """
     return "kube-proxy" if TABLE in tables and FLAT_TABLE not in tables else "flat"
 

@@ -40,7 +40,7 @@ Parts = dict[PartKey, "Part"]
 class LaterItems(Sequence["Item"]):
     """The items of a plan in display order: the node, Services by name, leftovers.
 
-    They are made when somebody asks for one of them: a write needs only their number, and on a first load there are as
+    They are created when one of them is first used: a write needs only their number, and on a first load there are as
     many as objects.
     """
 

@@ -50,7 +50,7 @@ LONGEST_S: Final = 2.0
 """Maximum wait of a change, in seconds."""
 MOVED_QUIET_S: Final = 1.0
 MOVED_LONGEST_S: Final = 5.0
-"""The same while the proxy has all changes already, and only its files do not."""
+"""The same if the proxy already has all changes, but its files do not."""
 BREATH_S: Final = 1.0
 """Minimum pause between two reloads, in seconds."""
 BREATHS: Final = 4

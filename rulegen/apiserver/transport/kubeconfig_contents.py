@@ -1,7 +1,7 @@
 """The contents of a kubeconfig: which context, cluster and user it selects, or what is missing.
 
-The official client has words of its own for what is missing, prints whole entries with their secrets, and reads a
-cluster as somebody else if the user is not there.
+The official client has its own messages for missing parts, prints whole entries with their secrets, and uses a cluster
+with other credentials if the user is missing.
 """
 
 from __future__ import annotations

@@ -85,11 +85,11 @@ class HaproxyFiles:
         certificates: Lines of the list of certificates: path, and names of TLS.
         users: The file with the users whose hashes HAProxy checks.
         passwords: Entries by path of the maps with the hashes that Lua checks.
-        model: The model, with what HAProxy does not obey among its reasons.
+        model: The model; its reasons include the values that HAProxy does not apply.
         taken: Which spare backend serves which upstream.
         backends: The backend of each location, by host and place.
         owners: The Ingresses of each backend.
-        chosen: The backends of each upstream, each with the policy that its servers obey.
+        chosen: The backends of each upstream, each with the policy of its servers.
         upstreams: The upstreams of each Service.
         asked: The digests of the upstreams that are auth servers or mirrors.
     """

@@ -64,7 +64,7 @@ class ConfigParts:
         owners: The Ingresses of each backend.
         by_rule: The names of backends of rules.
         values: The own maps of the backend that is being compiled.
-        chosen: The backends of each upstream, each with the policy that its servers obey.
+        chosen: The backends of each upstream, each with the policy of its servers.
     """
 
     sections: dict[tuple[str, str], ConfigSection] = field(default_factory=dict)

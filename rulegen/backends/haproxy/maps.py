@@ -14,11 +14,11 @@ _PLAIN: Final = re.compile(r"[A-Za-z0-9_.~/-]")
 _ESCAPED: Final = re.compile(r"\\(.)|( )")
 _LIMITED: Final = "(*"
 _LINEAR: Final = re.compile(r"(?:\(\?i\))?(?:[^*+?{|\\]|\\.|\((?:\?:)?/\|(?:\$|\\z)\))*(?:\(?\.[*+]\)?\$?)?\Z")
-"""What needs no limit: no choice but `(/|$)`, nothing repeated but any characters at the end, as `/app(/|$)(.*)`."""
+"""Expressions that need no limit. They have no alternatives except `(/|$)`, and repeat only `.` and only at the end."""
 STEPS: Final = 50_000
-"""How often PCRE may turn back."""
+"""Maximum number of backtracking steps of PCRE."""
 NO_EXPRESSION: Final = "-"
-"""The last value of a map of expressions, which says that certainly none of them matches."""
+"""The last value of a map of expressions: certainly none of them matches."""
 _MOST_PARTS: Final = 100
 
 
@@ -34,7 +34,7 @@ def network_entries(networks: Iterable[Network]) -> list[tuple[str, str]]:
     """Return the entries of a map of networks: each with its family, 4 or 6.
 
     HAProxy also finds an IPv4 network for an IPv6 address that has an IPv4 address in it, and the other way round; the
-    family tells these from addresses of the network.
+    family distinguishes these from addresses of the network.
     """
     return [(text, "6" if ":" in text else "4") for text in map(str, networks)]
 

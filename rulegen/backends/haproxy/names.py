@@ -32,10 +32,10 @@ SERVED_SOCKET: Final = "unix@../../run/worker.sock"
 SERVED: Final = "proc.digest"
 """The variable of the worker with the digest of the configuration that it serves."""
 RESOLVERS: Final = {"own": "127.0.0.1", "other": "127.0.0.2"}
-"""Which address of the DNS resolver is asked: for connections to the ports of HAProxy itself, and for all others."""
+"""The address of the DNS resolver for connections to the ports of HAProxy itself, and the one for all others."""
 FRONTEND: Final = "ingress"
 NO_LOCATION: Final = "none"
-"""The backend of requests that no location takes, which a model never has."""
+"""The backend of requests that match no location; with a valid model, there are none."""
 HEALTHY: Final = "healthy"
 
 

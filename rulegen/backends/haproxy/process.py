@@ -20,7 +20,7 @@ _DNS_PORT = 53
 _SESSION = 250
 """Bytes of a session of TLS that is kept."""
 _LUA_MEGABYTES = 256
-"""What auth servers and mirrors that answer without an end can take; a request that gets no more is answered 500."""
+"""The memory for answers of auth servers and mirrors, which may never end; a request without memory gets 500."""
 _BUFFER = 32768
 """Bytes of a buffer, which holds a request's whole head, and a path whose every byte is encoded."""
 

@@ -1,6 +1,6 @@
 """How HAProxy applies each field of a policy, of a host and of the settings: as nginx does, or not.
 
-What it does not obey is reported. Where it protects, the paths or the host are closed.
+Fields that it does not apply are reported. Where it protects, the paths or the host are closed.
 """
 
 from __future__ import annotations

@@ -38,7 +38,7 @@ _SLOTS: Final = 16
 _MOST: Final = 16
 _FEWEST: Final = 2
 _ALL: Final = 64
-"""The most spare backends of a shape, the fewest, and those of all shapes, beside a quarter of the used ones."""
+"""Maximum and minimum of spare backends of a shape, and maximum of all shapes; usually a quarter of the used ones."""
 
 
 @dataclass(slots=True)

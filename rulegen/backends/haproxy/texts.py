@@ -43,7 +43,7 @@ _EXPRESSIONS: Final[Mapping[Subject, SampleExpression]] = {
         sample("var", "txn.scheme").then("concat", "://", "txn.this_host", "").then("concat", "", "txn.request_uri", "")
     ).then("lua.rulegen_escape"),
 }
-"""The expressions for what a request has; none can have a line break. The decoded path could: its key stands for it."""
+"""The expressions for properties of a request. None can have a line break; for the decoded path, its key is used."""
 
 _FAMILIES: Final[Mapping[Subject, str]] = {
     Subject.HEADER: "req.fhdr",

@@ -20,10 +20,10 @@ if TYPE_CHECKING:
     from rulegen.model.ingress.values.settings import Settings
 
 PROTOCOLS: Final = frozenset({"HTTP", "HTTPS", "GRPC", "GRPCS", "FCGI"})
-"""What HAProxy speaks with backends here."""
+"""The protocols for connections of HAProxy to backends."""
 ANY_ADDRESS: Final = "0.0.0.0"  # noqa: S104 - HAProxy connects to the address that was resolved
 _KEY: Final = "X-Rulegen-Key"
-"""The header that holds what a server is chosen by; HAProxy 2.6 hashes no expression, and backends see the header."""
+"""The header with the key by which a server is chosen: HAProxy 2.6 hashes only headers. Backends get it too."""
 _CHOSEN: Final = "txn.server_cookie"
 _VERSIONS: Final = ("TLSv1.0", "TLSv1.1", "TLSv1.2", "TLSv1.3")
 _PROTO: Final = {"GRPC": "h2", "FCGI": "fcgi"}

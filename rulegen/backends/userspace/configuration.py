@@ -59,7 +59,7 @@ _TRIES: Final = "40"
 """Attempts to reach an endpoint, each at another one if there is one, for each connection."""
 _CONNECT: Final = "250ms"
 _IDLE: Final = "1d"
-"""After this time without data, a connection ends; conntrack forgets it then, too."""
+"""After this time without data, a connection ends; its conntrack entry is deleted then, too."""
 _CLIENTS: Final = "100k"
 """Clients of a pool with affinity that are remembered."""
 

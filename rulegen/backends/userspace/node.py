@@ -6,8 +6,8 @@
                           mangle PREROUTING ─────────────────────────── KUBE-PORTALS-CONTAINER ─ TPROXY ─► listener
 
 The proxy recognises a Service by the destination that the client chose. HAProxy asks conntrack for it, for TCP over
-IPv4. Otherwise nobody can ask, so the destination stays unchanged, and packets to it are delivered to this host by
-their mark. Connections that rules of another mode have translated already stay with their endpoints.
+IPv4. Otherwise the destination cannot be queried, so it stays unchanged, and packets to it are delivered to this host
+by their mark. Connections that rules of another mode have translated already stay with their endpoints.
 
 What is not sent to the cluster pool over TCP or UDP stays with the rules of iptables mode: SCTP, and connections to
 the local pool, which keep their source address.

@@ -73,7 +73,7 @@ class Preparation(NamedTuple):
 class ProgramNotices(Protocol):
     """Reports about a program that serves the objects of a language, in threads of its own.
 
-    It tells when the program ends, whether it answers, and which endpoints it ejects.
+    It reports when the program ends, whether it answers, and which endpoints it ejects.
     """
 
     def start(self) -> None:

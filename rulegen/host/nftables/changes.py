@@ -81,7 +81,7 @@ def transactions(
         family: The family of the tables.
         changes: The changes.
         desired: All objects after the changes; of those that do not change, only sets are looked up, unless a table or
-            a set must be made anew with its content.
+            a set must be created again with its content.
         chains_per_transaction: The most new chains whose rules are written in one transaction.
         scope: Which of the changes are written; removals are those of tables, sets and chains.
         find: Returns a set of the kernel that is not among the desired objects.

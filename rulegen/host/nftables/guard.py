@@ -68,19 +68,19 @@ class TableGuard:
         """Take or release the existing tables; return the families whose table was created again for this.
 
         Raises:
-            HostError: A table cannot be read or made anew.
+            HostError: A table cannot be read or created again.
         """
         return tuple(family for family in Family if self.take_family(family))
 
     def take_family(self, family: Family) -> bool:
         """Take, or release, the table of a family if it exists; return whether it was changed for it.
 
-        The table of an owner that has ended is adopted as it is. Any other one is made anew with its content in one
+        The table of an owner that has ended is adopted as it is. Any other one is created again with its content in one
         transaction; clients that session affinity has remembered are then forgotten. If it has something that rulegen
         never writes, it stays: the next write, which removes that, is followed by another attempt.
 
         Raises:
-            HostError: It cannot be read or made anew.
+            HostError: It cannot be read or created again.
         """
         name = TableName(NUMBERS[family], FLAT_TABLE)
         try:

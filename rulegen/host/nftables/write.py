@@ -42,7 +42,7 @@ def write(
 
     Args:
         family: The family of the tables.
-        changes: The changes. If a set is made anew, also what refers to it, and all of its elements.
+        changes: The changes. If a set is created again, also the objects that refer to it, and all of its elements.
         is_removal: Whether only those tables, sets and chains are deleted that are still there. The other changes
             include removals where the kernel accepts both in one transaction. What something else still refers to is
             left to the next write.

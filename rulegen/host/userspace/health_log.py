@@ -1,6 +1,6 @@
 """What HAProxy logs about its servers: that one is ejected, or used again.
 
-HAProxy writes each change to a pipe of the supervisor, which passes it on. A line that nobody reads in time is lost.
+HAProxy writes each change to a pipe of the supervisor, which passes it on. A line that is not read in time is lost.
 """
 
 from __future__ import annotations

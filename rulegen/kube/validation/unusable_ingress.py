@@ -44,7 +44,7 @@ class UnusableIngress(NamedTuple):
         ingress: Its name, annotations, hosts and paths, without backends and Secrets for TLS.
         has_all_annotations: Whether all its annotations could be read. Otherwise it may restrict anything.
         has_all_hosts: Whether all its hosts could be read.
-        has_class: Whether its class could be read. Otherwise nobody knows whose it is.
+        has_class: Whether its class could be read. Otherwise its class is unknown.
     """
 
     ingress: Ingress

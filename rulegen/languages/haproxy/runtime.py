@@ -83,7 +83,7 @@ class RuntimeState:
 def holds(state: RuntimeState, wanted: RuntimeState) -> bool:
     """Return whether HAProxy holds a wanted state.
 
-    Servers that it does not use any more may still be there. It knows no map that its configuration does not use.
+    Servers that it does not use any more may still be there. HAProxy has only those maps that its configuration uses.
     """
     unused = (server for key, server in state.servers.items() if key not in wanted.servers)
     return (

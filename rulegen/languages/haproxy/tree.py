@@ -1,6 +1,6 @@
 """Words, statements and sections of HAProxy's configuration, before anything is written.
 
-A text of an object is a plain string, wherever it stands. What HAProxy computes for each request is an expression, and
+A text of an object is always a plain string. What HAProxy computes for each request is an expression, and
 a text with expressions in it is a format. The serializer alone decides how each of them is written.
 """
 

@@ -130,8 +130,8 @@ def read(text: str, source: str, family: Family) -> Ruleset:
     """Return the ruleset that `iptables-save` printed.
 
     Raises:
-        InputError: A line is none of that format, the text breaks off, a table stands there twice, or the tool could
-            not print a table. The message has the line's number. Never less than the text was meant to hold.
+        InputError: A line does not have that format, the text is incomplete, a table appears twice, or the tool could
+            not print a table. The message has the number of the line.
     """
     ruleset = Ruleset(family, is_readable=UNREADABLE not in text)
     table = ""

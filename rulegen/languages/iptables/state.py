@@ -72,7 +72,7 @@ class ChainValue(msgspec.Struct, frozen=True):
 
 
 class BlockValue(msgspec.Struct, frozen=True):
-    """A block of rules, how often it stands there, and where.
+    """A block of rules, the number of its copies, and its position.
 
     Attributes:
         copies: For each time that it stands there, its rules (whose comments may differ).

@@ -124,7 +124,8 @@ class RealServer:
         weight: Its share of new connections; 0 means none.
         forwarding: How packets reach it.
         upper, lower: Numbers of connections at which it gets no more, and again some; 0 for no bound.
-        connections: Active and inactive ones now; None if nobody counted. An observation, so no part of equality.
+        connections: Active and inactive ones now; None if they were not counted. An observation, so no part of
+            equality.
         active: The active ones among them, which are established.
     """
 

@@ -3,7 +3,7 @@
 A frontend is what clients connect to: an address and a port, or a port of the node. It leads to a pool. A pool has one
 server for each endpoint. One listener for each family accepts the connections to all frontends.
 
-An object is printed as one line. The lines of an export are read back; a line that nobody here has printed is an error.
+An object is printed as one line. The lines of an export are read back; a line that rulegen has not printed is an error.
 """
 
 from __future__ import annotations

@@ -42,8 +42,8 @@ class MismatchError(RulegenError):
     Attributes:
         path: The file.
         line: Where, from 1.
-        found: What stands there, as nginx reads it; escaped and cut.
-        intended: What should stand there, likewise.
+        found: The content of the file, as nginx reads it; escaped and cut.
+        intended: The intended content, in the same form.
     """
 
     def __init__(self, path: str, line: int, read: str, intended: str) -> None:

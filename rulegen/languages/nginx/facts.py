@@ -22,7 +22,7 @@ class NginxFacts:
         built_in: Modules compiled in, as configure names them: `http_ssl_module`, `stream`.
         modules: Loadable modules, name to the path of the shared object: `ngx_stream_module`.
         openssl: Version of the OpenSSL that it runs with; empty if it has none.
-        user: Who its workers run as; empty if there is nobody to be.
+        user: Who its workers run as; empty if there is no other user.
         group: Their group.
     """
 

@@ -1,9 +1,9 @@
 """Which directives rulegen may write, where each may stand, and how nginx reads its arguments.
 
-A list of what is allowed, never of what is not: what is not named here is rejected before nginx sees it. So no value of
-an object can become a directive that runs code (`ssl_engine`, `perl`, Lua), that serves the host's files
-(`alias`, `root`, `autoindex`, `dav_methods`) or that reads a file from elsewhere. `load_module` takes the modules of a
-list only.
+A list of allowed directives, not of forbidden ones: a directive that is not listed here is rejected before nginx reads
+it. So no value of an object can become a directive that runs code (`ssl_engine`, `perl`, Lua), that serves the host's
+files (`alias`, `root`, `autoindex`, `dav_methods`) or that reads a file from elsewhere. `load_module` takes the modules
+of a list only.
 
 Source: nginx's documentation of each directive ("Context:") and its own tables (ngx_http_*_module.c) of 1.22.
 """

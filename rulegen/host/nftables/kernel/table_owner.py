@@ -3,7 +3,7 @@
 Other sockets get EPERM, also those of root, and `nft flush ruleset` leaves the table out. When the socket ends, for
 example because its process was killed, the table stays as it is and serves, but it is open: elements can be changed by
 anybody. The next socket that asks for it with both flags becomes its owner. The flags of an existing table can be
-neither set nor cleared: such a change deletes the table and makes it anew, in one transaction.
+neither set nor cleared: such a change deletes and creates the table in one transaction.
 
 `owner` without `persist` (kernels before 6.9) is never used: the rules would end with the process.
 """

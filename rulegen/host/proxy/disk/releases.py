@@ -151,7 +151,7 @@ class Releases:
 
         Raises:
             HostError: A file has a name that no release has, or the folder cannot be used.
-            ApplyError: It could not be written; nothing of it is left, and what was live still is.
+            ApplyError: It could not be written; nothing of it is left, and the live release stays live.
         """
         wanted = self._wanted(configuration)
         place = self.path(configuration.digest)

@@ -70,7 +70,7 @@ class SpareRelease:
             Descriptors of the release's folders, and the names of the files that it has already.
 
         Raises:
-            OSError: What cannot be used cannot be taken away either.
+            OSError: The folder can be neither used nor deleted.
         """
         (name, held), (self.name, self._held) = (self.name, self._held), ("", {})
         if not name:
@@ -100,7 +100,7 @@ def left_as_wanted(
         folders: Descriptors by name, that of the release itself under the empty one.
 
     Raises:
-        OSError: Something cannot be taken away.
+        OSError: A file cannot be deleted.
     """
     stay = set()
     for folder, descriptor in folders.items():

@@ -37,7 +37,7 @@ class SettingsRead:
 
     Attributes:
         reports: For each key that has no effect, one line, and whether something is then not served as specified.
-        faults: One line for each key that guards somebody and cannot be read, with whom it guards.
+        faults: One line for each key that restricts access and cannot be read, with the Ingresses that it protects.
         guards: The same of snippets, which are never used.
         references: Namespace and name of the ConfigMaps that keys name; the namespace is empty where none was given.
     """
@@ -60,7 +60,7 @@ class ResolvedSettings(NamedTuple):
     Attributes:
         guards: Whom snippets guard, which are never used.
         where: Where they are written.
-        faults: What is wrong with those that guard somebody and cannot be read.
+        faults: The faults of keys that restrict access and cannot be read.
     """
 
     settings: Settings

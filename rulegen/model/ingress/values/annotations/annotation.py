@@ -57,7 +57,7 @@ class Annotation(Generic[T]):
         default: Value for an Ingress without this annotation.
         refers_to: Kind of the object that the value names, which is then requested from the API server.
         is_exact: Whether spaces around the text belong to it. Otherwise they are removed.
-        only_with: The engine that alone obeys it; empty if all do.
+        only_with: The only engine that applies it; empty if all do.
     """
 
     __slots__ = ("default", "documentation", "invalid", "is_exact", "name", "only_with", "read", "refers_to")
