@@ -51,7 +51,7 @@ def test_packages_that_cannot_be_installed_are_named(tmp_path: Path) -> None:
     code, said = prepare(tmp_path, "no-such-tool:one-package no-other-tool:two-package", RULEGEN_PYTHON="")
 
     assert code == 1
-    assert "x: missing, and there is no apt-get to install it with: " in said
+    assert "x: missing, and apt-get is not available to install it: " in said
     assert said.endswith("one-package two-package\n")
 
 
