@@ -77,13 +77,11 @@ class TableLayout(NamedTuple):
         table: The name of the table.
         service_ips: The maps of frontends with endpoints. Each frontend is in one of them.
         cluster_ips: The sets of ClusterIPs. Each ClusterIP is in one of them.
-        size: The most elements of each set of ClusterIPs; None for no limit.
     """
 
     table: str
     service_ips: tuple[str, ...] = (SERVICE_IPS,)
     cluster_ips: tuple[str, ...] = (CLUSTER_IPS,)
-    size: int | None = None
 
     def service_ips_of(self, frontend: str) -> str:
         """Return the map of a frontend."""
@@ -104,7 +102,6 @@ FLAT: Final = TableLayout(
     FLAT_TABLE,
     service_ips=tuple(f"{SERVICE_IPS}-{number}" for number in range(FRONTEND_SHARDS)),
     cluster_ips=tuple(f"{CLUSTER_IPS}-{number}" for number in range(FRONTEND_SHARDS)),
-    size=1 << 15,
 )
 
 LAYOUTS: Final = {"kube-proxy": KUBE_PROXY, "flat": FLAT}

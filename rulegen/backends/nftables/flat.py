@@ -43,15 +43,13 @@ if TYPE_CHECKING:
     from rulegen.model.services.ir import Endpoint, ResolvedNode, ResolvedPort, ResolvedService
     from rulegen.net import Address, Family
 
-ENDPOINTS_SIZE: Final = 1 << 16
-"""The most elements of one map of endpoints."""
 STEP: Final = 8
 MOST_STEPPED: Final = 64
 """How many numbers of endpoints a chain has rules for, and the most that such a chain serves."""
 MOST_PLACES: Final = 1024
 MOST_ELEMENTS: Final = 8192
 """The most numbers of a pool, and the most endpoints of all frontends of a port. A port with more, for example because
-of its weights, has chains of its own: one port must not fill a map of all."""
+of its weights, has chains of its own: one port must not have most of a map of all."""
 MOST_ORDERED: Final = 64
 """The most endpoints whose order keeps moves few; the time for it grows with the square of their number."""
 _ACCEPTED: Final = ElementValue(VerdictCode("accept"))
@@ -271,7 +269,7 @@ def _first(delivery: Delivery, places: int) -> int:
 def _endpoints_map(kind: _Kind, family: Family) -> NamedSet:
     address = w.address_type(family)
     frontend = (address, *w.PORT_TYPES) if kind.has_address else w.PORT_TYPES
-    return NamedSet((*frontend, "mark"), (address, "inet_service"), size=ENDPOINTS_SIZE)
+    return NamedSet((*frontend, "mark"), (address, "inet_service"))
 
 
 @lru_cache(maxsize=4096)

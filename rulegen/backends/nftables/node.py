@@ -71,12 +71,15 @@ def table_objects(node: ResolvedNode, layout: TableLayout) -> NftObjects:
 
 
 def _sets(node: ResolvedNode, layout: TableLayout) -> Iterator[tuple[str, NamedSet]]:
+    """Yield the sets and maps. They have no size: the kernel reserves places for one, and refuses more elements.
+
+    Without it, a set grows with its elements.
+    """
     address = w.address_type(node.family)
     verdict = (state.VERDICT,)
     for name in layout.cluster_ips:
-        yield name, NamedSet((address,), size=layout.size)
+        yield name, NamedSet((address,))
     for name in layout.service_ips:
-        # Without a size: the kernel walks through maps of verdicts at each change of one, also through places for more.
         yield name, NamedSet((address, *w.PORT_TYPES), verdict)
     yield names.HAIRPINS, NamedSet((address, address, *w.PORT_TYPES))
     if node.node_port_addresses is not None:

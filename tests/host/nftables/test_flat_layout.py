@@ -16,6 +16,8 @@ from msgspec import structs
 
 from rulegen.backends.nftables import flat, node
 from rulegen.backends.nftables import service as by_service
+from rulegen.compiler.services.observed import Observed
+from rulegen.compiler.services.plan import plan_node
 from rulegen.diff.changes import diff
 from rulegen.host.commands.runner import Command, run
 from rulegen.host.netfilter import nft
@@ -36,6 +38,7 @@ from rulegen.languages.nftables.state import (
     table_key,
 )
 from rulegen.languages.nftables.statements import Compare, Dnat, UpdateSet, nft_rule
+from rulegen.model.host.facts import HostFacts
 from rulegen.model.services.ir import Endpoint, NftExtra, ResolvedPort, ResolvedService
 from rulegen.net import Family, Protocol, parse_address
 from rulegen.ownership.nftables import FLAT_TABLE, TABLES
@@ -43,6 +46,8 @@ from tests.backends.nftables.test_flat import NODE, PORT, WORLDS, compiled, obje
 from tests.parity.test_parity import name_of
 from tests.shared import each, some
 from tests.sizes import sampled
+
+LIMITED = "cluster-ips-0"
 
 pytestmark = pytest.mark.usefixtures("namespace")
 
@@ -68,6 +73,19 @@ def test_one_transaction_replaces_the_table_of_the_other_layout(before: str, aft
     left = nft.observe(run, Family.IPV4, TABLES)
     assert left == second
     assert {key.table for key in left} == {FLAT_TABLE if after == "flat" else "kube-proxy"}
+
+
+def test_a_set_with_a_limit_is_replaced_by_one_without():
+    wants = compiled(some(WORLDS, "world of nftables mode", 8), "flat")
+    wanted = wants.unions[Family.IPV4][NAME].objects()
+    limited = {set_key(FLAT_TABLE, LIMITED): NamedSet(("ipv4_addr",), size=1 << 15)}
+    write(Family.IPV4, diff({}, wanted | limited))
+    states = {(NAME, Family.IPV4): wanted | limited}
+    plan = plan_node(wants, Observed(families=(Family.IPV4,), states=states), HostFacts(ipv6=False))
+    assert write(Family.IPV4, plan.changes(NAME, Family.IPV4)) == 1
+    assert nft.observe(run, Family.IPV4, TABLES) == wanted
+    assert [item.name for item in plan.items] == [LIMITED]
+    assert len(plan.items) == 1 < len(plan.changes(NAME, Family.IPV4))  # the chains with its rules are written again
 
 
 @pytest.mark.parametrize("world", each(sampled(WORLDS[8::50]), "world of nftables mode"), ids=name_of)
