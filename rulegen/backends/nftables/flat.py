@@ -227,11 +227,11 @@ class FlatPort(PortObjects):
         port = self._port
         kind = _BY_NODE_PORT if address is None else _BY_ADDRESS
         number_of = port.node_port if address is None else port.port
-        frontend = (*(() if address is None else (str(address),)), self._protocol, str(number_of))
+        frontend = (*(() if address is None else (self._text(address),)), self._protocol, w.number_text(number_of))
         table, name, pool = self._table, kind.map_name(self._shard), self._pools[delivery]
         for number, endpoint in enumerate(pool, _first(delivery, len(pool))):
-            key = NftKey(table, ObjectKind.SET, name, (*frontend, f"0x{number:08x}"))
-            yield key, ElementValue((endpoint.host, str(endpoint.port)))
+            key = NftKey(table, ObjectKind.SET, name, (*frontend, _mark(number)))
+            yield key, ElementValue((endpoint.host, w.number_text(endpoint.port)))
 
 
 def places_of(pool: Sequence[Endpoint]) -> tuple[Endpoint, ...] | None:
@@ -263,6 +263,12 @@ def _first(delivery: Delivery, places: int) -> int:
     """Return the first of so many numbers."""
     first = names.FIRST_LOCAL if delivery is Delivery.LOCAL else 0
     return first + (names.FIRST_OF_MANY if places > MOST_STEPPED else places << 8)
+
+
+@lru_cache(maxsize=1 << 16)
+def _mark(number: int) -> str:
+    """Return a number in the spelling of marks."""
+    return f"0x{number:08x}"
 
 
 @cache

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from functools import cached_property
 from math import gcd
+from sys import intern
 from typing import TYPE_CHECKING
 
 from rulegen.backends.nftables import words as w
@@ -30,6 +31,7 @@ from rulegen.languages.nftables.language import NAME as NFTABLES
 from rulegen.languages.nftables.state import ElementValue, NamedSet, NftChain
 from rulegen.languages.nftables.statements import Compare, Dnat, UpdateSet, VerdictLookup, nft_rule
 from rulegen.model.services.ir import Delivery, TrafficPolicy
+from rulegen.net import address_text
 from rulegen.ownership import nftables as names
 from rulegen.ownership.nftables import KUBE_PROXY, TableLayout
 from rulegen.plan.fragments import OwnedObjects
@@ -69,9 +71,17 @@ class PortObjects:
     def __init__(self, port: ResolvedPort, node: ResolvedNode, layout: TableLayout = KUBE_PROXY) -> None:
         self._port, self._node, self._layout = port, node, layout
         self._table = layout.table
-        self._protocol = port.protocol.lower()
+        self._protocol = intern(port.protocol.lower())
         self._has_external = port.has_endpoints and port.is_external
         self._is_guarded = bool(port.load_balancer_ips and port.source_ranges)
+
+    @cached_property
+    def _cluster_ip(self) -> str:
+        """The ClusterIP as text: one text for all elements that have it."""
+        return address_text(self._port.cluster_ip) if self._port.cluster_ip is not None else ""
+
+    def _text(self, address: Address) -> str:
+        return self._cluster_ip if address is self._port.cluster_ip else address_text(address)
 
     @cached_property
     def _base(self) -> str:
@@ -119,7 +129,7 @@ class PortObjects:
         for endpoint in port.endpoints:
             if endpoint.text in here:
                 host = endpoint.host
-                parts = (host, host, self._protocol, str(endpoint.port))
+                parts = (host, host, self._protocol, w.number_text(endpoint.port))
                 yield state.element_key(self._table, names.HAIRPINS, parts), state.IN_SET
 
     def _chain(self, name: str, rules: Sequence[NftRule] | Iterator[NftRule]) -> tuple[NftKey, NftChain]:
@@ -129,7 +139,7 @@ class PortObjects:
         port = self._port
         if port.cluster_ip is None:
             return
-        address = str(port.cluster_ip)
+        address = self._cluster_ip
         yield state.element_key(self._table, self._layout.cluster_ips_of(address), (address,)), state.IN_SET
         if port.internal.has_pool:
             yield self._served(port.cluster_ip, _goto(self._chains[port.internal]))
@@ -152,15 +162,16 @@ class PortObjects:
                 yield self._node_port(names.NO_ENDPOINT_NODE_PORTS, _refusal(port.external))
 
     def _served(self, address: Address, verdict: VerdictCode) -> tuple[NftKey, NftValue]:
-        frontend = f"{address} {self._protocol} {self._port.port}"
+        frontend = f"{self._text(address)} {self._protocol} {self._port.port}"
         return self._frontend(self._layout.service_ips_of(frontend), address, verdict)
 
     def _frontend(self, name: str, address: Address, verdict: VerdictCode) -> tuple[NftKey, NftValue]:
-        parts = (str(address), self._protocol, str(self._port.port))
+        parts = (self._text(address), self._protocol, w.number_text(self._port.port))
         return state.element_key(self._table, name, parts), ElementValue(verdict)
 
     def _node_port(self, name: str, verdict: VerdictCode) -> tuple[NftKey, NftValue]:
-        return state.element_key(self._table, name, (self._protocol, str(self._port.node_port))), ElementValue(verdict)
+        parts = (self._protocol, w.number_text(self._port.node_port))
+        return state.element_key(self._table, name, parts), ElementValue(verdict)
 
     def _balance(self, pool: Sequence[Endpoint]) -> Iterator[NftRule]:
         """Yield the rules that choose an endpoint: by session affinity first, then at random by weight."""

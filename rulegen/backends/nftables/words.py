@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
 from typing import TYPE_CHECKING, Final
 
 from rulegen.languages.nftables.expressions import (
@@ -93,3 +94,9 @@ def from_pods(family: Family, pods: PodTraffic, *, is_from: bool) -> Compare:
     if isinstance(pods, PodNetwork):
         return Compare(source(family), addresses_in([pods.network]), operator)
     return Compare(Meta("iifname"), Literal(f'"{pods.name}{"*" if pods.prefix else ""}"'), operator)
+
+
+@lru_cache(maxsize=1 << 16)
+def number_text(number: int) -> str:
+    """Return a port as text: one text for all elements that have it."""
+    return str(number)
