@@ -71,12 +71,15 @@ class Rulegen:
         self.variant = variant
         self.options: tuple[str, ...] = ()
         self.served: tuple[str, str, tuple[str, ...]] | None = None
-        self._row = VARIANT_ROWS[variant]
         self._config = lab.folder / "config.json"
         self._objects = lab.folder / "objects.json"
 
     def __repr__(self) -> str:
         return f"<rulegen for {self.variant}>"
+
+    @property
+    def _row(self) -> VariantRow:
+        return VARIANT_ROWS[self.variant]
 
     def argv(self, verb: Verb, *more: str) -> list[str]:
         """Return the command line of a verb on the files last written: the one place that knows its form."""
