@@ -63,9 +63,11 @@ def test_the_nftables_mode_needs_a_sound_nft(version: str, level: Level):
 )
 def test_the_nftables_mode_needs_a_new_linux(monkeypatch: pytest.MonkeyPatch, release: str, is_old: bool):
     monkeypatch.setattr("os.uname", lambda: SimpleNamespace(release=release))
-    messages = messages_of("kernel", Level.FAIL, options=NFTABLES)
-    assert any(f"Linux {release} is too old" in message for message in messages) is is_old
-    assert not any("too old" in message for message in messages_of("kernel"))
+    level, words = (Level.FAIL, "too old") if is_old else (Level.OK, "new enough")
+    assert [message for message in messages_of("kernel", level, options=NFTABLES) if release in message] == [
+        f"Linux {release} is {words} for the nftables mode"
+    ]
+    assert not any(release in message for message in messages_of("kernel"))
 
 
 @pytest.mark.usefixtures("namespace")

@@ -53,8 +53,14 @@ def check_features(patient: HostProbe) -> Iterator[Finding]:
     topic = "kernel"
     release = os.uname().release
     numbers = tuple(int(number) for number in re.findall(r"\d+", release)[:2])
-    if patient.options.needs.uses_nft and numbers < _OLDEST_LINUX:
-        yield Finding(Level.FAIL, topic, f"Linux {release} is too old for the nftables mode", "use Linux 5.13 or newer")
+    if patient.options.needs.uses_nft:
+        yield (
+            Finding(Level.OK, topic, f"Linux {release} is new enough for the nftables mode")
+            if numbers >= _OLDEST_LINUX
+            else Finding(
+                Level.FAIL, topic, f"Linux {release} is too old for the nftables mode", "use Linux 5.13 or newer"
+            )
+        )
     try:
         refusals = in_throwaway_namespace(lambda: _try_all(patient.run))
     except HostError as error:
