@@ -121,7 +121,7 @@ def test_what_rulegen_never_writes_is_kept_as_it_is():
         ("table ip kube-proxy {\n\tmap a {\n\t\ttype x : verdict\n\t\telements = { a }\n\t}\n}\n", "an element of 'a'"),
         ("table ip kube-proxy {\n\tset a {\n\t\ttype x\n\t\ttimeout soon\n\t}\n}\n", "'soon' is not a time"),
         ("table ip kube-proxy {\n\tchain a {\n\t\ttype nat hook x\n\t}\n}\n", "a hook without a type or a priority"),
-        ("table ip kube-proxy {\n\tchain a {\n\t}\n\tchain a {\n\t}\n}\n", "'a' is there twice"),
+        ("table ip kube-proxy {\n\tchain a {\n\t}\n\tchain a {\n\t}\n}\n", "'a' appears twice"),
         ("table ip kube-proxy {\n\tchain a {\n", "the dump ends within a table"),
         ('table ip kube-proxy {\n\tchain a {\n\t\taccept comment "x\n\t}\n}\n', "line 3: a quote without an end"),
         ("table ip kube-proxy {\n\twhat\n}\n", "'what' in place of a set, map or chain"),
@@ -149,7 +149,7 @@ TABLE = {"table": {"family": "ip", "name": "kube-proxy"}}
         ([{"set": {"family": "ip", "table": "kube-proxy", "name": "x", "type": "y", "elem": 1}}], "no list"),
         ([{"set": {"family": "ip", "table": "kube-proxy", "name": "x", "type": "y", "elem": [{}]}}], "an element of"),
         ([{"set": {"family": "ip", "table": "kube-proxy", "name": "x", "type": "y", "size": "1"}}], "field size"),
-        ([TABLE, TABLE], "is there twice"),
+        ([TABLE, TABLE], "appears twice"),
     ],
 )
 def test_bad_json_is_an_error_with_its_place(entries: object, place: str):

@@ -204,7 +204,7 @@ def test_a_mismatch_tells_file_line_and_both_sides(text: str, nodes: tuple[Node,
     with pytest.raises(MismatchError) as caught:
         check_nodes("hosts/x.conf", text, nodes)
     assert (caught.value.path, caught.value.line) == ("hosts/x.conf", line)
-    assert str(caught.value).startswith(f"hosts/x.conf:{line}: the file says ")
+    assert str(caught.value).startswith(f"hosts/x.conf:{line}: the file contains ")
     assert says in str(caught.value)
 
 

@@ -216,7 +216,7 @@ def test_any_values_are_found_where_they_are_printed(text: str, tree: tuple, zon
     ],
 )
 def test_a_value_that_says_more_than_itself_is_noticed(changed: dict[str, Value]):
-    with pytest.raises(MismatchError, match=r"nginx\.conf:\d+: the file says "):
+    with pytest.raises(MismatchError, match=r"nginx\.conf:\d+: the file contains "):
         check(**changed)
 
 

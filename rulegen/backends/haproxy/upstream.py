@@ -148,7 +148,7 @@ def _pool(upstream: Upstream, settings: Settings) -> list[Word]:
 def _options(policy: LocationPolicy) -> list[Word]:
     protocol = policy.protocol
     if protocol not in PROTOCOLS:
-        raise UnwritableError(f"HAProxy does not speak {protocol} with backends here")
+        raise UnwritableError(f"HAProxy does not support {protocol} for backends here")
     words: list[Word] = ["proto", _PROTO[protocol]] if protocol in _PROTO else []
     if protocol in {"HTTPS", "GRPCS"}:
         words = ["ssl", *(["alpn", "h2"] if protocol == "GRPCS" else [])]

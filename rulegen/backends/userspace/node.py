@@ -195,4 +195,4 @@ def _listener(family: Family, proxy: ConnectionProxy) -> Iterator[Rule]:
         is_translated = family is Family.IPV4 and protocol is Protocol.TCP
         led = (words, to_port, r.is_translated()) if is_translated else (words, r.is_marked(proxy.mark))
         yield r.rule(*led, r.accept(), comment="connections to Services")
-        yield r.rule(words, to_port, r.drop(), comment="nobody else reaches the listener of the proxy")
+        yield r.rule(words, to_port, r.drop(), comment="no other connection reaches the listener of the proxy")

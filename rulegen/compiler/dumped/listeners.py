@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
     from rulegen.languages.listeners.state import ProxyKey, ProxyValue
 
-UNSEEN = f"the proxy of userspace mode ({FILE} of an export): it, and not the rules, knows the endpoints"
+UNSEEN = f"the proxy of userspace mode ({FILE} of an export): the endpoints are in the proxy, not in the rules"
 
 
 def proxy_as_services(objects: Mapping[ProxyKey, ProxyValue]) -> DumpedNode:

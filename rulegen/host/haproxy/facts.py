@@ -29,6 +29,6 @@ def check_version(run: Runner, binary: str) -> None:
         raise HostError(f"{binary} is not installed", hint=_INSTALL) from None
     version = _VERSION.search(answer.stdout)
     if answer.code != 0 or version is None:
-        raise HostError(f"{binary} -v does not say which HAProxy it is: {answer.complaint}", hint=_INSTALL)
+        raise HostError(f"{binary} -v shows no version of HAProxy: {answer.complaint}", hint=_INSTALL)
     if (int(version[1]), int(version[2])) < OLDEST:
         raise HostError(f"HAProxy {version[1]}.{version[2]} is too old: rulegen needs 2.6", hint=_INSTALL)

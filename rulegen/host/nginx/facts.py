@@ -51,7 +51,7 @@ def gather_nginx(run: Runner, binary: str = "nginx", *, user: str = "") -> Nginx
         raise HostError(f"{binary} is not installed", hint=_INSTALL) from None
     version = _VERSION.search(answer.stderr)
     if answer.code != 0 or version is None:
-        raise HostError(f"{binary} -V does not say which nginx it is: {answer.complaint}", hint=_INSTALL)
+        raise HostError(f"{binary} -V shows no version of nginx: {answer.complaint}", hint=_INSTALL)
     configured = answer.stderr.partition("configure arguments:")[2]
     # if two versions are printed, the last one is that of the loaded library
     openssl = _OPENSSL.findall(answer.stderr)

@@ -316,7 +316,7 @@ class _Builder:
     def _alias(self, event: Any) -> None:
         known = self._anchors.get(event.anchor)
         if known is None or known is _OPEN:
-            name = "that stands here" if self._hidden else f"*{printable(event.anchor)}"
+            name = "at this place" if self._hidden else f"*{printable(event.anchor)}"
             wrong = "has no anchor before it" if known is None else "contains itself"
             raise _Broken(self._line(event), f"the alias {name} {wrong}")
         value, weight = known

@@ -45,7 +45,7 @@ def read_sections(text: str) -> list[ReadSection]:
         if words[0] in _KINDS:
             sections.append((words[0], " ".join(words[1:]), []))
         elif not sections:
-            raise UnreadableError(f"line {number}: it stands before the first section")
+            raise UnreadableError(f"line {number}: this line is before the first section")
         else:
             sections[-1][2].append(words)
     return [ReadSection(kind, name, tuple(lines)) for kind, name, lines in sections]

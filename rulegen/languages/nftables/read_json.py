@@ -144,7 +144,7 @@ class _JsonReader:
 
     def _put(self, objects: NftObjects, key: state.NftKey, value: state.NftValue) -> None:
         if key in objects:
-            raise self._error(f"{key.name[:64]!r} is there twice")
+            raise self._error(f"{key.name[:64]!r} appears twice")
         objects[key] = value
 
     def _base(self, value: dict[str, Any]) -> BaseChain | None:

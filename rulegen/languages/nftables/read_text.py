@@ -169,7 +169,7 @@ class _TableText:
 
     def _put(self, key: state.NftKey, value: state.NftValue) -> None:
         if key in self._objects:
-            raise self._words.error(f"{key.name[:64] or self._table!r} is there twice")
+            raise self._words.error(f"{key.name[:64] or self._table!r} appears twice")
         self._objects[key] = value
 
 

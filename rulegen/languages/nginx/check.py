@@ -49,7 +49,7 @@ class MismatchError(RulegenError):
     def __init__(self, path: str, line: int, read: str, intended: str) -> None:
         self.path, self.line, self.read, self.intended = path, line, _shown(read), _shown(intended)
         super().__init__(
-            f"{path}:{line}: the file says {self.read}, intended was {self.intended}",
+            f"{path}:{line}: the file contains {self.read} instead of {self.intended}",
             hint="this file is not served; this is a bug of rulegen or of its templates",
         )
 

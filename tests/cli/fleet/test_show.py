@@ -58,7 +58,9 @@ def test_the_proxy_of_userspace_mode_names_its_services(run, dump):
     assert [frontend["address"] for frontend in port["frontends"]] == ["TCP 32388", "TCP 10.96.0.10:8080"]
     assert [tuple(endpoint.values()) for endpoint in port["endpoints"]] == ENDPOINTS
     Path("dumps/node1/services.proxy").unlink()
-    unseen = "the proxy of userspace mode (services.proxy of an export): it, and not the rules, knows the endpoints"
+    unseen = (
+        "the proxy of userspace mode (services.proxy of an export): the endpoints are in the proxy, not in the rules"
+    )
     assert unseen in document(run, "dumps/node1")["unobserved"]
 
 

@@ -112,7 +112,7 @@ def test_a_missing_nginx_is_reported_with_the_next_step():
 
 @pytest.mark.parametrize("answer", ["", "nginx version: openresty", "Segmentation fault"])
 def test_a_program_that_is_not_nginx_is_reported(answer):
-    with pytest.raises(HostError, match="does not say which nginx it is"):
+    with pytest.raises(HostError, match="shows no version of nginx"):
         gather_nginx(saying(answer))
 
 

@@ -205,7 +205,7 @@ def _drop(user: int) -> None:
     for kept in (_KEPT, 1 << 13, 0):  # as many as this host allows
         if libc.capset(header, struct.pack("=6I", kept, kept, 0, 0, 0, 0)) == 0:
             return
-    raise OSError("the relay cannot give up its rights")
+    raise OSError("the relay cannot drop its privileges")
 
 
 def _requests(home: int) -> socket.socket:

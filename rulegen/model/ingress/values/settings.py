@@ -68,7 +68,7 @@ GZIP_TYPES: Final = (
     "text/plain",
     "text/x-component",
 )
-_HEADERS: Final = "another ConfigMap, `namespace/name`, whose keys are headers; their values may hold variables"
+_HEADERS: Final = "another ConfigMap, `namespace/name`, whose keys are headers; their values may contain variables"
 _AS_ANNOTATION: Final = "like the annotation without `global-`"
 _GUARDING: Final = "never used; **closes all Ingresses** if it may refuse requests"
 _METHOD: Final = choice("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS")

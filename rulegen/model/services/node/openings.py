@@ -64,8 +64,8 @@ def _masquerading(before: Options, after: Options) -> Iterator[str]:
     for family in Family:
         if _masquerades(before, family) and not _masquerades(after, family):
             yield (
-                f"detectLocalMode {after.detect_local_mode} no longer says which {family} traffic comes from this"
-                f" node's pods: connections to ClusterIPs are not masqueraded in {family} any more"
+                f"detectLocalMode {after.detect_local_mode} no longer identifies {family} traffic of this"
+                f" node's Pods: connections to ClusterIPs are not masqueraded in {family} any more"
             )
 
 

@@ -169,7 +169,7 @@ ALLOWLIST_SOURCE_RANGE: Final = Annotation(
 DENYLIST_SOURCE_RANGE: Final = Annotation(
     "denylist-source-range",
     unless_empty(readers.networks),
-    "networks; an empty list refuses nobody",
+    "networks; an empty list refuses no client",
     CLOSE,
     default=NO_NETWORKS,
 )

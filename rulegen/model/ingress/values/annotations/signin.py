@@ -28,7 +28,7 @@ def signin_url(text: str) -> Url:
     url = _here(text) if text.startswith("/") and not text.startswith("//") else _read(text)
     rest = _escaping(url.rest)
     if sum(isinstance(part, Reference) and part.subject in _ESCAPED for part in rest.parts) > 1:
-        raise ValueError(f"{quoted(text)}: the URL of the request may stand in it once")
+        raise ValueError(f"{quoted(text)}: it may contain the URL of the request only once")
     return url._replace(rest=rest)
 
 
@@ -47,7 +47,7 @@ def _escaping(rest: Text) -> Text:
         if is_query and part == Reference(Subject.REQUEST_URI):
             parts.append(Reference(Subject.ESCAPED_REQUEST_URI))
         elif is_query and isinstance(part, Reference) and part.subject in _UNESCAPED:
-            raise ValueError("a part of the request's URL may stand in the query only as $escaped_request_uri")
+            raise ValueError("the query may contain a part of the request's URL only as $escaped_request_uri")
         else:
             parts.append(part)
         is_query = is_query or (isinstance(part, str) and "?" in part)
