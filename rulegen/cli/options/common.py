@@ -214,7 +214,7 @@ _OBJECTS = (
         "--strict",
         is_flag=True,
         help="Fail on an invalid object. With plan and apply, also exit with 3 if part of an Ingress is not served as"
-        " written; apply then writes nothing. Default: only report these problems.",
+        " specified; apply then writes nothing. Default: only report these problems.",
     ),
     click.option(
         "--service-cidr",

@@ -21,8 +21,8 @@ if TYPE_CHECKING:
 def report_idle(annotations: Annotations, settings: Settings, *, has_tls: bool) -> None:
     """Report annotations that have no effect together with the others, because users may believe that they protect.
 
-    It is a remark where nothing is served otherwise than it was written: the value is the default, or its author has
-    switched off what it depends on.
+    The report is only a remark if the annotation would change nothing anyway: its value is the default, or its author
+    has switched off what it depends on.
 
     Args:
         annotations: Annotations of one Ingress.
