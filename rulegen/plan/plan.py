@@ -45,7 +45,7 @@ class LaterItems(Sequence["Item"]):
     """
 
     def __init__(self, made: Callable[[], Iterator[Item]], number: Callable[[], int]) -> None:
-        """Take what yields the items in any order, and what counts them without making them."""
+        """Take a function that yields the items in any order, and one that counts them without creating them."""
         self._made, self._count = made, number
 
     @cached_property

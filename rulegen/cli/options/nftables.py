@@ -33,7 +33,7 @@ NFTABLES_OPTIONS: Final = (
         "nftables_extras",
         multiple=True,
         type=click.Choice([extra.value for extra in NftExtra]),
-        help="Layout flat with something that kube-proxy does in iptables mode but not in nftables mode. Repeatable."
+        help="Use layout flat, and add what kube-proxy has in iptables mode but not in nftables mode. Repeatable."
         " drop-invalid: drop forwarded packets in conntrack state INVALID, unless conntrack.tcpBeLiberal is set."
         " health-ports: accept connections to health check node ports; rules of other tables can still drop them."
         " localhost-node-ports: node ports also answer on 127.0.0.1, not on ::1. This sets route_localnet to 1; a rule"
@@ -54,6 +54,6 @@ def layout_required(layout: str, extras: Sequence[str]) -> str:
         raise ConfigError(
             f"--nftables-extra {extras[0]} needs --nftables-layout {_FLAT}: layout {layout} has only what kube-proxy"
             " writes",
-            hint="omit one of both options",
+            hint="omit one of the two options",
         )
     return _FLAT
