@@ -16,9 +16,11 @@ from rulegen.cli.main import main
 from rulegen.compiler.services.compile import Compiled, compile_model
 from rulegen.compiler.services.other_variant import beside_warning
 from rulegen.compiler.services.plan import plan_cleanup, plan_node
+from rulegen.compiler.tables import TABLES
 from rulegen.kube.snapshot.world import ClusterSnapshot
-from rulegen.languages.nftables.state import TableValue, table_key
+from rulegen.languages.nftables.state import NftChain, TableValue, table_key
 from rulegen.model.host.facts import HostFacts
+from rulegen.model.services.ir import NftExtra
 from rulegen.model.services.options import Options
 from rulegen.model.services.resolve import resolve
 from rulegen.net import Family, parse_network
@@ -37,7 +39,7 @@ FEW = settings(
     max_examples=examples(30), deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large]
 )
 
-modes = st.sampled_from(("iptables", "iptables", "ipvs"))
+modes = st.sampled_from(("iptables", "iptables", "ipvs", "nftables"))
 actions = st.sampled_from(("apply", "apply", "apply", "cleanup", "cleanup", "other variant", "kubelet", "read-only"))
 
 
@@ -55,8 +57,15 @@ def facts_of(node: NodeKernel) -> HostFacts:
 
 
 def wanted(node: NodeKernel, world: ClusterSnapshot, mode: str = "iptables", **options: object) -> Compiled:
-    chosen = Options(mode=mode, node_name=NODE, cluster_cidrs=(parse_network("10.244.0.0/16"),), **options)
-    return compile_model(resolve(world, chosen, facts_of(node)), mode, counts=False)
+    extras = {NftExtra.LOCALHOST_NODE_PORTS} if options.get("localhost_node_ports", True) else set()
+    chosen = Options(
+        mode=mode,
+        node_name=NODE,
+        cluster_cidrs=(parse_network("10.244.0.0/16"),),
+        nft_extras=frozenset(extras),
+        **options,
+    )
+    return compile_model(resolve(world, chosen, facts_of(node)), mode, counts=False, tables=TABLES.with_layout("flat"))
 
 
 def planned(node: NodeKernel, world: ClusterSnapshot, mode: str = "iptables", **options: object) -> Plan:
@@ -74,10 +83,17 @@ def guards(kernel: Kernel) -> bool:
     return leads and any(rule.endswith("-j DROP") and "! -s 127.0.0.0/8" in rule for rule in rules["KUBE-FIREWALL"])
 
 
+def guards_by_nftables(node: NodeKernel) -> bool:
+    """Whether a chain of prerouting drops such a packet."""
+    chains = [value for value in node.tables[Family.IPV4].values() if isinstance(value, NftChain) and value.base]
+    rules = {str(rule) for chain in chains if chain.base.hook == "prerouting" for rule in chain.rules}
+    return 'iifname != "lo" ip daddr 127.0.0.0/8 drop' in rules
+
+
 def is_open(node: NodeKernel) -> bool:
     """Whether neighbours reach the node's loopback addresses."""
     both = (node.kernels[Family.IPV4], node.beside[Family.IPV4])
-    return node.parameters[ROUTE_LOCALNET] != "0" and not any(map(guards, both))
+    return node.parameters[ROUTE_LOCALNET] != "0" and not any(map(guards, both)) and not guards_by_nftables(node)
 
 
 def resets_clients(node: NodeKernel) -> bool:
@@ -175,6 +191,23 @@ def test_with_a_kubelet_both_stay_and_it_is_said(mode):
     assert node.parameters[ROUTE_LOCALNET] == "1"
     assert guards(node.kernels[Family.IPV4])
     assert [note for note in plan.notes if ROUTE_LOCALNET in note and "KUBE-FIREWALL" in note and "kubelet" in note]
+
+
+def test_where_the_parameter_cannot_be_set_the_chain_of_nftables_stays():
+    node = a_node()
+    node.write(planned(node, ClusterSnapshot(), "nftables"))
+    assert node.parameters[ROUTE_LOCALNET] == "1"
+    node.fixed = frozenset({ROUTE_LOCALNET})
+    for is_cleanup in (False, True):
+        plan = cleaned(node) if is_cleanup else planned(node, ClusterSnapshot(), "ipvs")
+        node.write(plan)
+        assert not is_open(node)
+        assert "the rule of loopback-guard that protects it stay: the parameter cannot be set to 0" in plan.notes[0]
+    assert {key.name for key in node.tables[Family.IPV4]} == {"", "loopback-guard"}
+    node.fixed = frozenset()
+    node.write(cleaned(node))
+    assert node.parameters[ROUTE_LOCALNET] == "0"
+    assert not any(node.tables.values())
 
 
 @pytest.mark.parametrize("mode", ["cleanup", "ipvs"])

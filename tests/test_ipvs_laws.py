@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from rulegen.compiler.services.compile import Compiled, compile_model
 from rulegen.compiler.services.plan import plan_cleanup, plan_node
+from rulegen.compiler.tables import TABLES
 from rulegen.kube.snapshot.world import ClusterSnapshot
 from rulegen.languages.addresses.state import BOUND, AddressKey
 from rulegen.languages.ipset.script import TEMPORARY
@@ -29,8 +30,9 @@ from rulegen.model.services.ir import Semantics
 from rulegen.model.services.options import Options
 from rulegen.model.services.resolve import resolve
 from rulegen.net import Family, Protocol, parse_address, parse_network
-from rulegen.ownership import ipsets
+from rulegen.ownership import ipsets, nftables
 from rulegen.ownership.virtual_servers import DEVICE
+from tests.backends.nftables.nft_packets import NftPackets, Packet
 from tests.kernels.nodekernel import NodeKernel
 from tests.sizes import examples
 from tests.strategies.services import NODE, worlds
@@ -56,7 +58,7 @@ FOREIGN_SET = ("cali40", (SetValue("hash:net", "inet"), {"10.0.0.0/8": ""}))
 quick = settings(
     max_examples=examples(40), deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large]
 )
-ways = st.sampled_from((("ipvs", False), ("ipvs", False), ("ipvs", True), ("iptables", False)))
+ways = st.sampled_from((("ipvs", False), ("ipvs", False), ("ipvs", True), ("iptables", False), ("nftables", False)))
 """Modes, and whether with strict semantics."""
 
 
@@ -64,7 +66,7 @@ def compiled(world: ClusterSnapshot, way: tuple[str, bool] = ("ipvs", False)) ->
     mode, is_strict = way
     semantics = Semantics.STRICT if is_strict else Semantics.KUBE_PROXY
     options = Options(mode=mode, node_name=NODE, cluster_cidrs=CIDRS, ipvs_semantics=semantics)
-    return compile_model(resolve(world, options, FACTS), mode, counts=False)
+    return compile_model(resolve(world, options, FACTS), mode, counts=False, tables=TABLES.with_layout("flat"))
 
 
 def shared_kernel() -> NodeKernel:
@@ -144,6 +146,9 @@ def damage(node: NodeKernel, chance: random.Random) -> None:
                 node.sets[name] = (SetValue("hash:mac"), {})
             case 4 if value.is_hash:
                 node.sets[name] = (replace(value, maxelem=max(len(entries), 1)), entries)
+    for objects in node.tables.values():
+        for entry in [entry for entry in objects if entry.is_element and chance.random() < 0.15]:
+            del objects[entry]
     for key in sorted(node.addresses):
         if chance.random() < 0.2:
             del node.addresses[key]
@@ -176,9 +181,9 @@ def test_connections_work_after_every_piece(before, way, after, other):
 def delivered(node: NodeKernel) -> dict[tuple[str, str, int], set[str]]:
     """Return by address, protocol and port where new connections from outside can end, IPv4."""
     nat = node.kernels[Family.IPV4].tables["nat"]
-    endpoints: dict[tuple[str, str, int], set[str]] = {}
+    endpoints = _by_nftables(node)
     if not any("KUBE-SERVICES" in rule for rule in nat["PREROUTING"]):
-        return {}
+        return endpoints
     bound = {str(key.address) for key in node.addresses} | {str(NODE_ADDRESS)}
     for key, value in node.servers.items():
         if isinstance(key, RealServerKey) and key not in FOREIGN and isinstance(value, RealServer) and value.weight:
@@ -198,6 +203,23 @@ def delivered(node: NodeKernel) -> dict[tuple[str, str, int], set[str]]:
             protocol = parsed.spec.split("-p ")[1].split()[0]
             endpoints[str(NODE_ADDRESS), protocol, _port(parsed.spec)] = set(_ends(nat, target(parsed)))
     return {frontend: ends for frontend, ends in endpoints.items() if ends}
+
+
+def _by_nftables(node: NodeKernel) -> dict[tuple[str, str, int], set[str]]:
+    """Return where the table of layout flat leads connections; it translates them before IPVS sees them."""
+    objects = node.tables[Family.IPV4]
+    if not objects:
+        return {}
+    packets, local = NftPackets(objects), frozenset({str(NODE_ADDRESS)})
+    frontends = {key.element for key in objects if key.is_element and key.name in nftables.FLAT.service_ips}
+    ports = {key.element for key in objects if key.is_element and key.name == nftables.SERVICE_NODE_PORTS}
+    endpoints = {}
+    for address, protocol, port in (*frontends, *((str(NODE_ADDRESS), *each) for each in ports)):
+        ends = packets.outcomes(Packet("192.0.2.77", address, protocol, port, local))
+        reached = {end.removesuffix(" masqueraded") for end in ends if end not in {"drop", "reject", "passed"}}
+        if reached:
+            endpoints[address, protocol, int(port)] = reached
+    return endpoints
 
 
 def _is_refused(node: NodeKernel, frontend: Frontend) -> bool:

@@ -1,4 +1,4 @@
-"""A node's kernel in memory: tables of both families, ipsets, IPVS and a dummy device, each executing what it is fed.
+"""A node's kernel in memory: iptables, nftables, ipsets, IPVS and a dummy device, each executing what it is fed.
 
 It refuses what a real one refuses: a rule that names a set that is not there, destroying a set that a rule names, a
 real server without its virtual server, an address on no device. What it holds is read back through the tools' prints.
@@ -23,6 +23,8 @@ from rulegen.languages.ipvs import state as ipvs
 from rulegen.languages.ipvs import text as ipvs_text
 from rulegen.languages.ipvs.language import ChangeVirtualServers
 from rulegen.languages.ipvs.script import IpvsCommand, IpvsVerb
+from rulegen.languages.nftables.language import ChangeTables
+from rulegen.languages.nftables.state import NamedSet, NftChain, NftObjects, ObjectKind
 from rulegen.net import Family
 from rulegen.plan.plan import Plan
 from tests.kernels.kernel import Kernel, RefusedError, commits
@@ -39,6 +41,7 @@ class NodeKernel:
         beside: The tables of the other variant of iptables.
         parameters: Kernel parameters by name.
         fixed: Names of those that cannot be set.
+        tables: The objects of nftables.
     """
 
     kernels: dict[Family, Kernel] = field(default_factory=lambda: {family: Kernel() for family in Family})
@@ -50,6 +53,7 @@ class NodeKernel:
     beside: dict[Family, Kernel] = field(default_factory=lambda: {family: Kernel() for family in Family})
     parameters: dict[str, str] = field(default_factory=dict)
     fixed: frozenset[str] = frozenset()
+    tables: dict[Family, NftObjects] = field(default_factory=lambda: {family: {} for family in Family})
 
     def write(self, plan: Plan, *, chains_per_commit: int | None = None) -> int:
         """Make a plan so; return how many pieces it took."""
@@ -74,6 +78,8 @@ class NodeKernel:
                 yield from (partial(self._serve, command) for command in commands)
             case ChangeAddresses(commands):
                 yield from (partial(self._bind, command) for command in commands)
+            case ChangeTables():
+                yield partial(self._transact, work)
             case _:
                 pass
 
@@ -97,6 +103,7 @@ class NodeKernel:
                 for family, kernel in self.beside.items()
                 if any(chain.startswith("KUBE-") for chains in kernel.tables.values() for chain in chains)
             },
+            tables={family: dict(self.tables[family]) for family in families or tuple(Family)},
         )
 
     def dump(self) -> tuple[object, ...]:
@@ -107,7 +114,21 @@ class NodeKernel:
             dict(self.servers),
             dict(self.devices),
             dict(self.addresses),
+            {family: dict(objects) for family, objects in self.tables.items()},
         )
+
+    def _transact(self, work: ChangeTables) -> None:
+        """Make a transaction; tables, chains and sets that go are left for the last one."""
+        objects = self.tables[work.family]
+        tables = {key.table for key, _, after in work.changes if key.kind is ObjectKind.TABLE and after is None}
+        for key, before, after in work.changes:
+            is_late = key.table in tables or (after is None and isinstance(before, NftChain | NamedSet))
+            if is_late is not work.is_removal:
+                continue
+            if after is None:
+                del objects[key]
+            else:
+                objects[key] = after
 
     def _commit(self, family: Family, lines: list[str]) -> None:
         for line in lines:
