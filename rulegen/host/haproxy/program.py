@@ -50,6 +50,7 @@ class HaproxyProgram:
     serious = re.compile(r"\[ALERT\] (?!.*(?:FD limit|has no server available|in logger #)).*")
     may_pass = re.compile("cannot bind socket")
     reload = signal.SIGUSR2
+    may_miss_reload = True
     finish = signal.SIGUSR1
     reopen: signal.Signals | None = None
 

@@ -48,6 +48,7 @@ class NginxProgram:
     serious = re.compile(r"\[emerg\] .*")
     may_pass = re.compile(r" bind\(\) to \S+ failed ")  # nginx tries to bind five times before it fails
     reload = signal.SIGHUP
+    may_miss_reload = False
     finish = signal.SIGQUIT
     reopen: signal.Signals | None = signal.SIGUSR1
 

@@ -72,6 +72,8 @@ class ProxyProgram(Protocol):
         serious: Matches the part of a line of a log that reports a failure.
         may_pass: Matches a failure that the program tries to overcome.
         reload: The signal that makes the master read `current`.
+        may_miss_reload: Whether a master that is just starting can miss that signal. While it obeys it, it does not
+            answer.
         finish: The signal that ends it after its open requests; SIGTERM ends it at once.
         reopen: The signal that makes it open its logs again; None if it keeps them.
         installation: The hint if it is not installed.
@@ -85,6 +87,7 @@ class ProxyProgram(Protocol):
     serious: re.Pattern[str]
     may_pass: re.Pattern[str]
     reload: signal.Signals
+    may_miss_reload: bool
     finish: signal.Signals
     reopen: signal.Signals | None
 

@@ -27,6 +27,7 @@ from rulegen.host.proxy.disk import writing
 from rulegen.host.proxy.disk.releases import Releases
 from rulegen.host.proxy.processes import ports, supervision
 from rulegen.host.proxy.processes.confirmation import Complaints, ReleaseRefusedError, answers, still_answers, wait_for
+from rulegen.host.proxy.processes.ending import ended
 from rulegen.host.proxy.sandbox import trial
 from rulegen.waits import WAITS, StoppingError
 
@@ -203,7 +204,7 @@ class ProxyService:
             if not supervision.supervisor_pid(self.folder):
                 return None
             notes: tuple[str, ...] = (_RENEWED,) if supervision.renew(self.folder, self._binary, self._program) else ()
-            self.releases.write(configuration)
+            self.releases.write_for_good(configuration)
             self._inform()
             notes = (*notes, *self._await_companion(_NEW_S))
             self.releases.switch(configuration.digest)
@@ -272,8 +273,10 @@ class ProxyService:
         if not self.folder.exists():
             return True
         with self.releases.locked():
-            in_time = self._ended(self._program.finish, timeout_s)
-            if not in_time and not self._ended(signal.SIGTERM, _ENDED_S) and not self._ended(signal.SIGKILL, _ENDED_S):
+            tried = ((self._program.finish, timeout_s), (signal.SIGTERM, _ENDED_S), (signal.SIGKILL, _ENDED_S))
+            results = (ended(self.folder, self._program, number, limit_s) for number, limit_s in tried)
+            in_time = next(results)
+            if not in_time and not any(results):
                 raise HostError(
                     f"{self._program.name} in {self.folder} does not stop", hint="find the remaining processes: ps -ef"
                 )
@@ -387,7 +390,8 @@ class ProxyService:
             return DeployAction.STARTED
         processes.send(master, self._program.reload)
         supervision.ensure(self.folder, self._binary, self._program)
-        wait_for(self._program, self.folder, digest, processes.workers(running), complaints, patience_s)
+        before = processes.workers(running)
+        wait_for(self._program, self.folder, digest, before, complaints, patience_s, reloads=master)
         return DeployAction.RELOADED
 
     def _gone_back(self, configuration: Configuration, before: str, reason: str) -> ApplyError:
@@ -395,7 +399,7 @@ class ProxyService:
         if before == configuration.digest:
             return self._refused(configuration, reason, "it worked before; rulegen keeps trying")
         if not before:
-            self._ended(signal.SIGTERM, _ENDED_S)
+            ended(self.folder, self._program, signal.SIGTERM, _ENDED_S)
             self.releases.forget()
             self.releases.discard(configuration.digest)
             return self._refused(configuration, reason, "nothing is served")
@@ -429,22 +433,3 @@ class ProxyService:
 
     def _patience(self, configuration: Configuration) -> float:
         return self._confirm_s + _PER_FILE_S * (len(configuration.files) + len(configuration.secrets))
-
-    def _ended(self, number: signal.Signals, timeout_s: float) -> bool:
-        """Signal the supervisor and the program, and wait until all processes have ended; return whether they have."""
-        asked = signal.SIGQUIT if number == self._program.finish else number
-        if not supervision.tell(self.folder, asked) or number == signal.SIGKILL:
-            running = self._program.processes(self.folder)
-            master = processes.master(running)
-            signalled = (
-                running if number == signal.SIGKILL else ((master,) if master else ()) + processes.orphans(running)
-            )
-            for process in signalled:
-                processes.send(process, number)
-        until = time.monotonic() + timeout_s
-        with WAITS.waiting(f"the end of {self._program.name} in {self.folder}", limit_s=timeout_s):
-            while self._program.processes(self.folder) or supervision.supervisor_pid(self.folder):
-                if time.monotonic() > until:
-                    return False
-                time.sleep(0.05)
-        return True

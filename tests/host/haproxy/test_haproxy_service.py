@@ -19,7 +19,7 @@ from rulegen.compiler.ingress.engine import DeployAction
 from rulegen.errors import ApplyError, HostError
 from rulegen.host.commands.runner import run
 from rulegen.host.haproxy import status
-from rulegen.host.haproxy.program import HAPROXY
+from rulegen.host.haproxy.program import HAPROXY, HaproxyProgram
 from rulegen.host.proxy import process_list
 from rulegen.host.proxy.processes import supervision
 from rulegen.host.proxy.service import GENERATIONS, ProxyService
@@ -304,6 +304,57 @@ def test_drain_ends_a_haproxy_that_is_just_starting(folder, namespace, eventuall
     ending.join()
     assert results == [True]
     assert not service.runs()
+
+
+def test_a_file_that_somebody_changed_in_place_is_not_taken_over(folder, namespace):
+    """The folder of the next release shares it."""
+    service = ProxyService(folder, run, HAPROXY, confirm_s=10, keeps_spare=True)
+    service.apply(FIRST)
+    (folder / "current" / "haproxy.cfg").write_text("# what others wrote\n")
+
+    assert service.update(FIRST, lambda: True) is not None
+    assert service.releases.current() == FIRST
+
+
+class MissedReload(HaproxyProgram):
+    """HAProxy as it is in some milliseconds of its start: the first request to reload does nothing."""
+
+    asked = 0
+
+    @property
+    def reload(self) -> signal.Signals:
+        self.asked += 1
+        return signal.SIGCONT if self.asked == 1 else signal.SIGUSR2
+
+
+def test_a_reload_that_haproxy_has_missed_is_asked_for_again(folder, namespace):
+    program = MissedReload()
+    service = ProxyService(folder, run, program, confirm_s=10)
+    service.apply(FIRST)
+
+    assert service.apply(SECOND).action is DeployAction.RELOADED
+    assert (get(), program.asked) == ("second", 2)
+    assert service.status().generations == 1
+
+
+class ForgetfulProgram(HaproxyProgram):
+    """A program that is one process, which forgets the first request to end."""
+
+    def __init__(self, pid: int) -> None:
+        self._process = process_list.ProxyProcess(pid, process_list.started(pid), 0, process_list.Role.MASTER)
+
+    def processes(self, folder: Path) -> tuple[process_list.ProxyProcess, ...]:
+        is_running = process_list.started(self._process.pid) == self._process.started
+        return (self._process,) if is_running else ()
+
+
+def test_without_a_supervisor_a_program_is_asked_again_to_end(tmp_path):
+    text = "trap 'trap - USR1' USR1; echo; while :; do sleep 0.05; done"
+    with subprocess.Popen(["sh", "-c", text], stdout=subprocess.PIPE) as program:
+        assert program.stdout is not None
+        program.stdout.readline()
+        assert ProxyService(tmp_path, run, ForgetfulProgram(program.pid)).drain(8)
+        assert program.wait() == -signal.SIGUSR1
 
 
 def test_a_folder_that_others_may_write_to_is_not_used(service):

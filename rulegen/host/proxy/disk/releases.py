@@ -34,16 +34,15 @@ from rulegen.host.proxy.disk.release_files import (
     listed,
     rights,
     unwanted_password_files,
-    within,
 )
 from rulegen.host.proxy.disk.spare import SpareRelease
 from rulegen.host.proxy.disk.verified_files import VerifiedFiles
-from rulegen.host.proxy.disk.writing import exchange, hint, linked, not_written, reason, remove, synchronize, write_new
+from rulegen.host.proxy.disk.writing import exchange, hint, not_written, reason, remove, synchronize, write_new
 from rulegen.languages.configuration import Configuration
 from rulegen.text import printable
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterable, Iterator, Mapping
+    from collections.abc import Collection, Iterator, Mapping
     from pathlib import Path
 
     from rulegen.host.proxy.program import ProxyProgram
@@ -183,6 +182,14 @@ class Releases:
     def is_whole(self, configuration: Configuration) -> bool:
         """Return whether a release on disk has exactly the intended files; raises HostError as `write` does."""
         return self._is_whole(self.path(configuration.digest), self._wanted(configuration))
+
+    def write_for_good(self, configuration: Configuration) -> None:
+        """Write a release that becomes live without a test: what somebody has changed in place is written again.
+
+        Errors are as for `write`.
+        """
+        if not self._is_whole(self.write(configuration), self._wanted(configuration), reads_all=False):
+            self.write(configuration)
 
     def switch(self, digest: str) -> None:
         """Make a release live: the program reads it at its next start or reload.
@@ -332,7 +339,8 @@ class Releases:
         self._checked = configuration, wanted
         return wanted
 
-    def _is_whole(self, place: Path, wanted: Mapping[str, WantedFile]) -> bool:
+    def _is_whole(self, place: Path, wanted: Mapping[str, WantedFile], *, reads_all: bool = True) -> bool:
+        holds = self._verified.reads if reads_all else self._verified.holds
         try:
             with self._opened(place.name) as folders:
                 if any(rights(descriptor) != self._entrants(name) for name, descriptor in folders.items()):
@@ -341,9 +349,7 @@ class Releases:
                     return False
                 # one more file would be read where the main file includes `hosts/*.conf`
                 there = {f"{name}/{inner}" for name in self._form.included for inner in os.listdir(folders[name])}  # noqa: PTH208
-                return there <= wanted.keys() and all(
-                    self._verified.reads(name, file, folders) for name, file in wanted.items()
-                )
+                return there <= wanted.keys() and all(holds(name, file, folders) for name, file in wanted.items())
         except OSError:
             return False
 
@@ -361,7 +367,7 @@ class Releases:
                 with suppress(OSError):  # a damaged one: its files are written again
                     sources.append(stack.enter_context(self._opened(source.name)))
             for name, file in wanted.items():
-                if name not in stay and not self._linked(name, file, sources, targets):
+                if name not in stay and not self._verified.linked(name, file, sources, targets):
                     write_new(partial / name, file.content, file.mode, file.group)
                     new.append(partial / name)
         self._verified.keep(wanted)
@@ -383,16 +389,6 @@ class Releases:
         for name in ("", *self._form.folders):
             targets[name] = stack.enter_context(self._new_folder(partial / name, name))
         return targets, ()
-
-    def _linked(
-        self, name: str, file: WantedFile, sources: Iterable[Mapping[str, int]], targets: Mapping[str, int]
-    ) -> bool:
-        """Link a file of another release that holds what is wanted; return whether there is one."""
-        base, target = within(name, targets)
-        for folders in sources:
-            if self._verified.holds(name, file, folders):
-                return linked(base, within(name, folders)[1], target)
-        return False
 
     @contextmanager
     def _new_folder(self, place: Path, name: str) -> Iterator[int]:

@@ -7,10 +7,10 @@ import time
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 from rulegen.host.proxy.disk.release_files import within
-from rulegen.host.proxy.disk.writing import holds
+from rulegen.host.proxy.disk.writing import holds, linked
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Mapping
+    from collections.abc import Collection, Iterable, Mapping
 
     from rulegen.host.proxy.disk.release_files import WantedFile
 
@@ -66,6 +66,16 @@ class VerifiedFiles:
         if status.st_mtime_ns < time.time_ns() - _TICK_NS:
             self._known[name] = file, _status(status)
         return True
+
+    def linked(
+        self, name: str, file: WantedFile, sources: Iterable[Mapping[str, int]], targets: Mapping[str, int]
+    ) -> bool:
+        """Link a file of another release that has the wanted content; return whether there is one."""
+        base, target = within(name, targets)
+        for folders in sources:
+            if self.holds(name, file, folders):
+                return linked(base, within(name, folders)[1], target)
+        return False
 
     def keep(self, names: Collection[str]) -> None:
         """Forget all other files."""

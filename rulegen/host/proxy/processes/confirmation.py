@@ -10,7 +10,7 @@ from rulegen.errors import HostError
 from rulegen.host.proxy import process_list
 from rulegen.host.proxy.disk.space import shortage
 from rulegen.host.proxy.processes.ends import ends_of
-from rulegen.host.proxy.processes.supervisor import START_LOG
+from rulegen.host.proxy.processes.supervisor import ASKED_AGAIN_S, START_LOG
 from rulegen.host.proxy.sandbox.trial import clean
 from rulegen.safe_files import open_regular
 from rulegen.waits import ENDS_ITSELF, WAITS
@@ -111,6 +111,8 @@ def wait_for(
     before: tuple[ProxyProcess, ...],
     complaints: Complaints,
     patience_s: float,
+    *,
+    reloads: ProxyProcess | None = None,
 ) -> None:
     """Wait until the program serves all new connections with `digest`.
 
@@ -121,12 +123,13 @@ def wait_for(
         before: The workers that took connections before; none of them may do so any more.
         complaints: The log lines of the program meanwhile.
         patience_s: The longest wait in seconds.
+        reloads: The master that was asked to reload. It is asked again if it may have missed that.
 
     Raises:
         RefusedError: The program reported a failure, or took too long.
         StoppingError: This process is stopping.
     """
-    until = time.monotonic() + patience_s
+    until, asked_at = time.monotonic() + patience_s, time.monotonic()
     pause, (ended, _) = _PAUSE_S, ends_of(folder)
     what = f"{program.name} in {folder}, which does not serve release {digest} yet"
     with WAITS.waiting(what, limit_s=patience_s, end=ENDS_ITSELF) as wait:
@@ -139,6 +142,10 @@ def wait_for(
                 said = said or _silence(program.serves(folder), patience_s)
                 lacking = shortage(folder)
                 raise ReleaseRefusedError(f"{said}; {lacking}" if lacking else said)
+            if reloads is not None and time.monotonic() - asked_at > ASKED_AGAIN_S:
+                asked_at = time.monotonic()
+                if _has_missed(program, folder, before):
+                    process_list.send(reloads, program.reload)
             time.sleep(pause)
             pause = min(pause * 1.5, _LONGEST_PAUSE_S)
 
@@ -147,6 +154,14 @@ def _relieved(program: ProxyProgram, folder: Path, before: tuple[ProxyProcess, .
     """Return whether workers take connections, and none of them is an old one."""
     now = {(process.pid, process.started) for process in process_list.workers(program.processes(folder))}
     return bool(now) and not now & {(process.pid, process.started) for process in before}
+
+
+def _has_missed(program: ProxyProgram, folder: Path, before: tuple[ProxyProcess, ...]) -> bool:
+    """Return whether the master was not reached by the request to reload: it answers, and has no new worker."""
+    if not program.may_miss_reload or program.serves(folder) is None:
+        return False
+    now = {(process.pid, process.started) for process in process_list.workers(program.processes(folder))}
+    return now <= {(process.pid, process.started) for process in before}
 
 
 def _full_disk(program: ProxyProgram, folder: Path, after_s: float) -> str:

@@ -52,8 +52,8 @@ _FIRST_PAUSE_S: Final = 0.2
 _LONGEST_PAUSE_S: Final = 5.0  # nothing is served meanwhile
 _STABLE_S: Final = 30.0
 _ORPHANS_S: Final = 2.0
-_ASKED_AGAIN_S: Final = 1.0
-"""The request to end is repeated after this time: a program that is just starting can miss it."""
+ASKED_AGAIN_S: Final = 1.0
+"""A signal is repeated after this time: a program that is just starting can miss it."""
 _START_S: Final = 30.0
 _FILE_S: Final = 0.01
 """The time limit for a start, and for each file of the configuration."""
@@ -195,9 +195,11 @@ class Supervisor:
             os.umask(0o027)
             environment = {"PATH": os.defpath, **self._inherited()}
             os.execve(self._program, self._kind.command(self._folder, self._program), environment)  # noqa: S606
-        except OSError as error:
-            os.write(2, f"{self._kind.failure(f'{self._program} cannot be started: {error}')}\n".encode())
-        os._exit(127)
+        except BaseException as error:  # noqa: BLE001 - a copy of the supervisor must never return into its code
+            with contextlib.suppress(OSError):  # such as a full disk
+                os.write(2, f"{self._kind.failure(f'{self._program} cannot be started: {error}')}\n".encode())
+        finally:
+            os._exit(127)
 
     def _inherited(self) -> dict[str, str]:
         """Return the variable with the sockets of orphaned workers; without any, delete old socket files."""
@@ -338,7 +340,7 @@ class Supervisor:
                     f"stopping {self._name}" + (" after its current requests" if sent == 1 else " at once")
                 )
             if now >= again_at:
-                again_at = now + _ASKED_AGAIN_S
+                again_at = now + ASKED_AGAIN_S
                 self._tell_all(running, self._kind.finish if sent == 1 else signal.SIGTERM)
             select.select([self._wake], [], [], 0.1)
             self._forget_wakes()
