@@ -20,8 +20,8 @@ NOTICE_S = 0.4
 RESTORE_S = 3.0
 """Such an agent waits this long for a tool of netfilter."""
 
-_SBIN = Path("/usr/sbin")
-_SCRIPT = """#!/bin/sh
+SBIN = Path("/usr/sbin")
+SCRIPT = """#!/bin/sh
 # The tool itself, unless a file says otherwise: it reads its input first, as one that is started early does.
 input=$(mktemp) && cat > "$input"
 while [ -e {flags}/{name}.hangs ]; do sleep 0.05; done
@@ -67,15 +67,15 @@ class Tools:
         real, tools = folder / "real", cls(folder / "sbin", folder / "flags")
         for each in (real, tools.programs, tools.flags):
             each.mkdir()
-        others = [_SBIN / name for name in ("conntrack", "ipset", "ipvsadm") if (_SBIN / name).exists()]
-        for tool in (*_SBIN.glob("*tables*"), *others):
+        others = [SBIN / name for name in ("conntrack", "ipset", "ipvsadm", "nft") if (SBIN / name).exists()]
+        for tool in (*SBIN.glob("*tables*"), *others):
             is_name = tool.name in names
             shutil.copy(tool, (real if is_name else tools.programs) / tool.name, follow_symlinks=False)
             if not tool.is_symlink():
                 shutil.copy(tool, real / tool.name)
             if is_name:
                 script = tools.programs / tool.name
-                script.write_text(_SCRIPT.format(flags=tools.flags, real=real, name=tool.name))
+                script.write_text(SCRIPT.format(flags=tools.flags, real=real, name=tool.name))
                 script.chmod(0o755)
         return tools
 
@@ -120,7 +120,7 @@ class Tools:
 
 @contextmanager
 def mounted(folder: Path) -> Iterator[int]:
-    """Give a process whose mount namespace has the wrapped tools, and a small file system for nginx's folder."""
+    """Give a process whose mount namespace has the wrapped tools, and a small file system for the proxy's folder."""
     mount = (
         f"mount --bind {folder}/sbin /usr/sbin && mount -t tmpfs -o size=4m,nr_inodes=1500,mode=755 none {folder}/site"
         " && echo done && exec sleep 3600"

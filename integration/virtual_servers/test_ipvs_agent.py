@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+import os
 import socket
+import tempfile
+import time
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
 
 from integration import manifests
 from integration.agent import Node, network_namespace, tool, until
+from integration.faults.programs import PROGRAM, SBIN, SCRIPT, SHORT_LIMITS, Tools
+from integration.hangs.test_tools import waits
 from integration.lab import topology
 from integration.manifests import PORT, App
 from tests.servers.fakeapi import FakeApi
@@ -113,3 +119,46 @@ def test_node_ports_follow_the_nodes_addresses(node: IpvsNode) -> None:
         tool("ip", "addr", "del", f"{address}/24", "dev", "eth0")
         until(lambda: f"-A -t {address}:{port}" not in tool("ipvsadm", "-Sn"), WITHIN_S, "none any more")
     node.configure(ipvs={"syncPeriod": "2s"})
+
+
+@pytest.fixture
+def broken(node: Node, monkeypatch: pytest.MonkeyPatch) -> Iterator[Tools]:
+    """Have the node's agents use tools that hang on request, with short limits."""
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        tools = Tools(folder, folder)
+        for tool_name in ("ipset", "iptables-legacy-save"):
+            script = folder / tool_name
+            script.write_text(SCRIPT.format(flags=folder, real=SBIN, name=tool_name))
+            script.chmod(0o755)
+        node.wrapper = ("sh", "-c", SHORT_LIMITS, "sh")
+        monkeypatch.setitem(node.environment, "PATH", f"{folder}:{os.environ['PATH']}")
+        node.environment["PROGRAM"] = PROGRAM
+        yield tools
+        node.wrapper = ()
+
+
+def test_a_tool_that_hangs_is_named_and_ended_by_a_stop(node: Node, broken: Tools) -> None:
+    node.serve(ONE)
+    process = node.start()
+    try:
+        until(lambda: node.is_well, node.start_s, "first sync")
+    except AssertionError:
+        raise AssertionError(node.log.read_text()) from None
+    for number, name in enumerate(("ipset", "iptables-legacy-save")):
+        with broken.hanging(name):
+            node.serve(ONE, two(*("pod-a", "pod-b")[number:]))
+            until(lambda n=name: n in node.health()[1].get("lastError", ""), WITHIN_S, f"health names {name}")
+            assert waits(node, name)
+            assert node.health("livez")[0] == 200
+        until(lambda n=number: len(weights(two())) == 2 - n, 2 * WITHIN_S, "the change is written")
+    until(lambda: node.is_well, WITHIN_S, "all is written")
+    with broken.hanging("ipset"):
+        before = waits(node, "ipset")
+        node.serve(two("pod-a"))
+        until(lambda: waits(node, "ipset") != before, WITHIN_S, "it waits")
+        began = time.monotonic()
+        process.terminate()
+        assert process.wait(30) == 0
+        assert time.monotonic() - began < 15
+    assert "Traceback" not in node.log.read_text()

@@ -56,21 +56,26 @@ def observe_live(inputs: Inputs, *, flows: bool = True) -> tuple[KernelDataplane
     """
     from rulegen.host.dataplane.kernel import KernelDataplane  # noqa: PLC0415 - only a live plan needs them
     from rulegen.host.dataplane.observe import observed, read_kernel, rules_beside  # noqa: PLC0415 - the same
-    from rulegen.host.netfilter import nfacct, variant  # noqa: PLC0415 - the same
+    from rulegen.host.netfilter import nfacct  # noqa: PLC0415 - the same
+    from rulegen.host.nftables import without_iptables  # noqa: PLC0415 - the same
 
     tables, drivers, facts = inputs.tables, inputs.command_tables.drivers, inputs.facts
     backend = tables.backends.get(inputs.options.mode)
+    languages = backend.languages if backend is not None else ()
+    choice, drivers = without_iptables.chosen(run, inputs.chosen.forced_variant, drivers, languages)
     dataplane = KernelDataplane(
         run,
-        variant.choose(run, inputs.chosen.forced_variant),
+        choice,
         facts,
-        languages=backend.languages if backend is not None else (),
+        languages=languages,
         tables=tables,
         drivers=drivers,
         on_wait=note,
     )
     choice = dataplane.choice
-    inputs.progress(f"reading the rules of iptables-{choice.variant} …")
+    inputs.progress(
+        f"reading the rules of iptables-{choice.variant} …" if IPTABLES in drivers else "reading the rules …"
+    )
     context = dataplane.read_context(facts.families)
     there = observed(
         drivers,

@@ -111,7 +111,7 @@ def check_tools(drivers: Mapping[str, Driver], context: ReadContext, wait_s: int
     Raises:
         HostError: One of the tools still fails.
     """
-    read_kernel({name: drivers[name] for name in sorted({IPTABLES, *context.needed})}, context)
+    read_kernel({name: drivers[name] for name in sorted({IPTABLES, *context.needed} & drivers.keys())}, context)
     if IPTABLES in context.needed:
         for family in context.families:
             iptables.restore(context.run, context.variant, family, _NO_CHANGE, wait_s=wait_s)

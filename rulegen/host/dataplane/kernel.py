@@ -20,6 +20,7 @@ from rulegen.host.dataplane.flows import FlowReader
 from rulegen.host.dataplane.observe import digest_of, observed, read_kernel, warning_beside
 from rulegen.host.ipvs.servers import SchedulerError
 from rulegen.host.netfilter import conntrack, nfacct, nft_commits, variant
+from rulegen.host.nftables import without_iptables
 from rulegen.host.node import sysctl
 from rulegen.host.node.facts import refreshed
 from rulegen.kube.proxyconfig.validation import SCHEDULERS
@@ -125,10 +126,10 @@ class KernelDataplane:
         def hasty(command: Command) -> Completed:
             return run(replace(command, timeout_s=min(command.timeout_s or patience_s, patience_s)))
 
-        choice = variant.choose(hasty, forced) if known is None else known.choice
-        is_known = not facts.ipv6 or (known is not None and Family.IPV6 in known.families)
-        missing = None if is_known else variant.missing_tool(hasty, choice.variant, Family.IPV6)
         languages = tables.backend(options.mode).languages
+        choice, drivers = without_iptables.chosen(hasty, forced, drivers, languages, known)
+        is_known = not facts.ipv6 or IPTABLES not in drivers or (known is not None and Family.IPV6 in known.families)
+        missing = None if is_known else variant.missing_tool(hasty, choice.variant, Family.IPV6)
         broken = BrokenFamilies()
         if on_aside is not None and set(languages) <= OF_FAMILIES:
             broken = BrokenFamilies(is_enabled=True, on_change=on_aside)
@@ -144,13 +145,13 @@ class KernelDataplane:
             without_ipv6=missing,
             on_forgotten=on_forgotten,
             look=look,
-            beside=warning_beside(hasty, choice.variant, facts.families),
+            beside=warning_beside(hasty, choice.variant, facts.families) if IPTABLES in drivers else "",
         )
 
     @property
-    def tools(self) -> variant.KnownTools:
-        """What is known about the tools of this host."""
-        return variant.KnownTools(self.choice, self.facts.families)
+    def tools(self) -> variant.KnownTools | None:
+        """What is known about the tools of this host; None without iptables, which may be installed later."""
+        return variant.KnownTools(self.choice, self.facts.families) if IPTABLES in self.drivers else None
 
     def read(self) -> KernelReadout:
         """Read the kernel; another thread may compute the desired state meanwhile.
@@ -228,7 +229,7 @@ class KernelDataplane:
             HostError: They cannot be read; the previous ones stay in use.
         """
         before, now = self._addresses(), self.look(self.facts)
-        if now.ipv6 and not self.facts.ipv6 and self.without_ipv6 is None:
+        if now.ipv6 and not self.facts.ipv6 and self.without_ipv6 is None and IPTABLES in self.drivers:
             self.without_ipv6 = variant.missing_tool(self.run, self.choice.variant, Family.IPV6)
         ipv6 = now.ipv6 and self.without_ipv6 is None
         self.facts = replace(now, ipv6=ipv6, former=self.facts.former | before)
@@ -370,7 +371,7 @@ class KernelDataplane:
         Raises:
             HostError: A part cannot be read.
         """
-        if not self.broken.is_enabled:
+        if not self.broken.is_enabled or IPTABLES not in self.drivers:
             return read_kernel(self._watched, self.read_context(self.facts.families))
         texts = self.broken.read(self.drivers[IPTABLES], self.read_context(self.facts.families))
         others = {name: driver for name, driver in self._watched.items() if name != IPTABLES}

@@ -9,6 +9,8 @@ import pytest
 from rulegen.errors import HostError
 from rulegen.host.commands.runner import Command, Completed, MissingToolError, run
 from rulegen.host.netfilter.variant import HINT_CHAINS, OWN_CHAIN, NoVariantError, Variant, call, choose
+from rulegen.host.nftables.without_iptables import chosen
+from rulegen.languages.iptables.language import NAME as IPTABLES
 from rulegen.net import Family
 
 if TYPE_CHECKING:
@@ -79,6 +81,30 @@ class TestKernel:
         add_chain(variant.other, Family.IPV4, "mangle", HINT_CHAINS[0])
 
         assert choose(run, variant).variant is variant
+
+
+DRIVERS = {IPTABLES: "rules", "other": "objects"}
+
+
+@pytest.mark.usefixtures("namespace")
+class TestWithoutTools:
+    """A mode that writes no rules of iptables, on a host that has no tool of it."""
+
+    def test_nothing_is_looked_for(self):
+        choice, drivers = chosen(host_with({}), None, DRIVERS, ["other"])
+
+        assert "iptables is not installed" in choice.reason
+        assert set(drivers) == {"other"}
+
+    def test_a_mode_that_needs_it_waits(self):
+        with pytest.raises(HostError, match="is not installed"):
+            chosen(host_with({}), None, DRIVERS, [IPTABLES])
+
+    def test_rules_of_a_proxy_must_be_removed_first(self, variant, family):
+        add_chain(variant, family, "nat", OWN_CHAIN)
+
+        with pytest.raises(HostError, match="is not installed"):
+            chosen(host_with({}), None, DRIVERS, ["other"])
 
 
 def host_with(tools: dict[str, Completed | Callable[[Command], Completed]]) -> Callable[[Command], Completed]:
