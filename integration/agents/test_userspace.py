@@ -289,6 +289,8 @@ def test_health_follows_a_proxy_that_cannot_start(node: ProxiedNode, wrapped: Pa
         assert "HAProxy" in node.health()[1]["lastError"] or "proxy" in node.health()[1]["lastError"]
         assert node.health("livez")[0] == 200
         assert node.metric("rulegen_proxy_failures_total") >= 1
+        said = forks.run([*node.argv("cleanup")[:6], "--variant", "nft"])
+        assert "the proxy of userspace mode stays: HAProxy does not run" in said.stdout + said.stderr
         (wrapped / flag).unlink()
         until(lambda: node.health()[0] == 200, SOON_S, "health 200")
         until(lambda: node.answers(BALANCED, 4, "pod-a", "pod-x"), SOON_S, "clients are answered")
@@ -321,6 +323,9 @@ def test_a_start_of_haproxy_that_hangs_delays_nothing_else(node: ProxiedNode, wr
         (wrapped / "start.hangs").touch()
         node.serve(BALANCED, UNUSUAL)
         until(lambda: starting(wrapped), 30, "a new HAProxy hangs")
+        node.serve(replace(BALANCED, ready=("pod-x",)), UNUSUAL)
+        until(lambda: node.answers(BALANCED, 4, "pod-x", protocol="UDP"), 15 + SOON_S, "a change of UDP")
+        until(lambda: starting(wrapped), 30, "it is tried again")
         began = time.monotonic()
         assert (ask(Path(node.proxy.folder), "supervisor.sock", "state\n", 5) or "").startswith("ok v4:")
         assert starting(wrapped)

@@ -89,6 +89,8 @@ def command(output: str, wait_s: int, *, yes: bool, verbose: bool, no_services: 
 
 def _planned_rules(inputs: Inputs) -> tuple[Plan, Report, KernelDataplane]:
     """Return the plan that removes rules and related objects, in both iptables variants unless one was given."""
+    from rulegen.host.userspace import proxy  # noqa: PLC0415 - only a live plan needs it
+
     dataplane, observed = observe_live(inputs, flows=False)
     choice = dataplane.choice
     other = choice.variant.other
@@ -106,7 +108,7 @@ def _planned_rules(inputs: Inputs) -> tuple[Plan, Report, KernelDataplane]:
     if takes_both:
         seen = f"{seen}, and iptables-{other}, which also has chains of rulegen or kube-proxy"
     left = "" if takes_both else beside_warning(observed.beside, choice.variant)
-    warnings = (*inputs.warnings, *filter(None, [left]), *plan.notes)
+    warnings = (*inputs.warnings, *filter(None, [left, proxy.unreadable()]), *plan.notes)
     return (
         plan,
         Report(node=inputs.facts.hostname, mode=NO_MODE, cleanup=True, observed=seen, warnings=warnings),

@@ -12,17 +12,29 @@ import resource
 import signal
 from typing import TYPE_CHECKING, Final, NoReturn
 
+from rulegen.host.userspace.log import log
+
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
 _SPARE: Final = 64
 """Descriptors from this number on are not those that HAProxy inherits."""
 _OPEN_FILES: Final = 200_000
+_PARENT_DEATH_SIGNAL: Final = 1
 _NO_NEW_PRIVILEGES: Final = 38
+_NOT_STARTED: Final = 127
 _HANDLED: Final = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2, signal.SIGPIPE)
 
 
-def spawn(argv: list[str], user: int, release: int, output: int, sockets: Mapping[int, int]) -> int:
+def spawn(
+    argv: list[str],
+    user: int,
+    release: int,
+    output: int,
+    sockets: Mapping[int, int],
+    *,
+    ends_with_us: bool = False,
+) -> int:
     """Start a program and return its process id.
 
     Args:
@@ -31,18 +43,24 @@ def spawn(argv: list[str], user: int, release: int, output: int, sockets: Mappin
         release: A descriptor of its working directory.
         output: A descriptor for what it prints.
         sockets: Descriptors that it inherits, by the number under which it gets them.
+        ends_with_us: Whether it is killed when this process ends.
+
+    Raises:
+        OSError: There is no room for another process.
     """
+    parent = os.getpid()
     pid = os.fork()
     if pid:
         return pid
     try:
-        _become(argv, user, release, output, sockets)
-    except OSError as error:
-        os.write(2, f"{argv[0]} cannot be started: {error}\n".encode())
-    os._exit(127)
+        _become(argv, user, release, output, sockets, parent if ends_with_us else 0)
+    except BaseException as error:  # noqa: BLE001 - a copy of the supervisor must never return into its code
+        log(f"[ALERT] {argv[0]} cannot be started: {error}")
+    finally:
+        os._exit(_NOT_STARTED)
 
 
-def _become(argv: list[str], user: int, release: int, output: int, sockets: Mapping[int, int]) -> NoReturn:
+def _become(argv: list[str], user: int, release: int, output: int, sockets: Mapping[int, int], parent: int) -> NoReturn:
     os.setsid()
     os.fchdir(release)
     copies = {number: fcntl.fcntl(descriptor, fcntl.F_DUPFD_CLOEXEC, _SPARE) for number, descriptor in sockets.items()}
@@ -65,7 +83,12 @@ def _become(argv: list[str], user: int, release: int, output: int, sockets: Mapp
     os.setgroups([])
     os.setresgid(user, user, user)
     os.setresuid(user, user, user)
-    ctypes.CDLL(None).prctl(_NO_NEW_PRIVILEGES, 1, 0, 0, 0)
+    libc = ctypes.CDLL(None)
+    libc.prctl(_NO_NEW_PRIVILEGES, 1, 0, 0, 0)
+    if parent:
+        libc.prctl(_PARENT_DEATH_SIGNAL, signal.SIGKILL, 0, 0, 0)  # a change of the user would undo it
+        if os.getppid() != parent:
+            raise ProcessLookupError("its supervisor has ended")
     os.execve(argv[0], argv, {"PATH": os.defpath})  # noqa: S606 - no shell
 
 

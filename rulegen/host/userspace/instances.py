@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import select
 import signal
 import socket
@@ -43,6 +44,7 @@ NO_VERDICT: Final = "no verdict: "
 _MOST_SAID: Final = 1 << 16
 _MOST_LEAVING: Final = 8
 _NEW: Final = f"{of.CONTROL}.new"
+_PID: Final = re.compile(r"^Pid: ([0-9]+)$", re.MULTILINE)
 _NEW_INSTANCES: Final = f"{of.INSTANCES}.new"
 
 
@@ -106,7 +108,7 @@ class Instances:
         self.end_check()
         with contextlib.closing(socket.socket(socket.AF_UNIX)) as control:
             inherited = {**sockets, CONTROL_DESCRIPTOR: control.fileno()}
-            pid = self._spawn(release, inherited, of.CHECK_LOG, "-c")
+            pid = self._spawn(release, inherited, of.CHECK_LOG, "-c", ends_with_us=True)
         self._check = ReleaseCheck(pid, os.pidfd_open(pid), time.monotonic() + _CHECK_S)
         return self._check.descriptor
 
@@ -145,25 +147,26 @@ class Instances:
         An earlier start is given up.
         """
         self.end_start()
-        with contextlib.suppress(FileNotFoundError):
-            os.unlink(_NEW, dir_fd=self._home)
         path = f"/proc/self/fd/{self._home}/{_NEW}"
-        link = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         until = time.monotonic() + _START_S
-        try:
-            with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as control:
-                control.bind(path)
-                control.listen(64)
-                link.settimeout(0)
-                link.connect(path)  # HAProxy accepts it as soon as it runs
-                link.sendall(b"show info\n")
-                pid = self._spawn(release, {**sockets, CONTROL_DESCRIPTOR: control.fileno()}, of.LOG, "-db", "-q")
-            self._starting = StartingHAProxy(pid, os.pidfd_open(pid), link, bytearray(), until)
-            self._record()
-        except (OSError, HostError) as error:
-            self.end_start()
-            link.close()
-            return f"{NO_VERDICT}HAProxy cannot be started: {error}"
+        with contextlib.ExitStack() as failed:
+            try:
+                with contextlib.suppress(FileNotFoundError):
+                    os.unlink(_NEW, dir_fd=self._home)
+                link = failed.enter_context(socket.socket(socket.AF_UNIX, socket.SOCK_STREAM))
+                with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as control:
+                    control.bind(path)
+                    control.listen(64)
+                    link.settimeout(0)
+                    link.connect(path)  # HAProxy accepts it as soon as it runs
+                    link.sendall(b"show info\n")
+                    pid = self._spawn(release, {**sockets, CONTROL_DESCRIPTOR: control.fileno()}, of.LOG, "-db", "-q")
+                self._starting = StartingHAProxy(pid, os.pidfd_open(pid), link, bytearray(), until)
+                self._record()
+            except (OSError, HostError) as error:  # such as a folder that became read-only
+                self.end_start()
+                return f"{NO_VERDICT}HAProxy cannot be started: {error}"
+            failed.pop_all()
         return ""
 
     @property
@@ -190,10 +193,14 @@ class Instances:
                 return None
             self.end_start()
             return NO_VERDICT + (self._said(of.LOG) or self._unanswered(is_open=is_open))
+        try:
+            os.replace(_NEW, of.CONTROL, src_dir_fd=self._home, dst_dir_fd=self._home)
+        except OSError as error:
+            self.end_start()
+            return f"{NO_VERDICT}{of.CONTROL}: {error.strerror}"
         self._starting = None
         os.close(starting.descriptor)
         starting.link.close()
-        os.replace(_NEW, of.CONTROL, src_dir_fd=self._home, dst_dir_fd=self._home)
         self.retire()
         self._take(starting.pid)
         self._record()
@@ -213,11 +220,16 @@ class Instances:
             self._starting = None
 
     def adopt(self) -> dict[Family, socket.socket]:
-        """Return the listening sockets of the newest HAProxy of this folder, which is supervised from now on."""
+        """Return the listening sockets of the newest HAProxy that answers, which is supervised from now on.
+
+        If none answers, it is the newest one.
+        """
         sockets: dict[Family, socket.socket] = {}
-        for pid in reversed(self._recorded()):
+        recorded = self._recorded()
+        serving = self._serving(recorded)
+        for pid in reversed(recorded):
             held = listeners.by_family(inherited_sockets.listening_at(pid, DESCRIPTORS.values()))
-            if held and not sockets:
+            if held and not sockets and serving in {0, pid}:
                 sockets = held
                 self._take(pid)
                 with contextlib.suppress(OSError):  # it was started by a supervisor without such a pipe
@@ -225,10 +237,25 @@ class Instances:
                 continue
             for each in held.values():
                 each.close()
-            if held:  # it was replaced, and its supervisor ended before it could say so
-                os.kill(pid, signal.SIGUSR1)
-            self._leaving.insert(0, pid)
+            if held:  # it was replaced, or its start was not over, when its supervisor ended
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(pid, signal.SIGUSR1 if sockets else signal.SIGKILL)
+            if sockets:
+                self._leaving.insert(0, pid)
+        if sockets:
+            self._record()
         return sockets
+
+    def _serving(self, pids: list[int]) -> int:
+        """Return the newest of these processes that answers; 0 if none does."""
+        for name in (_NEW, of.CONTROL):
+            with contextlib.suppress(OSError):
+                match = _PID.search(ask(self._folder, name, "show info\n", _ADOPTED_S) or "")
+                if match is not None and (pid := int(match[1])) in pids:
+                    if name == _NEW:  # its supervisor ended before it could see that
+                        os.replace(_NEW, of.CONTROL, src_dir_fd=self._home, dst_dir_fd=self._home)
+                    return pid
+        return 0
 
     def answers(self) -> bool:
         """Whether HAProxy answers on its socket."""
@@ -288,8 +315,10 @@ class Instances:
         except ProcessLookupError:
             self.descriptor = None
 
-    def _spawn(self, release: str, sockets: Mapping[int, int], log: str, *options: str) -> int:
-        flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_NONBLOCK
+    def _spawn(
+        self, release: str, sockets: Mapping[int, int], log: str, *options: str, ends_with_us: bool = False
+    ) -> int:
+        flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_APPEND | os.O_NOFOLLOW | os.O_NONBLOCK
         output = os.open(log, flags, 0o600, dir_fd=self._home)
         try:
             place = os.open(release, os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW, dir_fd=self._home)
@@ -298,7 +327,8 @@ class Instances:
             raise
         try:
             argv = [self._program, *options, "-f", CONFIGURATION_FILE]
-            return spawn(argv, identity.unused(), place, output, {**sockets, LOG_DESCRIPTOR: self.health.writes})
+            inherited = {**sockets, LOG_DESCRIPTOR: self.health.writes}
+            return spawn(argv, identity.unused(), place, output, inherited, ends_with_us=ends_with_us)
         finally:
             os.close(place)
             os.close(output)

@@ -79,6 +79,19 @@ def observe() -> ProxyObjects:
     return {**objects, **relay.observe(folder)} if objects else {}
 
 
+def unreadable() -> str:
+    """Return a warning if there is a proxy that does not say what it serves, so that it is not removed; else empty."""
+    folder = of.of_this_namespace()
+    try:
+        observe()
+    except HostError as error:
+        return (
+            f"the proxy of userspace mode stays: {error.message}; when HAProxy starts and answers again, repeat the"
+            f" command; its log is {folder}/{of.LOG}"
+        )
+    return ""
+
+
 def write(work: ChangeProxy) -> None:
     """Change what the proxy serves.
 
@@ -165,6 +178,9 @@ def _write(folder: Path, changes: tuple[tuple[ProxyKey, ProxyValue | None], ...]
         return {}
     relay.keep(folder, relayed)
     moves = _listeners(relayed_before) != _listeners(relayed)
+    if not moves:  # first: a new HAProxy that hangs delays no change of UDP
+        relay.change(folder, relayed_before, relayed)
+        relayed_before = relayed
     if moves or before != after or not (folder / of.CURRENT).is_symlink():
         _write_tcp(folder, before, after, ports, moves=moves)
     elif supervision.ensure(folder):

@@ -58,11 +58,11 @@ def ensure(folder: Path) -> bool:
     Raises:
         HostError: It cannot be started.
     """
+    if is_running(folder):  # without the program, such as during its update, what runs can still be changed
+        return False
     program = find("haproxy")
     if program is None:
         raise MissingToolError("haproxy")
-    if is_running(folder):
-        return False
     start(_MODULE, (str(folder), program), folder, of="the proxy")
     return True
 

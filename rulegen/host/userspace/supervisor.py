@@ -22,12 +22,14 @@ import signal
 import socket
 import sys
 import time
+import traceback
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 from rulegen.backends.userspace.configuration import DESCRIPTORS
 from rulegen.errors import HostError
 from rulegen.host.locks.file_locks import locked_for_good
+from rulegen.host.proxy.disk.log_rotation import cut
 from rulegen.host.userspace import folder as of
 from rulegen.host.userspace import listeners
 from rulegen.host.userspace.instances import NO_VERDICT, Instances
@@ -131,6 +133,15 @@ class ProxySupervisor:
             self._go_on()
             if self._requests.fileno() in ready:
                 self._serve_one()
+            self._look_at_folder()
+
+    def _look_at_folder(self) -> None:
+        """Keep logs small; end if somebody has removed the folder: no request arrives any more."""
+        for name in (of.SUPERVISOR_LOG, of.LOG):
+            cut(name, dir_fd=self._home)
+        if os.fstat(self._home).st_nlink == 0:
+            self._report("the folder of the proxy was removed: HAProxy finishes its connections")
+            self._end()
 
     def _ready(self, process: int | None) -> list[int]:
         """Wait until there is something to do; return the descriptors that are readable."""
@@ -242,20 +253,22 @@ class ProxySupervisor:
         match words:
             case ["keep", release] if _is_release(release):
                 self._give_up()
-                of.make_current(self._home, release)
-                return "ok"
+                return self._make_current(release) or "ok"
             case ["state"]:
                 return f"ok {listeners.request(_ports(self._sockets))} {of.current(self._home)}"
             case ["end"]:
-                self._ends = True
-                self._give_up()
-                self._instances.end_start()
-                self._instances.retire()
-                self._relay.end()
-                for held in self._sockets.values():
-                    held.close()
+                self._end()
                 return "ok"
         return "unknown request"
+
+    def _end(self) -> None:
+        self._ends = True
+        self._give_up()
+        self._instances.end_start()
+        self._instances.retire()
+        self._relay.end()
+        for held in self._sockets.values():
+            held.close()
 
     def _begin(self, link: socket.socket, release: str, wanted: dict[Family, int]) -> None:
         """Test a release, then serve it; another one that is being tested is given up."""
@@ -269,7 +282,7 @@ class ProxySupervisor:
         except (OSError, HostError) as error:
             self._close_except(sockets, self._sockets)
             why = f"{error.filename}: {error.strerror}" if isinstance(error, OSError) else error.message
-            _end(link, f"{NO_VERDICT}{why}")
+            _conclude(link, f"{NO_VERDICT}{why}")
             return
         self._change = ReleaseChange(link, release, frozenset(wanted), sockets, descriptor)
 
@@ -299,12 +312,17 @@ class ProxySupervisor:
             self._sockets = {family: held for family, held in change.sockets.items() if family in change.wanted}
             for each in (before, change.sockets):
                 self._close_except(each, self._sockets)
-            complaint = self._listen_to_udp()
-            try:
-                of.make_current(self._home, change.release)
-            except OSError as error:  # such as a full disk: the next request tries it again
-                complaint = complaint or f"{NO_VERDICT}{of.CURRENT}: {error.strerror}"
-        _end(change.link, complaint or "ok")
+            of_relay, of_link = self._listen_to_udp(), self._make_current(change.release)
+            complaint = of_relay or of_link
+        _conclude(change.link, complaint or "ok")
+
+    def _make_current(self, release: str) -> str:
+        """Use a release for later starts; return why that is impossible, or nothing. The next request tries again."""
+        try:
+            of.make_current(self._home, release)
+        except OSError as error:  # such as a full disk
+            return f"{NO_VERDICT}{of.CURRENT}: {error.strerror}"
+        return ""
 
     def _listen_to_udp(self) -> str:
         """Have the relay listen on the ports of HAProxy; return why it does not, or nothing."""
@@ -342,7 +360,7 @@ def _send(link: socket.socket, answer: str) -> None:
         link.sendall(f"{answer}\n".encode("utf-8", "replace"))
 
 
-def _end(link: socket.socket, answer: str) -> None:
+def _conclude(link: socket.socket, answer: str) -> None:
     with link:
         _send(link, answer)
 
@@ -373,10 +391,15 @@ def main(folder: Path, program: str) -> int:
                 _detach(home)
                 supervisor = ProxySupervisor(folder, program, home, requests)
                 supervisor.adopt()
-                os.write(tell, READY)
+                with contextlib.suppress(OSError):  # nobody waits any more
+                    os.write(tell, READY)
                 os.close(tell)
+                tell = -1
                 supervisor.keep()
-    except Exception as error:  # noqa: BLE001 - the caller prints it
+    except Exception as error:  # noqa: BLE001 - the caller prints it, or the log has it
+        if tell == -1:
+            log(f"the supervisor ends: {''.join(traceback.format_exception(error))}")
+            return 1
         with contextlib.suppress(OSError):
             os.write(tell, f"{error}".encode("utf-8", "backslashreplace"))
         return 1
@@ -401,9 +424,9 @@ def _detach(home: int) -> None:
     os.umask(0o077)
     signal.signal(signal.SIGHUP, signal.SIG_IGN)
     null = os.open("/dev/null", os.O_RDWR)
-    flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_NONBLOCK
-    log = os.open("supervisor.log", flags, 0o600, dir_fd=home)
-    for number, descriptor in ((0, null), (1, null), (2, log)):
+    flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_APPEND | os.O_NOFOLLOW | os.O_NONBLOCK
+    output = os.open(of.SUPERVISOR_LOG, flags, 0o600, dir_fd=home)
+    for number, descriptor in ((0, null), (1, null), (2, output)):
         os.dup2(descriptor, number)
 
 

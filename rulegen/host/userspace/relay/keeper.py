@@ -55,6 +55,7 @@ class RelayKeeper:
         self._requests: socket.socket | None = None
         self._pid = 0
         self._started_at = 0.0
+        self._is_recorded = True
         self.descriptor: int | None = None
         """Of the process; readable when it has ended. None without a process."""
 
@@ -97,6 +98,8 @@ class RelayKeeper:
     def restart(self) -> str:
         """Start the process again if it has ended; return a line that says so, or nothing."""
         if not self._sockets or (self.descriptor is not None and not _has_ended(self.descriptor)):
+            if not self._is_recorded:
+                self._record()
             return ""
         self._forget()
         if time.monotonic() - self._started_at < _STABLE_S:  # a later round starts it
@@ -142,9 +145,16 @@ class RelayKeeper:
         self._pid = pid
         with contextlib.suppress(ProcessLookupError):
             self.descriptor = os.pidfd_open(pid)
+        self._record()
+
+    def _record(self) -> None:
+        """Write down which process it is, for the next supervisor; on a full disk, `restart` tries again."""
         flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_NONBLOCK
-        with os.fdopen(os.open(of.RELAY_PROCESS, flags, 0o600, dir_fd=self._home), "w") as file:
-            file.write(f"{pid} {process_list.started(pid)}\n")
+        self._is_recorded = False
+        with contextlib.suppress(OSError):
+            with os.fdopen(os.open(of.RELAY_PROCESS, flags, 0o600, dir_fd=self._home), "w") as file:
+                file.write(f"{self._pid} {process_list.started(self._pid)}\n")
+            self._is_recorded = True
 
     def _objects(self) -> ProxyObjects:
         """Return the objects that were written down; none if they cannot be read, which is reported."""
@@ -177,7 +187,7 @@ def _become(
         relay.change(list(objects.items()))
         relay.keep()
     except BaseException as error:  # noqa: BLE001 - a copy of the supervisor must never return into its code
-        os.write(2, f"the relay of UDP: {''.join(traceback.format_exception(error))}\n".encode())
+        log(f"the relay of UDP: {''.join(traceback.format_exception(error))}")
     finally:
         os._exit(1)
 

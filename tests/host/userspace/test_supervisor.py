@@ -1,0 +1,257 @@
+"""The supervisor of the proxy, with a real HAProxy behind a wrapper: what it serves while its host is broken."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import socket
+import struct
+import subprocess
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from pathlib import Path
+
+import pytest
+
+from rulegen.backends.userspace import configuration
+from rulegen.host.userspace import folder as of
+from rulegen.host.userspace import supervision
+from rulegen.host.userspace.exchange import ask
+from rulegen.host.userspace.supervision import ProxyFailedError
+from rulegen.host.userspace.supervisor import main
+from rulegen.languages.listeners.state import (
+    PoolServer,
+    ProxyFrontend,
+    ProxyListener,
+    ServerPool,
+    frontend_key,
+    listener_key,
+    pool_key,
+    pool_name,
+    server_key,
+)
+from rulegen.net import Family, parse_address
+from tests.rights import needs_root
+
+pytestmark = [needs_root, pytest.mark.skipif(shutil.which("haproxy") is None, reason="not installed: haproxy")]
+
+PORT = 10261
+POOL = pool_name("demo", "web", "http", Family.IPV4)
+SCRIPT = """#!/bin/sh
+case " $* " in
+*" -c "*) while [ -e {flags}/check.hangs ]; do sleep 0.02; done ;;
+*) while [ -e {flags}/start.hangs ]; do sleep 0.02; done ;;
+esac
+exec {haproxy} "$@"
+"""
+
+
+def files(affinity_s: int | None = None) -> dict[str, str]:
+    """Return the files of a release that serves one Service."""
+    server = PoolServer(POOL, parse_address("127.0.0.1"), 8080)
+    return configuration.files(
+        {
+            listener_key(Family.IPV4): ProxyListener(PORT),
+            pool_key(Family.IPV4, POOL): ServerPool(affinity_s),
+            server_key(Family.IPV4, server): server,
+            frontend_key(Family.IPV4, parse_address("10.96.0.1"), 80): ProxyFrontend(POOL),
+        }
+    ).texts
+
+
+class Proxy:
+    """The supervisor of a folder, and what it has started."""
+
+    def __init__(self, home: Path) -> None:
+        self.folder, self.flags, self.program = home / "disk" / "proxy", home, home / "haproxy"
+        self.program.write_text(SCRIPT.format(flags=home, haproxy=shutil.which("haproxy")))
+        self.program.chmod(0o755)
+
+    def start(self) -> None:
+        """Start a supervisor, in a copy of this process."""
+        pid = os.fork()
+        if not pid:
+            os.closerange(3, 1 << 10)
+            os._exit(main(self.folder, str(self.program)))
+        assert os.waitpid(pid, 0)[1] == 0
+
+    def serve(self, affinity_s: int | None = None) -> None:
+        """Serve a release."""
+        supervision.serve(self.folder, of.write_release(self.folder, files(affinity_s)), {Family.IPV4: PORT})
+
+    def begin(self, affinity_s: int) -> socket.socket:
+        """Have a release served without waiting for it; return the connection on which the answer arrives."""
+        release = of.write_release(self.folder, files(affinity_s))
+        link = socket.socket(socket.AF_UNIX)
+        link.connect(str(self.folder / of.REQUESTS))
+        link.sendall(f"serve {release} v4:{PORT}\n".encode())
+        return link
+
+    def supervisor(self) -> int:
+        with socket.socket(socket.AF_UNIX) as link:
+            link.connect(str(self.folder / of.REQUESTS))
+            return int(struct.unpack("3i", link.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12))[0])
+
+    def haproxy(self) -> int:
+        """Return the HAProxy that answers; 0 if none does."""
+        with suppress(OSError):
+            answer = ask(self.folder, of.CONTROL, "show info\n", 1) or ""
+            return int(answer.partition("\nPid: ")[2].partition("\n")[0] or 0)
+        return 0
+
+    def accepts(self) -> bool:
+        """Whether HAProxy takes a connection; it closes those to destinations that it does not know."""
+        with socket.create_connection(("127.0.0.1", PORT), timeout=2) as client, suppress(ConnectionError):
+            return client.recv(1) == b""
+        return True
+
+    def running(self, *words: str) -> list[int]:
+        """Return the processes of the program with these words as arguments."""
+        pids = []
+        for entry in Path("/proc").iterdir():
+            with suppress(OSError):
+                argv = (entry / "cmdline").read_text().split("\0")
+                if entry.name.isdigit() and str(self.program) in argv and set(words) <= set(argv):
+                    pids.append(int(entry.name))
+        return pids
+
+    def kill(self, pid: int) -> None:
+        os.kill(pid, signal.SIGKILL)
+        until(lambda: not Path(f"/proc/{pid}/cwd").exists())
+
+    def log(self) -> str:
+        return (self.folder / of.SUPERVISOR_LOG).read_text()
+
+    def end(self) -> None:
+        """End all processes."""
+        with suppress(OSError):
+            self.kill(self.supervisor())
+        names = {self.program.name.encode(), b"sh", b"haproxy"}
+        places = {path.stat().st_ino for path in (self.folder, *self.folder.glob("release-*")) if path.exists()}
+        for entry in Path("/proc").iterdir():
+            with suppress(OSError):
+                is_ours = entry.name.isdigit() and (entry / "comm").read_bytes().strip() in names
+                if is_ours and (entry / "cwd").stat().st_ino in places:
+                    os.kill(int(entry.name), signal.SIGKILL)
+        with suppress(OSError, ValueError):
+            os.kill(int((self.folder / of.RELAY_PROCESS).read_text().split()[0]), signal.SIGKILL)
+
+
+def until(holds: Callable[[], object]) -> None:
+    until_s = time.monotonic() + 15
+    while not holds():
+        assert time.monotonic() < until_s, "it did not happen in time"
+        time.sleep(0.02)
+
+
+@pytest.fixture
+def proxy(namespace: None) -> Iterator[Proxy]:
+    """Give a proxy that serves, in a folder on a small disk."""
+    with tempfile.TemporaryDirectory() as name:
+        home = Path(name)
+        home.chmod(0o755)  # HAProxy is another user
+        made = Proxy(home)
+        disk = made.folder.parent
+        disk.mkdir()
+        subprocess.run(["mount", "-t", "tmpfs", "-o", "size=1m,mode=755", "none", disk], check=True)
+        try:
+            made.start()
+            made.serve()
+            yield made
+        finally:
+            made.end()
+            subprocess.run(["umount", "--lazy", disk], check=True)
+
+
+def test_a_new_supervisor_keeps_the_haproxy_that_serves(proxy: Proxy) -> None:
+    """Its predecessor was killed while another HAProxy was starting."""
+    (proxy.flags / "start.hangs").touch()
+    served = proxy.haproxy()
+    with proxy.begin(4321):
+        until(lambda: proxy.running("-db", "/bin/sh"))
+        (hanging,) = proxy.running("-db", "/bin/sh")
+        proxy.kill(proxy.supervisor())
+    proxy.start()
+    assert proxy.accepts()
+    assert proxy.haproxy() == served
+    until(lambda: not Path(f"/proc/{hanging}/cwd").exists())
+    assert proxy.accepts()
+    (proxy.flags / "start.hangs").unlink()
+    proxy.serve(4321)
+    assert proxy.haproxy() not in {0, served}
+
+
+def test_a_test_that_hangs_ends_with_its_supervisor(proxy: Proxy) -> None:
+    (proxy.flags / "check.hangs").touch()
+    with proxy.begin(4321):
+        until(lambda: proxy.running("-c"))
+        proxy.kill(proxy.supervisor())
+    until(lambda: not proxy.running("-c"))
+    proxy.start()
+    assert proxy.accepts()
+
+
+def test_a_missing_program_is_named_and_changes_nothing(proxy: Proxy) -> None:
+    served = proxy.haproxy()
+    proxy.program.rename(proxy.flags / "away")
+    with pytest.raises(ProxyFailedError, match=r"haproxy cannot be started: .*No such file"):
+        proxy.serve(4321)
+    assert proxy.haproxy() == served
+    proxy.kill(served)
+    until(lambda: "haproxy cannot be started: [Errno 2]" in proxy.log())
+    (proxy.flags / "away").rename(proxy.program)
+    until(proxy.haproxy)
+
+
+def test_a_full_disk_is_named_and_ends_no_process(proxy: Proxy) -> None:
+    with suppress(OSError), (proxy.folder / "filler").open("wb", buffering=0) as file:
+        while True:
+            file.write(b"0" * 4096)
+    supervisor, served = proxy.supervisor(), proxy.haproxy()
+    (relay,) = relays(supervisor)
+    proxy.kill(relay)
+    proxy.program.rename(proxy.flags / "away")
+    proxy.kill(served)  # the new one cannot be started, and cannot say so
+    until(lambda: relays(supervisor))
+    before = copies(supervisor)
+    time.sleep(0.5)
+    assert before & copies(supervisor) == {supervisor, *relays(supervisor)}, "no copy goes on as a supervisor"
+    (proxy.flags / "away").rename(proxy.program)
+    until(proxy.haproxy)
+    assert proxy.supervisor() == supervisor
+    (proxy.folder / "filler").unlink()
+    until(lambda: (proxy.folder / of.RELAY_PROCESS).read_text().strip())
+    assert relays(supervisor) == {int((proxy.folder / of.RELAY_PROCESS).read_text().split()[0])}
+
+
+def children(supervisor: int) -> dict[int, str]:
+    """Return the name of each child of the supervisor."""
+    names = {}
+    for pid in Path(f"/proc/{supervisor}/task/{supervisor}/children").read_text().split():
+        with suppress(OSError):  # it has just ended
+            names[int(pid)] = Path(f"/proc/{pid}/comm").read_text().strip()
+    return names
+
+
+def relays(supervisor: int) -> set[int]:
+    """Return the relay that runs now."""
+    return {pid for pid, name in children(supervisor).items() if name == "rulegen relay"}
+
+
+def copies(supervisor: int) -> set[int]:
+    """Return the supervisor and the copies of it."""
+    own = Path(f"/proc/{supervisor}/comm").read_text().strip()
+    return {supervisor, *(pid for pid, name in children(supervisor).items() if name in {own, "rulegen relay"})}
+
+
+def test_a_removed_folder_ends_the_supervisor(proxy: Proxy) -> None:
+    """So that the next one can listen: no request reaches the old one any more."""
+    served = proxy.haproxy()
+    shutil.rmtree(proxy.folder)
+    until(lambda: not Path(f"/proc/{served}/cwd").exists())
+    proxy.start()
+    proxy.serve()
+    assert proxy.accepts()
