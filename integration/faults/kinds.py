@@ -40,13 +40,13 @@ class Kind:
         begin: Begins it; it ends with the context.
         harms: The parts that need not follow the cluster until all has settled.
         groups: Faults that have a group in common do not overlap.
-        stops_nginx: Whether nginx may answer nothing from its begin on.
+        stops_site: Whether nginx or HAProxy may answer nothing from its begin on.
     """
 
     begin: Begin
     harms: frozenset[str]
     groups: frozenset[str]
-    stops_nginx: bool = False
+    stops_site: bool = False
 
 
 def _tool(name: str, kind: str) -> Begin:
@@ -71,37 +71,37 @@ def _tool(name: str, kind: str) -> Begin:
     return begin
 
 
-def _nginx(test: str = ":", start: str = ":") -> Begin:
+def _program(test: str = ":", start: str = ":") -> Begin:
     @contextmanager
     def begin(scene: Scene, _: Random) -> Iterator[None]:
-        scene.write_nginx(test, start)
+        scene.write_program(test, start)
         try:
             yield
         finally:
-            scene.write_nginx()
+            scene.write_program()
 
     return begin
 
 
 @contextmanager
 def _hanging_start(scene: Scene, _: Random) -> Iterator[None]:
-    flag = scene.tools.flags / "nginx.hangs"
+    flag = scene.tools.flags / "start.hangs"
     flag.touch()
-    scene.write_nginx(start=f"while [ -e {flag} ]; do sleep 0.05; done")
+    scene.write_program(start=f"while [ -e {flag} ]; do sleep 0.05; done")
     try:
         yield
     finally:
-        scene.write_nginx()
+        scene.write_program()
         flag.unlink()
 
 
 @contextmanager
 def _no_binary(scene: Scene, _: Random) -> Iterator[None]:
-    scene.nginx.rename(scene.nginx.with_suffix(".away"))
+    scene.binary.rename(scene.binary.with_suffix(".away"))
     try:
         yield
     finally:
-        scene.nginx.with_suffix(".away").rename(scene.nginx)
+        scene.binary.with_suffix(".away").rename(scene.binary)
 
 
 @contextmanager
@@ -214,13 +214,13 @@ def _killed(*roles: Role) -> Begin:
 
 
 @contextmanager
-def _all_of_nginx_killed(scene: Scene, _: Random) -> Iterator[None]:
+def _all_killed(scene: Scene, _: Random) -> Iterator[None]:
     scene.kill_site()
     yield
 
 
 @contextmanager
-def _nginx_stopped(scene: Scene, _: Random) -> Iterator[None]:
+def _stopped(scene: Scene, _: Random) -> Iterator[None]:
     pids = [process.pid for process in scene.processes()]
     for pid in pids:
         os.kill(pid, signal.SIGSTOP)
@@ -251,7 +251,7 @@ def _foreign_files(scene: Scene, chance: Random) -> Iterator[None]:
     deeds: list[Callable[[], object]] = [
         current.unlink,
         lambda: shutil.rmtree(current.resolve()),
-        lambda: (current / FOREIGN).write_text("# what others wrote\n"),
+        lambda: (current / scene.engine.foreign).write_text(FOREIGN),
     ]
     with suppress(OSError):
         chance.choice(deeds)()
@@ -260,7 +260,7 @@ def _foreign_files(scene: Scene, chance: Random) -> Iterator[None]:
 
 @contextmanager
 def _site_locked(scene: Scene, _: Random) -> Iterator[None]:
-    """Another program holds the lock of nginx's folder."""
+    """Another program holds the lock of the proxy's folder."""
     with (scene.site / "run" / "apply.lock").open() as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         yield
@@ -298,31 +298,31 @@ INGRESS = frozenset({"ingress"})
 API = frozenset({"IPv4", "IPv6", "ingress"})
 KINDS: dict[str, Kind] = {
     **_tools(),
-    "nginx -t hangs": Kind(_nginx(test="exec sleep 60"), INGRESS, frozenset({"binary"})),
-    "nginx -t fails": Kind(_nginx(test="exit 1"), INGRESS, frozenset({"binary"})),
-    "nginx -t is killed": Kind(_nginx(test="kill -9 $$"), INGRESS, frozenset({"binary"})),
-    "nginx -t is slow": Kind(_nginx(test="sleep 1"), INGRESS, frozenset({"binary"})),
-    "nginx cannot start": Kind(_nginx(start="exit 1"), INGRESS, frozenset({"binary"})),
-    "nginx starts slowly": Kind(_nginx(start="sleep 1"), INGRESS, frozenset({"binary"})),
-    "nginx hangs at its start": Kind(_hanging_start, INGRESS, frozenset({"binary"})),
-    "nginx is missing": Kind(_no_binary, INGRESS, frozenset({"binary"})),
-    "the port is taken": Kind(_port_taken, INGRESS, frozenset({"binary"}), stops_nginx=True),
+    "a test of the proxy hangs": Kind(_program(test="exec sleep 60"), INGRESS, frozenset({"binary"})),
+    "a test of the proxy fails": Kind(_program(test="exit 1"), INGRESS, frozenset({"binary"})),
+    "a test of the proxy is killed": Kind(_program(test="kill -9 $$"), INGRESS, frozenset({"binary"})),
+    "a test of the proxy is slow": Kind(_program(test="sleep 1"), INGRESS, frozenset({"binary"})),
+    "the proxy cannot start": Kind(_program(start="exit 1"), INGRESS, frozenset({"binary"})),
+    "the proxy starts slowly": Kind(_program(start="sleep 1"), INGRESS, frozenset({"binary"})),
+    "the proxy hangs at its start": Kind(_hanging_start, INGRESS, frozenset({"binary"})),
+    "the proxy is missing": Kind(_no_binary, INGRESS, frozenset({"binary"})),
+    "the port is taken": Kind(_port_taken, INGRESS, frozenset({"binary"}), stops_site=True),
     "the disk is full": Kind(_full_disk, INGRESS, frozenset({"disk"})),
     "the inodes are used up": Kind(_no_inodes, INGRESS, frozenset({"disk"})),
     "iptables is gone": Kind(_no_iptables, FAMILY_PARTS, frozenset(NAMES)),
     "the agent is killed": Kind(_restarted(signal.SIGKILL), frozenset(), frozenset({"agent"})),
-    "the agent is restarted": Kind(_restarted(signal.SIGTERM), INGRESS, frozenset({"agent"}), stops_nginx=True),
+    "the agent is restarted": Kind(_restarted(signal.SIGTERM), INGRESS, frozenset({"agent"}), stops_site=True),
     "the agent is suspended": Kind(_paused, frozenset(), frozenset({"agent"})),
-    "the master is killed": Kind(_killed(Role.MASTER), INGRESS, frozenset({"kill"}), stops_nginx=True),
-    "a worker is killed": Kind(_killed(Role.WORKER), INGRESS, frozenset({"kill"}), stops_nginx=True),
-    "nginx and its supervisor are killed": Kind(_all_of_nginx_killed, INGRESS, frozenset({"kill"}), stops_nginx=True),
-    "nginx is stopped": Kind(_nginx_stopped, INGRESS, frozenset({"kill"}), stops_nginx=True),
+    "the master is killed": Kind(_killed(Role.MASTER), INGRESS, frozenset({"kill"}), stops_site=True),
+    "a worker is killed": Kind(_killed(Role.WORKER), INGRESS, frozenset({"kill"}), stops_site=True),
+    "the proxy and its supervisor are killed": Kind(_all_killed, INGRESS, frozenset({"kill"}), stops_site=True),
+    "the proxy is stopped": Kind(_stopped, INGRESS, frozenset({"kill"}), stops_site=True),
     "the API server is away": Kind(_api_away, API, frozenset({"API"})),
     "the API server hangs": Kind(_api_hangs, API, frozenset({"API"})),
     "the API server fails": Kind(_api_fails, API, frozenset({"API"})),
     "others change rules": Kind(_foreign_rules, frozenset(), frozenset({"rules"})),
     "others change files": Kind(_foreign_files, INGRESS, frozenset({"files"})),
-    "the lock of nginx is held": Kind(_site_locked, INGRESS, frozenset({"lock", "agent"})),
+    "the lock of the proxy is held": Kind(_site_locked, INGRESS, frozenset({"lock", "agent"})),
     "the lock of iptables is held": Kind(_xtables_locked, frozenset(), frozenset({"lock"})),
     "the configuration is read again": Kind(_reloaded, frozenset(), frozenset({"reload"})),
 }

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import re
 import shutil
 import signal
 import tempfile
@@ -19,12 +18,12 @@ from typing import TYPE_CHECKING, Any
 
 from integration import forks, manifests
 from integration.agent import COLLECTIONS, Node, Process, inside, until
+from integration.faults.engines import IngressProgram, drawn
 from integration.faults.programs import PROGRAM, SHORT_LIMITS, Tools, mounted
 from integration.ingress import objects
 from integration.lab.lab import Lab, build
 from integration.lab.namespaces import Namespaces
 from integration.manifests import PORT, App
-from rulegen.host.nginx.program import NGINX
 from rulegen.host.proxy import process_list
 from rulegen.host.proxy.process_list import ProxyProcess, Role
 from tests.servers.fakeapi import FakeApi
@@ -42,12 +41,7 @@ HOST, NODE_IP = "steady.test", "192.0.2.10"
 SOON_S, SLACK_S = 5.0, 8.0
 """The time in which health follows what is served, and what a busy machine may add to it."""
 SETTLED_S = 30.0
-NGINX_SCRIPT = """#!/bin/sh
-case " $* " in *" -t "*) {test} ;; *) {start} ;; esac
-exec {nginx} "$@"
-"""
-FOREIGN = f"hosts/{'0' * 16}.conf"
-"""A file that others write to nginx's folder."""
+FOREIGN = "# what others wrote\n"
 LAYOUTS = APART, TOGETHER = "two agents", "one agent"
 PAGES = {TOGETHER: {"all": 10256}, APART: {"services": 10256, "ingress": 10356}}
 
@@ -61,14 +55,14 @@ class NotRedirected(urllib.request.HTTPRedirectHandler):
 
 @dataclass
 class SiteClient:
-    """Asks the node's nginx for a host all the time, and the agent for its health.
+    """Asks the node's nginx or HAProxy for a host all the time, and the agent for its health.
 
     Attributes:
         port: The port of the agent's health; 0 where it says nothing about Ingresses alone.
-        is_excused: Whether something that nginx needs is broken: failures do not count.
-        is_compared: Whether health must be what nginx answers: not before the first sync of an agent.
+        is_excused: Whether something that the program needs is broken: failures do not count.
+        is_compared: Whether health must be what it answers: not before the first sync of an agent.
         failures: Times and reasons of requests that failed while nothing was broken.
-        wrong_s: The longest time in which health was not what nginx answered.
+        wrong_s: The longest time in which health was not what it answered.
     """
 
     port: int
@@ -121,7 +115,7 @@ class SiteClient:
 
 
 def site_answers() -> bool:
-    """Whether nginx answers a request."""
+    """Whether nginx or HAProxy answers a request."""
     return not SiteClient._ask(urllib.request.build_opener(NotRedirected))  # noqa: SLF001
 
 
@@ -136,19 +130,25 @@ class Scene:
     Attributes:
         layout: Whether one agent keeps Services and Ingresses, or two.
         holder: A process in the mount namespace that all of the node's programs share.
-        broken: The parts that a fault has harmed in this sequence: `IPv4`, `IPv6`, `ingress`, `nginx`, `API`.
+        broken: The parts that a fault has harmed in this sequence: `IPv4`, `IPv6`, `ingress`, `API`.
         is_fresh: Whether the agents were started again in this sequence: they are healthy after their first sync.
     """
 
-    def __init__(self, layout: str, lab: Lab, api: FakeApi, folder: Path, holder: int) -> None:
-        self.layout, self.lab, self.api, self.folder, self.holder = layout, lab, api, folder, holder
+    def __init__(self, layout: str, engine: IngressProgram, lab: Lab, api: FakeApi, folder: Path, holder: int) -> None:
+        self.layout, self.engine, self.lab, self.api, self.folder, self.holder = (
+            layout,
+            engine,
+            lab,
+            api,
+            folder,
+            holder,
+        )
         self.tools = Tools(folder / "sbin", folder / "flags")
         self.site_folder = folder / "site"
-        self.site = Path(f"/proc/{holder}/root{folder}/site/nginx")
-        self.nginx = folder / "bin" / "nginx"
+        self.site = Path(f"/proc/{holder}/root{folder}/site/{engine.name}")
+        self.binary = folder / "bin" / engine.name
         self.broken: set[str] = set()
         self.is_fresh = False
-        self.nginx_down: set[str] = set()
         self.agents: dict[str, Process] = {}
         self.node = Node(lab.folder, api)
         self.node.wrapper = (*self._enter(), "sh", "-c", SHORT_LIMITS, "sh")
@@ -156,17 +156,17 @@ class Scene:
         self.client = SiteClient(0)
         self._thread: threading.Thread | None = None
         self._asking: dict[str, Repeating] = {}
-        self.write_nginx()
+        self.write_program()
 
     def _enter(self) -> tuple[str, ...]:
         return ("nsenter", f"--mount=/proc/{self.holder}/ns/mnt")
 
-    def write_nginx(self, test: str = ":", start: str = ":") -> None:
-        """Replace the program that the agent takes for nginx."""
-        new = self.nginx.with_suffix(".new")
-        new.write_text(NGINX_SCRIPT.format(test=test, start=start, nginx="/usr/sbin/nginx"))
+    def write_program(self, test: str = ":", start: str = ":") -> None:
+        """Replace the program that the agent takes for nginx or HAProxy."""
+        new = self.binary.with_suffix(".new")
+        new.write_text(self.engine.script(test, start))
         new.chmod(0o755)
-        new.rename(self.nginx)
+        new.rename(self.binary)
 
     # -- objects -------------------------------------------------------------------------------------------------------
 
@@ -188,7 +188,7 @@ class Scene:
     @property
     def ingress_options(self) -> tuple[str, ...]:
         return (
-            *("--ingress", "--nginx-dir", str(self.site_folder / "nginx"), "--nginx-binary", str(self.nginx)),
+            *self.engine.options(self.site_folder / self.engine.name, self.binary),
             *("--publish-status-address", NODE_IP),
         )
 
@@ -250,22 +250,22 @@ class Scene:
             if name != "ingress" and not self.is_fresh:
                 assert health(port)[0] == 200, (name, health(port))
 
-    # -- nginx ---------------------------------------------------------------------------------------------------------
+    # -- nginx or HAProxy ----------------------------------------------------------------------------------------------
 
     def processes(self, *roles: Role) -> list[ProxyProcess]:
-        return [each for each in NGINX.processes(self.site) if not roles or each.role in roles]
+        return [each for each in self.engine.program.processes(self.site) if not roles or each.role in roles]
 
     def kill(self, *roles: Role) -> None:
         for process in self.processes(*roles):
             process_list.send(process, signal.SIGKILL)
 
     def is_gone(self) -> bool:
-        """Kill all of nginx, also what has just started; return whether none is left."""
+        """Kill all of the program, also what has just started; return whether none is left."""
         self.kill()
         return not self.processes()
 
     def answers(self) -> bool:
-        """Whether nginx has answered some requests in a row."""
+        """Whether it has answered some requests in a row."""
         return all(site_answers() for _ in range(3))
 
     # -- clients -------------------------------------------------------------------------------------------------------
@@ -302,16 +302,13 @@ class Scene:
 
     # -- the end -------------------------------------------------------------------------------------------------------
 
-    def files(self) -> dict[str, str]:
-        """Return the live configuration of nginx, without its digest, which depends on the default certificate."""
-        current = self.site / "current"
-        texts = {str(path.relative_to(current)): path.read_text() for path in sorted(current.rglob("*.conf"))}
-        return {name: re.sub(r"return 200 [0-9a-f]{32};", "", text) for name, text in texts.items()}
+    def files(self) -> Mapping[str, str]:
+        """Return the live configuration of nginx or HAProxy, as far as objects alone determine it."""
+        return self.engine.files(self.site / "current")
 
     def hosts(self) -> set[str]:
         """Return the hosts that are served."""
-        names = (re.findall(r"server_name (\S+\.test);", text) for text in self.files().values())
-        return {name.strip('"') for each in names for name in each}
+        return self.engine.hosts(self.files())
 
     def unsettled(self) -> str:
         """Return what is not yet as the cluster wants it, as the agents say; empty if all is."""
@@ -328,9 +325,9 @@ class Scene:
         statuses = [each.get("status", {}).get("loadBalancer", {}).get("ingress") for each in ingresses]
         if statuses != [[{"ip": NODE_IP}]] * len(statuses):
             return f"statuses: {statuses}"
-        if FOREIGN in self.files():
-            return f"the file of others: {FOREIGN}"
-        return "" if self.answers() else "nginx does not answer"
+        if FOREIGN in self.files().get(self.engine.foreign, ""):
+            return f"the file of others: {self.engine.foreign}"
+        return "" if self.answers() else f"{self.engine.name} does not answer"
 
     def planned(self) -> str:
         """Return what a plan for Services by a new process shows; empty if nothing."""
@@ -388,30 +385,31 @@ class Scene:
             self.node.rules.change("-t", table, "-X", family=family)
 
     def kill_site(self) -> None:
-        """End nginx and its supervisor."""
+        """End the program and its supervisor."""
         with suppress(OSError):  # there is none
             os.kill(int((self.site / "run" / "keeper.pid").read_text().split()[0]), signal.SIGKILL)
-        until(self.is_gone, 10, "nginx is gone")
+        until(self.is_gone, 10, "the program is gone")
 
 
 def redirecting(name: str, host: str) -> dict[str, Any]:
-    """Return an Ingress that nginx answers by itself."""
+    """Return an Ingress that the program answers by itself."""
     annotations = {"permanent-redirect": "http://elsewhere.test/"}
     made = objects.ingress(name, host, "echo", annotations=annotations)
     return {**made, "metadata": {**made["metadata"], "uid": f"{name}-1"}}
 
 
 @contextmanager
-def scene(layout: str) -> Iterator[Scene]:
-    """Give a node that serves a Service and a host, whose programs work."""
+def scene(layout: str, seed: int) -> Iterator[Scene]:
+    """Give a node that serves a Service and a host, whose programs work; the seed chooses the ingress engine."""
+    engine = drawn(LAYOUTS.index(layout), seed)
     with ExitStack() as stack:
         lab = stack.enter_context(build(Namespaces()))
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
-        folder.chmod(0o755)  # nginx's workers are another user
+        folder.chmod(0o755)  # its workers are another user
         for name in ("site", "bin"):
             (folder / name).mkdir(mode=0o755)
         Tools.wrapped(folder, TOOLS)
-        shutil.copy(shutil.which("nginx") or "", folder / "sbin" / "nginx")
+        shutil.copy(shutil.which(engine.name) or "", folder / "sbin" / engine.name)
         holder = stack.enter_context(mounted(folder))
         stack.enter_context(inside(f"/proc/{lab.node.wire.pid}/ns/net"))
         api = stack.enter_context(FakeApi(bookmark_every=1.0))
@@ -419,7 +417,7 @@ def scene(layout: str) -> Iterator[Scene]:
         api.put("ingressclasses", objects.ingress_class())
         api.put("services", objects.service("echo", "10.96.100.1"))
         api.put("ingresses", redirecting("steady", HOST))
-        entry = Scene(layout, lab, api, folder, holder)
+        entry = Scene(layout, engine, lab, api, folder, holder)
         entry.serve(STEADY, CHANGING, OTHER)
         stack.callback(entry.kill_site)
         entry.start()

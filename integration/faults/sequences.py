@@ -87,7 +87,7 @@ class Sequence:
         kind = KINDS[name]
         self.steps.append(f"begin: {name}")
         self.scene.broken |= kind.harms
-        self.scene.client.is_excused |= kind.stops_nginx
+        self.scene.client.is_excused |= kind.stops_site
         stack = ExitStack()
         stack.enter_context(kind.begin(self.scene, self._random))
         self._active[name] = stack
@@ -139,7 +139,7 @@ def endure(layout: str, seconds: float, seed: int, steps: int = 8) -> Endured:
     """Run sequences on a node of its own for so long, then compare it with a fresh start."""
     results, faults = Endured(), Counter[str]()
     try:
-        with made(layout) as node:
+        with made(layout, seed) as node:
             until_s = time.monotonic() + seconds
             while not results.sequences or time.monotonic() < until_s:
                 sequence = Sequence(node, seed + results.sequences)

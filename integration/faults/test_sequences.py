@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import os
-import shutil
 
 import pytest
 
+from integration.faults.engines import PROGRAMS
 from integration.faults.scene import APART, TOGETHER, scene
 from integration.faults.sequences import Sequence, check_like_fresh_start, run_asked
 from integration.lab.lab import Unavailable
@@ -17,7 +17,7 @@ pytestmark = [
     needs_root,
     pytest.mark.slow,
     pytest.mark.xdist_group("agent faults"),
-    pytest.mark.skipif(not shutil.which("nginx"), reason="nginx is not installed"),
+    pytest.mark.skipif(not PROGRAMS, reason="neither nginx nor haproxy is installed"),
 ]
 
 SEQUENCES = int(os.environ.get("RULEGEN_FAULT_SEQUENCES", sized(quick="1", usual="1", full="20")))
@@ -29,7 +29,7 @@ FIRST_SEED = int(os.environ.get("RULEGEN_FAULT_SEED", "1"))
 @pytest.mark.parametrize("layout", [TOGETHER, APART])
 def test_after_any_faults_all_is_as_after_a_fresh_start(layout: str) -> None:
     try:
-        with scene(layout) as node:
+        with scene(layout, FIRST_SEED) as node:
             for seed in range(FIRST_SEED, FIRST_SEED + SEQUENCES):
                 run_asked(Sequence(node, seed), STEPS)
             check_like_fresh_start(node)
