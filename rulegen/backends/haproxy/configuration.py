@@ -193,7 +193,7 @@ def _setting_reasons(model: IngressModel) -> Iterator[Reason]:
 
 
 def _added(location: Location, server: Server, model: IngressModel, parts: ConfigParts, reasons: set[Reason]) -> str:
-    """Return the name of a location's backend, which is added; report what HAProxy does not obey."""
+    """Return the name of a location's backend, which is added; report values that HAProxy does not apply."""
     about = ObjectKey(_KIND, location.ingress) if location.ingress is not None else None
     disobeyed = [*disobeyed_by_path(location.policy), *disobeyed_by_host(server)]
     closes = [message for how, message in disobeyed if how is Obeyed.CLOSES]
@@ -303,7 +303,7 @@ def render(files: HaproxyFiles, *, served: bool) -> Configuration:
 
 
 def _secret_files(files: HaproxyFiles) -> dict[str, SecretContent]:
-    """Return certificates, keys and users. HAProxy reads all of them before it gives up its rights."""
+    """Return certificates, keys and users. HAProxy reads all of them before it drops its privileges."""
     secrets = {
         path: SecretContent(secret.content)
         for path, secret in files.model.secrets.items()

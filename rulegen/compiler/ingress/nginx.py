@@ -110,7 +110,7 @@ def compile_ingress(
 
 
 def _with_reasons(model: IngressModel) -> IngressModel:
-    """Return the model with a reason for each path with annotations that only another engine obeys."""
+    """Return the model with a reason for each path with annotations that only another engine applies."""
     own = {
         Reason(ObjectKey("Ingress", location.ingress), Verdict.UNSUPPORTED, location.rule, _OF_OTHERS)
         for server in model.servers.values()

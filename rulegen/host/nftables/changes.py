@@ -152,7 +152,7 @@ class _TableWork:
         return self._sets[name]
 
     def _remake(self) -> None:
-        """Add changes for what must be made anew because the kernel cannot change it: content of tables and of sets."""
+        """Add changes for objects that the kernel cannot change and that must be created again: tables, sets."""
         table = self._changes.get(NftKey(self._table.name, ObjectKind.TABLE))
         self._begin = [] if table is None else self._table_requests(table)
         self._is_remade = table is not None and table.before is not None
@@ -244,7 +244,7 @@ class _TableWork:
                 yield from delete_members(self._table, name, known, keys)
 
     def _deletions(self, *, removes: bool, replaces: bool = True) -> Iterator[NftMessage]:
-        """Yield the deletions of sets and chains: those that go, and those that are made anew."""
+        """Yield the deletions of sets and chains: unneeded ones, and those that are created again."""
         for key in self._gone_sets():
             if removes if self._changes[key].after is None else replaces:
                 yield objects.delete_set(self._table, key.name)._replace(subject=key)

@@ -39,7 +39,7 @@ class TableGuard:
     """
 
     def __init__(self, run: Runner, *, is_protected: bool = True) -> None:
-        """Take how tools are run, to read a table that must be made anew."""
+        """Take a function that runs tools, to read a table that must be created again."""
         self._run = run
         self.is_protected = is_protected
 

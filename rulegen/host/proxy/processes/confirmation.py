@@ -35,7 +35,7 @@ class ReleaseRefusedError(HostError):
 
 
 class _Mark(NamedTuple):
-    """The end of a log at one time. The supervisor writes the log of a start anew each time, perhaps with equal text.
+    """The end of a log at one time. The supervisor rewrites the log at each start, perhaps with equal text.
 
     Attributes:
         size: The size of the log.

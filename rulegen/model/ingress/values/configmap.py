@@ -130,12 +130,12 @@ def read_settings(texts: Mapping[str, str], base: Settings) -> SettingsRead:
 
 
 def _of_empty(absent: object, known: Setting) -> Verdict:
-    """Return whether a key without text is served as specified: an empty list is, if none restricts nobody anyway."""
+    """Return the verdict for a key without text: a note if its default is empty and it restricts nothing, else ignored."""
     return Verdict.IGNORED if absent or known.guards is not SettingGuard.NOTHING else Verdict.NOTE
 
 
 def _judge_snippets(settings: Settings, reports: list[tuple[Verdict, str]]) -> Iterator[tuple[SettingGuard, str]]:
-    """Yield the snippets that may protect and have an effect, with whom they guard; add what the others come to."""
+    """Yield the snippets that may protect Ingresses, with the protected Ingresses; add reports about the others."""
     everyone, asking = SettingGuard.ALL, SettingGuard.WITHOUT_AUTH
     snippets: tuple[tuple[str, Judgement, SettingGuard, bool], ...] = (
         ("http-snippet", settings.http_snippet, everyone, True),
