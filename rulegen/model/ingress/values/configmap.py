@@ -130,7 +130,7 @@ def read_settings(texts: Mapping[str, str], base: Settings) -> SettingsRead:
 
 
 def _of_empty(absent: object, known: Setting) -> Verdict:
-    """Return the verdict for a key without text: a note if its default is empty and it restricts nothing, else ignored."""
+    """Return the verdict for a key without text: a note if it has no default and restricts nothing, else ignored."""
     return Verdict.IGNORED if absent or known.guards is not SettingGuard.NOTHING else Verdict.NOTE
 
 
