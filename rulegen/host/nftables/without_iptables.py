@@ -58,7 +58,7 @@ def _is_installed(run: Runner) -> bool:
 
 
 def _has_rules() -> bool:
-    """Whether the kernel has rules of a proxy in nf_tables, or any in ip_tables; also if it does not say."""
+    """Whether the kernel has rules of a proxy in nf_tables, or any in ip_tables; true also if this is unknown."""
     for path in _LEGACY_TABLES:
         with suppress(FileNotFoundError):
             if read_kernel_text(path).strip():

@@ -80,7 +80,7 @@ def observe() -> ProxyObjects:
 
 
 def unreadable() -> str:
-    """Return a warning if there is a proxy that does not say what it serves, so that it is not removed; else empty."""
+    """Return a warning if the state of a proxy cannot be read, so that it is not removed; else empty."""
     folder = of.of_this_namespace()
     try:
         observe()

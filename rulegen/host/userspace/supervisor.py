@@ -136,7 +136,7 @@ class ProxySupervisor:
             self._look_at_folder()
 
     def _look_at_folder(self) -> None:
-        """Keep logs small; end if somebody has removed the folder: no request arrives any more."""
+        """Keep logs small; end if the folder was removed: no request arrives any more."""
         for name in (of.SUPERVISOR_LOG, of.LOG):
             cut(name, dir_fd=self._home)
         if os.fstat(self._home).st_nlink == 0:

@@ -184,7 +184,7 @@ class Releases:
         return self._is_whole(self.path(configuration.digest), self._wanted(configuration))
 
     def write_for_good(self, configuration: Configuration) -> None:
-        """Write a release that becomes live without a test: what somebody has changed in place is written again.
+        """Write a release that becomes live without a test: files that another program has changed are written again.
 
         Errors are as for `write`.
         """

@@ -148,7 +148,7 @@ class RelayKeeper:
         self._record()
 
     def _record(self) -> None:
-        """Write down which process it is, for the next supervisor; on a full disk, `restart` tries again."""
+        """Record the process for the next supervisor; on a full disk, `restart` tries again."""
         flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_NONBLOCK
         self._is_recorded = False
         with contextlib.suppress(OSError):
