@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import datetime as dt
+import errno
 import json
+import select
 import sys
+import threading
 import traceback
 from collections import Counter
 from dataclasses import dataclass, field
@@ -19,6 +22,10 @@ if TYPE_CHECKING:
 
 LEVELS: Final = ("debug", "info", "warning", "error")
 LONGEST: Final = 1000
+_PIECE: Final = 1000
+"""Characters that are written at once: a pipe that is ready has room for 4,096 bytes."""
+_PATIENCE_S: Final = 1.0
+"""How long a line waits for the reader of a pipe; not at all while lines are lost."""
 
 
 def _now() -> dt.datetime:
@@ -44,7 +51,8 @@ class AgentLog:
         is_json: Whether lines are JSON.
         least: The lowest level that is written.
 
-    A line that cannot be written, for example on a full disk, does not end the process: the next one counts lost lines.
+    A line that cannot be written, for example on a full disk or to a pipe that nobody reads, neither ends the process
+    nor stops it: the next one counts lost lines.
     """
 
     is_json: bool = False
@@ -52,6 +60,7 @@ class AgentLog:
     out: TextIO = field(default_factory=lambda: sys.stderr)
     now: Callable[[], dt.datetime] = _now
     _lost: Counter[str] = field(default_factory=Counter, init=False)
+    _lock: threading.Lock = field(default_factory=threading.Lock, init=False)
 
     def debug(self, message: str, **fields: Any) -> None:
         """Write a message for developers."""
@@ -79,16 +88,33 @@ class AgentLog:
         else:
             pairs = "".join(f" {key}={self._spelled(value)}" for key, value in shown.items())
             line = f"{time} {level.upper():7} {printable(message, LONGEST)}{pairs}"
-        try:
-            self.out.write(f"{line}\n")
-            self.out.flush()
-        except OSError as error:
-            self._lost[error.strerror or str(error)] += 1
-            return
-        lost = sorted(self._lost.items())
-        self._lost.clear()
+        with self._lock:
+            try:
+                self._pass_on(f"{line}\n")
+            except OSError as error:
+                self._lost[error.strerror or str(error)] += 1
+                return
+            lost = sorted(self._lost.items())
+            self._lost.clear()
         for reason, count in lost:
             self.warning("log lines could not be written", error=reason, count=count)
+
+    def _pass_on(self, text: str) -> None:
+        """Write to the output, but never wait long for somebody who does not read a pipe.
+
+        Raises:
+            OSError: The text cannot be written, or nobody reads it.
+        """
+        try:
+            poll = select.poll()
+            poll.register(self.out.fileno(), select.POLLOUT)
+        except (OSError, ValueError):  # it is no file of the system
+            poll = None
+        for start in range(0, len(text), _PIECE):
+            if poll is not None and not poll.poll(0 if self._lost else 1000 * _PATIENCE_S):
+                raise TimeoutError(errno.ETIMEDOUT, "nobody reads the log")
+            self.out.write(text[start : start + _PIECE])
+            self.out.flush()
 
     @staticmethod
     def _spelled(value: Any) -> str:

@@ -5,8 +5,10 @@ from __future__ import annotations
 import datetime as dt
 import io
 import json
+import os
 import re
 import socket
+import threading
 import time
 from dataclasses import replace
 
@@ -48,6 +50,20 @@ def test_a_log_on_a_full_disk_ends_nobody():
     lost = [line for line in lines if "could not be written" in line]
     assert len(lost) == 1
     assert lost[0].endswith('error="No space left on device" count=2')
+
+
+def test_a_log_that_nobody_reads_stops_nobody():
+    """A pipe is full when its reader hangs, such as the program that collects logs."""
+    reads, writes = os.pipe()
+    with os.fdopen(reads, "rb") as reader, os.fdopen(writes, "w") as out:
+        log = AgentLog(out=out)
+        writer = threading.Thread(target=lambda: [log.info("x" * 900) for _ in range(200)], daemon=True)
+        writer.start()
+        writer.join(20)
+        assert not writer.is_alive()
+        reader.read1(1 << 20)
+        log.info("read again")
+        assert 'error="nobody reads the log" count=' in reader.read1(1 << 20).decode()
 
 
 class TestState:
