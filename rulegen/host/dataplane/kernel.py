@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from rulegen.compiler.services.plan import plan_node
 from rulegen.compiler.tables import TABLES, Tables
@@ -25,6 +25,7 @@ from rulegen.host.node import sysctl
 from rulegen.host.node.facts import refreshed
 from rulegen.kube.proxyconfig.validation import SCHEDULERS
 from rulegen.languages.iptables.language import NAME as IPTABLES
+from rulegen.languages.nftables.language import NAME as NFTABLES
 from rulegen.model.services.node.context import BE_LIBERAL
 from rulegen.model.services.stale_flows import FlowFrontend, StaleUdpPolicy, answering, frontends_of, stale_flows
 from rulegen.net import AddressKind, Family, Protocol, kind_of_address
@@ -48,6 +49,8 @@ if TYPE_CHECKING:
     from rulegen.plan.plan import Plan
 
 LOCK_WAIT_S = 10
+_COUNTED: Final = frozenset({IPTABLES, NFTABLES})
+"""Languages in which each write increases the generation of nf_tables, if there is one."""
 
 
 @dataclass(slots=True)
@@ -164,7 +167,10 @@ class KernelDataplane:
         if generation is None:
             digest = digest_of(raw)
         flows, error = self.flows.read(self.run, self.facts.families)
-        can_tell = all(self.drivers[name].tells_of_writes for name in self.languages)
+        can_tell = all(
+            self.drivers[name].tells_of_writes or (name in _COUNTED and generation is not None)
+            for name in self.languages
+        )
         return KernelReadout(
             raw, tuple(flows), KernelRevision(generation, commits, digest) if can_tell else None, error
         )

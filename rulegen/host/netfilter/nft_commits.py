@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 from rulegen.errors import HostError
 from rulegen.host.commands.runner import run_noting
 from rulegen.host.netlink.nfnetlink import Message, ask, attributes_of
+from rulegen.host.netlink.ports import is_own_port
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -47,11 +48,13 @@ class NftCommit(NamedTuple):
         generation: A number that increases with each commit.
         pid: The process id in the initial PID namespace; 0 if the kernel reports none.
         name: The name of the process, cut to 15 characters.
+        port: The number of the socket that made it.
     """
 
     generation: int
     pid: int
     name: str
+    port: int = 0
 
 
 class Writers:
@@ -79,8 +82,13 @@ class Writers:
             self._running += by
 
     def has(self, notice: NftCommit) -> bool:
-        """Whether a commit is ours. In another PID namespace, all commits during our writes count as ours."""
-        return notice.pid in self._pids or (not self._sees_pids and self._running > 0)
+        """Whether a commit is ours: of this process, or of one that it started.
+
+        In another PID namespace, all commits while such a process writes count as ours.
+        """
+        if is_own_port(notice.port) or notice.pid in self._pids:
+            return True
+        return not self._sees_pids and self._running > 0
 
 
 class NftCommits:
@@ -159,12 +167,12 @@ def read_notice(packet: bytes) -> NftCommit | None:
     """Return the commit of a message; None for other messages."""
     if len(packet) < _HEADER.size + _NFGENMSG:
         return None
-    length, kind, _, _, _ = _HEADER.unpack_from(packet)
+    length, kind, _, _, port = _HEADER.unpack_from(packet)
     if kind != _NEWGEN:
         return None
     attributes = attributes_of(packet[_HEADER.size + _NFGENMSG : length])
     name = attributes.get(_PROC_NAME, b"").rstrip(b"\0").decode("utf-8", "replace")
-    return NftCommit(_number(attributes.get(_GEN_ID)), _number(attributes.get(_PROC_PID)), name)
+    return NftCommit(_number(attributes.get(_GEN_ID)), _number(attributes.get(_PROC_PID)), name, port)
 
 
 def _number(content: bytes | None) -> int:

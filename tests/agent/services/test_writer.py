@@ -129,6 +129,14 @@ class TestNft:
         kernel[0] += 1
         assert not writer.is_untouched(mark)
 
+    def test_tables_of_nftables_are_watched_by_the_same_number(self, tools, kernel):
+        choice = VariantChoice(Variant.NFT, "for a test")
+        writer = KernelDataplane(tools, choice, HostFacts(), languages=("nftables",))
+        mark = writer.read().mark
+        assert writer.is_untouched(mark)
+        kernel[0] += 1
+        assert not writer.is_untouched(mark)
+
     def test_what_the_kernel_refused_is_no_commit(self, tools, writer, kernel):
         mark = writer.read().mark
         tools.code = 1

@@ -7,6 +7,7 @@ import queue
 import socket
 import struct
 import time
+from contextlib import closing
 
 import pytest
 
@@ -15,6 +16,8 @@ from rulegen.host.netfilter import nft_commits
 from rulegen.host.netfilter.iptables import restore
 from rulegen.host.netfilter.nft_commits import NftCommit, NftCommits, Writers, read_notice
 from rulegen.host.netfilter.variant import Variant
+from rulegen.host.nftables.kernel.objects import TableName, new_table
+from rulegen.host.nftables.kernel.transaction import NftSocket
 from rulegen.net import Family
 
 SO_RCVBUF = 8
@@ -53,6 +56,8 @@ class TestKernel:
         try:
             for number in range(3):
                 restore(writers, Variant.NFT, Family.IPV4, f"*nat\n:OWN-{number} - [0:0]\nCOMMIT\n")
+            with closing(NftSocket()) as link:
+                link.commit([new_table(TableName(socket.AF_INET, "own"))])
             assert all_told(commits) == []
             assert run(FOREIGN).code == 0
             assert isinstance(commits.get(timeout=3), NftCommit)

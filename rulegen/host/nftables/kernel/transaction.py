@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 from rulegen.errors import HostError
 from rulegen.host.netlink import messages as netlink
 from rulegen.host.netlink.messages import ACK, DUMP, REQUEST, attribute, attributes_of
+from rulegen.host.netlink.ports import add_port, remove_port
 from rulegen.host.nftables.kernel.elements import ElementsOf
 from rulegen.host.nftables.kernel.objects import GET_GENERATION, SUBSYSTEM
 from rulegen.languages.nftables.state import NftKey, ObjectKind
@@ -116,6 +117,7 @@ class NftSocket:
     def close(self) -> None:
         """Close the socket. Tables with PERSIST stay, without an owner."""
         self._socket.close()
+        remove_port(self.port)
 
     def commit(self, requests: Sequence[NftMessage], *, generation: int | None = None) -> None:
         """Write all requests in one transaction.
@@ -143,6 +145,7 @@ class NftSocket:
         if not requests:
             return
         self._drain()
+        add_port(self.port)  # before the kernel tells others of the commit
         try:
             self._socket.send(_datagram(requests, generation, is_real=is_real))
         except OSError as error:
