@@ -31,6 +31,7 @@ from integration import forks, manifests
 from integration.agent import Node, Process, inside, until
 from integration.faults.scene import LAYOUTS
 from integration.faults.sequences import Endured, endure
+from integration.harms import HARMS, Harms
 from integration.lab.hosts import Address, Repeating
 from integration.lab.hosts import Report as Answers
 from integration.lab.lab import Lab, build
@@ -127,8 +128,9 @@ class Report:
 class Soak:
     """The node, its API server, its clients, and all that is done to them."""
 
-    def __init__(self, lab: Lab, node: Node, seed: int, pause_s: float) -> None:
+    def __init__(self, lab: Lab, node: Node, harms: Harms, seed: int, pause_s: float) -> None:
         self.lab, self.node, self.random = lab, node, random.Random(seed)
+        self._harms = harms
         self.report = Report()
         self._pause_s = pause_s
         self._ready = HOSTS
@@ -214,14 +216,8 @@ class Soak:
 
     def damage(self) -> None:
         """Damage what belongs to a Service that nobody asks, or put something into a chain of all that harms nobody."""
-        rules, lines = self.node.rules, self.node.rules.lines()
-        chains = sorted({line.split()[1] for line in lines if line.startswith("-A KUBE-S") and "lab/other-" in line})
-        own = [name for name in chains if name.startswith(("KUBE-SVC-", "KUBE-SEP-"))]
-        if own and self.random.random() < 0.6:
-            rules.change("-t", "nat", "-F", self.random.choice(own))
-        else:
-            rules.change("-t", "nat", "-A", "KUBE-MARK-MASQ", "-j", "RETURN")
-        self._did("damage to others' rules")
+        if self._harms.damage(self.random):
+            self._did("damage to others' rules")
 
     def kill(self) -> None:
         """Kill the agent, with what it has started or alone, and start another."""
@@ -237,12 +233,10 @@ class Soak:
         """Flush all rules of nat: what is lost until they are mended is counted by itself."""
         self.await_well()
         before = self._answers()
-        tables = self.node.rules
-        wanted = sorted(tables.everything())
+        wanted = self._harms.everything()
         at = time.time()
-        for family in (4, 6):
-            tables.change("-t", "nat", "-F", family=family)
-        took = until(lambda: sorted(tables.everything()) == wanted, 60, "mended after a flush")
+        self._harms.flush()
+        took = until(lambda: self._harms.everything() == wanted, 60, "mended after a flush")
         self.report.flushes.append((round(at, 2), round(took, 2)))
         time.sleep(2 * TIMEOUT_S + 0.5)  # who asked in between has got its answer, or none, by then
         lost = {who: after.failures - before[who].failures for who, after in self._answers().items()}
@@ -346,20 +340,30 @@ class Soak:
 
 
 @contextmanager
-def soaked(seed: int, pause_s: float) -> Iterator[Soak]:
+def soaked(seed: int, pause_s: float, mode: str) -> Iterator[Soak]:
     """Give a node to soak, in a lab of its own."""
     with ExitStack() as stack:
         lab = stack.enter_context(build(Namespaces()))
         stack.enter_context(inside(f"/proc/{lab.node.wire.pid}/ns/net"))
         api = stack.enter_context(FakeApi(token="token-0", bookmark_every=1.0))
         api.put("nodes", *manifests.nodes())
-        entry = Soak(lab, Node(lab.folder, api), seed, pause_s)
+        node = Node(lab.folder, api)
+        node.mode = mode
+        node.configure(nodePortAddresses=["0.0.0.0/0", "::/0"])
+        entry = Soak(lab, node, HARMS[mode](node), seed, pause_s)
         stack.callback(entry.stop)
         yield entry
 
 
 def soak(
-    seconds: float, life_s: float, *, kill_every_s: float, flush_every_s: float, seed: int, pause_s: float = PAUSE_S
+    seconds: float,
+    life_s: float,
+    *,
+    kill_every_s: float,
+    flush_every_s: float,
+    seed: int,
+    pause_s: float = PAUSE_S,
+    mode: str = "iptables",
 ) -> Report:
     """Soak a node, and return what came of it.
 
@@ -370,8 +374,9 @@ def soak(
         flush_every_s: Between two flushes of all rules.
         seed: Of the dice.
         pause_s: Between the questions of a client; the one that asks most often takes a tenth of it.
+        mode: How Services are made.
     """
-    with soaked(seed, pause_s) as entry:
+    with soaked(seed, pause_s, mode) as entry:
         entry.kill()
         entry.await_well()
         entry.ask()
@@ -387,10 +392,12 @@ def main() -> int:
     parser.add_argument("--minutes", type=float, default=10, help="how long the agent is killed again and again")
     parser.add_argument("--life-minutes", type=float, default=5, help="how long one agent then lives")
     parser.add_argument("--fault-minutes", type=float, default=5, help="how long the host then breaks")
+    parser.add_argument("--mode", choices=tuple(HARMS), default="iptables", help="how Services are made")
     parser.add_argument("--seed", type=int, default=random.randrange(10**6))
     given = parser.parse_args()
     print(f"seed {given.seed}", file=sys.stderr)
-    report = soak(given.minutes * 60, given.life_minutes * 60, kill_every_s=20, flush_every_s=45, seed=given.seed)
+    minutes, life = given.minutes * 60, given.life_minutes * 60
+    report = soak(minutes, life, kill_every_s=20, flush_every_s=45, seed=given.seed, mode=given.mode)
     for layout in LAYOUTS if given.fault_minutes else ():
         report.endured[layout] = endure(layout, given.fault_minutes * 60 / len(LAYOUTS), given.seed)
     json.dump(asdict(report), sys.stdout, indent=2)

@@ -7,6 +7,7 @@ from dataclasses import asdict
 
 import pytest
 
+from integration.harms import HARMS
 from integration.lab.lab import Unavailable
 from integration.soak import soak
 from tests.sizes import sized
@@ -19,9 +20,11 @@ PAUSE_S = sized(quick=0.04, usual=0.04, full=0.01)
 pytestmark = pytest.mark.xdist_group("agent")
 
 
-def test_no_request_to_a_healthy_service_fails() -> None:
+@pytest.mark.parametrize("mode", HARMS)
+def test_no_request_to_a_healthy_service_fails(mode: str) -> None:
+    each_s = {"kill_every_s": SECONDS / 3, "flush_every_s": SECONDS / 2, "pause_s": PAUSE_S}
     try:
-        report = soak(SECONDS, LIFE_S, kill_every_s=SECONDS / 3, flush_every_s=SECONDS / 2, seed=7, pause_s=PAUSE_S)
+        report = soak(SECONDS, LIFE_S, seed=7, mode=mode, **each_s)
     except Unavailable as reason:
         pytest.skip(str(reason))
     reported = json.dumps(asdict(report), indent=2)
@@ -29,3 +32,4 @@ def test_no_request_to_a_healthy_service_fails() -> None:
     assert min(report.answered.values()) > 20, reported
     assert report.done["kills of the agent"] >= 2, reported
     assert report.done["flushes of all rules"] >= 1, reported
+    assert mode == "iptables" or report.lost == 0, reported
