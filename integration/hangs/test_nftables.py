@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import shutil
+import subprocess
 import time
 from collections.abc import Iterator
 from dataclasses import replace
@@ -98,3 +100,6 @@ class TestWithoutIptables:
             assert tools.agent.wait(20) == 0
             assert time.monotonic() - began < 10
             assert name_of(pid) == ""
+        argv = [*node.wrapper, *node.argv("cleanup")[:6], "-y"]
+        subprocess.run(argv, env={**os.environ, **node.environment}, check=True)
+        assert "rulegen" not in tool("nft", "list", "tables")

@@ -91,7 +91,7 @@ def _planned_rules(inputs: Inputs) -> tuple[Plan, Report, KernelDataplane]:
     """Return the plan that removes rules and related objects, in both iptables variants unless one was given."""
     from rulegen.host.userspace import proxy  # noqa: PLC0415 - only a live plan needs it
 
-    dataplane, observed = observe_live(inputs, flows=False)
+    dataplane, observed = observe_live(inputs, flows=False, adds_rules=False)
     choice = dataplane.choice
     other = choice.variant.other
     plan = plan_cleanup(

@@ -47,12 +47,13 @@ def report_without_services(inputs: Inputs) -> Report:
     )
 
 
-def observe_live(inputs: Inputs, *, flows: bool = True) -> tuple[KernelDataplane, Observed]:
+def observe_live(inputs: Inputs, *, flows: bool = True, adds_rules: bool = True) -> tuple[KernelDataplane, Observed]:
     """Return this host's dataplane and its current state.
 
     Args:
         inputs: Contain the iptables variant, if one was given.
         flows: Whether to read conntrack too.
+        adds_rules: Whether rules of the mode are written. Without iptables, others can still be removed.
     """
     from rulegen.host.dataplane.kernel import KernelDataplane  # noqa: PLC0415 - only a live plan needs them
     from rulegen.host.dataplane.observe import observed, read_kernel, rules_beside  # noqa: PLC0415 - the same
@@ -62,12 +63,13 @@ def observe_live(inputs: Inputs, *, flows: bool = True) -> tuple[KernelDataplane
     tables, drivers, facts = inputs.tables, inputs.command_tables.drivers, inputs.facts
     backend = tables.backends.get(inputs.options.mode)
     languages = backend.languages if backend is not None else ()
-    choice, drivers = without_iptables.chosen(run, inputs.chosen.forced_variant, drivers, languages)
+    needed = languages if adds_rules else ()
+    choice, drivers = without_iptables.chosen(run, inputs.chosen.forced_variant, drivers, needed)
     dataplane = KernelDataplane(
         run,
         choice,
         facts,
-        languages=languages,
+        languages=tuple(name for name in languages if name in drivers),
         tables=tables,
         drivers=drivers,
         on_wait=note,
