@@ -18,6 +18,7 @@ from integration.changes.test_continuity import changing
 from integration.changes.test_takeover import PARITY
 from integration.lab.namespaces import Namespaces
 from integration.manifests import PORT, App, world
+from tests.sizes import sized
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -125,7 +126,7 @@ def mover(labs: LabMaker) -> Iterator[Mover]:
     made.wipe()
 
 
-@pytest.mark.parametrize("move", MOVES, ids=str)
+@pytest.mark.parametrize("move", sized(quick=MOVES[::2], usual=MOVES[::2], full=MOVES), ids=str)
 def test_a_move_between_modes_loses_no_connection(mover: Mover, move: Move) -> None:
     lab, app = mover.lab, changing(("pod-a", "pod-x"))
     objects = world([app, STICKY, EMPTY])
@@ -148,7 +149,7 @@ def test_a_move_between_modes_loses_no_connection(mover: Mover, move: Move) -> N
 
 
 @pytest.mark.skipif(not FOLDER.exists(), reason=f"no dumps of kube-proxy in {PARITY} (RULEGEN_SHARED)")
-@pytest.mark.parametrize("move", TAKEOVERS, ids=str)
+@pytest.mark.parametrize("move", sized(quick=TAKEOVERS[1::2], usual=TAKEOVERS[1::2], full=TAKEOVERS), ids=str)
 def test_a_move_from_kube_proxy_loses_no_connection(mover: Mover, move: Move) -> None:
     lab = mover.lab
     documents = list(yaml.safe_load_all((FOLDER / "objects.yaml").read_text()))
