@@ -50,9 +50,12 @@ class Subject:
         config.write_text(manifests.configuration(iptables=periods, nftables=periods))
         given = ("--kubeconfig", kubeconfig, "--config", str(config), "--node", "node1", "--variant", "nft", *more)
         self._log = folder / "log"
+        # With this variable, each start would compile all modules anew, which takes 0.6 s of processor.
+        environment = {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
+        command = [sys.executable, "-m", "rulegen", "run", *given]
         with self._log.open("w") as log:
             self.started = time.perf_counter()
-            self.process = subprocess.Popen([sys.executable, "-m", "rulegen", "run", *given], stderr=log)
+            self.process = subprocess.Popen(command, stderr=log, env=environment)
 
     def wait_until_well(self) -> float:
         """Wait until all is written, and return how long that took from its start, in seconds."""
