@@ -290,6 +290,7 @@ def test_without_one_capability_there_is_no_whole_sandbox(capability: str) -> No
         until(lambda: node.lines(WITHOUT_SANDBOX) + node.lines("not served") != [], 60, "it says so")
 
 
+@pytest.mark.variants("nft", "legacy")
 def test_services_are_kept_with_the_rights_of_their_pod(variant: Variant) -> None:
     with a_node(granted("services"), variant) as (node, _):
         role = Role(node, "rulegen")
