@@ -246,7 +246,7 @@ class Agent:
         for publisher in publishers:
             cleanup.callback(publisher.stop, for_good=False)  # not temporary: see `_leave`
         notices = KernelNotices(self.inbox, reports, site if site is None else site.look_at_host)
-        languages = self.tables.backend(self.options.mode).languages
+        languages = self.tables.backend(self.options.mode).all_languages
         programs = notices.of_programs(languages, cleanup) if self.services and self.mends and not self.once else []
         sync = self._sync(followed, desired, writer, reports, site, (*programs, *publishers))
         answered = AgentServers(

@@ -63,6 +63,7 @@ class Backend:
     Attributes:
         mode: The name of the mode in the configuration.
         languages: The names of the languages that it writes.
+        on_request: The names of other languages, which it writes only if a Service asks for the proxy.
         needs: The differences between modes that the model must know.
         sections: The sections of a configuration that the mode reads.
         compile_node, compile_service: Compile the node's part and one Service into fragments.
@@ -82,8 +83,14 @@ class Backend:
     compile_node: CompileNode
     compile_service: CompileService
     ownership: Mapping[str, OwnershipOf]
+    on_request: tuple[str, ...] = ()
     compile_host: Callable[[Model], Mapping[str, Mapping[Any, Any]]] = _nothing_of_the_host
     depends_on: tuple[str, ...] = ()
     filled: Callable[[Mapping[str, Union], Mapping[str, Changes]], frozenset[str]] = _nothing_filled
     compile_between: CompileBetween | None = None
     counters: tuple[str, ...] = ()
+
+    @property
+    def all_languages(self) -> tuple[str, ...]:
+        """The languages that it writes, also those on request."""
+        return (*self.languages, *self.on_request)

@@ -16,6 +16,7 @@ from rulegen.backends.nftables import node as nftables_node
 from rulegen.backends.nftables import service as nftables_service
 from rulegen.backends.userspace import node as userspace_node
 from rulegen.backends.userspace import service as userspace_service
+from rulegen.backends.userspace.beside import with_proxy
 from rulegen.kube.proxyconfig.modes import MODES
 from rulegen.model.services.modes import NEEDS
 from rulegen.ownership.table import OWNERSHIP
@@ -23,7 +24,7 @@ from rulegen.ownership.table import OWNERSHIP
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-BACKENDS: Mapping[str, Backend] = MappingProxyType(
+_ROWS: Mapping[str, Backend] = MappingProxyType(
     {
         row.mode: row
         for row in (
@@ -72,15 +73,18 @@ BACKENDS: Mapping[str, Backend] = MappingProxyType(
         )
     }
 )
+BACKENDS: Mapping[str, Backend] = MappingProxyType({mode: with_proxy(row) for mode, row in _ROWS.items()})
 """By the `mode` field of the configuration."""
 
 LAYOUTS: Mapping[str, Backend] = MappingProxyType(
     {
         "kube-proxy": BACKENDS["nftables"],
-        "flat": replace(
-            BACKENDS["nftables"],
-            compile_node=nftables_flat.compile_node,
-            compile_service=nftables_flat.compile_service,
+        "flat": with_proxy(
+            replace(
+                _ROWS["nftables"],
+                compile_node=nftables_flat.compile_node,
+                compile_service=nftables_flat.compile_service,
+            )
         ),
     }
 )

@@ -277,7 +277,8 @@ _MODEL_PORT: Final = _object(
         "health_check_node_port": _PORT,
         "scheduler": _TEXT,
         "ready_here": _list(_TEXT),
-    }
+    },
+    {"is_proxied": _FLAG},
 )
 _MODEL_NODE: Final = _object(
     {
@@ -297,7 +298,9 @@ _MODEL_NODE: Final = _object(
         "ipvs": _object({"scheduler": _TEXT, "excluded": _list(_TEXT), "semantics": _among(Semantics)}),
     },
     {
-        "proxy": _object({"port": _PORT, "mark": _COUNT, "table": _COUNT, "address": _TEXT_OR_NULL}),
+        "proxy": _object(
+            {"port": _PORT, "mark": _COUNT, "table": _COUNT, "address": _TEXT_OR_NULL, "translates": _FLAG}
+        ),
         "service_networks": _list(_TEXT),
         "nft_extras": _list(_among(NftExtra)),
     },

@@ -51,6 +51,8 @@ class Phase(enum.IntEnum):
     TIMEOUTS = enum.auto()
     OTHER_VARIANT = enum.auto()
     """Remove our rules from the other variant of iptables, before the sets that these rules may match."""
+    PORTALS_CLOSED = enum.auto()
+    """Remove the rules that lead to the proxy before those that let such packets pass, if the mode serves all."""
     SETS_FILLED = enum.auto()
     RULES_EARLY = enum.auto()
     """Rules. After another mode, only those that protect the objects of the next phases."""
@@ -63,8 +65,12 @@ class Phase(enum.IntEnum):
     RULES_SWITCHED = enum.auto()
     """After another mode: the rules that lead packets to the new objects."""
     SETS_REPLACED_LATE = enum.auto()
+    PORTALS_REPLACED = enum.auto()
+    """The same if virtual servers had to be added first."""
     RULES_SETTLED = enum.auto()
     """Replace the rules that were correct during the change of sets by the final ones."""
+    PORTALS_OPENED = enum.auto()
+    """Rules that lead to the proxy, after those that let such packets pass, and before virtual servers are removed."""
     DRAIN = enum.auto()
     ADDRESSES_UNBOUND = enum.auto()
     RULES_REMOVED = enum.auto()

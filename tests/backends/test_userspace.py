@@ -170,7 +170,7 @@ def test_it_is_told_that_rules_serve_a_port_of_sctp(mode, protocol, is_told):
     )
     world = ClusterSnapshot(services={ObjectName("demo", "web"): ServiceInput(service=service, slices=())})
     model = resolve(world, Options(mode=mode), FACTS)
-    wanted = ["Service demo/web: port 80/SCTP is served by the rules of iptables mode: the proxy supports no SCTP"]
+    wanted = ["Service demo/web: port 80/SCTP is served by the rules of the kernel: the proxy supports no SCTP"]
     assert [text for text in model.warnings if "SCTP" in text] == wanted * is_told
 
 

@@ -91,15 +91,15 @@ _BY_ADDRESS: Final = _Kind("", names.ENDPOINTS, has_address=True)
 _BY_NODE_PORT: Final = _Kind("nodeport-", names.NODE_PORT_ENDPOINTS, has_address=False)
 
 
-def compile_node(node: ResolvedNode, *, counts: bool, filled: Collection[str]) -> OwnedObjects:  # noqa: ARG001 - as in layout kube-proxy
+def compile_node(node: ResolvedNode, *, counts: bool, filled: Collection[str]) -> OwnedObjects:  # noqa: ARG001 - counts nothing
     """Return the objects of the node itself.
 
     Args:
         node: The decisions for all Services in this family.
         counts: Whether rules count with nfacct; no rule of this mode does.
-        filled: Names of the sets that have entries; those of the node always exist.
+        filled: Not empty if a Service uses the proxy of the node; the sets of the node always exist.
     """
-    objects = table_objects(node, FLAT)
+    objects = table_objects(node, FLAT, filled)
     if NftExtra.DROP_INVALID in node.nft_extras and node.drop_invalid:
         _put_first(objects, "filter-forward", nft_rule(w.INVALID, VerdictCode("drop")))
     if NftExtra.HEALTH_PORTS in node.nft_extras:

@@ -46,26 +46,26 @@ _NAT_BASES: Final = (
 _LOCAL: Final = Literal("local")
 
 
-def compile_node(node: ResolvedNode, *, counts: bool, filled: Collection[str]) -> OwnedObjects:  # noqa: ARG001 - neither counts nor depends on sets
+def compile_node(node: ResolvedNode, *, counts: bool, filled: Collection[str]) -> OwnedObjects:  # noqa: ARG001 - counts nothing
     """Return the objects of the node itself.
 
     Args:
         node: The decisions for all Services in this family.
         counts: Whether rules count with nfacct; no rule of this mode does.
-        filled: Names of the sets that have entries; all sets exist in this mode.
+        filled: Not empty if a Service uses the proxy of the node; all sets exist in this mode.
     """
-    return OwnedObjects("", node.family, {NFTABLES: table_objects(node, KUBE_PROXY)})
+    return OwnedObjects("", node.family, {NFTABLES: table_objects(node, KUBE_PROXY, filled)})
 
 
-def table_objects(node: ResolvedNode, layout: TableLayout) -> NftObjects:
-    """Return the objects of the node in the table of a layout."""
+def table_objects(node: ResolvedNode, layout: TableLayout, filled: Collection[str]) -> NftObjects:
+    """Return the objects of the node in the table of a layout; if `filled` says so, marked packets go to a proxy."""
     table = layout.table
     objects: NftObjects = {state.table_key(table): TableValue()}
     for name, value in _sets(node, layout):
         objects[state.set_key(table, name)] = value
     for address in node.node_port_addresses or ():
         objects[state.element_key(table, names.NODE_PORT_IPS, (str(address),))] = state.IN_SET
-    for name, chain in _chains(node, layout):
+    for name, chain in _chains(node, layout, proxied=_to_proxy(node, filled)):
         objects[state.chain_key(table, name)] = chain
     return objects
 
@@ -90,7 +90,12 @@ def _sets(node: ResolvedNode, layout: TableLayout) -> Iterator[tuple[str, NamedS
         yield name, NamedSet(w.PORT_TYPES, verdict)
 
 
-def _chains(node: ResolvedNode, layout: TableLayout) -> Iterator[tuple[str, NftChain]]:
+def _to_proxy(node: ResolvedNode, filled: Collection[str]) -> tuple[NftRule, ...]:
+    """Return the rule for packets that a proxy gets, with the destination that the client chose; none without one."""
+    return (nft_rule(w.is_marked(node.proxy.mark), VerdictCode("return")),) if node.proxy and filled else ()
+
+
+def _chains(node: ResolvedNode, layout: TableLayout, *, proxied: tuple[NftRule, ...]) -> Iterator[tuple[str, NftChain]]:
     for name, base, targets in _BASES:
         yield name, NftChain(tuple(nft_rule(w.NEW, VerdictCode("jump", target)) for target in targets), base)
     for name, base, target in _NAT_BASES:
@@ -99,9 +104,9 @@ def _chains(node: ResolvedNode, layout: TableLayout) -> Iterator[tuple[str, NftC
     yield names.FIREWALL_CHECK, NftChain((_lookup(frontend, names.FIREWALL_IPS),))
     yield names.SERVICE_CHECK, NftChain((_lookup(frontend, names.NO_ENDPOINT_SERVICES),))
     yield names.NODE_PORT_CHECK, NftChain((_refused_node_ports(node),))
-    yield names.SERVICES, NftChain(tuple(_services(node, layout)))
+    yield names.SERVICES, NftChain((*proxied, *_services(node, layout)))
     yield names.MASQUERADING, NftChain(tuple(_masquerading(node)))
-    yield names.CLUSTER_IPS_CHECK, NftChain(tuple(_other_cluster_ips(node, layout)))
+    yield names.CLUSTER_IPS_CHECK, NftChain((*proxied, *_other_cluster_ips(node, layout)))
     yield names.REJECT, NftChain((nft_rule(RejectPacket()),))
 
 

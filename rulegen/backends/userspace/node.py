@@ -24,7 +24,7 @@ from rulegen.backends.iptables import node as iptables_node
 from rulegen.languages.iptables import rules as r
 from rulegen.languages.iptables.language import NAME as IPTABLES
 from rulegen.languages.iptables.ruleset import ChainName
-from rulegen.languages.iptables.state import Block, ChainPosition, Kind
+from rulegen.languages.iptables.state import Block, ChainPosition, Kind, RulesFragment
 from rulegen.languages.listeners.language import NAME as LISTENERS
 from rulegen.languages.listeners.state import ProxyListener, listener_key
 from rulegen.languages.routes.language import NAME as ROUTES
@@ -67,20 +67,20 @@ _TCP, _UDP = r.protocol(Protocol.TCP), r.protocol(Protocol.UDP)
 
 def ownership(context: OwnershipContext) -> Layout:
     """Return which chains and rules belong to rulegen in one family, for a sync or (without a node) for a cleanup."""
-    whole = iptables_node.ownership(context)
-    kinds = _KINDS[context.state.family]
-    return replace(
-        whole,
-        chains={**whole.chains, **kinds},
-        others=whole.others - kinds.keys(),
-        proof=frozenset(kinds),
-        lasting={},  # a Service without a local pool has no chain in nat that lasts
-    )
+    own = with_portal_chains(iptables_node.ownership(context), context.state.family)
+    # A Service without a local pool has no chain in nat that lasts.
+    return replace(own, proof=frozenset(_KINDS[context.state.family]), lasting={})
+
+
+def with_portal_chains(layout: Layout, family: Family) -> Layout:
+    """Return a layout that also has the chains of the proxy as its own."""
+    kinds = _KINDS[family]
+    return replace(layout, chains={**layout.chains, **kinds}, others=layout.others - kinds.keys())
 
 
 def proxy_of(node: ResolvedNode) -> ConnectionProxy:
-    """Return the proxy of a node; the model has one in this mode."""
-    assert node.proxy is not None  # noqa: S101 - for the type checker: `ModeNeeds.has_proxy`
+    """Return the proxy of a node."""
+    assert node.proxy is not None  # noqa: S101 - for the type checker: every node has one
     return node.proxy
 
 
@@ -92,14 +92,19 @@ def compile_node(node: ResolvedNode, *, counts: bool, filled: Collection[str]) -
         counts: Whether rules count with nfacct.
         filled: Names of the sets that have entries; rules of this mode match no sets.
     """
+    return with_portals(iptables_node.compile_node(node, counts=counts, filled=filled), node)
+
+
+def with_portals(own: OwnedObjects, node: ResolvedNode) -> OwnedObjects:
+    """Return the objects of a node in any mode, and those that lead connections and datagrams to the proxy."""
     proxy = proxy_of(node)
-    rules = iptables_node.compile_node(node, counts=counts, filled=filled).objects[IPTABLES]
+    rules = own.objects.get(IPTABLES) or RulesFragment("", node.family)
     exact = {
-        chains.filter_(chains.NODEPORT_NON_LOCAL): tuple(_listener(node.family, proxy)),
-        chains.mangle(chains.PORTALS_ESTABLISHED): tuple(_established(node.family, proxy)),
+        chains.filter_(chains.NODEPORT_NON_LOCAL): tuple(_listener(proxy)),
+        chains.mangle(chains.PORTALS_ESTABLISHED): tuple(_established(proxy)),
     }
     first, last = _transparent(node), [_guard()]
-    if node.family is Family.IPV4:
+    if proxy.translates:
         exact |= {
             chains.nat(chains.PORTALS_HOST): (_goto(chains.PORTALS_CONTAINER),),
             chains.nat(chains.NODEPORT_HOST): (_goto(chains.NODEPORT_CONTAINER),),
@@ -110,7 +115,8 @@ def compile_node(node: ResolvedNode, *, counts: bool, filled: Collection[str]) -
         LocalRouteKey(node.family, proxy.table): PRESENT,
         MarkRuleKey(node.family, proxy.table, proxy.table, proxy.mark): PRESENT,
     }
-    dispatch = [name for name, kind in _KINDS[node.family].items() if kind is Kind.DISPATCH]
+    kinds = _KINDS[Family.IPV4 if proxy.translates else Family.IPV6]
+    dispatch = [name for name, kind in kinds.items() if kind is Kind.DISPATCH]
     whole = msgspec.structs.replace(
         rules,
         exact={**rules.exact, **exact},
@@ -118,7 +124,7 @@ def compile_node(node: ResolvedNode, *, counts: bool, filled: Collection[str]) -
         blocks=(*first, *rules.blocks, *last),
     )
     listeners = {listener_key(node.family, each): ProxyListener(proxy.port) for each in (Protocol.TCP, Protocol.UDP)}
-    return OwnedObjects("", node.family, {IPTABLES: whole, ROUTES: routes, LISTENERS: listeners})
+    return OwnedObjects("", node.family, {**own.objects, IPTABLES: whole, ROUTES: routes, LISTENERS: listeners})
 
 
 def _translating(node: ResolvedNode) -> tuple[list[Block], list[Block]]:
@@ -178,21 +184,21 @@ def _goto(chain: str) -> Rule:
     return r.rule(r.jump(chain), comment="the same for connections of this node")
 
 
-def _established(family: Family, proxy: ConnectionProxy) -> Iterator[Rule]:
+def _established(proxy: ConnectionProxy) -> Iterator[Rule]:
     """Yield the rules that clear marks, and those for connections the proxy has accepted, also of Services gone."""
     cleared = "a mark of this node's own packets has led them here"
     yield r.rule(_UDP, r.clear_mark(proxy.mark), comment=cleared)
-    if family is Family.IPV6:
+    if not proxy.translates:
         yield r.rule(_TCP, r.clear_mark(proxy.mark), comment=cleared)
         words = (_TCP, r.of_transparent_socket(), r.set_mark(proxy.mark))
         yield r.rule(*words, comment="connections that the proxy has accepted stay")
 
 
-def _listener(family: Family, proxy: ConnectionProxy) -> Iterator[Rule]:
+def _listener(proxy: ConnectionProxy) -> Iterator[Rule]:
     """Yield the rules that let only those connections reach the listeners which a portal has led there."""
     for protocol in (Protocol.TCP, Protocol.UDP):
         words, to_port = r.protocol(protocol), r.destination_port(protocol, proxy.port)
-        is_translated = family is Family.IPV4 and protocol is Protocol.TCP
+        is_translated = proxy.translates and protocol is Protocol.TCP
         led = (words, to_port, r.is_translated()) if is_translated else (words, r.is_marked(proxy.mark))
         yield r.rule(*led, r.accept(), comment="connections to Services")
         yield r.rule(words, to_port, r.drop(), comment="no other connection reaches the listener of the proxy")

@@ -17,7 +17,7 @@ from rulegen.languages.iptables.language import NAME as IPTABLES
 from rulegen.languages.iptables.state import Block, RulesFragment
 from rulegen.languages.listeners.language import NAME as LISTENERS
 from rulegen.model.services.ir import Delivery, TrafficPolicy
-from rulegen.net import Family, Protocol, join_host_port
+from rulegen.net import Protocol, join_host_port
 from rulegen.ownership import chains
 from rulegen.plan.fragments import OwnedObjects
 
@@ -71,7 +71,7 @@ class ProxiedPort(PortChains):
         super().__init__(port, node, counts=counts)
         proxy = proxy_of(node)
         self._mark = proxy.mark
-        self._translates = node.family is Family.IPV4 and port.protocol is Protocol.TCP
+        self._translates = proxy.translates and port.protocol is Protocol.TCP
         self._table = chains.nat if self._translates else chains.mangle
         self._verdict = translated(proxy) if self._translates else r.tproxy(proxy.port, proxy.mark, self._bits)
         self._is_local = port.external_policy is TrafficPolicy.LOCAL

@@ -34,9 +34,12 @@ from rulegen.errors import ConfigError, RulegenError
 from rulegen.host.files.manifests import are_from_stdin
 from rulegen.kube.node_names import unknown_node
 from rulegen.model.ingress.routing.selection import selected
+from rulegen.model.services.stale_flows import StaleUdpPolicy
 from rulegen.plan.plan import Plan
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from rulegen.host.dataplane.kernel import KernelDataplane
     from rulegen.plan.show import Report
 
@@ -126,6 +129,7 @@ def command(
         apart=work.apart,
         refuse=partial(refuse_not_as_written, work.report, strict=inputs.chosen.strict),
     )
+    _forget(work)
 
 
 class _Planned(NamedTuple):
@@ -135,6 +139,13 @@ class _Planned(NamedTuple):
     report: Report
     dataplane: KernelDataplane | None
     apart: ApartWriter | None
+    forget: Callable[[], object] | None = None
+
+
+def _forget(work: _Planned) -> None:
+    """Delete stale flows that clients have made since the plan, if there were some already."""
+    if work.forget is not None and work.plan.flows:
+        work.forget()
 
 
 def _planned(
@@ -153,7 +164,7 @@ def _planned(
         RulegenError: It would do harm.
     """
     _refuse_unread(inputs)
-    dataplane = apart = None
+    dataplane = apart = forget = None
     if wait_s is None:
         plan, report = Plan(), report_without_services(inputs)
     else:
@@ -163,13 +174,15 @@ def _planned(
         live = plan_live(inputs)
         plan, report, dataplane = live.plan, live.report, live.dataplane
         dataplane.lock_wait_s = wait_s
+        dataplane.stale_udp = StaleUdpPolicy(inputs.chosen.stale_udp)
+        forget = partial(dataplane.reconcile, live.compiled.model.services.values(), live.compiled.model.nodes)
         apart = ApartWriter(inputs, live)
         _refuse_empty(inputs, plan, allow_empty=allow_empty)
     if ingress is not None:
         _refuse_no_host(ingress, allow_empty=allow_empty)
         plan, report = plan_ingress(ingress, plan, report)
         _refuse_taken_ports(ingress)
-    return _Planned(plan, report, dataplane, apart)
+    return _Planned(plan, report, dataplane, apart, forget)
 
 
 def _refuse_changed(saved: SavedPlan, inputs: Inputs, work: _Planned, ingress: IngressInputs | None) -> None:

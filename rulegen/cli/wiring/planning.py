@@ -70,6 +70,7 @@ def observe_live(inputs: Inputs, *, flows: bool = True, adds_rules: bool = True)
         choice,
         facts,
         languages=tuple(name for name in languages if name in drivers),
+        on_request=backend.on_request if backend is not None else (),
         tables=tables,
         drivers=drivers,
         on_wait=note,
@@ -106,11 +107,14 @@ class LivePlan(NamedTuple):
 
 def plan_live(inputs: Inputs) -> LivePlan:
     """Return the plan compared with the kernel."""
+    from rulegen.host.dataplane.observe import refuse_unseen  # noqa: PLC0415 - only a live plan needs it
+
     inputs.tables.backend(inputs.options.mode)  # an unknown mode is reported before anything is read
     dataplane, observed = observe_live(inputs)
     choice = dataplane.choice
     inputs.warn(beside_warning(observed.beside, choice.variant))
     compiled = inputs.compiled(observed, is_live=True)
+    refuse_unseen(observed, compiled.requested)
     stale_udp = StaleUdpPolicy(inputs.chosen.stale_udp)
     plan = plan_node(compiled, observed, inputs.facts, inputs.world.service_cidrs, stale_udp)
     seen = f"iptables-{choice.variant} of this host ({choice.reason})"
@@ -230,8 +234,13 @@ def _seen_families(inputs: Inputs, dumps: Dumps, languages: Sequence[str], paths
 
 def _unseen(inputs: Inputs, dumps: Dumps) -> Iterator[str]:
     """Yield the state that a backend needs and that no dump contains."""
-    for name in inputs.tables.backend(inputs.options.mode).languages:
+    backend = inputs.tables.backend(inputs.options.mode)
+    is_requested = any(port.is_proxied for service in inputs.model.services.values() for port in service.ports)
+    requested = backend.on_request if is_requested else ()
+    for name in (*backend.languages, *requested):
         unseen = inputs.tables.languages[name].unseen(dumps.states.get((name, None)))
+        if not unseen and name in requested and not any(language == name for language, _ in dumps.states):
+            unseen = f"objects of {name}"
         if unseen:
             yield f"{unseen} were not observed, so they are not in the plan"
 

@@ -48,6 +48,12 @@ class Compiled:
         wanted = (fragment.objects.get(language) for fragment in self.fragments[family])
         return [content for content in wanted if content is not None]
 
+    @property
+    def requested(self) -> frozenset[str]:
+        """The languages with objects that the mode writes only because a Service asks for the proxy."""
+        wanted = self.backend.on_request
+        return frozenset(name for name in wanted if any(self.contents(name, family) for family in self.fragments))
+
     def rules(self, family: Family) -> list[RulesFragment]:
         """Return the fragments that are rules."""
         return [
@@ -69,7 +75,7 @@ class Compiled:
 def printed(compiled: Compiled) -> Iterator[Print]:
     """Yield the desired state in the format of the standard tools, language by language."""
     for name, language in compiled.tables.languages.items():
-        if name in compiled.backend.languages:
+        if name in compiled.backend.languages or name in compiled.requested:
             contents = {family: compiled.contents(name, family) for family in compiled.fragments}
             yield from language.printed(
                 PrintScope(node=compiled.model.node_name, contents=contents, objects=compiled.objects(name))

@@ -157,10 +157,14 @@ class ServiceRules:
         self._node, self._is_behind = decided, True
         touched = self._table.update_node(decided.site, decided.ports_in_use)
         has_moved = decided.site.addresses != before.site.addresses
+        moves_proxy = any(node.proxy != before.nodes[family].proxy for family, node in decided.nodes.items())
         return frozenset(touched) | frozenset(
             name
             for name, service in self._services.items()
-            if any((has_moved and port.source_ranges) or (binds and port.is_external) for port in service.ports)
+            if any(
+                (has_moved and port.source_ranges) or (binds and port.is_external) or (moves_proxy and port.is_proxied)
+                for port in service.ports
+            )
         )
 
     @property
@@ -322,7 +326,7 @@ class ServiceRules:
     ) -> tuple[Parts, OwnedObjects | None]:
         """Return the changes between fragments, and the node's own fragment if it changes too."""
         unions, memories = self._unions[family], self._memories[family]
-        wants = {name: list(contents_of(name, pairs)) for name in self._backend.languages}
+        wants = {name: list(contents_of(name, pairs)) for name in self._backend.all_languages}
         changes = {name: unions[name].changes(wants[name]) for name in self._backend.depends_on}
         had, has = self._backend.filled(unions, {}), self._backend.filled(unions, changes)
         steps: dict[str, NodeSteps] = {}

@@ -62,9 +62,12 @@ class NodeDecisions:
         return (self.name, site, self.sysctls, mine) == (other.name, other.site, other.sysctls, others)
 
     def differs_in_addresses_only(self, other: NodeDecisions) -> bool:
-        """Return whether only the node's addresses differ: its own, and those of node ports."""
+        """Return whether only the node's addresses differ: its own, those of node ports, and that of the proxy."""
         mine, others = (
-            {family: replace(_without_own(node), node_port_addresses=None) for family, node in each.nodes.items()}
+            {
+                family: replace(_without_own(node), node_port_addresses=None, proxy=None)
+                for family, node in each.nodes.items()
+            }
             for each in (self, other)
         )
         site = replace(self.site, addresses=other.site.addresses, forbidden=other.site.forbidden)

@@ -64,7 +64,8 @@ def _holders(
     holders: dict[str, Holder] = {}
     ours: dict[str, Objects] = {}
     node, backend = compiled.model.nodes[family], compiled.backend
-    desired = {name: compiled.unions[family][name].objects() for name in backend.languages}
+    languages = backend.all_languages
+    desired = {name: compiled.unions[family][name].objects() for name in languages}
     for name, ownership_of in backend.ownership.items():
         state = observed.state(name, family)
         if state is None or name not in desired:
@@ -89,4 +90,4 @@ def _holders(
             if fragment.owner not in owners and name in fragment.objects:
                 others.replace(fragment.owner, None, fragment.objects[name])
         holders[name] = language.holder(there, ownership, others.objects())
-    return {name: holders[name] for name in reversed(backend.languages) if name in holders}
+    return {name: holders[name] for name in reversed(languages) if name in holders}

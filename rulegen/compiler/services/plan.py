@@ -83,7 +83,6 @@ def plan_node(
         flows=stale_flows(
             observed.flows,
             model.services.values(),
-            model.nodes,
             node_addresses=answering(
                 model.nodes, [address for family in model.nodes for address in facts.addresses(family)]
             ),

@@ -17,7 +17,7 @@ from rulegen.host.dataplane.driver import ReadContext, WriteContext
 from rulegen.host.dataplane.drivers import DRIVERS
 from rulegen.host.dataplane.families import OF_FAMILIES, BrokenFamilies, check_tools
 from rulegen.host.dataplane.flows import FlowReader
-from rulegen.host.dataplane.observe import digest_of, observed, read_kernel, warning_beside
+from rulegen.host.dataplane.observe import digest_of, has_objects, observed, read_kernel, warning_beside
 from rulegen.host.ipvs.servers import SchedulerError
 from rulegen.host.netfilter import conntrack, nfacct, nft_commits, variant
 from rulegen.host.nftables import without_iptables
@@ -67,6 +67,7 @@ class KernelDataplane:
         refused: Kernel parameters that cannot be written here, each with the reason.
         commits: Number of our commits of rules.
         languages: The languages that the mode uses.
+        on_request: The languages that it uses if a Service asks for the proxy.
         tables: The known languages and backends.
         drivers: The driver of each language.
         lock_wait_s: Maximum wait for the xtables lock, in seconds; 0 for no limit.
@@ -86,6 +87,7 @@ class KernelDataplane:
     refused: dict[str, str] = field(default_factory=dict)
     commits: int = 0
     languages: tuple[str, ...] = ()
+    on_request: tuple[str, ...] = ()
     tables: Tables = TABLES
     drivers: Mapping[str, Driver] = field(default_factory=lambda: DRIVERS)
     lock_wait_s: int = LOCK_WAIT_S
@@ -129,7 +131,8 @@ class KernelDataplane:
         def hasty(command: Command) -> Completed:
             return run(replace(command, timeout_s=min(command.timeout_s or patience_s, patience_s)))
 
-        languages = tables.backend(options.mode).languages
+        backend = tables.backend(options.mode)
+        languages = backend.languages
         choice, drivers = without_iptables.chosen(hasty, forced, drivers, languages, known)
         is_known = not facts.ipv6 or IPTABLES not in drivers or (known is not None and Family.IPV6 in known.families)
         missing = None if is_known else variant.missing_tool(hasty, choice.variant, Family.IPV6)
@@ -142,6 +145,7 @@ class KernelDataplane:
             facts if missing is None else replace(facts, ipv6=False),
             stale_udp,
             languages=languages,
+            on_request=backend.on_request,
             broken=broken,
             tables=tables,
             drivers=drivers,
@@ -171,6 +175,8 @@ class KernelDataplane:
             self.drivers[name].tells_of_writes or (name in _COUNTED and generation is not None)
             for name in self.languages
         )
+        context = self.read_context(self.facts.families)
+        can_tell = can_tell and not has_objects(self.drivers, self.on_request, context)
         return KernelReadout(
             raw, tuple(flows), KernelRevision(generation, commits, digest) if can_tell else None, error
         )
@@ -220,6 +226,7 @@ class KernelDataplane:
                 families = tuple(family for family in families if family in raw[name])
                 del others[name]
         context = self.read_context(families)
+        context = replace(context, needed=context.needed | compiled.requested)
         return observed(
             self.drivers,
             {**raw, **read_kernel(others, context)},
@@ -410,7 +417,7 @@ class KernelDataplane:
         gone = _frontends(old for old in before if old is not None) - _frontends(now)
         own = [address for family in self.facts.families for address in self.facts.addresses(family)]
         here = answering(nodes, own)
-        stale = list(stale_flows(flows, now, nodes, node_addresses=here, gone=gone, stale_udp=self.stale_udp))
+        stale = list(stale_flows(flows, now, node_addresses=here, gone=gone, stale_udp=self.stale_udp))
         deleted = conntrack.delete([entry.flow for entry in stale]) if stale else 0
         self.on_forgotten(time.monotonic() - began, deleted)
         return int(bool(stale)), error

@@ -65,11 +65,27 @@ def observed(
         for key, state in driver.states(raw[name], context).items()
         if key[1] is None or key[1] in context.families
     }
-    seen = {name for name, _ in states}
-    unseen = sorted(name for name in context.needed & drivers.keys() if name not in seen)
-    if unseen and context.families:
+    there = Observed(families=context.families, states=states, flows=flows, counters=counters)
+    refuse_unseen(there, context.needed & drivers.keys())
+    return there
+
+
+def has_objects(drivers: Mapping[str, Driver], names: Iterable[str], context: ReadContext) -> bool:
+    """Return whether there are objects in some languages, of those that do not tell of writes."""
+    known = (drivers[name] for name in names if name in drivers)
+    return any(read_kernel({each.name: each for each in known if not each.tells_of_writes}, context).values())
+
+
+def refuse_unseen(there: Observed, needed: Collection[str]) -> None:
+    """Reject an observation without a language that the mode uses.
+
+    Raises:
+        HostError: There is one.
+    """
+    seen = {name for name, _ in there.states}
+    unseen = sorted(name for name in needed if name not in seen)
+    if unseen and there.families:
         raise HostError(f"{', '.join(unseen)}: cannot be read on this host, but this mode changes it")
-    return Observed(families=context.families, states=states, flows=flows, counters=counters)
 
 
 def rules_beside(run: Runner, variant: Variant, families: Iterable[Family]) -> dict[Family, Ruleset]:

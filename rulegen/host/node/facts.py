@@ -9,7 +9,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING
 
-from rulegen.host.commands.runner import VERSION_S, MissingToolError, ToolTimeoutError
+from rulegen.host.commands.runner import VERSION_S, MissingToolError, ToolTimeoutError, find
 from rulegen.host.ipvs import servers
 from rulegen.host.netfilter import nfacct
 from rulegen.host.netfilter.variant import Variant, call
@@ -52,6 +52,9 @@ SYSCTLS = (
 )
 """The kernel parameters that matter for Services."""
 
+_OF_PROXY = (("haproxy",), ("iptables-nft", "iptables-legacy", "iptables"))
+"""The programs that the proxy of Services needs, one of each."""
+
 
 def gather(run: Runner) -> HostFacts:
     """Return the facts of this host. It needs no privilege, except to find out whether the kernel has nfacct.
@@ -65,6 +68,7 @@ def gather(run: Runner) -> HostFacts:
         sysctls=MappingProxyType(_settings()),
         fixed_sysctls=sysctl.read_only(SYSCTLS),
         random_fully=_random_fully(run),
+        has_proxy=all(any(map(find, names)) for names in _OF_PROXY),
         nfacct=nfacct.supported(),
         ipv6=speaks_ipv6(),
         kernel=os.uname().release,

@@ -11,8 +11,8 @@ from rulegen.net import Family
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
 
-_IPV6_TRANSPARENT: Final = 75
-"""Accept connections to addresses that this host does not have, as TPROXY delivers them."""
+_TRANSPARENT: Final = {Family.IPV4: (socket.IPPROTO_IP, 19), Family.IPV6: (socket.IPPROTO_IPV6, 75)}
+"""IP_TRANSPARENT and IPV6_TRANSPARENT: accept connections to addresses that this host does not have, for TPROXY."""
 _BACKLOG: Final = 4096
 _KINDS: Final = {Family.IPV4: socket.AF_INET, Family.IPV6: socket.AF_INET6}
 _ANY: Final = {Family.IPV4: "0.0.0.0", Family.IPV6: "::"}  # noqa: S104 - a rule lets only connections to Services in
@@ -30,7 +30,7 @@ def listening(family: Family, port: int) -> socket.socket:
         held.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         if family is Family.IPV6:
             held.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
-            held.setsockopt(socket.IPPROTO_IPV6, _IPV6_TRANSPARENT, 1)
+        held.setsockopt(*_TRANSPARENT[family], 1)
         held.bind((_ANY[family], port))
         held.listen(_BACKLOG)
     except OSError as error:

@@ -55,7 +55,7 @@ class ProxyNotices:
         self._asker = threading.Thread(target=self._ask, name="proxy answers", daemon=True)
 
     def start(self) -> None:
-        """Start to listen: from now on, a supervisor is expected to run."""
+        """Start to listen: from now on, a supervisor is expected to run while the proxy is to serve anything."""
         self._thread.start()
         self._asker.start()
 
@@ -87,7 +87,7 @@ class ProxyNotices:
         while not self._stopped.is_set():
             link = _connected(self._folder)
             if link is None:
-                if is_expected:
+                if is_expected and _is_serving(self._folder):
                     self._on_notice(_ENDED)
                 is_expected = False
                 self._stopped.wait(_AGAIN_S)
@@ -116,10 +116,15 @@ def _pool(folder: Path, backend: str) -> str:
         return ""
 
 
+def _is_serving(folder: Path) -> bool:
+    """Return whether the proxy is to serve anything."""
+    return (folder / of.CURRENT).is_symlink()
+
+
 def _answers(folder: Path) -> bool:
     """Return whether HAProxy answers, or nothing is to be served."""
     try:
-        return not (folder / of.CURRENT).is_symlink() or ask(folder, of.CONTROL, "show info\n", _ANSWER_S) is not None
+        return not _is_serving(folder) or ask(folder, of.CONTROL, "show info\n", _ANSWER_S) is not None
     except (OSError, StoppingError):
         return False
 

@@ -72,14 +72,19 @@ class Iptables:
     name = NAME
     has_variants = True
 
-    def __init__(self, guarding: frozenset[ChainName], loopback: LoopbackGuard) -> None:
-        """Take the rules that must be written first and removed last.
+    def __init__(
+        self, guarding: frozenset[ChainName], loopback: LoopbackGuard, leading: frozenset[ChainName] = frozenset()
+    ) -> None:
+        """Take the rules that must be written or removed before or after others.
 
         Args:
-            guarding: The chains that protect objects of other languages.
+            guarding: The chains that protect objects of other languages: written first and removed last.
+            leading: The chains that lead packets past the others. When they appear, they are written last, and when
+                they go, they are removed first: the others must already, or still, let these packets pass.
             loopback: The rule that protects the loopback addresses.
         """
         self._guarding = guarding
+        self._leading = leading
         self._loopback = loopback
 
     def memory(self) -> RulesMemory:
@@ -154,6 +159,12 @@ class Iptables:
     def _replacement(self, family: Family, part: RulesPart, terms: WorkTerms) -> Iterator[Task]:
         """Yield the scripts for the iptables variant of the plan."""
         first, then = part.bridge or (part.changes, ())
+        phase = Phase.RULES_EARLY
+        if not part.switches:
+            led, first, then = self._led(first, then)
+            yield from _restores(self._phase_of_led(led, (*first, *then)), family, led, None, part, terms)
+            if first and all(change.after is None and change.key.name in self._leading for change in first):
+                phase = Phase.RULES_REMOVED  # servers of another language, which replace them, are there before
         early, rest, late = _split(first, self._guarding)
         desired = None if part.bridge else part.desired
         if part.switches:
@@ -161,9 +172,35 @@ class Iptables:
             yield from _restores(Phase.RULES_SWITCHED, family, rest, desired, part, terms)
         else:
             changes = sorted((*early, *rest), key=lambda change: change.key)
-            yield from _restores(Phase.RULES_EARLY, family, changes, desired, part, terms)
+            yield from _restores(phase, family, changes, desired, part, terms)
         yield from _restores(Phase.RULES_SETTLED, family, then, None, part, terms)
         yield from _restores(Phase.RULES_REMOVED, family, late, None, part, terms)
+
+    def _led(self, first: Changes, then: Changes) -> tuple[Changes, Changes, Changes]:
+        """Return the changes of leading chains and of the jumps to them if such chains appear or go, and all others.
+
+        If other chains go meanwhile, leading ones take over from these, and all are written together.
+        """
+        names = {name.chain for name in self._leading}
+        whole = [change for change in (*first, *then) if isinstance(change.key, ChainKey)]
+        moves = {change.after is None for change in whole if change.key.name in self._leading and _moves(change)}
+        goes = any(change.after is None for change in whole if change.key.name not in self._leading)
+        if not moves or (goes and False in moves):
+            return (), first, then
+
+        def leads(change: Change[Key, Value]) -> bool:
+            return _is_guarding(change.key, self._leading, names, built_in=None)
+
+        led = sorted((change for change in (*first, *then) if leads(change)), key=lambda change: change.key)
+        first, then = (tuple(change for change in changes if not leads(change)) for changes in (first, then))
+        return tuple(led), first, then
+
+    def _phase_of_led(self, led: Changes, others: Changes) -> Phase:
+        """Return when leading chains are written; if addresses are bound, they lead packets until that is done."""
+        if any(change.before is None for change in led):
+            return Phase.PORTALS_OPENED
+        binds = any(change.key.name in self._guarding for change in others)
+        return Phase.PORTALS_REPLACED if binds else Phase.PORTALS_CLOSED
 
     def _removal(self, family: Family, part: RulesPart, terms: WorkTerms) -> Iterator[Task]:
         """Yield the scripts that remove all our rules from the other iptables variant."""
@@ -298,11 +335,18 @@ def _split(changes: Iterable[Change[Key, Value]], guarding: frozenset[ChainName]
     return _Split(*map(tuple, parts))
 
 
-def _is_guarding(key: Key, guarding: frozenset[ChainName], names: set[str]) -> bool:
-    """Whether an object is a protecting chain, or the jump from INPUT to one."""
+def _moves(change: Change[Key, Value]) -> bool:
+    return change.before is None or change.after is None
+
+
+def _is_guarding(
+    key: Key, guarding: frozenset[ChainName], names: set[str], built_in: ChainName | None = _INPUT
+) -> bool:
+    """Whether an object is one of these chains, or the jump to one from a built-in chain; None for any chain."""
     if key.name in guarding:
         return True
-    return isinstance(key, BlockKey) and key.name == _INPUT and f" {key.specs[-1]}".rpartition(" -j ")[2] in names
+    is_from = built_in is None or key.name == built_in
+    return isinstance(key, BlockKey) and is_from and f" {key.specs[-1]}".rpartition(" -j ")[2] in names
 
 
 def _restores(

@@ -34,6 +34,7 @@ class HostFacts:
         sysctls: Values by dotted name; only parameters that were read.
         fixed_sysctls: Names of parameters that cannot be set, for example because /proc/sys is mounted read-only.
         random_fully: Whether iptables supports `--random-fully` (1.6.2 and newer).
+        has_proxy: Whether the programs are installed that the proxy of Services needs.
         nfacct: Whether the kernel supports nfacct; None if unknown.
         ipv6: Whether the kernel supports IPv6.
         kernel: The kernel release, such as `6.1.0-18-amd64`; empty if unknown.
@@ -49,6 +50,7 @@ class HostFacts:
     sysctls: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
     fixed_sysctls: frozenset[str] = frozenset()
     random_fully: bool = True
+    has_proxy: bool = True
     nfacct: bool | None = None
     ipv6: bool = True
     kernel: str = ""

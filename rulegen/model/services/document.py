@@ -12,16 +12,17 @@ if TYPE_CHECKING:
     from rulegen.model.services.ir import Model, ResolvedNode
 
 SCHEMA_VERSION = 1
-_OF_SOME_MODES = frozenset({"nft_extras", "proxy", "service_networks"})
+_OF_SOME_MODES = frozenset({"is_proxied", "nft_extras", "proxy", "service_networks"})
 
 
 def model_document(model: Model) -> dict[str, Any]:
     """Return the model as mappings, lists and text, in deterministic order."""
+    proxied = any(port.is_proxied for service in model.services.values() for port in service.ports)
     return {
         "schemaVersion": SCHEMA_VERSION,
         "kind": "Model",
         "node": model.node_name,
-        "families": {family.value: _plain_node(node) for family, node in model.nodes.items()},
+        "families": {family.value: _plain_node(node, proxied=proxied) for family, node in model.nodes.items()},
         "sysctls": dict(model.sysctls),
         "services": [
             {
@@ -31,7 +32,7 @@ def model_document(model: Model) -> dict[str, Any]:
                 "assignedForPreview": list(service.assigned),
                 "ports": [
                     {
-                        **_plain(port),
+                        **_of_use(_plain(port)),
                         "service": str(port.service),
                         "serving": sorted(port.serving),
                         "node_port_except": sorted(map(str, port.node_port_except)),
@@ -45,9 +46,14 @@ def model_document(model: Model) -> dict[str, Any]:
     }
 
 
-def _plain_node(node: ResolvedNode) -> dict[str, Any]:
-    """Return the decisions of a node; some only in modes that need them."""
-    return {name: value for name, value in _plain(node).items() if name not in _OF_SOME_MODES or value}
+def _plain_node(node: ResolvedNode, *, proxied: bool) -> dict[str, Any]:
+    """Return the decisions of a node; some only in modes that need them, the proxy only if a Service uses it."""
+    return _of_use({name: value for name, value in _plain(node).items() if proxied or name != "proxy"})
+
+
+def _of_use(document: dict[str, Any]) -> dict[str, Any]:
+    """Return a document without the values of other modes."""
+    return {name: value for name, value in document.items() if name not in _OF_SOME_MODES or value}
 
 
 def _plain(value: object) -> Any:

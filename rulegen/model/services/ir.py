@@ -126,6 +126,8 @@ class ResolvedPort(msgspec.Struct, frozen=True, kw_only=True):
         scheduler: The IPVS scheduler; empty for the node's default.
         ready_here: Addresses of ready endpoints on this node; empty without `health_check_node_port`. Terminating
             endpoints are not counted, so that load balancers choose other nodes.
+        is_proxied: Whether the proxy of this node serves TCP and UDP to the cluster pool: the mode has one, or the
+            Service asks for it.
     """
 
     service: ObjectName
@@ -153,6 +155,7 @@ class ResolvedPort(msgspec.Struct, frozen=True, kw_only=True):
     health_check_node_port: int = 0
     scheduler: str = ""
     ready_here: frozenset[Address] = frozenset()
+    is_proxied: bool = False
 
     @property
     def label(self) -> str:
@@ -244,6 +247,8 @@ class ConnectionProxy:
         port: The port of its listener. Connections to it are only accepted if a rule has led them there.
         address: An address of the node to which TCP connections over IPv4 are translated; None if the node has none but
             loopback addresses.
+        translates: Whether TCP connections are translated to `address`. Otherwise their packets get the mark: over
+            IPv6, and beside a mode whose own translation does not come after that of iptables.
         mark: The bit of the packet mark of packets that are delivered to it whatever their destination (UDP, IPv6).
         table: The number of the routing table for these packets, and the priority of the rule that leads there.
     """
@@ -252,6 +257,7 @@ class ConnectionProxy:
     mark: int
     table: int
     address: Address | None = None
+    translates: bool = False
 
 
 class NftExtra(enum.StrEnum):
@@ -284,7 +290,7 @@ class ResolvedNode:
         link_local_node_ports: Whether node ports answer on IPv6 link-local addresses; in ipvs mode only on configured
             ones.
         ipvs: Options of ipvs mode.
-        proxy: The proxy that serves TCP; None in a mode without one.
+        proxy: The proxy, which serves all Services in a mode that has one, else those that ask for it.
         service_networks: The ranges of ClusterIPs, if the mode drops connections to addresses in them that no Service
             has; empty if unknown.
         nft_extras: The rules of nftables mode that kube-proxy's does not have, sorted; only in that mode.

@@ -6,6 +6,7 @@ from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from rulegen.kube.validation.findings import family_of_text
+from rulegen.model.services.annotations.proxy_mode import PROXY_MODE
 from rulegen.model.services.annotations.scheduler import scheduler_of, warn_of_ignored_weights
 from rulegen.model.services.annotations.table import warn_of_unknown
 from rulegen.model.services.annotations.weights import WEIGHTS
@@ -76,8 +77,7 @@ def resolve_service(
         weights = WEIGHTS.of(service_input.service, f"Service {name}", warn)
         weigh = weights.of if weights is not None else None
         _warn_of_port_names(service_input.service.spec, slices, service_input.endpoints_from, f"Service {name}", warn)
-        if site.proxies:
-            _warn_of_kernel_ports(service_input.service.spec, f"Service {name}", warn)
+        is_proxied = _is_proxied(service_input.service, site, f"Service {name}", warn)
         served: list[_Shared] = []
         for family in families:
             cluster_ip = _cluster_ip(service_input.service.spec, family)
@@ -86,7 +86,8 @@ def resolve_service(
             if fault := refusal(cluster_ip, AddressUse.CLUSTER_IP):
                 warn(f"Service {name}: spec.clusterIPs: {fault}; the Service is not served in {family}")
                 continue
-            served.append(_Shared(name, service_input.service, family, cluster_ip, site, warn, allows))
+            shared = _Shared(name, service_input.service, family, cluster_ip, site, warn, allows, is_proxied=is_proxied)
+            served.append(shared)
         most, over = _limited_endpoints(served, slices, site)
         known = candidates(
             slices, site.place.node, warn, weigh, site.broadcasts, service_input.endpoints_from, most, site.place.zone
@@ -157,9 +158,11 @@ class _Shared:
         site: NodeContext,
         warn: Callable[[str], None],
         allows: Callable[[Address, AddressUse, int], bool],
+        *,
+        is_proxied: bool,
     ) -> None:
         spec = service.spec
-        self._allows = allows
+        self._allows, self._is_proxied = allows, is_proxied
         self._name, self._spec, self.family, self._cluster_ip, self._site = name, spec, family, cluster_ip, site
         where = f"Service {name}"
         externals = spec.external_ips if site.external_ips else ()
@@ -266,6 +269,7 @@ class _Shared:
             ready_here=frozenset(c.endpoint.address for c in usable if c.is_local and c.ready)
             if self._health_check_node_port
             else frozenset(),
+            is_proxied=self._is_proxied,
         )
 
 
@@ -345,11 +349,22 @@ def _warn_of_other_family(
                 warn(f"{where}: {path}: {printable(text)} is {family}, and the Service is not; the entry is ignored")
 
 
+def _is_proxied(service: structs.Service, site: NodeContext, where: str, warn: Callable[[str], None]) -> bool:
+    """Return whether the proxy of this node serves a Service; warn if it cannot, also about single ports."""
+    asks = PROXY_MODE.of(service, where, warn)
+    if asks and not (site.proxies or site.has_proxy):
+        warn(f"{where}: {PROXY_MODE.path}: haproxy or iptables is not installed; {PROXY_MODE.otherwise}")
+        return False
+    if asks or site.proxies:
+        _warn_of_kernel_ports(service.spec, where, warn)
+    return asks or site.proxies
+
+
 def _warn_of_kernel_ports(spec: structs.ServiceSpec, where: str, warn: Callable[[str], None]) -> None:
     """Warn about each port that the proxy of this node cannot serve and kube-proxy's userspace mode did not serve."""
     for port in spec.ports:
         if port.protocol == Protocol.SCTP:
-            warn(f"{where}: port {port.port}/SCTP is served by the rules of iptables mode: the proxy supports no SCTP")
+            warn(f"{where}: port {port.port}/SCTP is served by the rules of the kernel: the proxy supports no SCTP")
 
 
 def _warn_of_port_names(

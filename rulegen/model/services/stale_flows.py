@@ -72,7 +72,6 @@ class Stale(NamedTuple):
 def stale_flows(
     flows: Iterable[Flow],
     services: Iterable[ResolvedService],
-    nodes: Mapping[Family, ResolvedNode] | None = None,
     *,
     node_addresses: Collection[Address],
     gone: Collection[FlowFrontend] = (),
@@ -82,13 +81,13 @@ def stale_flows(
     """Yield the UDP flows that must be deleted, in the order of `flows`.
 
     A flow to a frontend of a Service is kept only if its reply source is an endpoint that serves the port, regardless
-    of traffic policies. Flows of Services without endpoints are therefore deleted, which kube-proxy does not do
-    (kubernetes/kubernetes#139628), and flows of deleted Services (kubernetes/kubernetes#141371).
+    of traffic policies, or if it is not translated and the proxy of this node serves the port. Flows of Services
+    without endpoints are therefore deleted, which kube-proxy does not do (kubernetes/kubernetes#139628), and flows of
+    deleted Services (kubernetes/kubernetes#141371).
 
     Args:
         flows: The entries of conntrack.
         services: The resolved Services.
-        nodes: The decisions for each family. If this node has a proxy, flows to it are kept: they are not translated.
         node_addresses: Addresses of this node on which node ports answer, see `answering`. A flow to another address is
             not a flow of a node port, even if it has its number.
         gone: Frontends that this node served until now, and that no Service has any more.
@@ -101,7 +100,6 @@ def stale_flows(
     deletes_all = stale_udp is StaleUdpPolicy.ALL
     # The frontend of a node port has no address and is equal in both families, so the family is part of the key.
     frontends = {(port.family, frontend): port for port in _udp_ports(services) for frontend in frontends_of(port)}
-    proxied = {family for family, node in (nodes or {}).items() if node.proxy is not None}
     removed = set(gone)
     here = set(node_addresses)
     for flow in flows:
@@ -113,7 +111,7 @@ def stale_flows(
         port = frontends.get((flow.family, sent_to))
         reply = join_host_port(flow.reply_src, flow.reply_sport)
         if port is not None:
-            is_of_proxy = port.family in proxied and (flow.reply_src, flow.reply_sport) == (
+            is_of_proxy = port.is_proxied and (flow.reply_src, flow.reply_sport) == (
                 flow.orig_dst,
                 flow.orig_dport,
             )

@@ -7,6 +7,7 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Final
 
 from rulegen.model.services.annotations.annotation import PREFIX, ServiceAnnotation
+from rulegen.model.services.annotations.proxy_mode import PROXY_MODE
 from rulegen.model.services.annotations.scheduler import SCHEDULER
 from rulegen.model.services.annotations.weights import WEIGHTS
 from rulegen.text import quoted
@@ -16,7 +17,7 @@ if TYPE_CHECKING:
 
     from rulegen.kube.objects.structs import Service
 
-_DECLARED: Final[tuple[ServiceAnnotation[Any], ...]] = (SCHEDULER, WEIGHTS)
+_DECLARED: Final[tuple[ServiceAnnotation[Any], ...]] = (SCHEDULER, WEIGHTS, PROXY_MODE)
 ANNOTATIONS: Final[Mapping[str, ServiceAnnotation[Any]]] = MappingProxyType(
     {annotation.name: annotation for annotation in _DECLARED}
 )

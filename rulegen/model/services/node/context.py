@@ -57,7 +57,8 @@ class NodeContext:
         others: Known addresses of the cluster's other Nodes, each with the name of its Node.
         binds_others: Whether a Service's external address is bound even if it is in `others`, as kube-proxy does.
         binds: Whether external addresses of Services are bound to this node, as in ipvs mode.
-        proxies: Whether a proxy of this node serves TCP, as in userspace mode.
+        proxies: Whether a proxy of this node serves all Services, as in userspace mode.
+        has_proxy: Whether this node can have a proxy; if not, Services that ask for one do not get it.
         limits: Limits of one Service.
         forbidden: Addresses of the node and its networks that a Service may not use; without those of API servers.
         guards: Whether an external address that is not the Service's to use is ignored. Otherwise it is served, with
@@ -74,6 +75,7 @@ class NodeContext:
     binds_others: bool = True
     binds: bool = False
     proxies: bool = False
+    has_proxy: bool = True
     limits: ServiceLimits = field(default_factory=ServiceLimits)
     forbidden: Forbidden = NOTHING
     guards: bool = False
@@ -112,6 +114,7 @@ def resolve_site(
         binds_others=options.ipvs_semantics is not Semantics.STRICT,
         binds=options.needs.has_virtual_servers,
         proxies=options.needs.has_proxy,
+        has_proxy=facts is None or facts.has_proxy,
         limits=options.limits,
         forbidden=forbidden(facts or HostFacts(), node, pod_networks=_pod_networks(options, known)),
         guards=options.external_ip_semantics is Semantics.STRICT,
@@ -194,7 +197,7 @@ def resolve_node(
             excluded=tuple(n for n in options.ipvs_excluded if family_of(n) is family),
             semantics=options.ipvs_semantics,
         ),
-        proxy=_proxy(options, site.addresses[family], own) if options.needs.has_proxy else None,
+        proxy=_proxy(options, site.addresses[family], own, family),
         service_networks=_of_family(service_cidrs, options, family) if options.needs.drops_unused_cluster_ips else (),
         nft_extras=tuple(sorted(options.nft_extras)) if options.needs.uses_nft else (),
     )
@@ -210,7 +213,7 @@ def _of_family(cidrs: Iterable[str], options: Options, family: Family) -> tuple[
     return tuple(sorted(network for network in known if family_of(network) is family))
 
 
-def _proxy(options: Options, primary: Address, own: tuple[Address, ...]) -> ConnectionProxy:
+def _proxy(options: Options, primary: Address, own: tuple[Address, ...], family: Family) -> ConnectionProxy:
     """Return the proxy; its mark differs from the one that requests masquerading.
 
     The primary address of the node is used if the host has it, else the first address of the host.
@@ -218,7 +221,13 @@ def _proxy(options: Options, primary: Address, own: tuple[Address, ...]) -> Conn
     bit = next(bit for bit in PROXY_BITS if bit != options.masquerade_bit)
     usable = [address for address in own if not (address.is_loopback or address.is_link_local)]
     address = primary if primary in usable else next(iter(usable), None)
-    return ConnectionProxy(port=PROXY_PORT, mark=1 << bit, table=PROXY_TABLE, address=address)
+    return ConnectionProxy(
+        port=PROXY_PORT,
+        mark=1 << bit,
+        table=PROXY_TABLE,
+        address=address,
+        translates=family is Family.IPV4 and not options.needs.uses_nft,
+    )
 
 
 def resolve_sysctls(nodes: Iterable[ResolvedNode], options: Options, facts: HostFacts) -> dict[str, str]:

@@ -1,0 +1,120 @@
+"""A Service that asks for the proxy beside a mode: what the mode still writes for it, and what leads to the proxy."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+
+from rulegen.backends.table import BACKENDS, LAYOUTS
+from rulegen.compiler.services.compile import Compiled, compile_model, printed
+from rulegen.compiler.tables import TABLES
+from rulegen.kube.objects import structs as k
+from rulegen.kube.objects.names import ObjectName
+from rulegen.kube.snapshot.world import ClusterSnapshot, ServiceInput
+from rulegen.languages.nftables.state import NftChain, chain_key
+from rulegen.model.host.facts import HostFacts, Interface
+from rulegen.model.services.options import Options
+from rulegen.model.services.resolve import resolve
+from rulegen.net import Family, parse_address
+from rulegen.ownership import nftables as names
+
+NAME = "rulegen.io/proxy-mode"
+FACTS = HostFacts(interfaces=(Interface("eth0", ((parse_address("192.168.50.10"), 24),)),))
+MODES = [mode for mode, backend in BACKENDS.items() if not backend.needs.has_proxy]
+CLUSTER_IP, VIP = "10.96.0.9", "203.0.113.10"
+
+
+def compiled(
+    mode: str, asked: str | None = "userspace", protocol: str = "TCP", facts: HostFacts = FACTS, **fields
+) -> Compiled:
+    service = k.Service(
+        metadata=k.ObjectMeta(name="web", namespace="demo", annotations={NAME: asked} if asked else {}),
+        spec=k.ServiceSpec(
+            type="LoadBalancer",
+            cluster_ip=CLUSTER_IP,
+            ip_families=("IPv4",),
+            ports=(k.ServicePort(name="p", port=80, node_port=30080, protocol=protocol),),
+            **fields,
+        ),
+        status=k.ServiceStatus(load_balancer=k.LoadBalancerStatus(ingress=(k.LoadBalancerIngress(ip=VIP),))),
+    )
+    slice_ = k.EndpointSlice(
+        metadata=k.ObjectMeta(name="web-1", namespace="demo", labels={"kubernetes.io/service-name": "web"}),
+        address_type="IPv4",
+        endpoints=(k.SliceEndpoint(addresses=("10.244.2.1",), node_name="node1"),),
+        ports=(k.SlicePort(name="p", port=8080, protocol=protocol),),
+    )
+    world = ClusterSnapshot(services={ObjectName("demo", "web"): ServiceInput(service=service, slices=(slice_,))})
+    return compile_model(resolve(world, Options(mode=mode, node_name="node1"), facts), mode, counts=False)
+
+
+def led(wanted: Compiled) -> list[str]:
+    """Return which frontends the proxy knows."""
+    return sorted(key.name for key in wanted.objects("listeners") if key.kind.name == "FRONTEND")
+
+
+def texts(wanted: Compiled) -> list[str]:
+    return [repr(each) for each in printed(wanted)]
+
+
+@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize("asked", [None, "iptables", "Userspace"])
+def test_a_service_that_does_not_ask_changes_nothing(mode, asked):
+    wanted = compiled(mode, asked)
+    assert texts(wanted) == texts(compiled(mode, None))
+    assert wanted.requested == frozenset()
+    warnings = [text for text in wanted.model.warnings if NAME in text]
+    assert [text.partition(":")[0] for text in warnings] == ["Service demo/web"] * (asked is not None)
+    assert all(text.endswith("the mode of the node serves it") for text in warnings)
+
+
+def test_a_host_without_the_proxy_serves_it_in_its_mode():
+    wanted = compiled("nftables", facts=replace(FACTS, has_proxy=False))
+    assert texts(wanted) == texts(compiled("nftables", None))
+    assert any(f'["{NAME}"]: haproxy or iptables is not installed' in text for text in wanted.model.warnings)
+
+
+@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize("protocol", ["TCP", "UDP"])
+def test_the_proxy_gets_all_that_leads_to_the_cluster_pool(mode, protocol):
+    wanted = compiled(mode, protocol=protocol)
+    assert led(wanted) == ["*:30080", f"{CLUSTER_IP}:80", f"{VIP}:80"]
+    assert wanted.requested >= {"listeners", "routes"}
+
+
+@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize(
+    ("fields", "frontends"),
+    [
+        ({"external_traffic_policy": "Local"}, [f"{CLUSTER_IP}:80"]),
+        ({"internal_traffic_policy": "Local"}, ["*:30080", f"{VIP}:80"]),
+        ({"load_balancer_source_ranges": ("198.51.100.0/24",)}, ["*:30080", f"{CLUSTER_IP}:80"]),
+        ({"protocol": "SCTP"}, []),
+    ],
+)
+def test_what_the_kernel_decides_stays_with_the_mode(mode, fields, frontends):
+    assert led(compiled(mode, **fields)) == frontends
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_nftables_lets_packets_for_the_proxy_pass(layout):
+    tables = TABLES.with_layout(layout)
+    model = compiled("nftables").model
+    union = compile_model(model, "nftables", counts=False, tables=tables).unions[Family.IPV4]["nftables"].objects()
+    plain = compile_model(compiled("nftables", None).model, "nftables", counts=False, tables=tables)
+    before = plain.unions[Family.IPV4]["nftables"].objects()
+    table = names.LAYOUTS[layout].table
+    for name in (names.SERVICES, names.CLUSTER_IPS_CHECK):
+        chain, plain_chain = union[chain_key(table, name)], before[chain_key(table, name)]
+        assert isinstance(chain, NftChain)
+        assert isinstance(plain_chain, NftChain)
+        assert chain.rules[1:] == plain_chain.rules
+    changed = {key for key in union.keys() | before.keys() if union.get(key) != before.get(key)}
+    assert len(changed) == 2, "the Service itself stays as it is"
+
+
+def test_ipvs_serves_only_what_it_cannot_take_from_the_proxy():
+    of = {protocol: compiled("ipvs", protocol=protocol).objects("ipvs") for protocol in ("TCP", "UDP")}
+    assert of["TCP"] == compiled("ipvs", None).objects("ipvs")
+    assert of["UDP"] == {}
