@@ -90,7 +90,7 @@ ANNOTATIONS: Final = _table(
     _rows(Obeyed.OTHERWISE, "all versions from the lowest to the highest of the list", "proxy-ssl-protocols"),
     _rows(
         Obeyed.OTHERWISE,
-        "a counter of the last seconds that decreases continuously",
+        "requests are counted over a sliding period, not with nginx's leaky bucket",
         "limit-rps limit-rpm limit-burst-multiplier",
     ),
     _rows(Obeyed.OTHERWISE, "with AUTO_HTTP, the path is closed", "backend-protocol"),
@@ -118,7 +118,7 @@ ANNOTATIONS: Final = _table(
     _rows(Obeyed.OTHERWISE, "HTTP/1.1, and HTTP/2 for gRPC", "proxy-http-version"),
     _rows(
         Obeyed.OTHERWISE,
-        "with another key than `$request_uri` and the client's address, backends get it in `X-Rulegen-Key`",
+        "if the key is neither `$request_uri` nor the client's address, backends get the key in `X-Rulegen-Key`",
         "upstream-hash-by",
     ),
     _rows(Obeyed.OTHERWISE, _COOKIE, "affinity-mode session-cookie-change-on-failure"),

@@ -110,7 +110,8 @@ _ABOUT_STATUS: Final = (
 @click.option(
     "--publish-service",
     type=ObjectNameType(),
-    help="Publish the addresses of this Service instead of the nodes' own, if it is in front of the nodes.",
+    help="Publish the addresses of this Service instead of the nodes' own, for example of a load balancer in front"
+    " of the nodes.",
 )
 @click.option(
     "--report-node-internal-ip-address",

@@ -218,7 +218,7 @@ _OPTIONS = (
         type=_CLASS,
         default=CLASS_NAME,
         show_default=True,
-        help="Name of the class in the annotation kubernetes.io/ingress.class.",
+        help="Also serve Ingresses whose annotation kubernetes.io/ingress.class has this value.",
     ),
     click.option(
         "--ingress-class-by-name",

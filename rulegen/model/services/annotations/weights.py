@@ -92,6 +92,6 @@ WEIGHTS: Final = ServiceAnnotation(
     "weights",
     read_weights,
     None,
-    "weights of endpoints, see [below](#weights); with an invalid one, all endpoints have the same weight",
+    "weights of endpoints, see [below](#weights); if the value is invalid, all endpoints have the same weight",
     otherwise="all endpoints have the same weight",
 )

@@ -108,7 +108,7 @@ SESSION_COOKIE_PARTITIONED: Final = Annotation(
 HEALTH_CHECK_PATH: Final = Annotation(
     "health-check-path",
     path,
-    "HAProxy only: path that is requested from each endpoint; without an answer of 200-399, it gets no requests",
+    "HAProxy only: path that is requested from each endpoint; endpoints that do not answer 200-399 get no requests",
     default="",
     only_with="haproxy",
 )

@@ -99,7 +99,7 @@ CANARY_BY_COOKIE: Final = Annotation(
 CANARY_WEIGHT: Final = Annotation(
     "canary-weight",
     _ANY_NUMBER,
-    "share of the total, in steps of 0.01 %; at least 0.01 %, or none for 0 and less",
+    "share of the total, in steps of 0.01 %; a smaller share above 0 counts as 0.01 %; 0 and less: no requests",
     REJECT,
     default=0,
 )
