@@ -211,7 +211,7 @@ def test_a_part_as_json_counts_the_whole_plan(plan):
     [
         (("shop/nope",), "there is no Service shop/nope"),
         (("web", "-n", "blog"), "there is no Service web in blog"),
-        (("-n", "shop", "-A"), "-n with -A"),
+        (("-n", "shop", "-A"), "-n and -A exclude each other"),
     ],
 )
 def test_a_service_that_nobody_has_is_an_error(tmp_path, monkeypatch, capsys, words, message):

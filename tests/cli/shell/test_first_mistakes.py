@@ -216,4 +216,4 @@ def test_q_shows_the_totals_alone(run):  # noqa: F811 - the fixture
     assert out.splitlines()[-2:] == whole[-2:]
     assert "demo/blog" not in out
     assert "Plan: " in out
-    assert run("plan", "-f", "blog.yaml", *NONE, "-q", "-v")[2].startswith("Error: -q with -v: ")
+    assert run("plan", "-f", "blog.yaml", *NONE, "-q", "-v")[2].startswith("Error: -q and -v exclude each other")
