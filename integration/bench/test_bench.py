@@ -30,6 +30,7 @@ def test_plans(world: Path, capsys: pytest.CaptureFixture[str]) -> None:
 
 
 @needs_root
+@pytest.mark.variants("nft", "legacy")
 def test_writes(world: Path, variant: str) -> None:
     results = bench.measured("kernel", str(world), variant, "all", namespace=True)
     assert results["bytes written"] < 5000
