@@ -39,6 +39,7 @@ from rulegen.backends.haproxy.names import (
     server_id,
 )
 from rulegen.backends.haproxy.obeyed import Obeyed
+from rulegen.backends.haproxy.own_maps import OwnMaps
 from rulegen.backends.haproxy.process import default_section, described, global_section, resolver_sections
 from rulegen.backends.haproxy.rules.access import passwords_file, users_name
 from rulegen.backends.haproxy.rules.clients import tls_options
@@ -58,21 +59,59 @@ from rulegen.languages.haproxy.tree import ConfigSection, statement
 from rulegen.model.ingress.ir import MatchKind
 from rulegen.model.ingress.reasons import Reason, Verdict
 from rulegen.model.ingress.upstreams.moves import upstreams_by_service
+from rulegen.model.ingress.upstreams.reads import RecordedMapping
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
-    from rulegen.backends.haproxy.stock import BackendStock
+    from rulegen.backends.haproxy.stock import BackendStock, ChosenName
     from rulegen.kube.objects.names import ObjectName
     from rulegen.model.ingress.ir import IngressModel, Location, LocationPolicy, Server, Upstream
 
 NO_ENTRY = [("::", "!")]
 """A map of Lua must have an entry; no client can send this key as a user."""
 _KIND = "Ingress"
+_NO_NAMES = BackendNames()
 _VERDICTS = {Obeyed.OTHERWISE: Verdict.NOTE, Obeyed.NOT: Verdict.UNSUPPORTED, Obeyed.CLOSES: Verdict.CLOSED}
 _NAMES = 1000
 """Names of TLS in one line; HAProxy reads 2,048 words."""
 _BY_LUA = re.compile(r"\$apr1\$|\{(?:SHA|SSHA|PLAIN)\}")
+
+
+@dataclass(frozen=True, slots=True)
+class HostParts:
+    """What one host adds to a configuration.
+
+    Attributes:
+        server: The host.
+        upstreams: The upstreams that were looked up for it.
+        choices: The backends that were chosen.
+        parts: Its backends, and what they need.
+        names: The backend of each location.
+        tables: Its paths that are compared as they are, by map.
+        expressions: Its other paths: the expression, whether it ignores case, and the backend.
+        reasons: The values that HAProxy does not apply.
+    """
+
+    server: Server
+    upstreams: tuple[tuple[str, Upstream | None], ...]
+    choices: tuple[ChosenName, ...]
+    parts: ConfigParts
+    names: tuple[str, ...]
+    tables: Mapping[str, Mapping[str, str]]
+    expressions: tuple[tuple[str, bool, str], ...]
+    reasons: frozenset[Reason]
+
+    def is_valid(self, server: Server, model: IngressModel, names: BackendNames) -> bool:
+        """Return whether a host with the same defaults adds the same again, to an HAProxy with these backends."""
+        stock = names.stock
+        return (
+            stock is not None
+            and self.server is server
+            and all(model.upstreams.get(name) is known for name, known in self.upstreams)
+            and all(name in stock.sections for kind, name in self.parts.sections if kind == "backend")
+            and all(map(names.is_chosen_again, self.choices))
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,6 +131,8 @@ class HaproxyFiles:
         chosen: The backends of each upstream, each with the policy of its servers.
         upstreams: The upstreams of each Service.
         asked: The digests of the upstreams that are auth servers or mirrors.
+        hosts: What each host adds, for the next compilation.
+        stock: What the running HAProxy has with this configuration, if it needs no reload for it; None if unknown.
     """
 
     sections: tuple[ConfigSection, ...]
@@ -106,33 +147,38 @@ class HaproxyFiles:
     chosen: Mapping[str, Mapping[str, LocationPolicy]] = field(default_factory=dict)
     upstreams: Mapping[ObjectName, Sequence[Upstream]] = field(default_factory=dict)
     asked: frozenset[str] = frozenset()
+    hosts: Mapping[str, HostParts] = field(default_factory=dict, compare=False, repr=False)
+    stock: BackendStock | None = field(default=None, compare=False, repr=False)
 
 
-def compile_files(model: IngressModel, *, served: bool, stock: BackendStock | None = None) -> HaproxyFiles:
+def compile_files(
+    model: IngressModel, *, served: bool, stock: BackendStock | None = None, before: HaproxyFiles | None = None
+) -> HaproxyFiles:
     """Return the configuration for a model; paths that HAProxy cannot serve are closed and reported.
 
     Args:
         model: The model.
         served: Whether it is for an HAProxy that rulegen runs, not only for reading.
         stock: What the running HAProxy has, to use it without a reload as far as possible; None for a reload.
+        before: The last configuration: with a stock, hosts that have not changed are not compiled again.
     """
     parts = ConfigParts(names=BackendNames(stock))
-    backends: dict[str, tuple[str, ...]] = {}
-    reasons: set[Reason] = set(_setting_reasons(model))
     hosts: dict[str, str] = {}
     tables: defaultdict[str, dict[str, str]] = defaultdict(dict)
     slots = ExpressionSlots(stock)
-    for server in model.servers.values():
+    compiled = _hosts(model, parts, before)
+    for own in compiled.values():
+        server = own.server
         hosts.update(dict.fromkeys((server.host, *server.aliases), server_id(server.host)))
-        names = [(location, _added(location, server, model, parts, reasons)) for location in server.locations]
-        backends[server.host] = tuple(name for _, name in names)
-        _paths(server, names, tables)
-        if expressions := list(_expressions(names)):
-            parts.maps[expressions_file(slots.take(server_id(server.host)))] = tuple(ordered_expressions(expressions))
-        _extras(server, model, parts, tables)
+        for path, keys in own.tables.items():
+            tables[path].update(keys)
+        if own.expressions:
+            slot = slots.take(server_id(server.host))
+            parts.maps[expressions_file(slot)] = tuple(ordered_expressions(own.expressions))
         if server.redirects_from:
             hosts[server.redirects_from] = server_id(server.redirects_from)
     hosts.pop("", None)
+    reasons = {*_setting_reasons(model), *(reason for own in compiled.values() for reason in own.reasons)}
     _maps(hosts, tables, slots, parts, model)
     parts.add(ConfigSection("backend", NO_LOCATION, (answer(404),)))
     for section, empty in tuple(parts.names.others(parts.sections)):
@@ -150,19 +196,63 @@ def compile_files(model: IngressModel, *, served: bool, stock: BackendStock | No
         *(parts.sections[key] for key in sorted(parts.sections)),
     )
     users, passwords = _users(model, parts)
+    maps = dict(sorted(parts.maps.items()))
     return HaproxyFiles(
         sections=sections,
-        maps=dict(sorted(parts.maps.items())),
+        maps=maps,
         certificates=tuple(_certificates(model)),
         users=users,
         passwords=passwords,
         model=replace(model, reasons=tuple(sorted({*model.reasons, *reasons}))),
         taken=tuple(sorted((spare, own) for own, spare in parts.names.taken.items())),
-        backends=backends,
+        backends={host: own.names for host, own in compiled.items()},
         owners={name: tuple(owners) for name, owners in parts.owners.items()},
         chosen=parts.chosen,
         upstreams=upstreams_by_service(model.upstreams.values()),
         asked=frozenset(parts.auth_servers),
+        hosts={host: own for host, own in compiled.items() if own.parts is not parts},
+        stock=replace(stock, maps=maps, taken=dict(parts.names.taken)) if stock is not None else None,
+    )
+
+
+def _hosts(model: IngressModel, parts: ConfigParts, before: HaproxyFiles | None) -> dict[str, HostParts]:
+    """Return what each host adds, and add it; those that add the same as to the last configuration are not compiled."""
+    known: Mapping[str, HostParts] = {}
+    if before is not None and (before.model.resolvers, before.model.defaults) == (model.resolvers, model.defaults):
+        known = before.hosts
+    hosts: dict[str, HostParts] = {}
+    for server in model.servers.values():
+        own = known.get(server.host)
+        if own is None or not own.is_valid(server, model, parts.names):
+            own = _compiled_host(server, model, parts)
+        if own.parts is not parts:
+            parts.include(own.parts)
+        hosts[server.host] = own
+    return hosts
+
+
+def _compiled_host(server: Server, model: IngressModel, shared: ConfigParts) -> HostParts:
+    """Return what a host adds; with canaries, which hosts may share, this is added to the shared parts at once."""
+    parts = shared if any(x.canaries for x in server.locations) else ConfigParts(names=shared.names)
+    upstreams = RecordedMapping(model.upstreams)
+    model = replace(model, upstreams=upstreams)
+    reasons: set[Reason] = set()
+    first = len(shared.names.choices)
+    names = [(location, _added(location, server, model, parts, reasons)) for location in server.locations]
+    tables: dict[str, dict[str, str]] = {EXACT: {}, PREFIX: {}}
+    _paths(server, names, tables)
+    _extras(server, model, parts, tables)
+    if parts is not shared:
+        parts.names, parts.values, parts.by_rule = _NO_NAMES, OwnMaps(), {}  # they would keep earlier configurations
+    return HostParts(
+        server=server,
+        upstreams=tuple(upstreams.answers.items()),
+        choices=tuple(shared.names.choices[first:]),
+        parts=parts,
+        names=tuple(name for _, name in names),
+        tables=tables,
+        expressions=tuple(_expressions(names)),
+        reasons=frozenset(reasons),
     )
 
 
@@ -285,7 +375,8 @@ def render(files: HaproxyFiles, *, served: bool) -> Configuration:
         UnwritableError: HAProxy cannot be given a value.
         DifferenceError: A text says something else.
     """
-    texts = {CONFIG: format_sections(files.sections), LUA: PROGRAM + AUTH + CANARY_PROGRAM}
+    others = format_sections(files.sections[1:])
+    texts = {CONFIG: f"{format_sections(files.sections[:1])}\n{others}", LUA: PROGRAM + AUTH + CANARY_PROGRAM}
     for path, entries in files.maps.items():
         texts[path] = format_map(entries)
         check_map(path, texts[path], entries)
@@ -297,7 +388,7 @@ def render(files: HaproxyFiles, *, served: bool) -> Configuration:
     digest = digest_of(texts, secrets)
     structure = structure_of(Configuration(files=texts, secrets=secrets))
     sections = (described(files.sections[0], structure, digest), *files.sections[1:]) if served else files.sections
-    texts[CONFIG] = format_sections(sections)
+    texts[CONFIG] = f"{format_sections(sections[:1])}\n{others}"
     check_sections(CONFIG, texts[CONFIG], sections)
     return Configuration(files=texts, secrets=secrets, digest=digest)
 

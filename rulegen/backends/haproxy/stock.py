@@ -11,7 +11,8 @@ import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Final
+from functools import lru_cache
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 from rulegen.backends.haproxy.names import CONFIG, SLOTS, SPARES, mark
 from rulegen.backends.haproxy.own_maps import named_lines, own_paths, without_name
@@ -63,6 +64,20 @@ class BackendStock:
         return (name for name in names if name in self.sections)
 
 
+class ChosenName(NamedTuple):
+    """A backend that a compilation has chosen for an upstream.
+
+    Attributes:
+        own: The name that its own backend would have.
+        shape: The digest of its rules.
+        name: The name of the chosen backend.
+    """
+
+    own: str
+    shape: str
+    name: str
+
+
 def shape_of(lines: Iterable[ConfigLine]) -> str:
     """Return the digest of the rules of a backend, without its servers.
 
@@ -96,6 +111,11 @@ def stock_of(configuration: Configuration) -> BackendStock:
     except UnreadableError:
         return BackendStock()
     return BackendStock(structure_of(configuration), sections, maps, taken)
+
+
+@lru_cache(1 << 12)  # spare backends of a shape have the same lines, but for the names of maps
+def _line(text: str) -> ConfigLine:
+    return statement(*read_words(text))
 
 
 def _empty(name: str, lines: tuple[ConfigLine, ...]) -> tuple[ConfigSection, Maps]:
@@ -141,10 +161,12 @@ class BackendNames:
     Attributes:
         stock: What the running HAProxy has; None for a fresh configuration.
         taken: The spare backend of each upstream that has none of its own, as in the stock.
+        choices: What was chosen, in this order.
     """
 
     stock: BackendStock | None = None
     taken: dict[str, str] = field(default_factory=dict)
+    choices: list[ChosenName] = field(default_factory=list)
     _shapes: dict[str, tuple[ConfigLine, ...]] = field(default_factory=dict)
     _uses: Counter[str] = field(default_factory=Counter)
     _wanted: dict[str, str] = field(default_factory=dict)
@@ -171,6 +193,15 @@ class BackendNames:
             self._wanted[name] = shape
             self._uses[shape] += 1
             self._shapes.setdefault(shape, tuple(line for line in lines if line.words[0] != "server"))
+        chosen = self._chosen(name, shape)
+        self.choices.append(ChosenName(name, shape, chosen))
+        return chosen
+
+    def is_chosen_again(self, choice: ChosenName) -> bool:
+        """Return whether this compilation chooses the same backend for an upstream as an earlier one."""
+        return self._chosen(choice.own, choice.shape) == choice.name
+
+    def _chosen(self, name: str, shape: str) -> str:
         if self.stock is None or name in self.stock.sections:
             return name
         return self.taken.get(name) or self._take(name, shape, self.stock)
@@ -196,7 +227,7 @@ class BackendNames:
             for name, rules in self.stock.sections.items():
                 if ("backend", name) in used:
                     continue
-                yield ConfigSection("backend", name, tuple(statement(*read_words(line)) for line in rules)), {}
+                yield ConfigSection("backend", name, tuple(map(_line, rules))), {}
             return
         left = _ALL + len(self._wanted) // 4
         for shape, uses in sorted(self._uses.items(), key=lambda item: (-item[1], item[0])):

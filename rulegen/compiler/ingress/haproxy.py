@@ -14,6 +14,7 @@ from rulegen.model.ingress.resolve import decide_ingress
 
 if TYPE_CHECKING:
     from rulegen.backends.haproxy.configuration import HaproxyFiles
+    from rulegen.backends.haproxy.stock import BackendStock
     from rulegen.kube.objects.names import ObjectName
     from rulegen.kube.snapshot.world import ClusterSnapshot
     from rulegen.languages.configuration import Configuration
@@ -85,8 +86,10 @@ def compile_haproxy(
         DifferenceError, UnwritableError: A text differs from the intended values; it must not be served.
     """
     decisions = decide_ingress(world, options, before.decisions if before is not None else None)
-    stock = stock_of(live) if live is not None else None
-    files = compile_files(decisions.model, served=served, stock=stock)
+    stock = _stock(live, before) if live is not None else None
+    files = compile_files(
+        decisions.model, served=served, stock=stock, before=before.values if before is not None else None
+    )
     configuration = render(files, served=served)
     if stock is not None and structure_of(configuration) != stock.structure:
         files = compile_files(decisions.model, served=served)
@@ -94,6 +97,13 @@ def compile_haproxy(
     return HaproxySite(
         model=files.model, values=files, configuration=configuration, decisions=decisions, reads=decisions.reads
     )
+
+
+def _stock(live: Configuration, before: HaproxySite | None) -> BackendStock:
+    """Return what an HAProxy with these files has."""
+    if before is not None and before.configuration is live and before.values.stock is not None:
+        return before.values.stock
+    return stock_of(live)
 
 
 def suspects(site: HaproxySite, message: str) -> list[ObjectName]:

@@ -15,6 +15,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from rulegen.compiler.ingress.haproxy import HaproxySite, compile_haproxy
 from rulegen.compiler.ingress.nginx import NginxSite, compile_ingress
 from rulegen.errors import ConfigError
 from rulegen.kube.objects import structs as k
@@ -259,6 +260,22 @@ def test_after_any_changes_files_are_those_of_a_fresh_look(wanted, steps, packs)
         made = compile_ingress(stage.cluster.for_ingresses(), stage.options, TEMPLATES, served=True, before=made)
     world = build_world(stage.cluster.snapshot())
     assert made.configuration == compile_ingress(world, stage.options, TEMPLATES, served=True).configuration
+
+
+@pytest.mark.not_quick
+@settings(max_examples=examples(25), deadline=None)
+@given(starts, steps)
+def test_for_haproxy_kept_hosts_are_those_of_a_fresh_look(wanted, steps):
+    stage = Stage(replace(wanted, config_map=None, default_certificate=None))
+    made: HaproxySite | None = None
+    for step in [*steps, (FIRST[0], "put")]:
+        stage.step(step)
+        live = made.configuration if made is not None else None
+        again = replace(live) if live is not None else None  # other files of the same content
+        fresh = compile_haproxy(build_world(stage.cluster.snapshot()), stage.options, served=True, live=again)
+        made = compile_haproxy(stage.cluster.for_ingresses(), stage.options, served=True, live=live, before=made)
+        assert made.configuration == fresh.configuration
+        assert made.model.reasons == fresh.model.reasons
 
 
 TWO = (service("web"), endpoints("web"), service("api"), endpoints("api", ("10.244.3.7",)))
