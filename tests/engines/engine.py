@@ -149,6 +149,9 @@ class TinyEngine:
     def move(self, site: TinySite, world: ClusterSnapshot, services: object) -> bool:
         return False
 
+    def give(self, before: TinySite, decide: object) -> bool:
+        return False
+
     def deploy(self, site: TinySite) -> DeployOutcome:
         served = self.observe()
         if served == site.lines:

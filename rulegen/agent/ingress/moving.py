@@ -1,4 +1,4 @@
-"""Which Services have other endpoints than the proxy was given, as long as nothing else has changed."""
+"""What has changed since the proxy was last given all, and whether it can take that before its files are written."""
 
 from __future__ import annotations
 
@@ -11,42 +11,66 @@ if TYPE_CHECKING:
     from rulegen.kube.objects.names import ObjectName
 
 
-class EndpointMoves:
-    """The changes since the whole configuration was last decided; other threads add to them."""
+class EarlyChanges:
+    """The changes since all was last decided; other threads add to them.
+
+    The proxy may take endpoints of single Services, or all that is decided anew; else it waits for its files.
+    """
 
     def __init__(self) -> None:
         """Start with an unknown change: nothing was decided yet."""
         self._lock = threading.Lock()
-        self._all: set[ObjectName] | None = None
+        self._services: set[ObjectName] = set()
         self._new: set[ObjectName] = set()
+        self._has_others = True
+        self._is_given = False
+        self._waits = False
 
     def add(self, services: Collection[ObjectName] | None) -> None:
         """Record that endpoints of Services have changed; None if something else may have."""
         with self._lock:
-            if services is None or self._all is None:
-                self._all = None
+            if services is None:
+                self._has_others = True
             else:
-                self._all.update(services)
+                self._services.update(services)
                 self._new.update(services)
 
     def begin(self) -> None:
         """Record that all is about to be decided again."""
         with self._lock:
-            self._all, self._new = set(), set()
+            self._services, self._new = set(), set()
+            self._has_others = self._is_given = self._waits = False
 
     def take(self) -> frozenset[ObjectName]:
         """Return the Services whose endpoints the proxy is now given; none if something else has changed."""
         with self._lock:
             taken, self._new = frozenset(self._new), set()
-            return taken if self._all is not None else frozenset()
+            return frozenset() if self._has_others or self._waits else taken
+
+    def not_moved(self) -> None:
+        """Record that the proxy does not take the endpoints alone."""
+        with self._lock:
+            self._has_others = True
+
+    def given(self) -> None:
+        """Record that the proxy has all that was decided since `begin`."""
+        with self._lock:
+            self._is_given = True
 
     def failed(self) -> None:
-        """Record that the proxy cannot be given endpoints before all is decided again."""
+        """Record that the proxy takes nothing before its files are written."""
         with self._lock:
-            self._all = None
+            self._waits = True
+
+    @property
+    def needs_decision(self) -> bool:
+        """Whether the proxy may be given what is decided now, and nothing less."""
+        with self._lock:
+            return self._has_others and not self._waits
 
     @property
     def is_done(self) -> bool:
         """Whether the proxy has all changes, and there are some."""
         with self._lock:
-            return bool(self._all) and not self._new
+            has_some = self._is_given or bool(self._services)
+            return has_some and not (self._new or self._has_others or self._waits)

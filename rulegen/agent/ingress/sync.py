@@ -4,8 +4,9 @@ A reload costs memory and finally ends old connections. Changes are therefore co
 moment, but not for long. The pause between reloads is a multiple of the time of the last reload. Meanwhile, the rules
 of the kernel, which change at once, handle requests that nginx sends to removed endpoints.
 
-HAProxy takes most changes without a reload. Its quiet time is therefore at most as long as the last change took. It
-gets changed endpoints at once, and its files follow, with all that is compiled, after a longer quiet time.
+HAProxy takes most changes without a reload. It gets changed endpoints at once, and other changes as soon as they are
+decided; the next decision then waits as long as the last one took. The files follow after a longer quiet time. For a
+change that HAProxy cannot be given so, the quiet time is at most as long as the last change took.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final
 
 from rulegen.agent.ingress.index import ReferenceIndex
-from rulegen.agent.ingress.moving import EndpointMoves
+from rulegen.agent.ingress.moving import EarlyChanges
 from rulegen.agent.ingress.proxy_watch import ProxyWatch
 from rulegen.agent.ingress.references import Memory, ReferencedObjects, SyncEndedError
 from rulegen.agent.ingress.reports import IngressReports
@@ -110,7 +111,8 @@ class IngressSync:
     index: ReferenceIndex = field(default_factory=ReferenceIndex)
     _changed: threading.Event = field(default_factory=threading.Event)
     _woken: threading.Event = field(default_factory=threading.Event)
-    _moving: EndpointMoves = field(default_factory=EndpointMoves)
+    _early: EarlyChanges = field(default_factory=EarlyChanges)
+    _rested_at: float = 0.0
     _ended: threading.Event = field(default_factory=threading.Event)
     _touched_at: float = 0.0
     _first_at: float = 0.0
@@ -196,7 +198,7 @@ class IngressSync:
         """
         now = self.clock()
         self._touch = object()
-        self._moving.add(services)
+        self._early.add(services)
         if not self._changed.is_set():
             self._first_at = now
         self._touched_at = now
@@ -258,28 +260,45 @@ class IngressSync:
         """Wait for the quiet time, or the maximum wait of the first change, and for the pause after the last reload."""
         while not self._ended.is_set():
             now = self.clock()
-            quiet, longest = (MOVED_QUIET_S, MOVED_LONGEST_S) if self._moving.is_done else (self._quiet_s, LONGEST_S)
+            rests = self._early.needs_decision
+            is_early = rests or self._early.is_done
+            quiet, longest = (MOVED_QUIET_S, MOVED_LONGEST_S) if is_early else (self._quiet_s, LONGEST_S)
             due = min(self._touched_at + quiet, self._first_at + longest) if self._changed.is_set() else now
             if not self.objects.is_all_answered:
                 due = max(due, not_before)
             if now >= due:
                 return
-            self._woken.wait(min(due - now, QUIET_S))
+            rest_s = max(self._rested_at - now, 0.0) if rests else QUIET_S
+            self._woken.wait(min(due - now, QUIET_S, rest_s))
             self.move()
 
     def move(self) -> None:
-        """Give the proxy changed endpoints at once, if nothing else has changed since it was last served."""
+        """Give the proxy what has changed at once, before its files are written, as far as it takes that."""
         self._woken.clear()
-        names, site = self._moving.take(), self.site
-        if not names:
-            return
+        names, site = self._early.take(), self.site
         try:
-            may_move = site is not None and self.mends and self._served == site.digest
-            if not (may_move and self.live.move(site, self.snapshot(), names)):
-                self._moving.failed()
-        except Exception as error:  # noqa: BLE001 - whatever it is, the endpoints are served with all else
-            self._moving.failed()
-            self.log.warning("endpoints wait for the whole configuration", error=internal_error(error))
+            if names and not (site is not None and self.mends and self.live.move(site, self.snapshot(), names)):
+                self._early.not_moved()
+            self._give()
+        except (SyncEndedError, StoppingError):
+            self._early.failed()  # the thread ends
+        except Exception as error:  # noqa: BLE001 - whatever it is, the changes are served with all else
+            self._early.failed()
+            if not isinstance(error, RulegenError):  # such an error is reported when all is decided again
+                self.log.warning("changes wait for the whole configuration", error=internal_error(error))
+
+    def _give(self) -> None:
+        """Decide all, and give it to the proxy, if nothing less serves the changes; then rest as long as that took."""
+        if not self._early.needs_decision or self.clock() < self._rested_at:
+            return
+        site, began = self.site, self.clock()
+        self._early.begin()
+        if site is not None and self.mends and self.live.give(site, lambda: self._decided(None)):
+            self._early.given()
+        else:
+            self._early.failed()
+        now = self.clock()
+        self._rested_at = 2 * now - began
 
     def serve(self) -> bool:
         """Serve the current cluster; return whether nginx was started or reloaded.
@@ -288,7 +307,7 @@ class IngressSync:
             RulegenError: It cannot be served; nginx serves the previous configuration.
         """
         self._changed.clear()
-        self._moving.begin()
+        self._early.begin()
         woken_at = self.clock()
         if self.mends:
             self.claim()
@@ -357,7 +376,7 @@ class IngressSync:
             self.index.end(None)
             raise
         self.site = site
-        if self.index.end(site.reads) and not self._changed.is_set():
+        if self.index.end(site.reads) and self._touch is touch:
             self.touch()
         self._ours = tuple(selected(world, self.live.options))
         self._decided_for, self._decided_at = touch, began

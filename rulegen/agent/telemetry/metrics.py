@@ -148,16 +148,20 @@ class Metrics:
         )
         self.proxy_ends = CounterMetric(
             "rulegen_nginx_unexpected_ends_total",
-            "How often nginx has ended unexpectedly. Each time it is started again.",
+            "How often the ingress engine (nginx or HAProxy) has ended unexpectedly. Each time it is started again.",
         )
-        self.site_failures = CounterMetric("rulegen_nginx_failures_total", "Failed nginx updates.")
+        self.site_failures = CounterMetric(
+            "rulegen_nginx_failures_total", "Failed updates of the ingress engine (nginx or HAProxy)."
+        )
         self.ingress_changes = LabelledCounterMetric(
             "rulegen_ingress_changes_total",
             "outcome",
             "Changes of objects: decided (Ingresses depend on the object) or ignored (none does).",
         )
         self.reloads = LabelledCounterMetric(
-            "rulegen_nginx_reloads_total", "action", "Reloads of nginx that its new workers confirmed."
+            "rulegen_nginx_reloads_total",
+            "action",
+            "Confirmed changes of the ingress engine: started, reloaded, or updated (HAProxy, without a reload).",
         )
         self.watch_errors = LabelledCounterMetric(
             "rulegen_watch_errors_total", "reason", "Failed lists and watches of the API server."
@@ -205,13 +209,16 @@ class Metrics:
             "Services that are served in part, because they are above a limit (endpoints, frontends, source_ranges),"
             " and Ingresses that are not served for that reason (ingresses).",
         )
-        self.quarantined = GaugeMetric("rulegen_quarantined_ingresses", "Ingresses that nginx refuses.")
+        self.quarantined = GaugeMetric(
+            "rulegen_quarantined_ingresses", "Ingresses that the ingress engine (nginx or HAProxy) refuses."
+        )
         self.unread = GaugeMetric(
             "rulegen_waiting_references",
             "Objects that Ingresses refer to and that the API server has not sent.",
         )
         self.site_changes = GaugeMetric(
-            "rulegen_nginx_changes", "Files of nginx that differed from the desired ones at the last check."
+            "rulegen_nginx_changes",
+            "Files of the ingress engine that differed at the last check; with HAProxy, also what it held otherwise.",
         )
         self.drift_unmended = GaugeMetric(
             "rulegen_drift_unmended", "Differences that stay, because nothing is written (--drift report)."

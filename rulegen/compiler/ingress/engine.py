@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, Self, TypeVar
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Mapping, Sequence
+    from collections.abc import Callable, Collection, Mapping, Sequence
 
     from rulegen.kube.objects.names import ObjectKey, ObjectName
     from rulegen.kube.snapshot.world import ClusterSnapshot
@@ -235,12 +235,26 @@ class IngressEngine(Protocol[SiteT, ObservedT]):
         The next `check` and `deploy` serve them as all else, and write them.
 
         Args:
-            site: What `deploy` has served last.
+            site: What `deploy` has served last, or the site that `give` has given.
             world: The objects.
             services: All Services of which the endpoints have changed since.
 
         Returns:
             Whether the program has all of them now.
+        """
+
+    def give(self, before: SiteT, decide: Callable[[], SiteT]) -> bool:
+        """Give the program a later site at once, before its files are written, if it can take it so.
+
+        The next `check` and `deploy` write it. Until then, a plan shows the difference, and a restart of the program
+        serves the files as they are.
+
+        Args:
+            before: The site of the last decision.
+            decide: Returns the present site. It is called only if the program has all of `before`.
+
+        Returns:
+            Whether the program has all of the present site now.
         """
 
     def drain(self, timeout_s: float) -> bool:

@@ -24,6 +24,7 @@ from rulegen.host.haproxy.pending import RELOAD_PAUSE_S
 from rulegen.host.proxy.engine import ProxyEngine
 from rulegen.host.proxy.naming import naming_of
 from rulegen.languages.haproxy.check import DifferenceError
+from rulegen.languages.haproxy.runtime import changed_part, state_of
 from rulegen.languages.haproxy.text import UnwritableError, format_map, format_sections
 from rulegen.model.ingress.routing.selection import selected
 from rulegen.model.ingress.upstreams.moves import moved_upstreams
@@ -39,6 +40,7 @@ if TYPE_CHECKING:
     from rulegen.kube.objects.names import ObjectName
     from rulegen.kube.snapshot.world import ClusterSnapshot
     from rulegen.languages.configuration import Configuration
+    from rulegen.languages.haproxy.runtime import RuntimeState
     from rulegen.model.ingress.options import IngressOptions
     from rulegen.plan.ingress import IngressPlan
 
@@ -129,6 +131,7 @@ class HaproxyEngine(ProxyEngine[HaproxySite]):
         clock: Returns the time in seconds.
         reloaded_at: The time of the last start or reload by this process.
         read: The configuration that this process has deployed last completely.
+        given: What HAProxy was given last by this process, also before its files are written; None if that is unknown.
         unequal: The digest of a configuration that HAProxy reports otherwise also after a reload.
     """
 
@@ -136,7 +139,10 @@ class HaproxyEngine(ProxyEngine[HaproxySite]):
     clock: Callable[[], float] = field(default=time.monotonic, kw_only=True)
     reloaded_at: float = field(default=-math.inf, kw_only=True)
     read: Configuration | None = field(default=None, kw_only=True)
+    given: Configuration | None = field(default=None, kw_only=True)
     unequal: str = field(default="", kw_only=True)
+    _given_state: RuntimeState | None = field(default=None, init=False)
+    _moved: set[str] = field(default_factory=set, init=False)
 
     @property
     def name(self) -> str:
@@ -151,7 +157,12 @@ class HaproxyEngine(ProxyEngine[HaproxySite]):
         self, world: ClusterSnapshot, observed: Configuration | None, before: HaproxySite | None = None
     ) -> HaproxySite:
         """Return the site for a cluster, without the Ingresses that HAProxy rejects."""
-        if observed is None and before is not None and before.digest == self.deployed:
+        if before is not None and before.configuration is self.given:
+            # Also if its files are not written yet: HAProxy may already use spare backends of which older files know
+            # nothing. Files that something else has made live are another matter.
+            if observed is None or observed.digest == self.deployed:
+                observed = before.configuration
+        elif observed is None and before is not None and before.digest == self.deployed:
             observed = before.configuration
 
         whole: list[HaproxySite] = []
@@ -176,7 +187,7 @@ class HaproxyEngine(ProxyEngine[HaproxySite]):
 
     def move(self, site: HaproxySite, world: ClusterSnapshot, services: Collection[ObjectName]) -> bool:
         """Give HAProxy the endpoints of Services over its socket, without its files; see `IngressEngine`."""
-        if self.read is not site.configuration or self.deployed != site.digest or site.decisions is None:
+        if self.given is not site.configuration or site.decisions is None:
             return False
         common, lookups = site.decisions.common, site.decisions.lookups
         if world.addresses is None or world.addresses is not lookups.world.addresses:
@@ -188,7 +199,23 @@ class HaproxyEngine(ProxyEngine[HaproxySite]):
             texts = moved_servers(upstreams, site.values.chosen, site.model.defaults.settings)
         except UnwritableError:
             return False
-        return moves.move(self.service.folder, texts, site.digest)
+        self._moved.update(texts)
+        return moves.move(self.service.folder, texts, self.deployed)
+
+    def give(self, before: HaproxySite, decide: Callable[[], HaproxySite]) -> bool:
+        """Give HAProxy a later site over its socket, without its files; see `IngressEngine`."""
+        if self.given is None or self.given is not before.configuration:
+            return False
+        site = decide()
+        after = site.configuration
+        held = self._given_state or state_of(self.given)
+        wanted = state_of(after)
+        if held.structure != wanted.structure or naming_of(site.model) != self.service.naming:
+            return False
+        part = changed_part(held, wanted, self._moved)
+        self.given, self._given_state, self._moved = after, wanted, set()
+        secrets = {path: secret.content for path, secret in after.secrets.items()}
+        return moves.give(self.service.folder, part, secrets, self.deployed)
 
     def plan(self, site: HaproxySite, observed: Configuration | None) -> IngressPlan:
         """Return the plan for HAProxy."""
@@ -202,6 +229,7 @@ class HaproxyEngine(ProxyEngine[HaproxySite]):
         A reload that is not urgent waits until the last one is 30 s ago.
         """
         configuration = site.configuration
+        self.given, self._given_state, self._moved = None, None, set()
         self.service.naming = naming_of(site.model)
         outcome = None if configuration.digest == self.unequal else live.update(self.service, configuration)
         if outcome is None and (outcome := self._meanwhile(configuration)) is not None:
@@ -213,7 +241,7 @@ class HaproxyEngine(ProxyEngine[HaproxySite]):
                 if not live.is_held(self.service, configuration):
                     self.unequal = configuration.digest
                     outcome = replace(outcome, notes=(*outcome.notes, _UNEQUAL))
-        self.deployed, self.read = outcome.digest, configuration
+        self.deployed, self.read, self.given = outcome.digest, configuration, configuration
         return outcome
 
     def _meanwhile(self, configuration: Configuration) -> DeployOutcome | None:

@@ -1,4 +1,4 @@
-"""Changes endpoints of single backends in a running HAProxy at once; the files follow with the whole configuration."""
+"""Changes a part of what a running HAProxy holds at once; the files follow with the whole configuration."""
 
 from __future__ import annotations
 
@@ -8,14 +8,14 @@ from rulegen.host.haproxy import worker
 from rulegen.languages.haproxy import reports
 from rulegen.languages.haproxy.commands import changes
 from rulegen.languages.haproxy.parser import UnreadableError
-from rulegen.languages.haproxy.runtime import RuntimeState, servers_of
+from rulegen.languages.haproxy.runtime import RuntimeState, holds, servers_of
 from rulegen.languages.haproxy.text import UnwritableError, socket_command
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
     from pathlib import Path
 
-    from rulegen.languages.haproxy.runtime import RuntimeServer, ServerKey
+    from rulegen.languages.haproxy.runtime import RuntimeServer, ServerKey, StatePart
 
 
 def move(folder: Path, texts: Mapping[str, str], digest: str) -> bool:
@@ -40,6 +40,26 @@ def move(folder: Path, texts: Mapping[str, str], digest: str) -> bool:
         return False
     is_unused = (not server.is_ready for key, server in held.items() if key not in wanted)
     return all(held.get(key) == server.reported for key, server in wanted.items()) and all(is_unused)
+
+
+def give(folder: Path, part: StatePart, secrets: Mapping[str, bytes], digest: str) -> bool:
+    """Return whether the worker of a folder now holds a part of a state.
+
+    Args:
+        folder: The folder of the supervisor.
+        part: All that the worker may hold otherwise.
+        secrets: The contents of certificates by path.
+        digest: That of the configuration that the worker must serve; otherwise nothing is changed.
+    """
+    try:
+        with worker.connected(folder) as link:
+            if worker.digest(link) != digest:
+                return False
+            seen = worker.held_part(link, part)
+            worker.change(link, changes(seen.state, part.state, seen.listed, secrets))
+            return holds(worker.held_part(link, part).state, part.state)
+    except (OSError, UnreadableError, UnwritableError):
+        return False
 
 
 def _servers(answers: Iterable[str]) -> dict[ServerKey, RuntimeServer]:

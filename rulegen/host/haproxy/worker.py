@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from rulegen.languages.haproxy.commands import RuntimeChanges
+    from rulegen.languages.haproxy.runtime import StatePart
 
 SOCKET: Final = "worker.sock"
 """The socket of the worker in the folder `run`."""
@@ -127,32 +128,55 @@ def held(worker: WorkerSocket) -> HeldState:
         OSError: It does not answer.
         UnreadableError: It reports something in another form, or it is an old worker.
     """
-    info, servers, variable, maps, lines = worker.ask_all(
-        [
-            "show info\n",
-            "show servers state\n",
-            ASKS_DIGEST,
-            "show map\n",
-            socket_command("show", "ssl", "crt-list", "-n", CERTIFICATE_LIST),
-        ]
-    )
+    info, servers, variable, maps = worker.ask_all(["show info\n", "show servers state\n", ASKS_DIGEST, "show map\n"])
     said = status.fields(info)
     if said.get("Stopping") != "0":
         raise UnreadableError("an old worker answers")
-    paths = reports.read_map_paths(maps)
-    listed = reports.read_names(lines) if lines.startswith("#") else ()
-    files = list(dict.fromkeys(line.path for line in listed))
-    entries = worker.ask_all([socket_command("show", "map", path) for path in paths])
-    certificates = worker.ask_all([socket_command("show", "ssl", "cert", path) for path in files])
+    listed, certificates = _certificates(worker)
     state = RuntimeState(
         structure=said.get("description", ""),
         digest=reports.read_variable(variable),
         servers=reports.read_servers(servers),
-        maps={path: reports.read_map_entries(text) for path, text in zip(paths, entries, strict=True)},
+        maps=_maps(worker, reports.read_map_paths(maps)),
         names=tuple((line.path, line.names) for line in listed),
-        certificates={path: reports.read_fingerprint(text) for path, text in zip(files, certificates, strict=True)},
+        certificates=certificates,
     )
     return HeldState(state, listed)
+
+
+def held_part(worker: WorkerSocket, part: StatePart) -> HeldState:
+    """Return what a worker holds of a part of a state, of which it has all backends and some maps.
+
+    Raises:
+        OSError: It does not answer.
+        UnreadableError: It reports something in another form, or it has no such backend.
+    """
+    maps, *servers = worker.ask_all(
+        ["show map\n", *(socket_command("show", "servers", "state", name) for name in part.backends)]
+    )
+    listed, certificates = _certificates(worker) if part.has_names else ((), {})
+    state = RuntimeState(
+        servers={key: server for text in servers for key, server in reports.read_servers(text).items()},
+        maps=_maps(worker, [path for path in reports.read_map_paths(maps) if path in part.state.maps]),
+        names=tuple((line.path, line.names) for line in listed),
+        certificates=certificates,
+    )
+    return HeldState(state, listed)
+
+
+def _maps(worker: WorkerSocket, paths: Sequence[str]) -> dict[str, tuple[tuple[str, str], ...]]:
+    """Return the entries of maps by path; errors are as for `held`."""
+    texts = worker.ask_all([socket_command("show", "map", path) for path in paths])
+    return {path: reports.read_map_entries(text) for path, text in zip(paths, texts, strict=True)}
+
+
+def _certificates(worker: WorkerSocket) -> tuple[tuple[reports.ListedNames, ...], dict[str, str]]:
+    """Return the list of certificates, and their fingerprints by path; errors are as for `held`."""
+    lines = worker.ask(socket_command("show", "ssl", "crt-list", "-n", CERTIFICATE_LIST))
+    listed = reports.read_names(lines) if lines.startswith("#") else ()
+    files = list(dict.fromkeys(line.path for line in listed))
+    texts = worker.ask_all([socket_command("show", "ssl", "cert", path) for path in files])
+    return listed, {path: reports.read_fingerprint(text) for path, text in zip(files, texts, strict=True)}
 
 
 def digest(worker: WorkerSocket) -> str:

@@ -151,6 +151,11 @@ class ProxyEngine(Generic[ProxySiteT]):
         del site, world, services
         return False
 
+    def give(self, before: ProxySiteT, decide: Callable[[], ProxySiteT]) -> bool:
+        """Return False: the proxy takes a configuration only with its files; see `IngressEngine`."""
+        del before, decide
+        return False
+
     def served(self) -> str:
         """Return the digest that the proxy answers; empty without an answer."""
         return self.service.answer()

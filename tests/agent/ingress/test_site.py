@@ -60,6 +60,9 @@ class MemorySite:
     def move(self, site: NginxSite, world: ClusterSnapshot, services: object) -> bool:
         return False
 
+    def give(self, before: NginxSite, decide: Callable[[], NginxSite]) -> bool:
+        return False
+
     def deploy(self, site: NginxSite) -> DeployOutcome:
         action = DeployAction.NOTHING if site.configuration == self.live else DeployAction.RELOADED
         self.live = site.configuration

@@ -1,7 +1,8 @@
-"""Changed endpoints reach a proxy that takes them alone at once, and everything else with the whole configuration."""
+"""Changes reach a proxy that takes them at once before its files: endpoints alone, and all else when it is decided."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 
 import pytest
@@ -14,7 +15,7 @@ from rulegen.kube.snapshot.world import ClusterSnapshot
 from rulegen.languages.configuration import Configuration
 from tests.agent.ingress.test_site import MemorySite
 from tests.agent.ingress.test_site_index import Stage
-from tests.strategies.ingresses import TEMPLATES, endpoints, service, site
+from tests.strategies.ingresses import TEMPLATES, endpoints, ingress, path, rule, service, site
 
 
 class Moving(MemorySite):
@@ -22,6 +23,7 @@ class Moving(MemorySite):
 
     refuses: Exception | None = None
     takes = True
+    gives = False
     action = DeployAction.RELOADED
 
     def deploy(self, site: NginxSite) -> DeployOutcome:
@@ -34,6 +36,12 @@ class Moving(MemorySite):
             self.order.append("move")
             self.live = compile_ingress(world, self.options, TEMPLATES, served=True, before=site).configuration
         return self.takes
+
+    def give(self, before: NginxSite, decide: Callable[[], NginxSite]) -> bool:
+        if self.gives:
+            self.live = decide().configuration
+            self.order.append("give")
+        return self.gives
 
 
 @pytest.fixture
@@ -110,6 +118,36 @@ def test_what_the_proxy_does_not_take_waits_no_longer_than_before(stage, refuses
     assert _serves(stage, "10.244.7.1")
 
 
+def test_all_else_is_served_when_it_is_decided_and_decided_once(stage):
+    stage.live.gives = True
+    for name in ("b", "c"):
+        stage.change(site(f"{name}.test"))
+        stage.loop.move()
+        assert f"server_name {name}.test" in "".join(stage.live.live.files.values())
+    assert stage.live.order == ["check", "give"] * 2
+    assert sync.QUIET_S + 0.2 < _wait_s(stage) <= sync.MOVED_LONGEST_S
+
+    stage.change(_web("10.244.7.1"))
+    stage.loop.move()
+    assert _serves(stage, "10.244.7.1")
+    assert stage.live.order[4:] == ["move"]
+    decisions = stage.live.decisions
+    stage.turn()
+    assert stage.live.decisions == decisions + 1  # for the endpoints
+    assert _serves(stage, "10.244.7.1")
+
+
+def test_a_change_while_all_is_decided_early_is_not_missed(stage):
+    """The change comes between the look at the cluster and the end of the decision that makes it matter."""
+    stage.live.gives = True
+    stage.meanwhile = lambda: stage.change(endpoints("other", ("10.244.9.4",)))
+    stage.change(ingress("b", rule("b.test", path(to="other"))))
+    stage.loop.move()
+    stage.meanwhile = lambda: None
+    stage.loop.move()
+    assert _serves(stage, "10.244.9.4")
+
+
 def test_files_follow_after_a_longer_quiet_time(stage):
     stage.change(_web("10.244.7.1"))
     stage.loop.move()
@@ -130,4 +168,5 @@ def test_a_change_without_a_reload_makes_the_quiet_time_short(stage, action, lon
     stage.turn()
 
     stage.change(site("c.test"))
+    stage.loop.move()
     assert longest_s - 0.2 <= _wait_s(stage) <= longest_s

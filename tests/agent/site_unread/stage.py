@@ -94,6 +94,9 @@ class MemorySite:
     def move(self, site: NginxSite, world: ClusterSnapshot, services: object) -> bool:
         return False
 
+    def give(self, before: NginxSite, decide: object) -> bool:
+        return False
+
     def deploy(self, site: NginxSite) -> DeployOutcome:
         action = DeployAction.NOTHING if site.configuration == self.live else DeployAction.RELOADED
         self.live = site.configuration

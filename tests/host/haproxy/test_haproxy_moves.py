@@ -1,20 +1,22 @@
-"""A running HAProxy gets changed endpoints at once; all else waits for the whole configuration."""
+"""A running HAProxy gets changed endpoints, and what needs no reload, at once; its files follow."""
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 
 import pytest
 
 from rulegen.compiler.ingress.engine import DeployAction
 from rulegen.host.haproxy import worker
+from rulegen.host.haproxy.engine import HaproxyEngine
 from rulegen.kube.objects.kinds import KubeObject
 from rulegen.kube.objects.names import ObjectName
 from rulegen.kube.snapshot.addresses import ServiceAddresses
 from tests.host.haproxy import test_haproxy_runtime as runtime
 from tests.host.haproxy.test_haproxy_runtime import POD, PORTS, answers, ask, is_as_on_disk
 from tests.rights import needs_root
-from tests.strategies.ingresses import endpoints, ingress, path, rule, service, site, world
+from tests.strategies.ingresses import endpoints, ingress, path, rule, service, site, tls, tls_secret, world
 
 pytestmark = [pytest.mark.slow, needs_root]
 pods, engine = runtime.pods, runtime.engine
@@ -45,6 +47,19 @@ class Cluster:
 
     def move(self, *names: ObjectName) -> bool:
         return self.engine.move(self.site, self.world, names)
+
+    def give(self, *objects: KubeObject) -> bool:
+        """Add objects, and have HAProxy take them at once."""
+        more = world(*objects)
+        services, ingresses = {**self.world.services, **more.services}, {**self.world.ingresses, **more.ingresses}
+        secrets = {**self.world.secrets, **more.secrets}
+        addresses = ServiceAddresses.of_services((name, known.service) for name, known in services.items())
+        self.world = replace(self.world, services=services, ingresses=ingresses, secrets=secrets, addresses=addresses)
+        return self.engine.give(self.site, self._decided)
+
+    def _decided(self):
+        self.site = self.engine.check(self.world, None, self.site)
+        return self.site
 
 
 def _web(*numbers: int) -> KubeObject:
@@ -113,6 +128,68 @@ def test_an_unknown_service_and_an_unserved_configuration_are_not_moved(cluster)
     cluster.site = cluster.engine.check(cluster.world, None, served)
     assert not cluster.move(WEB)
     assert answers() == _pods(1, 2)
+
+
+def _new(name: str, number: int) -> list[KubeObject]:
+    """Return a Service that no path has used, and a host for it."""
+    web = endpoints(name, [POD.format(number)], ports=PORTS)
+    return [service(name), web, ingress(name, rule(f"{name}.test", path(to=name)))]
+
+
+def test_hosts_ports_and_certificates_are_served_before_their_files(cluster):
+    before = runtime.workers(cluster.engine)
+    safe = ingress("safe", rule("safe.test"), tls=[tls("cert", "safe.test")], annotations={"ssl-redirect": "false"})
+
+    assert cluster.give(*_new("new", 50))
+    assert answers(host="new.test") == _pods(50)
+    assert cluster.give(*_new("a", 60), safe, tls_secret("cert", "safe.test"))
+    assert (answers(host="a.test"), answers(host="new.test"), answers()) == (_pods(60), _pods(50), _pods(1, 2))
+    assert runtime.presented("safe.test") != runtime.presented("site.test")
+    cluster.change(endpoints("new", [POD.format(51)], ports=PORTS))
+    assert cluster.move(ObjectName("default", "new"))
+    assert answers(host="new.test") == _pods(51)
+    assert not is_as_on_disk(cluster.engine)
+
+    assert cluster.serve() is DeployAction.UPDATED
+    assert is_as_on_disk(cluster.engine)
+    assert (answers(host="a.test"), answers(host="new.test")) == (_pods(60), _pods(51))
+    assert runtime.workers(cluster.engine) == before
+
+
+def test_endpoints_that_came_back_with_other_changes_are_as_before(cluster):
+    cluster.change(_web(3))
+    assert cluster.move(WEB)
+    cluster.change(_web(1, 2))
+    assert cluster.give(*_new("new", 50))
+    assert (answers(), answers(host="new.test")) == (_pods(1, 2), _pods(50))
+
+
+@pytest.mark.parametrize("restarts", [False, True])
+def test_after_a_killed_agent_the_next_one_sees_and_mends(cluster, restarts):
+    """With a restart of HAProxy: it reads the files, which have less."""
+    assert cluster.give(*_new("new", 50))
+    if restarts:
+        runtime.restart(cluster.engine)
+    after = HaproxyEngine(cluster.engine.service, cluster.engine.options)
+    observed = after.observe()
+    chosen = after.check(cluster.world, observed)
+    items = after.plan(chosen, observed).items
+    assert {"server", "map"} <= {item.kind for item in items if item.drift} or restarts
+    assert "file" in {item.kind for item in items}
+    assert after.deploy(chosen).action is DeployAction.UPDATED
+    assert answers(host="new.test") == _pods(50)
+    assert is_as_on_disk(after)
+
+
+def test_what_needs_a_reload_or_was_not_served_is_not_given(cluster):
+    files = cluster.engine.observe()
+    other = ingress("other", rule("other.test"), annotations={"proxy-next-upstream": "http_502"})
+    assert not cluster.give(other)
+    assert (ask("other.test")[0], cluster.engine.observe()) == (404, files)
+    assert not cluster.give(*_new("new", 50))
+    cluster.engine.reloaded_at = -math.inf  # so that a reload need not wait
+    cluster.serve()
+    assert (ask("other.test")[0], answers(host="new.test")) == (200, _pods(50))
 
 
 def test_a_worker_of_another_configuration_is_not_changed(cluster):
