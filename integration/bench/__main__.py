@@ -19,6 +19,7 @@ SIZES = (1_000, 10_000)
 PODS = 10_000
 MEMORY = ("memory", "memory after changes", "peak")
 INGRESSES = (1_000, 5_000)
+EVENTS = (50, 5_000)
 SERVERS = (1_000, 5_000)
 INSIDE_S = 1500
 NFT_CHANGES = 500
@@ -233,6 +234,28 @@ def ingresses(size: int, kind: str) -> None:
     line("  reload, until new workers answer", f"{results['one host: serve']:.2f} s")
 
 
+def events(size: int) -> None:
+    """Print what changes cost with each ingress engine, from the event to the answer for a client."""
+    all_results = {
+        name: measured("engines.events", name, str(size), namespace=True, processes=True)
+        for name in ("nginx", "haproxy")
+    }
+    print(f"\nrulegen run --ingress, {size:,} Ingresses x 3 paths, event to answer; read medians")
+    for name, results in all_results.items():
+        line(f"{name}: start until a host is served", f"{results['start']:.2f} s")
+        for what in ("endpoint", "host", "Service port"):
+            times = ", ".join(f"{results[f'{what}, {figure}'] * 1000:.0f}" for figure in ("median", "slowest"))
+            line(f"  {what}, median and slowest", f"{times} ms")
+        parts = (f"{results[part]:.0f}, {results[f'{part} after changes']:.0f}" for part in ("agent", "engine"))
+        line("  agent, after changes; all of the engine", f"{'; '.join(parts)} MB")
+    results = all_results["haproxy"]
+    took, most = results["taken, median"] * 1000, 10
+    line("haproxy: event to the answer of its socket", f"{took:.1f} ms", f"at most {most} ms", holds=took <= most)
+    if size <= 50:
+        took = results["Service port, median"] * 1000
+        line("haproxy: a new Service port", f"{took:.0f} ms", "at most 50 ms", holds=took <= 50)
+
+
 def main(sizes: tuple[int, ...]) -> None:
     """Measure all sizes and compare the smallest with the largest."""
     with tempfile.TemporaryDirectory() as folder:
@@ -266,6 +289,8 @@ def main(sizes: tuple[int, ...]) -> None:
     for kind in ("plain", "tls"):
         for size in INGRESSES if sizes == SIZES else sizes:
             ingresses(size, kind)
+    for size in EVENTS if sizes == SIZES else sizes:
+        events(size)
 
 
 if __name__ == "__main__":

@@ -74,6 +74,15 @@ def test_ingresses() -> None:
 
 @needs_root
 @pytest.mark.slow
+@pytest.mark.skipif(not shutil.which("haproxy"), reason="haproxy is not installed")
+def test_events() -> None:
+    results = bench.measured("engines.events", "haproxy", "3", "1", namespace=True, processes=True)
+    assert 0 < results["taken, median"] < results["endpoint, median"] + 1
+    assert results["engine"] > 1
+
+
+@needs_root
+@pytest.mark.slow
 @pytest.mark.usefixtures("world")
 @pytest.mark.skipif(not shutil.which("nginx"), reason="nginx is not installed")
 @pytest.mark.parametrize(("kind", "one_of"), [("services", "rulegen"), ("ingresses", "nginx master")])

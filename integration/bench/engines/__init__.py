@@ -1,0 +1,1 @@
+"""Measurements that are the same for each ingress engine."""
