@@ -89,7 +89,7 @@ class HostParts:
         parts: Its backends, and what they need.
         names: The backend of each location.
         tables: Its paths that are compared as they are, by map.
-        expressions: Its other paths: the expression, whether it ignores case, and the backend.
+        expressions: The entries of its map of expressions, in the order in which HAProxy tries them.
         reasons: The values that HAProxy does not apply.
     """
 
@@ -99,7 +99,7 @@ class HostParts:
     parts: ConfigParts
     names: tuple[str, ...]
     tables: Mapping[str, Mapping[str, str]]
-    expressions: tuple[tuple[str, bool, str], ...]
+    expressions: tuple[tuple[str, str], ...]
     reasons: frozenset[Reason]
 
     def is_valid(self, server: Server, model: IngressModel, names: BackendNames) -> bool:
@@ -173,8 +173,7 @@ def compile_files(
         for path, keys in own.tables.items():
             tables[path].update(keys)
         if own.expressions:
-            slot = slots.take(server_id(server.host))
-            parts.maps[expressions_file(slot)] = tuple(ordered_expressions(own.expressions))
+            parts.maps[expressions_file(slots.take(server_id(server.host)))] = own.expressions
         if server.redirects_from:
             hosts[server.redirects_from] = server_id(server.redirects_from)
     hosts.pop("", None)
@@ -196,10 +195,9 @@ def compile_files(
         *(parts.sections[key] for key in sorted(parts.sections)),
     )
     users, passwords = _users(model, parts)
-    maps = dict(sorted(parts.maps.items()))
     return HaproxyFiles(
         sections=sections,
-        maps=maps,
+        maps=(maps := dict(sorted(parts.maps.items()))),
         certificates=tuple(_certificates(model)),
         users=users,
         passwords=passwords,
@@ -251,7 +249,7 @@ def _compiled_host(server: Server, model: IngressModel, shared: ConfigParts) -> 
         parts=parts,
         names=tuple(name for _, name in names),
         tables=tables,
-        expressions=tuple(_expressions(names)),
+        expressions=tuple(ordered_expressions(expressions)) if (expressions := list(_expressions(names))) else (),
         reasons=frozenset(reasons),
     )
 
