@@ -109,7 +109,9 @@ def test_services_that_come_and_go_are_named(plan, mode):
     after = [service("web"), endpoints("web", "10.244.1.1", "10.244.1.2")]
     out = plan(before, after, mode=mode)
     assert "  + Service shop/web (ClusterIP, 1 port, 2 endpoints)" in out.splitlines()
-    assert re.search(r"^  - (Service shop/old \(no longer served here\)|\d+ objects that no Service needs)", out, re.MULTILINE)
+    assert re.search(
+        r"^  - (Service shop/old \(no longer served here\)|\d+ objects that no Service needs)", out, re.MULTILINE
+    )
 
 
 AFFINITY = {"sessionAffinity": "ClientIP", "sessionAffinityConfig": {"clientIP": {"timeoutSeconds": 600}}}
