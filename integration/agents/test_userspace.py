@@ -17,6 +17,7 @@ import pytest
 
 from integration import forks, manifests
 from integration.agent import Node, inside, until
+from integration.changes.test_proxy_mode import ASKS, PLAIN, served_from
 from integration.lab.lab import build
 from integration.lab.namespaces import Namespaces
 from integration.manifests import PORT, App
@@ -163,6 +164,69 @@ def test_a_killed_supervisor_is_replaced(node: ProxiedNode) -> None:
         until(lambda: bool(node.lines("its supervisor has ended")), 5, "it is logged")
         node.check_converged()
         assert node.proxy.haproxy() == proxy
+
+
+def test_files_that_did_not_follow_are_written_by_the_next_agent(node: ProxiedNode) -> None:
+    app = replace(BALANCED, protocols=("TCP",))
+    node.serve(app)
+    process = node.start()
+    try:
+        until(lambda: node.is_well, node.start_s, "first sync")
+        for ready in (("pod-a",), ("pod-x",)):
+            node.serve(replace(app, ready=ready))
+            until(lambda r=ready: node.answers(app, 4, *r) and node.is_well, 10, f"{ready} answer")
+        killed, supervisor = node.proxy.haproxy(), node.proxy.supervisor()
+        os.kill(supervisor, signal.SIGSTOP)  # the files follow when it has answered
+        try:
+            node.serve(replace(app, ready=("pod-a",)))
+            until(lambda: node.answers(app, 4, "pod-a"), 10, "it is served at run time")
+            assert not node.is_well
+        finally:
+            process.kill()
+            node.proxy.kill(killed)
+            os.kill(supervisor, signal.SIGCONT)
+    finally:
+        process.kill()
+        process.wait(10)
+    until(lambda: node.proxy.haproxy() not in {0, killed}, 10, "HAProxy runs again")
+    assert node.answers(app, 4, "pod-x")
+    with node.running():
+        assert node.answers(app, 4, "pod-a")
+        node.check_converged()
+
+
+@pytest.mark.parametrize("mode", ["iptables", "nftables"])
+def test_one_service_gains_and_loses_the_proxy(node: ProxiedNode, mode: str, tmp_path: Path) -> None:
+    node.cleanup()
+    node.mode = mode
+    node.configure(nftables={"minSyncPeriod": "0s", "syncPeriod": "30s"}, nodePortAddresses=["0.0.0.0/0", "::/0"])
+    node.serve(PLAIN, OTHER)
+    try:
+        with node.running(), asking(node.lab):
+            assert not node.proxy.folder.exists()
+            for app, seen in ((ASKS, {"node"}), (PLAIN, {"pod"}), (ASKS, {"node"})):
+                node.serve(app, OTHER)
+                for family in (4, 6):
+                    until(lambda f=family, s=seen: served_from(node.lab, PLAIN, f) == s, 10, f"{seen} in {family}")
+                node.check_converged()
+                assert node.proxy.folder.exists() == bool(app.annotations)
+                assert (node.health()[0], node.drift()) == (200, 0)
+            killed = node.proxy.supervisor()
+            node.proxy.kill(killed)
+            until(lambda: node.proxy.supervisor() not in {0, killed}, UNSUPERVISED_S, "a new supervisor")
+            assert node.lines("its supervisor has ended")
+            assert node.metric("rulegen_proxy_failures_total") == 1
+            assert node.health()[0] == 200
+            exporting = node.argv("export", "-o", str(tmp_path / "out"))
+            exported = forks.run([each for each in exporting if each not in {"--variant", "nft"}])
+            assert exported.returncode == 0, exported.stdout + exported.stderr
+            shown = forks.run([*node.argv("show")[:6], str(tmp_path / "out")]).stdout
+            assert f"Service lab/{PLAIN.name}" in shown, shown
+            assert " 0 foreign rules." in shown, shown
+        assert served_from(node.lab, PLAIN, 4) == {"node"}
+    finally:
+        node.cleanup()
+        node.mode = ProxiedNode.mode
 
 
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM], ids=["killed", "stopped"])

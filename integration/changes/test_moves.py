@@ -6,6 +6,7 @@ A move to a mode ends with what kube-proxy writes in that mode (`test_takeover`)
 from __future__ import annotations
 
 import json
+import shutil
 from collections import Counter
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -18,6 +19,7 @@ from integration.changes.test_continuity import changing
 from integration.changes.test_takeover import PARITY
 from integration.lab.namespaces import Namespaces
 from integration.manifests import PORT, App, world
+from integration.proxied import ProxyProcesses
 from tests.sizes import sized
 
 if TYPE_CHECKING:
@@ -57,6 +59,10 @@ MOVES = (
     Move("nftables", "kube-proxy"),
     Move("kube-proxy", "nft"),
     Move("kube-proxy", "nftables"),
+    Move("nft", "userspace"),
+    Move("nftables", "userspace"),
+    Move("userspace", "nftables"),
+    Move("userspace", "nft"),
 )
 TAKEOVERS = (
     Move(ITS_IPTABLES, "nft"),
@@ -72,7 +78,7 @@ class Mover:
     """A node that moves, and all that a proxy has on it."""
 
     def __init__(self, lab: Lab) -> None:
-        self.lab = lab
+        self.lab, self._proxy = lab, ProxyProcesses(lab)
         self._fresh: dict[tuple[str, str], object] = {}
 
     def apply(self, variant: Variant, objects: str, before: str = "") -> None:
@@ -84,6 +90,8 @@ class Mover:
 
     def wipe(self) -> None:
         """Take all away."""
+        if self._proxy.folder.exists():
+            Rulegen(self.lab, "userspace").cleanup()
         for variant in ("legacy", "nftables"):
             rulesets.wipe(self.lab.node, variant)
         self.lab.node.run(["conntrack", "-F"]).check()
@@ -100,7 +108,7 @@ class Mover:
             self.apply(before, objects)
 
     def observe(self) -> object:
-        """Return all that a proxy has: rules in both variants of iptables, and tables of nftables."""
+        """Return all that a proxy has: rules in both variants of iptables, tables of nftables, routes, processes."""
         rules = {
             (variant, family): Counter(
                 (line.table, rulesets.COMMENT.sub("", line.text)) for line in saves.lines(text) if line.is_proxys
@@ -108,7 +116,8 @@ class Mover:
             for variant in ("nft", "legacy")
             for family, text in saves.save(self.lab.node, variant).items()
         }
-        return rules, rulesets.observe(self.lab.node, "nftables")
+        routing = [self.lab.node.run(["ip", family, "rule"]).check().stdout for family in ("-4", "-6")]
+        return rules, rulesets.observe(self.lab.node, "nftables"), routing, self._proxy.folder.exists()
 
     def fresh(self, variant: Variant, objects: str) -> object:
         """Return what a node has that knew nothing before."""
@@ -128,6 +137,8 @@ def mover(labs: LabMaker) -> Iterator[Mover]:
 
 @pytest.mark.parametrize("move", sized(quick=MOVES[::2], usual=MOVES[::2], full=MOVES), ids=str)
 def test_a_move_between_modes_loses_no_connection(mover: Mover, move: Move) -> None:
+    if "userspace" in move and shutil.which("haproxy") is None:
+        pytest.skip("not installed: haproxy")
     lab, app = mover.lab, changing(("pod-a", "pod-x"))
     objects = world([app, STICKY, EMPTY])
     expected = mover.fresh(move.after, objects)
@@ -143,9 +154,15 @@ def test_a_move_between_modes_loses_no_connection(mover: Mover, move: Move) -> N
     }
     mover.apply(move.after, objects, move.before)
     reports = {who: asker.stop() for who, asker in asking.items()}
-    assert {who: report.first_failures for who, report in reports.items() if report.failures} == {}
+    failures = {who: report.first_failures for who, report in reports.items() if report.failures > allowed(move, who)}
+    assert failures == {}
     assert all(sum(report.answered.values()) > 20 for report in reports.values()), reports
     assert mover.observe() == expected
+
+
+def allowed(move: Move, who: str) -> int:
+    """Return how many questions may be lost when the proxy serves no more: a datagram, an open IPv6 connection."""
+    return int(move.before == "userspace" and ("UDP" in who or "IPv6" in who))
 
 
 @pytest.mark.skipif(not FOLDER.exists(), reason=f"no dumps of kube-proxy in {PARITY} (RULEGEN_SHARED)")

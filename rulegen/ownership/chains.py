@@ -164,9 +164,10 @@ _SHAPES: Mapping[ChainName, re.Pattern[str]] = {
         nat(NODEPORT_CONTAINER): rf"{_PROXIED} -j (?:DNAT --to-destination \S+|REDIRECT --to-ports \d+)",
         mangle(PORTALS_CONTAINER): rf"{_PROXIED} -j TPROXY --on-port \d+ --on-ip \S+ --tproxy-mark \S+",
         mangle(NODEPORT_CONTAINER): rf"{_PROXIED} -j TPROXY --on-port \d+ --on-ip \S+ --tproxy-mark \S+",
-        mangle(PORTALS_HOST): rf"{_PROXIED} -j MARK --set-xmark {_MARK}/\2",
+        mangle(PORTALS_HOST): rf"{_PROXIED} (?:-m addrtype --dst-type LOCAL )?-j MARK --set-xmark {_MARK}/\2",
         mangle(PORTALS_ESTABLISHED): r"-p (?:tcp|udp) (?:-m socket --transparent )?-j MARK --set-xmark \S+",
-        filter_(IPVS_FILTER): rf"{_BY_SET} -j RETURN|-m conntrack --ctstate NEW {_BY_SET} -j REJECT --reject-with \S+",
+        filter_(IPVS_FILTER): rf"{_BY_SET} -j RETURN|-m mark --mark {_MARK}/\1 -j RETURN|"
+        rf"-m conntrack --ctstate NEW {_BY_SET} -j REJECT --reject-with \S+",
         filter_(IPVS_OUT_FILTER): r"-s \S+ -m ipvs --vproto \d+ --vaddr \S+ --vport \d+ -j DROP",
         filter_(IPVS_POLICY): r"(?:! -[si] \S+ )?-d \S+ (?:! -i \S+ )?-p (tcp|udp|sctp) -m \1 --dport \d+ "
         r"(?:-m addrtype ! --src-type LOCAL )?-j DROP",

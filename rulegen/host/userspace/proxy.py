@@ -218,7 +218,11 @@ def _write_tcp(
 
 
 def _end(folder: Path) -> None:
-    """End the supervisor and remove the folder; HAProxy ends with its last connection."""
+    """End the supervisor and remove the folder; HAProxy ends with its last connection.
+
+    Without a release, the end of the supervisor is no failure, see `notices`.
+    """
+    (folder / of.CURRENT).unlink(missing_ok=True)
     supervision.end(folder)
     shutil.rmtree(folder, ignore_errors=True)
 

@@ -149,6 +149,8 @@ def test_the_agent_serves_follows_and_ends(folder, namespace, tmp_path, environm
                 assert statuses("shop.test", "blog.test") == [503, 404]
                 api.put("ingresses", ingress("blog", "blog.test"))
                 assert soon(lambda: statuses("blog.test") == [503], 60), (tmp_path / "log").read_text()
+                # It is served before it is in the files.
+                assert soon(lambda: "haproxy updated" in (tmp_path / "log").read_text(), 60)
                 agent.send_signal(signal.SIGTERM)
                 assert agent.wait(60) == 0
             finally:

@@ -98,6 +98,20 @@ def test_changed_endpoints_are_served_at_once_and_the_files_follow(cluster):
     assert runtime.workers(cluster.engine) == before
 
 
+@pytest.mark.parametrize("restarts", [False, True])
+def test_a_move_without_its_files_is_mended_by_the_next_agent(cluster, restarts):
+    cluster.change(_web(3))
+    assert cluster.move(WEB)
+    if restarts:
+        runtime.restart(cluster.engine)
+    assert answers() == (_pods(1, 2) if restarts else _pods(3))
+
+    cluster.engine, cluster.site = HaproxyEngine(cluster.engine.service, cluster.engine.options), None
+    assert cluster.serve() is DeployAction.UPDATED
+    assert answers() == _pods(3)
+    assert is_as_on_disk(cluster.engine)
+
+
 def test_several_moves_follow_each_other_and_one_may_lead_back(cluster):
     for numbers in ((3,), (4, 5), (1, 2)):
         cluster.change(_web(*numbers))
