@@ -169,7 +169,10 @@ def _has_servers(folder: Path, pool: str, objects: ProxyObjects, placement: Plac
 
 def _write(folder: Path, changes: tuple[tuple[ProxyKey, ProxyValue | None], ...]) -> ProxyObjects:
     """Read what is served, change it, and return what HAProxy serves then; nothing if there is nothing to serve."""
-    before, relayed_before = _observed(folder), relay.observe(folder)
+    before, relayed_before = _observed(folder), relay.observe_promptly(folder)
+    is_prompt = relayed_before is not None
+    if relayed_before is None:  # it hangs: changes of TCP do not wait until its supervisor replaces it
+        relayed_before = relay.kept(folder)
     wanted = with_changes({**before, **relayed_before}, changes)
     after, relayed = of_protocol(wanted, Protocol.TCP), of_protocol(wanted, Protocol.UDP)
     ports = {key.family: value.port for key, value in after.items() if isinstance(value, ProxyListener)}
@@ -178,13 +181,15 @@ def _write(folder: Path, changes: tuple[tuple[ProxyKey, ProxyValue | None], ...]
         return {}
     relay.keep(folder, relayed)
     moves = _listeners(relayed_before) != _listeners(relayed)
-    if not moves:  # first: a new HAProxy that hangs delays no change of UDP
+    if is_prompt and not moves:  # first: a new HAProxy that hangs delays no change of UDP
         relay.change(folder, relayed_before, relayed)
         relayed_before = relayed
     if moves or before != after or not (folder / of.CURRENT).is_symlink():
         _write_tcp(folder, before, after, ports, moves=moves)
     elif supervision.ensure(folder):
         relayed_before = {}  # a new relay may have started before or after `keep`
+    if not is_prompt:
+        relayed_before = relay.observe(folder)
     relay.change(folder, relayed_before, relayed)
     return after
 

@@ -11,21 +11,28 @@ import subprocess
 import tempfile
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
 
 import pytest
 
 from rulegen.backends.userspace import configuration
+from rulegen.host.proxy.disk import log_rotation
 from rulegen.host.userspace import folder as of
-from rulegen.host.userspace import supervision
+from rulegen.host.userspace import child, supervision
+from rulegen.host.userspace import proxy as written
 from rulegen.host.userspace.exchange import ask
+from rulegen.host.userspace.relay import client, keeper
 from rulegen.host.userspace.supervision import ProxyFailedError
-from rulegen.host.userspace.supervisor import main
+from rulegen.host.userspace.supervisor import ProxySupervisor, main
+from rulegen.languages.listeners.language import ChangeProxy
 from rulegen.languages.listeners.state import (
     PoolServer,
     ProxyFrontend,
+    ProxyKey,
     ProxyListener,
+    ProxyValue,
     ServerPool,
     frontend_key,
     listener_key,
@@ -33,7 +40,7 @@ from rulegen.languages.listeners.state import (
     pool_name,
     server_key,
 )
-from rulegen.net import Family, parse_address
+from rulegen.net import Family, Protocol, parse_address
 from tests.rights import needs_root
 
 pytestmark = [needs_root, pytest.mark.skipif(shutil.which("haproxy") is None, reason="not installed: haproxy")]
@@ -77,6 +84,11 @@ class Proxy:
             os.closerange(3, 1 << 10)
             os._exit(main(self.folder, str(self.program)))
         assert os.waitpid(pid, 0)[1] == 0
+
+    def start_again(self) -> None:
+        """Start another supervisor, which has what a test has changed in this process."""
+        self.kill(self.supervisor())
+        self.start()
 
     def serve(self, affinity_s: int | None = None) -> None:
         """Serve a release."""
@@ -255,3 +267,72 @@ def test_a_removed_folder_ends_the_supervisor(proxy: Proxy) -> None:
     proxy.start()
     proxy.serve()
     assert proxy.accepts()
+
+
+def test_a_relay_that_hangs_is_replaced(proxy: Proxy, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(keeper, "HANGS_S", 1.0)
+    proxy.start_again()
+    supervisor, served, (stopped,) = proxy.supervisor(), proxy.haproxy(), relays(proxy.supervisor())
+    os.kill(stopped, signal.SIGSTOP)
+    until(lambda: relays(supervisor) - {stopped})
+    assert client.observe(proxy.folder)
+    until(lambda: f"the relay of UDP (process {stopped}) did not answer for 1 s and was killed" in proxy.log())
+    assert not Path(f"/proc/{stopped}/cwd").exists()
+    assert (proxy.haproxy(), proxy.supervisor()) == (served, supervisor)
+
+
+def test_a_relay_that_hangs_delays_no_change_of_tcp(proxy: Proxy, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(of, "of_this_namespace", lambda: proxy.folder)
+    monkeypatch.setattr(keeper, "HANGS_S", 2.0)
+    proxy.start_again()
+    written.write(ChangeProxy(((listener_key(Family.IPV4, Protocol.UDP), ProxyListener(PORT)),)))
+    (stopped,) = relays(proxy.supervisor())
+    changes: dict[ProxyKey, ProxyValue] = {}
+    for protocol in (Protocol.TCP, Protocol.UDP):
+        server = PoolServer(POOL, parse_address("127.0.0.1"), 8081)
+        changes[pool_key(Family.IPV4, POOL, protocol)] = ServerPool(None)
+        changes[server_key(Family.IPV4, server, protocol)] = server
+        changes[frontend_key(Family.IPV4, parse_address("10.96.0.2"), 80, protocol)] = ProxyFrontend(POOL)
+    os.kill(stopped, signal.SIGSTOP)
+    with ThreadPoolExecutor(1) as pool:
+        ended = pool.submit(written.write, ChangeProxy(tuple(changes.items())))
+        until(lambda: "10.96.0.2:80" in (ask(proxy.folder, of.CONTROL, "show map v4.map\n", 1) or ""))
+        assert relays(proxy.supervisor()) == {stopped}
+        ended.result(15)
+    served = written.observe()
+    assert {key: served.get(key) for key in changes} == changes
+
+
+def test_a_supervisor_that_fails_says_why_in_its_log(proxy: Proxy, monkeypatch: pytest.MonkeyPatch) -> None:
+    served = proxy.haproxy()
+    monkeypatch.setattr(ProxySupervisor, "_look_at_folder", lambda _: 1 // 0)
+    proxy.start_again()
+    until(lambda: "the supervisor ends: Traceback" in proxy.log())
+    assert "ZeroDivisionError" in proxy.log()
+    assert proxy.haproxy() == served
+    assert proxy.accepts()
+
+
+def test_the_log_of_the_supervisor_stays_small(proxy: Proxy, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(log_rotation.cut.__kwdefaults__, "largest", 1000)
+    proxy.start_again()
+    log = proxy.folder / of.SUPERVISOR_LOG
+    for text in ("first", "second"):
+        with log.open("a") as file:
+            file.write(f"{text}\n" * 400)
+        until(lambda: log.stat().st_size <= 1000)
+        assert text in log.with_name(f"{log.name}.1").read_text()
+    proxy.kill(proxy.haproxy())
+    until(lambda: "has ended; a new one" in proxy.log())
+
+
+def test_a_copy_that_cannot_say_why_it_fails_ends(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(_: str) -> None:
+        raise OSError("no space left")
+
+    monkeypatch.setattr(child, "log", fail)
+    with Path("/dev/null").open("w") as output:
+        release = os.open(tmp_path, os.O_PATH)
+        pid = child.spawn([str(tmp_path / "missing")], os.getuid(), release, output.fileno(), {})
+    os.close(release)
+    assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 127

@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING, Final
 
 from rulegen.errors import HostError, RulegenError
 from rulegen.host.userspace import folder as of
-from rulegen.host.userspace.exchange import ask
+from rulegen.host.userspace.exchange import MOST_BYTES, ask
 from rulegen.host.userspace.relay.relay import CHANGE, SHOW
 from rulegen.languages.listeners.state import format_proxy, line, read_proxy
+from rulegen.safe_files import read_regular
 from rulegen.text import printable
 
 if TYPE_CHECKING:
@@ -20,6 +21,8 @@ if TYPE_CHECKING:
     from rulegen.languages.listeners.state import ProxyKey, ProxyObjects, ProxyValue
 
 _ANSWER_S: Final = 10.0
+"""Its supervisor replaces a relay that hangs sooner."""
+_PROMPT_S: Final = 1.0
 _FILE_MODE: Final = 0o600
 
 
@@ -29,11 +32,32 @@ def observe(folder: Path) -> ProxyObjects:
     Raises:
         HostError: It does not answer.
     """
-    answer = _asked(folder, f"{SHOW}\n")
+    return _read(_asked(folder, f"{SHOW}\n"))
+
+
+def observe_promptly(folder: Path) -> ProxyObjects | None:
+    """Return the objects that the relay serves; None if it does not answer at once.
+
+    Raises:
+        HostError: Its answer cannot be read.
+    """
     try:
-        return read_proxy(answer or "", "the relay")
-    except RulegenError as error:
-        raise HostError(f"reading the relay of UDP: {error.message}") from error
+        answer = ask(folder, of.RELAY, f"{SHOW}\n", _PROMPT_S, ends=True)
+    except OSError:
+        return None
+    return None if answer == "" else _read(answer)
+
+
+def kept(folder: Path) -> ProxyObjects:
+    """Return the objects that were written down; none without any.
+
+    Raises:
+        HostError: They cannot be read.
+    """
+    try:
+        return _read(read_regular(folder / of.RELAY_OBJECTS, MOST_BYTES).decode("utf-8", "replace"))
+    except FileNotFoundError:
+        return {}
 
 
 def keep(folder: Path, objects: Mapping[ProxyKey, ProxyValue]) -> None:
@@ -63,8 +87,18 @@ def change(folder: Path, before: Mapping[ProxyKey, ProxyValue], after: Mapping[P
         raise HostError(f"the relay of UDP does not accept changes: {printable(answer or 'it does not run', 300)}")
 
 
+def _read(text: str | None) -> ProxyObjects:
+    try:
+        return read_proxy(text or "", "the relay")
+    except RulegenError as error:
+        raise HostError(f"reading the relay of UDP: {error.message}") from error
+
+
 def _asked(folder: Path, question: str) -> str | None:
     try:
-        return ask(folder, of.RELAY, question, _ANSWER_S, ends=True)
+        answer = ask(folder, of.RELAY, question, _ANSWER_S, ends=True)
     except OSError as error:
         raise HostError(f"the relay of UDP does not answer: {error}") from error
+    if answer == "":
+        raise HostError("the relay of UDP has ended before it answered")
+    return answer

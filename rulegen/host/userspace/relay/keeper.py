@@ -2,7 +2,8 @@
 
 The process is a copy of the supervisor, since a new interpreter would need more time and memory. It becomes a user that
 nothing else has, and keeps two rights: to use addresses that this host does not have, and ports below 1024. It goes on
-if the supervisor is killed. The next supervisor replaces it.
+if the supervisor is killed. The next supervisor replaces it. A relay that hangs is killed: a new one serves the objects
+that were written down.
 """
 
 from __future__ import annotations
@@ -26,6 +27,7 @@ from rulegen.host.userspace import folder as of
 from rulegen.host.userspace.exchange import MOST_BYTES
 from rulegen.host.userspace.log import log
 from rulegen.host.userspace.relay import sockets
+from rulegen.host.userspace.relay.pulse import RelayPulse
 from rulegen.host.userspace.relay.relay import OPEN_FILES, Relay
 from rulegen.languages.listeners.state import read_proxy
 from rulegen.safe_files import read_regular
@@ -42,6 +44,8 @@ _KEPT: Final = (1 << 10) | (1 << 13)
 """CAP_NET_BIND_SERVICE and CAP_NET_RAW."""
 _END_S: Final = 5.0
 _STABLE_S: Final = 2.0
+HANGS_S: Final = 5.0
+"""A relay that does not answer for so long is replaced."""
 _HANDLED: Final = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2, signal.SIGPIPE)
 
 
@@ -50,7 +54,7 @@ class RelayKeeper:
 
     def __init__(self, home: int) -> None:
         """Take the descriptor of the folder."""
-        self._home = home
+        self._home, self._pulse = home, RelayPulse(home)
         self._sockets: dict[Family, socket.socket] = {}
         self._requests: socket.socket | None = None
         self._pid = 0
@@ -96,19 +100,26 @@ class RelayKeeper:
             self._start()
 
     def restart(self) -> str:
-        """Start the process again if it has ended; return a line that says so, or nothing."""
-        if not self._sockets or (self.descriptor is not None and not _has_ended(self.descriptor)):
+        """Start the process again if it has ended or hangs; return a line that says so, or nothing."""
+        if not self._sockets:
+            return ""
+        if self.descriptor is not None and not _has_ended(self.descriptor):
             if not self._is_recorded:
                 self._record()
-            return ""
-        self._forget()
-        if time.monotonic() - self._started_at < _STABLE_S:  # a later round starts it
-            return ""
+            if self._pulse.silent_s() < HANGS_S:
+                return ""
+            what = f"the relay of UDP (process {self._pid}) did not answer for {HANGS_S:g} s and was killed"
+            self._stop()
+        else:
+            what = "the relay of UDP has ended"
+            self._forget()
+            if time.monotonic() - self._started_at < _STABLE_S:  # a later round starts it
+                return ""
         try:
             self._start()
         except (OSError, HostError) as error:
-            return f"the relay of UDP has ended; no new one: {error}"
-        return "the relay of UDP has ended; a new one was started"
+            return f"{what}; no new one: {error}"
+        return f"{what}; a new one was started"
 
     def end(self) -> None:
         """End the process and close its sockets."""
@@ -137,12 +148,16 @@ class RelayKeeper:
     def _start(self) -> None:
         self._started_at = time.monotonic()
         objects, user = self._objects(), identity.unused()
+        if self._requests is not None and not _is_there(self._home):  # otherwise those that wait are answered now
+            self._requests.close()
+            self._requests = None
         if self._requests is None:
             self._requests = _requests(self._home)
         pid = os.fork()
         if not pid:
             _become(self._sockets, self._requests, objects, user)
         self._pid = pid
+        self._pulse.begin()
         with contextlib.suppress(ProcessLookupError):
             self.descriptor = os.pidfd_open(pid)
         self._record()
@@ -225,6 +240,14 @@ def _requests(home: int) -> socket.socket:
     held.bind(f"/proc/self/fd/{home}/{of.RELAY}")
     held.listen(16)
     return held
+
+
+def _is_there(home: int) -> bool:
+    try:
+        os.stat(of.RELAY, dir_fd=home, follow_symlinks=False)
+    except OSError:
+        return False
+    return True
 
 
 def _has_ended(descriptor: int) -> bool:

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, Final
 from rulegen.errors import InputError
 from rulegen.host.userspace.log import log
 from rulegen.host.userspace.relay import sockets
+from rulegen.host.userspace.relay.pulse import PING
 from rulegen.host.userspace.relay.table import RelayTable, Target
 from rulegen.languages.listeners.state import ProxyListener, format_proxy, listener_key, read_proxy
 from rulegen.net import Family, Protocol
@@ -220,7 +221,7 @@ class Relay:
             log(f"relay: {text}")
 
     def _serve_one(self) -> None:
-        """Serve one request: `show`, or `change` and lines that begin with `-` or `+`."""
+        """Serve one request: `show`, `ping`, or `change` and lines that begin with `-` or `+`."""
         try:
             link, _ = self._requests.accept()
             with link:
@@ -239,6 +240,8 @@ class Relay:
                 for family, held in self._listeners.items()
             }
             return format_proxy({**listeners, **self.table.objects})
+        if verb == PING:
+            return "ok\n"
         if verb != CHANGE:
             return "unknown request\n"
         rows = rest.splitlines()
