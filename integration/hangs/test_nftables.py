@@ -1,4 +1,4 @@
-"""nftables mode on a host without iptables, and with an nft that hangs."""
+"""nftables mode on a host without iptables or a part of it, and with an nft that hangs."""
 
 from __future__ import annotations
 
@@ -7,7 +7,9 @@ import shutil
 import subprocess
 import time
 from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
@@ -39,10 +41,9 @@ class NftablesNode(Node):
         return argv[:number] + argv[number + 2 :]
 
 
-@pytest.fixture(scope="class")
-def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Node, Tools]]:
-    """Give a node without iptables, whose agent has served its first Service."""
-    folder = tmp_path_factory.mktemp("nftables")
+@contextmanager
+def placed(folder: Path) -> Iterator[tuple[Node, Tools]]:
+    """Give a node whose tools are wrapped."""
     tools = Tools.wrapped(folder, ("nft", "conntrack"))
     with network_namespace(), FakeApi() as api:
         api.put("nodes", *manifests.nodes())
@@ -52,6 +53,13 @@ def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Node, To
         mount = f"mount --bind {tools.programs} /usr/sbin && {SHORT_LIMITS}"
         node.wrapper = ("unshare", "--mount", "sh", "-c", mount, "sh")
         node.environment["PROGRAM"] = PROGRAM
+        yield node, tools
+
+
+@pytest.fixture(scope="class")
+def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Node, Tools]]:
+    """Give a node without iptables, whose agent has served its first Service."""
+    with placed(tmp_path_factory.mktemp("nftables")) as (node, tools):
         names = [path.name for path in tools.programs.glob("*tables*")]
         with tools.missing(*names), node.running() as tools.agent:
             yield node, tools
@@ -61,6 +69,24 @@ def sends(family: int, *pods: str) -> bool:
     """Whether the table of a family has these Pods, and no others."""
     listed = tool("nft", "list", "table", "ip" if family == 4 else "ip6", "rulegen")
     return {pod for pod in topology.PODS if f"{topology.address(pod, family)}" in listed} == set(pods)
+
+
+@pytest.mark.parametrize("tool_name", ["iptables", "ip6tables"])
+def test_without_the_tools_of_a_family_both_are_served(tmp_path: Path, tool_name: str) -> None:
+    with placed(tmp_path) as (node, tools):
+        old = [f"{tool_name}-nft", "-t", "nat", "-N", "KUBE-SVC-AAAAAAAAAAAAAAAA"]
+        with ExitStack() as missing:
+            missing.enter_context(tools.missing(*(each.name for each in tools.programs.glob(f"{tool_name}*"))))
+            with node.running():
+                assert all(sends(family, "pod-a") for family in (4, 6))
+                tool(*old)  # which another proxy may have left
+                said = f"{tool_name}-nft-save is not installed: it is unknown whether"
+                until(lambda: bool(node.lines(said)), 10, "said")
+                assert node.is_well
+                missing.close()
+                until(lambda: old[-1] not in tool(f"{tool_name}-nft-save", "-t", "nat"), 30, "the old chain is gone")
+                assert node.is_well
+                node.check_converged()
 
 
 class TestWithoutIptables:

@@ -132,6 +132,7 @@ class MemoryWriter:
     without_ipv6: HostError | None = None
     tools: None = None
     aside: Mapping[Family, HostError] = field(default_factory=dict)
+    unseen: Mapping[Family, HostError] = field(default_factory=dict)
     choice: VariantChoice = field(default_factory=lambda: VariantChoice(Variant.NFT, "for a test"))
     chains_per_commit: int | None = None
     on_call: Callable[[], None] = lambda: None

@@ -11,6 +11,7 @@ from rulegen.agent.services.drift import written_keys
 from rulegen.compiler.services.guards import lost_masquerade
 from rulegen.errors import HostError
 from rulegen.host.dataplane.refused_services import is_refusal
+from rulegen.host.nftables import without_iptables
 from rulegen.kube.snapshot.cluster import Touched
 
 if TYPE_CHECKING:
@@ -187,7 +188,8 @@ class KernelCheck:
 
     def warn(self, rules: ServiceRules) -> None:
         """Report warnings about the rules and the last plan."""
-        self.reports.warnings(rules, (*filter(None, [self.writer.beside]), *self.record.notes))
+        unseen = without_iptables.warnings(self.writer.unseen)
+        self.reports.warnings(rules, (*filter(None, [self.writer.beside]), *unseen, *self.record.notes))
 
     def refresh(self) -> frozenset[Address]:
         """Read the facts of the host and decide what depends on them; return the new addresses of the node.

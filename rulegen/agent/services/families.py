@@ -1,6 +1,7 @@
 """An address family whose tools fail is tried in a separate thread, and written again when its tools work.
 
-The same holds for IPv6 without tools from the start: then IPv4 alone is no failure.
+The same holds for IPv6 without tools from the start: then IPv4 alone is no failure. In a mode that writes no rules of
+iptables, a family is tried again while its old rules cannot be seen.
 """
 
 from __future__ import annotations
@@ -59,6 +60,8 @@ class FamilyRetries:
         aside = dict(self.writer.aside)
         if self.writer.without_ipv6 is not None:
             aside.setdefault(Family.IPV6, self.writer.without_ipv6)
+        for family, error in self.writer.unseen.items():
+            aside.setdefault(family, error)
         for family in [family for family in self._attempts if family not in aside]:
             del self._attempts[family]
         for family, error in aside.items():

@@ -87,6 +87,8 @@ def observe_live(inputs: Inputs, *, flows: bool = True, adds_rules: bool = True)
         flows=_udp_flows(inputs) if flows else [],
         counters=tuple(nfacct.counters()) if can_count() else None,
     )
+    for warning in without_iptables.warnings(dataplane.unseen):
+        inputs.warn(warning)
     try:
         beside = rules_beside(run, choice.variant, facts.families)
     except HostError as error:

@@ -81,6 +81,10 @@ class Dataplane(Protocol):
     def aside(self) -> Mapping[Family, HostError]:
         """Families that are neither read nor written, because their tools fail, with the errors."""
 
+    @property
+    def unseen(self) -> Mapping[Family, HostError]:
+        """Families of which old rules of iptables cannot be seen, in a mode that writes none, with the errors."""
+
     def check_family(self, family: Family) -> None:
         """Try the tools of a family that was set aside, without any change; any thread may call this.
 

@@ -9,12 +9,15 @@ from typing import TYPE_CHECKING, Final
 from rulegen.errors import HostError
 from rulegen.host.commands.runner import ToolTimeoutError
 from rulegen.host.netfilter import conntrack
+from rulegen.model.services.stale_flows import frontends_of
+from rulegen.net import Protocol
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
     from rulegen.host.commands.runner import Runner
-    from rulegen.model.services.stale_flows import Flow
+    from rulegen.model.services.ir import ResolvedService
+    from rulegen.model.services.stale_flows import Flow, FlowFrontend
     from rulegen.net import Family
 
 PAUSE: Final = 10
@@ -41,3 +44,19 @@ class FlowReader:
             return [], error
         except HostError as error:
             return [], error
+
+
+def has_udp(service: ResolvedService | None) -> bool:
+    """Whether a Service has a port of UDP."""
+    return service is not None and any(port.protocol is Protocol.UDP for port in service.ports)
+
+
+def udp_frontends(services: Iterable[ResolvedService]) -> set[FlowFrontend]:
+    """Return what clients of UDP send to."""
+    return {
+        frontend
+        for service in services
+        for port in service.ports
+        if port.protocol is Protocol.UDP
+        for frontend in frontends_of(port)
+    }

@@ -35,6 +35,7 @@ class IdleDataplane:
     without_ipv6: HostError | None = None
     beside: str = ""
     aside: Mapping[Family, HostError] = field(default_factory=dict)
+    unseen: Mapping[Family, HostError] = field(default_factory=dict)
     tools: KnownTools | None = None
 
     def check_family(self, family: Family) -> None:

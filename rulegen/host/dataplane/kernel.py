@@ -16,7 +16,7 @@ from rulegen.host.dataplane.dataplane import KernelReadout, KernelRevision
 from rulegen.host.dataplane.driver import ReadContext, WriteContext
 from rulegen.host.dataplane.drivers import DRIVERS
 from rulegen.host.dataplane.families import OF_FAMILIES, BrokenFamilies, check_tools
-from rulegen.host.dataplane.flows import FlowReader
+from rulegen.host.dataplane.flows import FlowReader, has_udp, udp_frontends
 from rulegen.host.dataplane.observe import digest_of, has_objects, observed, read_kernel, warning_beside
 from rulegen.host.ipvs.servers import SchedulerError
 from rulegen.host.netfilter import conntrack, nfacct, nft_commits, variant
@@ -27,8 +27,8 @@ from rulegen.kube.proxyconfig.validation import SCHEDULERS
 from rulegen.languages.iptables.language import NAME as IPTABLES
 from rulegen.languages.nftables.language import NAME as NFTABLES
 from rulegen.model.services.node.context import BE_LIBERAL
-from rulegen.model.services.stale_flows import FlowFrontend, StaleUdpPolicy, answering, frontends_of, stale_flows
-from rulegen.net import AddressKind, Family, Protocol, kind_of_address
+from rulegen.model.services.stale_flows import StaleUdpPolicy, answering, stale_flows
+from rulegen.net import AddressKind, Family, kind_of_address
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
@@ -134,7 +134,8 @@ class KernelDataplane:
         backend = tables.backend(options.mode)
         languages = backend.languages
         choice, drivers = without_iptables.chosen(hasty, forced, drivers, languages, known)
-        is_known = not facts.ipv6 or IPTABLES not in drivers or (known is not None and Family.IPV6 in known.families)
+        is_needed = facts.ipv6 and without_iptables.needs_tools(drivers)
+        is_known = not is_needed or (known is not None and Family.IPV6 in known.families)
         missing = None if is_known else variant.missing_tool(hasty, choice.variant, Family.IPV6)
         broken = BrokenFamilies()
         if on_aside is not None and set(languages) <= OF_FAMILIES:
@@ -212,7 +213,7 @@ class KernelDataplane:
         """
         # The state may have been compiled by another thread before IPv6 was enabled or disabled.
         # A family that was set aside was not read.
-        read = reading.raw.get(IPTABLES)
+        read = reading.raw.get(IPTABLES) if without_iptables.needs_tools(self.drivers) else None
         families = tuple(
             family
             for family in self.facts.families
@@ -242,7 +243,8 @@ class KernelDataplane:
             HostError: They cannot be read; the previous ones stay in use.
         """
         before, now = self._addresses(), self.look(self.facts)
-        if now.ipv6 and not self.facts.ipv6 and self.without_ipv6 is None and IPTABLES in self.drivers:
+        is_new = now.ipv6 and not self.facts.ipv6 and self.without_ipv6 is None
+        if is_new and without_iptables.needs_tools(self.drivers):
             self.without_ipv6 = variant.missing_tool(self.run, self.choice.variant, Family.IPV6)
         ipv6 = now.ipv6 and self.without_ipv6 is None
         self.facts = replace(now, ipv6=ipv6, former=self.facts.former | before)
@@ -347,7 +349,7 @@ class KernelDataplane:
         work = self.steps(update.plan)
         self._perform(work, between)
         calls = len(work)
-        touched = [name for name, service in update.services.items() if _has_udp(service) or _has_udp(before.get(name))]
+        touched = [name for name, service in update.services.items() if has_udp(service) or has_udp(before.get(name))]
         had, has = [before.get(name) for name in touched], [update.services[name] for name in touched]
         deletes, _ = self._delete_stale_flows(had, has, update.nodes)  # if they cannot be listed: each check tries
         return calls + deletes
@@ -360,6 +362,11 @@ class KernelDataplane:
         """Families that are neither read nor written, because their tools fail, with the errors."""
         return self.broken.errors
 
+    @property
+    def unseen(self) -> Mapping[Family, HostError]:
+        """Families of which old rules of iptables cannot be seen, in a mode that writes none, with the errors."""
+        return dict(without_iptables.unseen(self.drivers))
+
     def check_family(self, family: Family) -> None:
         """Try the tools of a family that was set aside, without any change; any thread may call this.
 
@@ -370,12 +377,13 @@ class KernelDataplane:
             missing = variant.missing_tool(self.run, self.choice.variant, family)
             if missing is not None:
                 raise missing
-        check_tools(self.drivers, self.read_context((family,)), self.lock_wait_s)
+        check_tools(without_iptables.strict(self.drivers), self.read_context((family,)), self.lock_wait_s)
 
     def include(self, family: Family) -> None:
         """Read and write a family again that was set aside, or had no tools: the next check reads the host first."""
         if family is Family.IPV6:
             self.without_ipv6 = None
+        without_iptables.unseen(self.drivers).pop(family, None)
         self.broken.include(family)
 
     def _read_watched(self) -> Mapping[str, Any]:
@@ -414,7 +422,7 @@ class KernelDataplane:
         began = time.monotonic()
         flows, error = self.flows.read(self.run, self.facts.families)
         now = [service for service in after if service is not None]
-        gone = _frontends(old for old in before if old is not None) - _frontends(now)
+        gone = udp_frontends(old for old in before if old is not None) - udp_frontends(now)
         own = [address for family in self.facts.families for address in self.facts.addresses(family)]
         here = answering(nodes, own)
         stale = list(stale_flows(flows, now, node_addresses=here, gone=gone, stale_udp=self.stale_udp))
@@ -430,21 +438,7 @@ class KernelDataplane:
         """
         if self.stale_udp is StaleUdpPolicy.NONE:
             return 0
-        calls, error = self._delete_stale_flows((), [service for service in services if _has_udp(service)], nodes)
+        calls, error = self._delete_stale_flows((), [service for service in services if has_udp(service)], nodes)
         if error is not None:
             raise error
         return calls
-
-
-def _has_udp(service: ResolvedService | None) -> bool:
-    return service is not None and any(port.protocol is Protocol.UDP for port in service.ports)
-
-
-def _frontends(services: Iterable[ResolvedService]) -> set[FlowFrontend]:
-    return {
-        frontend
-        for service in services
-        for port in service.ports
-        if port.protocol is Protocol.UDP
-        for frontend in frontends_of(port)
-    }

@@ -76,12 +76,17 @@ class NoAccessError(HostError):
     """This user may not read the rules."""
 
 
-def choose(run: Runner, forced: Variant | None = None) -> VariantChoice:
+def choose(run: Runner, forced: Variant | None = None, families: tuple[Family, ...] = tuple(Family)) -> VariantChoice:
     """Return the variant that this host uses.
 
     A forced variant is used if its tools are installed. Otherwise the first match decides: a hint chain of the kubelet
     in nft; one in legacy; chains of a Service proxy in only one variant; nft. The third check is not in
     `iptables-wrappers`: without it, a node without kubelet whose rules are in legacy would get them again in nft.
+
+    Args:
+        run: Runs the tools.
+        forced: The variant that was asked for.
+        families: The families whose tools are used. The tools of the first one must be installed.
 
     Raises:
         MissingToolError: iptables, or its forced variant, is not installed.
@@ -91,9 +96,9 @@ def choose(run: Runner, forced: Variant | None = None) -> VariantChoice:
     """
     if forced is not None:
         with suppress(ToolTimeoutError):  # it is installed: a read of rules with it reports more
-            call(run, forced, Family.IPV4, "save", ("--version",), timeout_s=VERSION_S)
+            call(run, forced, families[0], "save", ("--version",), timeout_s=VERSION_S)
         return VariantChoice(forced, "as demanded")
-    chains = {variant: _chains(run, variant) for variant in Variant}
+    chains = {variant: _chains(run, variant, families) for variant in Variant}
     usable = [variant for variant in Variant if isinstance(chains[variant], frozenset)]
     if not usable:
         raise NoVariantError(
@@ -195,7 +200,7 @@ def _is_momentary(ended: Completed) -> bool:
     return ended.code < 0 or ended.code > _BY_SIGNAL or ended.code == _BUSY or not ended.stderr.strip()
 
 
-def _chains(run: Runner, variant: Variant) -> frozenset[str] | str:
+def _chains(run: Runner, variant: Variant, families: tuple[Family, ...] = tuple(Family)) -> frozenset[str] | str:
     """Return the chains of both families that can be hints or ours, or the reason why the variant cannot be used.
 
     In nft these are the chains of table mangle, and our chain by name, because other tables may be large. In legacy all
@@ -207,11 +212,11 @@ def _chains(run: Runner, variant: Variant) -> frozenset[str] | str:
         ToolTimeoutError: A tool hangs.
     """
     chains: set[str] = set()
-    for family in Family:
+    for family in families:
         try:
             ended = call(run, variant, family, "save", ("-t", "mangle") if variant is Variant.NFT else ())
         except MissingToolError as missing:
-            if family is Family.IPV4:
+            if family is families[0]:
                 return missing.message
             continue  # no tool for IPv6: nobody wrote rules with it
         if ended.code != 0:
@@ -220,7 +225,7 @@ def _chains(run: Runner, variant: Variant) -> frozenset[str] | str:
                 raise NoAccessError(f"iptables-{variant}: {ended.complaint}", hint=hint)
             if _is_momentary(ended):  # the rules may well be there
                 raise NoVariantError(f"iptables-{variant} does not work now: {ended.complaint}")
-            if family is Family.IPV4:
+            if family is families[0]:
                 return f"iptables-{variant} does not work here: {ended.complaint}"
             continue  # a kernel without IPv6 ends here
         chains.update(line[1:].partition(" ")[0] for line in ended.stdout.splitlines() if line.startswith(":"))

@@ -18,9 +18,11 @@ from rulegen.host.dataplane.families import BrokenFamilies
 from rulegen.host.dataplane.flows import FlowReader
 from rulegen.host.dataplane.kernel import KernelDataplane
 from rulegen.host.netfilter import nft_commits
-from rulegen.host.netfilter.variant import Variant, VariantChoice
+from rulegen.host.netfilter.variant import KnownTools, Variant, VariantChoice
+from rulegen.host.nftables.without_iptables import chosen, warnings
 from rulegen.host.node import sysctl
 from rulegen.kube.snapshot.cluster import Cluster
+from rulegen.languages.iptables.language import NAME as IPTABLES
 from rulegen.languages.nftables.language import NAME as NFTABLES
 from rulegen.languages.nftables.language import ChangeTables
 from rulegen.model.host.facts import HostFacts
@@ -32,6 +34,7 @@ from tests.agent.stage import NODE, changed, endpoints, node, service
 from tests.kernels.kernel import Kernel, RefusedError
 
 FACTS = HostFacts()
+TEXTS = {Family.IPV4: "10.96.0.1", Family.IPV6: "fd00:10:96::1"}
 NETWORKS = (parse_network("10.244.0.0/16"), parse_network("fd00:10:244::/56"))
 
 
@@ -115,12 +118,15 @@ class Host:
         self.said: list[str] = []
         self.cluster = Cluster()
         self.put(service("web"), endpoints("web", 1), node())
+        choice = VariantChoice(Variant.NFT, "for a test")
+        known = KnownTools(choice, tuple(Family))
+        _, drivers = chosen(self.tools, None, {IPTABLES: DRIVERS[IPTABLES], NFTABLES: self.nft}, (mode,), known)
         self.writer = KernelDataplane(
             self.tools,
-            VariantChoice(Variant.NFT, "for a test"),
+            choice,
             FACTS,
             languages=(mode,),
-            drivers={"iptables": DRIVERS["iptables"], NFTABLES: self.nft},
+            drivers=drivers,
             broken=BrokenFamilies(is_enabled=True, on_change=self.said.append),
         )
 
@@ -159,7 +165,6 @@ def _no_kernel(monkeypatch: pytest.MonkeyPatch) -> None:
 
 CASES = [
     ("iptables", "tools"),
-    ("nftables", "tools"),
     ("nftables", "read"),
     ("nftables", "write"),
 ]
@@ -172,20 +177,19 @@ def test_the_other_family_is_written_at_once(mode, what, broken):
     host.fail(what, broken)
     host.sync()
     healthy = next(family for family in Family if family is not broken)
-    texts = {Family.IPV4: "10.96.0.1", Family.IPV6: "fd00:10:96::1"}
-    assert host.has(healthy, texts[healthy])
-    assert not host.has(broken, texts[broken])
+    assert host.has(healthy, TEXTS[healthy])
+    assert not host.has(broken, TEXTS[broken])
     assert set(host.writer.aside) == {broken}
     assert host.said[-1]
     host.put(service("shop", 2), endpoints("shop", 2))
     host.sync()
-    assert host.has(healthy, texts[healthy][:-1] + "2")
+    assert host.has(healthy, TEXTS[healthy][:-1] + "2")
     host.mend()
     host.writer.check_family(broken)
     host.writer.include(broken)
     assert not host.said[-1]
     host.sync()
-    assert all(host.has(family, text[:-1] + number) for family, text in texts.items() for number in "12")
+    assert all(host.has(family, text[:-1] + number) for family, text in TEXTS.items() for number in "12")
     assert host.writer.plan(host.compiled()).is_empty
 
 
@@ -210,6 +214,32 @@ def test_if_both_fail_it_is_an_error_and_both_are_tried_again(mode, what):
     host.mend()
     host.sync()
     assert host.has(Family.IPV4, "10.96.0.1")
+
+
+@pytest.mark.parametrize("broken", [*[{family} for family in Family], set(Family)], ids=["IPv4", "IPv6", "both"])
+def test_old_rules_that_cannot_be_read_delay_no_other_mode(broken):
+    old = Host("iptables")
+    old.sync()
+    host = Host("nftables")
+    host.tools.kernels = old.tools.kernels
+    host.tools.broken |= broken
+    host.sync()
+    assert all(host.has(family, text) for family, text in TEXTS.items())
+    assert set(host.writer.unseen) == broken
+    assert len(warnings(host.writer.unseen)) == len(broken)
+    assert not host.writer.aside
+    assert {family for family in Family if old.has(family, "10.96.0.1") or old.has(family, "fd00:10:96::1")} == broken
+    for family in broken:
+        with pytest.raises(HostError, match="cannot be executed"):
+            host.writer.check_family(family)
+    host.mend()
+    for family in broken:
+        host.writer.check_family(family)
+        host.writer.include(family)
+    assert not host.writer.unseen
+    host.sync()
+    assert not any(old.has(family, text) for family, text in TEXTS.items())
+    assert host.writer.plan(host.compiled()).is_empty
 
 
 @pytest.mark.parametrize("mode", sorted(backend.mode for backend in TABLES.backends.values()))

@@ -96,6 +96,16 @@ class TestWithoutTools:
         assert "iptables is not installed" in choice.reason
         assert set(drivers) == {"other"}
 
+    def test_tools_of_one_family_are_used(self, family):
+        name = f"{TOOL[family]}-nft"
+        tools = {f"{name}-save": plain("iptables v1.8.9 (nf_tables)"), name: Completed(1)}
+        choice, drivers = chosen(
+            host_with({**tools, f"{name}-restore": tools[f"{name}-save"]}), None, DRIVERS, ["other"]
+        )
+
+        assert choice.variant is Variant.NFT
+        assert set(drivers) == set(DRIVERS)
+
     def test_a_mode_that_needs_it_waits(self):
         with pytest.raises(HostError, match="is not installed"):
             chosen(host_with({}), None, DRIVERS, [IPTABLES])

@@ -19,8 +19,8 @@ import pytest
 
 from rulegen.backends.userspace import configuration
 from rulegen.host.proxy.disk import log_rotation
-from rulegen.host.userspace import folder as of
 from rulegen.host.userspace import child, supervision
+from rulegen.host.userspace import folder as of
 from rulegen.host.userspace import proxy as written
 from rulegen.host.userspace.exchange import ask
 from rulegen.host.userspace.relay import client, keeper

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import socket
 import time
 from contextlib import suppress
@@ -58,7 +57,7 @@ class RelayPulse:
 
     def _ask(self) -> None:
         link = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-        link.setblocking(False)
+        link.settimeout(0)
         with suppress(OSError):  # too many ask already, or the socket was removed: no answer either
             link.connect(f"/proc/self/fd/{self._home}/{of.RELAY}")
             link.sendall(f"{PING}\n".encode())
