@@ -219,17 +219,20 @@ def _all_killed(scene: Scene, _: Random) -> Iterator[None]:
     yield
 
 
-@contextmanager
-def _stopped(scene: Scene, _: Random) -> Iterator[None]:
-    pids = [process.pid for process in scene.processes()]
-    for pid in pids:
-        os.kill(pid, signal.SIGSTOP)
-    try:
-        yield
-    finally:
+def _stopped(*roles: Role) -> Begin:
+    @contextmanager
+    def begin(scene: Scene, _: Random) -> Iterator[None]:
+        pids = [process.pid for process in scene.processes(*roles)]
         for pid in pids:
-            with suppress(ProcessLookupError):
-                os.kill(pid, signal.SIGCONT)
+            os.kill(pid, signal.SIGSTOP)
+        try:
+            yield
+        finally:
+            for pid in pids:
+                with suppress(ProcessLookupError):
+                    os.kill(pid, signal.SIGCONT)
+
+    return begin
 
 
 @contextmanager
@@ -316,7 +319,8 @@ KINDS: dict[str, Kind] = {
     "the master is killed": Kind(_killed(Role.MASTER), INGRESS, frozenset({"kill"}), stops_site=True),
     "a worker is killed": Kind(_killed(Role.WORKER), INGRESS, frozenset({"kill"}), stops_site=True),
     "the proxy and its supervisor are killed": Kind(_all_killed, INGRESS, frozenset({"kill"}), stops_site=True),
-    "the proxy is stopped": Kind(_stopped, INGRESS, frozenset({"kill"}), stops_site=True),
+    "the proxy is stopped": Kind(_stopped(), INGRESS, frozenset({"kill"}), stops_site=True),
+    "the master is stopped": Kind(_stopped(Role.MASTER), INGRESS, frozenset({"kill", "binary", "disk", "files"})),
     "the API server is away": Kind(_api_away, API, frozenset({"API"})),
     "the API server hangs": Kind(_api_hangs, API, frozenset({"API"})),
     "the API server fails": Kind(_api_fails, API, frozenset({"API"})),

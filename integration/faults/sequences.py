@@ -83,7 +83,11 @@ class Sequence:
 
     def _begin(self) -> None:
         groups = {group for name in self._active for group in KINDS[name].groups}
-        name = self._random.choice([name for name in CHOSEN if not KINDS[name].groups & groups])
+        names = [name for name in CHOSEN if not KINDS[name].groups & groups]
+        if not names:
+            self._change()
+            return
+        name = self._random.choice(names)
         kind = KINDS[name]
         self.steps.append(f"begin: {name}")
         self.scene.broken |= kind.harms

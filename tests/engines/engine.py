@@ -94,6 +94,7 @@ class TinyEngine:
     look: Any
     name: str = "tiny"
     ends: ProgramEnds = field(default_factory=ProgramEnds)
+    hindrance: str = ""
 
     @property
     def file(self) -> Path:

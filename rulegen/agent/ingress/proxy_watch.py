@@ -39,6 +39,8 @@ class ProxyWatch:
         send_event: Sends Events about this node.
         about: Returns the reference of this node; None for no Events.
         is_serving: Whether the proxy answers.
+        hindrance: Why changes wait although it answers; not reported while `is_busy`.
+        is_busy: Whether a change is being served, which such a wait is a part of.
     """
 
     live: AnyEngine
@@ -50,6 +52,9 @@ class ProxyWatch:
     send_event: Callable[[EventRequest], None] = to_nobody
     about: Callable[[], ObjectReference] | None = None
     is_serving: bool = False
+    hindrance: str = ""
+    is_busy: bool = False
+    _hindered: str = ""
     _silent_at: float | None = None
     _down_at: float | None = None
     _ends: ProgramEnds = field(default_factory=ProgramEnds)
@@ -83,10 +88,14 @@ class ProxyWatch:
                 self._silent_at = asked_at
             is_silent = self._silent_at is not None and self.clock() - self._silent_at >= SILENCE_S
             before, self.is_serving = self.is_serving, answers or (self.is_serving and not is_silent)
-            silence = "" if self.is_serving else f"{self.live.name} does not answer"
+            hindered, seen = self.hindrance, self._hindrance() if answers and not self.is_busy else ""
+            self.hindrance, self._hindered = seen and self._hindered, seen  # a reload by a command is none
+            silence = self.hindrance if self.is_serving else f"{self.live.name} does not answer"
             self.state.hears_proxy(silence, is_down=self.is_alone and not self.is_serving)
             if before != self.is_serving:
                 self._report_change()
+            elif hindered != self.hindrance and not self.is_busy:
+                self._report_hindrance()
 
     def _run(self) -> None:
         while not self._ended.wait(PERIOD_S if self._silent_at is None else AGAIN_S):
@@ -98,6 +107,20 @@ class ProxyWatch:
             return self.live.is_serving
         except RulegenError:
             return False
+
+    def _hindrance(self) -> str:
+        try:
+            return self.live.hindrance
+        except RulegenError:
+            return ""
+
+    def _report_hindrance(self) -> None:
+        if self.hindrance:
+            self.state.metrics.site_failures.add()
+            self.log.error("changes of Ingresses wait", error=self.hindrance)
+        else:
+            self.log.info("changes of Ingresses are served again")
+        self.on_change()
 
     def _report_change(self) -> None:
         name = self.live.name

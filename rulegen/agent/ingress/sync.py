@@ -247,7 +247,8 @@ class IngressSync:
 
     def _pause_s(self, pause: RetryPause) -> float:
         """Return the seconds before the next attempt after a failure; 0 after a success."""
-        return min(pause.now_s, LONGEST_DOWN_S) if self.mends and not self.proxy.is_serving else pause.now_s
+        is_down = not self.proxy.is_serving or bool(self.proxy.hindrance)
+        return min(pause.now_s, LONGEST_DOWN_S) if self.mends and is_down else pause.now_s
 
     def _serves(self) -> bool:
         """Return whether nginx serves anything."""
@@ -323,13 +324,15 @@ class IngressSync:
         if not self.mends:
             self.reports.drift(plan.items, site.digest)
             return False
-        began = self.clock()
+        began, self.proxy.is_busy = self.clock(), True
         try:
             outcome = self.live.deploy(site)
         except BaseException:
             if was_served:  # so only other programs can have changed anything
                 self.reports.drift(plan.items, site.digest, mended=False)
             raise
+        finally:
+            self.proxy.is_busy = False
         if was_served:
             self.reports.drift(plan.items, site.digest, mended=True)
         self._reload_s = self.clock() - began

@@ -182,6 +182,10 @@ class IngressEngine(Protocol[SiteT, ObservedT]):
         """
 
     @property
+    def hindrance(self) -> str:
+        """Why changes must wait although the program serves, as far as known; empty for nothing."""
+
+    @property
     def ends(self) -> ProgramEnds:
         """How often the program has ended unexpectedly; whoever supervises it counts."""
 

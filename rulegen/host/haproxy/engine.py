@@ -20,7 +20,7 @@ from rulegen.errors import RulegenError, internal_error
 from rulegen.host.files.output import write_site
 from rulegen.host.files.self_signed import make
 from rulegen.host.haproxy import live, moves, worker
-from rulegen.host.haproxy.pending import RELOAD_PAUSE_S
+from rulegen.host.haproxy.pending import HINDERED_S, RELOAD_PAUSE_S
 from rulegen.host.proxy.engine import ProxyEngine
 from rulegen.host.proxy.naming import naming_of
 from rulegen.languages.haproxy.check import DifferenceError
@@ -226,7 +226,7 @@ class HaproxyEngine(ProxyEngine[HaproxySite]):
     def deploy(self, site: HaproxySite) -> DeployOutcome:
         """Deploy a site that `check` has returned, without a reload where the running HAProxy can be changed.
 
-        A reload that is not urgent waits until the last one is 30 s ago.
+        A reload that is not urgent waits until the last one is 30 s ago, or while the master of HAProxy hangs.
         """
         configuration = site.configuration
         self.given, self._given_state, self._moved = None, None, set()
@@ -246,8 +246,12 @@ class HaproxyEngine(ProxyEngine[HaproxySite]):
 
     def _meanwhile(self, configuration: Configuration) -> DeployOutcome | None:
         """Deploy what needs no reload if the reload waits; None if it does not."""
+        if self.read is None or self.read.digest == configuration.digest:
+            return None
         left_s = self.reloaded_at + RELOAD_PAUSE_S - self.clock()
-        if left_s <= 0 or self.read is None or self.read.digest == configuration.digest:
+        if left_s <= 0 and self.hindrance:
+            left_s = HINDERED_S
+        if left_s <= 0:
             return None
         outcome = live.update_meanwhile(self.service, self.read, configuration)
         return replace(outcome, digest=self.deployed, again_s=left_s) if outcome is not None else None

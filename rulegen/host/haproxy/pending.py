@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     from rulegen.languages.haproxy.runtime import RuntimeState
 
 RELOAD_PAUSE_S: Final = 30.0
+HINDERED_S: Final = 5.0
+"""A reload is tried again after this time while the master of HAProxy hangs."""
 _BLOCKS: Final = " return "
 
 

@@ -23,6 +23,7 @@ MAIN: Final = "haproxy.cfg"
 USERS: Final = "secrets/users.cfg"
 _FILES: Final = ("-f", MAIN, "-f", USERS)
 _RELEASE: Final = "cwd/.."
+HANGS: Final = "the master of HAProxy does not answer: what needs a reload waits"
 _PREFIX: Final = re.compile(r"^(?:\[\w+\]\s+)?(?:\(\d+\) : )?(?:config : )?")
 _SUMMARY: Final = ("Error(s) found in configuration file", "Fatal errors found in configuration")
 _REFUSED: Final = re.compile(r"cannot bind socket \(Address already in use\) (?:for )?\[\S*:(?P<port>[0-9]{1,5})\]")
@@ -102,6 +103,7 @@ class HaproxyProgram:
             return ()
         place = (home.st_dev, home.st_ino)
         ours = [each for pid in process_list.all_ids() if (each := _look(pid, place))]
+        ours += _wrapped_masters(ours, place)
         ours.sort(key=lambda process: (process.started, process.pid))
         masters = {process.pid for process in ours if process.role is Role.MASTER}
         workers = [process for process in ours if process.pid not in masters and process.parent in masters]
@@ -116,6 +118,16 @@ class HaproxyProgram:
     def serves(self, folder: Path) -> str | None:
         """See `ProxyProgram`."""
         return status.serves(folder)
+
+    def worker_serves(self, folder: Path) -> str | None:
+        """See `ProxyProgram`."""
+        return status.worker_serves(folder)
+
+    def hindrance(self, folder: Path) -> str:
+        """See `ProxyProgram`."""
+        if status.ask(folder, "show proc") is not None or status.worker_serves(folder) is None:
+            return ""
+        return HANGS
 
     def has_socket(self, folder: Path) -> bool:
         """See `ProxyProgram`."""
@@ -144,6 +156,17 @@ def _look(pid: int, releases: tuple[int, int]) -> ProxyProcess | None:
     parent = process_list.Seen.of(there.parent, _RELEASE)
     is_child = parent is not None and parent.place == releases and parent.program.startswith("haproxy")
     return there if is_child else there._replace(role=Role.MASTER)
+
+
+def _wrapped_masters(ours: list[ProxyProcess], releases: tuple[int, int]) -> list[ProxyProcess]:
+    """Return the masters that are starting themselves again by another program, such as a script: they have workers."""
+    known = {process.pid for process in ours}
+    results = []
+    for pid in {process.parent for process in ours if process.role is Role.WORKER} - known:
+        seen, there = process_list.Seen.of(pid, _RELEASE), process_list.identified(pid, Role.MASTER)
+        if seen is not None and there is not None and seen.place == releases and seen.user == os.geteuid():
+            results.append(there)
+    return results
 
 
 HAPROXY: Final = HaproxyProgram()

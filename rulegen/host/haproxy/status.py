@@ -13,6 +13,8 @@ if TYPE_CHECKING:
 
 SOCKET: Final = "master.sock"
 """The socket of the master in the folder `run`."""
+WORKER_SOCKET: Final = "worker.sock"
+"""The socket of the worker in the folder `run`."""
 VARIABLE: Final = "proc.digest"
 """The variable of a worker with the digest of the configuration that it serves."""
 _DIGEST: Final = re.compile(r"type=str value=<([0-9a-f]+)>")
@@ -41,6 +43,13 @@ def serves(folder: Path, *, timeout_s: float = _TIMEOUT_S) -> str | None:
     return digest[1]
 
 
+def worker_serves(folder: Path, *, timeout_s: float = _TIMEOUT_S) -> str | None:
+    """Return the digest that the worker itself answers; None without an answer. Its master may hang."""
+    answer = ask(folder, f"show info;get var {VARIABLE}", timeout_s=timeout_s, name=WORKER_SOCKET) or ""
+    digest = _DIGEST.search(answer)
+    return digest[1] if digest is not None and fields(answer).get("Stopping") == "0" else None
+
+
 def old_workers(answer: str) -> list[int]:
     """Return the ids of the workers that finish their connections, from the master's list of processes."""
     ids = []
@@ -59,13 +68,14 @@ def fields(answer: str) -> dict[str, str]:
     return {name: value.strip() for name, separator, value in pairs if separator}
 
 
-def ask(folder: Path, command: str, *, timeout_s: float = _TIMEOUT_S) -> str | None:
-    """Return the answer of the master of the HAProxy in `folder` to one command; None without an answer.
+def ask(folder: Path, command: str, *, timeout_s: float = _TIMEOUT_S, name: str = SOCKET) -> str | None:
+    """Return the answer of the HAProxy in `folder` to one command; None without an answer.
 
     Args:
         folder: The folder of the supervisor.
         command: The command, one line; `@1` before it asks the worker.
         timeout_s: The time limit for the whole request.
+        name: The socket: by default, that of the master.
     """
     deadline = time.monotonic() + timeout_s
     try:
@@ -76,7 +86,7 @@ def ask(folder: Path, command: str, *, timeout_s: float = _TIMEOUT_S) -> str | N
     try:
         with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as connection:
             connection.settimeout(timeout_s)
-            connection.connect(f"/proc/self/fd/{descriptor}/{SOCKET}")
+            connection.connect(f"/proc/self/fd/{descriptor}/{name}")
             connection.sendall(f"{command}\n".encode())
             connection.shutdown(socket.SHUT_WR)
             return _whole(connection, deadline)

@@ -24,8 +24,6 @@ if TYPE_CHECKING:
     from rulegen.languages.haproxy.commands import RuntimeChanges
     from rulegen.languages.haproxy.runtime import StatePart
 
-SOCKET: Final = "worker.sock"
-"""The socket of the worker in the folder `run`."""
 ASKS_DIGEST: Final = socket_command("get", "var", SERVED)
 """The command that asks a worker for the digest of the configuration that it serves."""
 _TIMEOUT_S: Final = 20.0
@@ -106,7 +104,7 @@ def connected(folder: Path) -> Iterator[WorkerSocket]:
     try:
         with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as connection:
             connection.settimeout(_TIMEOUT_S)
-            connection.connect(f"/proc/self/fd/{descriptor}/{SOCKET}")
+            connection.connect(f"/proc/self/fd/{descriptor}/{status.WORKER_SOCKET}")
             yield WorkerSocket(connection)
     finally:
         os.close(descriptor)

@@ -100,6 +100,14 @@ class NginxProgram:
         """See `ProxyProgram`."""
         return status.ask(folder)
 
+    def worker_serves(self, folder: Path) -> str | None:
+        """See `ProxyProgram`."""
+        return status.ask(folder)
+
+    def hindrance(self, folder: Path) -> str:  # noqa: ARG002 - its master answers nothing
+        """See `ProxyProgram`."""
+        return ""
+
     def has_socket(self, folder: Path) -> bool:
         """See `ProxyProgram`."""
         return (folder / STATUS_SOCKET).exists()

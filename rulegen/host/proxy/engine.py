@@ -93,6 +93,11 @@ class ProxyEngine(Generic[ProxySiteT]):
         return bool(self.service.answer())
 
     @property
+    def hindrance(self) -> str:
+        """Why the proxy cannot be reloaded although it serves."""
+        return self.service.hindrance()
+
+    @property
     def ends(self) -> ProgramEnds:
         """How often the proxy has ended unexpectedly."""
         return ProgramEnds(*ends_of(self.service.folder))

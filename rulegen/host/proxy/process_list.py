@@ -122,6 +122,11 @@ def send(process: ProxyProcess, number: signal.Signals) -> bool:
     return True
 
 
+def is_stopped(pid: int) -> bool:
+    """Whether a signal or a debugger has stopped a process."""
+    return _stat(pid)[:1] in ([b"T"], [b"t"])
+
+
 def started(pid: int) -> int:
     """Return the start of a process in clock ticks since boot; 0 if it has ended or is a zombie."""
     fields = _stat(pid)

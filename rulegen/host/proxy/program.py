@@ -118,6 +118,12 @@ class ProxyProgram(Protocol):
     def serves(self, folder: Path) -> str | None:
         """Return the digest that the workers of a folder serve; None without an answer."""
 
+    def worker_serves(self, folder: Path) -> str | None:
+        """Return the digest that a worker of a folder serves, also if its master hangs; None without an answer."""
+
+    def hindrance(self, folder: Path) -> str:
+        """Return why the program cannot be reloaded although it serves, as far as known; the answer takes seconds."""
+
     def has_socket(self, folder: Path) -> bool:
         """Return whether the socket for such questions exists."""
 

@@ -50,6 +50,10 @@ _NO_SCRATCH: Final = "cannot create a folder to test the configuration"
 _RENEWED: Final = "the supervisor ran another version of rulegen and was replaced"
 
 
+class HinderedError(HostError):
+    """The program serves, but cannot be reloaded now. Nothing has changed."""
+
+
 @dataclass(frozen=True, slots=True)
 class Status:
     """The processes of a folder.
@@ -165,6 +169,8 @@ class ProxyService:
                 self.releases.prepare_next(configuration)
                 return outcome
             self._check_ports(listens)
+            if hindrance := self.hindrance():
+                raise HinderedError(hindrance)
             if not tested:
                 verdict = self._tried(configuration)
                 if verdict.message is not None:
@@ -217,8 +223,12 @@ class ProxyService:
         return DeployOutcome(configuration.digest, DeployAction.UPDATED, time.monotonic() - began, notes)
 
     def answer(self) -> str:
-        """Return the digest that the workers answer; empty without an answer within seconds."""
-        return (self._program.serves(self.folder) or "") if self.folder.is_dir() else ""
+        """Return the digest that a worker answers; empty without an answer within seconds."""
+        return (self._program.worker_serves(self.folder) or "") if self.folder.is_dir() else ""
+
+    def hindrance(self) -> str:
+        """Return why the program cannot be reloaded although it serves, as far as known; empty if it can."""
+        return self._program.hindrance(self.folder) if self.folder.is_dir() else ""
 
     def status(self) -> Status:
         """Return the running processes."""
@@ -405,7 +415,9 @@ class ProxyService:
             return self._refused(configuration, reason, "nothing is served")
         self.releases.switch(before)
         state = f"release {before} is served as before"
-        if not still_answers(self._program, self.folder, before):
+        if self.answer() == before and (hindrance := self.hindrance()):
+            state = f"{state}; {hindrance}"
+        elif not still_answers(self._program, self.folder, before):
             try:
                 self._serve(before, self._patience(configuration))
             except StoppingError:

@@ -36,6 +36,7 @@ class MemorySite:
 
     name = "nginx"
     ends = ProgramEnds()
+    hindrance = ""
 
     @property
     def is_serving(self) -> bool:
@@ -215,3 +216,22 @@ def test_what_could_not_be_decided_is_tried_again(stage, monkeypatch):
             stage.loop.serve()
     assert stage.loop.serve()
     assert stage.is_right()
+
+
+@pytest.mark.parametrize("is_alone", [False, True])
+def test_a_program_that_cannot_be_reloaded_serves_and_is_reported(stage, is_alone):
+    stage.loop.serve()
+    proxy, state = stage.loop.proxy, stage.loop.state
+    proxy.is_alone = is_alone
+    proxy.look()
+    stage.live.hindrance = "its master hangs"
+    proxy.look()
+    assert state.not_served == "", "it may just be reloaded"
+    proxy.look()
+    assert (state.not_served, state.site_is_down, stage.loop.is_serving) == ("its master hangs", False, True)
+    assert "changes of Ingresses wait error=" in stage.loop.log.out.getvalue()
+    stage.loop.serve()
+    stage.live.hindrance = ""
+    proxy.look()
+    assert state.not_served == ""
+    assert stage.loop.is_woken, "what waits is served at once"

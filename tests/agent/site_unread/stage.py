@@ -73,6 +73,7 @@ class MemorySite:
 
     name = "nginx"
     ends = ProgramEnds()
+    hindrance = ""
 
     @property
     def is_serving(self) -> bool:

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import contextlib
 import http.client
+import itertools
+import math
 import os
+import shutil
 import signal
 import socket
 import ssl
@@ -18,11 +21,16 @@ from pathlib import Path
 import pytest
 
 from rulegen.compiler.ingress.engine import DeployAction
-from rulegen.host.haproxy import worker
+from rulegen.errors import ApplyError
+from rulegen.host.commands.runner import run
+from rulegen.host.haproxy import status, worker
 from rulegen.host.haproxy.engine import HaproxyEngine
-from rulegen.host.haproxy.program import HAPROXY
+from rulegen.host.haproxy.pending import HINDERED_S
+from rulegen.host.haproxy.program import HANGS, HAPROXY
+from rulegen.host.haproxy.service import HaproxyService
 from rulegen.host.proxy import process_list
 from rulegen.host.proxy.processes import supervision
+from rulegen.host.proxy.service import HinderedError
 from rulegen.kube.objects.kinds import KubeObject
 from rulegen.languages.haproxy.commands import changes
 from rulegen.languages.haproxy.runtime import holds, state_of
@@ -364,6 +372,89 @@ def test_a_path_that_is_closed_does_not_wait(serve, engine):
     serve(*web(1), site())
     assert serve(*web(1), site(whitelist_source_range="192.0.2.0/24")) is DeployAction.RELOADED
     assert ask()[0] == 403
+
+
+SLOW = ingress("slow", rule("slow.test"), annotations={"proxy-read-timeout": "7"})
+"""An Ingress that needs a reload."""
+
+
+@pytest.fixture
+def late(engine) -> HaproxyEngine:
+    """Return the engine; the reload before never delays the next one."""
+    times = itertools.count(100, 100)
+    engine.clock = lambda: float(next(times))
+    return engine
+
+
+@pytest.fixture
+def impatient(monkeypatch) -> None:
+    """Have HAProxy not waited for long."""
+    for function in (status.ask, status.serves, status.worker_serves):
+        monkeypatch.setitem(function.__kwdefaults__, "timeout_s", 0.3)
+
+
+def master(engine: HaproxyEngine) -> int:
+    known = process_list.master(HAPROXY.processes(engine.service.folder))
+    assert known is not None
+    return known.pid
+
+
+@pytest.mark.usefixtures("impatient")
+def test_a_stopped_master_delays_only_what_needs_a_reload(serve, late):
+    serve(*web(1), site())
+    stopped, before = master(late), workers(late)
+    os.kill(stopped, signal.SIGSTOP)
+    assert (late.is_serving, late.hindrance) == (True, HANGS)
+    waiting = late.deploy(late.check(world(*web(2), site(), SLOW), late.observe()))
+    assert (waiting.action, waiting.again_s) == (DeployAction.UPDATED, HINDERED_S)
+    assert answers() == {POD.format(2)}
+    assert ask("slow.test")[0] == 404
+    with pytest.raises(HinderedError, match="what needs a reload waits"):
+        serve(*web(2), site(whitelist_source_range="192.0.2.0/24"), SLOW)
+    assert serve(*web(3), site(), SLOW) is DeployAction.UPDATED
+    assert answers() == {POD.format(3)}
+    assert (master(late), workers(late)) == (stopped, before)
+    os.kill(stopped, signal.SIGCONT)
+    assert soon(lambda: not late.hindrance, 10)
+    assert serve(*web(3), site(), SLOW) is DeployAction.RELOADED
+    assert [ask("slow.test")[0], *answers()] == [200, POD.format(3)]
+    assert is_as_on_disk(late)
+
+
+WRAPPER = """#!/bin/bash
+case " $* " in *" -c "*) ;; *) while [ -e {flag} ]; do sleep 0.05; done ;; esac
+exec -a "$0" {haproxy} "$@"
+"""
+"""HAProxy starts itself again by the name that it was started with."""
+
+
+@pytest.mark.usefixtures("impatient", "pods")
+def test_a_master_that_hangs_within_a_reload_loses_no_worker(folder, tmp_path):
+    """It starts itself again, which hangs. A supervisor that starts meanwhile does not start a second HAProxy."""
+    flag, wrapper = tmp_path / "hangs", tmp_path / "haproxy-wrapped"
+    wrapper.write_text(WRAPPER.format(flag=flag, haproxy=shutil.which("haproxy")))
+    wrapper.chmod(0o755)
+    host = HttpHost(user="haproxy haproxy", http_port=HTTP, https_port=HTTPS, ipv6=False)
+    wrapped = HaproxyService(folder, run, binary=str(wrapper), confirm_s=1)
+    engine = HaproxyEngine(wrapped, options(host=host))
+    engine.deploy(engine.check(world(*web(1), site()), None))
+    served, before = engine.service.releases.live(), workers(engine)
+    flag.touch()
+    wanted = engine.check(world(*web(1), site(), SLOW), engine.observe())
+    engine.reloaded_at = -math.inf
+    with pytest.raises(ApplyError, match=f"release {served} is served as before; {HANGS}"):
+        engine.deploy(wanted)
+    assert (engine.is_serving, engine.hindrance, workers(engine)) == (True, HANGS, before)
+    hanging = master(engine)
+    os.kill(supervision.supervisor_pid(folder), signal.SIGKILL)
+    assert soon(lambda: supervision.ensure(folder, str(wrapper), HAPROXY), 10)
+    assert soon(lambda: f"haproxy {hanging} is already running" in (folder / "logs/keeper.log").read_text(), 10)
+    assert answers() == {POD.format(1)}
+    assert (master(engine), workers(engine)) == (hanging, before)
+    flag.unlink()
+    assert soon(lambda: not engine.hindrance, 10)
+    assert engine.deploy(wanted).action is DeployAction.RELOADED
+    assert [ask("slow.test")[0], *answers(), master(engine)] == [200, POD.format(1), hanging]
 
 
 def test_what_the_socket_does_not_mend_a_reload_does(serve, engine, monkeypatch):

@@ -27,6 +27,7 @@ _HEAD: Final = 4096
 _CRASHES: Final = 2
 _PAUSE_S: Final = 0.02
 _BUSY_S: Final = 3.0
+_STOPPED_S: Final = 5.0
 _LONGEST_PAUSE_S: Final = 0.2
 
 
@@ -132,12 +133,13 @@ def wait_for(
     until, asked_at = time.monotonic() + patience_s, time.monotonic()
     pause, (ended, _) = _PAUSE_S, ends_of(folder)
     what = f"{program.name} in {folder}, which does not serve release {digest} yet"
-    with WAITS.waiting(what, limit_s=patience_s, end=ENDS_ITSELF) as wait:
+    with WAITS.waiting(what, pid=reloads.pid if reloads else 0, limit_s=patience_s, end=ENDS_ITSELF) as wait:
         while not (_relieved(program, folder, before) and answers(program, folder, digest)):
             wait.check()
             times, how = ends_of(folder)
             looping = f"it ends again and again: {how}" if times - ended >= _CRASHES else ""
-            said = complaints.read() or looping or _full_disk(program, folder, time.monotonic() - wait.since)
+            age_s = time.monotonic() - wait.since
+            said = complaints.read() or looping or _full_disk(program, folder, age_s) or _stopped(reloads, age_s)
             if said or time.monotonic() > until:
                 said = said or _silence(program.serves(folder), patience_s)
                 lacking = shortage(folder)
@@ -162,6 +164,13 @@ def _has_missed(program: ProxyProgram, folder: Path, before: tuple[ProxyProcess,
         return False
     now = {(process.pid, process.started) for process in process_list.workers(program.processes(folder))}
     return now <= {(process.pid, process.started) for process in before}
+
+
+def _stopped(master: ProxyProcess | None, after_s: float) -> str:
+    """Return that the master is stopped, if it has had some time to go on: it does not reload before that."""
+    if master is None or after_s < _STOPPED_S or not process_list.is_stopped(master.pid):
+        return ""
+    return f"its master (process {master.pid}) is stopped by a signal"
 
 
 def _full_disk(program: ProxyProgram, folder: Path, after_s: float) -> str:
