@@ -16,20 +16,18 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from integration.agent import until
-from integration.faults.scene import FOREIGN, OTHER
+from integration.faults.modes import IPTABLES
+from integration.faults.scene import FOREIGN
 from rulegen.host.proxy.process_list import Role
 from tests.fakes.faults import Fault as Answer
 
 if TYPE_CHECKING:
     from random import Random
 
+    from integration.faults.modes import ServiceMode
     from integration.faults.scene import Scene
 
 Begin = Callable[["Scene", "Random"], AbstractContextManager[None]]
-
-FAMILIES = {"IPv4": "iptables-nft", "IPv6": "ip6tables-nft"}
-FAMILY_PARTS = frozenset(FAMILIES)
-NAMES = {f"{tool}-{verb}": family for family, tool in FAMILIES.items() for verb in ("restore", "save")}
 
 
 @dataclass(frozen=True)
@@ -39,6 +37,7 @@ class Kind:
     Attributes:
         begin: Begins it; it ends with the context.
         harms: The parts that need not follow the cluster until all has settled.
+        tools: The tools that it breaks, beside these parts.
         groups: Faults that have a group in common do not overlap.
         stops_site: Whether nginx or HAProxy may answer nothing from its begin on.
     """
@@ -47,6 +46,11 @@ class Kind:
     harms: frozenset[str]
     groups: frozenset[str]
     stops_site: bool = False
+    tools: tuple[str, ...] = ()
+
+    def harmed(self, mode: ServiceMode) -> frozenset[str]:
+        """Return the parts that it harms in a mode."""
+        return self.harms.union(*(mode.tools.get(name, frozenset()) for name in self.tools))
 
 
 def _tool(name: str, kind: str) -> Begin:
@@ -149,7 +153,7 @@ def _no_inodes(scene: Scene, _: Random) -> Iterator[None]:
 
 @contextmanager
 def _no_iptables(scene: Scene, _: Random) -> Iterator[None]:
-    with scene.tools.missing(*NAMES):
+    with scene.tools.missing(*IPTABLES):
         yield
 
 
@@ -237,14 +241,7 @@ def _stopped(*roles: Role) -> Begin:
 
 @contextmanager
 def _foreign_rules(scene: Scene, chance: Random) -> Iterator[None]:
-    """Others flush chains of a Service that nobody asks, and add to a chain of all."""
-    family = chance.choice((4, 6))
-    lines = scene.node.rules.lines(family=family)
-    chains = sorted({line.split()[1] for line in lines if line.startswith("-A KUBE-S") and f"lab/{OTHER.name}" in line})
-    own = [name for name in chains if name.startswith(("KUBE-SVC-", "KUBE-SEP-"))]
-    if own:
-        scene.node.rules.change("-t", "nat", "-F", chance.choice(own), family=family)
-    scene.node.rules.change("-t", "nat", "-A", "KUBE-MARK-MASQ", "-j", "RETURN", family=family)
+    scene.mode.damage(scene.node, chance)
     yield
 
 
@@ -286,15 +283,14 @@ def _reloaded(scene: Scene, _: Random) -> Iterator[None]:
 
 
 def _tools() -> dict[str, Kind]:
-    """Return the faults of the tools of each family, and of conntrack."""
-    results = {
-        f"{name} {kind}": Kind(_tool(name, kind), frozenset({family}), frozenset({name}))
-        for name, family in NAMES.items()
-        for kind in ("hangs", "fails", "is slow", "is missing")
+    """Return the faults of the tools of each mode, and of conntrack."""
+    kinds = {**dict.fromkeys((*IPTABLES, "nft"), ("hangs", "fails", "is slow", "is missing"))}
+    kinds["conntrack"] = ("hangs", "fails", "is missing")
+    return {
+        f"{name} {kind}": Kind(_tool(name, kind), frozenset(), frozenset({name}), tools=(name,))
+        for name in kinds
+        for kind in kinds[name]
     }
-    for kind in ("hangs", "fails", "is missing"):
-        results[f"conntrack {kind}"] = Kind(_tool("conntrack", kind), FAMILY_PARTS, frozenset({"conntrack"}))
-    return results
 
 
 INGRESS = frozenset({"ingress"})
@@ -312,7 +308,7 @@ KINDS: dict[str, Kind] = {
     "the port is taken": Kind(_port_taken, INGRESS, frozenset({"binary"}), stops_site=True),
     "the disk is full": Kind(_full_disk, INGRESS, frozenset({"disk"})),
     "the inodes are used up": Kind(_no_inodes, INGRESS, frozenset({"disk"})),
-    "iptables is gone": Kind(_no_iptables, FAMILY_PARTS, frozenset(NAMES)),
+    "iptables is gone": Kind(_no_iptables, frozenset(), frozenset(IPTABLES), tools=tuple(IPTABLES)),
     "the agent is killed": Kind(_restarted(signal.SIGKILL), frozenset(), frozenset({"agent"})),
     "the agent is restarted": Kind(_restarted(signal.SIGTERM), INGRESS, frozenset({"agent"}), stops_site=True),
     "the agent is suspended": Kind(_paused, frozenset(), frozenset({"agent"})),

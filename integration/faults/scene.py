@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import signal
+import subprocess
 import tempfile
 import threading
 import time
@@ -18,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 from integration import forks, manifests
 from integration.agent import COLLECTIONS, Node, Process, inside, until
+from integration.faults import modes
 from integration.faults.engines import IngressProgram, drawn
 from integration.faults.programs import PROGRAM, SHORT_LIMITS, Tools, mounted
 from integration.ingress import objects
@@ -29,9 +31,9 @@ from rulegen.host.proxy.process_list import ProxyProcess, Role
 from tests.servers.fakeapi import FakeApi
 
 if TYPE_CHECKING:
+    from integration.faults.modes import ServiceMode
     from integration.lab.hosts import Repeating
 
-TOOLS = ("iptables-nft-restore", "ip6tables-nft-restore", "iptables-nft-save", "ip6tables-nft-save", "conntrack")
 STEADY = App(name="steady", number=801, ready=("pod-b", "pod-x"), type="NodePort", protocols=("TCP",))
 """The Service that clients ask; nothing that happens is about it."""
 CHANGING = App(name="changing", number=802, ready=("pod-a",), protocols=("TCP", "UDP"))
@@ -134,23 +136,20 @@ class Scene:
         is_fresh: Whether the agents were started again in this sequence: they are healthy after their first sync.
     """
 
-    def __init__(self, layout: str, engine: IngressProgram, lab: Lab, api: FakeApi, folder: Path, holder: int) -> None:
-        self.layout, self.engine, self.lab, self.api, self.folder, self.holder = (
-            layout,
-            engine,
-            lab,
-            api,
-            folder,
-            holder,
-        )
+    def __init__(
+        self, layout: str, rows: tuple[IngressProgram, ServiceMode], lab: Lab, api: FakeApi, folder: Path, holder: int
+    ) -> None:
+        self.layout, self.lab, self.api, self.folder, self.holder = layout, lab, api, folder, holder
+        self.engine, self.mode = rows
         self.tools = Tools(folder / "sbin", folder / "flags")
         self.site_folder = folder / "site"
-        self.site = Path(f"/proc/{holder}/root{folder}/site/{engine.name}")
-        self.binary = folder / "bin" / engine.name
+        self.site = Path(f"/proc/{holder}/root{folder}/site/{self.engine.name}")
+        self.binary = folder / "bin" / self.engine.name
         self.broken: set[str] = set()
         self.is_fresh = False
         self.agents: dict[str, Process] = {}
-        self.node = Node(lab.folder, api)
+        self.node = self.mode.node(lab.folder, api)
+        self.node.configure(**self.mode.fields)
         self.node.wrapper = (*self._enter(), "sh", "-c", SHORT_LIMITS, "sh")
         self.node.environment["PROGRAM"] = PROGRAM
         self.client = SiteClient(0)
@@ -213,13 +212,16 @@ class Scene:
         for agent in agents.values():
             agent.terminate()
         for name, agent in agents.items():
-            assert agent.wait(30) == 0, (name, self.log()[-4000:])
+            try:
+                code = agent.wait(30)
+            except subprocess.TimeoutExpired:
+                raise AssertionError(f"{name} does not end\n{self.log()[-9000:]}") from None
+            assert code == 0, (name, self.log()[-4000:])
         assert "Traceback" not in self.log(), self.log()
 
     def break_start(self, *tools: str) -> None:
         """Expect no rules of an agent that starts while one of these tools is broken, if it needs the tool for all."""
-        if "iptables-nft-save" in tools:
-            self.broken |= {"IPv4", "IPv6"}
+        self.broken |= self.mode.broken_at_start(list(tools))
 
     def restart(self, number: signal.Signals) -> None:
         """End the agents by a signal, and start them again."""
@@ -368,7 +370,7 @@ class Scene:
         gauges = ("rulegen_left_out_services", "rulegen_drift_unmended", "kubeproxy_sync_proxy_rules_iptables_total")
         numbers = {name: self.node.metric(name) for name in gauges}
         return {
-            "rules": sorted(self.node.rules.everything()),
+            "rules": sorted(self.mode.everything(self.node)),
             "files": self.files(),
             "pages": pages,
             "statuses": statuses,
@@ -380,9 +382,7 @@ class Scene:
         self.kill_site()
         for path in self.site.iterdir():
             shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink()
-        for family, table in ((family, table) for family in (4, 6) for table in ("nat", "filter", "mangle")):
-            self.node.rules.change("-t", table, "-F", family=family)
-            self.node.rules.change("-t", table, "-X", family=family)
+        self.mode.wipe(self.node)
 
     def kill_site(self) -> None:
         """End the program and its supervisor."""
@@ -399,16 +399,17 @@ def redirecting(name: str, host: str) -> dict[str, Any]:
 
 
 @contextmanager
-def scene(layout: str, seed: int) -> Iterator[Scene]:
-    """Give a node that serves a Service and a host, whose programs work; the seed chooses the ingress engine."""
+def scene(layout: str, seed: int, mode: ServiceMode | None = None) -> Iterator[Scene]:
+    """Give a node that serves a Service and a host, whose programs work; the seed chooses ingress engine and mode."""
     engine = drawn(LAYOUTS.index(layout), seed)
+    mode = mode or modes.drawn(LAYOUTS.index(layout), seed)
     with ExitStack() as stack:
         lab = stack.enter_context(build(Namespaces()))
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
         folder.chmod(0o755)  # its workers are another user
         for name in ("site", "bin"):
             (folder / name).mkdir(mode=0o755)
-        Tools.wrapped(folder, TOOLS)
+        Tools.wrapped(folder, tuple(mode.tools))
         shutil.copy(shutil.which(engine.name) or "", folder / "sbin" / engine.name)
         holder = stack.enter_context(mounted(folder))
         stack.enter_context(inside(f"/proc/{lab.node.wire.pid}/ns/net"))
@@ -417,7 +418,7 @@ def scene(layout: str, seed: int) -> Iterator[Scene]:
         api.put("ingressclasses", objects.ingress_class())
         api.put("services", objects.service("echo", "10.96.100.1"))
         api.put("ingresses", redirecting("steady", HOST))
-        entry = Scene(layout, engine, lab, api, folder, holder)
+        entry = Scene(layout, (engine, mode), lab, api, folder, holder)
         entry.serve(STEADY, CHANGING, OTHER)
         stack.callback(entry.kill_site)
         entry.start()

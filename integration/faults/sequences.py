@@ -18,7 +18,10 @@ from integration.faults.scene import CHANGING
 from integration.faults.scene import scene as made
 
 if TYPE_CHECKING:
+    from integration.faults.modes import ServiceMode
     from integration.faults.scene import Scene
+    from integration.lab.hosts import Family
+    from integration.manifests import App
 
 MOST_AT_ONCE = 3
 HOSTS = ("pod-a", "pod-b", "pod-x")
@@ -26,7 +29,7 @@ LATE_S = RESTORE_S + 8.0
 """What is not broken follows the cluster within this time: one time limit of a tool, and what a busy machine adds."""
 START_S = 20.0
 """An agent that has just started may take so much longer: it reads everything first."""
-PARTS = {"IPv4": 4, "IPv6": 6}
+PARTS: dict[str, Family] = {"IPv4": 4, "IPv6": 6}
 CHOSEN = [name for name in KINDS if os.environ.get("RULEGEN_FAULT_KINDS", "") in name]
 """The kinds of faults to choose from: those whose names have this text in them."""
 
@@ -83,14 +86,15 @@ class Sequence:
 
     def _begin(self) -> None:
         groups = {group for name in self._active for group in KINDS[name].groups}
-        names = [name for name in CHOSEN if not KINDS[name].groups & groups]
+        known = self.scene.mode.tools.keys()
+        names = [name for name in CHOSEN if not KINDS[name].groups & groups and known >= {*KINDS[name].tools}]
         if not names:
             self._change()
             return
         name = self._random.choice(names)
         kind = KINDS[name]
         self.steps.append(f"begin: {name}")
-        self.scene.broken |= kind.harms
+        self.scene.broken |= kind.harmed(self.scene.mode)
         self.scene.client.is_excused |= kind.stops_site
         stack = ExitStack()
         stack.enter_context(kind.begin(self.scene, self._random))
@@ -115,11 +119,10 @@ class Sequence:
         within_s = LATE_S + START_S if self.scene.is_fresh else LATE_S
         for part, family in PARTS.items():
             if part not in self.scene.broken:
-                until(lambda a=app, f=family: self._sends(a.name, f) == len(ready), within_s, f"{part} follows")
+                until(lambda a=app, f=family: self._sends(a, f) == len(ready), within_s, f"{part} follows")
 
-    def _sends(self, name: str, family: int) -> int:
-        lines = self.scene.node.rules.lines(family=family)
-        return len([line for line in lines if f"lab/{name}:tcp" in line and "DNAT" in line])
+    def _sends(self, app: App, family: Family) -> int:
+        return len(self.scene.mode.sent(self.scene.node, app, family))
 
 
 @dataclass
@@ -139,11 +142,11 @@ class Endured:
     wrong: str = ""
 
 
-def endure(layout: str, seconds: float, seed: int, steps: int = 8) -> Endured:
+def endure(layout: str, seconds: float, seed: int, steps: int = 8, mode: ServiceMode | None = None) -> Endured:
     """Run sequences on a node of its own for so long, then compare it with a fresh start."""
     results, faults = Endured(), Counter[str]()
     try:
-        with made(layout, seed) as node:
+        with made(layout, seed, mode) as node:
             until_s = time.monotonic() + seconds
             while not results.sequences or time.monotonic() < until_s:
                 sequence = Sequence(node, seed + results.sequences)

@@ -15,6 +15,7 @@ import pytest
 
 from integration import manifests
 from integration.agent import Node, network_namespace, tool, until
+from integration.faults.modes import NftablesNode
 from integration.faults.programs import PROGRAM, SHORT_LIMITS, Tools
 from integration.hangs.test_tools import name_of, waits
 from integration.lab import topology
@@ -27,18 +28,6 @@ pytestmark = [
 ]
 
 WEB = App(name="web", number=804, ready=("pod-a",), protocols=("TCP", "UDP"))
-
-
-class NftablesNode(Node):
-    """A node in nftables mode."""
-
-    mode = "nftables"
-
-    def argv(self, verb: str, *more: str) -> list[str]:
-        """Return a command line that leaves the choice of iptables to rulegen: there is none."""
-        argv = super().argv(verb, *more)
-        number = argv.index("--variant")
-        return argv[:number] + argv[number + 2 :]
 
 
 @contextmanager
