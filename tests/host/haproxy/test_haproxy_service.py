@@ -337,6 +337,26 @@ def test_a_reload_that_haproxy_has_missed_is_asked_for_again(folder, namespace):
     assert service.status().generations == 1
 
 
+@pytest.mark.parametrize("is_supervised", [True, False])
+def test_a_stopped_master_ends_after_its_requests(service, eventually, is_supervised):
+    service.apply(FIRST)
+    if not is_supervised:
+        os.kill(supervision.supervisor_pid(service.folder), signal.SIGKILL)
+        eventually(lambda: not supervision.supervisor_pid(service.folder))
+    stopped = process_list.master(HAPROXY.processes(service.folder))
+    os.kill(stopped.pid, signal.SIGSTOP)
+    with socket.create_connection(("127.0.0.1", 8080), timeout=5) as client:
+        client.sendall(b"GET / HTTP/1.1\r\n")
+        ending = threading.Thread(target=service.drain, args=(20,))
+        ending.start()
+        eventually(lambda: answer() is None)
+        client.sendall(b"Host: x\r\nConnection: close\r\n\r\n")
+        assert b"first" in b"".join(iter(lambda: client.recv(4096), b""))
+    ending.join(15)
+    assert not ending.is_alive()
+    assert not service.runs()
+
+
 class ForgetfulProgram(HaproxyProgram):
     """A program that is one process, which forgets the first request to end."""
 

@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 from rulegen.errors import HostError
 from rulegen.host.proxy import process_list
 from rulegen.host.proxy.disk.space import shortage
+from rulegen.host.proxy.processes.draining import ASKED_AGAIN_S
 from rulegen.host.proxy.processes.ends import ends_of
-from rulegen.host.proxy.processes.supervisor import ASKED_AGAIN_S, START_LOG
+from rulegen.host.proxy.processes.supervisor import START_LOG
 from rulegen.host.proxy.sandbox.trial import clean
 from rulegen.safe_files import open_regular
 from rulegen.waits import ENDS_ITSELF, WAITS

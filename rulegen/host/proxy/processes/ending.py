@@ -6,9 +6,8 @@ import signal
 import time
 from typing import TYPE_CHECKING
 
-from rulegen.host.proxy import process_list as processes
 from rulegen.host.proxy.processes import supervision
-from rulegen.host.proxy.processes.supervisor import ASKED_AGAIN_S
+from rulegen.host.proxy.processes.draining import Draining
 from rulegen.waits import WAITS
 
 if TYPE_CHECKING:
@@ -30,22 +29,13 @@ def ended(folder: Path, program: ProxyProgram, number: signal.Signals, timeout_s
     """
     asked = signal.SIGQUIT if number == program.finish else number
     is_passed_on = supervision.tell(folder, asked) and number != signal.SIGKILL
-    until, again_at = time.monotonic() + timeout_s, 0.0
+    until, draining = time.monotonic() + timeout_s, Draining()
     with WAITS.waiting(f"the end of {program.name} in {folder}", limit_s=timeout_s):
         while (running := program.processes(folder)) or supervision.supervisor_pid(folder):
             now = time.monotonic()
             if now > until:
                 return False
-            if now >= again_at and not (is_passed_on and supervision.supervisor_pid(folder)):
-                again_at = now + ASKED_AGAIN_S
-                _signal(running, number)
+            if not (is_passed_on and supervision.supervisor_pid(folder)):
+                draining.tell(running, number, now)
             time.sleep(0.05)
     return True
-
-
-def _signal(running: tuple[processes.ProxyProcess, ...], number: signal.Signals) -> None:
-    """Signal the master and orphaned workers; SIGKILL also the workers of the master."""
-    master = processes.master(running)
-    some = ((master,) if master else ()) + processes.orphans(running)
-    for process in running if number == signal.SIGKILL else some:
-        processes.send(process, number)

@@ -30,6 +30,7 @@ from rulegen.host.locks.file_locks import locked_for_good, locked_or_not
 from rulegen.host.proxy import process_list as processes
 from rulegen.host.proxy.disk.log_rotation import RotatedLog, cut, rotate
 from rulegen.host.proxy.disk.space import shortage
+from rulegen.host.proxy.processes.draining import Draining
 from rulegen.host.proxy.processes.ends import add_end
 from rulegen.safe_files import read_regular, write_at
 
@@ -52,8 +53,6 @@ _FIRST_PAUSE_S: Final = 0.2
 _LONGEST_PAUSE_S: Final = 5.0  # nothing is served meanwhile
 _STABLE_S: Final = 30.0
 _ORPHANS_S: Final = 2.0
-ASKED_AGAIN_S: Final = 1.0
-"""A signal is repeated after this time: a program that is just starting can miss it."""
 _START_S: Final = 30.0
 _FILE_S: Final = 0.01
 """The time limit for a start, and for each file of the configuration."""
@@ -328,30 +327,22 @@ class Supervisor:
         self._now = False
 
     def _drain(self) -> None:
-        sent, again_at = 0, 0.0
+        sent, draining = 0, Draining()
         while True:
             running = self._kind.processes(self._folder)
             if not running and not self._alive():
                 return
             now = time.monotonic()
             if sent < self._asked:
-                sent, again_at = self._asked, now
+                sent = self._asked
                 self._journal.write(
                     f"stopping {self._name}" + (" after its current requests" if sent == 1 else " at once")
                 )
-            if now >= again_at:
-                again_at = now + ASKED_AGAIN_S
-                self._tell_all(running, self._kind.finish if sent == 1 else signal.SIGTERM)
+            number = self._kind.finish if sent == 1 else signal.SIGTERM
+            if draining.tell(running, number, now) and processes.master(running) is None and self._alive():
+                os.kill(self._child, number)  # a master that is just starting; it was not waited for
             select.select([self._wake], [], [], 0.1)
             self._forget_wakes()
-
-    def _tell_all(self, running: tuple[processes.ProxyProcess, ...], number: signal.Signals) -> None:
-        """Signal the master and orphaned workers; a master that is just starting is our child."""
-        master = processes.master(running)
-        for process in (*((master,) if master else ()), *processes.orphans(running)):
-            processes.send(process, number)
-        if master is None and self._alive():
-            os.kill(self._child, number)  # our child was not waited for, so its id is not reused
 
     def _alive(self) -> bool:
         if not self._child:
