@@ -39,6 +39,10 @@ class HostError(RulegenError):
     """The host cannot do what is needed: a tool or a privilege is missing, or a command failed."""
 
 
+class LaterError(HostError):
+    """Something takes long and goes on in another process. It has not failed: a soon attempt learns how it ended."""
+
+
 class ApplyError(HostError):
     """A write to the host failed. The error lists what was written before, and what was not.
 

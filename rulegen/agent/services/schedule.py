@@ -103,9 +103,9 @@ class Schedule:
         self.check_at = self.clock() + self.intervals.sync_s
         self._checks_from = -math.inf if has_changed else self.clock() + CHECK_SHARE * took_s
 
-    def failed(self) -> float:
+    def failed(self, longest_s: float = math.inf) -> float:
         """Schedule another attempt after a pause, twice as long as the last one; return the pause in seconds."""
-        pause_s = self._pause.failed()
+        pause_s = min(self._pause.failed(), longest_s)
         self.must_check = True
         self._again_at = self.check_at = self.sync_at = self.clock() + pause_s
         return pause_s

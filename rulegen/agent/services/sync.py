@@ -21,7 +21,7 @@ from rulegen.agent.services.record import KernelRecord
 from rulegen.agent.services.updates import UpdateWriter
 from rulegen.agent.telemetry.counts import count_change
 from rulegen.agent.telemetry.log import fault
-from rulegen.errors import ApplyError, HostError
+from rulegen.errors import ApplyError, HostError, LaterError
 from rulegen.waits import StoppingError
 
 if TYPE_CHECKING:
@@ -42,6 +42,8 @@ RENAMED_S: Final = 5.0
 """Wait for an event while this node has no Node object and the host name may change, in seconds."""
 NODE_S: Final = 60.0
 """Wait for an event while this node has no Node object, in seconds."""
+LATER_S: Final = 2.0
+"""Longest pause while something goes on that has not failed: other changes are written meanwhile."""
 UNSYNCED_S: Final = 0.05
 """How often to check whether other threads are done, which send no event."""
 
@@ -232,7 +234,9 @@ class ServiceSync:
             self.log.info("stopping: the remaining changes are not written", reason=error.message)
         except HostError as error:
             fields = {"written": "; ".join(error.applied)} if isinstance(error, ApplyError) else {}
-            self.reports.failure({**fault(error), **fields}, self.schedule.failed())
+            goes_on = isinstance(error.__cause__ if isinstance(error, ApplyError) else error, LaterError)
+            pause_s = self.schedule.failed(LATER_S) if goes_on else self.schedule.failed()
+            self.reports.failure({**fault(error), **fields}, pause_s)
         except Exception as error:  # noqa: BLE001 - whatever it is, this node must be kept: all is decided again
             self.desired.rules = None
             self.reports.failure(fault(error), self.schedule.failed())

@@ -41,6 +41,8 @@ _NOT_STARTED: Final = 126
 """Exit codes from this one on: the program could not be started."""
 NO_VERDICT: Final = "no verdict: "
 """Begins a complaint that is not about the release, such as a timeout: the same release may be served later."""
+LATER: Final = "later: "
+"""Begins an answer before the end: a test or a start takes long and goes on."""
 _MOST_SAID: Final = 1 << 16
 _MOST_LEAVING: Final = 8
 _NEW: Final = f"{of.CONTROL}.new"

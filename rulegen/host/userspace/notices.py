@@ -55,7 +55,11 @@ class ProxyNotices:
         self._asker = threading.Thread(target=self._ask, name="proxy answers", daemon=True)
 
     def start(self) -> None:
-        """Start to listen: from now on, a supervisor is expected to run while the proxy is to serve anything."""
+        """Start to listen: from now on, a supervisor is expected to run while the proxy is to serve anything.
+
+        A proxy that has ended altogether before is not: if the mode needs one, the first write starts it.
+        """
+        _forget_ended(self._folder)
         self._thread.start()
         self._asker.start()
 
@@ -119,6 +123,13 @@ def _pool(folder: Path, backend: str) -> str:
 def _is_serving(folder: Path) -> bool:
     """Return whether the proxy is to serve anything."""
     return (folder / of.CURRENT).is_symlink()
+
+
+def _forget_ended(folder: Path) -> None:
+    with contextlib.suppress(OSError):
+        questions = ((of.REQUESTS, "state\n"), (of.CONTROL, "show info\n"))
+        if _is_serving(folder) and all(ask(folder, name, text, _ANSWER_S) is None for name, text in questions):
+            (folder / of.CURRENT).unlink(missing_ok=True)
 
 
 def _answers(folder: Path) -> bool:

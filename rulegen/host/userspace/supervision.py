@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
-from rulegen.errors import HostError
+from rulegen.errors import HostError, LaterError
 from rulegen.host.commands.runner import MissingToolError, find
 from rulegen.host.proxy.processes.supervision import start
 from rulegen.host.userspace import folder as of
 from rulegen.host.userspace import listeners
 from rulegen.host.userspace.exchange import ask
-from rulegen.host.userspace.instances import NO_VERDICT
+from rulegen.host.userspace.instances import LATER, NO_VERDICT
 from rulegen.text import printable
 
 if TYPE_CHECKING:
@@ -73,6 +73,7 @@ def serve(folder: Path, release: str, ports: Mapping[Family, int]) -> None:
     Raises:
         ProxyRefusedError: HAProxy rejects the release. What was served before is still served.
         ProxyFailedError: HAProxy cannot be tested, cannot listen, or does not start. The same holds.
+        LaterError: It is still being tested or started, or was asked to start with another release.
         HostError: The supervisor does not answer.
     """
     _request(folder, f"serve {release} {listeners.request(ports)}")
@@ -104,6 +105,10 @@ def _request(folder: Path, text: str) -> None:
     if not answer or answer.startswith(NO_VERDICT):
         why = answer.removeprefix(NO_VERDICT) or "its supervisor stopped trying"
         raise ProxyFailedError(f"the proxy does not serve its new configuration: {printable(why, 300)}")
+    if answer.startswith(LATER):
+        raise LaterError(
+            f"the proxy does not serve its new configuration yet: {printable(answer.removeprefix(LATER), 300)}"
+        )
     if answer != _OK:
         raise ProxyRefusedError(f"the proxy does not serve its new configuration: {printable(answer, 300)}")
 

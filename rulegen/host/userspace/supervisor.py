@@ -5,7 +5,9 @@ again. If the supervisor ends, HAProxy goes on; the next supervisor takes over i
 
 Commands send one line over a Unix socket in a folder that only root can enter, and get one line:
 
-    serve RELEASE v4:10261 v6:10261    start HAProxy with a release, and let the old one finish its connections
+    serve RELEASE v4:10261 v6:10261    start HAProxy with a release, and let the old one finish its connections. If that
+                                       takes long, it goes on after the answer `later: …`, and the next request is told
+                                       how it has ended
     keep RELEASE                       HAProxy serves this release already: it is for later starts
     state                              the listeners that the supervisor holds, and the release
     follow                             a line for each time that HAProxy has ended by itself, and for each server that
@@ -24,7 +26,7 @@ import sys
 import time
 import traceback
 from pathlib import Path
-from typing import TYPE_CHECKING, Final, NamedTuple
+from typing import TYPE_CHECKING, Final
 
 from rulegen.backends.userspace.configuration import DESCRIPTORS
 from rulegen.errors import HostError
@@ -32,7 +34,8 @@ from rulegen.host.locks.file_locks import locked_for_good
 from rulegen.host.proxy.disk.log_rotation import cut
 from rulegen.host.userspace import folder as of
 from rulegen.host.userspace import listeners
-from rulegen.host.userspace.instances import NO_VERDICT, Instances
+from rulegen.host.userspace.changes import ReleaseChange, Restart
+from rulegen.host.userspace.instances import LATER, NO_VERDICT, Instances
 from rulegen.host.userspace.log import log
 from rulegen.host.userspace.notices import FOLLOW
 from rulegen.host.userspace.relay.keeper import RelayKeeper
@@ -50,44 +53,10 @@ _FIRST_PAUSE_S: Final = 0.05
 _LONGEST_PAUSE_S: Final = 2.0
 _SLOW_S: Final = 2.0
 """A start that takes longer is reported before it has ended."""
+LATER_S: Final = 5.0
+"""A test and a start that take longer are answered before they have ended."""
 _MOST_FOLLOWERS: Final = 16
 READY: Final = b"ready"
-
-
-class ReleaseChange(NamedTuple):
-    """A release that is being tested, and started afterwards.
-
-    Attributes:
-        link: The connection that waits for the answer.
-        release: The release.
-        wanted: The families whose listeners stay.
-        sockets: The listeners that the release needs, and the current ones.
-        descriptor: Readable when the test has ended; None once HAProxy is being started with the release.
-    """
-
-    link: socket.socket
-    release: str
-    wanted: frozenset[Family]
-    sockets: dict[Family, socket.socket]
-    descriptor: int | None
-
-
-class Restart(NamedTuple):
-    """HAProxy has ended by itself, and is started again.
-
-    Attributes:
-        since: When it ended, in seconds of a monotonic clock.
-        at: When it is started: after a short life, a moment later.
-        why: How it ended.
-        is_begun: Whether the new one is being started.
-        is_reported: Whether the followers know of the end.
-    """
-
-    since: float
-    at: float
-    why: str
-    is_begun: bool = False
-    is_reported: bool = False
 
 
 class ProxySupervisor:
@@ -104,6 +73,7 @@ class ProxySupervisor:
         self._ends = False
         self._followers: list[socket.socket] = []
         self._change: ReleaseChange | None = None
+        self._unsaid: tuple[str, str] | None = None
         self._restart: Restart | None = None
 
     def adopt(self) -> None:
@@ -176,6 +146,7 @@ class ProxySupervisor:
 
     def _go_on(self) -> None:
         """Take the results of a test and of a start, and start HAProxy again if that is due."""
+        self._say_later()
         change, restart = self._change, self._restart
         if change is not None and change.descriptor is not None:
             complaint = self._instances.checked()
@@ -187,6 +158,13 @@ class ProxySupervisor:
             self._finish(change, complaint)
         if restart is not None and restart is self._restart:
             self._go_on_restarting(restart)
+
+    def _say_later(self) -> None:
+        """Answer a change that takes long: the command can do other things, and asks again."""
+        change = self._change
+        if change is not None and change.link is not None and time.monotonic() - change.since > LATER_S:
+            _conclude(change.link, f"{LATER}{change.progress()}")
+            self._change = change._replace(link=None)
 
     def _go_on_restarting(self, restart: Restart) -> None:
         complaint: str | None = None
@@ -271,8 +249,14 @@ class ProxySupervisor:
             held.close()
 
     def _begin(self, link: socket.socket, release: str, wanted: dict[Family, int]) -> None:
-        """Test a release, then serve it; another one that is being tested is given up."""
-        self._give_up()
+        """Test a release, then serve it, unless one is being tested or started: that one comes first."""
+        if self._change is not None:
+            _conclude(link, f"{LATER}{self._change.progress()}")
+            return
+        unsaid, self._unsaid = self._unsaid, None
+        if unsaid is not None and unsaid[0] == release:
+            _conclude(link, unsaid[1])
+            return
         sockets = dict(self._sockets)
         try:
             for family, port in wanted.items():
@@ -284,7 +268,7 @@ class ProxySupervisor:
             why = f"{error.filename}: {error.strerror}" if isinstance(error, OSError) else error.message
             _conclude(link, f"{NO_VERDICT}{why}")
             return
-        self._change = ReleaseChange(link, release, frozenset(wanted), sockets, descriptor)
+        self._change = ReleaseChange(link, release, frozenset(wanted), sockets, descriptor, time.monotonic())
 
     def _serve(self, change: ReleaseChange) -> None:
         """Start HAProxy with a tested release; the old one serves until the new one answers."""
@@ -314,7 +298,11 @@ class ProxySupervisor:
                 self._close_except(each, self._sockets)
             of_relay, of_link = self._listen_to_udp(), self._make_current(change.release)
             complaint = of_relay or of_link
-        _conclude(change.link, complaint or "ok")
+        if change.link is not None:
+            _conclude(change.link, complaint or "ok")
+        elif complaint:
+            self._report(f"a new HAProxy does not serve: {complaint.removeprefix(NO_VERDICT)}")
+            self._unsaid = change.release, complaint
 
     def _make_current(self, release: str) -> str:
         """Use a release for later starts; return why that is impossible, or nothing. The next request tries again."""

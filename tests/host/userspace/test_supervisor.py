@@ -18,13 +18,15 @@ from pathlib import Path
 import pytest
 
 from rulegen.backends.userspace import configuration
+from rulegen.errors import LaterError
 from rulegen.host.proxy.disk import log_rotation
-from rulegen.host.userspace import child, supervision
+from rulegen.host.userspace import child, supervision, supervisor
 from rulegen.host.userspace import folder as of
 from rulegen.host.userspace import proxy as written
 from rulegen.host.userspace.exchange import ask
+from rulegen.host.userspace.notices import ProxyNotices
 from rulegen.host.userspace.relay import client, keeper
-from rulegen.host.userspace.supervision import ProxyFailedError
+from rulegen.host.userspace.supervision import ProxyFailedError, ProxyRefusedError
 from rulegen.host.userspace.supervisor import ProxySupervisor, main
 from rulegen.languages.listeners.language import ChangeProxy
 from rulegen.languages.listeners.state import (
@@ -336,3 +338,66 @@ def test_a_copy_that_cannot_say_why_it_fails_ends(tmp_path: Path, monkeypatch: p
         pid = child.spawn([str(tmp_path / "missing")], os.getuid(), release, output.fileno(), {})
     os.close(release)
     assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 127
+
+
+@pytest.mark.parametrize("flag", ["check.hangs", "start.hangs"])
+def test_a_change_that_takes_long_goes_on_and_is_served(
+    proxy: Proxy, monkeypatch: pytest.MonkeyPatch, flag: str
+) -> None:
+    """The command can write other changes meanwhile."""
+    monkeypatch.setattr(supervisor, "LATER_S", 0.3)
+    proxy.start_again()
+    served = proxy.haproxy()
+    (proxy.flags / flag).touch()
+    with pytest.raises(LaterError, match=r"after [01] s"):
+        proxy.serve(4321)
+    for affinity_s in (4321, 1234):
+        with pytest.raises(LaterError, match=r"has not ended|does not answer"):
+            proxy.serve(affinity_s)
+    assert proxy.accepts()
+    assert proxy.haproxy() == served
+    (proxy.flags / flag).unlink()
+    until(lambda: proxy.haproxy() not in {0, served})
+    changed = proxy.haproxy()
+    supervision.keep(proxy.folder, of.write_release(proxy.folder, files(4321)))
+    assert proxy.haproxy() == changed
+
+
+def test_a_late_verdict_is_said_to_the_next_who_asks(proxy: Proxy, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(supervisor, "LATER_S", 0.3)
+    proxy.start_again()
+    (proxy.flags / "check.hangs").touch()
+    with pytest.raises(LaterError):
+        proxy.serve(4321)
+    release = proxy.folder / of.write_release(proxy.folder, files(4321))
+    (release / "haproxy.cfg").write_text("bogus\n")
+    (proxy.flags / "check.hangs").unlink()
+    until(lambda: "a new HAProxy does not serve: " in proxy.log())
+    with pytest.raises(ProxyRefusedError, match="bogus"):
+        proxy.serve(4321)
+
+
+def is_listening(path: Path) -> bool:
+    with socket.socket(socket.AF_UNIX) as link:
+        return link.connect_ex(str(path)) == 0
+
+
+@pytest.mark.parametrize("has_ended", [True, False])
+def test_only_a_proxy_that_has_not_ended_must_answer(
+    proxy: Proxy, monkeypatch: pytest.MonkeyPatch, has_ended: bool
+) -> None:
+    """In another mode, nothing would start the proxy of an earlier agent again."""
+    monkeypatch.setattr(of, "of_this_namespace", lambda: proxy.folder)
+    haproxy, keeping = proxy.haproxy(), proxy.supervisor()
+    os.kill(keeping, signal.SIGKILL if has_ended else signal.SIGSTOP)
+    proxy.kill(haproxy)
+    names = (of.REQUESTS, of.CONTROL) if has_ended else (of.CONTROL,)
+    until(lambda: not any(is_listening(proxy.folder / name) for name in names))
+    heard: list[bool] = []
+    notices = ProxyNotices(lambda _: None, heard.append, lambda _: None)
+    notices.start()
+    until(lambda: len(heard) > 1)
+    with suppress(ProcessLookupError):
+        os.kill(keeping, signal.SIGCONT)
+    notices.stop()
+    assert heard[:2] == [has_ended, has_ended]
