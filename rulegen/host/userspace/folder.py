@@ -127,6 +127,15 @@ def current(home: int) -> str:
         return ""
 
 
+def has(home: int, name: str) -> bool:
+    """Whether there is a file with a name, such as a socket."""
+    try:
+        os.stat(name, dir_fd=home, follow_symlinks=False)
+    except OSError:
+        return False
+    return True
+
+
 def remove_others(path: Path, keep: Collection[str]) -> None:
     """Remove releases, and parts of releases, that are not in `keep`; a failure leaves them there."""
     for entry in os.scandir(path):

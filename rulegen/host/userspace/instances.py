@@ -284,8 +284,13 @@ class Instances:
             return "HAProxy has not started"
         code = self._codes.get(self._pid)
         if code is None:
-            return f"HAProxy (process {self._pid}) has ended"
-        return f"HAProxy (process {self._pid}) has ended " + (f"by signal {-code}" if code < 0 else f"with code {code}")
+            return f"{self.named} has ended"
+        return f"{self.named} has ended " + (f"by signal {-code}" if code < 0 else f"with code {code}")
+
+    @property
+    def named(self) -> str:
+        """The process that takes new connections, for messages."""
+        return f"HAProxy (process {self._pid})"
 
     def forget(self) -> None:
         """Forget the process that takes new connections, for example because it has ended."""

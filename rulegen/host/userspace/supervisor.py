@@ -38,10 +38,11 @@ from rulegen.host.userspace.changes import ReleaseChange, Restart
 from rulegen.host.userspace.instances import LATER, NO_VERDICT, Instances
 from rulegen.host.userspace.log import log
 from rulegen.host.userspace.notices import FOLLOW
+from rulegen.host.userspace.pulse import Pulse
 from rulegen.host.userspace.relay.keeper import RelayKeeper
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Mapping
 
     from rulegen.net import Family
 
@@ -55,6 +56,8 @@ _SLOW_S: Final = 2.0
 """A start that takes longer is reported before it has ended."""
 LATER_S: Final = 5.0
 """A test and a start that take longer are answered before they have ended."""
+HANGS_S: Final = 15.0
+"""Another HAProxy is started beside one that does not answer for so long."""
 _MOST_FOLLOWERS: Final = 16
 READY: Final = b"ready"
 
@@ -67,12 +70,14 @@ class ProxySupervisor:
         self._folder, self._home, self._requests = folder, home, requests
         self._instances = Instances(folder, program, home)
         self._relay = RelayKeeper(home)
+        self._pulse = Pulse(home, of.CONTROL, "show info")
         self._sockets: dict[Family, socket.socket] = {}
         self._pause_s = 0.0
         self._started_at = 0.0
         self._ends = False
         self._followers: list[socket.socket] = []
         self._change: ReleaseChange | None = None
+        self._is_unheard = False
         self._unsaid: tuple[str, str] | None = None
         self._restart: Restart | None = None
 
@@ -98,12 +103,20 @@ class ProxySupervisor:
                 self._pass_on(line)
             if process is None or process in ready:
                 self._ended()
+            self._look_at_haproxy()
             if report := self._relay.restart():
                 self._report(report)
             self._go_on()
             if self._requests.fileno() in ready:
                 self._serve_one()
             self._look_at_folder()
+
+    def _look_at_haproxy(self) -> None:
+        """Have another HAProxy started if the one that takes connections hangs; if it goes on, it finishes them."""
+        if self._instances.descriptor is None or self._restart is not None or self._is_starting:
+            self._pulse.begin()
+        elif self._pulse.silent_s() >= HANGS_S:
+            self._again(f"{self._instances.named} did not answer for {HANGS_S:g} s")
 
     def _look_at_folder(self) -> None:
         """Keep logs small; end if the folder was removed: no request arrives any more."""
@@ -112,6 +125,12 @@ class ProxySupervisor:
         if os.fstat(self._home).st_nlink == 0:
             self._report("the folder of the proxy was removed: HAProxy finishes its connections")
             self._end()
+        was_unheard, self._is_unheard = self._is_unheard, not of.has(self._home, of.REQUESTS)
+        if was_unheard and self._is_unheard and not self._ends:  # not while the folder is being removed
+            with contextlib.suppress(OSError):  # the next round tries again
+                new = _requests(self._home)
+                self._requests.close()
+                self._requests = new
 
     def _ready(self, process: int | None) -> list[int]:
         """Wait until there is something to do; return the descriptors that are readable."""
@@ -375,15 +394,16 @@ def main(folder: Path, program: str) -> int:
                 return 0
             if os.fork():  # no process waits for the supervisor, and it never gets a terminal
                 os._exit(0)
-            with _requests(home) as requests:
-                _detach(home)
-                supervisor = ProxySupervisor(folder, program, home, requests)
-                supervisor.adopt()
-                with contextlib.suppress(OSError):  # nobody waits any more
-                    os.write(tell, READY)
-                os.close(tell)
-                tell = -1
-                supervisor.keep()
+            supervisor = ProxySupervisor(folder, program, home, _requests(home))
+            _detach(home)
+            supervisor.adopt()
+            with contextlib.suppress(OSError):  # nobody waits any more
+                os.write(tell, READY)
+            os.close(tell)
+            tell = -1
+            supervisor.keep()
+            with contextlib.suppress(OSError):
+                os.unlink(of.REQUESTS, dir_fd=home)
     except Exception as error:  # noqa: BLE001 - the caller prints it, or the log has it
         if tell == -1:
             log(f"the supervisor ends: {''.join(traceback.format_exception(error))}")
@@ -394,17 +414,14 @@ def main(folder: Path, program: str) -> int:
     return 0
 
 
-@contextlib.contextmanager
-def _requests(home: int) -> Iterator[socket.socket]:
-    """Yield the socket for requests; its path is replaced, since a killed supervisor leaves one."""
+def _requests(home: int) -> socket.socket:
+    """Return the socket for requests; its path is replaced, since a killed supervisor leaves one."""
     with contextlib.suppress(FileNotFoundError):
         os.unlink(of.REQUESTS, dir_fd=home)
-    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as requests:
-        requests.bind(f"/proc/self/fd/{home}/{of.REQUESTS}")
-        requests.listen(16)
-        yield requests
-        with contextlib.suppress(FileNotFoundError):
-            os.unlink(of.REQUESTS, dir_fd=home)
+    requests = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    requests.bind(f"/proc/self/fd/{home}/{of.REQUESTS}")
+    requests.listen(16)
+    return requests
 
 
 def _detach(home: int) -> None:

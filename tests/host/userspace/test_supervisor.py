@@ -401,3 +401,32 @@ def test_only_a_proxy_that_has_not_ended_must_answer(
         os.kill(keeping, signal.SIGCONT)
     notices.stop()
     assert heard[:2] == [has_ended, has_ended]
+
+
+@pytest.mark.parametrize("what", ["is stopped", "lost its socket"])
+def test_an_haproxy_that_does_not_answer_is_replaced(proxy: Proxy, monkeypatch: pytest.MonkeyPatch, what: str) -> None:
+    """It is not ended: what it has begun goes on with it."""
+    monkeypatch.setattr(supervisor, "HANGS_S", 1.0)
+    proxy.start_again()
+    hanging, keeping = proxy.haproxy(), proxy.supervisor()
+    if what == "is stopped":
+        os.kill(hanging, signal.SIGSTOP)
+    else:
+        (proxy.folder / of.CONTROL).unlink()
+    with socket.create_connection(("127.0.0.1", PORT), timeout=10) as client:
+        until(lambda: proxy.haproxy() not in {0, hanging})
+        assert what == "lost its socket" or Path(f"/proc/{hanging}/cwd").exists()
+        os.kill(hanging, signal.SIGCONT) if what == "is stopped" else None
+        assert client.recv(1) == b"", "a connection that waited is served"
+    until(lambda: not Path(f"/proc/{hanging}/cwd").exists())
+    assert f"HAProxy (process {hanging}) did not answer for 1 s; a new one after" in proxy.log()
+    assert proxy.accepts()
+    assert proxy.supervisor() == keeping
+
+
+def test_a_supervisor_that_lost_its_socket_makes_another(proxy: Proxy) -> None:
+    keeping = proxy.supervisor()
+    (proxy.folder / of.REQUESTS).unlink()
+    until((proxy.folder / of.REQUESTS).exists)
+    assert proxy.supervisor() == keeping
+    proxy.serve(4321)

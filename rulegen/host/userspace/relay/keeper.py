@@ -26,8 +26,8 @@ from rulegen.host.proxy.sandbox import identity
 from rulegen.host.userspace import folder as of
 from rulegen.host.userspace.exchange import MOST_BYTES
 from rulegen.host.userspace.log import log
+from rulegen.host.userspace.pulse import PING, Pulse
 from rulegen.host.userspace.relay import sockets
-from rulegen.host.userspace.relay.pulse import RelayPulse
 from rulegen.host.userspace.relay.relay import OPEN_FILES, Relay
 from rulegen.languages.listeners.state import read_proxy
 from rulegen.safe_files import read_regular
@@ -54,7 +54,7 @@ class RelayKeeper:
 
     def __init__(self, home: int) -> None:
         """Take the descriptor of the folder."""
-        self._home, self._pulse = home, RelayPulse(home)
+        self._home, self._pulse = home, Pulse(home, of.RELAY, PING)
         self._sockets: dict[Family, socket.socket] = {}
         self._requests: socket.socket | None = None
         self._pid = 0
@@ -148,7 +148,7 @@ class RelayKeeper:
     def _start(self) -> None:
         self._started_at = time.monotonic()
         objects, user = self._objects(), identity.unused()
-        if self._requests is not None and not _is_there(self._home):  # otherwise those that wait are answered now
+        if self._requests is not None and not of.has(self._home, of.RELAY):  # those that wait are lost
             self._requests.close()
             self._requests = None
         if self._requests is None:
@@ -240,14 +240,6 @@ def _requests(home: int) -> socket.socket:
     held.bind(f"/proc/self/fd/{home}/{of.RELAY}")
     held.listen(16)
     return held
-
-
-def _is_there(home: int) -> bool:
-    try:
-        os.stat(of.RELAY, dir_fd=home, follow_symlinks=False)
-    except OSError:
-        return False
-    return True
 
 
 def _has_ended(descriptor: int) -> bool:

@@ -16,8 +16,8 @@ from typing import TYPE_CHECKING, Any, Final
 
 from rulegen.errors import InputError
 from rulegen.host.userspace.log import log
+from rulegen.host.userspace.pulse import PING
 from rulegen.host.userspace.relay import sockets
-from rulegen.host.userspace.relay.pulse import PING
 from rulegen.host.userspace.relay.table import RelayTable, Target
 from rulegen.languages.listeners.state import ProxyListener, format_proxy, listener_key, read_proxy
 from rulegen.net import Family, Protocol

@@ -1,4 +1,4 @@
-"""Asks the relay every second whether it answers, without waiting for it."""
+"""Asks a process on its socket every second whether it answers, without waiting for it."""
 
 from __future__ import annotations
 
@@ -7,20 +7,19 @@ import time
 from contextlib import suppress
 from typing import Final
 
-from rulegen.host.userspace import folder as of
-
 PING: Final = "ping"
+"""The question to the relay."""
 _PERIOD_S: Final = 1.0
 _STOPPED_S: Final = 3.0
-"""If the last look is longer ago, this process was stopped itself, and the relay had no time to answer."""
+"""If the last look is longer ago, this process was stopped itself, and the other one may have been, too."""
 
 
-class RelayPulse:
-    """The questions of the supervisor to its relay."""
+class Pulse:
+    """The questions of the supervisor to one process."""
 
-    def __init__(self, home: int) -> None:
-        """Take the descriptor of the folder."""
-        self._home = home
+    def __init__(self, home: int, name: str, question: str) -> None:
+        """Take the descriptor of the folder, the name of the socket there, and a question that is always answered."""
+        self._home, self._name, self._question = home, name, f"{question}\n".encode()
         self._link: socket.socket | None = None
         self._silent_at: float | None = None
         self._ask_at = self._looked_at = 0.0
@@ -38,13 +37,13 @@ class RelayPulse:
         return 0.0 if self._silent_at is None else now - self._silent_at
 
     def begin(self) -> None:
-        """Forget what was asked: the relay is a new one, or has answered."""
+        """Forget what was asked: the process is a new one, or has answered."""
         if self._link is not None:
             self._link.close()
         self._link = self._silent_at = None
 
     def _has_answer(self) -> bool:
-        """Whether the relay has answered, or closed the connection."""
+        """Whether the process has answered, or closed the connection."""
         if self._link is None:
             return False
         try:
@@ -59,8 +58,8 @@ class RelayPulse:
         link = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         link.settimeout(0)
         with suppress(OSError):  # too many ask already, or the socket was removed: no answer either
-            link.connect(f"/proc/self/fd/{self._home}/{of.RELAY}")
-            link.sendall(f"{PING}\n".encode())
+            link.connect(f"/proc/self/fd/{self._home}/{self._name}")
+            link.sendall(self._question)
             link.shutdown(socket.SHUT_WR)
             self._link = link
             return
