@@ -33,46 +33,84 @@ Wants = tuple[tuple[str, Any], ...]
 """The owners of an object, sorted by name, each with the value that it wants."""
 
 
+class WantedObjects:
+    """Objects with their owners. Nearly all objects have one owner: these take two entries of maps and no tuple.
+
+    Attributes:
+        values: The value of each object; if owners want different ones, that of the first by name.
+        owners: The owner of each object; of several owners, the first by name.
+        several: The owners of those objects that several owners want.
+    """
+
+    __slots__ = ("owners", "several", "values")
+
+    def __init__(self, start: WantedObjects | None = None) -> None:
+        """Start with the objects of another one, by default with none."""
+        self.values: dict[Any, Any] = start.values.copy() if start is not None else {}
+        self.owners: dict[Any, str] = start.owners.copy() if start is not None else {}
+        self.several: dict[Any, Wants] = start.several.copy() if start is not None else {}
+
+    def of(self, key: Any) -> Wants:
+        """Return the owners of an object."""
+        if key in self.several:
+            return self.several[key]
+        return ((self.owners[key], self.values[key]),) if key in self.values else ()
+
+    def put(self, key: Any, wants: Wants) -> None:
+        """Replace the owners of an object."""
+        self.several.pop(key, None)
+        if len(wants) > 1:
+            self.several[key] = wants
+        if wants:
+            self.owners[key], self.values[key] = wants[0]
+        else:
+            self.owners.pop(key, None)
+            self.values.pop(key, None)
+
+    def put_new(self, owner: str, objects: Mapping[Any, Any]) -> bool:
+        """Add the objects of an owner, unless another owner wants one of them."""
+        if not self.values.keys().isdisjoint(objects):
+            return False
+        self.values.update(objects)
+        self.owners.update(dict.fromkeys(objects, owner))
+        return True
+
+
 class SharedUnion:
     """The wanted objects of all owners. If owners want different values, the first owner by name decides."""
 
-    def __init__(self, wants: Mapping[Any, Wants] | None = None) -> None:
+    def __init__(self, wanted: WantedObjects | None = None) -> None:
         """Start with these objects, by default with none."""
-        self._wants: dict[Any, Wants] = dict(wants or {})
+        self._wanted = WantedObjects(wanted)
 
     def copy(self) -> SharedUnion:
         """Return a copy that later replacements do not change."""
-        return SharedUnion(self._wants)
+        return SharedUnion(self._wanted)
 
     def objects(self) -> Objects:
         """Return all objects."""
-        return {key: wants[0][1] for key, wants in self._wants.items()}
+        return self._wanted.values.copy()
 
     def owners(self) -> dict[Any, str]:
         """Return the owner of each object; of several owners, the first by name."""
-        return {key: wants[0][0] for key, wants in self._wants.items()}
+        return self._wanted.owners.copy()
 
     def wants(self, key: Any) -> bool:
         """Return whether any owner wants an object."""
-        return key in self._wants
+        return key in self._wanted.values
 
     def replace(self, owner: str, before: Mapping[Any, Any] | None, after: Mapping[Any, Any] | None) -> None:
         """Replace the objects of one owner."""
-        if not before and after and self._wants.keys().isdisjoint(after):  # a first load: nothing to merge
-            self._wants.update({key: ((owner, value),) for key, value in after.items()})
+        if not before and after and self._wanted.put_new(owner, after):  # a first load: nothing to merge
             return
         for key, wants in self._replaced(((owner, before, after),)):
-            if wants:
-                self._wants[key] = wants
-            else:
-                self._wants.pop(key, None)
+            self._wanted.put(key, wants)
 
     def changes(self, pairs: Iterable[tuple[str, Mapping[Any, Any] | None, Mapping[Any, Any] | None]]) -> Changes:
         """Return the changes that new objects of some owners would make."""
         changes: list[Change[Any, Any]] = []
         for key, wants in self._replaced(pairs):
-            had = self._wants.get(key)
-            before, after = had[0][1] if had else None, wants[0][1] if wants else None
+            before, after = self._wanted.values.get(key), wants[0][1] if wants else None
             if before != after:
                 changes.append(Change(key, before, after))
         return tuple(sorted(changes, key=lambda change: change.key))
@@ -86,7 +124,7 @@ class SharedUnion:
             for objects, is_wanted in ((before, False), (after, True)):
                 for key, value in (objects or {}).items():
                     if key not in touched:
-                        touched[key] = dict(self._wants.get(key, ()))
+                        touched[key] = dict(self._wanted.of(key))
                     if is_wanted:
                         touched[key][owner] = value
                     else:

@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import socket
 from enum import Enum
+from itertools import groupby
+from operator import attrgetter
 from typing import TYPE_CHECKING, Final, NamedTuple, TypeVar
 
 from rulegen.diff.changes import Change
@@ -69,7 +71,7 @@ class Transaction(NamedTuple):
 def transactions(
     family: Family,
     changes: Sequence[Change[NftKey, NftValue]],
-    desired: Mapping[NftKey, NftValue],
+    desired: Mapping[NftKey, NftValue] | None = None,
     chains_per_transaction: int = CHAINS_PER_TRANSACTION,
     *,
     scope: ChangePart = ChangePart.ALL,
@@ -81,7 +83,7 @@ def transactions(
         family: The family of the tables.
         changes: The changes.
         desired: All objects after the changes; of those that do not change, only sets are looked up, unless a table or
-            a set must be created again with its content.
+            a set must be created again with its content. None if the changes contain all of them that are needed.
         chains_per_transaction: The most new chains whose rules are written in one transaction.
         scope: Which of the changes are written; removals are those of tables, sets and chains.
         find: Returns a set of the kernel that is not among the desired objects.
@@ -90,8 +92,8 @@ def transactions(
         ValueError: An object has something that rulegen does not write.
     """
     tables: dict[str, list[Change[NftKey, NftValue]]] = {}
-    for change in changes:
-        tables.setdefault(change.key.table, []).append(change)
+    for table, adjacent in groupby(changes, attrgetter("key.table")):
+        tables.setdefault(table, []).extend(adjacent)
     grown: list[list[NftMessage]] = []
     last: list[NftMessage] = []
     for name, of_table in sorted(tables.items()):
@@ -113,28 +115,43 @@ class _TableWork:
     def __init__(
         self,
         table: TableName,
-        changes: Iterable[Change[NftKey, NftValue]],
-        desired: Mapping[NftKey, NftValue],
+        changes: Sequence[Change[NftKey, NftValue]],
+        desired: Mapping[NftKey, NftValue] | None,
         find: Callable[[TableName, str], NamedSet | None],
     ) -> None:
-        self._table, self._desired, self._find = table, desired, find
+        self._table, self._all, self._desired, self._find = table, changes, desired, find
         self._sets: dict[str, NamedSet | None] = {}
         self._writer = RuleWriter(table, self._set)
         self._changes: dict[NftKey, Change[NftKey, NftValue]] = {}
         self._removed: dict[str, list[NftKey]] = {}
         self._added: dict[str, tuple[list[NftKey], list[ElementData | None]]] = {}
-        for change in changes:
-            key, before, after = change
-            if not key.is_element:
-                self._changes[key] = change
-                continue
-            if before is not None:
-                self._removed.setdefault(key.name, []).append(key)
-            if isinstance(after, ElementValue):
-                self._add(key, after)
+        for (kind, name), adjacent in groupby(changes, attrgetter("key.kind", "key.name")):
+            if kind is not ObjectKind.SET:
+                self._changes.update((change.key, change) for change in adjacent)
+            else:
+                self._take_set(name, adjacent)
         self._grown: set[NftKey] = set()
         self._is_grown = False
         self._remake()
+
+    def _take_set(self, name: str, changes: Iterable[Change[NftKey, NftValue]]) -> None:
+        """Take the changes of a set and of its elements."""
+        keys, data = self._added.get(name, ([], []))
+        removed = self._removed.get(name, [])
+        for change in changes:
+            key, before, after = change
+            if not key.element:
+                self._changes[key] = change
+                continue
+            if before is not None:
+                removed.append(key)
+            if isinstance(after, ElementValue):
+                keys.append(key)
+                data.append(after.data)
+        if keys:
+            self._added[name] = keys, data
+        if removed:
+            self._removed[name] = removed
 
     def _add(self, key: NftKey, value: ElementValue) -> None:
         keys, data = self._added.setdefault(key.name, ([], []))
@@ -144,10 +161,11 @@ class _TableWork:
     def _set(self, name: str) -> NamedSet | None:
         if name not in self._sets:
             key = set_key(self._table.name, name)
-            known = self._desired.get(key)
-            is_gone = key in self._changes and self._changes[key].after is None
-            if known is None and not is_gone:
-                known = self._find(self._table, name)
+            if key in self._changes:
+                known = self._changes[key].after
+            else:
+                known = self._desired.get(key) if self._desired is not None else None
+                known = known or self._find(self._table, name)
             self._sets[name] = known if isinstance(known, NamedSet) else None
         return self._sets[name]
 
@@ -166,7 +184,7 @@ class _TableWork:
             return
         for name in [*self._added] if self._is_remade else remade & self._added.keys():
             del self._added[name]
-        for key, value in self._desired.items():
+        for key, value in self._content():
             if key.table != self._table.name or self._is_deleted:
                 continue
             if isinstance(value, ElementValue):
@@ -176,6 +194,12 @@ class _TableWork:
                 change = self._changes.get(key)
                 before = None if self._is_remade else value if change is None else change.before
                 self._changes[key] = Change(key, before, value)
+
+    def _content(self) -> Iterable[tuple[NftKey, NftValue]]:
+        """Return all objects after the changes."""
+        if self._desired is not None:
+            return self._desired.items()
+        return [(key, after) for key, _, after in self._all if after is not None]
 
     def _table_requests(self, change: Change[NftKey, NftValue]) -> list[NftMessage]:
         requests = [] if change.before is None else [objects.delete_table(self._table)]

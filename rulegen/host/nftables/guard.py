@@ -121,6 +121,6 @@ class TableGuard:
         if not self.is_protected or not any(key == _KEY for key, _, _ in changes):
             return changes
         return [
-            Change(key, before, _PROTECTED) if key == _KEY and after is not None else Change(key, before, after)
-            for key, before, after in changes
+            Change(change.key, change.before, _PROTECTED) if change.key == _KEY and change.after is not None else change
+            for change in changes
         ]

@@ -55,7 +55,6 @@ def write(
     """
     if guard is not None:
         changes = guard.protected(changes)
-    desired = {key: after for key, _, after in changes if after is not None}
     with closing(NftSocket()) if guard is None else nullcontext(guard.link) as link:
 
         def find(table: TableName, name: str) -> NamedSet | None:
@@ -63,7 +62,7 @@ def write(
             return None if known is None else set_of(known)
 
         def made(scope: ChangePart) -> list[list[NftMessage]]:
-            written = transactions(family, changes, desired, scope=scope, find=find)
+            written = transactions(family, changes, scope=scope, find=find)
             return [each.requests for each in written if each.requests]
 
         if is_removal:

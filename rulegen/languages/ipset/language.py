@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 
     from rulegen.languages.ipset.script import Order
-    from rulegen.languages.keyed import Wants
+    from rulegen.languages.keyed import WantedObjects
     from rulegen.languages.language import FrontendKey, Objects, PrintScope, References, Scene, Shape, WorkTerms
     from rulegen.net import Family
 
@@ -41,14 +41,14 @@ class RestoreIpsets:
 class SetsUnion(SharedUnion):
     """The wanted sets and entries of all owners, with the number of entries of each set."""
 
-    def __init__(self, wants: Mapping[Any, Wants] | None = None, sizes: Mapping[str, int] | None = None) -> None:
+    def __init__(self, wanted: WantedObjects | None = None, sizes: Mapping[str, int] | None = None) -> None:
         """Start with these objects, by default with none."""
-        super().__init__(wants)
+        super().__init__(wanted)
         self._sizes: dict[str, int] = defaultdict(int, sizes or {})
 
     def copy(self) -> SetsUnion:
         """Return a copy that later replacements do not change."""
-        return SetsUnion(self._wants, self._sizes)
+        return SetsUnion(self._wanted, self._sizes)
 
     def objects(self) -> Objects:
         """Return all objects; each set has room for its entries."""
@@ -63,11 +63,8 @@ class SetsUnion(SharedUnion):
         """Replace the objects of one owner."""
         for key, wants in self._replaced(((owner, before, after),)):
             if isinstance(key, EntryKey):
-                self._sizes[key.name] += bool(wants) - (key in self._wants)
-            if wants:
-                self._wants[key] = wants
-            else:
-                self._wants.pop(key, None)
+                self._sizes[key.name] += bool(wants) - self.wants(key)
+            self._wanted.put(key, wants)
 
     @property
     def filled(self) -> frozenset[str]:

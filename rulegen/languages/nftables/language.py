@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from rulegen.diff.changes import Change, diff
 from rulegen.diff.items import Drift, Line
-from rulegen.languages.keyed import KeyedLanguage, SharedUnion, Wants
+from rulegen.languages.keyed import KeyedLanguage, SharedUnion, WantedObjects
 from rulegen.languages.language import FrontendKey, Part, Phase, Print, Task
 from rulegen.languages.nftables.expressions import VerdictCode
 from rulegen.languages.nftables.held import TablesHolder
@@ -24,6 +24,7 @@ from rulegen.languages.nftables.state import (
     OtherObject,
     chain_key,
     element_text,
+    in_order,
     table_key,
 )
 from rulegen.languages.nftables.statements import OtherStatement
@@ -101,15 +102,15 @@ class TablesUnion(SharedUnion):
     """
 
     def __init__(
-        self, wants: Mapping[Any, Wants] | None = None, shared: Mapping[Any, Mapping[str, Any]] | None = None
+        self, wanted: WantedObjects | None = None, shared: Mapping[Any, Mapping[str, Any]] | None = None
     ) -> None:
         """Start with these objects; `shared` has by owner what each of them wants."""
-        super().__init__(wants)
+        super().__init__(wanted)
         self._shared = {key: dict(by_owner) for key, by_owner in (shared or {}).items()}
 
     def copy(self) -> TablesUnion:
         """Return a copy that later replacements do not change."""
-        return TablesUnion(self._wants, self._shared)
+        return TablesUnion(self._wanted, self._shared)
 
     def objects(self) -> Objects:
         """Return all objects."""
@@ -170,6 +171,7 @@ class Nftables(KeyedLanguage):
     def __init__(self, tables: frozenset[str], maps: FrontendMaps, loopback: NftLoopbackGuard) -> None:
         """Take the names of the tables, those of the maps of frontends, and the guard of loopback addresses."""
         self._tables, self._maps, self._loopback = tables, maps, loopback
+        self._frontend_maps = maps.served | maps.refused
 
     def union(self) -> Union:
         """Return an empty union."""
@@ -178,7 +180,7 @@ class Nftables(KeyedLanguage):
     def compare(self, scene: Scene) -> Part:
         """Return the changes from the kernel's objects to the wanted objects."""
         ours, desired = scene.ours[NAME], scene.desired.get(NAME, {})
-        changes = diff(ours, desired)
+        changes = diff(ours, desired, in_order)
         if _replaces_sets(changes):
             changes = dependents(changes, desired)
         return Part(changes=changes, desired=desired)
@@ -285,14 +287,14 @@ class Nftables(KeyedLanguage):
         for family, part in parts.items():
             if family is None or not part.changes:
                 continue
-            tables = {change.key.table for change in part.changes if _is_removed_table(change)}
-            others = [change for change in part.changes if change.key.table not in tables]
-            if others:
+            gone = [(key, before) for key, before, after in part.changes if after is None]
+            tables = {key.table for key, _ in gone if key.kind is ObjectKind.TABLE}
+            if not tables or any(change.key.table not in tables for change in part.changes):
                 title = f"{family} nftables: {_counted(part.changes)}"
                 phase = Phase.RULES_REMOVED if _only_removes(part.changes) else Phase.RULES_EARLY
                 yield Task(phase, title, ChangeTables(family, part.changes))
             removed = len(tables) + sum(
-                change.after is None and isinstance(change.before, NftChain | NamedSet) for change in others
+                key.table not in tables and isinstance(before, NftChain | NamedSet) for key, before in gone
             )
             if removed:
                 title = f"{family} nftables, removed: {removed} objects"
@@ -300,19 +302,21 @@ class Nftables(KeyedLanguage):
 
     def frontends_removed(self, part: Part) -> Iterator[FrontendKey]:
         """Yield the frontends that a part removes without a replacement."""
-        added = {change.key.element for change in part.changes if self._is_frontend(change.key) and change.after}
-        for key, _, after in part.changes:
-            if after is None and key.name in self._maps.served and key.element and key.element not in added:
-                frontend = _frontend(key.element)
-                if frontend is not None:
-                    yield frontend
+        served = self._maps.served
+        removed = [key.element for key, _, after in part.changes if after is None and key.name in served]
+        if not removed:
+            return
+        added = {key.element for key, _, after in part.changes if after is not None and self._is_frontend(key)}
+        for element in removed:
+            if element and element not in added and (frontend := _frontend(element)) is not None:
+                yield frontend
 
     def _is_frontend(self, key: NftKey) -> bool:
-        return bool(key.element) and key.name in self._maps.served | self._maps.refused
+        return bool(key.element) and key.name in self._frontend_maps
 
     def holder(self, ours: Objects, ownership: Any, others: Mapping[Any, Any]) -> Holder:  # noqa: ARG002 - the keys tell
         """Return what finds the objects of a Service in `ours`."""
-        return TablesHolder(ours, others, self._maps.served | self._maps.refused)
+        return TablesHolder(ours, others, self._frontend_maps)
 
     def empty(self, families: Iterable[Family]) -> Mapping[StateKey, Any]:
         """Return the states of an empty kernel."""
@@ -357,10 +361,6 @@ class Nftables(KeyedLanguage):
         return self._loopback.is_taken_by(changes)
 
 
-def _is_removed_table(change: Change[Any, Any]) -> bool:
-    return change.key.kind is ObjectKind.TABLE and change.after is None
-
-
 def _split(content: Mapping[Any, Any] | None) -> tuple[Objects, Objects]:
     """Return the objects that one owner wants, and those that several may want.
 
@@ -381,11 +381,11 @@ def _first(by_owner: Mapping[str, Any]) -> Any:
 
 
 def _replaces_sets(changes: Changes) -> bool:
-    return any(isinstance(change.before, NamedSet) and isinstance(change.after, NamedSet) for change in changes)
+    return any(isinstance(before, NamedSet) and isinstance(after, NamedSet) for _, before, after in changes)
 
 
 def _only_removes(changes: Changes) -> bool:
-    return all(change.after is None for change in changes)
+    return all(after is None for _, _, after in changes)
 
 
 def _chain_lines(chain: NftChain) -> list[str]:
@@ -398,8 +398,8 @@ def _is_foreign(chain: NftChain) -> bool:
 
 
 def _counted(changes: Changes) -> str:
-    chains = sum(change.key.kind is ObjectKind.CHAIN for change in changes)
-    elements = sum(change.key.is_element for change in changes)
+    chains = sum(key.kind is ObjectKind.CHAIN for key, _, _ in changes)
+    elements = sum(1 for key, _, _ in changes if key.element and key.kind is ObjectKind.SET)
     return f"chains {chains}, elements {elements}"
 
 
