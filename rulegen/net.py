@@ -74,6 +74,22 @@ def parse_address(text: str) -> Address:
     return address.ipv4_mapped or address
 
 
+_IS_ORDINARY: Final = tuple(first not in {0, 127, 169} and first < 224 for first in range(256))
+"""By the first octet: whether all such IPv4 addresses are unicast addresses of no special range."""
+
+
+def is_ordinary_ipv4(text: str) -> bool:
+    """Whether a text is an IPv4 address, in the spelling of `address_text`, that no use refuses.
+
+    For nearly all endpoints, this takes the place of `parse_address` and `refusal` in a fifth of their time. False also
+    for some other addresses.
+    """
+    try:
+        return _IS_ORDINARY[inet_pton(AF_INET, text)[0]]
+    except (OSError, ValueError):
+        return False
+
+
 def parse_network(text: str) -> Network:
     """Return the prefix that a text contains, with host bits cleared.
 

@@ -25,7 +25,9 @@ _change: Callable[[tuple[Any, Any, Any]], Change[Any, Any]] = partial(tuple.__ne
 
 
 def diff(
-    observed: Mapping[K, V], desired: Mapping[K, V], in_order: Callable[[Iterable[K]], Iterable[K]] = sorted
+    observed: Mapping[K, V],
+    desired: Mapping[K, V],
+    in_order: Callable[[Iterable[K]], Iterable[K]] = sorted,  # type: ignore[assignment]
 ) -> tuple[Change[K, V], ...]:
     """Return the changes from `observed` to `desired`, in order of keys.
 

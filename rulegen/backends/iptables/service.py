@@ -232,6 +232,6 @@ class PortChains:
         for endpoint in port.endpoints:
             chain = self._endpoints[endpoint.text]
             affinity = [] if port.affinity_s is None else [r.remember(chain, self._bits)]
-            hairpin = r.rule(r.source_address(endpoint.address), mark, comment=comment)
+            hairpin = r.rule(r.source_host(endpoint.host, self._bits), mark, comment=comment)
             sent = r.rule(protocol, *affinity, ports, r.dnat(endpoint.text), comment=self._label)
             yield chains.nat(chain), (hairpin, sent)

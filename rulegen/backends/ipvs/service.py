@@ -71,9 +71,8 @@ class _Service:
     def take(self, port: ResolvedPort) -> None:
         """Add the objects of one port."""
         for endpoint in port.here:
-            self._enter(
-                ipsets.LOOP_BACK, ipset.ip_port_ip(endpoint.address, port.protocol, endpoint.port, endpoint.address)
-            )
+            address = endpoint.address
+            self._enter(ipsets.LOOP_BACK, ipset.ip_port_ip(address, port.protocol, endpoint.port, address))
         if port.cluster_ip is not None:
             self._enter(ipsets.CLUSTER_IP, ipset.ip_port(port.cluster_ip, port.protocol, port.port))
             self._serve(port, port.cluster_ip, port.port, self._internal_pool(port))

@@ -70,7 +70,7 @@ class _Kind(NamedTuple):
 
     def map_name(self, shard: int) -> str:
         """Return the name of a map of endpoints."""
-        return f"{self.endpoints}-{shard}"
+        return _map_name(self.endpoints, shard)
 
     def pool_chain(self, delivery: Delivery, places: int, shard: int) -> str:
         """Return the name of the chain that chooses from a pool."""
@@ -80,6 +80,11 @@ class _Kind(NamedTuple):
 def step_of(places: int) -> int:
     """Return the most numbers that the chain for so many numbers serves."""
     return places if places > MOST_STEPPED else -(-places // STEP) * STEP
+
+
+@cache
+def _map_name(endpoints: str, shard: int) -> str:
+    return f"{endpoints}-{shard}"
 
 
 @lru_cache(maxsize=4096)
@@ -129,7 +134,8 @@ def compile_service(service: ResolvedService, node: ResolvedNode, *, counts: boo
     objects: NftObjects = {}
     for port in service.ports:
         if port.family is node.family:
-            objects.update(_port_objects(port, node))
+            for key, value in _port_objects(port, node):
+                objects[key] = value
             if port.health_check_node_port and NftExtra.HEALTH_PORTS in node.nft_extras:
                 element = ("tcp", str(port.health_check_node_port))
                 objects[state.element_key(FLAT_TABLE, names.HEALTH_PORTS, element)] = _ACCEPTED
@@ -215,12 +221,7 @@ class FlatPort(PortObjects):
 
     def _pool_objects(self, kind: _Kind, delivery: Delivery) -> Iterator[tuple[NftKey, NftValue]]:
         """Yield the map of endpoints, and the chain that chooses from it."""
-        family, places = self._node.family, len(self._pools[delivery])
-        yield state.set_key(self._table, kind.map_name(self._shard)), _endpoints_map(kind, family)
-        yield (
-            state.chain_key(self._table, kind.pool_chain(delivery, places, self._shard)),
-            _choice(kind, family, delivery, step_of(places), self._shard),
-        )
+        yield from _pool_objects(kind, self._node.family, delivery, step_of(len(self._pools[delivery])), self._shard)
 
     def _endpoint_elements(self, address: Address | None, delivery: Delivery) -> Iterator[tuple[NftKey, NftValue]]:
         """Yield the endpoint of each number, for one frontend."""
@@ -228,7 +229,7 @@ class FlatPort(PortObjects):
         kind = _BY_NODE_PORT if address is None else _BY_ADDRESS
         number_of = port.node_port if address is None else port.port
         frontend = (*(() if address is None else (self._text(address),)), self._protocol, w.number_text(number_of))
-        table, name, pool = self._table, kind.map_name(self._shard), self._pools[delivery]
+        table, name, pool = self._table, _map_name(kind.endpoints, self._shard), self._pools[delivery]
         for number, endpoint in enumerate(pool, _first(delivery, len(pool))):
             key = NftKey(table, ObjectKind.SET, name, (*frontend, _mark(number)))
             yield key, ElementValue((endpoint.host, w.number_text(endpoint.port)))
@@ -238,6 +239,8 @@ def places_of(pool: Sequence[Endpoint]) -> tuple[Endpoint, ...] | None:
     """Return the endpoint of each number: as often as its weight says, side by side; None for too many numbers."""
     if len({endpoint.weight for endpoint in pool}) == 1 and len(pool) <= MOST_ORDERED:
         return tuple(_ordered(pool))
+    if not pool:
+        return ()
     unit = gcd(*(endpoint.weight for endpoint in pool))
     shares = [(endpoint, endpoint.weight // unit) for endpoint in pool]
     if sum(share for _, share in shares) > MOST_PLACES:
@@ -255,8 +258,9 @@ def _ordered(pool: Sequence[Endpoint]) -> Iterator[Endpoint]:
         yield from pool
         return
     left = {endpoint.text: endpoint for endpoint in pool}
-    for place in range(len(pool)):
-        yield left.pop(min(left, key=lambda text: (crc32(f"{place} {text}".encode()), text)))
+    for place in range(len(pool) - 1):
+        yield left.pop(min([(crc32(f"{place} {text}".encode()), text) for text in left])[1])
+    yield from left.values()
 
 
 def _first(delivery: Delivery, places: int) -> int:
@@ -279,6 +283,19 @@ def _endpoints_map(kind: _Kind, family: Family) -> NamedSet:
 
 
 @lru_cache(maxsize=4096)
+def _pool_objects(
+    kind: _Kind, family: Family, delivery: Delivery, most: int, shard: int
+) -> tuple[tuple[NftKey, NftValue], ...]:
+    """Return the map of endpoints, and the chain that chooses from it: the same for all ports of one shape."""
+    return (
+        (state.set_key(FLAT_TABLE, kind.map_name(shard)), _endpoints_map(kind, family)),
+        (
+            state.chain_key(FLAT_TABLE, kind.pool_chain(delivery, most, shard)),
+            _choice(kind, family, delivery, most, shard),
+        ),
+    )
+
+
 def _choice(kind: _Kind, family: Family, delivery: Delivery, most: int, shard: int) -> NftChain:
     """Return the chain that sends connections to the endpoint of a random number; rules for other sizes find none."""
     frontend = w.frontend(family) if kind.has_address else w.PORT

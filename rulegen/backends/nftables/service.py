@@ -9,10 +9,9 @@
 
 from __future__ import annotations
 
-from functools import cached_property
+from functools import cached_property, lru_cache
 from math import gcd
-from sys import intern
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from rulegen.backends.nftables import words as w
 from rulegen.languages.nftables import state
@@ -31,7 +30,7 @@ from rulegen.languages.nftables.language import NAME as NFTABLES
 from rulegen.languages.nftables.state import ElementValue, NamedSet, NftChain
 from rulegen.languages.nftables.statements import Compare, Dnat, UpdateSet, VerdictLookup, nft_rule
 from rulegen.model.services.ir import Delivery, TrafficPolicy
-from rulegen.net import address_text
+from rulegen.net import Protocol, address_text
 from rulegen.ownership import nftables as names
 from rulegen.ownership.nftables import KUBE_PROXY, TableLayout
 from rulegen.plan.fragments import OwnedObjects
@@ -44,9 +43,11 @@ if TYPE_CHECKING:
     from rulegen.model.services.ir import Endpoint, ResolvedNode, ResolvedPort, ResolvedService
     from rulegen.net import Address
 
+_PROTOCOLS: Final = {protocol: protocol.lower() for protocol in Protocol}
 AFFINITY_SIZE = 65535
 """The most clients that nft lets a dynamic set remember by default."""
 
+_DROP = ElementValue(VerdictCode("drop"))
 _FROM_THIS_NODE = Compare(Fib(("saddr",), "type"), Literal("local"))
 
 
@@ -71,14 +72,11 @@ class PortObjects:
     def __init__(self, port: ResolvedPort, node: ResolvedNode, layout: TableLayout = KUBE_PROXY) -> None:
         self._port, self._node, self._layout = port, node, layout
         self._table = layout.table
-        self._protocol = intern(port.protocol.lower())
+        self._protocol = _PROTOCOLS[port.protocol]
         self._has_external = port.has_endpoints and port.is_external
         self._is_guarded = bool(port.load_balancer_ips and port.source_ranges)
-
-    @cached_property
-    def _cluster_ip(self) -> str:
-        """The ClusterIP as text: one text for all elements that have it."""
-        return address_text(self._port.cluster_ip) if self._port.cluster_ip is not None else ""
+        # One text of the ClusterIP for all elements that have it.
+        self._cluster_ip = address_text(port.cluster_ip) if port.cluster_ip is not None else ""
 
     def _text(self, address: Address) -> str:
         return self._cluster_ip if address is self._port.cluster_ip else address_text(address)
@@ -126,7 +124,7 @@ class PortObjects:
         yield from self._cluster_ip_elements()
         yield from self._external_elements()
         here = {endpoint.text for endpoint in port.here}
-        for endpoint in port.endpoints:
+        for endpoint in port.endpoints if here else ():
             if endpoint.text in here:
                 host = endpoint.host
                 parts = (host, host, self._protocol, w.number_text(endpoint.port))
@@ -142,7 +140,7 @@ class PortObjects:
         address = self._cluster_ip
         yield state.element_key(self._table, self._layout.cluster_ips_of(address), (address,)), state.IN_SET
         if port.internal.has_pool:
-            yield self._served(port.cluster_ip, _goto(self._chains[port.internal]))
+            yield self._served(port.cluster_ip, _to_chain(self._chains[port.internal]))
         else:
             yield self._frontend(names.NO_ENDPOINT_SERVICES, port.cluster_ip, _refusal(port.internal))
 
@@ -150,28 +148,28 @@ class PortObjects:
         port = self._port
         for address in (*port.external_ips, *port.load_balancer_ips):
             if self._has_external:
-                yield self._served(address, _goto(self._external))
+                yield self._served(address, _to_chain(self._external))
             if not port.external.has_pool:
                 yield self._frontend(names.NO_ENDPOINT_SERVICES, address, _refusal(port.external))
         for address in port.load_balancer_ips if self._is_guarded else ():
-            yield self._frontend(names.FIREWALL_IPS, address, _goto(self._firewall))
+            yield self._frontend(names.FIREWALL_IPS, address, _to_chain(self._firewall))
         if port.node_port:
             if self._has_external:
-                yield self._node_port(names.SERVICE_NODE_PORTS, _goto(self._to_node_port))
+                yield self._node_port(names.SERVICE_NODE_PORTS, _to_chain(self._to_node_port))
             if not port.external.has_pool:
                 yield self._node_port(names.NO_ENDPOINT_NODE_PORTS, _refusal(port.external))
 
-    def _served(self, address: Address, verdict: VerdictCode) -> tuple[NftKey, NftValue]:
+    def _served(self, address: Address, verdict: ElementValue) -> tuple[NftKey, NftValue]:
         frontend = f"{self._text(address)} {self._protocol} {self._port.port}"
         return self._frontend(self._layout.service_ips_of(frontend), address, verdict)
 
-    def _frontend(self, name: str, address: Address, verdict: VerdictCode) -> tuple[NftKey, NftValue]:
+    def _frontend(self, name: str, address: Address, verdict: ElementValue) -> tuple[NftKey, NftValue]:
         parts = (self._text(address), self._protocol, w.number_text(self._port.port))
-        return state.element_key(self._table, name, parts), ElementValue(verdict)
+        return state.element_key(self._table, name, parts), verdict
 
-    def _node_port(self, name: str, verdict: VerdictCode) -> tuple[NftKey, NftValue]:
+    def _node_port(self, name: str, verdict: ElementValue) -> tuple[NftKey, NftValue]:
         parts = (self._protocol, w.number_text(self._port.node_port))
-        return state.element_key(self._table, name, parts), ElementValue(verdict)
+        return state.element_key(self._table, name, parts), verdict
 
     def _balance(self, pool: Sequence[Endpoint]) -> Iterator[NftRule]:
         """Yield the rules that choose an endpoint: by session affinity first, then at random by weight."""
@@ -232,9 +230,15 @@ def _goto(chain: str) -> VerdictCode:
     return VerdictCode("goto", chain)
 
 
-def _refusal(delivery: Delivery) -> VerdictCode:
+@lru_cache(maxsize=4096)
+def _to_chain(chain: str) -> ElementValue:
+    """Return the value of an element that leads to a chain: one for all Services of one shape."""
+    return ElementValue(_goto(chain))
+
+
+def _refusal(delivery: Delivery) -> ElementValue:
     """Return the verdict for a frontend without endpoints."""
-    return _goto(names.REJECT) if delivery is Delivery.REJECT else VerdictCode("drop")
+    return _to_chain(names.REJECT) if delivery is Delivery.REJECT else _DROP
 
 
 def _target(endpoint: Endpoint) -> Expression:

@@ -306,8 +306,9 @@ class ServiceRules:
         """Set the objects of an owner, for example to those in the kernel."""
         before = self._fragments.pop((family, name), None)
         put(self._unions[family], before, after)
-        for language, memory in self._memories[family].items():
-            memory.replaced(content_of(before, language), content_of(after, language))
+        memories = self._memories[family]
+        for language in {**(before.objects if before else {}), **(after.objects if after else {})}:
+            memories[language].replaced(content_of(before, language), content_of(after, language))
         if after is not None:
             self._fragments[family, name] = after
 

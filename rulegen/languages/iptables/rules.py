@@ -7,6 +7,7 @@ protocol, matches, target. Source: iptables(8), iptables-extensions(8).
 
 from __future__ import annotations
 
+from functools import cache, lru_cache
 from ipaddress import IPv4Address
 from typing import TYPE_CHECKING
 
@@ -83,6 +84,11 @@ def source_address(address: Address) -> str:
     return f"-s {address_text(address)}/{32 if isinstance(address, IPv4Address) else 128}"
 
 
+def source_host(host: str, bits: int) -> str:
+    """Match packets from one address, given as text without brackets."""
+    return f"-s {host}/{bits}"
+
+
 def destination(network: Network) -> str:
     """Match packets to a prefix."""
     return f"-d {network}"
@@ -108,16 +114,19 @@ def not_in_interface(name: str) -> str:
     return f"! -i {name}"
 
 
+@cache
 def protocol(protocol: Protocol) -> str:
     """Match a transport protocol."""
     return f"-p {protocol.lower()}"
 
 
+@cache
 def ports_of(protocol: Protocol) -> str:
     """Load the protocol's own match, as the tools do wherever DNAT names a port."""
     return f"-m {protocol.lower()}"
 
 
+@lru_cache(maxsize=4096)
 def destination_port(protocol: Protocol, port: int) -> str:
     """Match packets to a port."""
     return f"-m {protocol.lower()} --dport {port}"
@@ -183,6 +192,7 @@ def is_counted(rule: Rule) -> bool:
     return "--nfacct-name" in rule.spec
 
 
+@lru_cache(maxsize=4096)
 def at_odds(of: int, share: int = 1) -> str:
     """Match `share` packets in `of`, at random.
 

@@ -366,12 +366,12 @@ def _split(content: Mapping[Any, Any] | None) -> tuple[Objects, Objects]:
 
     The latter are sets, and chains whose names are not those of Services.
     """
-    single, shared = {}, {}
-    for key, value in (content or {}).items():
-        if key.element or key.name.count("/") > 1:
-            single[key] = value
-        else:
-            shared[key] = value
+    if not content:
+        return {}, {}
+    shared = {key: value for key, value in content.items() if not key.element and key.name.count("/") < 2}
+    single = dict(content)
+    for key in shared:
+        del single[key]
     return single, shared
 
 

@@ -19,7 +19,7 @@ from rulegen.model.services.node.ports_in_use import KUBELET, PortsInUse
 from rulegen.net import Protocol, address_text, parse_address
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Mapping
+    from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 
     from rulegen.kube.objects.names import ObjectName
     from rulegen.model.services.ir import ResolvedPort, ResolvedService
@@ -27,6 +27,10 @@ if TYPE_CHECKING:
 
 NODE_PORT: Final = "node port"
 HEALTH_PORT: Final = "healthCheckNodePort"
+_ADDRESS_USE: Final = ("",)
+"""The use of an address and port; messages name the address."""
+_NODE_USE: Final = (NODE_PORT,)
+_HEALTH_USE: Final = (HEALTH_PORT,)
 
 
 class Claim(NamedTuple):
@@ -116,8 +120,8 @@ class Claims:
             age: creationTimestamp (RFC 3339, so text order is time order); a Service without one is the youngest.
         """
         left, taken = _claims_of(self._services.get(name)), _claims_of(service)
-        claims = {*left, *taken}
-        had = {claim: self._first(claim) for claim in claims}
+        claims = {**left, **taken}
+        had = [self._first(claim) for claim in claims]
         touched = self._near(claims)
         self._drop(name, left)
         if service is not None:
@@ -125,12 +129,12 @@ class Claims:
             self._services[name], self._ranks[name] = service, rank
             for claim in taken:
                 insort(self._claimants.setdefault(claim, []), rank)
-            for claim in _externals_of(service):
+            for claim in _externals_of(service) if self._answering else ():
                 self._index(claim)
-        for claim in claims:
+        for before, claim in zip(had, claims, strict=True):
             has = self._first(claim)
-            if had[claim] != has:
-                touched.update(rank.name for rank in (had[claim], has) if rank)
+            if before != has:
+                touched.update([rank.name for rank in (before, has) if rank is not None])
         touched |= self._near(claims)
         touched.discard(name)
         return touched
@@ -158,6 +162,8 @@ class Claims:
         """
         service = self._services[name]
         uses = _claims_of(service)
+        if self._is_alone(uses):
+            return service
         lost: set[Claim] = set()
         for claim, own in uses.items():
             owner = self._claimants[claim][0].name
@@ -189,6 +195,15 @@ class Claims:
         if not (lost or doubled or given_up or excepted):
             return service
         return _without(service, lost | given_up, lost | doubled, excepted)
+
+    def _is_alone(self, uses: Mapping[Claim, tuple[str, ...]]) -> bool:
+        """Whether nothing else has or may have one of these claims: no Service and not the node."""
+        for claim, own in uses.items():
+            if len(self._claimants[claim]) > 1 or len(own) > 1:
+                return False
+            if claim.address in self._addresses if claim.address else claim in self._by_node_port:
+                return False
+        return True
 
     def _belongs_to_node(self, name: ObjectName, claim: Claim, report: Callable[[Conflict], None]) -> bool:
         """Whether an external address and port is a node port or health check of an older Service, or of a program.
@@ -251,14 +266,16 @@ class Claims:
             if not there:
                 del self._by_node_port[claim.on_node]
 
-    def _near(self, claims: Iterable[Claim]) -> set[ObjectName]:
+    def _near(self, claims: Collection[Claim]) -> set[ObjectName]:
         """Return the Services whose claims to the same port of the node may conflict with these claims.
 
         A claim to a port on all addresses of the node conflicts with claims to this port on single addresses. If the
         oldest Service wins, only the oldest one of each claim is returned: the others have already lost it.
         """
         near: set[Claim] = set()
-        for claim in claims if self._guards_node else ():
+        if not self._guards_node:
+            return set()
+        for claim in claims:
             if not claim.address:
                 near |= self._by_node_port.get(claim, set())
             elif claim.address in self._answering:
@@ -279,7 +296,7 @@ class Claims:
 
 
 def _conflict(name: ObjectName, claim: Claim, use: str, owner: ObjectName, theirs: str) -> str:
-    what = f"{use} {claim.port}/{claim.protocol}"
+    what = f"{use or f'{claim.address} port'} {claim.port}/{claim.protocol}"
     as_what = "" if use == theirs else f", as its {theirs}"
     return f"Service {name}: {what} is already claimed by the older Service {owner}{as_what}"
 
@@ -288,12 +305,10 @@ def _claims_of(service: ResolvedService | None) -> Mapping[Claim, tuple[str, ...
     """Return the claims of a Service, each with its uses for messages; a node port precedes a health check."""
     claims: dict[Claim, tuple[str, ...]] = {}
     for port in service.ports if service else ():
-        for claim, use in _claims(port):
-            known = claims.get(claim)
-            if known is None:
-                claims[claim] = (use,)
-            elif use not in known:
-                claims[claim] = (*known, use) if use == HEALTH_PORT else (use, *known)
+        for claim, uses in _claims(port):
+            known = claims.setdefault(claim, uses)
+            if known is not uses and uses[0] not in known:
+                claims[claim] = (*known, *uses) if uses == _HEALTH_USE else (*uses, *known)
     return claims
 
 
@@ -306,15 +321,14 @@ def _externals_of(service: ResolvedService | None) -> set[Claim]:
     }
 
 
-def _claims(port: ResolvedPort) -> Iterator[tuple[Claim, str]]:
+def _claims(port: ResolvedPort) -> Iterator[tuple[Claim, tuple[str]]]:
     for address in (port.cluster_ip, *port.external_ips, *port.load_balancer_ips):
         if address is not None:
-            text = address_text(address)
-            yield Claim(text, port.port, port.protocol, port.family), f"{text} port"
+            yield Claim(address_text(address), port.port, port.protocol, port.family), _ADDRESS_USE
     if port.node_port:
-        yield Claim("", port.node_port, port.protocol, port.family), NODE_PORT
+        yield Claim("", port.node_port, port.protocol, port.family), _NODE_USE
     if port.health_check_node_port:
-        yield Claim("", port.health_check_node_port, Protocol.TCP, port.family), HEALTH_PORT
+        yield Claim("", port.health_check_node_port, Protocol.TCP, port.family), _HEALTH_USE
 
 
 def _without(

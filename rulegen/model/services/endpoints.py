@@ -18,7 +18,7 @@ import msgspec
 
 from rulegen.kube.snapshot.endpoints import SERVICE_NAME_LABEL
 from rulegen.model.services.ir import Endpoint
-from rulegen.net import Address, AddressUse, Family, family_of, parse_address, refusal
+from rulegen.net import Address, AddressUse, Family, address_text, family_of, is_ordinary_ipv4, parse_address, refusal
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
@@ -109,13 +109,17 @@ def candidates(
         family, ports = _family(slice_), _ports(slice_)
         if family is None or not ports:
             continue
-        usable: list[tuple[SliceEndpoint, Address, int]] = []
+        usable: list[tuple[SliceEndpoint, str, int]] = []
         for endpoint in slice_.endpoints:
-            address, fault = _address(endpoint, family, refused)
-            if fault:
-                warn(f"{_source_of(endpoint, slice_, origin)}: {fault}; the endpoint is ignored")
-            if address is not None:
-                usable.append((endpoint, address, weigh(endpoint) if weigh is not None else 1))
+            host = endpoint.addresses[0] if endpoint.addresses else ""
+            if refused or family is not Family.IPV4 or not is_ordinary_ipv4(host):
+                address, fault = _address(endpoint, family, refused)
+                if fault:
+                    warn(f"{_source_of(endpoint, slice_, origin)}: {fault}; the endpoint is ignored")
+                if address is None:
+                    continue
+                host = address_text(address)
+            usable.append((endpoint, host, weigh(endpoint) if weigh is not None else 1))
         ordered: list[_Ordered] | None = None
         for name, number, protocol in ports:
             key = (family, name, protocol)
@@ -123,12 +127,12 @@ def candidates(
                 continue
             if most is not None and most[key] is not None:
                 if ordered is None:
-                    ordered = sorted((_Ordered(_order(t, a, node, zone), t, a, w) for t, a, w in usable), key=_BY_ORDER)
+                    ordered = sorted((_Ordered(_order(t, h, node, zone), t, h, w) for t, h, w in usable), key=_BY_ORDER)
                 limited.setdefault(key, []).append((ordered, number))
                 continue
             chosen = by_port.setdefault(key, {})
-            for endpoint, address, weight in usable:
-                _take(chosen, _candidate(endpoint, Endpoint.of(address, number, weight), node))
+            for endpoint, host, weight in usable:
+                _take(chosen, _candidate(endpoint, Endpoint.at(host, number, weight), node))
     for key, parts in limited.items():
         assert most is not None  # noqa: S101 - for the type checker: `limited` is empty otherwise
         by_port[key] = _first(parts, most[key] or 1, node)
@@ -140,14 +144,14 @@ class _Ordered(NamedTuple):
 
     order: tuple[int, bool, bool, bytes]
     source: SliceEndpoint
-    address: Address
+    host: str
     weight: int
 
 
 _BY_ORDER = itemgetter(0)
 
 
-def _order(endpoint: SliceEndpoint, address: Address, node: str, zone: str) -> tuple[int, bool, bool, bytes]:
+def _order(endpoint: SliceEndpoint, host: str, node: str, zone: str) -> tuple[int, bool, bool, bytes]:
     """Return the sort key of an endpoint, if not all are served: usable, then on this node, then hinted here.
 
     The last criterion is a digest of the address. It spreads the selection over nodes and zones, and all nodes select
@@ -160,7 +164,7 @@ def _order(endpoint: SliceEndpoint, address: Address, node: str, zone: str) -> t
         bool(zone) and hint.name == zone for hint in endpoint.hints.for_zones
     )
     is_here = bool(node) and endpoint.node_name == node
-    return use, not is_here, not is_near, hashlib.blake2b(address.packed, digest_size=8).digest()
+    return use, not is_here, not is_near, hashlib.blake2b(parse_address(host).packed, digest_size=8).digest()
 
 
 def _first(parts: Sequence[tuple[list[_Ordered], int]], most: int, node: str) -> dict[str, Candidate]:
@@ -174,7 +178,7 @@ def _first(parts: Sequence[tuple[list[_Ordered], int]], most: int, node: str) ->
         return ((nearest, number) for nearest in ordered)
 
     for nearest, number in heapq.merge(*(numbered(*part) for part in parts), key=lambda pair: pair[0].order):
-        endpoint = Endpoint.of(nearest.address, number, nearest.weight)
+        endpoint = Endpoint.at(nearest.host, number, nearest.weight)
         if endpoint.text in chosen:
             continue
         if len(chosen) >= most:
@@ -185,8 +189,8 @@ def _first(parts: Sequence[tuple[list[_Ordered], int]], most: int, node: str) ->
 
 def _take(chosen: dict[str, Candidate], candidate: Candidate) -> None:
     """Add a candidate, unless a better one with the same address and port exists."""
-    rival = chosen.get(candidate.endpoint.text)
-    if rival is None or _rank(candidate) > _rank(rival):
+    rival = chosen.setdefault(candidate.endpoint.text, candidate)
+    if rival is not candidate and _rank(candidate) > _rank(rival):
         chosen[candidate.endpoint.text] = candidate
 
 
@@ -252,13 +256,13 @@ def _rank(candidate: Candidate) -> tuple[bool, bool, bool, bool]:
 def _candidate(source: SliceEndpoint, endpoint: Endpoint, node: str) -> Candidate:
     conditions, hints = source.conditions, source.hints
     return Candidate(
-        endpoint=endpoint,
-        ready=conditions.ready is not False,
-        serving=conditions.serving is not False,
-        terminating=conditions.terminating is True,
-        is_local=bool(node) and source.node_name == node,
-        zones=frozenset([zone.name for zone in hints.for_zones]) if hints.for_zones else _NONE,
-        nodes=frozenset([node_hint.name for node_hint in hints.for_nodes]) if hints.for_nodes else _NONE,
+        endpoint,
+        conditions.ready is not False,
+        conditions.serving is not False,
+        conditions.terminating is True,
+        bool(node) and source.node_name == node,
+        frozenset([zone.name for zone in hints.for_zones]) if hints.for_zones else _NONE,
+        frozenset([node_hint.name for node_hint in hints.for_nodes]) if hints.for_nodes else _NONE,
     )
 
 

@@ -33,6 +33,8 @@ _PATHS: Final = {
     AddressUse.LOAD_BALANCER_IP: "status.loadBalancer.ingress",
 }
 
+_NONE: Final[frozenset[Address]] = frozenset()
+
 
 class ExternalAddresses:
     """Decides about the external addresses of Services; Services can be added, changed and removed."""
@@ -61,10 +63,12 @@ class ExternalAddresses:
     def put(self, name: ObjectName, service_input: ServiceInput | None) -> set[ObjectName]:
         """Add, replace or remove (None) a Service; return the other Services that must be decided again."""
         service = service_input.service if service_input is not None else None
-        before, named = self._named.pop(name, frozenset()), _addresses(_external_texts(service, self._site))
-        if named:
-            self._named[name] = named
-        _index(self._namers, name, before, named)
+        before, texts = self._named.pop(name, _NONE), tuple(_external_texts(service, self._site))
+        if before or texts:
+            named = _addresses(texts)
+            if named:
+                self._named[name] = named
+            _index(self._namers, name, before, named)
         moved = self._hold(name, service)
         if name == KUBERNETES:
             servers = frozenset(_api_servers(service_input))

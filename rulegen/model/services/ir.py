@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from rulegen.net import Address, AddressKind, Family, Network, Protocol, join_host_port, kind_of_address
+from rulegen.net import Address, AddressKind, Family, Network, Protocol, address_text, kind_of_address, parse_address
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -33,6 +33,8 @@ class Delivery(enum.Enum):
     """Rejected: the Service has no endpoints."""
     DROP = "drop"
     """Dropped: the Service has endpoints, but its traffic policy is Local and none is on this node."""
+
+    __hash__ = object.__hash__  # faster than Enum's; each member is one object
 
     @property
     def has_pool(self) -> bool:
@@ -79,23 +81,29 @@ class Endpoint(msgspec.Struct, frozen=True, gc=False):
 
     Attributes:
         text: Address and port as text; kube-proxy sorts and hashes by this text.
+        host: The address as text, without the brackets of IPv6.
         weight: Its share of new connections, relative to the weights of the other endpoints.
     """
 
-    address: Address
     port: int
     text: str
+    host: str
     weight: int = 1
 
     @classmethod
     def of(cls, address: Address, port: int, weight: int = 1) -> Endpoint:
-        """Return the endpoint with its text, such as `10.0.0.1:80` or `[fd00::1]:80`."""
-        return cls(address, port, join_host_port(address, port), weight)
+        """Return the endpoint with its texts, such as `10.0.0.1:80` or `[fd00::1]:80`."""
+        return cls.at(address_text(address), port, weight)
+
+    @classmethod
+    def at(cls, host: str, port: int, weight: int = 1) -> Endpoint:
+        """Return the endpoint at an address in the spelling of `address_text`."""
+        return cls(port, f"[{host}]:{port}" if ":" in host else f"{host}:{port}", host, weight)
 
     @property
-    def host(self) -> str:
-        """The address as text, without the brackets of IPv6."""
-        return self.text.rpartition(":")[0].strip("[]")
+    def address(self) -> Address:
+        """The address; most modes need only its text."""
+        return parse_address(self.host)
 
 
 class ResolvedPort(msgspec.Struct, frozen=True, kw_only=True):

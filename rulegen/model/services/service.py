@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from contextlib import suppress
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from rulegen.kube.validation.findings import family_of_text
 from rulegen.model.services.annotations.proxy_mode import PROXY_MODE
@@ -34,6 +34,7 @@ if TYPE_CHECKING:
 PROXY_NAME_LABEL = "service.kubernetes.io/service-proxy-name"
 HEADLESS_LABEL = "service.kubernetes.io/headless"
 DEFAULT_AFFINITY_S = 10800
+_PROTOCOLS: Final = {protocol.value: protocol for protocol in Protocol}  # a lookup takes a tenth of a call of an Enum
 LOAD_BALANCER_TYPES = ("NodePort", "LoadBalancer")
 
 
@@ -71,23 +72,23 @@ def resolve_service(
     """
     ports: list[ResolvedPort] = []
     over: list[OverLimit] = []
-    warn_of_unknown(service_input.service, f"Service {name}", warn)
-    if is_served(service_input.service):
+    service, where = service_input.service, f"Service {name}"
+    warn_of_unknown(service, where, warn)
+    if is_served(service):
         slices = [s for s in service_input.slices if HEADLESS_LABEL not in s.metadata.labels]
-        weights = WEIGHTS.of(service_input.service, f"Service {name}", warn)
+        weights = WEIGHTS.of(service, where, warn)
         weigh = weights.of if weights is not None else None
-        _warn_of_port_names(service_input.service.spec, slices, service_input.endpoints_from, f"Service {name}", warn)
-        is_proxied = _is_proxied(service_input.service, site, f"Service {name}", warn)
+        _warn_of_port_names(service.spec, slices, service_input.endpoints_from, where, warn)
+        is_proxied = _is_proxied(service, site, where, warn)
         served: list[_Shared] = []
         for family in families:
-            cluster_ip = _cluster_ip(service_input.service.spec, family)
+            cluster_ip = _cluster_ip(service.spec, family)
             if cluster_ip is None:
                 continue
             if fault := refusal(cluster_ip, AddressUse.CLUSTER_IP):
-                warn(f"Service {name}: spec.clusterIPs: {fault}; the Service is not served in {family}")
+                warn(f"{where}: spec.clusterIPs: {fault}; the Service is not served in {family}")
                 continue
-            shared = _Shared(name, service_input.service, family, cluster_ip, site, warn, allows, is_proxied=is_proxied)
-            served.append(shared)
+            served.append(_Shared(name, service, family, cluster_ip, site, where, warn, allows, is_proxied=is_proxied))
         most, over = _limited_endpoints(served, slices, site)
         known = candidates(
             slices, site.place.node, warn, weigh, site.broadcasts, service_input.endpoints_from, most, site.place.zone
@@ -95,13 +96,13 @@ def resolve_service(
         ports += (shared.port(port, known) for shared in served for port in shared.ports)
         over = [*(limit for shared in served for limit in shared.over), *over]
         for limit in over:
-            warn(f"Service {name}: {limit.text} ({limit.kind.option})")
-        if service_input.service.spec.external_ips or service_input.service.status.load_balancer.ingress:
-            own = {family for family in Family if _cluster_ip(service_input.service.spec, family) is not None}
-            _warn_of_other_family(service_input.service, site, own, f"Service {name}", warn)
+            warn(f"{where}: {limit.text} ({limit.kind.option})")
+        if service.spec.external_ips or service.status.load_balancer.ingress:
+            own = {family for family in Family if _cluster_ip(service.spec, family) is not None}
+            _warn_of_other_family(service, site, own, where, warn)
     return ResolvedService(
         name=name,
-        type=service_input.service.spec.type,
+        type=service.spec.type,
         ports=tuple(ports),
         endpoints_from=service_input.endpoints_from,
         assigned=service_input.assigned,
@@ -116,8 +117,8 @@ def _limited_endpoints(
 
     In iptables mode, a port has its endpoints once. In ipvs mode, each of its frontends has them.
     """
-    copies = max((shared.frontends_of(port) for shared in served for port in shared.ports), default=1)
-    all_ = sum(len(endpoint_slice.ports) * len(endpoint_slice.endpoints) for endpoint_slice in slices)
+    copies = max([shared.frontends_of(port) for shared in served for port in shared.ports], default=1)
+    all_ = sum([len(endpoint_slice.ports) * len(endpoint_slice.endpoints) for endpoint_slice in slices])
     if all_ * PORTS_OF_LIMIT <= site.limits.endpoints and all_ * copies <= site.limits.endpoints:
         return {shared.key(port): None for shared in served for port in shared.ports}, []  # nearly all Services
     known = counts(slices)
@@ -156,6 +157,7 @@ class _Shared:
         family: Family,
         cluster_ip: Address,
         site: NodeContext,
+        where: str,
         warn: Callable[[str], None],
         allows: Callable[[Address, AddressUse, int], bool],
         *,
@@ -164,16 +166,10 @@ class _Shared:
         spec = service.spec
         self._allows, self._is_proxied = allows, is_proxied
         self._name, self._spec, self.family, self._cluster_ip, self._site = name, spec, family, cluster_ip, site
-        where = f"Service {name}"
-        externals = spec.external_ips if site.external_ips else ()
-        self._external_ips = _addresses(externals, family, AddressUse.EXTERNAL_IP, f"{where}: spec.externalIPs", warn)
-        self._vips = _addresses(
-            _vips(service), family, AddressUse.LOAD_BALANCER_IP, f"{where}: status.loadBalancer.ingress", warn
-        )
-        if site.others and site.binds:
-            if not site.guards:  # else `allows` rejects addresses of other Nodes
-                self._external_ips = self._without_others(self._external_ips, f"{where}: spec.externalIPs", warn)
-            self._vips = self._without_others(self._vips, f"{where}: status.loadBalancer.ingress", warn)
+        self._external_ips: tuple[Address, ...] = ()
+        self._vips: tuple[Address, ...] = ()
+        if spec.external_ips or service.status.load_balancer.ingress:
+            self._take_external(service, where, warn)
         self._ranges = _source_ranges(spec.load_balancer_source_ranges, family, where, warn)
         self._limit()
         if self._vips:
@@ -187,6 +183,19 @@ class _Shared:
             warn_of_ignored_weights(service, self._scheduler or site.scheduler, where, warn)
         needs_health_check = spec.type == "LoadBalancer" and self._external_local
         self._health_check_node_port = spec.health_check_node_port if needs_health_check else 0
+
+    def _take_external(self, service: structs.Service, where: str, warn: Callable[[str], None]) -> None:
+        """Take the valid external IPs and load balancer IPs of the family."""
+        site, family = self._site, self.family
+        externals = service.spec.external_ips if site.external_ips else ()
+        self._external_ips = _addresses(externals, family, AddressUse.EXTERNAL_IP, f"{where}: spec.externalIPs", warn)
+        self._vips = _addresses(
+            _vips(service), family, AddressUse.LOAD_BALANCER_IP, f"{where}: status.loadBalancer.ingress", warn
+        )
+        if site.others and site.binds:
+            if not site.guards:  # else `allows` rejects addresses of other Nodes
+                self._external_ips = self._without_others(self._external_ips, f"{where}: spec.externalIPs", warn)
+            self._vips = self._without_others(self._vips, f"{where}: status.loadBalancer.ingress", warn)
 
     def _limit(self) -> None:
         """Keep only the ports and addresses that are within the limits."""
@@ -227,7 +236,7 @@ class _Shared:
         return tuple(kept)
 
     def _allowed(self, addresses: tuple[Address, ...], use: AddressUse, port: int) -> tuple[Address, ...]:
-        return tuple(address for address in addresses if self._allows(address, use, port))
+        return tuple([address for address in addresses if self._allows(address, use, port)])
 
     def port(self, port: structs.ServicePort, known: dict[tuple[Family, str, str], list[Candidate]]) -> ResolvedPort:
         """Return one port with its pools and deliveries."""
@@ -245,7 +254,7 @@ class _Shared:
         return ResolvedPort(
             service=self._name,
             name=port.name,
-            protocol=Protocol(port.protocol),
+            protocol=_PROTOCOLS[port.protocol],
             family=self.family,
             port=port.port,
             cluster_ip=self._cluster_ip,
@@ -256,13 +265,13 @@ class _Shared:
             cluster=chosen.cluster,
             local=chosen.local,
             endpoints=chosen.endpoints,
-            here=tuple(c.endpoint for c in usable if c.is_local),
+            here=tuple([c.endpoint for c in usable if c.is_local]),
             serving=frozenset(c.endpoint.text for c in usable if c.serving) if port.protocol == "UDP" else frozenset(),
             external_ips=external_ips,
             load_balancer_ips=vips,
             node_port=port.node_port,
             source_ranges=self._ranges,
-            node_in_source_ranges=any(node_address in network for network in self._ranges),
+            node_in_source_ranges=bool(self._ranges) and any(node_address in network for network in self._ranges),
             affinity_s=self._affinity_s,
             health_check_node_port=self._health_check_node_port,
             scheduler=self._scheduler,
@@ -405,10 +414,12 @@ def _vips(service: structs.Service) -> list[str]:
 
 
 def _source_ranges(
-    texts: Iterable[str], family: Family, where: str, warn: Callable[[str], None]
+    texts: Collection[str], family: Family, where: str, warn: Callable[[str], None]
 ) -> tuple[Network, ...]:
     """Return the source ranges of one family; empty if one of them contains all addresses."""
-    ranges = []
+    ranges: list[Network] = []
+    if not texts:
+        return ()
     for text in texts:
         try:
             network = parse_network(text.strip())

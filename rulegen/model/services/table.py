@@ -13,7 +13,7 @@ from rulegen.model.services.node.ports_in_use import PortsInUse
 from rulegen.model.services.service import resolve_service
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Sequence
+    from collections.abc import Collection, Iterator, Sequence
 
     from rulegen.kube.objects.names import ObjectName
     from rulegen.kube.snapshot.world import ServiceInput
@@ -81,18 +81,21 @@ class ServiceTable:
         self._inputs[name] = service_input
         return self._decide(name, service_input) | self._decide_again(touched)
 
-    def _decide_again(self, names: Iterable[ObjectName]) -> set[ObjectName]:
+    def _decide_again(self, names: Collection[ObjectName]) -> set[ObjectName]:
         """Decide again about unchanged Services, because what they depend on has changed; return the affected Services.
 
         Without strict semantics, only warnings can change, and the result is empty.
         """
         touched: set[ObjectName] = set()
+        if not names:
+            return touched
         for name in sorted(names):
             touched |= self._decide(name, self._inputs[name])
         return touched if self._site.guards else set()
 
     def _decide(self, name: ObjectName, service_input: ServiceInput) -> set[ObjectName]:
-        warnings, conflicts = Warnings(), dict[Conflict, None]()
+        warnings = Warnings()
+        conflicts: dict[Conflict, None] = {}
         allows = partial(self._externals.allows, name, report=conflicts.setdefault)
         service = resolve_service(name, service_input, self._site, self._families, warnings.add, allows)
         self._warnings[name], self._external_conflicts[name] = warnings.texts(), tuple(conflicts)

@@ -30,6 +30,8 @@ _MOST_UNKNOWN: Final = 10
 def warn_of_unknown(service: Service, where: str, warn: Callable[[str], None]) -> None:
     """Warn about each unknown annotation with rulegen's prefix; suggest the most similar known name."""
     keys = service.metadata.annotations
+    if not keys:
+        return
     unknown = [key for key in sorted(keys) if key not in ANNOTATIONS and _is_ours(key)]
     for key in unknown[:_MOST_UNKNOWN]:
         near = get_close_matches(key[len(PREFIX) :][:100].lower(), _NAMES, 1)
