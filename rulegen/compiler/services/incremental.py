@@ -5,6 +5,7 @@ It uses the same functions and fragments as a complete plan, but only for what a
 
 from __future__ import annotations
 
+from collections import defaultdict
 from typing import TYPE_CHECKING, Any
 
 from msgspec.structs import replace
@@ -123,16 +124,18 @@ class ServiceRules:
         This must not be called while an update is being written.
         """
         for family, memories in self._memories.items():
+            contents = self._contents(family)
             for name, memory in memories.items():
-                self._adopt(family, name, memory.renew(self._contents(family, name)))
+                self._adopt(family, name, memory.renew(contents[name]))
 
-    def _contents(self, family: Family, language: str) -> dict[tuple[Family, ObjectName | None], Any]:
-        """Return the objects of each owner in one language and family."""
-        return {
-            key: fragment.objects[language]
-            for key, fragment in self._fragments.items()
-            if key[0] is family and language in fragment.objects
-        }
+    def _contents(self, family: Family) -> dict[str, dict[tuple[Family, ObjectName | None], Any]]:
+        """Return, by language, the objects of each owner in one family."""
+        contents: dict[str, dict[tuple[Family, ObjectName | None], Any]] = defaultdict(dict)
+        for key, fragment in self._fragments.items():
+            if key[0] is family:
+                for language, objects in fragment.objects.items():
+                    contents[language][key] = objects
+        return contents
 
     def _adopt(self, family: Family, language: str, contents: Mapping[tuple[Family, ObjectName | None], Any]) -> None:
         """Make fragments contain objects as they are in the kernel."""
@@ -359,9 +362,10 @@ class ServiceRules:
         """
         self._former.clear()
         for family, memories in self._memories.items():
+            contents = self._contents(family)
             for name, memory in memories.items():
                 part = plan.parts.get(PartKey(family, name))
-                self._adopt(family, name, memory.remember(part, self._contents(family, name)))
+                self._adopt(family, name, memory.remember(part, contents[name]))
         self._note_written(plan)
 
     def _note_written(self, plan: Plan) -> None:

@@ -94,10 +94,7 @@ def script(
         chains_per_commit: How many chains a commit of a large script holds; None for one commit, however large.
         comments: Which rules have their comments, see `comments_of`; those that are there must have been written so.
     """
-    tables: dict[str, _Table] = {}
-    for change in changes:
-        table = change.key.name.table
-        tables.setdefault(table, _Table(table, comments)).take(change)
+    tables = _by_table(changes, comments)
     for work in tables.values():
         work.choose_rewrites(desired or {})
     nat = tables.pop("nat", _Table("nat", comments))
@@ -120,10 +117,7 @@ def script(
 
 def written_anew(changes: Iterable[Change[Key, Value]], desired: Objects) -> frozenset[ChainName]:
     """Return the dispatch chains that `script` writes whole, with all their rules, for the same arguments."""
-    tables: dict[str, _Table] = {}
-    for change in changes:
-        table = change.key.name.table
-        tables.setdefault(table, _Table(table, Comments.NOWHERE)).take(change)
+    tables = _by_table(changes, Comments.NOWHERE)
     for work in tables.values():
         work.choose_rewrites(desired)
     return frozenset(name for work in tables.values() for name in work.created)
@@ -298,6 +292,16 @@ class _Table:
 
     def _deletions(self) -> Iterator[str]:
         return (f"-X {name.chain}" for name in sorted(self.deleted))
+
+
+def _by_table(changes: Iterable[Change[Key, Value]], comments: Comments) -> dict[str, _Table]:
+    tables: dict[str, _Table] = {}
+    for change in changes:
+        table = change.key.name.table
+        if table not in tables:
+            tables[table] = _Table(table, comments)
+        tables[table].take(change)
+    return tables
 
 
 def _chain_lines(chains: Sequence[tuple[ChainName, tuple[Rule, ...]]], *, comments: Comments) -> list[str]:

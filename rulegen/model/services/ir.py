@@ -80,14 +80,14 @@ class Endpoint(msgspec.Struct, frozen=True, gc=False):
     """An endpoint of a port.
 
     Attributes:
+        host: The address as text, in documents `address`.
         text: Address and port as text; kube-proxy sorts and hashes by this text.
-        host: The address as text, without the brackets of IPv6.
         weight: Its share of new connections, relative to the weights of the other endpoints.
     """
 
+    host: str = msgspec.field(name="address")
     port: int
     text: str
-    host: str
     weight: int = 1
 
     @classmethod
@@ -98,7 +98,7 @@ class Endpoint(msgspec.Struct, frozen=True, gc=False):
     @classmethod
     def at(cls, host: str, port: int, weight: int = 1) -> Endpoint:
         """Return the endpoint at an address in the spelling of `address_text`."""
-        return cls(port, f"[{host}]:{port}" if ":" in host else f"{host}:{port}", host, weight)
+        return cls(host, port, f"[{host}]:{port}" if ":" in host else f"{host}:{port}", weight)
 
     @property
     def address(self) -> Address:
