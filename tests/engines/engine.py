@@ -118,6 +118,11 @@ class TinyEngine:
         assert writes
         return Known()
 
+    def follow_files(self, *, ends: bool = False) -> None: ...
+
+    def have_files_changed(self) -> bool:
+        return False
+
     def refresh(self) -> bool:
         before, self.options = self.options, self.look(self.options)
         return before != self.options

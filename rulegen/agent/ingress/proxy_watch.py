@@ -25,6 +25,8 @@ SILENCE_S: Final = 2.0
 """Seconds without an answer after which nothing counts as served. A restart after a crash is faster."""
 END_S: Final = 3.0
 """Maximum time for stopping, in seconds."""
+FILES_S: Final = 10.0
+"""Minimum time between two checks because of changed files, in seconds."""
 REPORTS_S: Final = 60.0
 """Minimum time between two reports about unexpected ends, in seconds: a crash loop fills no log."""
 
@@ -59,6 +61,8 @@ class ProxyWatch:
     _down_at: float | None = None
     _ends: ProgramEnds = field(default_factory=ProgramEnds)
     _unreported: int = 0
+    _are_changed: bool = False
+    _files_at: float = 0.0
     _report_at: float = 0.0
     _ended: threading.Event = field(default_factory=threading.Event)
     _lock: threading.Lock = field(default_factory=threading.Lock)
@@ -76,6 +80,7 @@ class ProxyWatch:
         self._ended.set()
         if self._thread is not None:
             self._thread.join(END_S)
+        self.live.follow_files(ends=True)
 
     def look(self) -> None:
         """Ask the proxy, and report whether it serves."""
@@ -101,6 +106,16 @@ class ProxyWatch:
         while not self._ended.wait(PERIOD_S if self._silent_at is None else AGAIN_S):
             self.look()
             self.count_ends()
+            self.look_at_files()
+
+    def look_at_files(self) -> None:
+        """Have files checked that others may have changed; not again at once, since each check may reload the proxy."""
+        if self.is_busy:
+            return
+        self._are_changed = self.live.have_files_changed() or self._are_changed
+        if self._are_changed and self.clock() >= self._files_at:
+            self._are_changed, self._files_at = False, self.clock() + FILES_S
+            self.on_change()
 
     def _answers(self) -> bool:
         try:

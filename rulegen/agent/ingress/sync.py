@@ -335,6 +335,7 @@ class IngressSync:
             self.proxy.is_busy = False
         if was_served:
             self.reports.drift(plan.items, site.digest, mended=True)
+        self.live.follow_files()
         self._reload_s = self.clock() - began
         self._served, self._again_s = outcome.digest, outcome.again_s
         for note in (*outcome.notes, *self.live.notes, *self.objects.known.notes):

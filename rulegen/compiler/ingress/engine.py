@@ -189,6 +189,15 @@ class IngressEngine(Protocol[SiteT, ObservedT]):
     def ends(self) -> ProgramEnds:
         """How often the program has ended unexpectedly; whoever supervises it counts."""
 
+    def follow_files(self, *, ends: bool = False) -> None:
+        """Notice changes of the served files from now on, or none any more."""
+
+    def have_files_changed(self) -> bool:
+        """Return whether the served files may have been changed since the last call; the answer takes no time.
+
+        False if that is unknown.
+        """
+
     def lock(self) -> AgentClaim | None:
         """Return the lock on the state of the engine; None if there is none."""
 

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from contextlib import nullcontext
+from contextlib import nullcontext, suppress
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Generic, Protocol, Self, TypeVar
 
 from rulegen.compiler.ingress.engine import IngressSite, ProgramEnds
 from rulegen.errors import HostError
+from rulegen.host.files.notices import FolderNotices
 from rulegen.host.locks.agent_lock import AgentLock
 from rulegen.host.proxy.disk import default_certificate
 from rulegen.host.proxy.disk.last_read import StoredObjects
@@ -48,6 +49,7 @@ class ProxyEngine(Generic[ProxySiteT]):
             deployed. Else it is tested in the proxy's own folder, and `deploy` need not write it again.
         look: Returns options with the present state of the host.
         deployed: The digest of the configuration that this process has deployed last.
+        files: Notices changes of the served files.
     """
 
     service: ProxyService
@@ -56,6 +58,7 @@ class ProxyEngine(Generic[ProxySiteT]):
     tries_aside: bool = False
     look: Callable[[IngressOptions], IngressOptions] = lambda options: options
     deployed: str = ""
+    files: FolderNotices = field(default_factory=FolderNotices, kw_only=True)
 
     @property
     @abstractmethod
@@ -66,6 +69,21 @@ class ProxyEngine(Generic[ProxySiteT]):
     def location(self) -> str:
         """The folder that the proxy runs from."""
         return str(self.service.folder)
+
+    def follow_files(self, *, ends: bool = False) -> None:
+        """Notice changes of the live release from now on, or none any more."""
+        self.files.close()
+        if ends:
+            return
+        home = self.service.folder
+        release = (home / "current").resolve()
+        with suppress(OSError):  # it was just removed: the next check finds that
+            inner = [release, *(path for path in release.iterdir() if path.is_dir())]
+            self.files.follow({home: frozenset({"current"}), **dict.fromkeys(inner, frozenset())})
+
+    def have_files_changed(self) -> bool:
+        """Return whether the live release may have been changed since the last call."""
+        return self.files.have_changed()
 
     def with_notes(self, notes: list[str]) -> Self:
         """Return the same engine with another list of notes."""

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field, replace
 
 import pytest
 
+from rulegen.agent.ingress.proxy_watch import FILES_S
 from rulegen.agent.ingress.sync import DECIDED_S, IngressSync
 from rulegen.agent.telemetry.log import AgentLog
 from rulegen.agent.telemetry.state import AgentState
@@ -37,10 +38,17 @@ class MemorySite:
     name = "nginx"
     ends = ProgramEnds()
     hindrance = ""
+    are_changed = False
 
     @property
     def is_serving(self) -> bool:
         return self.live is not None
+
+    def follow_files(self, *, ends: bool = False) -> None: ...
+
+    def have_files_changed(self) -> bool:
+        changed, self.are_changed = self.are_changed, False
+        return changed
 
     def refresh(self) -> bool:
         before, self.options = self.options, self.look(self.options)
@@ -235,3 +243,19 @@ def test_a_program_that_cannot_be_reloaded_serves_and_is_reported(stage, is_alon
     proxy.look()
     assert state.not_served == ""
     assert stage.loop.is_woken, "what waits is served at once"
+
+
+def test_files_that_others_change_are_checked_soon_but_not_all_the_time(stage):
+    stage.loop.serve()
+    proxy, checked = stage.loop.proxy, []
+    for _ in range(3):
+        stage.live.are_changed = True
+        proxy.look_at_files()
+        checked.append(stage.loop.is_woken)
+        stage.loop.serve()
+    assert checked == [True, False, False]
+    proxy.look_at_files()
+    assert not stage.loop.is_woken
+    stage.clock.now += FILES_S
+    proxy.look_at_files()
+    assert stage.loop.is_woken, "the last change counts, too"

@@ -79,6 +79,11 @@ class MemorySite:
     def is_serving(self) -> bool:
         return self.live is not None
 
+    def follow_files(self, *, ends: bool = False) -> None: ...
+
+    def have_files_changed(self) -> bool:
+        return False
+
     def refresh(self) -> bool:
         before, self.options = self.options, self.look(self.options)
         return before != self.options

@@ -374,6 +374,21 @@ def test_a_path_that_is_closed_does_not_wait(serve, engine):
     assert ask()[0] == 403
 
 
+def test_only_what_others_change_in_the_files_is_noticed(serve, engine):
+    for number in (1, 2):
+        assert serve(*web(number), site()) is not DeployAction.NOTHING
+        engine.follow_files()
+        assert is_as_on_disk(engine)
+        assert serve(*web(number), site()) is DeployAction.NOTHING
+        assert not engine.have_files_changed()
+    path = engine.service.folder / "current" / "maps" / "hosts.map"
+    path.write_text("# what others wrote\n")
+    assert engine.have_files_changed()
+    serve(*web(2), site())
+    assert "# what others wrote" not in path.read_text()
+    engine.follow_files(ends=True)
+
+
 SLOW = ingress("slow", rule("slow.test"), annotations={"proxy-read-timeout": "7"})
 """An Ingress that needs a reload."""
 
