@@ -4,17 +4,25 @@ from __future__ import annotations
 
 import os
 import signal
+import subprocess
+import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
+from rulegen.compiler.ingress.engine import DeployAction
 from rulegen.host.commands.runner import find, run
+from rulegen.host.haproxy.engine import HaproxyEngine
 from rulegen.host.haproxy.program import HAPROXY
 from rulegen.host.proxy import process_list
 from rulegen.host.proxy.processes import supervision
 from rulegen.host.proxy.service import ProxyService
+from rulegen.kube.objects.kinds import KubeObject
+from rulegen.model.ingress.defaults import HttpHost
+from tests.host.haproxy.running import BACKEND, HTTP, HTTPS, Pod, Pods, Serve
+from tests.strategies.ingresses import options, world
 
 
 @pytest.fixture
@@ -53,3 +61,32 @@ def eventually() -> Callable[..., None]:
             time.sleep(0.01)
 
     return wait
+
+
+@pytest.fixture
+def pods(namespace: None) -> Iterator[None]:
+    """Have an HTTP server at every address of 10.244.0.0/16."""
+    subprocess.run(["ip", "addr", "add", "10.244.0.1/16", "dev", "lo"], check=True)
+    with Pods(("0.0.0.0", BACKEND), Pod) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        yield
+        server.shutdown()
+
+
+@pytest.fixture
+def engine(service, pods) -> HaproxyEngine:
+    host = HttpHost(user="haproxy haproxy", http_port=HTTP, https_port=HTTPS, ipv6=False)
+    return HaproxyEngine(service, options(host=host))
+
+
+@pytest.fixture
+def serve(engine) -> Serve:
+    """Return a function that serves objects as the agent does."""
+    last = []
+
+    def call(*objects: KubeObject) -> DeployAction:
+        chosen = engine.check(world(*objects), engine.observe(), last[-1] if last else None)
+        last.append(chosen)
+        return engine.deploy(chosen).action
+
+    return call

@@ -2,160 +2,39 @@
 
 from __future__ import annotations
 
-import contextlib
 import http.client
-import itertools
-import math
 import os
-import shutil
-import signal
 import socket
-import ssl
-import subprocess
 import threading
-from collections.abc import Callable, Iterator
 from dataclasses import replace
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from pathlib import Path
 
 import pytest
 
 from rulegen.compiler.ingress.engine import DeployAction
-from rulegen.errors import ApplyError
-from rulegen.host.commands.runner import run
-from rulegen.host.haproxy import status, worker
-from rulegen.host.haproxy.engine import HaproxyEngine
-from rulegen.host.haproxy.pending import HINDERED_S
-from rulegen.host.haproxy.program import HANGS, HAPROXY
-from rulegen.host.haproxy.service import HaproxyService
-from rulegen.host.proxy import process_list
+from rulegen.host.haproxy import worker
 from rulegen.host.proxy.processes import supervision
-from rulegen.host.proxy.service import HinderedError
 from rulegen.kube.objects.kinds import KubeObject
 from rulegen.languages.haproxy.commands import changes
-from rulegen.languages.haproxy.runtime import holds, state_of
-from rulegen.model.ingress.defaults import HttpHost
-from tests.apiserver.watching import soon
+from rulegen.languages.haproxy.runtime import state_of
+from tests.host.haproxy.running import (
+    HTTP,
+    POD,
+    PORTS,
+    answers,
+    ask,
+    is_as_on_disk,
+    on_socket,
+    presented,
+    restart,
+    web,
+    workers,
+)
 from tests.languages.test_haproxy_changes import HOSTILE
 from tests.rights import needs_root
-from tests.strategies.ingresses import endpoints, ingress, options, rule, service, site, tls, tls_secret, world
+from tests.strategies.ingresses import endpoints, ingress, rule, service, site, tls, tls_secret, world
 from tests.strategies.ingresses import path as route
 
 pytestmark = [pytest.mark.slow, needs_root]
-
-HTTP, HTTPS, BACKEND = 8081, 8443, 9000
-PORTS = (("http", BACKEND), ("other", BACKEND))
-POD = "10.244.1.{}"
-
-
-class Pod(BaseHTTPRequestHandler):
-    """Answers with its own address."""
-
-    protocol_version = "HTTP/1.1"
-
-    def do_GET(self) -> None:
-        body = self.connection.getsockname()[0].encode()
-        self.send_response(200)
-        self.send_header("Content-Length", str(len(body)))
-        self.end_headers()
-        self.wfile.write(body)
-
-    def handle(self) -> None:
-        with contextlib.suppress(ConnectionError):
-            super().handle()
-
-    def log_message(self, *_: object) -> None:
-        pass
-
-
-class Pods(ThreadingHTTPServer):
-    daemon_threads = True
-    request_queue_size = 128
-
-
-@pytest.fixture
-def pods(namespace: None) -> Iterator[None]:
-    """Have an HTTP server at every address of 10.244.0.0/16."""
-    subprocess.run(["ip", "addr", "add", "10.244.0.1/16", "dev", "lo"], check=True)
-    with Pods(("0.0.0.0", BACKEND), Pod) as server:
-        threading.Thread(target=server.serve_forever, daemon=True).start()
-        yield
-        server.shutdown()
-
-
-Serve = Callable[..., DeployAction]
-
-
-@pytest.fixture
-def engine(service, pods) -> HaproxyEngine:
-    host = HttpHost(user="haproxy haproxy", http_port=HTTP, https_port=HTTPS, ipv6=False)
-    return HaproxyEngine(service, options(host=host))
-
-
-@pytest.fixture
-def serve(engine) -> Serve:
-    """Return a function that serves objects as the agent does."""
-    last = []
-
-    def call(*objects: KubeObject) -> DeployAction:
-        chosen = engine.check(world(*objects), engine.observe(), last[-1] if last else None)
-        last.append(chosen)
-        return engine.deploy(chosen).action
-
-    return call
-
-
-def ask(host: str = "site.test", target: str = "/", **headers: str) -> tuple[int, str, http.client.HTTPMessage]:
-    connection = http.client.HTTPConnection("127.0.0.1", HTTP, timeout=10)
-    try:
-        connection.request("GET", target, headers={"Host": host, **headers})
-        answer = connection.getresponse()
-        return answer.status, answer.read().decode(), answer.headers
-    finally:
-        connection.close()
-
-
-def answers(count: int = 20, **asked: str) -> set[str]:
-    return {ask(**asked)[1] for _ in range(count)}
-
-
-def presented(name: str) -> bytes:
-    """Return the certificate that a client of TLS gets for a name."""
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-    context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
-    plain = socket.create_connection(("127.0.0.1", HTTPS), timeout=10)
-    with plain, context.wrap_socket(plain, server_hostname=name) as secured:
-        return secured.getpeercert(binary_form=True) or b""
-
-
-def web(*numbers: int) -> tuple[KubeObject, ...]:
-    return service("web"), endpoints("web", [POD.format(number) for number in numbers], ports=PORTS)
-
-
-def on_socket(folder: Path, *commands: str) -> None:
-    """Do what somebody else does over the socket of the worker."""
-    with worker.connected(folder) as link:
-        link.ask_all([f"{command}\n" for command in commands])
-
-
-def is_as_on_disk(engine: HaproxyEngine) -> bool:
-    seen, files = worker.observe(engine.service.folder), engine.observe()
-    assert seen is not None
-    assert files is not None
-    return holds(seen.state, state_of(files)) and seen.state.digest == files.digest == engine.service.releases.live()
-
-
-def restart(engine: HaproxyEngine) -> None:
-    """Have HAProxy start again from its files."""
-    folder = engine.service.folder
-    before = {process.pid for process in HAPROXY.processes(folder)}
-    for process in HAPROXY.processes(folder):
-        process_list.send(process, signal.SIGKILL)
-    assert soon(lambda: engine.is_serving and not before & {each.pid for each in HAPROXY.processes(folder)}, 30)
-
-
-def workers(engine: HaproxyEngine) -> list[int]:
-    return [process.pid for process in process_list.workers(HAPROXY.processes(engine.service.folder))]
 
 
 def test_fifty_changes_of_endpoints_fail_no_request_and_need_no_reload(serve, engine):
@@ -387,89 +266,6 @@ def test_only_what_others_change_in_the_files_is_noticed(serve, engine):
     serve(*web(2), site())
     assert "# what others wrote" not in path.read_text()
     engine.follow_files(ends=True)
-
-
-SLOW = ingress("slow", rule("slow.test"), annotations={"proxy-read-timeout": "7"})
-"""An Ingress that needs a reload."""
-
-
-@pytest.fixture
-def late(engine) -> HaproxyEngine:
-    """Return the engine; the reload before never delays the next one."""
-    times = itertools.count(100, 100)
-    engine.clock = lambda: float(next(times))
-    return engine
-
-
-@pytest.fixture
-def impatient(monkeypatch) -> None:
-    """Have HAProxy not waited for long."""
-    for function in (status.ask, status.serves, status.worker_serves):
-        monkeypatch.setitem(function.__kwdefaults__, "timeout_s", 0.3)
-
-
-def master(engine: HaproxyEngine) -> int:
-    known = process_list.master(HAPROXY.processes(engine.service.folder))
-    assert known is not None
-    return known.pid
-
-
-@pytest.mark.usefixtures("impatient")
-def test_a_stopped_master_delays_only_what_needs_a_reload(serve, late):
-    serve(*web(1), site())
-    stopped, before = master(late), workers(late)
-    os.kill(stopped, signal.SIGSTOP)
-    assert (late.is_serving, late.hindrance) == (True, HANGS)
-    waiting = late.deploy(late.check(world(*web(2), site(), SLOW), late.observe()))
-    assert (waiting.action, waiting.again_s) == (DeployAction.UPDATED, HINDERED_S)
-    assert answers() == {POD.format(2)}
-    assert ask("slow.test")[0] == 404
-    with pytest.raises(HinderedError, match="what needs a reload waits"):
-        serve(*web(2), site(whitelist_source_range="192.0.2.0/24"), SLOW)
-    assert serve(*web(3), site(), SLOW) is DeployAction.UPDATED
-    assert answers() == {POD.format(3)}
-    assert (master(late), workers(late)) == (stopped, before)
-    os.kill(stopped, signal.SIGCONT)
-    assert soon(lambda: not late.hindrance, 10)
-    assert serve(*web(3), site(), SLOW) is DeployAction.RELOADED
-    assert [ask("slow.test")[0], *answers()] == [200, POD.format(3)]
-    assert is_as_on_disk(late)
-
-
-WRAPPER = """#!/bin/bash
-case " $* " in *" -c "*) ;; *) while [ -e {flag} ]; do sleep 0.05; done ;; esac
-exec -a "$0" {haproxy} "$@"
-"""
-"""HAProxy starts itself again by the name that it was started with."""
-
-
-@pytest.mark.usefixtures("impatient", "pods")
-def test_a_master_that_hangs_within_a_reload_loses_no_worker(folder, tmp_path):
-    """It starts itself again, which hangs. A supervisor that starts meanwhile does not start a second HAProxy."""
-    flag, wrapper = tmp_path / "hangs", tmp_path / "haproxy-wrapped"
-    wrapper.write_text(WRAPPER.format(flag=flag, haproxy=shutil.which("haproxy")))
-    wrapper.chmod(0o755)
-    host = HttpHost(user="haproxy haproxy", http_port=HTTP, https_port=HTTPS, ipv6=False)
-    wrapped = HaproxyService(folder, run, binary=str(wrapper), confirm_s=1)
-    engine = HaproxyEngine(wrapped, options(host=host))
-    engine.deploy(engine.check(world(*web(1), site()), None))
-    served, before = engine.service.releases.live(), workers(engine)
-    flag.touch()
-    wanted = engine.check(world(*web(1), site(), SLOW), engine.observe())
-    engine.reloaded_at = -math.inf
-    with pytest.raises(ApplyError, match=f"release {served} is served as before; {HANGS}"):
-        engine.deploy(wanted)
-    assert (engine.is_serving, engine.hindrance, workers(engine)) == (True, HANGS, before)
-    hanging = master(engine)
-    os.kill(supervision.supervisor_pid(folder), signal.SIGKILL)
-    assert soon(lambda: supervision.ensure(folder, str(wrapper), HAPROXY), 10)
-    assert soon(lambda: f"haproxy {hanging} is already running" in (folder / "logs/keeper.log").read_text(), 10)
-    assert answers() == {POD.format(1)}
-    assert (master(engine), workers(engine)) == (hanging, before)
-    flag.unlink()
-    assert soon(lambda: not engine.hindrance, 10)
-    assert engine.deploy(wanted).action is DeployAction.RELOADED
-    assert [ask("slow.test")[0], *answers(), master(engine)] == [200, POD.format(1), hanging]
 
 
 def test_what_the_socket_does_not_mend_a_reload_does(serve, engine, monkeypatch):
