@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import enum
 import os
+import select
 import signal
 from typing import NamedTuple, Self
 
@@ -120,6 +121,21 @@ def send(process: ProxyProcess, number: signal.Signals) -> bool:
     finally:
         os.close(descriptor)
     return True
+
+
+def end(pid: int, timeout_s: float) -> bool:
+    """Kill a process, and return whether it has ended in time."""
+    try:
+        descriptor = os.pidfd_open(pid)
+    except ProcessLookupError:
+        return True
+    try:
+        signal.pidfd_send_signal(descriptor, signal.SIGKILL)
+        return bool(select.select([descriptor], [], [], timeout_s)[0])
+    except ProcessLookupError:
+        return True
+    finally:
+        os.close(descriptor)
 
 
 def is_stopped(pid: int) -> bool:

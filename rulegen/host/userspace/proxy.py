@@ -33,6 +33,7 @@ from rulegen.languages.listeners.state import (
     with_changes,
 )
 from rulegen.net import Family, Protocol
+from rulegen.waits import StoppingError
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -256,7 +257,7 @@ def _observed(folder: Path) -> ProxyObjects:
         with of.opened(folder):
             proxies = _report(folder, _PROXIES)
             until = time.monotonic() + _RESTART_S
-            while proxies is None and supervision.held(folder):  # HAProxy has ended and is started again
+            while proxies is None and _held(folder):  # HAProxy has ended and is started again
                 if time.monotonic() > until:
                     raise HostError(
                         "HAProxy does not run, although its supervisor starts it",
@@ -274,10 +275,20 @@ def _observed(folder: Path) -> ProxyObjects:
     maps = {family: text for family, text in texts.items() if text is not None and not text.startswith("Unknown map")}
     try:
         return configuration.objects_of_reports(
-            proxies, servers or "", maps, supervised=supervision.held(folder), pools=pools or ""
+            proxies, servers or "", maps, supervised=_held(folder), pools=pools or ""
         )
     except UnexpectedReportError as error:
         raise HostError(f"reading the proxy: {error.message}") from error
+
+
+def _held(folder: Path) -> Mapping[Family, int]:
+    """Return the ports that the supervisor listens on; none if it hangs: the next write replaces it."""
+    try:
+        return supervision.held(folder)
+    except StoppingError:
+        raise
+    except HostError:
+        return {}
 
 
 def _report(folder: Path, question: str) -> str | None:

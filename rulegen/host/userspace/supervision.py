@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import socket
+import struct
 from typing import TYPE_CHECKING, Final
 
 from rulegen.errors import HostError, LaterError
 from rulegen.host.commands.runner import MissingToolError, find
+from rulegen.host.proxy import process_list
 from rulegen.host.proxy.processes.supervision import start
 from rulegen.host.userspace import folder as of
 from rulegen.host.userspace import listeners
@@ -21,7 +24,9 @@ if TYPE_CHECKING:
 
 _MODULE: Final = "rulegen.host.userspace.supervisor"
 _ANSWER_S: Final = 40.0
-_STATE_S: Final = 15.0
+_STATE_S: Final = 8.0
+"""A supervisor that does not answer for so long hangs."""
+_END_S: Final = 5.0
 _OK: Final = "ok"
 
 
@@ -53,18 +58,39 @@ def held(folder: Path) -> Mapping[Family, int]:
 
 
 def ensure(folder: Path) -> bool:
-    """Start a supervisor unless one runs; return whether it was started.
+    """Start a supervisor unless one runs; return whether it was started. One that hangs is killed: HAProxy goes on.
 
     Raises:
         HostError: It cannot be started.
     """
-    if is_running(folder):  # without the program, such as during its update, what runs can still be changed
-        return False
+    try:
+        if is_running(folder):  # without the program, such as during its update, what runs can still be changed
+            return False
+    except HostError:
+        if not process_list.end(_listener(folder), _END_S):
+            raise
     program = find("haproxy")
     if program is None:
         raise MissingToolError("haproxy")
     start(_MODULE, (str(folder), program), folder, of="the proxy")
     return True
+
+
+def _listener(folder: Path) -> int:
+    """Return the process that listens for requests.
+
+    Raises:
+        HostError: It cannot be reached.
+    """
+    with socket.socket(socket.AF_UNIX) as link:
+        link.settimeout(_END_S)
+        try:
+            with of.opened(folder) as home:
+                link.connect(f"/proc/self/fd/{home}/{of.REQUESTS}")
+                pid, _, _ = struct.unpack("3i", link.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12))
+        except OSError as error:
+            raise HostError(f"the supervisor of the proxy cannot be reached: {error}") from error
+    return int(pid)
 
 
 def serve(folder: Path, release: str, ports: Mapping[Family, int]) -> None:

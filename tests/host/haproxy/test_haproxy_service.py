@@ -11,6 +11,7 @@ import subprocess
 import sys
 import threading
 import urllib.request
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -335,6 +336,21 @@ def test_a_reload_that_haproxy_has_missed_is_asked_for_again(folder, namespace):
     assert service.apply(SECOND).action is DeployAction.RELOADED
     assert (get(), program.asked) == ("second", 2)
     assert service.status().generations == 1
+
+
+def test_a_stopped_supervisor_is_replaced(service):
+    service.apply(FIRST)
+    stopped, before = supervision.supervisor_pid(service.folder), service.status()
+    os.kill(stopped, signal.SIGSTOP)
+    assert service.apply(FIRST).notes == ("the supervisor had ended and was started again",)
+    assert service.status() == replace(before, supervisor=supervision.supervisor_pid(service.folder))
+    stopped = supervision.supervisor_pid(service.folder)
+    os.kill(stopped, signal.SIGSTOP)
+    for process in HAPROXY.processes(service.folder):
+        process_list.send(process, signal.SIGKILL)
+    assert service.apply(SECOND).action is DeployAction.STARTED
+    assert supervision.supervisor_pid(service.folder) not in {0, stopped}
+    assert get() == "second"
 
 
 @pytest.mark.parametrize("is_supervised", [True, False])

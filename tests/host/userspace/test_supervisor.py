@@ -430,3 +430,19 @@ def test_a_supervisor_that_lost_its_socket_makes_another(proxy: Proxy) -> None:
     until((proxy.folder / of.REQUESTS).exists)
     assert proxy.supervisor() == keeping
     proxy.serve(4321)
+
+
+def test_a_supervisor_that_hangs_is_replaced_by_a_write(proxy: Proxy, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(of, "of_this_namespace", lambda: proxy.folder)
+    monkeypatch.setattr(supervision, "_STATE_S", 0.5)
+    monkeypatch.setattr(supervision, "find", lambda _: str(proxy.program))
+    hanging, served = proxy.supervisor(), proxy.haproxy()
+    os.kill(hanging, signal.SIGSTOP)
+    listener = listener_key(Family.IPV4)
+    assert written.observe()[listener] != ProxyListener(PORT), "nobody starts it again"
+    written.write(ChangeProxy(((listener, ProxyListener(PORT)),)))
+    assert proxy.supervisor() not in {0, hanging}
+    assert not Path(f"/proc/{hanging}/cwd").exists()
+    assert Path(f"/proc/{served}/cwd").exists()
+    assert proxy.accepts()
+    assert written.observe()[listener] == ProxyListener(PORT)

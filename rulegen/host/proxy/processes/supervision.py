@@ -47,7 +47,7 @@ def supervisor_pid(folder: Path) -> int:
 
 
 def ensure(folder: Path, binary: str, kind: ProxyProgram) -> bool:
-    """Start a supervisor unless one runs; return whether it was started.
+    """Start a supervisor unless one runs; return whether it was started. One that is stopped by a signal is replaced.
 
     Raises:
         HostError: The supervisor cannot be started.
@@ -55,7 +55,8 @@ def ensure(folder: Path, binary: str, kind: ProxyProgram) -> bool:
     program = find(binary)
     if program is None:
         raise MissingToolError(binary)
-    if supervisor_pid(folder):
+    pid = supervisor_pid(folder)
+    if pid and not (process_list.is_stopped(pid) and process_list.end(pid, _LEAVES_S)):
         return False
     words = (str(folder), program, code(kind.module))
     start(kind.module, words, folder, of=kind.name, hint=f"see {folder}/logs/keeper.err")
