@@ -6,6 +6,8 @@ import traceback
 from dataclasses import dataclass, field
 from typing import Any
 
+import msgspec
+
 
 def internal_error(error: BaseException) -> str:
     """Return the kind of an error and its place in the code, without its text: that may contain parts of a Secret."""
@@ -57,8 +59,7 @@ class ApplyError(HostError):
         self.pending = pending
 
 
-@dataclass(frozen=True, slots=True)
-class Fault:
+class Fault(msgspec.Struct, frozen=True):
     """One fault of an object, and its path.
 
     Attributes:

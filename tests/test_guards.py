@@ -6,11 +6,11 @@
 from __future__ import annotations
 
 from contextlib import suppress
-from dataclasses import replace
 
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from msgspec.structs import replace
 
 from rulegen.cli.main import main
 from rulegen.compiler.services.compile import Compiled, compile_model

@@ -12,10 +12,10 @@ import statistics
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import replace
 from socket import socket
 
 import msgspec
+from msgspec.structs import replace
 
 from integration.bench.stages import OPTIONS
 from integration.bench.worlds import endpoint_slice, objects

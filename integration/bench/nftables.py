@@ -12,9 +12,10 @@ import statistics
 import sys
 import time
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
+
+import msgspec
 
 from integration.bench.ipvs import cluster_of, decoded
 from integration.bench.stages import OPTIONS
@@ -90,7 +91,9 @@ class NftMode:
 
     def rules_of(self, cluster: Cluster) -> ServiceRules:
         """Return the rules of a cluster."""
-        return ServiceRules(cluster, replace(OPTIONS, mode="nftables"), FACTS, counts=False, tables=self.tables)
+        return ServiceRules(
+            cluster, msgspec.structs.replace(OPTIONS, mode="nftables"), FACTS, counts=False, tables=self.tables
+        )
 
     def first_load(self, cluster: Cluster) -> tuple[ServiceRules, dict[str, float]]:
         """Write everything into a kernel that has nothing: from objects to the acknowledgement."""
@@ -99,7 +102,7 @@ class NftMode:
         plan = plan_node(rules.compiled(), EMPTY, FACTS)
         planned = time.perf_counter()
         self.part.taken()
-        perform(steps(replace(plan, sysctls=()), CONTEXT, tables=self.tables, drivers=self.drivers))
+        perform(steps(msgspec.structs.replace(plan, sysctls=()), CONTEXT, tables=self.tables, drivers=self.drivers))
         end = time.perf_counter()
         used, in_kernel = time.process_time() - used, self.part.processor
         seconds, transactions, size, _ = self.part.taken()

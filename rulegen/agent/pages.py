@@ -5,10 +5,10 @@ Each page exists as text and as JSON.
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
+from msgspec.structs import replace
 
 from rulegen.agent.pages_server.reply import Reply
 from rulegen.agent.pages_server.server import AS_JSON

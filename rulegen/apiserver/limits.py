@@ -6,8 +6,9 @@ therefore limited in bytes, memory and time, and so is the total.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Final
+
+import msgspec
 
 from rulegen.errors import HostError
 
@@ -29,8 +30,7 @@ MAX_OBJECT: Final = 16 << 20
 """Bytes of one object or one watch event. A server accepts objects of up to 3 MiB; their JSON may be longer."""
 
 
-@dataclass(frozen=True, slots=True)
-class ApiTerms:
+class ApiTerms(msgspec.Struct, frozen=True):
     """Limits for an API server and a kubeconfig.
 
     Attributes:

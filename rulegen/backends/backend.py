@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
+
+import msgspec
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Mapping
@@ -56,8 +57,7 @@ def _nothing_of_the_host(_model: Model) -> Mapping[str, Mapping[Any, Any]]:
     return {}
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Backend:
+class Backend(msgspec.Struct, frozen=True, kw_only=True):
     """A proxy mode: how it compiles, and which objects it owns. All functions are pure.
 
     Attributes:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
 from types import MappingProxyType
 from typing import TYPE_CHECKING
+
+import msgspec
+from msgspec.structs import replace
 
 from rulegen.backends.table import BACKENDS, LAYOUTS
 from rulegen.errors import ConfigError
@@ -49,8 +51,7 @@ LANGUAGES: Mapping[str, Language] = MappingProxyType(
 """One row for each language, by name, in display order."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Tables:
+class Tables(msgspec.Struct, frozen=True, kw_only=True):
     """The known languages and backends.
 
     Attributes:
@@ -58,8 +59,8 @@ class Tables:
         backends: By mode.
     """
 
-    languages: Mapping[str, Language] = field(default_factory=lambda: LANGUAGES)
-    backends: Mapping[str, Backend] = field(default_factory=lambda: BACKENDS)
+    languages: Mapping[str, Language] = msgspec.field(default_factory=lambda: LANGUAGES)
+    backends: Mapping[str, Backend] = msgspec.field(default_factory=lambda: BACKENDS)
 
     @property
     def modes(self) -> Mapping[str, ModeSections]:

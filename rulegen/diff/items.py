@@ -6,6 +6,8 @@ import enum
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, NamedTuple
 
+import msgspec
+
 if TYPE_CHECKING:
     from collections.abc import Hashable
 
@@ -32,8 +34,7 @@ class Drift(enum.StrEnum):
     """An object of rulegen was deleted by something else, while objects that depend on it still exist."""
 
 
-@dataclass(frozen=True, slots=True)
-class Line:
+class Line(msgspec.Struct, frozen=True):
     """One line of an object, in the format of its language.
 
     Attributes:

@@ -7,6 +7,8 @@ from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Final
 
+import msgspec
+
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
@@ -27,8 +29,7 @@ class SecretContent:
     for_workers: bool = False
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Configuration:
+class Configuration(msgspec.Struct, frozen=True, kw_only=True):
     """The files that a proxy serves with.
 
     Attributes:
@@ -38,7 +39,7 @@ class Configuration:
     """
 
     files: Mapping[str, str]
-    secrets: Mapping[str, SecretContent] = field(default_factory=lambda: MappingProxyType({}))
+    secrets: Mapping[str, SecretContent] = msgspec.field(default_factory=lambda: MappingProxyType({}))
     digest: str = ""
 
 

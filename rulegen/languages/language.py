@@ -14,6 +14,8 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 from typing import Protocol as Interface
 
+import msgspec
+
 from rulegen.diff.changes import Change
 from rulegen.net import join_host_port
 
@@ -84,8 +86,7 @@ class Phase(enum.IntEnum):
     FLOWS = enum.auto()
 
 
-@dataclass(frozen=True, slots=True)
-class Task:
+class Task(msgspec.Struct, frozen=True):
     """One write: one call of a tool or one exchange with the kernel.
 
     Attributes:
@@ -99,8 +100,7 @@ class Task:
     work: Any
 
 
-@dataclass(frozen=True, slots=True)
-class WorkTerms:
+class WorkTerms(msgspec.Struct, frozen=True):
     """Conditions of one write, the same for all languages.
 
     Attributes:
@@ -246,8 +246,7 @@ class Union(Interface):
         """Return a copy that later replacements do not change."""
 
 
-@dataclass(frozen=True, slots=True)
-class NodeSteps:
+class NodeSteps(msgspec.Struct, frozen=True):
     """The node's own objects of one language, if they change together with those of Services.
 
     Attributes:
@@ -311,8 +310,7 @@ class Holder(Interface):
         """
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class PrintScope:
+class PrintScope(msgspec.Struct, frozen=True, kw_only=True):
     """The wanted objects of one language on a node, for printing.
 
     Attributes:
@@ -326,8 +324,7 @@ class PrintScope:
     objects: Objects
 
 
-@dataclass(frozen=True, slots=True)
-class Print:
+class Print(msgspec.Struct, frozen=True):
     """The text of objects in the format of a standard tool.
 
     Attributes:
@@ -429,8 +426,7 @@ class Language(Interface):
         """Return whether IPv4 changes remove the rule that drops packets from outside to loopback addresses."""
 
 
-@dataclass(frozen=True, slots=True)
-class References:
+class References(msgspec.Struct, frozen=True):
     """Objects of other languages that the objects of another program refer to.
 
     Attributes:
@@ -438,7 +434,7 @@ class References:
         unknown: Whether some objects could not be read. They may refer to any object.
     """
 
-    names: Mapping[str, frozenset[str]] = field(default_factory=lambda: MappingProxyType({}))
+    names: Mapping[str, frozenset[str]] = msgspec.field(default_factory=lambda: MappingProxyType({}))
     unknown: bool = False
 
     def merged_with(self, other: References) -> References:

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Final, Protocol
+
+import msgspec
 
 from rulegen.languages.addresses.language import NAME as LINKS
 from rulegen.languages.addresses.state import AddressKey, DeviceKey
@@ -31,8 +32,7 @@ if TYPE_CHECKING:
     from rulegen.net import Address, Family, Network
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class OwnershipContext:
+class OwnershipContext(msgspec.Struct, frozen=True, kw_only=True):
     """Input for the decision which objects of a language belong to rulegen.
 
     Attributes:
@@ -69,8 +69,7 @@ OwnershipOf = Callable[[OwnershipContext], Ownership]
 """Returns the ownership of one language and family."""
 
 
-@dataclass(frozen=True, slots=True)
-class _Links:
+class _Links(msgspec.Struct, frozen=True):
     """The device belongs to rulegen, with each address on it."""
 
     family: Family | None
@@ -86,8 +85,7 @@ class _Links:
         }
 
 
-@dataclass(frozen=True, slots=True)
-class _Sets:
+class _Sets(msgspec.Struct, frozen=True):
     """Sets with the names of rulegen belong to it, with all their entries."""
 
     names: tuple[str, ...]
@@ -96,8 +94,7 @@ class _Sets:
         return ipset.owned_objects(state, self.names)
 
 
-@dataclass(frozen=True, slots=True)
-class _Servers:
+class _Servers(msgspec.Struct, frozen=True):
     """Virtual servers are recognised by the sets and the device, see `rulegen.ownership.virtual_servers`."""
 
     context: OwnershipContext
@@ -120,8 +117,7 @@ class _Servers:
         )
 
 
-@dataclass(frozen=True, slots=True)
-class _Routes:
+class _Routes(msgspec.Struct, frozen=True):
     """Rules by mark that lead to the routing table of the proxy, and local routes in it, belong to rulegen."""
 
     family: Family | None
@@ -130,8 +126,7 @@ class _Routes:
         return {key: value for key, value in state.items() if key.family is self.family and key.table == PROXY_TABLE}
 
 
-@dataclass(frozen=True, slots=True)
-class _Proxy:
+class _Proxy(msgspec.Struct, frozen=True):
     """The proxy of rulegen serves nothing else."""
 
     family: Family | None
@@ -140,8 +135,7 @@ class _Proxy:
         return {key: value for key, value in state.items() if key.family is self.family}
 
 
-@dataclass(frozen=True, slots=True)
-class _Tables:
+class _Tables(msgspec.Struct, frozen=True):
     """The tables of both layouts belong to rulegen, with everything in them."""
 
     context: OwnershipContext

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
+
+import msgspec
+from msgspec.structs import replace
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -11,8 +13,7 @@ if TYPE_CHECKING:
     from rulegen.plan.plan import Plan
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class PlanFilter:
+class PlanFilter(msgspec.Struct, frozen=True, kw_only=True):
     """What is displayed of a plan.
 
     Attributes:
@@ -23,7 +24,7 @@ class PlanFilter:
 
     text: str = ""
     services: Callable[[str], bool] | None = None
-    hosts: frozenset[str] = field(default_factory=frozenset)
+    hosts: frozenset[str] = msgspec.field(default_factory=frozenset)
 
     def narrowed(self, plan: Plan) -> Plan:
         """Return the plan with the displayed items alone. It is for display, and must not be written."""

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
+
+import msgspec
 
 if TYPE_CHECKING:
     from rulegen.diff.items import Item
@@ -15,8 +16,7 @@ DEFAULT_SERVER: Final = "default server"
 """How that item is displayed."""
 
 
-@dataclass(frozen=True, slots=True)
-class IngressPlan:
+class IngressPlan(msgspec.Struct, frozen=True):
     """Changes for the engine that serves Ingresses, and what its program must do for them.
 
     Attributes:

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
 from functools import cached_property
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, NamedTuple, overload
+
+import msgspec
+from msgspec.structs import replace
 
 from rulegen.diff.changes import diff
 from rulegen.diff.items import Action, Item, Line
@@ -79,8 +81,7 @@ class LaterItems(Sequence["Item"]):
     __hash__ = None  # type: ignore[assignment]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Plan:
+class Plan(msgspec.Struct, frozen=True, kw_only=True):
     """All changes for a node.
 
     Attributes:
@@ -93,7 +94,7 @@ class Plan:
         items: The changes as items, in display order.
     """
 
-    parts: Mapping[PartKey, Part] = field(default_factory=lambda: MappingProxyType({}))
+    parts: Mapping[PartKey, Part] = msgspec.field(default_factory=lambda: MappingProxyType({}))
     sysctls: tuple[Change[str, str], ...] = ()
     counters: tuple[str, ...] = ()
     flows: tuple[Stale, ...] = ()

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import enum
-from dataclasses import dataclass, field
 from itertools import groupby, islice
 from typing import TYPE_CHECKING, Any
+
+import msgspec
 
 from rulegen.diff.items import Action, Drift
 from rulegen.model.ingress.reasons import Verdict
@@ -58,8 +59,7 @@ class Details(enum.Enum):
     ALL = enum.auto()
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Report:
+class Report(msgspec.Struct, frozen=True, kw_only=True):
     """What is displayed together with a plan.
 
     Attributes:
@@ -80,15 +80,15 @@ class Report:
     mode: str
     observed: str
     rejected: tuple[Rejected, ...] = ()
-    unknown_kinds: Mapping[str, int] = field(default_factory=dict)
+    unknown_kinds: Mapping[str, int] = msgspec.field(default_factory=dict)
     warnings: tuple[str, ...] = ()
-    services: Mapping[str, ResolvedService] = field(default_factory=dict)
+    services: Mapping[str, ResolvedService] = msgspec.field(default_factory=dict)
     reasons: tuple[Reason, ...] = ()
     site: str = ""
     is_partial: bool = False
     cleanup: bool = False
     shown: str = ""
-    made: Mapping[str, str | None] = field(default_factory=dict)
+    made: Mapping[str, str | None] = msgspec.field(default_factory=dict)
 
     @property
     def deviations(self) -> int:

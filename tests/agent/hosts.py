@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 
+import msgspec
 from msgspec import structs
 
 from rulegen.agent.inbox import Wake
@@ -100,7 +101,7 @@ def listening_ports(monkeypatch) -> set[tuple[str, int]]:
 
 def staged(mode: str, options: Options, facts: HostFacts = HOST) -> Stage:
     stage = Stage(mode=mode, min_sync_s=1.0, has_health=True)
-    stage.options = stage.desired.options = dataclasses.replace(
+    stage.options = stage.desired.options = msgspec.structs.replace(
         options, mode=mode, node_name=NODE, cluster_cidrs=(parse_network("10.244.0.0/16"),)
     )
     stage.writer.facts = stage.writer.host = facts

@@ -14,6 +14,8 @@ from dataclasses import dataclass, field
 from heapq import heappop, heappush
 from itertools import count
 
+import msgspec
+
 from rulegen.agent.cluster import SharedCluster
 from rulegen.agent.inbox import Inbox, Wake
 from rulegen.agent.pages_server.health import ServiceHealth
@@ -288,7 +290,7 @@ class Stage:
     ) -> None:
         self.clock = Clock()
         self.signals = Signals(self.clock)
-        self.options = dataclasses.replace(options, mode=mode)
+        self.options = msgspec.structs.replace(options, mode=mode)
         self.writer = writer or (MemoryWriter(self.clock) if mode == "iptables" else WholeWriter(self.clock))
         if kernels is not None:
             self.writer.kernels = kernels

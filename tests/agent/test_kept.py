@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import dataclasses
 import gc
 import http.client
 import re
 import socket
 import weakref
 
+import msgspec
 import pytest
 
 from rulegen.agent.inbox import Inbox, Wake
@@ -41,7 +41,7 @@ def status(port: int, page: str) -> int:
 def servers_of(stage: Stage, kept: KeptParts, *ports: int) -> AgentServers:
     """Return what an agent answers at its ports for health and, if there are two, for metrics."""
     health, metrics = (*(f"127.0.0.1:{port}" for port in ports), "")[:2]
-    options = dataclasses.replace(OPTIONS, healthz_address=health, metrics_address=metrics)
+    options = msgspec.structs.replace(OPTIONS, healthz_address=health, metrics_address=metrics)
     return AgentServers(options, kept.http_loop, lambda: {stage.node.name}, stage.loop, None, None, True)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+import msgspec
 import pytest
 
 from rulegen.backends.nginx.names import HTTP2_IS_DIRECTIVE
@@ -15,7 +16,9 @@ from tests.strategies.ingresses import OPTIONS, WEB, compiled, site
     ("traits", "by_address", "by_directive"), [(set(), True, False), ({HTTP2_IS_DIRECTIVE}, False, True)]
 )
 def test_http2_is_switched_on_once(traits, by_address, by_directive):
-    files = compiled(*WEB, site(), host=replace(OPTIONS.host, traits=frozenset(traits))).configuration.files
+    files = compiled(
+        *WEB, site(), host=msgspec.structs.replace(OPTIONS.host, traits=frozenset(traits))
+    ).configuration.files
     assert ("ssl http2" in "".join(files.values())) is by_address
     assert (" http2 on;" in files["nginx.conf"]) is by_directive
 

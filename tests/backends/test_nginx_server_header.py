@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+import msgspec
 import pytest
 
 from rulegen.backends.nginx.names import module_trait, modules_of
@@ -15,8 +16,8 @@ from tests.rights import needs_nginx
 from tests.strategies.ingresses import NASTY, OPTIONS, WEB, compiled, config_map, refusal, settings_map, site, text_of
 
 FILE = f"/usr/lib/nginx/modules/{HEADERS_MORE}.so"
-ABLE = replace(OPTIONS.host, sets_server=True, traits=frozenset({module_trait(HEADERS_MORE, FILE)}))
-BUILT_IN = replace(ABLE, traits=frozenset({module_trait(HEADERS_MORE, "")}))
+ABLE = msgspec.structs.replace(OPTIONS.host, sets_server=True, traits=frozenset({module_trait(HEADERS_MORE, FILE)}))
+BUILT_IN = msgspec.structs.replace(ABLE, traits=frozenset({module_trait(HEADERS_MORE, "")}))
 NAMED = config_map("named", {"Server": 'x "y" ${host}'}, "ingress-nginx")
 
 
@@ -74,7 +75,7 @@ def test_whatever_the_value_is_nginx_takes_it(tmp_path):
     facts = without_unloadable(run, "nginx", gather_nginx(run), HEADERS_MORE)
     if HEADERS_MORE not in facts.modules:
         pytest.skip("nginx has no module headers-more")
-    host = replace(ABLE, traits=frozenset({module_trait(HEADERS_MORE, facts.modules[HEADERS_MORE])}))
+    host = msgspec.structs.replace(ABLE, traits=frozenset({module_trait(HEADERS_MORE, facts.modules[HEADERS_MORE])}))
     for number, text in enumerate(text for text in NASTY if text.isprintable()):
         values = config_map("named", {"Server": text}, "ingress-nginx")
         made = compiled(*WEB, site(), values, settings_map(add_headers="named"), host=host)

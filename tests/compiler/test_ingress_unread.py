@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import pytest
+from msgspec.structs import replace
 
 from rulegen.compiler.ingress.nginx import compile_ingress
 from rulegen.kube.objects.names import ObjectKey, ObjectName

@@ -8,6 +8,8 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import msgspec
+
 from rulegen.compiler.ingress.candidates import Candidates
 from rulegen.compiler.ingress.engine import DeployAction, DeployOutcome, ProgramEnds
 from rulegen.diff import items
@@ -142,7 +144,7 @@ class TinyEngine:
         def suspects(site: TinySite, _message: str) -> tuple[ObjectName, ...]:
             return site.model.servers[REFUSED].ingresses
 
-        options = replace(self.options, now=dt.datetime.now(dt.UTC))
+        options = msgspec.structs.replace(self.options, now=dt.datetime.now(dt.UTC))
         candidates = Candidates[TinySite]("tiny", lambda changed, _: compile_site(world, changed), options)
         return candidates.settled(selected(world, options), refusal, suspects)
 

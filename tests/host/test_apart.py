@@ -7,6 +7,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from types import SimpleNamespace
 
+import msgspec
 import pytest
 from msgspec import structs
 
@@ -36,7 +37,7 @@ from rulegen.plan.plan import Plan
 from tests.agent.stage import OPTIONS, endpoints, service
 from tests.kernels.nodekernel import NodeKernel
 
-MODE = replace(OPTIONS, mode="ipvs")
+MODE = msgspec.structs.replace(OPTIONS, mode="ipvs")
 
 
 def world(*names: str, protocol: str = "SCTP") -> ClusterSnapshot:

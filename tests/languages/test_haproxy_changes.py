@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+import msgspec
 import pytest
 
 from rulegen.languages.configuration import Configuration, SecretContent
@@ -162,7 +163,9 @@ def test_lists_and_maps_are_read_as_reported():
 def test_the_structure_has_no_servers_entries_and_certificates():
     text = "secrets/0.pem\nsecrets/a.pem a.test\n"
     first = configuration(**{"maps/a.map": "a b\n", "certificates.list": text})
-    first = replace(first, secrets={"secrets/a.pem": SecretContent(b"1"), "secrets/users.cfg": SecretContent(b"")})
+    first = msgspec.structs.replace(
+        first, secrets={"secrets/a.pem": SecretContent(b"1"), "secrets/users.cfg": SecretContent(b"")}
+    )
     files = {"haproxy.cfg": CONFIG.replace("10.0.0.1", "10.0.0.9").replace("description 0", "description 1")}
     files |= {"maps/a.map": "c d\n", "certificates.list": "secrets/0.pem\nsecrets/a.pem b.test\n"}
     secrets = {**first.secrets, "secrets/a.pem": SecretContent(b"2")}

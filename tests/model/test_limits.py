@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+import msgspec
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -222,5 +223,5 @@ def test_one_service_over_a_limit_changes_no_rule_of_another(world, ports, count
         }
 
     before = fragments(world)
-    after = fragments(replace(world, services={**world.services, NAME: wide(ports, count, externals)}))
+    after = fragments(msgspec.structs.replace(world, services={**world.services, NAME: wide(ports, count, externals)}))
     assert {key: each for key, each in after.items() if key[1] != str(NAME)} == before

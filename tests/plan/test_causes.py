@@ -41,23 +41,23 @@ quick = settings(
 )
 BASE = Options(node_name=NODE, cluster_cidrs=(parse_network("10.244.0.0/16"), parse_network("fd00:10:244::/56")))
 CHANGED = {
-    "localhost node ports off": replace(BASE, localhost_node_ports=False),
-    "masquerade all": replace(BASE, masquerade_all=True),
-    "another mark": replace(BASE, masquerade_bit=15),
-    "no cluster CIDR": replace(BASE, cluster_cidrs=()),
-    "another cluster CIDR": replace(BASE, cluster_cidrs=(parse_network("10.0.0.0/8"),)),
-    "pods by interface": replace(
+    "localhost node ports off": msgspec.structs.replace(BASE, localhost_node_ports=False),
+    "masquerade all": msgspec.structs.replace(BASE, masquerade_all=True),
+    "another mark": msgspec.structs.replace(BASE, masquerade_bit=15),
+    "no cluster CIDR": msgspec.structs.replace(BASE, cluster_cidrs=()),
+    "another cluster CIDR": msgspec.structs.replace(BASE, cluster_cidrs=(parse_network("10.0.0.0/8"),)),
+    "pods by interface": msgspec.structs.replace(
         BASE, detect_local_mode=DetectLocalMode.INTERFACE_NAME_PREFIX, interface_name_prefix="cali"
     ),
-    "node ports on one network": replace(BASE, node_port_networks=(parse_network("192.168.50.0/24"),)),
-    "node ports on no address": replace(BASE, node_port_networks=(parse_network("198.51.100.0/24"),)),
-    "liberal conntrack": replace(BASE, conntrack_be_liberal=True),
-    "no external IPs": replace(BASE, external_ips=False),
-    "both claims": replace(BASE, oldest_claim_wins=False),
-    "ipvs": replace(BASE, mode="ipvs"),
-    "strict ipvs": replace(BASE, mode="ipvs", ipvs_semantics=Semantics.STRICT),
-    "ipvs by least connections": replace(BASE, mode="ipvs", ipvs_scheduler="lc"),
-    "ipvs without cluster CIDR": replace(BASE, mode="ipvs", cluster_cidrs=()),
+    "node ports on one network": msgspec.structs.replace(BASE, node_port_networks=(parse_network("192.168.50.0/24"),)),
+    "node ports on no address": msgspec.structs.replace(BASE, node_port_networks=(parse_network("198.51.100.0/24"),)),
+    "liberal conntrack": msgspec.structs.replace(BASE, conntrack_be_liberal=True),
+    "no external IPs": msgspec.structs.replace(BASE, external_ips=False),
+    "both claims": msgspec.structs.replace(BASE, oldest_claim_wins=False),
+    "ipvs": msgspec.structs.replace(BASE, mode="ipvs"),
+    "strict ipvs": msgspec.structs.replace(BASE, mode="ipvs", ipvs_semantics=Semantics.STRICT),
+    "ipvs by least connections": msgspec.structs.replace(BASE, mode="ipvs", ipvs_scheduler="lc"),
+    "ipvs without cluster CIDR": msgspec.structs.replace(BASE, mode="ipvs", cluster_cidrs=()),
 }
 every = st.sampled_from([BASE, *CHANGED.values()])
 
@@ -111,7 +111,7 @@ def histories(draw: st.DrawFn) -> tuple[ClusterSnapshot, ClusterSnapshot]:
         if draw(st.integers(0, 4)):
             service = msgspec.structs.replace(entry.service, spec=spec)
             after[name] = replace(entry, service=service, slices=draw(st.sampled_from(((fresh,), entry.slices, ()))))
-    return before, replace(before, services=after)
+    return before, msgspec.structs.replace(before, services=after)
 
 
 @quick
@@ -353,7 +353,7 @@ def test_a_first_start_is_no_drift(made, mode):
             kernel.tables["filter"]["INPUT"] = ["-j KUBE-FIREWALL"]
         if made == "old kubelet":
             kernel.tables["nat"] |= {"KUBE-MARK-MASQ": ["-j MARK --set-xmark 0x4000/0x4000"], "KUBE-POSTROUTING": []}
-    wants = compiled(read_world([Source("f", POLICY.encode())]), replace(BASE, mode=mode))
+    wants = compiled(read_world([Source("f", POLICY.encode())]), msgspec.structs.replace(BASE, mode=mode))
     assert drifted(plan_node(wants, node.observed(), FACTS)) == []
 
 

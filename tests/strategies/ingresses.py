@@ -9,7 +9,6 @@ import hashlib
 import ssl
 import subprocess
 from collections.abc import Iterable, Mapping
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +17,7 @@ from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import AuthorityInformationAccessOID, NameOID
+from msgspec.structs import replace
 
 from rulegen.compiler.ingress.nginx import NginxSite, compile_ingress
 from rulegen.host.nginx.templates import read_templates

@@ -13,10 +13,10 @@ addresses with source ranges stay with the mode.
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import TYPE_CHECKING, Final
 
 from msgspec import structs
+from msgspec.structs import replace
 
 from rulegen.backends.userspace.node import proxy_of, with_portal_chains, with_portals
 from rulegen.backends.userspace.pools import objects_of

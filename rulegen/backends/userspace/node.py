@@ -15,10 +15,10 @@ the local pool, which keep their source address.
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import msgspec
+from msgspec.structs import replace
 
 from rulegen.backends.iptables import node as iptables_node
 from rulegen.languages.iptables import rules as r

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
 import click
+import msgspec
 
 from rulegen.cli.options.common import ALLOW_UNKNOWN_NODE, CliOptions, input_options, no_services_option, variant_option
 from rulegen.cli.options.ingress import ChosenIngress, ObjectNameType, ingress_options
@@ -213,8 +213,7 @@ def _refuse_no_names(hosts: tuple[str, ...]) -> None:
             raise ConfigError(f"--metrics-host: {name!r} is not a DNS name", hint="give a name without port")
 
 
-@dataclass(frozen=True, slots=True)
-class _Runs:
+class _Runs(msgspec.Struct, frozen=True):
     """Runs agents one after the other, each with the current configuration.
 
     Attributes:

@@ -5,10 +5,10 @@ A row loads none of the engine's code: that takes a third of the start of a comm
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
 import click
+import msgspec
 from click.shell_completion import CompletionItem
 
 if TYPE_CHECKING:
@@ -78,8 +78,7 @@ class ChosenEngine(Protocol):
         """Return the removal of the engine from this host."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class EngineRow:
+class EngineRow(msgspec.Struct, frozen=True, kw_only=True):
     """One ingress engine.
 
     Attributes:

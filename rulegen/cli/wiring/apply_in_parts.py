@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Final
 
+import msgspec
+
 from rulegen.cli.terminal.console import note
 from rulegen.cli.wiring.planning import observe_live
 from rulegen.compiler.services.compile import compile_model, with_held
@@ -108,7 +110,12 @@ class ApartWriter:
         """Return the desired state without some Services, with their current state in the kernel."""
         inputs, live = self.inputs, self.live
         services = {name: service for name, service in inputs.world.services.items() if str(name) not in left_out}
-        model = resolve(replace(inputs.world, services=services), inputs.options, inputs.facts, inputs.facts.families)
+        model = resolve(
+            msgspec.structs.replace(inputs.world, services=services),
+            inputs.options,
+            inputs.facts,
+            inputs.facts.families,
+        )
         compiled = compile_model(model, inputs.options.mode, counts=live.compiled.counts, tables=inputs.tables)
         return with_held(compiled, held(live.compiled, live.observed, left_out, compiled))
 

@@ -7,6 +7,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
+import msgspec
+
 from rulegen import __version__
 from rulegen.cli.terminal.console import Progress, has_colour, print_json, print_lines, print_long
 from rulegen.cli.wiring.made import with_made
@@ -77,7 +79,7 @@ def fleet_of_one(plan: Plan, report: Report, source: str) -> Fleet:
         report: The report for the plan.
         source: The path of the dumps; empty for this host, or an empty node.
     """
-    fleet = Fleet(replace(report, warnings=()))
+    fleet = Fleet(msgspec.structs.replace(report, warnings=()))
     fleet.add(report.node, source, plan, report)
     return fleet
 
@@ -86,7 +88,9 @@ def print_fleet(fleet: Fleet, inputs: Inputs, *, output: str, verbose: bool = Fa
     """Print a report on several nodes: as text, JSON, SARIF or HTML."""
     match output:
         case "json":
-            print_json(fleet_document(replace(fleet, report=with_made(fleet.report, inputs, output=output))))
+            print_json(
+                fleet_document(msgspec.structs.replace(fleet, report=with_made(fleet.report, inputs, output=output)))
+            )
         case "sarif":
             print_json(sarif_log(fleet, __version__))
         case "html":

@@ -7,6 +7,8 @@ from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
+import msgspec
+
 from rulegen.cli.terminal.console import note, print_lines
 from rulegen.compiler.ingress.engine import DeployAction
 from rulegen.errors import HostError
@@ -108,9 +110,9 @@ class IngressInputs:
         speaks, facts = speaks_ipv6(), self.inputs.facts
         if not self.inputs.chosen.host:
             facts = replace(facts, ipv6=speaks, interfaces=interfaces(), gateways=gateways())
-        return replace(
+        return msgspec.structs.replace(
             options,
-            host=replace(options.host, ipv6=facts.ipv6 and speaks),
+            host=msgspec.structs.replace(options.host, ipv6=facts.ipv6 and speaks),
             resolvers=tuple(map(str, resolvers())) or options.resolvers,
             families=tuple(facts.families),
             forbidden=self._forbidden(facts),
@@ -191,7 +193,7 @@ def plan_ingress(ingress: IngressInputs, plan: Plan, report: Report) -> tuple[Pl
     model = ingress.site.model
     taken = (f"{line}: {ingress.name} cannot listen there, so apply fails" for line in ingress.taken_ports)
     warnings = (*report.warnings, *_hidden_hosts(ingress), *ingress.notes, *taken)
-    return with_site(plan, site_plan), replace(
+    return with_site(plan, site_plan), msgspec.structs.replace(
         report, reasons=model.reasons, site=ingress.compared_with, warnings=warnings
     )
 
@@ -203,7 +205,7 @@ def report_unseen(ingress: IngressInputs, plan: Plan, report: Report) -> tuple[P
         f"{name} was not observed, so it is not in the plan: dumps do not contain its configuration. To compare it, run"
         " plan on the node without --observed; `--observed none` shows the whole configuration"
     )
-    return plan, replace(
+    return plan, msgspec.structs.replace(
         report,
         reasons=ingress.site.model.reasons,
         site=show.UNSEEN_SITE,
@@ -218,7 +220,7 @@ def export_site(ingress: IngressInputs, folder: str, *, with_secrets: bool) -> N
     ingress.inputs.progress("")
     lines = ingress.compiler.export(site, folder, with_secrets=with_secrets)
     report = ingress.inputs.report("nothing", *_hidden_hosts(ingress))
-    report = replace(report, reasons=site.model.reasons)
+    report = msgspec.structs.replace(report, reasons=site.model.reasons)
     for line in show.notes(report):
         note(line)
     print_lines(lines)

@@ -6,6 +6,8 @@ from dataclasses import dataclass, field, replace
 from functools import cached_property, partial
 from typing import TYPE_CHECKING, Any, Final
 
+import msgspec
+
 from rulegen.cli.command_tables import CommandTables, command_tables
 from rulegen.cli.options.fields import COMMAND_LINE, by_option
 from rulegen.cli.terminal.console import Progress
@@ -123,7 +125,7 @@ class Inputs:
         modes = tables.modes
         backend = tables.backends.get(config.mode or DEFAULT_MODE)
         configured = Options.of(config, modes, backend.needs if backend is not None else None)
-        options = replace(
+        options = msgspec.structs.replace(
             configured,
             oldest_claim_wins=self.chosen.claims == "oldest",
             ipvs_semantics=Semantics(self.chosen.ipvs_semantics),
@@ -267,7 +269,7 @@ class Inputs:
             )
             cluster, refused = self._with_referred(cluster)
             world = build_world(cluster, service_cidrs=cidrs, node_port_range=ports)
-            world = replace(world, unread=dict.fromkeys(sorted(refused), REFUSED))
+            world = msgspec.structs.replace(world, unread=dict.fromkeys(sorted(refused), REFUSED))
         if chosen.strict and world.rejected:
             lines = [line for rejected in world.rejected for line in rejected.lines()]
             raise StrictError("\n".join(lines), hint="correct the objects, or omit --strict to skip them")
@@ -319,7 +321,7 @@ class Inputs:
             if not new:
                 return cluster, refused
             # The settings may name further ones.
-            world = replace(world, config_maps={**world.config_maps, **build_world(answer).config_maps})
+            world = msgspec.structs.replace(world, config_maps={**world.config_maps, **build_world(answer).config_maps})
             asked |= new
 
     def warn(self, text: str) -> None:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import datetime as dt
-from dataclasses import replace
 from typing import TYPE_CHECKING
+
+from msgspec.structs import replace
 
 from rulegen import KUBE_PROXY, __version__
 from rulegen.cli.wiring.digests import digest, digest_of_objects

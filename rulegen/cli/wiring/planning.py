@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING, NamedTuple
 
+import msgspec
+
 from rulegen.cli.terminal.console import note
 from rulegen.cli.wiring.inputs import NOTHING, can_count
 from rulegen.compiler.services.guards import lost_masquerade
@@ -94,7 +96,7 @@ def observe_live(inputs: Inputs, *, flows: bool = True, adds_rules: bool = True)
     except HostError as error:
         inputs.warn(f"{error.message}: if a proxy has rules there, they stay")
         return dataplane, there
-    return dataplane, replace(there, beside=beside)
+    return dataplane, msgspec.structs.replace(there, beside=beside)
 
 
 class LivePlan(NamedTuple):
@@ -164,11 +166,11 @@ def plan_saved(inputs: Inputs, paths: tuple[str, ...], *, skip: Collection[str] 
         families = tuple(family for family in seen if family in inputs.model.nodes)
         observed = Observed(families=families, states=dumps.states)
         compiled = inputs.compiled(observed, is_live=False)
-        report = replace(inputs.report(", ".join(paths), *warnings), is_partial=is_partial)
+        report = msgspec.structs.replace(inputs.report(", ".join(paths), *warnings), is_partial=is_partial)
         if dumps.sysctls is not None:
             facts = replace(facts, sysctls=dumps.sysctls)
     plan = plan_node(compiled, observed, facts, inputs.world.service_cidrs)
-    return plan, replace(report, warnings=(*report.warnings, *lost_masquerade(compiled, plan)))
+    return plan, msgspec.structs.replace(report, warnings=(*report.warnings, *lost_masquerade(compiled, plan)))
 
 
 def refuse_mixed(paths: tuple[str, ...]) -> None:

@@ -12,7 +12,7 @@ import datetime as dt
 import os
 import stat
 from contextlib import contextmanager
-from dataclasses import dataclass, fields
+from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -140,8 +140,7 @@ def _differing(before: Mapping[str, str], after: Mapping[str, str]) -> list[str]
     return sorted(name for name in before.keys() | after.keys() if before.get(name) != after.get(name))
 
 
-@dataclass(frozen=True, slots=True)
-class PlanOrigin:
+class PlanOrigin(msgspec.Struct, frozen=True):
     """The command that made a plan: what `apply` needs to make it again."""
 
     directory: str

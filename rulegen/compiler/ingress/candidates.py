@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Generic
+
+from msgspec.structs import replace
 
 from rulegen.compiler.ingress.engine import SiteT
 from rulegen.compiler.ingress.refused_ingresses import settle

@@ -7,8 +7,9 @@ directives are in `backends`, its language in `languages`, and its access to the
 from __future__ import annotations
 
 import enum
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, Self, TypeVar
+
+import msgspec
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Mapping, Sequence
@@ -32,8 +33,7 @@ class DeployAction(enum.Enum):
     """The program was changed while it ran, without reading its configuration again."""
 
 
-@dataclass(frozen=True, slots=True)
-class DeployOutcome:
+class DeployOutcome(msgspec.Struct, frozen=True):
     """Result of a deployment: the engine serves `digest`, or most of it if `again_s` is not 0.
 
     Attributes:

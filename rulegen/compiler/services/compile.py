@@ -5,8 +5,10 @@ ClusterSnapshot ─ resolve ─► Model ─ compile, per Service ─► OwnedOb
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
+
+import msgspec
+from msgspec.structs import replace
 
 from rulegen.compiler.tables import TABLES, Tables
 from rulegen.languages.iptables.state import RulesFragment
@@ -25,8 +27,7 @@ Unions = dict[str, "Union"]
 """Desired objects of all owners in one family, by language."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Compiled:
+class Compiled(msgspec.Struct, frozen=True, kw_only=True):
     """A model as objects of its backend's languages.
 
     Attributes:

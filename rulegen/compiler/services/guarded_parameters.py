@@ -8,8 +8,9 @@ other programs need it, the rule stays.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
+
+import msgspec
 
 from rulegen.diff.changes import Change
 from rulegen.model.services.node.context import ROUTE_LOCALNET
@@ -19,8 +20,7 @@ if TYPE_CHECKING:
     from rulegen.model.host.facts import HostFacts
 
 
-@dataclass(frozen=True, slots=True)
-class LoopbackDecision:
+class LoopbackDecision(msgspec.Struct, frozen=True):
     """Result for the loopback prefix and its protecting rule if a plan would remove that rule.
 
     Attributes:

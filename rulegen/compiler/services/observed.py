@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
+
+import msgspec
 
 from rulegen.languages.iptables.rules import is_counted
 from rulegen.languages.iptables.ruleset import Ruleset
@@ -23,8 +24,7 @@ def counts_in(observed: Observed) -> bool:
     return any(is_counted(rule) for ruleset in rulesets for _, rule in ruleset.rules())
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Observed:
+class Observed(msgspec.Struct, frozen=True, kw_only=True):
     """The observed state of a node; parts that are None or missing are unknown and not planned.
 
     Attributes:
@@ -39,7 +39,7 @@ class Observed:
     states: Mapping[StateKey, Any]
     flows: Sequence[Flow] = ()
     counters: Collection[str] | None = None
-    beside: Mapping[Family, Any] = field(default_factory=lambda: MappingProxyType({}))
+    beside: Mapping[Family, Any] = msgspec.field(default_factory=lambda: MappingProxyType({}))
 
     def state(self, language: str, family: Family | None) -> Any:
         """Return the state of one language and family; None if it was not observed."""

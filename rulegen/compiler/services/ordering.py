@@ -12,8 +12,9 @@ state of the other mode is removed. New connections work all the time.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
+
+import msgspec
 
 from rulegen.compiler.tables import TABLES, Tables
 from rulegen.languages.language import Phase, Task, WorkTerms
@@ -28,15 +29,13 @@ if TYPE_CHECKING:
     from rulegen.plan.plan import Plan
 
 
-@dataclass(frozen=True, slots=True)
-class EnsureCounters:
+class EnsureCounters(msgspec.Struct, frozen=True):
     """Create nfacct objects."""
 
     names: tuple[str, ...]
 
 
-@dataclass(frozen=True, slots=True)
-class Parameter:
+class Parameter(msgspec.Struct, frozen=True):
     """Set a kernel parameter."""
 
     name: str
@@ -48,8 +47,7 @@ class Parameter:
         return self.name == BE_LIBERAL or (self.name == ROUTE_LOCALNET and self.value == "0")
 
 
-@dataclass(frozen=True, slots=True)
-class DeleteConntrackEntries:
+class DeleteConntrackEntries(msgspec.Struct, frozen=True):
     """Delete conntrack entries."""
 
     flows: tuple[Flow, ...]

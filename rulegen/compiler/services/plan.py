@@ -6,6 +6,8 @@ from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
+import msgspec
+
 from rulegen.compiler.services import guarded_parameters
 from rulegen.compiler.services.compile import merge
 from rulegen.compiler.tables import TABLES, Tables
@@ -143,7 +145,7 @@ def _all_that_is_ours(mode: str, tables: Tables) -> Backend:
     """Return a backend that recognises the objects of all modes."""
     backend = tables.backends.get(mode) or next(iter(tables.backends.values()))
     ownership = {name: of for other in tables.backends.values() for name, of in other.ownership.items()}
-    return replace(backend, ownership={**ownership, **backend.ownership})
+    return msgspec.structs.replace(backend, ownership={**ownership, **backend.ownership})
 
 
 @dataclass(kw_only=True)
@@ -330,8 +332,7 @@ def _without_drift(items: Callable[[], Iterable[Item]], variant: str = "") -> It
 _NOTHING_OURS = Layout(chains={}, prefixes={})
 
 
-@dataclass(frozen=True, slots=True)
-class _Loopback:
+class _Loopback(msgspec.Struct, frozen=True):
     """The rules that protect the IPv4 loopback prefix from other hosts, in nftables and in both iptables variants.
 
     Attributes:

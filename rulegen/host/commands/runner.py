@@ -17,6 +17,8 @@ from functools import partial
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Protocol
 
+import msgspec
+
 from rulegen.errors import HostError
 from rulegen.text import printable
 from rulegen.waits import WAITS
@@ -74,8 +76,7 @@ class Command:
         return " ".join(self.argv)
 
 
-@dataclass(frozen=True, slots=True)
-class Completed:
+class Completed(msgspec.Struct, frozen=True):
     """Result of a tool.
 
     Attributes:

@@ -6,9 +6,10 @@ The order is that of `rulegen.compiler.services.ordering`; first, each driver pr
 from __future__ import annotations
 
 from contextlib import suppress
-from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any
+
+import msgspec
 
 from rulegen.compiler.services import ordering
 from rulegen.compiler.tables import TABLES, Tables
@@ -34,8 +35,7 @@ if TYPE_CHECKING:
 _OF_CONNTRACK = "net.netfilter.nf_conntrack_"
 
 
-@dataclass(frozen=True, slots=True)
-class Step:
+class Step(msgspec.Struct, frozen=True):
     """One write to the host.
 
     Attributes:

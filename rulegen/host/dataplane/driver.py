@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
+
+import msgspec
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -15,8 +16,7 @@ if TYPE_CHECKING:
     from rulegen.net import Family
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ReadContext:
+class ReadContext(msgspec.Struct, frozen=True, kw_only=True):
     """What is read, and with which tools.
 
     Attributes:
@@ -32,8 +32,7 @@ class ReadContext:
     needed: frozenset[str]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class WriteContext:
+class WriteContext(msgspec.Struct, frozen=True, kw_only=True):
     """What a write needs.
 
     Attributes:
@@ -48,7 +47,7 @@ class WriteContext:
     variant: Variant
     wait_s: int
     on_wait: Callable[[str], None] | None = None
-    on_commits: Callable[[int], None] = field(default=lambda _count: None)
+    on_commits: Callable[[int], None] = msgspec.field(default=lambda _count: None)
 
 
 class Culprit(NamedTuple):

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final
+
+from msgspec.structs import replace
 
 from rulegen.errors import ApplyError, HostError
 from rulegen.host.commands.runner import MissingToolError, ToolTimeoutError

@@ -7,6 +7,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Final
 
+import msgspec
+
 from rulegen.compiler.services.plan import plan_node
 from rulegen.compiler.tables import TABLES, Tables
 from rulegen.errors import ApplyError, HostError
@@ -227,7 +229,7 @@ class KernelDataplane:
                 families = tuple(family for family in families if family in raw[name])
                 del others[name]
         context = self.read_context(families)
-        context = replace(context, needed=context.needed | compiled.requested)
+        context = msgspec.structs.replace(context, needed=context.needed | compiled.requested)
         return observed(
             self.drivers,
             {**raw, **read_kernel(others, context)},

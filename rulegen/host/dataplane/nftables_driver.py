@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import errno
-from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final
+
+from msgspec.structs import replace
 
 from rulegen.errors import HostError
 from rulegen.host.dataplane.driver import Culprit, Preparation

@@ -16,6 +16,8 @@ from collections import Counter, defaultdict, deque
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final, Protocol
 
+import msgspec
+
 from rulegen.errors import ApplyError, HostError
 from rulegen.host.netfilter.restore_error import RestoreError
 
@@ -36,8 +38,7 @@ ENOUGH: Final = 2
 _NOT_TRIED: Final = "not tested yet: too many others were rejected"
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class RefusalVerdict:
+class RefusalVerdict(msgspec.Struct, frozen=True, kw_only=True):
     """Result of a search.
 
     Attributes:

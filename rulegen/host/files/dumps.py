@@ -15,6 +15,8 @@ from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypeVar
 
+import msgspec
+
 from rulegen.compiler.tables import LANGUAGES
 from rulegen.errors import InputError
 from rulegen.host.files.lookalikes import ADDRESSES, meaning_in_folder, no_dump, no_rules
@@ -153,8 +155,7 @@ def read_dumps(
     return dumps
 
 
-@dataclass(frozen=True, slots=True)
-class _DumpedRules:
+class _DumpedRules(msgspec.Struct, frozen=True):
     """The content of one dump of iptables.
 
     Attributes:

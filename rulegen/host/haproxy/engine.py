@@ -90,7 +90,7 @@ class HaproxyCompiler:
 
     def plan_all(self, site: HaproxySite) -> IngressPlan:
         """Return the plan for a host on which HAProxy serves nothing."""
-        return replace(HAPROXY.plan_site(None, site.configuration, {}), runs=False)
+        return msgspec.structs.replace(HAPROXY.plan_site(None, site.configuration, {}), runs=False)
 
     def export(self, site: HaproxySite, folder: str, *, with_secrets: bool) -> list[str]:
         """Write a configuration for users to read, with the origin of each location."""
@@ -174,7 +174,7 @@ class HaproxyEngine(ProxyEngine[HaproxySite]):
                 whole.append(site)
             return site
 
-        options = replace(self.options, now=dt.datetime.now(dt.UTC))
+        options = msgspec.structs.replace(self.options, now=dt.datetime.now(dt.UTC))
         candidates = Candidates(LANGUAGE, compile_site, options, before=before)
         names = selected(world, self.options)
 
@@ -240,7 +240,7 @@ class HaproxyEngine(ProxyEngine[HaproxySite]):
                 self.reloaded_at = self.clock()
                 if not live.is_held(self.service, configuration):
                     self.unequal = configuration.digest
-                    outcome = replace(outcome, notes=(*outcome.notes, _UNEQUAL))
+                    outcome = msgspec.structs.replace(outcome, notes=(*outcome.notes, _UNEQUAL))
         self.deployed, self.read, self.given = outcome.digest, configuration, configuration
         return outcome
 
@@ -254,4 +254,4 @@ class HaproxyEngine(ProxyEngine[HaproxySite]):
         if left_s <= 0:
             return None
         outcome = live.update_meanwhile(self.service, self.read, configuration)
-        return replace(outcome, digest=self.deployed, again_s=left_s) if outcome is not None else None
+        return msgspec.structs.replace(outcome, digest=self.deployed, again_s=left_s) if outcome is not None else None

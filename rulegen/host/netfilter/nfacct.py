@@ -7,8 +7,9 @@ have the `nfacct` tool: subsystem ACCT, linux/netfilter/nfnetlink_acct.h.
 from __future__ import annotations
 
 import errno
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
+
+import msgspec
 
 from rulegen.errors import HostError
 from rulegen.host.netlink import nfnetlink
@@ -25,8 +26,7 @@ _NEW, _GET = _ACCT | 0, _ACCT | 1
 _NAME, _PACKETS, _BYTES = 1, 2, 3
 
 
-@dataclass(frozen=True, slots=True)
-class Counter:
+class Counter(msgspec.Struct, frozen=True):
     """The counts of a counter since its creation."""
 
     name: str

@@ -9,8 +9,9 @@ from __future__ import annotations
 
 import enum
 from contextlib import suppress
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final, NamedTuple
+
+import msgspec
 
 from rulegen.errors import HostError
 from rulegen.host.commands.runner import (
@@ -48,8 +49,7 @@ class Variant(enum.StrEnum):
         return Variant.LEGACY if self is Variant.NFT else Variant.NFT
 
 
-@dataclass(frozen=True, slots=True)
-class VariantChoice:
+class VariantChoice(msgspec.Struct, frozen=True):
     """The variant to use, and the reason for messages."""
 
     variant: Variant

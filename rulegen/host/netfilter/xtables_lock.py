@@ -9,9 +9,10 @@ import os
 import stat
 import threading
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
+
+import msgspec
 
 from rulegen.safe_files import read_kernel_text
 from rulegen.text import printable
@@ -25,8 +26,7 @@ _MODE: Final = 0o600
 """The mode that iptables uses. Every user who can open the file, even read-only, can lock it (flock(2))."""
 
 
-@dataclass(frozen=True, slots=True)
-class LockHolder:
+class LockHolder(msgspec.Struct, frozen=True):
     """The process that holds the lock.
 
     Attributes:

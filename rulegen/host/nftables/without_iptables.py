@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from contextlib import closing, suppress
-from dataclasses import replace
 from socket import AF_INET, AF_INET6
 from typing import TYPE_CHECKING, Any, Final, TypeVar, cast
+
+from msgspec.structs import replace
 
 from rulegen.errors import HostError
 from rulegen.host.netfilter.variant import OWN_CHAIN, KnownTools, Variant, VariantChoice, choose, missing_tool

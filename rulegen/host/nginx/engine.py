@@ -78,7 +78,7 @@ class NginxCompiler:
 
     def plan_all(self, site: NginxSite) -> IngressPlan:
         """Return the plan for a host on which nginx serves nothing."""
-        return replace(plan_site(None, site.configuration, site.names), runs=False)
+        return msgspec.structs.replace(plan_site(None, site.configuration, site.names), runs=False)
 
     def export(self, site: NginxSite, folder: str, *, with_secrets: bool) -> list[str]:
         """Write a configuration for users to read, with the origin of each location."""
@@ -134,7 +134,7 @@ class NginxEngine(ProxyEngine[NginxSite]):
                 whole.append(site)
             return site
 
-        options = replace(self.options, now=dt.datetime.now(dt.UTC))
+        options = msgspec.structs.replace(self.options, now=dt.datetime.now(dt.UTC))
         candidates = Candidates(LANGUAGE, compile_site, options, before=before)
         names = selected(world, self.options)
         served = observed.digest if observed else ""

@@ -15,9 +15,11 @@ import signal
 import tempfile
 import time
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
+
+from msgspec.structs import replace
 
 from rulegen.compiler.ingress.engine import DeployAction, DeployOutcome
 from rulegen.errors import ApplyError, HostError

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Final
+
+import msgspec
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ModeSections:
+class ModeSections(msgspec.Struct, frozen=True, kw_only=True):
     """The sections of a configuration that a mode reads.
 
     Attributes:

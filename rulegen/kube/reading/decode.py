@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 import msgspec
@@ -33,8 +32,7 @@ BATCH: Final = 128
 """Number of objects of a page that are decoded between two calls of `keep`."""
 
 
-@dataclass(frozen=True, slots=True)
-class Unknown:
+class Unknown(msgspec.Struct, frozen=True):
     """An object of a kind that rulegen does not read, such as `apps/v1 Deployment`.
 
     Attributes:

@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 from itertools import islice
 from typing import TYPE_CHECKING, Any, Final
 
+import msgspec
 import yaml
 from yaml.cyaml import CParser  # type: ignore[attr-defined] # the stubs leave it out
 
@@ -53,8 +54,7 @@ _OPEN: Final = _Marker()
 _UNSEEN: Final = _Marker()
 
 
-@dataclass(frozen=True, slots=True)
-class YamlDocument:
+class YamlDocument(msgspec.Struct, frozen=True):
     """One document.
 
     Attributes:
@@ -68,8 +68,7 @@ class YamlDocument:
     item_lines: tuple[int, ...] = ()
 
 
-@dataclass(frozen=True, slots=True)
-class YamlFault:
+class YamlFault(msgspec.Struct, frozen=True):
     """A document that is not YAML, or that contains something not allowed in a manifest."""
 
     line: int

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from types import MappingProxyType
 from typing import TYPE_CHECKING
+
+import msgspec
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -33,8 +35,7 @@ class ServiceInput:
     assigned: tuple[str, ...] = ()
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ClusterSnapshot:
+class ClusterSnapshot(msgspec.Struct, frozen=True, kw_only=True):
     """All objects that were read, and what was rejected.
 
     Attributes:
@@ -57,20 +58,20 @@ class ClusterSnapshot:
         sources: Names of the objects' sources, for messages.
     """
 
-    services: Mapping[ObjectName, ServiceInput] = field(default_factory=lambda: MappingProxyType({}))
+    services: Mapping[ObjectName, ServiceInput] = msgspec.field(default_factory=lambda: MappingProxyType({}))
     addresses: ServiceAddresses | None = None
-    nodes: Mapping[str, Node] = field(default_factory=lambda: MappingProxyType({}))
+    nodes: Mapping[str, Node] = msgspec.field(default_factory=lambda: MappingProxyType({}))
     pods: tuple[Pod, ...] = ()
-    ingresses: Mapping[ObjectName, Ingress] = field(default_factory=lambda: MappingProxyType({}))
-    unusable: Mapping[ObjectName, UnusableIngress] = field(default_factory=lambda: MappingProxyType({}))
-    ingress_classes: Mapping[str, IngressClass] = field(default_factory=lambda: MappingProxyType({}))
-    namespaces: Mapping[str, Mapping[str, str]] = field(default_factory=lambda: MappingProxyType({}))
-    secrets: Mapping[ObjectName, Secret] = field(default_factory=lambda: MappingProxyType({}))
-    config_maps: Mapping[ObjectName, ConfigMap] = field(default_factory=lambda: MappingProxyType({}))
-    unread: Mapping[ObjectKey, str] = field(default_factory=lambda: MappingProxyType({}))
-    recalled: Mapping[ObjectKey, str] = field(default_factory=lambda: MappingProxyType({}))
+    ingresses: Mapping[ObjectName, Ingress] = msgspec.field(default_factory=lambda: MappingProxyType({}))
+    unusable: Mapping[ObjectName, UnusableIngress] = msgspec.field(default_factory=lambda: MappingProxyType({}))
+    ingress_classes: Mapping[str, IngressClass] = msgspec.field(default_factory=lambda: MappingProxyType({}))
+    namespaces: Mapping[str, Mapping[str, str]] = msgspec.field(default_factory=lambda: MappingProxyType({}))
+    secrets: Mapping[ObjectName, Secret] = msgspec.field(default_factory=lambda: MappingProxyType({}))
+    config_maps: Mapping[ObjectName, ConfigMap] = msgspec.field(default_factory=lambda: MappingProxyType({}))
+    unread: Mapping[ObjectKey, str] = msgspec.field(default_factory=lambda: MappingProxyType({}))
+    recalled: Mapping[ObjectKey, str] = msgspec.field(default_factory=lambda: MappingProxyType({}))
     service_cidrs: tuple[str, ...] = ()
     rejected: tuple[Rejected, ...] = ()
-    unknown_kinds: Mapping[str, int] = field(default_factory=lambda: MappingProxyType({}))
+    unknown_kinds: Mapping[str, int] = msgspec.field(default_factory=lambda: MappingProxyType({}))
     warnings: tuple[str, ...] = ()
     sources: tuple[str, ...] = ()

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
+
+import msgspec
 
 from rulegen.diff.items import Drift
 from rulegen.languages.addresses.script import AddressCommand, AddressVerb, script
@@ -21,8 +22,7 @@ if TYPE_CHECKING:
 NAME = "links"
 
 
-@dataclass(frozen=True, slots=True)
-class ChangeAddresses:
+class ChangeAddresses(msgspec.Struct, frozen=True):
     """Commands for devices and their addresses, in order."""
 
     commands: tuple[AddressCommand, ...]

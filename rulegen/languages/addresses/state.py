@@ -6,8 +6,9 @@ print scopes, so in its output these are the link-local addresses of IPv6; the k
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, NamedTuple
+
+import msgspec
 
 from rulegen.errors import InputError
 from rulegen.net import Address, Family, family_of, parse_address
@@ -42,8 +43,7 @@ class DeviceKey(NamedTuple):
     name: str
 
 
-@dataclass(frozen=True, slots=True)
-class Bound:
+class Bound(msgspec.Struct, frozen=True):
     """The value of a bound address."""
 
 
@@ -51,8 +51,7 @@ BOUND = Bound()
 Objects = dict[AddressKey, Bound]
 
 
-@dataclass(frozen=True, slots=True)
-class Links:
+class Links(msgspec.Struct, frozen=True):
     """Dummy devices of this node.
 
     Attributes:
@@ -60,8 +59,8 @@ class Links:
         addresses: The addresses bound to them.
     """
 
-    devices: Mapping[str, str] = field(default_factory=dict)
-    addresses: Mapping[AddressKey, Bound] = field(default_factory=dict)
+    devices: Mapping[str, str] = msgspec.field(default_factory=dict)
+    addresses: Mapping[AddressKey, Bound] = msgspec.field(default_factory=dict)
 
 
 def read(text: str, source: str) -> Links:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
+
+import msgspec
 
 from rulegen.diff.changes import Change, diff
 from rulegen.diff.items import Drift
@@ -31,8 +32,7 @@ if TYPE_CHECKING:
 NAME = "ipset"
 
 
-@dataclass(frozen=True, slots=True)
-class RestoreIpsets:
+class RestoreIpsets(msgspec.Struct, frozen=True):
     """One call of `ipset restore`."""
 
     text: str

@@ -11,6 +11,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+import msgspec
+
 from rulegen.languages.ipset.state import EntryKey, EntryValue, SetKey, SetValue
 
 if TYPE_CHECKING:
@@ -26,8 +28,7 @@ If a killed write has left this set behind, it is destroyed first: it may have a
 """
 
 
-@dataclass(frozen=True, slots=True)
-class Order:
+class Order(msgspec.Struct, frozen=True):
     """The order in which sets are filled.
 
     Attributes:
@@ -39,8 +40,7 @@ class Order:
     late: frozenset[str] = frozenset()
 
 
-@dataclass(frozen=True, slots=True)
-class IpsetScript:
+class IpsetScript(msgspec.Struct, frozen=True):
     """Input texts of `ipset restore`; a text is empty if there is no change for it.
 
     Attributes:

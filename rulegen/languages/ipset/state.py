@@ -12,6 +12,8 @@ from dataclasses import dataclass, field, replace
 from itertools import pairwise
 from typing import TYPE_CHECKING, NamedTuple
 
+import msgspec
+
 from rulegen.diff.changes import Change
 from rulegen.errors import InputError
 from rulegen.net import parse_address
@@ -94,8 +96,7 @@ class SetValue:
         return " ".join(words)
 
 
-@dataclass(frozen=True, slots=True)
-class EntryValue:
+class EntryValue(msgspec.Struct, frozen=True):
     """The extensions of an entry as the tool prints them, such as `timeout 30 comment "x"`; ours have none."""
 
     options: str = ""

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
 from functools import cache
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
+
+import msgspec
 
 from rulegen.diff.changes import Change, diff
 from rulegen.languages.iptables import items
@@ -49,8 +50,7 @@ _FILES: Final = {Family.IPV4: "iptables.save", Family.IPV6: "ip6tables.save"}
 _INPUT: Final = ChainName("filter", "INPUT")
 
 
-@dataclass(frozen=True, slots=True)
-class RestoreRules:
+class RestoreRules(msgspec.Struct, frozen=True):
     """One call of `iptables-restore --noflush` or `ip6tables-restore --noflush`.
 
     Attributes:

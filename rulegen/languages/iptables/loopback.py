@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
+
+import msgspec
 
 from rulegen.languages.iptables.ruleset import ChainName, Ruleset, target
 from rulegen.languages.iptables.state import BlockValue, ChainKey, ChainValue
@@ -17,8 +18,7 @@ if TYPE_CHECKING:
 _INPUT: Final = ChainName("filter", "INPUT")
 
 
-@dataclass(frozen=True, slots=True)
-class LoopbackGuard:
+class LoopbackGuard(msgspec.Struct, frozen=True):
     """A rule that drops packets from outside to the loopback prefix; INPUT jumps to its chain.
 
     Attributes:

@@ -14,6 +14,7 @@ from collections import defaultdict
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, NamedTuple
 
+import msgspec
 from msgspec.structs import replace
 
 from rulegen.languages.iptables.ruleset import ChainName, is_unreadable, target
@@ -43,8 +44,7 @@ VERY_LARGE = 20_000
 """With more chains than this, dispatch chains have no comments either."""
 
 
-@dataclass(frozen=True, slots=True)
-class Restore:
+class Restore(msgspec.Struct, frozen=True):
     """One call of `iptables-restore --noflush`.
 
     Attributes:

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import enum
 from collections import Counter, defaultdict
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from typing import TYPE_CHECKING, NamedTuple
 
 import msgspec
@@ -111,8 +111,7 @@ class RulesFragment(msgspec.Struct, frozen=True):
     blocks: tuple[Block, ...] = ()
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Layout:
+class Layout(msgspec.Struct, frozen=True, kw_only=True):
     """Decides which chains and rules of a ruleset are ours.
 
     Attributes:
@@ -133,16 +132,16 @@ class Layout:
 
     chains: Mapping[ChainName, Kind]
     prefixes: Mapping[str, tuple[str, ...]]
-    tails: Mapping[ChainName, frozenset[str]] = field(default_factory=dict)
-    pair_marks: Mapping[ChainName, str] = field(default_factory=dict)
-    tolerated: Mapping[ChainName, frozenset[str]] = field(default_factory=dict)
+    tails: Mapping[ChainName, frozenset[str]] = msgspec.field(default_factory=dict)
+    pair_marks: Mapping[ChainName, str] = msgspec.field(default_factory=dict)
+    tolerated: Mapping[ChainName, frozenset[str]] = msgspec.field(default_factory=dict)
     others: frozenset[ChainName] = frozenset()
     proof: frozenset[ChainName] = frozenset()
     optional: frozenset[ChainName] = frozenset()
     optional_rules: tuple[re.Pattern[str], ...] = ()
     listed_rules: tuple[re.Pattern[str], ...] = ()
-    shapes: Mapping[ChainName, re.Pattern[str]] = field(default_factory=dict)
-    lasting: Mapping[ChainName, tuple[str, ...]] = field(default_factory=dict)
+    shapes: Mapping[ChainName, re.Pattern[str]] = msgspec.field(default_factory=dict)
+    lasting: Mapping[ChainName, tuple[str, ...]] = msgspec.field(default_factory=dict)
 
     def ours(self, state: Ruleset) -> Objects:
         """Return our objects in a ruleset."""
@@ -162,7 +161,7 @@ class Layout:
 
     def without(self, name: ChainName) -> Layout:
         """Return the layout without one of the fixed chains, which then is not ours."""
-        return replace(self, chains={own: kind for own, kind in self.chains.items() if own != name})
+        return msgspec.structs.replace(self, chains={own: kind for own, kind in self.chains.items() if own != name})
 
     def kind(self, name: ChainName) -> Kind | None:
         """Return the kind of a chain; None if it is not ours."""
@@ -172,8 +171,7 @@ class Layout:
         return fixed
 
 
-@dataclass(frozen=True, slots=True)
-class Wanted:
+class Wanted(msgspec.Struct, frozen=True):
     """The wanted objects of one family, each with its owner; the node is the empty owner."""
 
     objects: Objects

@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
+import msgspec
+
 from rulegen.diff.changes import Change, diff
 from rulegen.diff.items import Drift, ItemEndpoint
 from rulegen.languages.ipvs.script import as_drains, draining, script
@@ -40,22 +42,19 @@ COMMANDS_AT_ONCE: Final = 5_000
 """The most commands of one task; between two tasks the agent can write more urgent changes."""
 
 
-@dataclass(frozen=True, slots=True)
-class ChangeVirtualServers:
+class ChangeVirtualServers(msgspec.Struct, frozen=True):
     """IPVS commands, in order."""
 
     commands: tuple[IpvsCommand, ...]
 
 
-@dataclass(frozen=True, slots=True)
-class WaitForDrain:
+class WaitForDrain(msgspec.Struct, frozen=True):
     """A pause in which connections of virtual servers may end; no rule leads new ones to them."""
 
     frontends: frozenset[Frontend]
 
 
-@dataclass(frozen=True, slots=True)
-class SetIpvsTimeouts:
+class SetIpvsTimeouts(msgspec.Struct, frozen=True):
     """Set the IPVS connection timeouts."""
 
     timeouts: Timeouts

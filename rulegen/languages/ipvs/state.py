@@ -6,6 +6,8 @@ import enum
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, NamedTuple
 
+import msgspec
+
 from rulegen.net import Address, Family, Protocol, family_of, join_host_port
 
 if TYPE_CHECKING:
@@ -75,8 +77,7 @@ class Forwarding(enum.Enum):
     ROUTE = 3
 
 
-@dataclass(frozen=True, slots=True)
-class VirtualServer:
+class VirtualServer(msgspec.Struct, frozen=True):
     """How a virtual server chooses a real server.
 
     Attributes:
@@ -160,8 +161,7 @@ class Timeouts(NamedTuple):
         return Timeouts(*(mine or theirs for mine, theirs in zip(self, other, strict=True)))
 
 
-@dataclass(frozen=True, slots=True)
-class IpvsState:
+class IpvsState(msgspec.Struct, frozen=True):
     """The state of IPVS.
 
     Attributes:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
+
+import msgspec
 
 from rulegen.diff.items import ItemEndpoint
 from rulegen.languages.keyed import KeyedLanguage
@@ -35,8 +36,7 @@ FILE = "services.proxy"
 """The file of an export."""
 
 
-@dataclass(frozen=True, slots=True)
-class ChangeProxy:
+class ChangeProxy(msgspec.Struct, frozen=True):
     """Changes of the proxy's objects; None as a value deletes the object."""
 
     changes: tuple[tuple[ProxyKey, ProxyValue | None], ...]

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from difflib import SequenceMatcher
 from typing import TYPE_CHECKING, Any
+
+import msgspec
 
 from rulegen.diff.changes import Change, diff
 from rulegen.diff.items import Drift, Line
@@ -55,8 +56,7 @@ FIRST_LINE = "# Load this with nft -f on a node without these tables.\n"
 """The first line of exported tables."""
 
 
-@dataclass(frozen=True, slots=True)
-class ChangeTables:
+class ChangeTables(msgspec.Struct, frozen=True):
     """One transaction.
 
     Attributes:
@@ -78,8 +78,7 @@ class ChangeTables:
         return removal if self.is_removal else first
 
 
-@dataclass(frozen=True, slots=True)
-class FrontendMaps:
+class FrontendMaps(msgspec.Struct, frozen=True):
     """The maps whose keys are frontends: address, protocol and port; or protocol and port.
 
     Attributes:

@@ -244,8 +244,7 @@ class BaseChain(msgspec.Struct, frozen=True):
         return f"type {self.type} hook {self.hook} priority {self.priority}; policy {self.policy};"
 
 
-@dataclass(frozen=True, slots=True)
-class NftChain:
+class NftChain(msgspec.Struct, frozen=True):
     """A chain with its rules; `base` is None for a chain that only rules and maps lead to."""
 
     rules: tuple[NftRule, ...] = ()
@@ -273,8 +272,7 @@ def in_tables(objects: Mapping[NftKey, NftValue], tables: frozenset[str]) -> Nft
     return {key: value for key, value in objects.items() if key.table in tables}
 
 
-@dataclass(frozen=True, slots=True)
-class NftLoopbackGuard:
+class NftLoopbackGuard(msgspec.Struct, frozen=True):
     """A chain with one rule, which drops packets from outside to the loopback prefix.
 
     Attributes:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
+
+import msgspec
 
 from rulegen.languages.keyed import KeyedLanguage
 from rulegen.languages.language import Phase, Print, Task
@@ -23,8 +24,7 @@ FILE = "policy.routes"
 """The file of an export, for `xargs -L 1 ip`."""
 
 
-@dataclass(frozen=True, slots=True)
-class ChangeRoutes:
+class ChangeRoutes(msgspec.Struct, frozen=True):
     """Commands for rules and routes, in order."""
 
     commands: tuple[RouteCommand, ...]

@@ -7,8 +7,9 @@ whatever their destination address. Source: ip-rule(8), ip-route(8).
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple
+
+import msgspec
 
 from rulegen.errors import InputError
 from rulegen.net import Family
@@ -44,8 +45,7 @@ class LocalRouteKey(NamedTuple):
         return f"local {_ANYWHERE[self.family]} dev lo table {self.table}"
 
 
-@dataclass(frozen=True, slots=True)
-class Present:
+class Present(msgspec.Struct, frozen=True):
     """The value of a rule or route that exists."""
 
 

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
+
+import msgspec
 
 from rulegen.kube.proxyconfig.durations import seconds_of
 
@@ -17,8 +18,7 @@ MOST: Final = 1_048_576
 """Maximum of the entries computed from the number of CPUs."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ConntrackLimits:
+class ConntrackLimits(msgspec.Struct, frozen=True, kw_only=True):
     """The configuration of conntrack; 0 leaves a parameter unchanged.
 
     Attributes:

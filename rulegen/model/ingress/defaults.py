@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+import msgspec
 
 from rulegen.model.ingress.values.settings import Settings
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class HttpHost:
+class HttpHost(msgspec.Struct, frozen=True, kw_only=True):
     """Properties of the host and options of the command line that concern HTTP.
 
     Attributes:
@@ -30,8 +29,7 @@ class HttpHost:
     traits: frozenset[str] = frozenset()
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class HttpDefaults:
+class HttpDefaults(msgspec.Struct, frozen=True, kw_only=True):
     """Defaults of all hosts. While they are equal, the file of a host changes only with the host's own decisions.
 
     Attributes:
@@ -43,8 +41,8 @@ class HttpDefaults:
             otherwise rejects the configuration.
     """
 
-    settings: Settings = field(default_factory=Settings)
-    host: HttpHost = field(default_factory=HttpHost)
+    settings: Settings = msgspec.field(default_factory=Settings)
+    host: HttpHost = msgspec.field(default_factory=HttpHost)
     names_port: int = 0
     default_certificate: str = ""
     names_certificates: bool = False

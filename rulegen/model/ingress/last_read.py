@@ -7,10 +7,10 @@ settings. Other deleted objects remain deleted: if the Secret of passwords is de
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import TYPE_CHECKING, Final, NamedTuple, TypeAlias
 
 import msgspec
+from msgspec.structs import replace
 
 from rulegen.kube.objects.names import ObjectKey, ObjectName
 from rulegen.kube.objects.structs import ConfigMap, IngressClass, Namespace, ObjectMeta, Secret

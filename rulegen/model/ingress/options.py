@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import TYPE_CHECKING
+
+import msgspec
 
 from rulegen.model.forbidden import NOTHING, Forbidden
 from rulegen.model.ingress.defaults import HttpHost
@@ -21,8 +22,7 @@ if TYPE_CHECKING:
     from rulegen.net import Family
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class IngressOptions:
+class IngressOptions(msgspec.Struct, frozen=True, kw_only=True):
     """Options for the Ingresses of this node.
 
     Attributes:
@@ -43,10 +43,10 @@ class IngressOptions:
         without: Quarantined Ingresses, each with the reason.
     """
 
-    selection: Selection = field(default_factory=Selection)
+    selection: Selection = msgspec.field(default_factory=Selection)
     prefix: str = DEFAULT_PREFIX
-    settings: Settings = field(default_factory=Settings)
-    host: HttpHost = field(default_factory=HttpHost)
+    settings: Settings = msgspec.field(default_factory=Settings)
+    host: HttpHost = msgspec.field(default_factory=HttpHost)
     config_map: ObjectName | None = None
     default_certificate: ObjectName | None = None
     made_up_certificate: SecretFile | None = None
@@ -59,4 +59,4 @@ class IngressOptions:
     now: dt.datetime | None = None
     most_hosts: int = MOST_HOSTS
     reports: tuple[Reason, ...] = ()
-    without: Mapping[ObjectName, str] = field(default_factory=lambda: MappingProxyType({}))
+    without: Mapping[ObjectName, str] = msgspec.field(default_factory=lambda: MappingProxyType({}))

@@ -10,7 +10,6 @@ import hashlib
 import heapq
 from collections import Counter
 from collections.abc import Callable
-from dataclasses import dataclass
 from operator import itemgetter
 from typing import TYPE_CHECKING, Final, NamedTuple
 
@@ -42,8 +41,7 @@ Weigh = Callable[["SliceEndpoint"], int]
 """Returns the weight of an endpoint; 1 by default."""
 
 
-@dataclass(frozen=True, slots=True)
-class Topology:
+class Topology(msgspec.Struct, frozen=True):
     """Name and zone of a node, for topology hints."""
 
     node: str

@@ -8,7 +8,6 @@ decision for new connections to a frontend.
 from __future__ import annotations
 
 import enum
-from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import TYPE_CHECKING
 
@@ -58,15 +57,13 @@ class Masquerade(enum.Enum):
     ALWAYS = "always"
 
 
-@dataclass(frozen=True, slots=True)
-class PodNetwork:
+class PodNetwork(msgspec.Struct, frozen=True):
     """Traffic with a source address in this network comes from Pods."""
 
     network: Network
 
 
-@dataclass(frozen=True, slots=True)
-class PodInterface:
+class PodInterface(msgspec.Struct, frozen=True):
     """Traffic received on this interface comes from Pods; with `prefix`, on any interface whose name starts with it."""
 
     name: str
@@ -189,8 +186,7 @@ class LimitKind(enum.StrEnum):
         return "--max-service-endpoints" if self is LimitKind.ENDPOINTS else "--max-service-frontends"
 
 
-@dataclass(frozen=True, slots=True)
-class OverLimit:
+class OverLimit(msgspec.Struct, frozen=True):
     """A limit that a Service exceeds, so that it is served in part.
 
     Attributes:
@@ -232,8 +228,7 @@ class Semantics(enum.StrEnum):
     """As Kubernetes documents it, as far as the mode can; no Service gets an address of another owner."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class IpvsOptions:
+class IpvsOptions(msgspec.Struct, frozen=True, kw_only=True):
     """Node-wide options of ipvs mode.
 
     Attributes:
@@ -247,8 +242,7 @@ class IpvsOptions:
     semantics: Semantics = Semantics.KUBE_PROXY
 
 
-@dataclass(frozen=True, slots=True)
-class ConnectionProxy:
+class ConnectionProxy(msgspec.Struct, frozen=True):
     """The proxy of the node, which accepts connections and datagrams, and chooses their endpoints.
 
     Attributes:
@@ -279,8 +273,7 @@ class NftExtra(enum.StrEnum):
     """Node ports answer on 127.0.0.1, which needs route_localnet."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ResolvedNode:
+class ResolvedNode(msgspec.Struct, frozen=True, kw_only=True):
     """The decisions for all Services on this node, in one family.
 
     Attributes:
@@ -333,8 +326,7 @@ class ResolvedNode:
                 return True
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Model:
+class Model(msgspec.Struct, frozen=True, kw_only=True):
     """All decisions for one node.
 
     Attributes:
@@ -348,7 +340,7 @@ class Model:
 
     node_name: str
     nodes: Mapping[Family, ResolvedNode]
-    services: Mapping[ObjectName, ResolvedService] = field(default_factory=lambda: MappingProxyType({}))
-    sysctls: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
+    services: Mapping[ObjectName, ResolvedService] = msgspec.field(default_factory=lambda: MappingProxyType({}))
+    sysctls: Mapping[str, str] = msgspec.field(default_factory=lambda: MappingProxyType({}))
     timeouts: tuple[int, int, int] = (0, 0, 0)
     warnings: tuple[str, ...] = ()

@@ -7,7 +7,6 @@ limits an object to 1.5 MB.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 import msgspec
@@ -34,8 +33,7 @@ LARGE: Final = 2_000
 """A Service with more endpoints and frontends than this is written after smaller Services."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ServiceLimits:
+class ServiceLimits(msgspec.Struct, frozen=True, kw_only=True):
     """The limits of one Service in each family.
 
     Attributes:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import enum
 from contextlib import suppress
-from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
+
+import msgspec
 
 from rulegen.kube.proxyconfig.durations import seconds_of
 from rulegen.kube.proxyconfig.modes import DEFAULT_MODE, MODES, sections_of
@@ -35,8 +36,7 @@ class DetectLocalMode(enum.StrEnum):
     INTERFACE_NAME_PREFIX = "InterfaceNamePrefix"
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Options:
+class Options(msgspec.Struct, frozen=True, kw_only=True):
     """The options of one node.
 
     Attributes:
@@ -98,8 +98,8 @@ class Options:
     healthz_address: str = "0.0.0.0:10256"
     metrics_address: str = "127.0.0.1:10249"
     bind_hard_fail: bool = False
-    conntrack: ConntrackLimits = field(default_factory=ConntrackLimits)
-    limits: ServiceLimits = field(default_factory=ServiceLimits)
+    conntrack: ConntrackLimits = msgspec.field(default_factory=ConntrackLimits)
+    limits: ServiceLimits = msgspec.field(default_factory=ServiceLimits)
     service_networks: tuple[Network, ...] = ()
     nft_extras: frozenset[NftExtra] = frozenset()
 

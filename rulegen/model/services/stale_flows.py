@@ -8,8 +8,9 @@ never deleted: TCP connections end, and a terminating endpoint may finish its co
 from __future__ import annotations
 
 import enum
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple
+
+import msgspec
 
 from rulegen.net import Address, Family, Network, Protocol, family_of, join_host_port
 
@@ -19,8 +20,7 @@ if TYPE_CHECKING:
     from rulegen.model.services.ir import ResolvedNode, ResolvedPort, ResolvedService
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Flow:
+class Flow(msgspec.Struct, frozen=True, kw_only=True):
     """A conntrack entry: addresses and ports of the original direction and of the reply direction."""
 
     protocol: Protocol

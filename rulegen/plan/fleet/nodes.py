@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import enum
-from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, TypeVar
+
+import msgspec
+from msgspec.structs import replace
 
 from rulegen.diff.items import Action, Drift
 from rulegen.plan import effects
@@ -34,8 +36,7 @@ class Outcome(enum.StrEnum):
     """The node could not be compared."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class NodeRow:
+class NodeRow(msgspec.Struct, frozen=True, kw_only=True):
     """The result for one node.
 
     Attributes:
@@ -76,8 +77,7 @@ class NodeRow:
         return Outcome.UNKNOWN if self.is_partial else Outcome.SAME
 
 
-@dataclass(frozen=True, slots=True)
-class Fleet:
+class Fleet(msgspec.Struct, frozen=True):
     """The plans of several nodes.
 
     Attributes:
@@ -90,10 +90,10 @@ class Fleet:
     """
 
     report: Report
-    rows: list[NodeRow] = field(default_factory=list)
-    differences: dict[Effect, list[str]] = field(default_factory=dict)
-    objects: dict[Item, list[str]] = field(default_factory=dict)
-    warnings: dict[str, list[str]] = field(default_factory=dict)
+    rows: list[NodeRow] = msgspec.field(default_factory=list)
+    differences: dict[Effect, list[str]] = msgspec.field(default_factory=dict)
+    objects: dict[Item, list[str]] = msgspec.field(default_factory=dict)
+    warnings: dict[str, list[str]] = msgspec.field(default_factory=dict)
     unobserved: tuple[str, ...] = ()
 
     def add(self, node: str, source: str, plan: Plan, report: Report) -> None:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import io
 from collections.abc import Callable
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 
+import msgspec
 import pytest
 
 from rulegen.agent.ingress.proxy_watch import FILES_S
@@ -135,7 +136,9 @@ def test_report_mode_logs_each_foreign_change_once(has_release):
     if has_release:
         live = stage.live.live
         lost = next(path for path in live.files if path.startswith("hosts/") and "b.test" in live.files[path])
-        stage.live.live = replace(live, files={path: text for path, text in live.files.items() if path != lost})
+        stage.live.live = msgspec.structs.replace(
+            live, files={path: text for path, text in live.files.items() if path != lost}
+        )
         (line,) = reported()
         assert "b.test" in line
         assert "a.test" not in line
@@ -206,7 +209,9 @@ def test_a_host_that_changes_is_served_as_it_is_now(stage, is_noticed):
     stage.loop.serve()
     assert listens()
     for has_ipv6 in (False, True):
-        stage.live.look = lambda o, has=has_ipv6: replace(o, host=replace(o.host, ipv6=has))
+        stage.live.look = lambda o, has=has_ipv6: msgspec.structs.replace(
+            o, host=msgspec.structs.replace(o.host, ipv6=has)
+        )
         if is_noticed:
             stage.loop.look_at_host()
         assert stage.loop.serve()

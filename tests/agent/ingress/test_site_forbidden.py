@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from ipaddress import ip_address
+
+from msgspec.structs import replace
 
 from rulegen.kube.objects import structs as k
 from rulegen.model.forbidden import Forbidden

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import dataclasses
-
+import msgspec
 import pytest
 
 from rulegen.agent.inbox import Wake
@@ -50,7 +49,7 @@ def test_a_fresh_node_is_no_drift(mends):
 )
 def test_an_agent_that_begins_with_another_option_finds_no_drift(mends, option):
     before = Stage()
-    stage = Stage(kernels=before.writer.kernels, mends=mends, options=dataclasses.replace(OPTIONS, **option))
+    stage = Stage(kernels=before.writer.kernels, mends=mends, options=msgspec.structs.replace(OPTIONS, **option))
     for agent in (before, stage):
         agent.at(0, *WEB)
     before.run(3)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import io
 import time
 
@@ -54,7 +53,7 @@ def test_by_default_services_are_served():
 
 def agent_of(kubeconfig: str, **options: object) -> Agent:
     fields = {
-        "options": dataclasses.replace(OPTIONS, healthz_address="", metrics_address=""),
+        "options": msgspec.structs.replace(OPTIONS, healthz_address="", metrics_address=""),
         "facts": FACTS,
         "variant": None,
         "stale_udp": StaleUdpPolicy.ALL,

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import dataclasses
 import json
 
+import msgspec
 import pytest
 from msgspec.structs import replace
 
@@ -277,7 +277,7 @@ class TestViews:
 
 
 def test_a_service_over_a_limit_is_reported_once_and_counted(stage, sent):
-    stage.desired.options = dataclasses.replace(stage.desired.options, limits=ServiceLimits(endpoints=25))
+    stage.desired.options = msgspec.structs.replace(stage.desired.options, limits=ServiceLimits(endpoints=25))
     stage.at(5, changed(service("web")), changed(endpoints("web", *range(1, 9))), changed(service("other", 2)))
     stage.at(40, changed(endpoints("web", *range(1, 10))))  # as many as it has by now is no news
     stage.run(100)

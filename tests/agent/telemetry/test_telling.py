@@ -10,10 +10,10 @@ import re
 import socket
 import threading
 import time
-from dataclasses import replace
 
 import pytest
 from msgspec import structs
+from msgspec.structs import replace
 
 from rulegen.agent.inbox import Inbox
 from rulegen.agent.pages_server.health import ServiceHealth, healthz, livez

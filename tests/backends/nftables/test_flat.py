@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import json
 import random
 from collections import Counter
@@ -11,6 +10,7 @@ from functools import lru_cache
 from pathlib import Path
 from types import SimpleNamespace
 
+import msgspec
 import pytest
 from msgspec.structs import replace
 
@@ -202,12 +202,14 @@ def test_a_plan_against_an_export_with_extra_rules_is_empty(
 
 def test_extra_rules_of_iptables_mode():
     extras = tuple(sorted(NftExtra))
-    node = dataclasses.replace(NODE, drop_invalid=True, nft_extras=extras)
+    node = msgspec.structs.replace(NODE, drop_invalid=True, nft_extras=extras)
     content = flat.compile_node(node, counts=False, filled=()).objects[NAME]
     (forward, input_) = (content[chain_key(names.FLAT_TABLE, f"filter-{hook}")] for hook in ("forward", "input"))
     assert str(forward.rules[0]) == "ct state invalid drop"
     assert str(input_.rules[0]) == "meta l4proto . th dport vmap @health-check-ports"
-    liberal = flat.compile_node(dataclasses.replace(node, drop_invalid=False), counts=False, filled=()).objects[NAME]
+    liberal = flat.compile_node(msgspec.structs.replace(node, drop_invalid=False), counts=False, filled=()).objects[
+        NAME
+    ]
     assert "invalid" not in str(liberal)
     port = replace(PORT, health_check_node_port=32000)
     service = ResolvedService(name=port.service, type="LoadBalancer", ports=(port, replace(port, name="other")))

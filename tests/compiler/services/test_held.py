@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
+import msgspec
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -32,11 +31,13 @@ quick = settings(
 
 
 def compiled(world: ClusterSnapshot, mode: str) -> Compiled:
-    return compile_model(resolve(world, replace(OPTIONS, mode=mode), HostFacts()), mode, counts=False)
+    return compile_model(resolve(world, msgspec.structs.replace(OPTIONS, mode=mode), HostFacts()), mode, counts=False)
 
 
 def without(world: ClusterSnapshot, owners: set[str]) -> ClusterSnapshot:
-    return replace(world, services={name: entry for name, entry in world.services.items() if str(name) not in owners})
+    return msgspec.structs.replace(
+        world, services={name: entry for name, entry in world.services.items() if str(name) not in owners}
+    )
 
 
 def state_of(kernel: NodeKernel) -> dict[object, object]:
@@ -184,7 +185,7 @@ def test_a_removed_frontend_stays_while_the_change_is_rejected():
 def test_a_rejected_service_does_not_keep_an_older_ones_frontend(mode):
     old = service("old", "198.51.100.7", created="2026-01-01T00:00:00Z", cluster_ip="10.96.0.1", endpoint="10.244.1.1")
     new = service("new", "198.51.100.7", created="2026-01-02T00:00:00Z", cluster_ip="10.96.0.2", endpoint="10.244.1.2")
-    both = replace(old, services={**old.services, **new.services})
+    both = msgspec.structs.replace(old, services={**old.services, **new.services})
     for world, left, other in ((both, "shop/old", new), (both, "shop/new", old)):
         kernel = written(other, mode=mode)
         assert held(compiled(world, mode), kernel.observed(), {left}, compiled(other, mode)) == []

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 
+import msgspec
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -156,7 +157,7 @@ class Node:
     """Keeps kernels in memory as a node's agent does: what could not be written is kept by its name alone."""
 
     def __init__(self, mode: str = "iptables", **chosen: object) -> None:
-        self.options, self.facts = dataclasses.replace(OPTIONS, mode=mode, **chosen), FACTS
+        self.options, self.facts = msgspec.structs.replace(OPTIONS, mode=mode, **chosen), FACTS
         self.cluster, self.dirty = Cluster(), Touched()
         self.kernel = NodeKernel()
         self.kernels = self.kernel.kernels

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import dataclasses
-
+import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -132,7 +131,7 @@ class Agent(Node):
             return
         world = self.cluster.world()
         services = {name: service for name, service in world.services.items() if name not in self.rules.left_out}
-        model = resolve(dataclasses.replace(world, services=services), self.options, self.facts)
+        model = resolve(msgspec.structs.replace(world, services=services), self.options, self.facts)
         assert self.rules.compiled().model.services == model.services
         wants = with_held(compile_model(model, self.options.mode, counts=False), self.rules.held)
         assert [str(item.name) for item in plan_node(wants, self.kernel.observed(), self.facts).items] == []

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import replace
 
+import msgspec
 import pytest
 
 from rulegen.compiler.ingress.engine import DeployAction
@@ -31,7 +32,7 @@ class Cluster:
         self.engine = engine
         made = world(*objects)
         addresses = ServiceAddresses.of_services((name, known.service) for name, known in made.services.items())
-        self.world = replace(made, addresses=addresses)
+        self.world = msgspec.structs.replace(made, addresses=addresses)
         self.site = None
 
     def serve(self) -> DeployAction:
@@ -43,7 +44,7 @@ class Cluster:
         for each in slices:
             name = ObjectName("default", each.metadata.labels["kubernetes.io/service-name"])
             services[name] = replace(services[name], slices=(each,))
-        self.world = replace(self.world, services=services)
+        self.world = msgspec.structs.replace(self.world, services=services)
 
     def move(self, *names: ObjectName) -> bool:
         return self.engine.move(self.site, self.world, names)
@@ -54,7 +55,9 @@ class Cluster:
         services, ingresses = {**self.world.services, **more.services}, {**self.world.ingresses, **more.ingresses}
         secrets = {**self.world.secrets, **more.secrets}
         addresses = ServiceAddresses.of_services((name, known.service) for name, known in services.items())
-        self.world = replace(self.world, services=services, ingresses=ingresses, secrets=secrets, addresses=addresses)
+        self.world = msgspec.structs.replace(
+            self.world, services=services, ingresses=ingresses, secrets=secrets, addresses=addresses
+        )
         return self.engine.give(self.site, self._decided)
 
     def _decided(self):

@@ -7,12 +7,12 @@ import socket
 from collections import Counter
 from collections.abc import Mapping
 from contextlib import ExitStack
-from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 
 import pytest
 from msgspec import structs
+from msgspec.structs import replace
 
 from rulegen.backends.nftables import flat, node
 from rulegen.backends.nftables import service as by_service

@@ -7,13 +7,13 @@ from __future__ import annotations
 
 import datetime as dt
 from collections.abc import Mapping
-from dataclasses import replace
 from types import MappingProxyType
 from typing import Any
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from msgspec.structs import replace
 
 from rulegen.compiler.ingress.haproxy import HaproxySite, compile_haproxy
 from rulegen.compiler.ingress.nginx import NginxSite, compile_ingress

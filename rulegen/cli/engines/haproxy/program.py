@@ -5,9 +5,11 @@ from __future__ import annotations
 import grp
 import os
 import pwd
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
+
+import msgspec
 
 from rulegen.cli.engines.haproxy.defaults import HAPROXY_DIR, NAMES_PORT
 from rulegen.errors import HostError
@@ -53,7 +55,8 @@ class ChosenHaproxy:
         """Return a compiler for the HAProxy of Debian 12."""
         made_up = SecretFile(content=make())
         return HaproxyCompiler(
-            replace(_completed(options, USER, names_port=NAMES_PORT), made_up_certificate=made_up), notes
+            msgspec.structs.replace(_completed(options, USER, names_port=NAMES_PORT), made_up_certificate=made_up),
+            notes,
         )
 
     def engine(
@@ -68,14 +71,14 @@ class ChosenHaproxy:
         check_version(run, self.haproxy_binary)
         user = _user()
         known = default_certificate.load(self.folder)
-        options = replace(options, made_up_certificate=SecretFile(content=known or make()))
+        options = msgspec.structs.replace(options, made_up_certificate=SecretFile(content=known or make()))
         port = self.haproxy_names_port
         if (stranger := control.stranger(port)) is not None:
             notes.append(control.taken_by(port, stranger))
 
         def completed(options: IngressOptions) -> IngressOptions:
             options = _completed(options, user, names_port=port)
-            return options if control.stranger(port) is None else replace(options, resolvers=())
+            return options if control.stranger(port) is None else msgspec.structs.replace(options, resolvers=())
 
         service = HaproxyService(self.folder, run, binary=self.haproxy_binary, keeps_spare=not tries_aside)
         return HaproxyEngine(
@@ -93,7 +96,9 @@ class ChosenHaproxy:
 
 def _completed(options: IngressOptions, user: str, *, names_port: int) -> IngressOptions:
     """Return options with those that only HAProxy needs."""
-    return replace(options, host=replace(options.host, user=user, names_port=names_port))
+    return msgspec.structs.replace(
+        options, host=msgspec.structs.replace(options.host, user=user, names_port=names_port)
+    )
 
 
 def _user() -> str:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import grp
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
+
+import msgspec
 
 from rulegen.backends.nginx.names import HTTP2_IS_DIRECTIVE, module_trait
 from rulegen.cli.engines.nginx.defaults import NAMES_PORT, NGINX_DIR
@@ -60,7 +62,7 @@ class ChosenNginx:
         options = self._completed(options, PLACEHOLDER_NGINX, names_port=0)
         made_up = SecretFile(content=default_certificate.make())
         templates = read_templates(self.nginx_templates)
-        return NginxCompiler(templates, replace(options, made_up_certificate=made_up), notes)
+        return NginxCompiler(templates, msgspec.structs.replace(options, made_up_certificate=made_up), notes)
 
     def engine(
         self,
@@ -74,7 +76,9 @@ class ChosenNginx:
         templates = read_templates(self.nginx_templates)
         facts = self.facts(notes)
         known = default_certificate.load(self.folder)
-        options = replace(options, made_up_certificate=SecretFile(content=known or default_certificate.make()))
+        options = msgspec.structs.replace(
+            options, made_up_certificate=SecretFile(content=known or default_certificate.make())
+        )
         if (stranger := control.stranger(self.names_port)) is not None:
             notes.append(control.taken_by(self.names_port, stranger))
 
@@ -115,18 +119,18 @@ class ChosenNginx:
     def _completed(self, options: IngressOptions, facts: NginxFacts, *, names_port: int) -> IngressOptions:
         """Return options with those that only nginx needs."""
         user = self.nginx_user or facts.user
-        host = replace(
+        host = msgspec.structs.replace(
             options.host,
             names_port=names_port,
             user=f"{user} {facts.group}" if user and facts.group else user,
             sets_server=_has_headers_more(facts),
             traits=_traits(facts),
         )
-        return replace(options, host=host)
+        return msgspec.structs.replace(options, host=host)
 
     def _asking_us(self, options: IngressOptions) -> IngressOptions:
         """Return options without name servers if another user's program has the port of rulegen's resolver."""
-        return options if control.stranger(self.names_port) is None else replace(options, resolvers=())
+        return options if control.stranger(self.names_port) is None else msgspec.structs.replace(options, resolvers=())
 
 
 def _traits(facts: NginxFacts) -> frozenset[str]:

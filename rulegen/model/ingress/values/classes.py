@@ -5,9 +5,9 @@ Each command loads these defaults for its help text, so this module imports no a
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
+import msgspec
 from msgspec import structs
 
 from rulegen.text import quoted
@@ -29,8 +29,7 @@ CATCH_ALL: Final = "it has a default backend, and --disable-catch-all is set"
 LEGACY_ANNOTATION: Final = "kubernetes.io/ingress.class"
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Selection:
+class Selection(msgspec.Struct, frozen=True, kw_only=True):
     """Rules that select the Ingresses to serve.
 
     Attributes:

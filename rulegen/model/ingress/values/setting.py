@@ -7,8 +7,10 @@ setting, add a field to `rulegen.model.ingress.values.settings.Settings`.
 from __future__ import annotations
 
 import enum
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import TYPE_CHECKING, Any, Final, TypeVar
+
+import msgspec
 
 from rulegen.model.ingress.values import readers
 
@@ -47,8 +49,7 @@ class SettingGuard(enum.Enum):
     WITHOUT_AUTH = "Ingresses that do not opt out and have no auth-url answer 503"
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Setting:
+class Setting(msgspec.Struct, frozen=True, kw_only=True):
     """Declaration of one key of the ConfigMap.
 
     Attributes:

@@ -8,8 +8,9 @@ have weight 1.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
+
+import msgspec
 
 from rulegen.errors import Fault
 from rulegen.kube.reading.json_text import plain_json
@@ -30,8 +31,7 @@ _HOST_LABEL: Final = "kubernetes.io/hostname"
 _EXPECTED: Final = 'expected an object such as {"pod-a": 3}'
 
 
-@dataclass(frozen=True, slots=True)
-class EndpointWeights:
+class EndpointWeights(msgspec.Struct, frozen=True):
     """The weights of a Service's endpoints.
 
     Attributes:

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import re
 from contextlib import suppress
-from dataclasses import dataclass, field
 from ipaddress import IPv4Network, IPv6Network, collapse_addresses
 from types import MappingProxyType
 from typing import TYPE_CHECKING
+
+import msgspec
 
 from rulegen.model.forbidden import NOTHING, Forbidden, forbidden
 from rulegen.model.host.facts import HostFacts
@@ -43,8 +44,7 @@ _FIRST_IS_UNICAST_SINCE = (5, 14)
 BE_LIBERAL = "net.netfilter.nf_conntrack_tcp_be_liberal"
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class NodeContext:
+class NodeContext(msgspec.Struct, frozen=True, kw_only=True):
     """The node that Services are resolved for.
 
     Attributes:
@@ -71,12 +71,12 @@ class NodeContext:
     schedulers: frozenset[str] | None = None
     scheduler: str = ""
     broadcasts: frozenset[Address] = frozenset()
-    others: Mapping[Address, str] = field(default_factory=lambda: MappingProxyType({}))
+    others: Mapping[Address, str] = msgspec.field(default_factory=lambda: MappingProxyType({}))
     binds_others: bool = True
     binds: bool = False
     proxies: bool = False
     has_proxy: bool = True
-    limits: ServiceLimits = field(default_factory=ServiceLimits)
+    limits: ServiceLimits = msgspec.field(default_factory=ServiceLimits)
     forbidden: Forbidden = NOTHING
     guards: bool = False
 

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
+
+import msgspec
 
 from rulegen.net import Protocol
 
@@ -19,8 +20,7 @@ KUBELET: Final = (Protocol.TCP, 10250)
 """The kubelet's API, on every node."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class PortsInUse:
+class PortsInUse(msgspec.Struct, frozen=True, kw_only=True):
     """The node's own addresses, and what answers on them except external addresses of Services.
 
     Attributes:

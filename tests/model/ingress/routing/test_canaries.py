@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import pytest
+from msgspec.structs import replace
 
 from rulegen.kube.objects import structs as k
 from rulegen.model.ingress.ir import FixedResponse, Location, ToName, ToUpstream

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import enum
-from dataclasses import dataclass
 from functools import lru_cache
 from typing import TYPE_CHECKING, Final, NamedTuple
+
+import msgspec
 
 from rulegen.model.ingress.values.snippets.directives import (
     DEFINITIONS,
@@ -54,8 +55,7 @@ class SnippetFinding(NamedTuple):
         return f'line {self.directive.line}: "{words}"{where} ({self.known.does}{instead})'
 
 
-@dataclass(frozen=True, slots=True)
-class Judgement:
+class Judgement(msgspec.Struct, frozen=True):
     """The result for a snippet.
 
     Attributes:
