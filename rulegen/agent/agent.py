@@ -305,8 +305,7 @@ class Agent:
                 return before
             before.watch.stop()
         late = f"; timeout {self.timeout_s:g} s" if self.once else ""
-        known = "the last known objects"
-        kept = f"this node keeps the rules for {known}" if self.mends else f"this node is compared with {known}"
+        kept = f"this node {'keeps the rules for' if self.mends else 'is compared with'} the last known objects"
         return FollowedCluster(
             ApiAccess(self.kubeconfig, self.context, self.terms),
             self.inbox,
@@ -322,13 +321,12 @@ class Agent:
         return followed.of_services(self.options) if self.services else followed.of_ingresses()
 
     def _this_node(self, cluster: SharedCluster, followed: FollowedCluster) -> ThisNode:
-        is_known = followed.cached is not None and followed.cached.node is not None
         return ThisNode(
             self._node_name,
             cluster,
             self.state,
             self.log,
-            must_exist=self.services and not self.allow_unknown_node and not is_known,
+            must_exist=self.services and not self.allow_unknown_node and not (followed.cached and followed.cached.node),
             node_names=followed.node_names,
             host_name=hostname if self.follows_host and not self.options.node_name else str,
         )
@@ -427,6 +425,8 @@ class Agent:
         is_over = site is None or site.stop(for_good=True)
         WAITS.end_all()  # of other threads, such as a tool that makes a page
         WAITS.refuse(are_refused=False)
+        if site is not None and is_over:
+            site.write_rest()
         self.on_stopped()
         if site is None or self.site is None or not (self.mends and self.drains and self.locks.may_drain):
             return

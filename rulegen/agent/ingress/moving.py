@@ -25,6 +25,7 @@ class EarlyChanges:
         self._has_others = True
         self._is_given = False
         self._waits = False
+        self._is_ahead = False
 
     def add(self, services: Collection[ObjectName] | None) -> None:
         """Record that endpoints of Services have changed; None if something else may have."""
@@ -47,6 +48,10 @@ class EarlyChanges:
             taken, self._new = frozenset(self._new), set()
             return frozenset() if self._has_others or self._waits else taken
 
+    def moved(self) -> None:
+        """Record that the proxy has taken endpoints."""
+        self._is_ahead = True
+
     def not_moved(self) -> None:
         """Record that the proxy does not take the endpoints alone."""
         with self._lock:
@@ -55,12 +60,21 @@ class EarlyChanges:
     def given(self) -> None:
         """Record that the proxy has all that was decided since `begin`."""
         with self._lock:
-            self._is_given = True
+            self._is_given = self._is_ahead = True
+
+    def written(self) -> None:
+        """Record that the files have all that the proxy has."""
+        self._is_ahead = False
 
     def failed(self) -> None:
         """Record that the proxy takes nothing before its files are written."""
         with self._lock:
             self._waits = True
+
+    @property
+    def is_ahead(self) -> bool:
+        """Whether the proxy has changes that its files do not have."""
+        return self._is_ahead
 
     @property
     def needs_decision(self) -> bool:

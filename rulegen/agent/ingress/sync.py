@@ -185,6 +185,15 @@ class IngressSync:
             self._thread.join(FOR_GOOD_S if for_good else LEFT_BEHIND_S)
         return self._thread is None or not self._thread.is_alive()
 
+    def write_rest(self) -> None:
+        """After a stop: write the changes that the proxy has, but its files do not, for whoever starts it next."""
+        if not self._early.is_ahead:
+            return
+        try:
+            self.serve()
+        except (SyncEndedError, RulegenError) as error:
+            self.log.warning("the last changes are served, but the files do not have them", error=str(error))
+
     def _on_proxy(self) -> None:
         """Check at once what is served, and publish whether it is; nothing is decided again."""
         self._changed.set()
@@ -278,8 +287,9 @@ class IngressSync:
         self._woken.clear()
         names, site = self._early.take(), self.site
         try:
-            if names and not (site is not None and self.mends and self.live.move(site, self.snapshot(), names)):
-                self._early.not_moved()
+            if names:
+                is_moved = site is not None and self.mends and self.live.move(site, self.snapshot(), names)
+                (self._early.moved if is_moved else self._early.not_moved)()
             self._give()
         except (SyncEndedError, StoppingError):
             self._early.failed()  # the thread ends
@@ -333,6 +343,7 @@ class IngressSync:
             raise
         finally:
             self.proxy.is_busy = False
+        self._early.written()
         if was_served:
             self.reports.drift(plan.items, site.digest, mended=True)
         self.live.follow_files()

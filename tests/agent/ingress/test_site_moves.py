@@ -27,6 +27,7 @@ class Moving(MemorySite):
     action = DeployAction.RELOADED
 
     def deploy(self, site: NginxSite) -> DeployOutcome:
+        self.order.append("deploy")
         return replace(super().deploy(site), action=self.action)
 
     def move(self, site: NginxSite, world: ClusterSnapshot, services: object) -> bool:
@@ -152,6 +153,30 @@ def test_files_follow_after_a_longer_quiet_time(stage):
     stage.change(_web("10.244.7.1"))
     stage.loop.move()
     assert sync.QUIET_S + 0.2 < _wait_s(stage) <= sync.MOVED_LONGEST_S
+
+
+@pytest.mark.parametrize(("gives", "change"), [(False, _web("10.244.7.1")), (True, site("b.test"))])
+def test_after_a_stop_the_files_have_what_is_served(stage, gives, change):
+    stage.live.gives = gives
+    stage.change(change)
+    stage.loop.move()
+    assert stage.loop.stop(for_good=True)
+    served = stage.live.live
+
+    stage.loop.write_rest()
+    assert stage.live.order[-1] == "deploy"
+    assert stage.live.live == served
+    stage.loop.write_rest()
+    assert stage.live.order.count("deploy") == 1
+
+
+def test_after_a_stop_a_change_that_waits_for_a_reload_is_not_served(stage):
+    """Nothing that the proxy does not have yet is worth a reload."""
+    stage.change(site("b.test"))
+    stage.loop.move()
+    stage.loop.stop(for_good=True)
+    stage.loop.write_rest()
+    assert stage.live.order == []
 
 
 def test_nothing_is_moved_before_anything_was_served(stage):
