@@ -100,7 +100,7 @@ def test_a_stop_ends_the_wait_for(held, what):
 SILENT = {
     nginx_status.NAME: (nginx_status, lambda folder: nginx_status.ask(folder, timeout_s=0.2)),
     haproxy_status.SOCKET: (haproxy_status, lambda folder: haproxy_status.serves(folder, timeout_s=0.2)),
-    worker.SOCKET: (worker, worker.observe),
+    haproxy_status.WORKER_SOCKET: (worker, worker.observe),
 }
 
 
@@ -135,6 +135,7 @@ PLACES = {
     "host/userspace/exchange.py": "ENDLESS",
     "host/userspace/instances.py": "its sockets never block",
     "host/userspace/notices.py": "a limit for the connection; its end is a stop",
+    "host/userspace/pulse.py": "its socket never blocks",
     "host/userspace/relay/relay.py": "its sockets never block, and a command has a limit",
     "host/userspace/supervisor.py": "integration/agents/test_userspace.py: it waits for nobody but its clients",
 }

@@ -17,12 +17,9 @@ import pytest
 
 from rulegen.compiler.ingress.engine import DeployAction
 from rulegen.kube.objects.kinds import KubeObject
-from tests.host.haproxy import test_haproxy_runtime as runtime
-from tests.host.haproxy.test_haproxy_runtime import POD, PORTS, answers, ask, is_as_on_disk, restart, web, workers
+from tests.host.haproxy.running import POD, PORTS, answers, ask, is_as_on_disk, restart, web, workers
 from tests.rights import needs_root
 from tests.strategies.ingresses import endpoints, ingress, path, rule, service, site, tls, tls_secret
-
-pods, engine, serve = runtime.pods, runtime.engine, runtime.serve
 
 FULL = bool(os.environ.get("RULEGEN_FULL"))
 ENDPOINTS, HOSTS, PATHS, CERTIFICATES, PORTS_ADDED = (200, 20, 20, 20, 10) if FULL else (24, 3, 12, 3, 4)

@@ -14,13 +14,12 @@ from rulegen.host.haproxy.engine import HaproxyEngine
 from rulegen.kube.objects.kinds import KubeObject
 from rulegen.kube.objects.names import ObjectName
 from rulegen.kube.snapshot.addresses import ServiceAddresses
-from tests.host.haproxy import test_haproxy_runtime as runtime
-from tests.host.haproxy.test_haproxy_runtime import POD, PORTS, answers, ask, is_as_on_disk
+from tests.host.haproxy import running
+from tests.host.haproxy.running import POD, PORTS, answers, ask, is_as_on_disk
 from tests.rights import needs_root
 from tests.strategies.ingresses import endpoints, ingress, path, rule, service, site, tls, tls_secret, world
 
 pytestmark = [pytest.mark.slow, needs_root]
-pods, engine = runtime.pods, runtime.engine
 
 WEB, API = ObjectName("default", "web"), ObjectName("default", "api")
 
@@ -87,7 +86,7 @@ def cluster(engine) -> Cluster:
 
 
 def test_changed_endpoints_are_served_at_once_and_the_files_follow(cluster):
-    before = runtime.workers(cluster.engine)
+    before = running.workers(cluster.engine)
 
     cluster.change(_web(2, 3, 4))
     assert cluster.move(WEB)
@@ -98,7 +97,7 @@ def test_changed_endpoints_are_served_at_once_and_the_files_follow(cluster):
     assert cluster.serve() is DeployAction.UPDATED
     assert is_as_on_disk(cluster.engine)
     assert answers() == _pods(2, 3, 4)
-    assert runtime.workers(cluster.engine) == before
+    assert running.workers(cluster.engine) == before
 
 
 @pytest.mark.parametrize("restarts", [False, True])
@@ -106,7 +105,7 @@ def test_a_move_without_its_files_is_mended_by_the_next_agent(cluster, restarts)
     cluster.change(_web(3))
     assert cluster.move(WEB)
     if restarts:
-        runtime.restart(cluster.engine)
+        running.restart(cluster.engine)
     assert answers() == (_pods(1, 2) if restarts else _pods(3))
 
     cluster.engine, cluster.site = HaproxyEngine(cluster.engine.service, cluster.engine.options), None
@@ -154,14 +153,14 @@ def _new(name: str, number: int) -> list[KubeObject]:
 
 
 def test_hosts_ports_and_certificates_are_served_before_their_files(cluster):
-    before = runtime.workers(cluster.engine)
+    before = running.workers(cluster.engine)
     safe = ingress("safe", rule("safe.test"), tls=[tls("cert", "safe.test")], annotations={"ssl-redirect": "false"})
 
     assert cluster.give(*_new("new", 50))
     assert answers(host="new.test") == _pods(50)
     assert cluster.give(*_new("a", 60), safe, tls_secret("cert", "safe.test"))
     assert (answers(host="a.test"), answers(host="new.test"), answers()) == (_pods(60), _pods(50), _pods(1, 2))
-    assert runtime.presented("safe.test") != runtime.presented("site.test")
+    assert running.presented("safe.test") != running.presented("site.test")
     cluster.change(endpoints("new", [POD.format(51)], ports=PORTS))
     assert cluster.move(ObjectName("default", "new"))
     assert answers(host="new.test") == _pods(51)
@@ -170,7 +169,7 @@ def test_hosts_ports_and_certificates_are_served_before_their_files(cluster):
     assert cluster.serve() is DeployAction.UPDATED
     assert is_as_on_disk(cluster.engine)
     assert (answers(host="a.test"), answers(host="new.test")) == (_pods(60), _pods(51))
-    assert runtime.workers(cluster.engine) == before
+    assert running.workers(cluster.engine) == before
 
 
 def test_endpoints_that_came_back_with_other_changes_are_as_before(cluster):
@@ -186,7 +185,7 @@ def test_after_a_killed_agent_the_next_one_sees_and_mends(cluster, restarts):
     """With a restart of HAProxy: it reads the files, which have less."""
     assert cluster.give(*_new("new", 50))
     if restarts:
-        runtime.restart(cluster.engine)
+        running.restart(cluster.engine)
     after = HaproxyEngine(cluster.engine.service, cluster.engine.options)
     observed = after.observe()
     chosen = after.check(cluster.world, observed)
