@@ -38,15 +38,18 @@ SERVED_S = 300.0
 KINDS = {kind: name for name, (_, _, kind) in COLLECTIONS.items()}
 
 
-def noted(log: Path, what: str, work: Callable[..., Any], *, at_end: bool = False) -> Callable[..., Any]:
-    """Return the same function, which writes down when it starts, or ends."""
+def noted(
+    log: Path, what: str, work: Callable[..., Any], *, at_end: bool = False, only_if_true: bool = False
+) -> Callable[..., Any]:
+    """Return the same function, which writes down when it starts, or ends; or only if its result is true."""
 
     def wrapped(*arguments: Any, **named: Any) -> Any:
         began = time.monotonic(), time.thread_time()
         result = work(*arguments, **named)
         at, cpu = (time.monotonic(), time.thread_time()) if at_end else began
-        with log.open("a") as file:
-            file.write(f"{what} {at} {cpu}\n")
+        if result or not only_if_true:
+            with log.open("a") as file:
+                file.write(f"{what} {at} {cpu}\n")
         return result
 
     return wrapped

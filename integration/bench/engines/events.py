@@ -70,7 +70,7 @@ def agent(name: str, log: Path, arguments: list[str]) -> None:
     """Be the agent, and write down when what is measured happens."""
     # Patched where they are called: what is measured is the program as it is.
     for what in (*EARLY[name], "deploy"):
-        setattr(ENGINES[name], what, noted(log, what, getattr(ENGINES[name], what), at_end=True))
+        setattr(ENGINES[name], what, noted(log, what, getattr(ENGINES[name], what), at_end=True, only_if_true=True))
     rulegen(arguments)
 
 

@@ -25,7 +25,7 @@ WEB, API = ObjectName("default", "web"), ObjectName("default", "api")
 
 
 class Cluster:
-    """A cluster as the agent sees it: what has not changed stays the same object."""
+    """A cluster as the agent sees it: what has not changed stays the same object; a Service is read with its slices."""
 
     def __init__(self, engine, *objects: KubeObject) -> None:
         self.engine = engine
@@ -42,7 +42,8 @@ class Cluster:
         services = dict(self.world.services)
         for each in slices:
             name = ObjectName("default", each.metadata.labels["kubernetes.io/service-name"])
-            services[name] = replace(services[name], slices=(each,))
+            read_again = msgspec.structs.replace(services[name].service)
+            services[name] = replace(services[name], service=read_again, slices=(each,))
         self.world = msgspec.structs.replace(self.world, services=services)
 
     def move(self, *names: ObjectName) -> bool:

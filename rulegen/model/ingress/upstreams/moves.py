@@ -34,7 +34,7 @@ def moved_upstreams(
     moved: list[Upstream] = []
     for name in services:
         known, entry = targets.endpoints.get(name), targets.services.get(name)
-        if known is None or entry is None or entry.service is not known.source.service:
+        if known is None or entry is None or entry.service != known.source.service:
             return None
         now = targets.checked(name, entry)
         if (now.refused, now.notes, now.ready.keys()) != (known.refused, known.notes, known.ready.keys()):
