@@ -95,7 +95,7 @@ def test_whatever_the_value_is_nginx_takes_it(tmp_path):
 def test_the_installed_modules_decide(built_in, modules, traits, monkeypatch, tmp_path):
     facts = replace(PLACEHOLDER_NGINX, built_in=frozenset(built_in), modules=modules, group="")
     monkeypatch.setattr("rulegen.cli.engines.nginx.program.gather_nginx", lambda *_, **__: facts)
-    monkeypatch.setattr("rulegen.cli.engines.nginx.program.without_unloadable", lambda *_: facts)
+    monkeypatch.setattr("rulegen.host.nginx.facts.without_unloadable", lambda *_: facts)
     engine = ChosenNginx(nginx_dir=str(tmp_path)).engine(OPTIONS, [], look=lambda options: options, tries_aside=True)
     assert modules_of(engine.options.host.traits) == traits
     assert engine.options.host.sets_server is bool(traits)

@@ -6,7 +6,8 @@ import grp
 import pwd
 import re
 import tempfile
-from dataclasses import replace
+import time
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Final
@@ -14,8 +15,11 @@ from typing import TYPE_CHECKING, Final
 from rulegen.errors import HostError
 from rulegen.host.commands.runner import VERSION_S, Command, MissingToolError
 from rulegen.languages.nginx.facts import HEADERS_MORE, NginxFacts
+from rulegen.waits import StoppingError
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from rulegen.host.commands.runner import Runner
 
 WORKER_USERS: Final = ("rulegen-nginx", "www-data", "nginx", "nobody")
@@ -24,6 +28,8 @@ WORKER_USERS: Final = ("rulegen-nginx", "www-data", "nginx", "nobody")
 The first one has no other processes; the image and deploy/systemd create it. Then follow the users of Debian's package,
 of nginx.org's, and of no package, whose other processes can inspect workers."""
 
+AGAIN_S: Final = 60.0
+"""When nginx is asked again whether it can load a module, if it has not answered."""
 _INSTALL: Final = "apt install nginx-light"
 _VERSION: Final = re.compile(r"nginx version: \S+/(\d+)\.(\d+)\.(\d+)")
 _OPENSSL: Final = re.compile(r"(?:running with|built with) OpenSSL ([\w.-]+)")
@@ -82,11 +88,50 @@ def without_unloadable(run: Runner, binary: str, facts: NginxFacts, module: str)
     return replace(facts, modules={name: file for name, file in facts.modules.items() if name != module})
 
 
+@dataclass(slots=True)
+class CheckedFacts:
+    """The facts of nginx, without a module that it cannot load.
+
+    While `nginx -t` hangs or fails for another reason, an agent must start all the same, and nothing is served with the
+    module before the same `nginx -t` has accepted it: until it has answered, the module counts as loadable.
+
+    Attributes:
+        run: Runs nginx.
+        gathered: The facts that nginx prints.
+        module: The module to check.
+        trouble: Why nginx has not answered; empty if it has.
+    """
+
+    run: Runner
+    binary: str
+    gathered: NginxFacts
+    module: str
+    clock: Callable[[], float] = time.monotonic
+    trouble: str = ""
+    _checked: NginxFacts | None = field(default=None, init=False)
+    _again_at: float = field(default=0.0, init=False)
+
+    def facts(self) -> NginxFacts:
+        """Return the facts; ask nginx if it has not answered yet, at most once a minute."""
+        if self._checked is None and self.clock() >= self._again_at:
+            try:
+                self._checked = without_unloadable(self.run, self.binary, self.gathered, self.module)
+                self.trouble = ""
+            except StoppingError:
+                raise
+            except HostError as error:
+                self.trouble = error.message
+                self._again_at = self.clock() + AGAIN_S
+        return self._checked or self.gathered
+
+
 def _loads(run: Runner, binary: str, path: str) -> bool:
     with tempfile.TemporaryDirectory(prefix="rulegen-nginx-") as folder:
         file = Path(folder) / "nginx.conf"
         file.write_text(f"load_module {path};\npid nginx.pid;\nerror_log stderr;\nevents {{}}\n")
-        ended = run(Command((binary, "-t", "-q", "-e", "stderr", "-p", f"{folder}/", "-c", str(file))))
+        ended = run(
+            Command((binary, "-t", "-q", "-e", "stderr", "-p", f"{folder}/", "-c", str(file)), timeout_s=VERSION_S)
+        )
     if ended.code != 0 and path not in ended.stderr:  # it has failed for another reason
         raise HostError(f"{binary} -t does not say whether it can load {path}: {ended.complaint}")
     return ended.code == 0

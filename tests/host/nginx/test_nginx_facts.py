@@ -16,7 +16,7 @@ import pytest
 
 from rulegen.errors import HostError
 from rulegen.host.commands.runner import Command, Completed, MissingToolError, find, run
-from rulegen.host.nginx.facts import gather_nginx, without_unloadable
+from rulegen.host.nginx.facts import AGAIN_S, CheckedFacts, gather_nginx, without_unloadable
 from rulegen.host.nginx.program import NGINX
 from rulegen.host.node.name_servers import resolvers
 from rulegen.host.proxy import process_list as processes
@@ -92,6 +92,15 @@ def test_a_test_that_fails_without_a_word_says_nothing_about_a_module(tmp_path, 
     script.chmod(0o755)
     with pytest.raises(HostError, match=r"-t does not say whether it can load /usr/lib/a.so"):
         without_unloadable(run, str(script), facts, HEADERS_MORE)
+
+    now = [0.0]
+    checked = CheckedFacts(run, str(script), facts, HEADERS_MORE, lambda: now[0])
+    assert checked.facts() == facts, "an agent starts all the same"
+    assert "does not say" in checked.trouble
+    script.write_text("#!/bin/sh\necho /usr/lib/a.so is not binary compatible >&2\nexit 1\n")
+    assert checked.facts() == facts, "it is asked again after a while"
+    now[0] += AGAIN_S
+    assert (checked.facts().modules, checked.trouble) == ({}, "")
 
 
 def test_an_installed_module_is_loaded():

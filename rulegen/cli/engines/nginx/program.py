@@ -14,7 +14,7 @@ from rulegen.cli.engines.nginx.defaults import NAMES_PORT, NGINX_DIR
 from rulegen.errors import HostError
 from rulegen.host.commands.runner import run
 from rulegen.host.nginx.engine import NginxCompiler, NginxEngine
-from rulegen.host.nginx.facts import gather_nginx, without_unloadable
+from rulegen.host.nginx.facts import CheckedFacts, gather_nginx
 from rulegen.host.nginx.service import NginxService
 from rulegen.host.nginx.templates import read_templates
 from rulegen.host.proxy.disk import default_certificate
@@ -74,7 +74,10 @@ class ChosenNginx:
     ) -> NginxEngine:
         """Return the engine for the nginx of this host."""
         templates = read_templates(self.nginx_templates)
-        facts = self.facts(notes)
+        checked = CheckedFacts(run, self.nginx_binary, self.facts(notes), HEADERS_MORE)
+        facts = checked.facts()
+        if checked.trouble:
+            notes.append(f"{checked.trouble}; until nginx answers, {HEADERS_MORE} counts as loadable")
         known = default_certificate.load(self.folder)
         options = msgspec.structs.replace(
             options, made_up_certificate=SecretFile(content=known or default_certificate.make())
@@ -83,7 +86,7 @@ class ChosenNginx:
             notes.append(control.taken_by(self.names_port, stranger))
 
         def completed(options: IngressOptions) -> IngressOptions:
-            return self._asking_us(self._completed(options, facts, names_port=self.names_port))
+            return self._asking_us(self._completed(options, checked.facts(), names_port=self.names_port))
 
         service = NginxService(
             self.folder, run, binary=self.nginx_binary, worker_group=_group(facts), keeps_spare=not tries_aside
@@ -108,7 +111,6 @@ class ChosenNginx:
             HostError: It is not installed, or the user of its workers does not exist.
         """
         facts = gather_nginx(run, self.nginx_binary, user=self.nginx_user)
-        facts = without_unloadable(run, self.nginx_binary, facts, HEADERS_MORE)
         if facts.user == SHARED_USER:
             notes.append(
                 f"nginx's workers run as {SHARED_USER}. Other programs of that user can read TLS keys in their"
