@@ -30,7 +30,9 @@ DRAIN_S = 300.0
 
 
 SWITCH = click.option(
-    "--ingress", is_flag=True, help="Also stop nginx after its current requests, and remove its folder."
+    "--ingress",
+    is_flag=True,
+    help="Also stop the proxy of --ingress-engine after its current requests, and remove its folder.",
 )
 
 
