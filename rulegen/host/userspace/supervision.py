@@ -133,7 +133,8 @@ def _request(folder: Path, text: str) -> None:
         raise ProxyFailedError(f"the proxy does not serve its new configuration: {printable(why, 300)}")
     if answer.startswith(LATER):
         raise LaterError(
-            f"the proxy does not serve its new configuration yet: {printable(answer.removeprefix(LATER), 300)}"
+            f"the proxy does not serve its new configuration yet: {printable(answer.removeprefix(LATER), 300)}",
+            hint="its supervisor goes on: the same command shows later whether it serves",
         )
     if answer != _OK:
         raise ProxyRefusedError(f"the proxy does not serve its new configuration: {printable(answer, 300)}")
