@@ -156,7 +156,7 @@ def test_a_move_between_modes_loses_no_connection(mover: Mover, move: Move) -> N
     reports = {who: asker.stop() for who, asker in asking.items()}
     failures = {who: report.first_failures for who, report in reports.items() if report.failures > allowed(move, who)}
     assert failures == {}
-    # Who has waited in vain once, for five seconds, has asked less often.
+    # A client that had a timeout of five seconds has asked less often.
     asked = {who: sum(report.answered.values()) for who, report in reports.items() if not report.failures}
     assert min(asked.values()) > 20, reports
     assert mover.observe() == expected

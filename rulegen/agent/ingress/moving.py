@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 class EarlyChanges:
     """The changes since all was last decided; other threads add to them.
 
-    The proxy may take endpoints of single Services, or all that is decided anew; else it waits for its files.
+    The proxy may take endpoints of single Services, or all that is decided anew. Other changes reach it with its files.
     """
 
     def __init__(self) -> None:

@@ -186,13 +186,13 @@ class IngressSync:
         return self._thread is None or not self._thread.is_alive()
 
     def write_rest(self) -> None:
-        """After a stop: write the changes that the proxy has, but its files do not, for whoever starts it next."""
+        """After a stop: write to files what the proxy already serves, so that its next start serves the same."""
         if not self._early.is_ahead:
             return
         try:
             self.serve()
         except (SyncEndedError, RulegenError) as error:
-            self.log.warning("the last changes are served, but the files do not have them", error=str(error))
+            self.log.warning("the last changes are served, but were not written to files", error=str(error))
 
     def _on_proxy(self) -> None:
         """Check at once what is served, and publish whether it is; nothing is decided again."""
