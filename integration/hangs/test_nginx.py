@@ -32,12 +32,20 @@ SLOW = """#!/bin/sh
 [ "$1" = -t ] && exec sleep 60
 exec {nginx} "$@"
 """
+HANGING = """#!/bin/sh
+exec sleep 60
+"""
+FAILING = """#!/bin/sh
+exit 139
+"""
 PROGRAM = """
 import sys
 from rulegen.agent.runtime import waiting
 from rulegen.agent.telemetry import state
+from rulegen.host.nginx import facts
 from rulegen.host.proxy.sandbox import trial
 waiting.NOTICE_S, state.SHOWN_S, waiting.TERM_S, trial.TEST_S = 0.5, 0.5, 0.5, 2.0
+facts.VERSION_S = 2.0
 from rulegen.cli.main import main
 sys.exit(main())
 """
@@ -95,7 +103,7 @@ class TestHangs:
         until(lambda: serves(site, "locked.test"), 20, "the new host")
 
     def test_a_stop_within_a_reload_ends_in_time(self, scene: tuple[Site, Process, Path]) -> None:
-        """The last test of this agent."""
+        """The last test of this agent. The nginx that it leaves is that of the next test."""
         site, process, _ = scene
         until(lambda: bool(site.node.lines("nginx reloaded")), 20, "the first reload has ended")
         master = process_list.master(NGINX.processes(site.folder))
@@ -113,4 +121,23 @@ class TestHangs:
         until(site.answers, 10, "the old release or the new one is served")
         with site.node.running(*site.options):
             until(lambda: serves(site, "more.test"), 30, "the new host")
+            assert site.answers()
+
+    def test_an_agent_starts_while_nginx_hangs(self, scene: tuple[Site, Process, Path]) -> None:
+        """Health names the cause, and the nginx that an earlier agent has started serves on."""
+        site, _, program = scene
+        replace(program, HANGING)
+        with site.node.running(*site.options):
+            until(lambda: bool(site.node.lines("-V did not end within 2 s")), 30, "said")
+            assert site.node.health()[0] == 200
+            assert site.answers()
+            for broken, cause in ((FAILING, "-V shows no version of nginx"), ("", "is not installed")):
+                replace(program, broken)
+                if not broken:
+                    program.unlink()
+                until(lambda cause=cause: cause in site.node.health()[1]["ingressesNotServed"], 30, cause)
+            replace(program, GOOD)
+            site.node.api.put("ingresses", objects.ingress("last", "last.test"))
+            until(lambda: serves(site, "last.test"), 30, "the new host")
+            until(lambda: "ingressesNotServed" not in site.node.health()[1], 10, "health")
             assert site.answers()

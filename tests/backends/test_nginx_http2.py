@@ -31,4 +31,5 @@ def test_the_version_decides(version, traits, monkeypatch, tmp_path):
     monkeypatch.setattr("rulegen.cli.engines.nginx.program.gather_nginx", lambda *_, **__: facts)
     chosen = ChosenNginx(nginx_dir=str(tmp_path))
     engine = chosen.engine(OPTIONS, [], look=lambda options: options, tries_aside=True)
+    engine.refresh()
     assert engine.options.host.traits == traits

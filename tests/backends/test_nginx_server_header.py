@@ -97,5 +97,6 @@ def test_the_installed_modules_decide(built_in, modules, traits, monkeypatch, tm
     monkeypatch.setattr("rulegen.cli.engines.nginx.program.gather_nginx", lambda *_, **__: facts)
     monkeypatch.setattr("rulegen.host.nginx.facts.without_unloadable", lambda *_: facts)
     engine = ChosenNginx(nginx_dir=str(tmp_path)).engine(OPTIONS, [], look=lambda options: options, tries_aside=True)
+    engine.refresh()
     assert modules_of(engine.options.host.traits) == traits
     assert engine.options.host.sets_server is bool(traits)

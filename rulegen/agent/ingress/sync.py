@@ -227,8 +227,11 @@ class IngressSync:
             self.touch(None if touched.site or touched.nodes or touched.addresses else touched.services)
 
     def look_at_host(self) -> None:
-        """Decide the configuration again if a change of the host affects it."""
-        if self.live.refresh():
+        """Decide the configuration again if a change of the host affects it.
+
+        The first decision looks at the host itself; before it, the program of the engine may hang.
+        """
+        if self.site is not None and self.live.refresh():
             self.touch()
 
     def _run(self) -> None:
@@ -256,7 +259,7 @@ class IngressSync:
 
     def _pause_s(self, pause: RetryPause) -> float:
         """Return the seconds before the next attempt after a failure; 0 after a success."""
-        is_down = not self.proxy.is_serving or bool(self.proxy.hindrance)
+        is_down = self.site is None or not self.proxy.is_serving or bool(self.proxy.hindrance)
         return min(pause.now_s, LONGEST_DOWN_S) if self.mends and is_down else pause.now_s
 
     def _serves(self) -> bool:

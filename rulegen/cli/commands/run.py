@@ -12,6 +12,7 @@ import msgspec
 from rulegen.cli.options.common import ALLOW_UNKNOWN_NODE, CliOptions, input_options, no_services_option, variant_option
 from rulegen.cli.options.ingress import ChosenIngress, ObjectNameType, ingress_options
 from rulegen.cli.options.old_flags import IngressCommand
+from rulegen.cli.options.publishing import chosen_publishing
 from rulegen.cli.wiring.guarding import guarded, owner_option
 from rulegen.cli.wiring.ingress import IngressInputs
 from rulegen.cli.wiring.inputs import Inputs
@@ -19,10 +20,9 @@ from rulegen.errors import ConfigError, RulegenError
 from rulegen.kube.endpoints_from import EndpointsFrom
 from rulegen.kube.proxyconfig.durations import parse_duration
 from rulegen.kube.proxyconfig.validation import host_and_port
-from rulegen.kube.syntax import is_label, is_subdomain
+from rulegen.kube.syntax import is_subdomain
 from rulegen.model.services.node.openings import openings
 from rulegen.model.services.stale_flows import StaleUdpPolicy
-from rulegen.net import parse_address
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -182,7 +182,7 @@ def command(
     _refuse_no_names(metrics_hosts)
     timeout_s = _seconds(timeout or "60s")
     ingress = ChosenIngress.of(chosen)
-    publishing = _publishing(chosen, ingress)
+    publishing = chosen_publishing(chosen, ingress.ingress_class)
     if publishing.services and no_services:
         raise ConfigError(
             "--publish-service-status and --no-services exclude each other",
@@ -241,7 +241,7 @@ class _Runs(msgspec.Struct, frozen=True):
 
         files = _files(self.settings, self.ingress)
         changes = FileChanges(files)
-        inputs, site = _read(self.settings, self.ingress)
+        inputs, site = _read(self.settings, self.ingress, waits=not self.fixed["once"])
         agent = None
         deadline = StopDeadline(self.log)
         locks = self._locks(site)
@@ -346,11 +346,16 @@ class _Runs(msgspec.Struct, frozen=True):
         return True
 
 
-def _read(settings: CliOptions, ingress: ChosenIngress) -> tuple[Inputs, AnyEngine | None]:
+def _read(settings: CliOptions, ingress: ChosenIngress, *, waits: bool = True) -> tuple[Inputs, AnyEngine | None]:
     """Read options and configuration now, and return them with the ingress engine, if there is one.
 
+    Args:
+        settings: Options about Services.
+        ingress: Options about Ingresses.
+        waits: Whether the agent may wait for the program of the engine, if it is missing or hangs.
+
     Raises:
-        RulegenError: The configuration is invalid.
+        RulegenError: The configuration is invalid; without `waits`, also if the program does not work.
     """
     inputs = Inputs(settings, ingress=ingress if ingress.ingress else None)
     inputs.options  # noqa: B018 - a fault is to be known now
@@ -358,7 +363,9 @@ def _read(settings: CliOptions, ingress: ChosenIngress) -> tuple[Inputs, AnyEngi
     inputs.node_name  # noqa: B018 - the same
     if ingress.ingress:
         _refuse_shared_ports(inputs, ingress)
-    return inputs, IngressInputs(ingress, inputs, tries_aside=False).engine if ingress.ingress else None
+    if not ingress.ingress:
+        return inputs, None
+    return inputs, IngressInputs(ingress, inputs, tries_aside=False, waits=waits).engine
 
 
 def _refuse_shared_ports(inputs: Inputs, ingress: ChosenIngress) -> None:
@@ -376,38 +383,6 @@ def _refuse_shared_ports(inputs: Inputs, ingress: ChosenIngress) -> None:
                 raise ConfigError(
                     f"{option} {port} is the port of {name} ({address})", hint="choose another port for one of them"
                 )
-
-
-def _publishing(chosen: dict[str, Any], ingress: ChosenIngress) -> Publishing:
-    """Return the options about publishing; they are removed from `given`.
-
-    Raises:
-        ConfigError: An address or a namespace is invalid.
-    """
-    from rulegen.agent.status.setup import Publishing  # noqa: PLC0415 - loads the client and netlink
-
-    addresses = tuple(text.strip() for given in chosen.pop("publish_status_address") for text in given.split(","))
-    for address in addresses:
-        if not _is_address(address) and not is_subdomain(address):
-            raise ConfigError(
-                f"--publish-status-address: {address!r} is neither an address nor a name such as lb.example"
-            )
-    service = chosen.pop("publish_service")
-    if service is not None and addresses:
-        raise ConfigError("--publish-service and --publish-status-address exclude each other", hint="give one of them")
-    namespace = chosen.pop("lease_namespace") or ""
-    if namespace and not is_label(namespace):
-        raise ConfigError(f"--lease-namespace: {namespace!r} is not the name of a namespace")
-    return Publishing(
-        ingresses=chosen.pop("update_status"),
-        services=chosen.pop("publish_service_status"),
-        group=ingress.ingress_class,
-        addresses=addresses,
-        service=service,
-        internal=chosen.pop("report_node_internal_ip_address"),
-        withdraws=chosen.pop("update_status_on_shutdown"),
-        namespace=namespace,
-    )
 
 
 def _idle(ingress: ChosenIngress, publishing: Publishing, status_flags: Sequence[str]) -> Iterator[str]:
@@ -433,14 +408,6 @@ def _seconds(text: str) -> float:
     if seconds <= 0:
         raise ConfigError(f"--timeout: {text} must be more than 0")
     return seconds
-
-
-def _is_address(text: str) -> bool:
-    try:
-        parse_address(text)
-    except ValueError:
-        return False
-    return True
 
 
 def _files(settings: CliOptions, ingress: ChosenIngress) -> list[str]:

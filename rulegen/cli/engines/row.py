@@ -62,7 +62,7 @@ class ChosenEngine(Protocol):
         look: Callable[[IngressOptions], IngressOptions],
         tries_aside: bool,
     ) -> AnyEngine:
-        """Return the engine of this host.
+        """Return the engine of this host. Its program is first asked in `refresh`, which completes the options.
 
         Args:
             options: Options that every engine has.
@@ -71,7 +71,7 @@ class ChosenEngine(Protocol):
             tries_aside: Whether nothing may be written to the engine's folder until its plan is applied.
 
         Raises:
-            HostError: The program is not installed or not usable.
+            HostError: An option names something that is not on this host.
         """
 
     def removal(self) -> EngineRemoval:

@@ -43,12 +43,14 @@ class IngressInputs:
     Attributes:
         is_live: Whether the engine of this host serves Ingresses.
         tries_aside: Whether nothing may be written to the engine's folder until the plan is applied.
+        waits: Whether the program of the engine may be missing or hang for now.
     """
 
     chosen: ChosenIngress
     inputs: Inputs
     is_live: bool = True
     tries_aside: bool = True
+    waits: bool = False
     notes: list[str] = field(default_factory=list)
 
     @cached_property
@@ -82,9 +84,12 @@ class IngressInputs:
         """The engine of this host.
 
         Raises:
-            HostError: Its program is not installed or not usable.
+            HostError: Its program is not installed or not usable; with `waits`, `refresh` of the engine says so.
         """
-        return self.chosen.engine.engine(self.options, self.notes, look=self._refreshed, tries_aside=self.tries_aside)
+        engine = self.chosen.engine.engine(self.options, self.notes, look=self._refreshed, tries_aside=self.tries_aside)
+        if not self.waits:
+            engine.refresh()
+        return engine
 
     @cached_property
     def compiler(self) -> AnyCompiler:

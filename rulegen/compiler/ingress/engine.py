@@ -155,7 +155,7 @@ class IngressCompiler(Protocol[SiteT]):
 class IngressEngine(Protocol[SiteT, ObservedT]):
     """Compiles for the engine of this host, and deploys the result.
 
-    A caller observes, checks, plans and deploys, in this order, and passes on each result.
+    A caller refreshes, observes, checks, plans and deploys, in this order, and passes on each result.
 
     Attributes:
         options: See `IngressCompiler`.
@@ -208,7 +208,11 @@ class IngressEngine(Protocol[SiteT, ObservedT]):
         """Return the last known objects; without `writes`, new ones are kept in this process only."""
 
     def refresh(self) -> bool:
-        """Update the options to the current state of the host; return whether the configuration may change."""
+        """Update the options to the current state of the host; return whether the configuration may change.
+
+        Raises:
+            HostError: The program is not installed or not usable.
+        """
 
     def observe(self) -> ObservedT | None:
         """Return the served files and runtime state; None if nothing is served, or it cannot be read."""

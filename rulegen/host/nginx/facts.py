@@ -61,7 +61,7 @@ def gather_nginx(run: Runner, binary: str = "nginx", *, user: str = "") -> Nginx
     configured = answer.stderr.partition("configure arguments:")[2]
     # if two versions are printed, the last one is that of the loaded library
     openssl = _OPENSSL.findall(answer.stderr)
-    name, group = _worker(user)
+    name, group = worker(user)
     return NginxFacts(
         version=(int(version[1]), int(version[2]), int(version[3])),
         built_in=frozenset(match[1] for match in _WITH.finditer(configured) if not match[2])
@@ -90,39 +90,45 @@ def without_unloadable(run: Runner, binary: str, facts: NginxFacts, module: str)
 
 @dataclass(slots=True)
 class CheckedFacts:
-    """The facts of nginx, without a module that it cannot load.
+    """The facts of nginx, without a module that it cannot load. nginx is asked when they are first needed.
 
     While `nginx -t` hangs or fails for another reason, an agent must start all the same, and nothing is served with the
     module before the same `nginx -t` has accepted it: until it has answered, the module counts as loadable.
 
     Attributes:
         run: Runs nginx.
-        gathered: The facts that nginx prints.
+        gather: Returns the facts that nginx prints; it is called until it succeeds.
         module: The module to check.
-        trouble: Why nginx has not answered; empty if it has.
+        trouble: Why `nginx -t` has not answered; empty if it has.
     """
 
     run: Runner
     binary: str
-    gathered: NginxFacts
+    gather: Callable[[], NginxFacts]
     module: str
     clock: Callable[[], float] = time.monotonic
     trouble: str = ""
+    _gathered: NginxFacts | None = field(default=None, init=False)
     _checked: NginxFacts | None = field(default=None, init=False)
     _again_at: float = field(default=0.0, init=False)
 
     def facts(self) -> NginxFacts:
-        """Return the facts; ask nginx if it has not answered yet, at most once a minute."""
+        """Return the facts. Ask about the module, at most once a minute, if there was no answer yet.
+
+        Raises:
+            HostError: There are no facts; see `gather_nginx`.
+        """
+        gathered = self._gathered = self._gathered or self.gather()
         if self._checked is None and self.clock() >= self._again_at:
             try:
-                self._checked = without_unloadable(self.run, self.binary, self.gathered, self.module)
+                self._checked = without_unloadable(self.run, self.binary, gathered, self.module)
                 self.trouble = ""
             except StoppingError:
                 raise
             except HostError as error:
                 self.trouble = error.message
                 self._again_at = self.clock() + AGAIN_S
-        return self._checked or self.gathered
+        return self._checked or gathered
 
 
 def _loads(run: Runner, binary: str, path: str) -> bool:
@@ -137,7 +143,12 @@ def _loads(run: Runner, binary: str, path: str) -> bool:
     return ended.code == 0
 
 
-def _worker(user: str) -> tuple[str, str]:
+def worker(user: str) -> tuple[str, str]:
+    """Return the user and the group of nginx's workers; empty if none of `WORKER_USERS` exists.
+
+    Raises:
+        HostError: `user` is not empty and does not exist.
+    """
     for name in (user,) if user else WORKER_USERS:
         try:
             entry = pwd.getpwnam(name)

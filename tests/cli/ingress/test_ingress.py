@@ -20,6 +20,7 @@ from rulegen.cli.options.common import CliOptions
 from rulegen.cli.options.ingress import ChosenIngress
 from rulegen.cli.wiring import ingress as wiring
 from rulegen.cli.wiring.inputs import Inputs
+from rulegen.errors import HostError
 from rulegen.host.proxy.disk import default_certificate
 from rulegen.host.proxy.disk.last_read import StoredObjects
 from rulegen.host.proxy.resolver import control
@@ -347,6 +348,19 @@ def test_nginx_listens_on_ipv6_only_if_facts_and_kernel_have_it(monkeypatch, of_
     inputs.__dict__["facts"] = HostFacts(ipv6=of_facts)  # in place of this machine's
     live = wiring.IngressInputs(chosen, inputs, is_live=True)
     assert live.options.host.ipv6 is listens
+
+
+@pytest.mark.parametrize("name", ["nginx", "haproxy"])
+def test_only_an_agent_waits_for_a_missing_program(name, tmp_path):
+    given = {f"{name}_dir": str(tmp_path), f"{name}_binary": str(tmp_path / "missing")}
+    chosen = ChosenIngress(ingress=True, ingress_engine=name, engine_options={name: given})
+    inputs = Inputs(CliOptions(), ingress=chosen)
+    with pytest.raises(HostError, match="missing is not installed"):
+        wiring.IngressInputs(chosen, inputs).engine  # noqa: B018 - the property fails
+    live = wiring.IngressInputs(chosen, inputs, waits=True).engine
+    assert not live.is_serving
+    with pytest.raises(HostError, match="missing is not installed"):
+        live.refresh()
 
 
 @pytest.mark.parametrize(("user", "is_told"), [("nobody", True), ("rulegen-nginx", False)])

@@ -94,7 +94,7 @@ def test_a_test_that_fails_without_a_word_says_nothing_about_a_module(tmp_path, 
         without_unloadable(run, str(script), facts, HEADERS_MORE)
 
     now = [0.0]
-    checked = CheckedFacts(run, str(script), facts, HEADERS_MORE, lambda: now[0])
+    checked = CheckedFacts(run, str(script), lambda: facts, HEADERS_MORE, lambda: now[0])
     assert checked.facts() == facts, "an agent starts all the same"
     assert "does not say" in checked.trouble
     script.write_text("#!/bin/sh\necho /usr/lib/a.so is not binary compatible >&2\nexit 1\n")

@@ -6,6 +6,7 @@ import grp
 import os
 import pwd
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
@@ -68,8 +69,8 @@ class ChosenHaproxy:
         tries_aside: bool,
     ) -> HaproxyEngine:
         """Return the engine for the HAProxy of this host."""
-        check_version(run, self.haproxy_binary)
         user = _user()
+        usable = cache(lambda: check_version(run, self.haproxy_binary))
         known = default_certificate.load(self.folder)
         options = msgspec.structs.replace(options, made_up_certificate=SecretFile(content=known or make()))
         port = self.haproxy_names_port
@@ -77,13 +78,14 @@ class ChosenHaproxy:
             notes.append(control.taken_by(port, stranger))
 
         def completed(options: IngressOptions) -> IngressOptions:
+            usable()
             options = _completed(options, user, names_port=port)
             return options if control.stranger(port) is None else msgspec.structs.replace(options, resolvers=())
 
         service = HaproxyService(self.folder, run, binary=self.haproxy_binary, keeps_spare=not tries_aside)
         return HaproxyEngine(
             service,
-            completed(options),
+            options,
             notes,
             tries_aside=tries_aside,
             look=lambda options: completed(look(options)),

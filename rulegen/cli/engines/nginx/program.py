@@ -14,7 +14,7 @@ from rulegen.cli.engines.nginx.defaults import NAMES_PORT, NGINX_DIR
 from rulegen.errors import HostError
 from rulegen.host.commands.runner import run
 from rulegen.host.nginx.engine import NginxCompiler, NginxEngine
-from rulegen.host.nginx.facts import CheckedFacts, gather_nginx
+from rulegen.host.nginx.facts import CheckedFacts, gather_nginx, worker
 from rulegen.host.nginx.service import NginxService
 from rulegen.host.nginx.templates import read_templates
 from rulegen.host.proxy.disk import default_certificate
@@ -74,10 +74,7 @@ class ChosenNginx:
     ) -> NginxEngine:
         """Return the engine for the nginx of this host."""
         templates = read_templates(self.nginx_templates)
-        checked = CheckedFacts(run, self.nginx_binary, self.facts(notes), HEADERS_MORE)
-        facts = checked.facts()
-        if checked.trouble:
-            notes.append(f"{checked.trouble}; until nginx answers, {HEADERS_MORE} counts as loadable")
+        checked = CheckedFacts(run, self.nginx_binary, lambda: self.facts(notes), HEADERS_MORE)
         known = default_certificate.load(self.folder)
         options = msgspec.structs.replace(
             options, made_up_certificate=SecretFile(content=known or default_certificate.make())
@@ -86,14 +83,18 @@ class ChosenNginx:
             notes.append(control.taken_by(self.names_port, stranger))
 
         def completed(options: IngressOptions) -> IngressOptions:
-            return self._asking_us(self._completed(options, checked.facts(), names_port=self.names_port))
+            before, facts = checked.trouble, checked.facts()
+            if checked.trouble and checked.trouble != before:
+                notes.append(f"{checked.trouble}; until nginx answers, {HEADERS_MORE} counts as loadable")
+            return self._asking_us(self._completed(options, facts, names_port=self.names_port))
 
+        group = _group(worker(self.nginx_user)[1])
         service = NginxService(
-            self.folder, run, binary=self.nginx_binary, worker_group=_group(facts), keeps_spare=not tries_aside
+            self.folder, run, binary=self.nginx_binary, worker_group=group, keeps_spare=not tries_aside
         )
         return NginxEngine(
             service,
-            completed(options),
+            options,
             notes,
             templates=templates,
             tries_aside=tries_aside,
@@ -147,13 +148,13 @@ def _has_headers_more(facts: NginxFacts) -> bool:
     return HEADERS_MORE in facts.built_in or HEADERS_MORE in facts.modules
 
 
-def _group(facts: NginxFacts) -> int | None:
+def _group(name: str) -> int | None:
     """Return the id of the workers' group.
 
     Raises:
         HostError: The group does not exist.
     """
     try:
-        return grp.getgrnam(facts.group).gr_gid if facts.group else None
+        return grp.getgrnam(name).gr_gid if name else None
     except KeyError:
-        raise HostError(f"the group {facts.group} for nginx's workers does not exist") from None
+        raise HostError(f"the group {name} for nginx's workers does not exist") from None
