@@ -407,24 +407,36 @@ def has_answered(folder: Path) -> bool:
     return False
 
 
+def fill(folder: Path) -> None:
+    """Fill the disk of a folder."""
+    with suppress(OSError), (folder / "filler").open("wb", buffering=0) as file:
+        while True:
+            file.write(b"0" * 4096)
+
+
 def test_a_full_disk_harms_only_changes_of_the_proxy(node: ProxiedNode) -> None:
     node.cleanup()
-    folder = Path(node.proxy.folder)
+    folder, new = Path(node.proxy.folder), replace(OTHER, protocols=("TCP",))
     folder.mkdir(0o711)
     subprocess.run(["mount", "-t", "tmpfs", "-o", "size=2m,mode=711", "none", folder], check=True)
     try:
         node.serve(BALANCED)
         with node.running(), asking(node.lab, ended=True):
-            with suppress(OSError), (folder / "filler").open("wb", buffering=0) as file:
-                while True:
-                    file.write(b"0" * 4096)
-            node.serve(BALANCED, UNUSUAL)
+            fill(folder)
+            node.serve(BALANCED, new)
+            until(lambda: node.answers(new, 4, "pod-b"), SOON_S, "a new Service, before its files are written")
             until(lambda: bool(node.lines("not written")), 60, "it is logged")
             assert "No space left on device" in node.lines("not written")[0]
+            (folder / "filler").unlink()
+            until(lambda: node.is_well, 30 + SOON_S, "the files follow")
+            fill(folder)
+            node.serve(BALANCED, new, UNUSUAL)
+            until(lambda: "No space left" in node.health()[1].get("lastError", ""), 60, "health says so")
             killed, supervisor = node.proxy.haproxy(), node.proxy.supervisor()
             node.proxy.kill(killed)
             until(lambda: has_answered(folder), SOON_S, "HAProxy runs again")
             assert node.proxy.supervisor() == supervisor
+            assert node.answers(new, 4, "pod-b")
             (folder / "filler").unlink()
             until(lambda: node.answers(UNUSUAL, 4, "pod-b"), 30 + SOON_S, "the new Service")
     finally:

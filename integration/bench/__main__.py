@@ -19,7 +19,9 @@ SIZES = (1_000, 10_000)
 PODS = 10_000
 MEMORY = ("memory", "memory after changes", "peak")
 INGRESSES = (1_000, 5_000)
-EVENTS = (50, 5_000)
+EVENTS = (50, 4_900)
+"""A namespace may have 5,000 hosts, and the changes add some."""
+PROXIED = (50, 5_000)
 SERVERS = (1_000, 5_000)
 INSIDE_S = 1500
 NFT_CHANGES = 500
@@ -256,6 +258,20 @@ def events(size: int) -> None:
         line("haproxy: a new Service port", f"{took:.0f} ms", "at most 50 ms", holds=took <= 50)
 
 
+def proxied(size: int) -> None:
+    """Print what changes of Services cost in userspace mode, from the event to the answer for a client."""
+    results = measured("engines.services", str(size), namespace=True, processes=True)
+    print(f"\nrulegen run --mode userspace, {size:,} Services x {worlds.ENDPOINTS}, event to answer; read medians")
+    line("start until all is served", f"{results['start']:.2f} s")
+    for what in ("endpoint", "new Service"):
+        times = ", ".join(f"{results[f'{what}, {figure}'] * 1000:.0f}" for figure in ("median", "slowest"))
+        took = results[f"{what}, median"]
+        line(f"{what}, median and slowest", f"{times} ms", "at most 20 ms", holds=took <= 0.02)
+    line("agent after changes", f"{results['agent after changes']:.0f} MB")
+    memory = results["haproxy after changes"] * 2**20 / 1e6
+    line("HAProxy after changes", f"{memory:.0f} MB", "at most 250 MB", holds=memory <= 250)
+
+
 def main(sizes: tuple[int, ...]) -> None:
     """Measure all sizes and compare the smallest with the largest."""
     with tempfile.TemporaryDirectory() as folder:
@@ -291,6 +307,8 @@ def main(sizes: tuple[int, ...]) -> None:
             ingresses(size, kind)
     for size in EVENTS if sizes == SIZES else sizes:
         events(size)
+    for size in PROXIED if sizes == SIZES else sizes:
+        proxied(size)
 
 
 if __name__ == "__main__":

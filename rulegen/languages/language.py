@@ -84,6 +84,8 @@ class Phase(enum.IntEnum):
     PARAMETERS_OPENED = enum.auto()
     """Kernel parameters that would be dangerous without the rules written before."""
     FLOWS = enum.auto()
+    PROXY_KEPT = enum.auto()
+    """Write the files of what the proxy serves already, so that its next start serves it too."""
 
 
 class Task(msgspec.Struct, frozen=True):

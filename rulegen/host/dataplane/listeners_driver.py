@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 from rulegen.errors import HostError
 from rulegen.host.userspace import proxy
 from rulegen.host.userspace.supervision import ProxyRefusedError
-from rulegen.languages.listeners.language import NAME, ChangeProxy
+from rulegen.languages.listeners.language import NAME, ChangeProxy, KeepProxy
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -38,8 +38,8 @@ class ProxyDriver:
         return {} if raw is None else {(NAME, None): raw}
 
     def writes(self) -> Mapping[type, Callable[[Any, WriteContext], None]]:
-        """Return the function that changes the proxy."""
-        return {ChangeProxy: lambda work, _: proxy.write(work)}
+        """Return the functions that change the proxy and write its files."""
+        return {ChangeProxy: lambda work, _: proxy.write(work), KeepProxy: lambda _, __: proxy.keep()}
 
     def preparation(self, tasks: Sequence[Task], run: Runner) -> Preparation | None:  # noqa: ARG002 - it is started by its first write
         """Return nothing."""

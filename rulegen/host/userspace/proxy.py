@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import shutil
 import time
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 from rulegen.backends.userspace import configuration
@@ -36,7 +37,7 @@ from rulegen.net import Family, Protocol
 from rulegen.waits import StoppingError
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterator, Mapping
     from pathlib import Path
 
     from rulegen.backends.userspace.spares import Placement
@@ -55,12 +56,15 @@ class KnownProxy(NamedTuple):
 
     Attributes:
         mark: The process of HAProxy, and the release on disk: each write, also of another process, changes one of them.
+        objects: What it serves; empty if it must be read.
         placement: Which backends serve which pools; None if it must be read.
+        is_kept: Whether the release on disk has all objects.
     """
 
     mark: tuple[str, str]
     objects: ProxyObjects
     placement: Placement | None
+    is_kept: bool = True
 
 
 _KNOWN: dict[Path, KnownProxy] = {}
@@ -71,8 +75,9 @@ def observe() -> ProxyObjects:
     """Return what the proxy of this network namespace serves; nothing if it does not run.
 
     Raises:
-        HostError: It runs, but does not say what it serves.
+        HostError: It runs, but does not say what it serves; or its files could not be written, see `keep`.
     """
+    keep()
     folder = of.of_this_namespace()
     objects = _observed(folder)
     if folder in _KNOWN and _KNOWN[folder].objects != objects:
@@ -94,19 +99,66 @@ def unreadable() -> str:
 
 
 def write(work: ChangeProxy) -> None:
-    """Change what the proxy serves.
+    """Change what the proxy serves; if it takes the changes at run time, `keep` writes its files.
 
     Raises:
         HostError: The changes were not accepted. What was served before is still served.
     """
     folder = of.of_this_namespace()
+    with _writing(folder) as home:
+        known, mark = _KNOWN.pop(folder, None), _mark(folder, home)
+        is_kept = known is None or known.is_kept
+        if known is not None and known.objects and known.mark == mark:
+            _KNOWN[folder] = KnownProxy(mark, {}, None, is_kept=False)  # it may take a part of the changes
+            if (extended := _extended(folder, known, work.changes)) is not None:
+                _KNOWN[folder] = extended
+                return
+            is_kept = False
+        objects = _write(folder, work.changes, is_kept=is_kept)
+        _KNOWN.pop(folder, None)
+        if objects:
+            _KNOWN[folder] = KnownProxy(_mark(folder, home), objects, None)
+
+
+def keep() -> None:
+    """Write the files of changes that the proxy has taken at run time, so that its next start serves them too.
+
+    Raises:
+        HostError: They cannot be written, and the next call tries it again; or HAProxy has ended before, and does not
+            serve the changes any more.
+    """
+    folder = of.of_this_namespace()
+    if folder not in _KNOWN or _KNOWN[folder].is_kept:
+        return
+    with _writing(folder) as home:
+        known = _KNOWN[folder]
+        if known.mark != _mark(folder, home):
+            del _KNOWN[folder]
+            raise HostError("HAProxy was started again or changed before its files had the last changes")
+        objects = known.objects or _observed(folder)
+        if not objects:
+            del _KNOWN[folder]
+            return
+        release, placement = _release(folder, objects), known.placement or _placement(folder)
+        if placement.is_low:  # the next changes need spare backends
+            supervision.serve(folder, release, _ports(objects))
+            del _KNOWN[folder]
+        else:
+            supervision.keep(folder, release)
+            _KNOWN[folder] = KnownProxy(_mark(folder, home), objects, placement)
+        of.remove_others(folder, {release})
+
+
+@contextmanager
+def _writing(folder: Path) -> Iterator[int]:
+    """Yield a descriptor of the folder while no other process writes to it.
+
+    Raises:
+        HostError: It cannot be used.
+    """
     try:
         with of.opened(folder, make=True) as home, locked(folder / of.WRITE_LOCK):
-            known = _KNOWN.pop(folder, None)
-            if known is not None and known.mark == _mark(folder, home) and _extended(folder, home, known, work.changes):
-                return
-            if objects := _write(folder, work.changes):
-                _KNOWN[folder] = KnownProxy(_mark(folder, home), objects, None)
+            yield home
     except OSError as error:
         raise HostError(f"the folder of the proxy, {error.filename or folder}: {error.strerror}") from error
 
@@ -117,14 +169,14 @@ def _mark(folder: Path, home: int) -> tuple[str, str]:
 
 
 def _extended(
-    folder: Path, home: int, known: KnownProxy, changes: tuple[tuple[ProxyKey, ProxyValue | None], ...]
-) -> bool:
-    """Change HAProxy without reading all that it serves; return false if that is not possible.
+    folder: Path, known: KnownProxy, changes: tuple[tuple[ProxyKey, ProxyValue | None], ...]
+) -> KnownProxy | None:
+    """Change HAProxy without reading all that it serves; return what it serves then, or None if that is not possible.
 
-    Nothing is known any more then. The files follow when the changes are served.
+    With None, HAProxy may serve a part of the changes.
     """
     if any(key.protocol is Protocol.UDP or key.kind is ProxyObject.LISTENER for key, _ in changes):
-        return False
+        return None
     part = {key: known.objects[key] for key, _ in changes if key in known.objects}
     after = with_changes(known.objects, changes)
     pools = {pool_of(key, value or part.get(key)) for key, value in changes}
@@ -135,18 +187,10 @@ def _extended(
     placement = known.placement or _placement(folder)
     wanted = commands(part, with_changes(part, changes), placement)
     if wanted is None or not all(_answer(folder, each.text) in each.expected for each in wanted):
-        return False
+        return None
     if not all(_has_servers(folder, pool, after, placement) for pool in pools) or supervision.ensure(folder):
-        return False
-    release = of.write_release(folder, configuration.files(after).texts)
-    if placement.is_low:
-        ports = {key.family: value.port for key, value in after.items() if isinstance(value, ProxyListener)}
-        supervision.serve(folder, release, ports)
-    else:
-        supervision.keep(folder, release)
-        _KNOWN[folder] = KnownProxy(_mark(folder, home), after, placement)
-    of.remove_others(folder, {release})
-    return True
+        return None
+    return KnownProxy(known.mark, after, placement, is_kept=False)
 
 
 def _has_servers(folder: Path, pool: str, objects: ProxyObjects, placement: Placement) -> bool:
@@ -168,15 +212,23 @@ def _has_servers(folder: Path, pool: str, objects: ProxyObjects, placement: Plac
     return of_kinds == [wanted, wanted]
 
 
-def _write(folder: Path, changes: tuple[tuple[ProxyKey, ProxyValue | None], ...]) -> ProxyObjects:
-    """Read what is served, change it, and return what HAProxy serves then; nothing if there is nothing to serve."""
+def _write(
+    folder: Path, changes: tuple[tuple[ProxyKey, ProxyValue | None], ...], *, is_kept: bool = True
+) -> ProxyObjects:
+    """Read what is served, change it, and return what HAProxy serves then; nothing if there is nothing to serve.
+
+    Args:
+        folder: The folder.
+        changes: The changes.
+        is_kept: Whether the release on disk has what is served.
+    """
     before, relayed_before = _observed(folder), relay.observe_promptly(folder)
     is_prompt = relayed_before is not None
     if relayed_before is None:  # it hangs: changes of TCP do not wait until its supervisor replaces it
         relayed_before = relay.kept(folder)
     wanted = with_changes({**before, **relayed_before}, changes)
     after, relayed = of_protocol(wanted, Protocol.TCP), of_protocol(wanted, Protocol.UDP)
-    ports = {key.family: value.port for key, value in after.items() if isinstance(value, ProxyListener)}
+    ports = _ports(after)
     if not ports:
         _end(folder)
         return {}
@@ -185,7 +237,7 @@ def _write(folder: Path, changes: tuple[tuple[ProxyKey, ProxyValue | None], ...]
     if is_prompt and not moves:  # first: a new HAProxy that hangs delays no change of UDP
         relay.change(folder, relayed_before, relayed)
         relayed_before = relayed
-    if moves or before != after or not (folder / of.CURRENT).is_symlink():
+    if moves or before != after or not is_kept or not (folder / of.CURRENT).is_symlink():
         _write_tcp(folder, before, after, ports, moves=moves)
     elif supervision.ensure(folder):
         relayed_before = {}  # a new relay may have started before or after `keep`
@@ -203,10 +255,7 @@ def _write_tcp(
     folder: Path, before: ProxyObjects, after: ProxyObjects, ports: Mapping[Family, int], *, moves: bool
 ) -> None:
     """Change what is served over TCP; with `moves`, the supervisor must open or close listeners."""
-    try:
-        release = of.write_release(folder, configuration.files(after).texts)
-    except RulegenError as error:
-        raise error if isinstance(error, HostError) else HostError(error.message) from error
+    release = _release(folder, after)
     if supervision.ensure(folder):
         before = _observed(folder)  # it may have taken over the proxy of an earlier supervisor
     try:
@@ -221,6 +270,23 @@ def _write_tcp(
             _end(folder)
         raise
     of.remove_others(folder, {release})
+
+
+def _release(folder: Path, objects: ProxyObjects) -> str:
+    """Write the files of these objects, and return the name of the release.
+
+    Raises:
+        HostError: They cannot be written.
+    """
+    try:
+        return of.write_release(folder, configuration.files(objects).texts)
+    except RulegenError as error:
+        raise error if isinstance(error, HostError) else HostError(error.message) from error
+
+
+def _ports(objects: ProxyObjects) -> Mapping[Family, int]:
+    """Return the port of each listener."""
+    return {key.family: value.port for key, value in objects.items() if isinstance(value, ProxyListener)}
 
 
 def _end(folder: Path) -> None:

@@ -42,6 +42,10 @@ class ChangeProxy(msgspec.Struct, frozen=True):
     changes: tuple[tuple[ProxyKey, ProxyValue | None], ...]
 
 
+class KeepProxy(msgspec.Struct, frozen=True):
+    """Write the files of all changes that the proxy has taken at run time."""
+
+
 class ProxyLanguage(KeyedLanguage):
     """Listeners, pools, servers and frontends of the proxy."""
 
@@ -107,13 +111,16 @@ class ProxyLanguage(KeyedLanguage):
     def work(self, parts: Mapping[Family | None, Part], terms: WorkTerms) -> Iterator[Task]:  # noqa: ARG002 - always the same order
         """Yield the changes: before the rules that lead connections to them, and removals after these rules are gone.
 
-        A server leaves its pool at once if the pool stays: its endpoint may have ended already.
+        A server leaves its pool at once if the pool stays: its endpoint may have ended already. Files of changes that
+        are made at run time come last, because clients need not wait for them.
         """
         early, late = script([change for part in parts.values() for change in part.changes])
         for phase, verb, group in ((Phase.PROXY_ADDED, "", early), (Phase.PROXY_REMOVED, ", removed", late)):
             if group:
                 work = ChangeProxy(tuple((change.key, change.after) for change in group))
                 yield Task(phase, f"proxy{verb}: {_counted(group)}", work)
+        if early or late:
+            yield Task(Phase.PROXY_KEPT, "files of the proxy", KeepProxy())
 
 
 def _counted(changes: list[Change[Any, Any]]) -> str:
