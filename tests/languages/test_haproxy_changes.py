@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import replace
 
 import msgspec
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from rulegen.languages.configuration import Configuration, SecretContent
 from rulegen.languages.haproxy.commands import MOST_PAYLOAD, changes
 from rulegen.languages.haproxy.parser import UnreadableError, read_command, read_map
+from rulegen.languages.haproxy.parts import entry_changes
 from rulegen.languages.haproxy.reports import ListedNames, read_map_entries, read_names, read_servers
 from rulegen.languages.haproxy.runtime import (
     RuntimeServer,
@@ -126,6 +130,42 @@ def test_an_empty_line_of_a_certificate_does_not_end_its_payload():
     sent = changes(RuntimeState(), after, (), {"secrets/a.pem": pem}).additions[1]
     assert sent.count("\n\n") == 1
     assert sent.endswith("\n\n")
+
+
+KEYS = st.sampled_from(["h", "h/", "h/a", "h/a/", "h/a/b", "h/c", "g/"])
+MAP = st.dictionaries(KEYS, st.sampled_from(["b1", "b2", "b3 c"]))
+
+
+def _executed(entries: dict[str, str], command: str) -> Iterator[dict[str, str]]:
+    """Yield a map after each step of a command, as HAProxy executes it."""
+    first, _, payload = command.partition(" <<\n")
+    if payload:
+        assert read_command(f"{first}\n") == ["add", "map", "m"]
+        for key, value in read_map(payload):
+            entries = {**entries, key: value}
+            yield entries
+        return
+    what, _, _, key, *value = read_command(first)
+    assert key in entries
+    kept = {other: text for other, text in entries.items() if other != key}
+    yield {**kept, key: value[0]} if what == "set" else kept
+
+
+@given(before=MAP, after=MAP)
+def test_while_single_entries_change_a_request_finds_old_or_new(before, after):
+    changed = entry_changes(sorted(before.items()), sorted(after.items()))
+    (made,) = changes(RuntimeState(), RuntimeState(), (), {}, {"m": changed}).maps
+
+    def found(entries: dict[str, str], request: str) -> str | None:
+        return entries.get(max((key for key in entries if request.startswith(key)), key=len, default=""))
+
+    now = before
+    for command in made.commands:
+        for step in _executed(now, command):
+            now = step
+            for request in ("h", "h/x", "h/a/b/c", "h/a/x", "h/c", "g/"):
+                assert found(now, request) in {found(before, request), found(after, request)}
+    assert now == after
 
 
 def test_servers_of_the_files_are_those_that_haproxy_reports():

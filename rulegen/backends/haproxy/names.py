@@ -26,6 +26,8 @@ SPARES: Final = "spares.list"
 EXACT: Final = "maps/exact.map"
 PREFIX: Final = "maps/prefix.map"
 TRUSTED: Final = "maps/trusted.map"
+WORD_MAPS: Final = frozenset({HOSTS, EXACT, PREFIX, SHARES, ADDRESSES, AUTH_SERVERS, CANARIES, SLOTS})
+"""Maps whose keys are compared as they are: HAProxy accepts every key, and their order has no effect."""
 SOCKET: Final = "unix@run/haproxy.sock"
 SERVED_SOCKET: Final = "unix@../../run/worker.sock"
 """The socket of the worker of an HAProxy that rulegen runs, from the folder of a release."""

@@ -32,12 +32,14 @@ class HaproxySite:
     """The complete configuration of HAProxy: as a model, as values and as files.
 
     Attributes:
+        structure: The digest of what only a reload of HAProxy changes.
         reads: Services and addresses that may change the configuration; None if any may.
     """
 
     model: IngressModel
     values: HaproxyFiles
     configuration: Configuration
+    structure: str
     decisions: IngressDecisions | None = field(default=None, compare=False, repr=False)
     reads: ServiceReads | None = field(default=None, compare=False, repr=False)
 
@@ -91,11 +93,18 @@ def compile_haproxy(
         decisions.model, served=served, stock=stock, before=before.values if before is not None else None
     )
     configuration = render(files, served=served)
-    if stock is not None and structure_of(configuration) != stock.structure:
+    structure = structure_of(configuration)
+    if stock is not None and structure != stock.structure:
         files = compile_files(decisions.model, served=served)
         configuration = render(files, served=served)
+        structure = structure_of(configuration)
     return HaproxySite(
-        model=files.model, values=files, configuration=configuration, decisions=decisions, reads=decisions.reads
+        model=files.model,
+        values=files,
+        configuration=configuration,
+        structure=structure,
+        decisions=decisions,
+        reads=decisions.reads,
     )
 
 

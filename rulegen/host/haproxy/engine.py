@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Final
 
 import msgspec
 
-from rulegen.backends.haproxy.names import CONFIG, HOSTS, USERS, mark
+from rulegen.backends.haproxy.names import CONFIG, HOSTS, USERS, WORD_MAPS, mark
 from rulegen.backends.haproxy.upstream import moved_servers
 from rulegen.compiler.ingress.candidates import Candidates, NotCompiledError
 from rulegen.compiler.ingress.engine import DeployAction
@@ -24,7 +24,8 @@ from rulegen.host.haproxy.pending import HINDERED_S, RELOAD_PAUSE_S
 from rulegen.host.proxy.engine import ProxyEngine
 from rulegen.host.proxy.naming import naming_of
 from rulegen.languages.haproxy.check import DifferenceError
-from rulegen.languages.haproxy.runtime import changed_part, state_of
+from rulegen.languages.haproxy.parts import changed_part
+from rulegen.languages.haproxy.runtime import structure_of
 from rulegen.languages.haproxy.text import UnwritableError, format_map, format_sections
 from rulegen.model.ingress.routing.selection import selected
 from rulegen.model.ingress.upstreams.moves import moved_upstreams
@@ -40,7 +41,6 @@ if TYPE_CHECKING:
     from rulegen.kube.objects.names import ObjectName
     from rulegen.kube.snapshot.world import ClusterSnapshot
     from rulegen.languages.configuration import Configuration
-    from rulegen.languages.haproxy.runtime import RuntimeState
     from rulegen.model.ingress.options import IngressOptions
     from rulegen.plan.ingress import IngressPlan
 
@@ -141,7 +141,6 @@ class HaproxyEngine(ProxyEngine[HaproxySite]):
     read: Configuration | None = field(default=None, kw_only=True)
     given: Configuration | None = field(default=None, kw_only=True)
     unequal: str = field(default="", kw_only=True)
-    _given_state: RuntimeState | None = field(default=None, init=False)
     _moved: set[str] = field(default_factory=set, init=False)
 
     @property
@@ -179,7 +178,11 @@ class HaproxyEngine(ProxyEngine[HaproxySite]):
         names = selected(world, self.options)
 
         def is_accepted(site: HaproxySite) -> bool:
-            return observed is not None and live.differs_in_data(observed, site.configuration)
+            if observed is None:
+                return False
+            is_before = before is not None and observed is before.configuration
+            structure = before.structure if before is not None and is_before else structure_of(observed)
+            return structure == site.structure and live.differs_in_data(observed, site.configuration)
 
         site = self.tested(is_accepted, lambda test: candidates.settled(names, test, suspects))
         # HAProxy may accept a rejected Ingress after a change of its Service.
@@ -208,12 +211,11 @@ class HaproxyEngine(ProxyEngine[HaproxySite]):
             return False
         site = decide()
         after = site.configuration
-        held = self._given_state or state_of(self.given)
-        wanted = state_of(after)
-        if held.structure != wanted.structure or naming_of(site.model) != self.service.naming:
+        if before.structure != site.structure or naming_of(site.model) != self.service.naming:
             return False
-        part = changed_part(held, wanted, self._moved)
-        self.given, self._given_state, self._moved = after, wanted, set()
+        held = before.values, before.configuration.secrets
+        part = changed_part(held, (site.values, after.secrets), self._moved, word_maps=WORD_MAPS)
+        self.given, self._moved = after, set()
         secrets = {path: secret.content for path, secret in after.secrets.items()}
         return moves.give(self.service.folder, part, secrets, self.deployed)
 
@@ -229,7 +231,7 @@ class HaproxyEngine(ProxyEngine[HaproxySite]):
         A reload that is not urgent waits until the last one is 30 s ago, or while the master of HAProxy hangs.
         """
         configuration = site.configuration
-        self.given, self._given_state, self._moved = None, None, set()
+        self.given, self._moved = None, set()
         self.service.naming = naming_of(site.model)
         outcome = None if configuration.digest == self.unequal else live.update(self.service, configuration)
         if outcome is None and (outcome := self._meanwhile(configuration)) is not None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from rulegen.backends.haproxy.names import ADDRESSES, AUTH_SERVERS, CANARIES, EXACT, HOSTS, PREFIX, SHARES, SLOTS
+from rulegen.backends.haproxy.names import WORD_MAPS
 from rulegen.host.haproxy import worker
 from rulegen.host.haproxy.pending import state_meanwhile
 from rulegen.languages.haproxy.commands import changes
@@ -21,8 +21,6 @@ if TYPE_CHECKING:
 
 _NONE = "0" * 32
 """The digest of no configuration."""
-_OF_WORDS = frozenset({HOSTS, EXACT, PREFIX, SHARES, ADDRESSES, AUTH_SERVERS, CANARIES, SLOTS})
-"""Maps whose keys are compared as they are, so that HAProxy accepts every key."""
 _OWN_WORDS = ("maps/texts-", "maps/numbers-", "maps/networks-")
 """Maps of single backends with keys that HAProxy accepts."""
 
@@ -100,16 +98,12 @@ def _changed(
 
 
 def differs_in_data(before: Configuration, after: Configuration) -> bool:
-    """Return whether HAProxy accepts a configuration because it has accepted the one before.
+    """Return whether HAProxy accepts a configuration because it has accepted the one before, with the same structure.
 
     They differ only in servers and in maps whose keys are compared as they are.
     """
-    return (
-        structure_of(before) == structure_of(after)
-        and all(before.secrets.get(path) == secret for path, secret in after.secrets.items())
-        and all(
-            before.files.get(path) == text
-            for path, text in after.files.items()
-            if path.startswith(MAPS) and path not in _OF_WORDS and not path.startswith(_OWN_WORDS)
-        )
+    return all(before.secrets.get(path) == secret for path, secret in after.secrets.items()) and all(
+        before.files.get(path) == text
+        for path, text in after.files.items()
+        if path.startswith(MAPS) and path not in WORD_MAPS and not path.startswith(_OWN_WORDS)
     )

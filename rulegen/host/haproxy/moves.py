@@ -15,7 +15,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
     from pathlib import Path
 
-    from rulegen.languages.haproxy.runtime import RuntimeServer, ServerKey, StatePart
+    from rulegen.languages.haproxy.parts import StatePart
+    from rulegen.languages.haproxy.runtime import RuntimeServer, ServerKey
 
 
 def move(folder: Path, texts: Mapping[str, str], digest: str) -> bool:
@@ -55,9 +56,10 @@ def give(folder: Path, part: StatePart, secrets: Mapping[str, bytes], digest: st
         with worker.connected(folder) as link:
             if worker.digest(link) != digest:
                 return False
+            part = worker.known_part(link, part)
             seen = worker.held_part(link, part)
-            worker.change(link, changes(seen.state, part.state, seen.listed, secrets))
-            return holds(worker.held_part(link, part).state, part.state)
+            worker.change(link, changes(seen.state, part.state, seen.listed, secrets, part.entries))
+            return worker.has_entries(link, part) and holds(worker.held_part(link, part).state, part.state)
     except (OSError, UnreadableError, UnwritableError):
         return False
 

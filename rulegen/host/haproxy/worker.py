@@ -9,20 +9,20 @@ import time
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Final, NamedTuple
 
-from rulegen.backends.haproxy.names import SERVED
+from rulegen.backends.haproxy.names import SERVED, WORD_MAPS
 from rulegen.host.haproxy import status
 from rulegen.languages.haproxy import reports
-from rulegen.languages.haproxy.commands import set_variable
+from rulegen.languages.haproxy.commands import SingleEntries, set_variable
 from rulegen.languages.haproxy.parser import UnreadableError
 from rulegen.languages.haproxy.runtime import CERTIFICATE_LIST, RuntimeState
 from rulegen.languages.haproxy.text import socket_command
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Collection, Iterator, Sequence
     from pathlib import Path
 
     from rulegen.languages.haproxy.commands import RuntimeChanges
-    from rulegen.languages.haproxy.runtime import StatePart
+    from rulegen.languages.haproxy.parts import StatePart
 
 ASKS_DIGEST: Final = socket_command("get", "var", SERVED)
 """The command that asks a worker for the digest of the configuration that it serves."""
@@ -130,7 +130,8 @@ def held(worker: WorkerSocket) -> HeldState:
     said = status.fields(info)
     if said.get("Stopping") != "0":
         raise UnreadableError("an old worker answers")
-    listed, certificates = _certificates(worker)
+    listed = _listed(worker)
+    certificates = _certificates(worker, dict.fromkeys(line.path for line in listed))
     state = RuntimeState(
         structure=said.get("description", ""),
         digest=reports.read_variable(variable),
@@ -143,38 +144,63 @@ def held(worker: WorkerSocket) -> HeldState:
 
 
 def held_part(worker: WorkerSocket, part: StatePart) -> HeldState:
-    """Return what a worker holds of a part of a state, of which it has all backends and some maps.
+    """Return what a worker holds of a part of a state, of which it has all backends and maps; not the single entries.
 
     Raises:
         OSError: It does not answer.
         UnreadableError: It reports something in another form, or it has no such backend.
     """
-    maps, *servers = worker.ask_all(
-        ["show map\n", *(socket_command("show", "servers", "state", name) for name in part.backends)]
-    )
-    listed, certificates = _certificates(worker) if part.has_names else ((), {})
+    servers = worker.ask_all([socket_command("show", "servers", "state", name) for name in part.backends])
+    listed = _listed(worker) if part.has_names else ()
+    there = {line.path for line in listed}
+    certificates = _certificates(worker, [x for x in (*part.state.certificates, *part.obsolete) if x in there])
     state = RuntimeState(
         servers={key: server for text in servers for key, server in reports.read_servers(text).items()},
-        maps=_maps(worker, [path for path in reports.read_map_paths(maps) if path in part.state.maps]),
+        maps=_maps(worker, [*part.state.maps]),
         names=tuple((line.path, line.names) for line in listed),
         certificates=certificates,
     )
     return HeldState(state, listed)
 
 
+def known_part(worker: WorkerSocket, part: StatePart) -> StatePart:
+    """Return a part without maps that no rule of a worker uses, so that it has none; errors are as for `held`."""
+    paths = {*reports.read_map_paths(worker.ask("show map\n"))}
+    return part.of_maps(paths)
+
+
+def has_entries(worker: WorkerSocket, part: StatePart) -> bool:
+    """Return whether a worker has all changes of entries of a part; errors are as for `held`."""
+    asked: list[tuple[str, str, str | None]] = []
+    for path, changed in part.entries.items():
+        asked += ((path, key, value) for key, value in (*changed.added, *changed.replaced))
+        asked += ((path, key, None) for key in changed.removed)
+    answers = worker.ask_all([socket_command("get", "map", path, key) for path, key, _ in asked])
+    for (_, key, value), answer in zip(asked, answers, strict=True):
+        used = reports.read_entry(answer)
+        if used != (key, value) if value is not None else used is not None and used[0] == key:
+            return False
+    return True
+
+
 def _maps(worker: WorkerSocket, paths: Sequence[str]) -> dict[str, tuple[tuple[str, str], ...]]:
     """Return the entries of maps by path; errors are as for `held`."""
     texts = worker.ask_all([socket_command("show", "map", path) for path in paths])
-    return {path: reports.read_map_entries(text) for path, text in zip(paths, texts, strict=True)}
+    entries = {path: reports.read_map_entries(text) for path, text in zip(paths, texts, strict=True)}
+    # New entries are the last ones that HAProxy reports, whatever their keys are; files are sorted.
+    return {path: tuple(sorted(own)) if path in WORD_MAPS else own for path, own in entries.items()}
 
 
-def _certificates(worker: WorkerSocket) -> tuple[tuple[reports.ListedNames, ...], dict[str, str]]:
-    """Return the list of certificates, and their fingerprints by path; errors are as for `held`."""
+def _listed(worker: WorkerSocket) -> tuple[reports.ListedNames, ...]:
+    """Return the list of certificates; errors are as for `held`."""
     lines = worker.ask(socket_command("show", "ssl", "crt-list", "-n", CERTIFICATE_LIST))
-    listed = reports.read_names(lines) if lines.startswith("#") else ()
-    files = list(dict.fromkeys(line.path for line in listed))
-    texts = worker.ask_all([socket_command("show", "ssl", "cert", path) for path in files])
-    return listed, {path: reports.read_fingerprint(text) for path, text in zip(files, texts, strict=True)}
+    return reports.read_names(lines) if lines.startswith("#") else ()
+
+
+def _certificates(worker: WorkerSocket, paths: Collection[str]) -> dict[str, str]:
+    """Return the fingerprints of certificates by path; errors are as for `held`."""
+    texts = worker.ask_all([socket_command("show", "ssl", "cert", path) for path in paths])
+    return {path: reports.read_fingerprint(text) for path, text in zip(paths, texts, strict=True)}
 
 
 def digest(worker: WorkerSocket) -> str:
@@ -195,6 +221,9 @@ def change(worker: WorkerSocket, wanted: RuntimeChanges) -> None:
     """
     worker.ask_all(wanted.additions)
     for entries in wanted.maps:
+        if isinstance(entries, SingleEntries):
+            worker.ask_all(entries.commands)
+            continue
         match = _VERSION.search(worker.ask(entries.begin))
         if match is None:
             raise UnreadableError(f"HAProxy does not change {entries.path}")

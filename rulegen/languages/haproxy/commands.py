@@ -1,10 +1,12 @@
 """Changes of a running HAProxy as commands for its socket. Additions come first, so that no request is lost between.
 
-The entries of a map are replaced together, in one transaction. A certificate is loaded before its names are listed.
+The entries of a map are replaced together, in one transaction, or few of them one by one. A certificate is loaded
+before its names are listed.
 """
 
 from __future__ import annotations
 
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 from rulegen.languages.haproxy.text import UnwritableError, certificate_line, map_line, socket_command
@@ -12,6 +14,7 @@ from rulegen.languages.haproxy.text import UnwritableError, certificate_line, ma
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
 
+    from rulegen.languages.haproxy.parts import EntryChanges
     from rulegen.languages.haproxy.reports import ListedNames
     from rulegen.languages.haproxy.runtime import RuntimeServer, RuntimeState, ServerKey
 
@@ -45,17 +48,29 @@ class MapEntries(NamedTuple):
         return socket_command("commit", "map", f"@{version}", self.path)
 
 
+class SingleEntries(NamedTuple):
+    """Entries of a map that change one by one.
+
+    Attributes:
+        path: The path of the map.
+        commands: The commands, in the order of `EntryChanges`.
+    """
+
+    path: str
+    commands: tuple[str, ...]
+
+
 class RuntimeChanges(NamedTuple):
     """Changes of a running HAProxy.
 
     Attributes:
         additions: Commands that add servers and certificates.
-        maps: Maps whose entries change.
+        maps: Maps of which all entries change, or single ones.
         removals: Commands that remove names, certificates and servers.
     """
 
     additions: tuple[str, ...]
-    maps: tuple[MapEntries, ...]
+    maps: tuple[MapEntries | SingleEntries, ...]
     removals: tuple[str, ...]
 
     @property
@@ -65,7 +80,11 @@ class RuntimeChanges(NamedTuple):
 
 
 def changes(
-    before: RuntimeState, after: RuntimeState, listed: Sequence[ListedNames], secrets: Mapping[str, bytes]
+    before: RuntimeState,
+    after: RuntimeState,
+    listed: Sequence[ListedNames],
+    secrets: Mapping[str, bytes],
+    entries: Mapping[str, EntryChanges] = MappingProxyType({}),
 ) -> RuntimeChanges:
     """Return the commands that turn the state of a running HAProxy into another one with the same structure.
 
@@ -74,21 +93,34 @@ def changes(
         after: What it shall hold.
         listed: The list of certificates of the running HAProxy, with the numbers of its lines.
         secrets: The contents of certificates by path.
+        entries: Maps of which only single entries change, by path.
 
     Raises:
         UnwritableError: HAProxy cannot be given a value over its socket.
     """
     added, obsolete = _certificates(before, after, listed, secrets)
-    maps = tuple(
-        MapEntries(path, tuple(_parts(map_line(*entry) for entry in entries)))
-        for path, entries in sorted(after.maps.items(), key=lambda item: (_LAST.find(item[0]), item[0]))
-        if before.maps.get(path, entries) != entries
+    whole = (
+        MapEntries(path, tuple(_parts(map_line(*entry) for entry in wanted)))
+        for path, wanted in after.maps.items()
+        if before.maps.get(path, wanted) != wanted
     )
+    single = (SingleEntries(path, tuple(_entry_commands(path, changed))) for path, changed in entries.items())
+    maps: tuple[MapEntries | SingleEntries, ...] = (*whole, *single)
     return RuntimeChanges(
         additions=(*_added_servers(before.servers, after.servers), *added),
-        maps=maps,
+        maps=tuple(sorted(maps, key=lambda each: (_LAST.find(each.path), each.path))),
         removals=(*obsolete, *_removed_servers(before.servers, after.servers)),
     )
+
+
+def _entry_commands(path: str, changed: EntryChanges) -> Iterator[str]:
+    for part in _parts(map_line(*entry) for entry in changed.added):
+        yield _with_payload(part, "add", "map", path)
+    for entry in changed.replaced:
+        map_line(*entry)
+        yield socket_command("set", "map", path, *entry)
+    for key in changed.removed:
+        yield socket_command("del", "map", path, key)
 
 
 def set_variable(name: str, digest: str) -> tuple[str, ...]:

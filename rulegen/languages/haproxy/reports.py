@@ -16,6 +16,7 @@ _IN_MAINTENANCE: Final = 0x2F
 """Bits of an administrative state in which a server takes no new connection: maintenance and drain."""
 _MAP: Final = re.compile(r"-?[0-9]+ \((?P<path>[^)]*)\)")
 _ENTRY: Final = re.compile(r"0x[0-9a-f]+ (?P<key>\S+) (?P<value>.+)")
+_USED: Final = re.compile(r", key=\"(?P<key>.*)\", value=\"(?P<value>.*)\", type=\"str\"")
 _LISTED: Final = re.compile(r"(?P<path>\S+):(?P<line>[0-9]+)(?: \[[^\]]*\])?(?P<names>(?: \S+)*)")
 _FINGERPRINT: Final = re.compile(r"^SHA1 FingerPrint: (?P<digits>[0-9A-F]{40})$", re.MULTILINE)
 _VARIABLE: Final = re.compile(r"\S+: type=str value=<(?P<value>[0-9a-f]*)>")
@@ -81,6 +82,12 @@ def read_map_entries(report: str) -> tuple[tuple[str, str], ...]:
             raise UnreadableError(f"HAProxy reports an entry of a map in an unknown format: {row[:80]!a}")
         entries.append((match["key"], match["value"]))
     return tuple(entries)
+
+
+def read_entry(report: str) -> tuple[str, str] | None:
+    """Return the entry of `get map` that HAProxy uses for a key, which may be another key; None without one."""
+    match = _USED.search(report)
+    return (match["key"], match["value"]) if match else None
 
 
 def read_names(report: str) -> tuple[ListedNames, ...]:

@@ -17,7 +17,7 @@ from rulegen.languages.haproxy.parser import UnreadableError, read_certificates,
 from rulegen.net import parse_address
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Mapping
+    from collections.abc import Mapping
 
 CONFIG: Final = "haproxy.cfg"
 CERTIFICATE_LIST: Final = "certificates.list"
@@ -94,41 +94,6 @@ def holds(state: RuntimeState, wanted: RuntimeState) -> bool:
         and sorted(state.names) == sorted(wanted.names)
         and state.certificates == wanted.certificates
     )
-
-
-class StatePart(NamedTuple):
-    """A part of a state.
-
-    Attributes:
-        backends: The backends in it.
-        has_names: Whether it has the names of TLS and the certificates.
-        state: The servers of these backends, some maps, and perhaps all names and certificates.
-    """
-
-    backends: tuple[str, ...]
-    has_names: bool
-    state: RuntimeState
-
-
-def changed_part(before: RuntimeState, after: RuntimeState, also: Collection[str] = ()) -> StatePart:
-    """Return the part of a state that another one lacks: whole backends, whole maps, all certificates.
-
-    Args:
-        before: The other state.
-        after: The state, with the same structure.
-        also: Backends that belong to it in any case.
-    """
-    gone = before.servers.keys() - after.servers.keys()
-    new = (key for key, server in after.servers.items() if before.servers.get(key) != server)
-    backends = {*also, *(key.backend for key in (*gone, *new))}
-    has_names = (before.names, before.certificates) != (after.names, after.certificates)
-    state = RuntimeState(
-        servers={key: server for key, server in after.servers.items() if key.backend in backends},
-        maps={path: entries for path, entries in after.maps.items() if before.maps.get(path) != entries},
-        names=after.names if has_names else (),
-        certificates=after.certificates if has_names else {},
-    )
-    return StatePart(tuple(sorted(backends)), has_names, state)
 
 
 def structure_of(configuration: Configuration) -> str:

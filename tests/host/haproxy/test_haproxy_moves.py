@@ -173,6 +173,20 @@ def test_hosts_ports_and_certificates_are_served_before_their_files(cluster):
     assert running.workers(cluster.engine) == before
 
 
+def test_paths_that_come_change_and_go_are_served_before_their_files(cluster):
+    assert cluster.give(*_new("new", 50))
+    for paths in ({"/x/y": "new", "/x": "api", "/": "web"}, {"/x": "web", "/": "new"}, {"/": "web"}):
+        assert cluster.give(ingress("new", rule("new.test", *(path(where, to=name) for where, name in paths.items()))))
+        got = [answers(host="new.test", target=where) for where in ("/x/y/z", "/x", "/z")]
+        numbers = {"web": _pods(1, 2), "new": _pods(50), "api": _pods(90)}
+        leads = [next(to for where, to in paths.items() if asked.startswith(where)) for asked in ("/x/y/z", "/x", "/z")]
+        assert got == [numbers[name] for name in leads]
+    before = running.workers(cluster.engine)
+    cluster.serve()
+    assert is_as_on_disk(cluster.engine)
+    assert running.workers(cluster.engine) == before
+
+
 def test_endpoints_that_came_back_with_other_changes_are_as_before(cluster):
     cluster.change(_web(3))
     assert cluster.move(WEB)
