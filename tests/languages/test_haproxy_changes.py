@@ -156,7 +156,7 @@ def test_while_single_entries_change_a_request_finds_old_or_new(before, after):
     changed = entry_changes(sorted(before.items()), sorted(after.items()))
     (made,) = changes(RuntimeState(), RuntimeState(), (), {}, {"m": changed}).maps
 
-    def found(entries: dict[str, str], request: str) -> str | None:
+    def used(entries: dict[str, str], request: str) -> str | None:
         return entries.get(max((key for key in entries if request.startswith(key)), key=len, default=""))
 
     now = before
@@ -164,7 +164,7 @@ def test_while_single_entries_change_a_request_finds_old_or_new(before, after):
         for step in _executed(now, command):
             now = step
             for request in ("h", "h/x", "h/a/b/c", "h/a/x", "h/c", "g/"):
-                assert found(now, request) in {found(before, request), found(after, request)}
+                assert used(now, request) in {used(before, request), used(after, request)}
     assert now == after
 
 

@@ -53,9 +53,10 @@ from rulegen.backends.haproxy.stock import BackendNames, ExpressionSlots
 from rulegen.kube.objects.names import ObjectKey
 from rulegen.languages.configuration import Configuration, SecretContent, digest_of
 from rulegen.languages.haproxy.check import check_certificates, check_map, check_sections
-from rulegen.languages.haproxy.runtime import structure_of
+from rulegen.languages.haproxy.runtime import structural_lines, structural_secrets, structure_of
 from rulegen.languages.haproxy.text import UnwritableError, certificate_line, format_map, format_sections
 from rulegen.languages.haproxy.tree import ConfigSection, statement
+from rulegen.languages.haproxy.written import has_same_rules, write_map, write_sections
 from rulegen.model.ingress.ir import MatchKind
 from rulegen.model.ingress.reasons import Reason, Verdict
 from rulegen.model.ingress.upstreams.moves import upstreams_by_service
@@ -66,6 +67,7 @@ if TYPE_CHECKING:
 
     from rulegen.backends.haproxy.stock import BackendStock, ChosenName
     from rulegen.kube.objects.names import ObjectName
+    from rulegen.languages.haproxy.written import SectionTexts
     from rulegen.model.ingress.ir import IngressModel, Location, LocationPolicy, Server, Upstream
 
 NO_ENTRY = [("::", "!")]
@@ -362,33 +364,70 @@ def _users(
     return tuple(sections), maps
 
 
-def render(files: HaproxyFiles, *, served: bool) -> Configuration:
+@dataclass(frozen=True, slots=True)
+class RenderedFiles:
+    """The texts of a configuration.
+
+    Attributes:
+        files: The values.
+        configuration: The texts.
+        structure: The digest of what only a reload changes.
+        texts: The text of each section, for the next configuration.
+    """
+
+    files: HaproxyFiles
+    configuration: Configuration
+    structure: str
+    texts: SectionTexts = field(compare=False, repr=False)
+
+
+def render(files: HaproxyFiles, *, served: bool, before: RenderedFiles | None = None) -> RenderedFiles:
     """Return the texts of a configuration, each read back and compared with the values that it was written from.
 
     Args:
         files: The values.
         served: Whether workers answer the digest of the configuration, for an HAProxy that rulegen runs.
+        before: The last configuration: what both have in common is not written again.
 
     Raises:
         UnwritableError: HAProxy cannot be given a value.
         DifferenceError: A text says something else.
     """
-    others = format_sections(files.sections[1:])
-    texts = {CONFIG: f"{format_sections(files.sections[:1])}\n{others}", LUA: PROGRAM + AUTH + CANARY_PROGRAM}
+    written = write_sections(CONFIG, files.sections, before.texts if before is not None else {})
+    first, *others = (written[id(section)][1] for section in files.sections)
+    rest = "\n".join(others)
+    texts = {CONFIG: f"{first}\n{rest}", LUA: PROGRAM + AUTH + CANARY_PROGRAM}
     for path, entries in files.maps.items():
-        texts[path] = format_map(entries)
-        check_map(path, texts[path], entries)
+        texts[path] = (
+            write_map(path, entries, before.files.maps.get(path, ()), before.configuration.files.get(path))
+            if before is not None
+            else write_map(path, entries)
+        )
     texts[CERTIFICATES] = "".join(f"{certificate_line(path, names)}\n" for path, names in files.certificates)
     check_certificates(CERTIFICATES, texts[CERTIFICATES], files.certificates)
-    texts[SPARES] = format_map(files.taken)
-    check_map(SPARES, texts[SPARES], files.taken)
+    texts[SPARES] = write_map(SPARES, files.taken)
     secrets = _secret_files(files)
+    plain = Configuration(files=texts, secrets=secrets)
     digest = digest_of(texts, secrets)
-    structure = structure_of(Configuration(files=texts, secrets=secrets))
-    sections = (described(files.sections[0], structure, digest), *files.sections[1:]) if served else files.sections
-    texts[CONFIG] = f"{format_sections(sections[:1])}\n{others}"
-    check_sections(CONFIG, texts[CONFIG], sections)
-    return Configuration(files=texts, secrets=secrets, digest=digest)
+    is_same = before is not None and _has_same_structure(before, plain, written)
+    structure = before.structure if before is not None and is_same else structure_of(plain)
+    if served:
+        own = described(files.sections[0], structure, digest)
+        (_, text), *_ = write_sections(CONFIG, [own], {}).values()
+        texts = {**texts, CONFIG: f"{text}\n{rest}"}
+    return RenderedFiles(files, Configuration(files=texts, secrets=secrets, digest=digest), structure, written)
+
+
+def _has_same_structure(before: RenderedFiles, plain: Configuration, written: SectionTexts) -> bool:
+    """Return whether only servers, entries of maps and certificates differ, so that the structure is the same."""
+    earlier = before.configuration
+    return (
+        earlier.files.keys() == plain.files.keys()
+        and earlier.files[LUA] == plain.files[LUA]
+        and structural_lines(earlier) == structural_lines(plain)
+        and structural_secrets(earlier) == structural_secrets(plain)
+        and has_same_rules(before.texts, written)
+    )
 
 
 def _secret_files(files: HaproxyFiles) -> dict[str, SecretContent]:

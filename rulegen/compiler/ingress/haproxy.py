@@ -9,11 +9,10 @@ from typing import TYPE_CHECKING, Any, Final
 from rulegen.backends.haproxy.configuration import compile_files, render
 from rulegen.backends.haproxy.names import CONFIG
 from rulegen.backends.haproxy.stock import stock_of
-from rulegen.languages.haproxy.runtime import structure_of
 from rulegen.model.ingress.resolve import decide_ingress
 
 if TYPE_CHECKING:
-    from rulegen.backends.haproxy.configuration import HaproxyFiles
+    from rulegen.backends.haproxy.configuration import HaproxyFiles, RenderedFiles
     from rulegen.backends.haproxy.stock import BackendStock
     from rulegen.kube.objects.names import ObjectName
     from rulegen.kube.snapshot.world import ClusterSnapshot
@@ -32,16 +31,28 @@ class HaproxySite:
     """The complete configuration of HAProxy: as a model, as values and as files.
 
     Attributes:
-        structure: The digest of what only a reload of HAProxy changes.
         reads: Services and addresses that may change the configuration; None if any may.
     """
 
     model: IngressModel
-    values: HaproxyFiles
-    configuration: Configuration
-    structure: str
+    rendered: RenderedFiles
     decisions: IngressDecisions | None = field(default=None, compare=False, repr=False)
     reads: ServiceReads | None = field(default=None, compare=False, repr=False)
+
+    @property
+    def values(self) -> HaproxyFiles:
+        """The values."""
+        return self.rendered.files
+
+    @property
+    def configuration(self) -> Configuration:
+        """The files."""
+        return self.rendered.configuration
+
+    @property
+    def structure(self) -> str:
+        """The digest of what only a reload of HAProxy changes."""
+        return self.rendered.structure
 
     @property
     def digest(self) -> str:
@@ -92,20 +103,10 @@ def compile_haproxy(
     files = compile_files(
         decisions.model, served=served, stock=stock, before=before.values if before is not None else None
     )
-    configuration = render(files, served=served)
-    structure = structure_of(configuration)
-    if stock is not None and structure != stock.structure:
-        files = compile_files(decisions.model, served=served)
-        configuration = render(files, served=served)
-        structure = structure_of(configuration)
-    return HaproxySite(
-        model=files.model,
-        values=files,
-        configuration=configuration,
-        structure=structure,
-        decisions=decisions,
-        reads=decisions.reads,
-    )
+    rendered = render(files, served=served, before=before.rendered if before is not None else None)
+    if stock is not None and rendered.structure != stock.structure:
+        rendered = render(compile_files(decisions.model, served=served), served=served)
+    return HaproxySite(model=rendered.files.model, rendered=rendered, decisions=decisions, reads=decisions.reads)
 
 
 def _stock(live: Configuration, before: HaproxySite | None) -> BackendStock:

@@ -105,10 +105,15 @@ def structure_of(configuration: Configuration) -> str:
     files = {path: "" if path.startswith(MAPS) else text for path, text in files.items()}
     lines = _ANSWERED.sub("", configuration.files.get(CONFIG, "")).splitlines()
     files[CONFIG] = "\n".join(line for line in lines if not line.startswith(_SERVER))
+    files[CERTIFICATE_LIST] = "\n".join(structural_lines(configuration))
+    return digest_of(files, structural_secrets(configuration))
+
+
+def structural_lines(configuration: Configuration) -> list[str]:
+    """Return the lines of the list of certificates that HAProxy reads only at its start."""
     listed = configuration.files.get(CERTIFICATE_LIST, "")
     first, *others = listed.splitlines() or [""]
-    files[CERTIFICATE_LIST] = "\n".join([first, *(line for line in others if "[" in line)])
-    return digest_of(files, structural_secrets(configuration))
+    return [first, *(line for line in others if "[" in line)]
 
 
 def structural_secrets(configuration: Configuration) -> dict[str, SecretContent]:
