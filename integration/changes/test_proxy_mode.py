@@ -39,6 +39,7 @@ def served_from(lab: Lab, app: App, family: Family) -> set[str]:
     return {names[str(answer.source)] for answer in answers}
 
 
+@pytest.mark.variants("nft", "nftables", "kube-proxy")
 def test_each_frontend_is_served_by_the_proxy(lab: Lab, rulegen: Rulegen, family: Family) -> None:
     rulegen.serve((ASKS, OTHER))
     nodes = {str(address) for address in lab.node.addresses(family)}

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import os
+import shutil
 import socket
 import tempfile
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -91,6 +93,28 @@ def test_changes_reach_the_kernel_and_drift_is_mended(node: Node) -> None:
         until(lambda: str(two().cluster_ip(4)) in tool("ip", "addr", "show", "kube-ipvs0"), WITHIN_S, "addresses")
         until(lambda: str(two().cluster_ip(4)) in tool("ipset", "list", "KUBE-CLUSTER-IP"), WITHIN_S, "sets")
         node.check_converged()
+
+
+def accepted(app: App) -> bool:
+    """Whether somebody accepts a connection to a Service; its endpoints do not answer."""
+    with socket.socket() as client:
+        client.settimeout(0.5)
+        return client.connect_ex((str(app.cluster_ip(4)), PORT)) == 0
+
+
+@pytest.mark.skipif(shutil.which("haproxy") is None, reason="not installed: haproxy")
+def test_one_service_gains_and_loses_the_proxy(node: Node) -> None:
+    proxied = replace(ONE, annotations={"rulegen.io/proxy-mode": "userspace"})
+    node.serve(ONE, two("pod-b"))
+    with node.running():
+        node.serve(proxied, two("pod-b"))
+        until(lambda: accepted(ONE), WITHIN_S, "the proxy accepts")
+        node.check_converged()
+        assert weights(two()) == {"pod-b": 1}
+        node.serve(ONE, two("pod-b"))
+        until(lambda: weights(ONE) == {"pod-a": 1, "pod-x": 1} and not accepted(ONE), WITHIN_S, "IPVS serves")
+        node.check_converged()
+        assert not node.lines("changed by another program")
 
 
 def test_an_endpoint_that_goes_is_let_end_across_a_restart(node: Node) -> None:
