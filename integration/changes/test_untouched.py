@@ -114,22 +114,40 @@ def test_a_plan_and_an_export_write_nothing() -> None:
         assert kernel() == before
 
 
-@pytest.mark.skipif(shutil.which("nginx") is None, reason="nginx is not installed")
-def test_nothing_listens_but_on_documented_ports() -> None:
+WEB = {f"{host}:{port}" for host in ("0.0.0.0", "[::]") for port in (80, 443)}
+PAGES = {"0.0.0.0:10256", "127.0.0.1:10249"}
+
+
+@pytest.mark.parametrize(
+    ("engine", "mode", "proxied", "local"),
+    [
+        pytest.param("nginx", "iptables", set(), {"status", "signin"}, id="nginx"),
+        pytest.param(
+            "haproxy",
+            "userspace",
+            {"0.0.0.0:10261", "[::]:10261"},
+            {"master", "worker", "haproxy", "supervisor", "relay"},
+            id="haproxy and userspace mode",
+        ),
+    ],
+)
+def test_nothing_listens_but_on_documented_ports(engine: str, mode: str, proxied: set[str], local: set[str]) -> None:
+    if shutil.which(engine) is None:
+        pytest.skip(f"{engine} is not installed")
     with a_node() as (node, root):
+        node.mode = mode
         node.api.put("ingressclasses", objects.ingress_class())
         node.api.put("services", objects.service("echo", "10.96.100.1"))
         node.api.put("endpointslices", objects.endpoint_slice("echo", ["10.244.100.1"]))
         node.api.put("ingresses", objects.ingress("shop", "shop.test"))
-        with node.running("--ingress", "--nginx-dir", str(root / "nginx")):
-            until(lambda: any(":443" in address for _, address in sockets("t")), 30, "nginx serves")
+        with node.running("--ingress", "--ingress-engine", engine, f"--{engine}-dir", str(root / engine)):
+            until(lambda: any(":443" in address for _, address in sockets("t")), 30, "the proxy serves")
             api = node.api.url.rpartition(":")[2]
             tcp = {(program, address) for program, address in sockets("t") if not address.endswith(f":{api}")}
-            unix = {address for program, address in sockets("x") if address and program}
+            unix = {Path(address).name.partition(".sock")[0] for program, address in sockets("x") if address and program}
 
-            assert {(program, address) for program, address in tcp if program == "nginx"} == {
-                ("nginx", f"{host}:{port}") for host in ("0.0.0.0", "[::]") for port in (80, 443)
-            }
-            assert {address for program, address in tcp if program != "nginx"} == {"0.0.0.0:10256", "127.0.0.1:10249"}
-            assert sockets("u") == set()
-            assert unix == {"run/status.sock", "run/signin.sock"}  # in the folder of nginx
+            assert {address for program, address in tcp if program == engine} == WEB | proxied
+            assert {address for program, address in tcp if program != engine} == PAGES
+            assert {address for _, address in sockets("u")} == proxied
+            assert unix == local
+        assert forks.run([*node.argv("cleanup")[:6], "--variant", "nft", "-y"]).returncode == 0  # the proxy of the mode

@@ -72,7 +72,7 @@ def log_start(log: AgentLog, sync: ServiceSync, server: str, *, serves_ingresses
     )
     missing = writer.without_ipv6
     if missing is not None:
-        log.warning("IPv6 is left alone until its tools are there", error=missing.message, hint=missing.hint)
+        log.warning("rules for IPv6 stay unchanged until its tools answer", error=missing.message, hint=missing.hint)
     exposed = account_token.exposure() if serves_ingresses else ""
     if exposed:
         log.warning(exposed)

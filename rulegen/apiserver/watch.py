@@ -237,7 +237,7 @@ class Watch:
         self._referred.begin_era()
 
     def _meanwhile(self) -> str:
-        waits = "nothing is passed on before all lists were received"
+        waits = "no change is applied before all lists have been received"
         return "the last known objects are kept" if self.has_synced else waits
 
 

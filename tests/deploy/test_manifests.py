@@ -232,6 +232,9 @@ def test_the_readme_has_the_figures_of_the_limits() -> None:
     for pod in agents(overlay("with-ingress")).values():
         resources = pod["containers"][0]["resources"]
         assert f"| {resources['requests']['memory']} | {resources['limits']['memory']} |" in text
+    drop_in = (DEPLOY / "systemd/rulegen-userspace.conf").read_text(encoding="utf-8")
+    (most,) = re.findall(r"^MemoryMax=(\w+)$", drop_in, re.MULTILINE)
+    assert f"With the drop-in for userspace mode, the limit is {most}." in text
 
 
 def test_nginx_has_the_time_and_the_folder_it_needs() -> None:

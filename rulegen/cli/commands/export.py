@@ -59,14 +59,14 @@ def command(folder: str | None, *, endpointslices: bool, with_secrets: bool, no_
     kube-ipvs0.batch                ipvs mode: load last, with ip -batch
     nftables.nft                    nftables mode: load with nft -f
     policy.routes                   userspace mode: load with xargs -L 1 ip < policy.routes
-    services.proxy                  userspace mode: the objects of the proxy, for plan --observed
+    services.proxy                  userspace mode: the objects of the proxy, for plan --observed and show
     nfacct.sh                       --nfacct on: creates the counters; run it before loading the rules
     sysctl.conf                     load with sysctl -p, after the rules
     model.json                      the decisions behind the rules, Service by Service
     endpointslices.yaml             --endpointslices: the EndpointSlices that the controller would create
 
     \b
-    nginx/nginx.conf, nginx/hosts/  --ingress: the configuration; test it with nginx -t -p DIR/nginx -c nginx.conf
+    nginx/nginx.conf, nginx/hosts/  --ingress: nginx's configuration; test it with nginx -t -p DIR/nginx -c nginx.conf
     nginx/provenance.json           --ingress: the Ingress and rule behind each location
 
     --nginx DIR implies --ingress, and writes nginx's configuration to DIR instead. --haproxy DIR does the same for

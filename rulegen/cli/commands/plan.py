@@ -41,8 +41,9 @@ CHANGES = 2
     metavar="PATH|none",
     help="Compare with saved dumps (files or folders), or with an empty node (none). Repeatable. Default: this host."
     " Dumps are the output of iptables-save and ip6tables-save; in ipvs mode also of ipset save, ipvsadm -Sn and"
-    " ip -br addr; in nftables mode of nft list ruleset, with or without -j. nginx's configuration is not in dumps, so"
-    " it is not compared.",
+    " ip -br addr; in nftables mode of nft list ruleset, with or without -j. In userspace mode, policy.routes and"
+    " services.proxy of `rulegen export` are dumps, too. The configuration for Ingresses is not in dumps, so it is not"
+    " compared.",
 )
 @click.option(
     "--observed-dir",
@@ -80,7 +81,7 @@ def command(
     rulegen plan -f objects.yaml --host host.yaml --observed iptables.save --observed ip6tables.save
                                                           plan for another node, from files only
     rulegen plan -f objects.yaml --observed-dir dumps/    compare many nodes: dumps/NODE/iptables.save
-    rulegen plan --ingress                                also show which hosts of nginx change
+    rulegen plan --ingress                                also show which hosts of Ingresses change
     rulegen plan shop/web                                 show each rule that changes for one Service
     rulegen plan -n shop -l tier=front                    the same for Services of a namespace with a label
     rulegen plan --out FILE                               save the plan, for `rulegen apply FILE`

@@ -86,7 +86,7 @@ _ABOUT_STATUS: Final = (
 @click.option(
     "--keep-serving",
     is_flag=True,
-    help="Leave nginx running when this command ends. Default: nginx finishes its requests and stops.",
+    help="Keep the proxy for Ingresses running when this command ends. Default: it finishes its requests and stops.",
 )
 @click.option("--no-events", is_flag=True, help="Write no Kubernetes Events. Logs and metrics still report everything.")
 @click.option(
@@ -164,13 +164,13 @@ def command(
     """Watch the cluster and keep this node's rules up to date, until SIGTERM.
 
     Nothing is written until all objects were listed once. If another program deletes or adds rules, that is reported
-    and repaired. On SIGTERM, rules stay and nginx stops after its current requests. On SIGHUP, or when a
-    configuration file changes, the configuration is reloaded.
+    and repaired. On SIGTERM, rules stay, and the proxy for Ingresses stops after its current requests. On SIGHUP, or
+    when a configuration file changes, the configuration is reloaded.
 
     \b
     rulegen run                                      in a Pod, or with your kubeconfig
     rulegen run --config kube-proxy.yaml --node web-1
-    rulegen run --ingress                            also Ingresses, served by nginx on this host
+    rulegen run --ingress                            also Ingresses, served by a proxy on this host
     rulegen run --drift report                       report changes of other programs, write nothing
     """
     from rulegen.agent.telemetry.log import AgentLog  # noqa: PLC0415 - loads the client and netlink

@@ -22,8 +22,8 @@ def command(dumps: tuple[str, ...], *, verbose: bool, no_pager: bool, output: st
     """Show which Services a node serves, from its dumps alone. Needs no objects and no cluster.
 
     DUMP is a file, a folder, or - for standard input. Dumps are the output of iptables-save, ip6tables-save, ipset
-    save, ipvsadm -Sn, ip -br addr, and nft list ruleset with or without -j. Rules that neither rulegen nor kube-proxy
-    writes are listed, and so are the parts that the dumps do not contain.
+    save, ipvsadm -Sn, ip -br addr, and nft list ruleset with or without -j, and services.proxy of `rulegen export`.
+    The output also lists rules that neither rulegen nor kube-proxy writes, and parts that the dumps do not contain.
 
     \b
     rulegen show web-1/                                   all dumps in a folder

@@ -441,5 +441,5 @@ def no_services_option(function: F) -> F:
     return click.option(
         "--no-services",
         is_flag=True,
-        help="Leave the rules for Services alone, for example because kube-proxy writes them.",
+        help="Do not read or change the rules for Services, for example because kube-proxy writes them.",
     )(function)

@@ -252,7 +252,7 @@ class TestSaying:
         assert soon(lambda: notices)
         (away,) = notices
         assert away.fields["error"] == f"{api.url}: cannot be reached: Connection refused"
-        assert away.fields["meanwhile"] == "nothing is passed on before all lists were received"
+        assert away.fields["meanwhile"] == "no change is applied before all lists have been received"
         api.come_back()
         assert soon(lambda: [each.is_well for each in notices] == [False, True])
 
