@@ -3,117 +3,65 @@
 from __future__ import annotations
 
 import re
-from collections import defaultdict
+from bisect import insort
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 from rulegen.backends.haproxy.frontend import answer, expressions_file, frontend_section
+from rulegen.backends.haproxy.hosts.joined import joined_hosts
 from rulegen.backends.haproxy.location import (
     ConfigParts,
-    add_app_root,
-    add_closed,
-    add_location,
-    add_www,
 )
 from rulegen.backends.haproxy.lua_program.asking import AUTH
 from rulegen.backends.haproxy.lua_program.canaries import CANARIES as CANARY_PROGRAM
 from rulegen.backends.haproxy.lua_program.requests import PROGRAM
-from rulegen.backends.haproxy.maps import network_entries, ordered_expressions, path_key
+from rulegen.backends.haproxy.maps import network_entries, ordered_expressions
 from rulegen.backends.haproxy.names import (
     ADDRESSES,
     AUTH_SERVERS,
     CANARIES,
     CERTIFICATES,
     CONFIG,
-    EXACT,
-    HEALTHY,
     HOSTS,
     LUA,
     NO_LOCATION,
-    PREFIX,
     SHARES,
     SLOTS,
     SPARES,
     TRUSTED,
     USERS,
-    server_id,
 )
-from rulegen.backends.haproxy.obeyed import Obeyed
-from rulegen.backends.haproxy.own_maps import OwnMaps
 from rulegen.backends.haproxy.process import default_section, described, global_section, resolver_sections
 from rulegen.backends.haproxy.rules.access import passwords_file, users_name
 from rulegen.backends.haproxy.rules.clients import tls_options
 from rulegen.backends.haproxy.served import (
-    disobeyed_by_host,
-    disobeyed_by_location,
-    disobeyed_by_path,
     disobeyed_settings,
 )
 from rulegen.backends.haproxy.stock import BackendNames, ExpressionSlots
-from rulegen.kube.objects.names import ObjectKey
 from rulegen.languages.configuration import Configuration, SecretContent, digest_of
 from rulegen.languages.haproxy.check import check_certificates, check_map, check_sections
 from rulegen.languages.haproxy.runtime import structural_lines, structural_secrets, structure_of
-from rulegen.languages.haproxy.text import UnwritableError, certificate_line, format_map, format_sections
+from rulegen.languages.haproxy.text import certificate_line, format_map, format_sections
 from rulegen.languages.haproxy.tree import ConfigSection, statement
 from rulegen.languages.haproxy.written import has_same_rules, write_map, write_sections
-from rulegen.model.ingress.ir import MatchKind
 from rulegen.model.ingress.reasons import Reason, Verdict
 from rulegen.model.ingress.upstreams.moves import upstreams_by_service
-from rulegen.model.ingress.upstreams.reads import RecordedMapping
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
-    from rulegen.backends.haproxy.stock import BackendStock, ChosenName
+    from rulegen.backends.haproxy.hosts.host import HostParts
+    from rulegen.backends.haproxy.hosts.joined import HostBlock, JoinedHosts
+    from rulegen.backends.haproxy.stock import BackendStock
     from rulegen.kube.objects.names import ObjectName
     from rulegen.languages.haproxy.written import SectionTexts
-    from rulegen.model.ingress.ir import IngressModel, Location, LocationPolicy, Server, Upstream
+    from rulegen.model.ingress.ir import IngressModel, LocationPolicy, Upstream
 
 NO_ENTRY = [("::", "!")]
 """A map of Lua must have an entry; no client can send this key as a user."""
-_KIND = "Ingress"
-_NO_NAMES = BackendNames()
-_VERDICTS = {Obeyed.OTHERWISE: Verdict.NOTE, Obeyed.NOT: Verdict.UNSUPPORTED, Obeyed.CLOSES: Verdict.CLOSED}
 _NAMES = 1000
 """Names of TLS in one line; HAProxy reads 2,048 words."""
 _BY_LUA = re.compile(r"\$apr1\$|\{(?:SHA|SSHA|PLAIN)\}")
-
-
-@dataclass(frozen=True, slots=True)
-class HostParts:
-    """What one host adds to a configuration.
-
-    Attributes:
-        server: The host.
-        upstreams: The upstreams that were looked up for it.
-        choices: The backends that were chosen.
-        parts: Its backends, and what they need.
-        names: The backend of each location.
-        tables: Its paths that are compared as they are, by map.
-        expressions: The entries of its map of expressions, in the order in which HAProxy tries them.
-        reasons: The values that HAProxy does not apply.
-    """
-
-    server: Server
-    upstreams: tuple[tuple[str, Upstream | None], ...]
-    choices: tuple[ChosenName, ...]
-    parts: ConfigParts
-    names: tuple[str, ...]
-    tables: Mapping[str, Mapping[str, str]]
-    expressions: tuple[tuple[str, str], ...]
-    reasons: frozenset[Reason]
-
-    def is_valid(self, server: Server, model: IngressModel, names: BackendNames) -> bool:
-        """Return whether a host with the same defaults adds the same again, to an HAProxy with these backends."""
-        stock = names.stock
-        return (
-            stock is not None
-            and self.server is server
-            and all(model.upstreams.get(name) is known for name, known in self.upstreams)
-            and all(name in stock.sections for kind, name in self.parts.sections if kind == "backend")
-            and all(map(names.is_chosen_again, self.choices))
-        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,6 +82,7 @@ class HaproxyFiles:
         upstreams: The upstreams of each Service.
         asked: The digests of the upstreams that are auth servers or mirrors.
         hosts: What each host adds, for the next compilation.
+        blocks: The same for blocks of hosts.
         stock: What the running HAProxy has with this configuration, if it needs no reload for it; None if unknown.
     """
 
@@ -150,6 +99,7 @@ class HaproxyFiles:
     upstreams: Mapping[ObjectName, Sequence[Upstream]] = field(default_factory=dict)
     asked: frozenset[str] = frozenset()
     hosts: Mapping[str, HostParts] = field(default_factory=dict, compare=False, repr=False)
+    blocks: Mapping[str, HostBlock] = field(default_factory=dict, compare=False, repr=False)
     stock: BackendStock | None = field(default=None, compare=False, repr=False)
 
 
@@ -165,22 +115,17 @@ def compile_files(
         before: The last configuration: with a stock, hosts that have not changed are not compiled again.
     """
     parts = ConfigParts(names=BackendNames(stock))
-    hosts: dict[str, str] = {}
-    tables: defaultdict[str, dict[str, str]] = defaultdict(dict)
     slots = ExpressionSlots(stock)
-    compiled = _hosts(model, parts, before)
-    for own in compiled.values():
-        server = own.server
-        hosts.update(dict.fromkeys((server.host, *server.aliases), server_id(server.host)))
-        for path, keys in own.tables.items():
-            tables[path].update(keys)
-        if own.expressions:
-            parts.maps[expressions_file(slots.take(server_id(server.host)))] = own.expressions
-        if server.redirects_from:
-            hosts[server.redirects_from] = server_id(server.redirects_from)
-    hosts.pop("", None)
-    reasons = {*_setting_reasons(model), *(reason for own in compiled.values() for reason in own.reasons)}
-    _maps(hosts, tables, slots, parts, model)
+    is_alike = before is not None and _defaults(before.model) == _defaults(model)
+    known = before.hosts if before is not None and is_alike else {}
+    is_same = before is not None and stock is not None and before.stock is stock
+    blocks = before.blocks if before is not None and is_alike and is_same else {}
+    joined, blocks = joined_hosts(model, parts, known, blocks)
+    for host, expressions in joined.expressions.items():
+        parts.maps[expressions_file(slots.take(host))] = expressions
+    joined.names.pop("", None)
+    reasons = {*_setting_reasons(model), *joined.reasons}
+    _maps(joined, slots, parts, model, before.maps if before is not None else {})
     parts.add(ConfigSection("backend", NO_LOCATION, (answer(404),)))
     for section, empty in tuple(parts.names.others(parts.sections)):
         parts.add(section)
@@ -203,70 +148,52 @@ def compile_files(
         certificates=tuple(_certificates(model)),
         users=users,
         passwords=passwords,
-        model=replace(model, reasons=tuple(sorted({*model.reasons, *reasons}))),
+        model=replace(model, reasons=_in_order({*model.reasons, *reasons}, before.model.reasons if before else ())),
         taken=tuple(sorted((spare, own) for own, spare in parts.names.taken.items())),
-        backends={host: own.names for host, own in compiled.items()},
+        backends={host: own.names for host, own in joined.hosts.items()},
         owners={name: tuple(owners) for name, owners in parts.owners.items()},
         chosen=parts.chosen,
         upstreams=upstreams_by_service(model.upstreams.values()),
         asked=frozenset(parts.auth_servers),
-        hosts={host: own for host, own in compiled.items() if own.parts is not parts},
+        hosts={host: own for host, own in joined.hosts.items() if own.parts is not parts},
+        blocks=blocks,
         stock=replace(stock, maps=maps, taken=dict(parts.names.taken)) if stock is not None else None,
     )
 
 
-def _hosts(model: IngressModel, parts: ConfigParts, before: HaproxyFiles | None) -> dict[str, HostParts]:
-    """Return what each host adds, and add it; those that add the same as to the last configuration are not compiled."""
-    known: Mapping[str, HostParts] = {}
-    if before is not None and (before.model.resolvers, before.model.defaults) == (model.resolvers, model.defaults):
-        known = before.hosts
-    hosts: dict[str, HostParts] = {}
-    for server in model.servers.values():
-        own = known.get(server.host)
-        if own is None or not own.is_valid(server, model, parts.names):
-            own = _compiled_host(server, model, parts)
-        if own.parts is not parts:
-            parts.include(own.parts)
-        hosts[server.host] = own
-    return hosts
+def _defaults(model: IngressModel) -> tuple[object, ...]:
+    return model.resolvers, model.defaults
 
 
-def _compiled_host(server: Server, model: IngressModel, shared: ConfigParts) -> HostParts:
-    """Return what a host adds; with canaries, which hosts may share, this is added to the shared parts at once."""
-    parts = shared if any(x.canaries for x in server.locations) else ConfigParts(names=shared.names)
-    upstreams = RecordedMapping(model.upstreams)
-    model = replace(model, upstreams=upstreams)
-    reasons: set[Reason] = set()
-    first = len(shared.names.choices)
-    names = [(location, _added(location, server, model, parts, reasons)) for location in server.locations]
-    tables: dict[str, dict[str, str]] = {EXACT: {}, PREFIX: {}}
-    _paths(server, names, tables)
-    _extras(server, model, parts, tables)
-    if parts is not shared:
-        parts.names, parts.values, parts.by_rule = _NO_NAMES, OwnMaps(), {}  # they would keep earlier configurations
-    return HostParts(
-        server=server,
-        upstreams=tuple(upstreams.answers.items()),
-        choices=tuple(shared.names.choices[first:]),
-        parts=parts,
-        names=tuple(name for _, name in names),
-        tables=tables,
-        expressions=tuple(ordered_expressions(expressions)) if (expressions := list(_expressions(names))) else (),
-        reasons=frozenset(reasons),
-    )
+def _in_order(reasons: set[Reason], before: tuple[Reason, ...]) -> tuple[Reason, ...]:
+    """Return reports in order, of which most have been in order before."""
+    kept = [reason for reason in before if reason in reasons]
+    new = reasons.difference(kept)
+    if len(new) > len(kept):
+        return tuple(sorted(reasons))
+    for reason in new:
+        insort(kept, reason)
+    return tuple(kept)
+
+
+def _sorted(entries: Mapping[str, str], before: Sequence[tuple[str, str]]) -> Sequence[tuple[str, str]]:
+    """Return the entries of a map by their keys; those that it had before are the same objects."""
+    kept = {entry[0]: entry for entry in before if entries.get(entry[0]) == entry[1]}
+    if len(kept) == len(entries) == len(before):
+        return before
+    return sorted((*kept.values(), *(entry for entry in entries.items() if entry[0] not in kept)))
 
 
 def _maps(
-    hosts: Mapping[str, str],
-    tables: Mapping[str, Mapping[str, str]],
+    joined: JoinedHosts,
     slots: ExpressionSlots,
     parts: ConfigParts,
     model: IngressModel,
+    before: Mapping[str, Sequence[tuple[str, str]]],
 ) -> None:
     """Add the maps of all hosts."""
-    parts.maps[HOSTS] = sorted(hosts.items())
-    for path in (EXACT, PREFIX):
-        parts.maps[path] = sorted(tables[path].items())
+    for path, entries in ((HOSTS, joined.names), *joined.tables.items()):
+        parts.maps[path] = _sorted(entries, before.get(path, ()))
     parts.maps[ADDRESSES] = sorted(parts.addresses.items())
     parts.maps[AUTH_SERVERS] = sorted(parts.auth_servers.items()) or NO_ENTRY
     parts.maps[CANARIES] = sorted(parts.canaries.items())
@@ -280,50 +207,6 @@ def _maps(
 def _setting_reasons(model: IngressModel) -> Iterator[Reason]:
     for key in disobeyed_settings(model.defaults.settings):
         yield Reason(None, Verdict.UNSUPPORTED, key, "this setting has no effect with HAProxy")
-
-
-def _added(location: Location, server: Server, model: IngressModel, parts: ConfigParts, reasons: set[Reason]) -> str:
-    """Return the name of a location's backend, which is added; report values that HAProxy does not apply."""
-    about = ObjectKey(_KIND, location.ingress) if location.ingress is not None else None
-    disobeyed = [*disobeyed_by_path(location.policy), *disobeyed_by_host(server)]
-    closes = [message for how, message in disobeyed if how is Obeyed.CLOSES]
-    if about is not None:
-        for how, message in disobeyed:
-            reasons.add(Reason(about, _VERDICTS[how], location.rule, message))
-        for how, message in disobeyed_by_location(location, model) if not closes else ():
-            reasons.add(Reason(about, _VERDICTS[how], "", message))
-    if not closes:
-        try:
-            return add_location(location, server, model, parts)
-        except UnwritableError as error:
-            reasons.add(Reason(about, Verdict.CLOSED, location.rule, f"{error.message}: the path is closed"))
-    return add_closed(location, parts)
-
-
-def _paths(server: Server, names: Sequence[tuple[Location, str]], tables: Mapping[str, dict[str, str]]) -> None:
-    """Add the paths of a host that are compared as they are."""
-    files = {MatchKind.EXACT: EXACT, MatchKind.PREFIX: PREFIX}
-    for location, name in names:
-        if (file := files.get(location.kind)) is not None:
-            tables[file][f"{server_id(server.host)}{path_key(location.path)}"] = name
-
-
-def _expressions(names: Sequence[tuple[Location, str]]) -> Iterator[tuple[str, bool, str]]:
-    for location, name in names:
-        if location.kind in {MatchKind.REGEX, MatchKind.REGEX_CASED}:
-            yield location.path, location.kind is MatchKind.REGEX, name
-
-
-def _extras(server: Server, model: IngressModel, parts: ConfigParts, tables: Mapping[str, dict[str, str]]) -> None:
-    """Add what a host answers beside its locations."""
-    exact = tables[EXACT]
-    if server.app_root:
-        exact[f"{server_id(server.host)}/"] = add_app_root(server, parts)
-    if not server.host and not any(location.path == "/healthz" for location in server.locations):
-        parts.add(ConfigSection("backend", HEALTHY, (answer(200),)))
-        exact[f"{server_id('')}/healthz"] = HEALTHY
-    if server.redirects_from:
-        tables[PREFIX][f"{server_id(server.redirects_from)}/"] = add_www(server, model, parts)
 
 
 def _certificates(model: IngressModel) -> Iterator[tuple[str, tuple[str, ...]]]:

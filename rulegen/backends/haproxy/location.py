@@ -83,8 +83,7 @@ class ConfigParts:
 
     def include(self, other: ConfigParts) -> None:
         """Add all parts of another object."""
-        for section in other.sections.values():
-            self.add(section)
+        self.sections.update({key: section for key, section in other.sections.items() if key not in self.sections})
         self.maps.update(other.maps)
         self.passwords.update(other.passwords)
         self.choice += other.choice

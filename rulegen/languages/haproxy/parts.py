@@ -122,7 +122,9 @@ def changed_part(
 
 def entry_changes(before: Sequence[tuple[str, str]], after: Sequence[tuple[str, str]]) -> EntryChanges | None:
     """Return the changes of single entries between two states of a map; None if there are too many."""
-    gone, new = set(before).difference(after), set(after).difference(before)
+    had, has = set(map(id, before)), set(map(id, after))  # most entries are the same objects
+    others, others_now = {x for x in before if id(x) not in has}, {x for x in after if id(x) not in had}
+    gone, new = others - others_now, others_now - others
     if len(gone) + len(new) > _MOST_ENTRIES:
         return None
     old_keys, keys = {key for key, _ in gone}, {key for key, _ in new}

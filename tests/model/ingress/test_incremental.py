@@ -9,12 +9,14 @@ import datetime as dt
 from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Any
+from unittest.mock import patch
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from msgspec.structs import replace
 
+from rulegen.backends.haproxy.hosts import joined
 from rulegen.compiler.ingress.haproxy import HaproxySite, compile_haproxy
 from rulegen.compiler.ingress.nginx import NginxSite, compile_ingress
 from rulegen.errors import ConfigError
@@ -26,6 +28,7 @@ from rulegen.kube.objects.packed import pack
 from rulegen.kube.selector import parse_selector
 from rulegen.kube.snapshot.build import build_world
 from rulegen.kube.snapshot.cluster import Cluster, Touched
+from rulegen.languages.haproxy.runtime import structure_of
 from rulegen.model.ingress.ir import IngressModel
 from rulegen.model.ingress.options import IngressOptions
 from rulegen.model.ingress.resolve import IngressDecisions, decide_ingress, resolve_ingress
@@ -264,8 +267,8 @@ def test_after_any_changes_files_are_those_of_a_fresh_look(wanted, steps, packs)
 
 @pytest.mark.not_quick
 @settings(max_examples=examples(25), deadline=None)
-@given(starts, steps)
-def test_for_haproxy_kept_hosts_are_those_of_a_fresh_look(wanted, steps):
+@given(starts, steps, st.sampled_from([1, 2, 64]))
+def test_for_haproxy_kept_hosts_are_those_of_a_fresh_look(wanted, steps, hosts):
     stage = Stage(replace(wanted, config_map=None, default_certificate=None))
     made: HaproxySite | None = None
     for step in [*steps, (FIRST[0], "put")]:
@@ -273,8 +276,10 @@ def test_for_haproxy_kept_hosts_are_those_of_a_fresh_look(wanted, steps):
         live = made.configuration if made is not None else None
         again = replace(live) if live is not None else None  # other files of the same content
         fresh = compile_haproxy(build_world(stage.cluster.snapshot()), stage.options, served=True, live=again)
-        made = compile_haproxy(stage.cluster.for_ingresses(), stage.options, served=True, live=live, before=made)
+        with patch.object(joined, "BLOCK", hosts):
+            made = compile_haproxy(stage.cluster.for_ingresses(), stage.options, served=True, live=live, before=made)
         assert made.configuration == fresh.configuration
+        assert made.structure == structure_of(made.configuration)
         assert made.model.reasons == fresh.model.reasons
 
 
