@@ -90,6 +90,7 @@ class Report:
     Attributes:
         answered: Requests, by who asked whom.
         failed: Requests that failed while nobody had damaged what they need, by the same; all zero is the promise.
+        failures: The last of those, with outcome and time.
         lost: Requests that failed between a flush of all rules and its mending.
         flushes: When that was, and how long the mending took, in seconds.
         done: What was done to the node, by kind.
@@ -101,7 +102,7 @@ class Report:
 
     answered: dict[str, int] = field(default_factory=dict)
     failed: dict[str, int] = field(default_factory=dict)
-    first_failures: list[object] = field(default_factory=list)
+    failures: list[object] = field(default_factory=list)
     lost: int = 0
     flushes: list[tuple[float, float]] = field(default_factory=list)
     done: dict[str, int] = field(default_factory=dict)
@@ -233,6 +234,8 @@ class Soak:
         """Flush all rules of nat: what is lost until they are mended is counted by itself."""
         self.await_well()
         before = self._answers()
+        for who, answers in before.items():
+            self._note_failures(who, answers)
         wanted = self._harms.everything()
         at = time.time()
         self._harms.flush()
@@ -243,6 +246,12 @@ class Soak:
         self.report.lost += sum(lost.values())
         self._excused.update(lost)
         self._did("flushes of all rules")
+
+    def _note_failures(self, who: str, answers: Answers) -> None:
+        """Report failures that no damage excuses; those that were noted before are not the last ones any more."""
+        failed = answers.failures - self._excused[who]
+        new, self.report.failed[who] = failed - self.report.failed.get(who, 0), failed
+        self.report.failures += [{"who": who, **each} for each in answers.last_failures[-new:]] if new > 0 else []
 
     def _did(self, what: str) -> None:
         self.report.done[what] = self.report.done.get(what, 0) + 1
@@ -294,8 +303,7 @@ class Soak:
         for who, asker in self._asking.items():
             reported = asker.stop()
             self.report.answered[who] = sum(reported.answered.values())
-            self.report.failed[who] = reported.failures - self._excused[who]
-            self.report.first_failures += reported.first_failures if self.report.failed[who] else []
+            self._note_failures(who, reported)
         try:
             self.node.check_converged()
             self.report.converged = ""

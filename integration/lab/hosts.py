@@ -57,12 +57,14 @@ class Report:
         answered: How many each host answered.
         failures: How many were not answered.
         first_failures: The first of those, with outcome and time.
+        last_failures: The last of those.
         slowest_s: The longest that a question took.
     """
 
     answered: Mapping[str, int]
     failures: int
     first_failures: Sequence[Mapping[str, Any]]
+    last_failures: Sequence[Mapping[str, Any]]
     slowest_s: float
 
 

@@ -8,6 +8,7 @@ import os
 import socket
 import threading
 import time
+from collections import deque
 
 import sctp
 
@@ -114,7 +115,7 @@ def _exchange(protocol: str, address: str, port: int, *, source: str | None, sou
 
 
 class Repetition:
-    """Asks again and again, `pause_s` after each answer, until told to stop; keeps counts and the first failures."""
+    """Asks again and again, `pause_s` after each answer, until told to stop; keeps counts, first and last failures."""
 
     def __init__(self, question: dict[str, object], pause_s: float) -> None:
         self._question = question
@@ -122,6 +123,7 @@ class Repetition:
         self._stop = threading.Event()
         self._answered: dict[str, int] = {}
         self._failed: list[dict[str, object]] = []
+        self._last_failed: deque[dict[str, object]] = deque(maxlen=20)
         self._failures = 0
         self._slowest_s = 0.0
         self._thread = threading.Thread(target=self._repeat, daemon=True)
@@ -138,7 +140,9 @@ class Repetition:
                 self._answered[name] = self._answered.get(name, 0) + 1
             else:
                 self._failures += 1
-                self._failed += [answer | {"at": time.time()}][: 20 - len(self._failed)]
+                failure = answer | {"at": time.time()}
+                self._failed += [failure][: 20 - len(self._failed)]
+                self._last_failed.append(failure)
             if self._pause_s:
                 time.sleep(self._pause_s)
 
@@ -154,5 +158,6 @@ class Repetition:
             "answered": dict(self._answered),
             "failures": self._failures,
             "first_failures": list(self._failed),
+            "last_failures": list(self._last_failed),
             "slowest_s": self._slowest_s,
         }
