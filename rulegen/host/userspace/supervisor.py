@@ -140,10 +140,12 @@ class ProxySupervisor:
         for each in (asked, health, process, testing, self._relay.descriptor, *self._instances.awaited):
             if each is not None:
                 poll.register(each, select.POLLIN)
-        round_s = _ROUND_S
+        due = time.monotonic() + _ROUND_S
         if self._restart is not None and not self._restart.is_begun:
-            round_s = min(round_s, max(self._restart.at - time.monotonic(), 0.0))
-        return [number for number, _ in poll.poll(1000 * round_s)]
+            due = min(due, self._restart.at)
+        if self._change is not None and self._change.link is not None:
+            due = min(due, self._change.since + LATER_S)
+        return [number for number, _ in poll.poll(1000 * max(due - time.monotonic(), 0.0))]
 
     def _ended(self) -> None:
         """Have HAProxy started again, unless it is being started."""

@@ -225,8 +225,7 @@ def test_a_full_disk_is_named_and_ends_no_process(proxy: Proxy) -> None:
         while True:
             file.write(b"0" * 4096)
     supervisor, served = proxy.supervisor(), proxy.haproxy()
-    (relay,) = relays(supervisor)
-    proxy.kill(relay)
+    proxy.kill(*relays(supervisor))
     proxy.program.rename(proxy.flags / "away")
     proxy.kill(served)  # the new one cannot be started, and cannot say so
     until(lambda: relays(supervisor))
@@ -274,6 +273,7 @@ def test_a_removed_folder_ends_the_supervisor(proxy: Proxy) -> None:
 def test_a_relay_that_hangs_is_replaced(proxy: Proxy, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(keeper, "HANGS_S", 1.0)
     proxy.start_again()
+    until(lambda: relays(proxy.supervisor()))  # it gets its name a moment after the supervisor serves
     supervisor, served, (stopped,) = proxy.supervisor(), proxy.haproxy(), relays(proxy.supervisor())
     os.kill(stopped, signal.SIGSTOP)
     until(lambda: relays(supervisor) - {stopped})
@@ -288,6 +288,7 @@ def test_a_relay_that_hangs_delays_no_change_of_tcp(proxy: Proxy, monkeypatch: p
     monkeypatch.setattr(keeper, "HANGS_S", 2.0)
     proxy.start_again()
     written.write(ChangeProxy(((listener_key(Family.IPV4, Protocol.UDP), ProxyListener(PORT)),)))
+    until(lambda: relays(proxy.supervisor()))  # it gets its name a moment after the supervisor serves
     (stopped,) = relays(proxy.supervisor())
     changes: dict[ProxyKey, ProxyValue] = {}
     for protocol in (Protocol.TCP, Protocol.UDP):
