@@ -38,7 +38,7 @@ LANGUAGES: Mapping[str, Language] = MappingProxyType(
     {
         row.name: row
         for row in (
-            Nftables(nftables.TABLES, _FRONTENDS, nftables.LOOPBACK_GUARD),
+            Nftables(nftables.TABLES, _FRONTENDS, nftables.LOOPBACK_GUARD, nftables.PASSING),
             Iptables(chains.GUARDING, _LOOPBACK, chains.PORTALS),
             Addresses(virtual_servers.DEVICE),
             Ipsets(ipsets.order),

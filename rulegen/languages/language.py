@@ -1,9 +1,8 @@
 """The protocol of a language: one row for each kind of kernel object that rulegen compares and writes.
 
-The languages are iptables rules, ipsets, IPVS servers, and addresses of devices. The objects of a language have keys.
-Each object is wanted by one or more owners: the node, or a Service. A language merges the objects of all owners,
-compares them with those in the kernel, describes and prints them, and names the phase of each write. Only the backends
-that produce objects of a language know its name.
+The objects of a language have keys. Each object is wanted by one or more owners: the node, or a Service. A language
+merges the objects of all owners, compares them with those in the kernel, describes and prints them, and names the phase
+of each write. Only the backends that produce objects of a language know its name.
 """
 
 from __future__ import annotations
@@ -109,11 +108,13 @@ class WorkTerms(msgspec.Struct, frozen=True):
         chains_per_commit: The most chains in one commit of rules; None for a single commit.
         taken_over: The families in which another proxy mode has been active until now.
         beside: Whether the changes remove our rules from the other variant of iptables.
+        marked: By family, the mark of packets that rules begin or cease to lead to a proxy.
     """
 
     chains_per_commit: int | None = None
     taken_over: frozenset[Family] = frozenset()
     beside: bool = False
+    marked: Mapping[Family, int] = msgspec.field(default_factory=lambda: MappingProxyType({}))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -132,6 +133,11 @@ class Part:
     def takes_over(self) -> bool:
         """Whether another proxy mode was active: then servers must be complete before rules change."""
         return False
+
+    @property
+    def new_mark(self) -> int:
+        """The mark that packets begin or cease to get for a proxy; 0 for none."""
+        return 0
 
     @property
     def all_changes(self) -> Changes:

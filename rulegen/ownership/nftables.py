@@ -53,6 +53,8 @@ SERVICE_CHECK: Final = "service-endpoints-check"
 NODE_PORT_CHECK: Final = "nodeport-endpoints-check"
 FIREWALL_CHECK: Final = "firewall-check"
 
+PASSING: Final = frozenset({SERVICES, CLUSTER_IPS_CHECK})
+"""Chains that translate or refuse packets. Packets for a proxy keep their destination, so they must pass these."""
 LOOPBACK_GUARD: Final = NftLoopbackGuard(
     chain_key(FLAT_TABLE, "loopback-guard"),
     NftChain(

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from itertools import permutations
 
 import pytest
 
 from rulegen.backends.table import BACKENDS, LAYOUTS
 from rulegen.compiler.services.compile import Compiled, compile_model, printed
+from rulegen.compiler.services.plan import plan_node
 from rulegen.compiler.tables import TABLES
 from rulegen.kube.objects import structs as k
 from rulegen.kube.objects.names import ObjectName
@@ -18,6 +20,7 @@ from rulegen.model.services.options import Options
 from rulegen.model.services.resolve import resolve
 from rulegen.net import Family, parse_address
 from rulegen.ownership import nftables as names
+from tests.kernels.nodekernel import NodeKernel
 
 NAME = "rulegen.io/proxy-mode"
 FACTS = HostFacts(interfaces=(Interface("eth0", ((parse_address("192.168.50.10"), 24),)),))
@@ -118,3 +121,40 @@ def test_ipvs_serves_only_what_it_cannot_take_from_the_proxy():
     of = {protocol: compiled("ipvs", protocol=protocol).objects("ipvs") for protocol in ("TCP", "UDP")}
     assert of["TCP"] == compiled("ipvs", None).objects("ipvs")
     assert of["UDP"] == {}
+
+
+PLAIN, BESIDE = (("iptables", None), ("nftables", None)), (("iptables", "userspace"), ("nftables", "userspace"))
+ALONE = ("userspace", None)
+MOVES = [pair for pair in permutations((*PLAIN, *BESIDE, ALONE), 2) if not set(pair) <= set(PLAIN)]
+
+
+def gets_mark(node: NodeKernel) -> bool:
+    """Whether a datagram to the Service is marked for the proxy."""
+    mangle = node.kernels[Family.IPV4].tables["mangle"]
+    is_led = any(rule.endswith("-j KUBE-PORTALS-CONTAINER") for rule in mangle["PREROUTING"])
+    return is_led and any(CLUSTER_IP in rule and "TPROXY" in rule for rule in mangle["KUBE-PORTALS-CONTAINER"])
+
+
+def translators(node: NodeKernel) -> dict[str, bool]:
+    """Return what translates a datagram to the Service, each with whether it does so if the datagram has a mark."""
+    nat = node.kernels[Family.IPV4].tables["nat"]
+    leads = any(CLUSTER_IP in rule and "-j KUBE-SVC-" in rule for rule in nat.get("KUBE-SERVICES", ()))
+    jumps = [rule for rule in nat["PREROUTING"] if rule.endswith("-j KUBE-SERVICES")] if leads else []
+    passing = "meta mark & 0x00002000 != 0x00000000 return"
+    return {jump: "! --mark 0x2000/0x2000" not in jump for jump in jumps} | {
+        f"nftables {key.table}": passing not in map(str, chain.rules)
+        for key, chain in node.tables[Family.IPV4].items()
+        if key.name == names.SERVICES and isinstance(chain, NftChain)
+    }
+
+
+@pytest.mark.parametrize(("before", "after"), MOVES, ids=lambda move: "-".join(filter(None, move)))
+def test_a_packet_with_a_mark_is_never_translated_during_a_move(before, after):
+    node = NodeKernel()
+    node.write(plan_node(compiled(*before, protocol="UDP"), node.observed(Family.IPV4), FACTS))
+    wanted = compiled(*after, protocol="UDP")
+    for piece in node.pieces(plan_node(wanted, node.observed(Family.IPV4), FACTS)):
+        piece()
+        translates = translators(node)
+        assert not any(translates.values()) if gets_mark(node) else translates
+    assert plan_node(wanted, node.observed(Family.IPV4), FACTS).is_empty

@@ -16,7 +16,7 @@ BUILT_IN = {
     "filter": ("INPUT", "FORWARD", "OUTPUT"),
     "mangle": ("PREROUTING", "INPUT", "FORWARD", "OUTPUT", "POSTROUTING"),
 }
-VERDICTS = {"ACCEPT", "DROP", "RETURN", "REJECT", "MARK", "MASQUERADE", "DNAT", "LOG", ""}
+VERDICTS = {"ACCEPT", "DROP", "RETURN", "REJECT", "MARK", "MASQUERADE", "DNAT", "TPROXY", "LOG", ""}
 
 
 class RefusedError(Exception):

@@ -62,7 +62,8 @@ def tasks(plan: Plan, *, chains_per_commit: int | None = None, tables: Tables = 
         tables: The known languages and backends.
     """
     taken_over = frozenset(key.family for key, part in plan.parts.items() if key.family is not None and part.takes_over)
-    terms = WorkTerms(chains_per_commit, taken_over)
+    marked = {key.family: part.new_mark for key, part in plan.parts.items() if key.family is not None and part.new_mark}
+    terms = WorkTerms(chains_per_commit, taken_over, marked=marked)
     beside = WorkTerms(chains_per_commit, taken_over, beside=True)
     work = [*_counters(plan), *_parameters(plan.sysctls), *_flows(plan)]
     for name, language in tables.languages.items():

@@ -13,6 +13,7 @@ from rulegen.languages.iptables import items
 from rulegen.languages.iptables.frontends import frontend_of
 from rulegen.languages.iptables.held import RulesHolder
 from rulegen.languages.iptables.merging import CountedUnion, RulesMemory, RulesPart
+from rulegen.languages.iptables.passing import mark_of, stages
 from rulegen.languages.iptables.ruleset import ChainName, Ruleset, format_ruleset
 from rulegen.languages.iptables.script import Comments, comment_of, comments_of, script, settled, written_anew
 from rulegen.languages.iptables.state import (
@@ -130,12 +131,17 @@ class Iptables:
         comments = comments_of(sum(isinstance(v, ChainValue) and v.kind is Kind.EXACT for v in objects.values()))
         printed = dict(_printed(ours, objects, comments))
         anew = written_anew(changes, objects) if printed and bridge is None else frozenset()
+        had, has = (mark_of(each, self._leading) for each in (ours, objects))
+        switches = not scene.is_cleanup and any(isinstance(key, ChainKey) and key.name in layout.others for key in ours)
+        guards = any(change.key.name in self._guarding for change in changes)
+        moves = (has or switches) and not (bridge or guards)
         return RulesPart(
             changes=changes,
             desired=objects,
             bridge=bridge,
-            switches=not scene.is_cleanup
-            and any(isinstance(key, ChainKey) and key.name in layout.others for key in ours),
+            stages=stages(ours, objects, self._leading) if moves else (),
+            marked=0 if had and has else had or has,
+            switches=switches,
             comments=comments,
             printed={key: value for key, value in printed.items() if key.name not in anew},
         )
@@ -158,6 +164,11 @@ class Iptables:
 
     def _replacement(self, family: Family, part: RulesPart, terms: WorkTerms) -> Iterator[Task]:
         """Yield the scripts for the iptables variant of the plan."""
+        if part.stages:
+            phase = Phase.RULES_SWITCHED if part.switches else Phase.RULES_EARLY
+            for stage in part.stages:
+                yield from _restores(phase, family, stage, part.desired, part, terms)
+            return
         first, then = part.bridge or (part.changes, ())
         phase = Phase.RULES_EARLY
         if not part.switches:
@@ -177,15 +188,10 @@ class Iptables:
         yield from _restores(Phase.RULES_REMOVED, family, late, None, part, terms)
 
     def _led(self, first: Changes, then: Changes) -> tuple[Changes, Changes, Changes]:
-        """Return the changes of leading chains and of the jumps to them if such chains appear or go, and all others.
-
-        If other chains go meanwhile, leading ones take over from these, and all are written together.
-        """
+        """Return the changes of leading chains and of the jumps to them if such chains appear or go, and all others."""
         names = {name.chain for name in self._leading}
-        whole = [change for change in (*first, *then) if isinstance(change.key, ChainKey)]
-        moves = {change.after is None for change in whole if change.key.name in self._leading and _moves(change)}
-        goes = any(change.after is None for change in whole if change.key.name not in self._leading)
-        if not moves or (goes and False in moves):
+        whole = (change for change in (*first, *then) if isinstance(change.key, ChainKey))
+        if not any(change.key.name in self._leading and _moves(change) for change in whole):
             return (), first, then
 
         def leads(change: Change[Key, Value]) -> bool:

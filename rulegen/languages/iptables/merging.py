@@ -26,6 +26,8 @@ class RulesPart(Part):
     Attributes:
         bridge: The changes to an intermediate state and those from there, if sets that the rules match change too;
             None if `changes` can be written at once.
+        stages: The changes in several steps, if table nat must skip marked packets meanwhile, see `passing`.
+        marked: See `new_mark`.
         switches: Whether another proxy mode was active.
         comments: Which rules are written with their comments.
         printed: Wanted blocks whose comments in the kernel after the write differ from those of `comments`, with the
@@ -33,6 +35,8 @@ class RulesPart(Part):
     """
 
     bridge: tuple[Changes, Changes] | None = None
+    stages: tuple[Changes, ...] = ()
+    marked: int = 0
     switches: bool = False
     comments: Comments = Comments.EVERYWHERE
     printed: Mapping[BlockKey, BlockValue] = field(default_factory=lambda: MappingProxyType({}))
@@ -41,6 +45,11 @@ class RulesPart(Part):
     def takes_over(self) -> bool:
         """Whether another proxy mode was active: then servers must be complete before rules change."""
         return self.switches
+
+    @property
+    def new_mark(self) -> int:
+        """The mark that packets begin or cease to get, for a proxy; 0 if that does not change."""
+        return self.marked
 
     @property
     def all_changes(self) -> Changes:
@@ -53,6 +62,7 @@ class RulesPart(Part):
         return RulesPart(
             changes=keep(self.changes),
             bridge=bridge,
+            marked=self.marked,
             switches=self.switches,
             comments=self.comments,
             printed=self.printed,

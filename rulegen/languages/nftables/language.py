@@ -16,7 +16,7 @@ from rulegen.languages.nftables.held import TablesHolder
 from rulegen.languages.nftables.moves import MovedEndpoints, frontend_text
 from rulegen.languages.nftables.read_json import is_json_dump, read_json
 from rulegen.languages.nftables.read_text import is_text_dump, read_text
-from rulegen.languages.nftables.script import dependents, format_tables, script
+from rulegen.languages.nftables.script import dependents, format_tables, passing, script
 from rulegen.languages.nftables.state import (
     ElementValue,
     NamedSet,
@@ -167,9 +167,22 @@ class Nftables(KeyedLanguage):
 
     name = NAME
 
-    def __init__(self, tables: frozenset[str], maps: FrontendMaps, loopback: NftLoopbackGuard) -> None:
-        """Take the names of the tables, those of the maps of frontends, and the guard of loopback addresses."""
-        self._tables, self._maps, self._loopback = tables, maps, loopback
+    def __init__(
+        self,
+        tables: frozenset[str],
+        maps: FrontendMaps,
+        loopback: NftLoopbackGuard,
+        passing: frozenset[str] = frozenset(),
+    ) -> None:
+        """Take the rules that must be written in a certain order.
+
+        Args:
+            tables: The names of the tables.
+            maps: The names of the maps of frontends.
+            loopback: The guard of loopback addresses.
+            passing: The chains that translate or refuse packets: those with the mark of a proxy must pass them.
+        """
+        self._tables, self._maps, self._loopback, self._passing = tables, maps, loopback, passing
         self._frontend_maps = maps.served | maps.refused
 
     def union(self) -> Union:
@@ -280,6 +293,9 @@ class Nftables(KeyedLanguage):
         """Yield one transaction for each family, and one that deletes what nothing refers to any more.
 
         Before Linux 6.2, a chain counts as referred to for a moment after its last map element was deleted.
+
+        If rules of another language lead packets to a proxy before tables go, or until they are there, tables let these
+        packets pass meanwhile.
         """
         if terms.beside:
             return
@@ -288,10 +304,14 @@ class Nftables(KeyedLanguage):
                 continue
             gone = [(key, before) for key, before, after in part.changes if after is None]
             tables = {key.table for key, _ in gone if key.kind is ObjectKind.TABLE}
-            if not tables or any(change.key.table not in tables for change in part.changes):
-                title = f"{family} nftables: {_counted(part.changes)}"
-                phase = Phase.RULES_REMOVED if _only_removes(part.changes) else Phase.RULES_EARLY
-                yield Task(phase, title, ChangeTables(family, part.changes))
+            opening, changes, closing = passing(part.changes, self._passing, terms.marked.get(family, 0))
+            for phase, some in ((Phase.RULES_EARLY, opening), (Phase.RULES_SETTLED, closing)):
+                if some:
+                    yield Task(phase, f"{family} nftables: {_counted(some)}", ChangeTables(family, some))
+            if not tables or any(change.key.table not in tables for change in changes):
+                title = f"{family} nftables: {_counted(changes)}"
+                phase = Phase.RULES_REMOVED if _only_removes(changes) else Phase.RULES_EARLY
+                yield Task(phase, title, ChangeTables(family, changes))
             removed = len(tables) + sum(
                 key.table not in tables and isinstance(before, NftChain | NamedSet) for key, before in gone
             )

@@ -10,9 +10,19 @@ import re
 from collections import defaultdict
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
+from msgspec.structs import replace
+
 from rulegen.diff.changes import Change
 from rulegen.errors import HostError
-from rulegen.languages.nftables.expressions import Expression, MapLookup, SetReference
+from rulegen.languages.nftables.expressions import (
+    Bits,
+    Bitwise,
+    Expression,
+    MapLookup,
+    Meta,
+    SetReference,
+    VerdictCode,
+)
 from rulegen.languages.nftables.state import (
     FAMILIES,
     ElementValue,
@@ -23,7 +33,7 @@ from rulegen.languages.nftables.state import (
     TableValue,
     element_text,
 )
-from rulegen.languages.nftables.statements import Assign, Compare, Dnat, UpdateSet, VerdictLookup
+from rulegen.languages.nftables.statements import Assign, Compare, Dnat, UpdateSet, VerdictLookup, nft_rule
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
@@ -248,3 +258,45 @@ def _named(expression: Expression) -> Iterator[str]:
         yield expression.name
     elif isinstance(expression, MapLookup):
         yield from _named(expression.map)
+
+
+class Passing(NamedTuple):
+    """Changes in steps: packets with a mark pass, all changes, and these packets do not pass any more."""
+
+    opening: Changes
+    whole: Changes
+    closing: Changes
+
+
+def passing(changes: Changes, names: frozenset[str], mark: int) -> Passing:
+    """Return the changes if rules of another language begin or cease to mark packets for a proxy.
+
+    Args:
+        changes: The changes of tables.
+        names: The chains that translate or refuse packets. Those that go let marked packets pass before, and those that
+            appear let them pass at first.
+        mark: The mark; 0 if no packet begins or ceases to get it.
+    """
+    if not mark:
+        return Passing((), changes, ())
+    opening: list[Change[Any, Any]] = []
+    whole: list[Change[Any, Any]] = []
+    closing: list[Change[Any, Any]] = []
+    for key, before, after in changes:
+        middle = after
+        if key.kind is ObjectKind.CHAIN and key.name in names:
+            if isinstance(after, NftChain):
+                middle = _with_passing(after, mark) if before in (None, _with_passing(after, mark)) else after
+                if middle != after:
+                    closing.append(Change(key, middle, after))
+            elif isinstance(before, NftChain) and before != _with_passing(before, mark):
+                opening.append(Change(key, before, _with_passing(before, mark)))
+        if before != middle or middle == after:
+            whole.append(Change(key, before, middle))
+    return Passing(tuple(opening), tuple(whole), tuple(closing))
+
+
+def _with_passing(chain: NftChain, mark: int) -> NftChain:
+    """Return a chain that packets with a mark pass; the same if they pass it already."""
+    first = nft_rule(Compare(Bitwise("&", Meta("mark"), Bits(mark)), Bits(0), "!="), VerdictCode("return"))
+    return chain if first in chain.rules else replace(chain, rules=(first, *chain.rules))
