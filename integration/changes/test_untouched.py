@@ -144,7 +144,9 @@ def test_nothing_listens_but_on_documented_ports(engine: str, mode: str, proxied
             until(lambda: any(":443" in address for _, address in sockets("t")), 30, "the proxy serves")
             api = node.api.url.rpartition(":")[2]
             tcp = {(program, address) for program, address in sockets("t") if not address.endswith(f":{api}")}
-            unix = {Path(address).name.partition(".sock")[0] for program, address in sockets("x") if address and program}
+            unix = {
+                Path(address).name.partition(".sock")[0] for program, address in sockets("x") if address and program
+            }
 
             assert {address for program, address in tcp if program == engine} == WEB | proxied
             assert {address for program, address in tcp if program != engine} == PAGES

@@ -56,7 +56,8 @@ NGINX: Final = EngineRow(
             "--nginx-user",
             default="",
             metavar="USER",
-            help="User of nginx's workers.  [default: the first of rulegen-nginx, www-data, nginx and nobody that exists]",
+            help="User of nginx's workers.  [default: the first of rulegen-nginx, www-data, nginx and nobody that"
+            " exists]",
         ),
     ),
     export_help="Folder for nginx's configuration for Ingresses. Created if missing.",
