@@ -60,7 +60,8 @@ def runtime_items(held: RuntimeState, wanted: RuntimeState) -> Iterator[Item]:
         before, after = entries.before or (), entries.after or ()
         if before == after:
             continue
-        gone, new = [each for each in before if each not in after], [each for each in after if each not in before]
+        there_now, meant_now = set(before), set(after)  # a map of all paths has tens of thousands of entries
+        gone, new = [x for x in before if x not in meant_now], [x for x in after if x not in there_now]
         order = [" ".join(entry) for entry in before] if not gone and not new else []
         yield _item("map", entries.key, [" ".join(entry) for entry in gone] or order, [" ".join(each) for each in new])
     lines_held, lines_meant = sorted(held.names), sorted(wanted.names)
