@@ -1,8 +1,7 @@
 """The protocol of a language: one row for each kind of kernel object that rulegen compares and writes.
 
-The objects of a language have keys. Each object is wanted by one or more owners: the node, or a Service. A language
-merges the objects of all owners, compares them with those in the kernel, describes and prints them, and names the phase
-of each write. Only the backends that produce objects of a language know its name.
+Objects have keys. Each is wanted by one or more owners: the node, or a Service. A language merges the objects of all
+owners, compares them with the kernel's, and names the phase of each write. Only backends know the name of a language.
 """
 
 from __future__ import annotations
@@ -66,8 +65,7 @@ class Phase(enum.IntEnum):
     RULES_SWITCHED = enum.auto()
     """After another mode: the rules that lead packets to the new objects."""
     SETS_REPLACED_LATE = enum.auto()
-    PORTALS_REPLACED = enum.auto()
-    """The same if virtual servers had to be added first."""
+    PORTALS_REPLACED = enum.auto()  # the same as PORTALS_CLOSED, if virtual servers had to be added first
     RULES_SETTLED = enum.auto()
     """Replace the rules that were correct during the change of sets by the final ones."""
     PORTALS_OPENED = enum.auto()

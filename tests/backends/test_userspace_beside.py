@@ -29,27 +29,46 @@ CLUSTER_IP, VIP = "10.96.0.9", "203.0.113.10"
 
 
 def compiled(
-    mode: str, asked: str | None = "userspace", protocol: str = "TCP", facts: HostFacts = FACTS, **fields
+    mode: str,
+    asked: str | None = "userspace",
+    protocol: str = "TCP",
+    facts: HostFacts = FACTS,
+    others: tuple[tuple[str, str, str | None], ...] = (),
+    **fields,
 ) -> Compiled:
-    service = k.Service(
-        metadata=k.ObjectMeta(name="web", namespace="demo", annotations={NAME: asked} if asked else {}),
-        spec=k.ServiceSpec(
-            type="LoadBalancer",
-            cluster_ip=CLUSTER_IP,
-            ip_families=("IPv4",),
-            ports=(k.ServicePort(name="p", port=80, node_port=30080, protocol=protocol),),
-            **fields,
-        ),
-        status=k.ServiceStatus(load_balancer=k.LoadBalancerStatus(ingress=(k.LoadBalancerIngress(ip=VIP),))),
-    )
-    slice_ = k.EndpointSlice(
-        metadata=k.ObjectMeta(name="web-1", namespace="demo", labels={"kubernetes.io/service-name": "web"}),
-        address_type="IPv4",
-        endpoints=(k.SliceEndpoint(addresses=("10.244.2.1",), node_name="node1"),),
-        ports=(k.SlicePort(name="p", port=8080, protocol=protocol),),
-    )
-    world = ClusterSnapshot(services={ObjectName("demo", "web"): ServiceInput(service=service, slices=(slice_,))})
+    """Return the objects for Service `web`, and for others: name, ClusterIP, and the mode that each asks for."""
+    services = {
+        ObjectName("demo", name): service(name, address, asking, protocol, **fields)
+        for name, address, asking in (("web", CLUSTER_IP, asked), *others)
+    }
+    world = ClusterSnapshot(services=services)
     return compile_model(resolve(world, Options(mode=mode, node_name="node1"), facts), mode, counts=False)
+
+
+def service(name: str, address: str, asked: str | None, protocol: str, **fields) -> ServiceInput:
+    is_first = address == CLUSTER_IP
+    ingress = (k.LoadBalancerIngress(ip=VIP),) if is_first else ()
+    return ServiceInput(
+        service=k.Service(
+            metadata=k.ObjectMeta(name=name, namespace="demo", annotations={NAME: asked} if asked else {}),
+            spec=k.ServiceSpec(
+                type="LoadBalancer" if is_first else "ClusterIP",
+                cluster_ip=address,
+                ip_families=("IPv4",),
+                ports=(k.ServicePort(name="p", port=80, node_port=30080 * is_first, protocol=protocol),),
+                **fields,
+            ),
+            status=k.ServiceStatus(load_balancer=k.LoadBalancerStatus(ingress=ingress)),
+        ),
+        slices=(
+            k.EndpointSlice(
+                metadata=k.ObjectMeta(name=f"{name}-1", namespace="demo", labels={"kubernetes.io/service-name": name}),
+                address_type="IPv4",
+                endpoints=(k.SliceEndpoint(addresses=("10.244.2.1",), node_name="node1"),),
+                ports=(k.SlicePort(name="p", port=8080, protocol=protocol),),
+            ),
+        ),
+    )
 
 
 def led(wanted: Compiled) -> list[str]:
@@ -125,6 +144,7 @@ def test_ipvs_serves_only_what_it_cannot_take_from_the_proxy():
 
 PLAIN, BESIDE = (("iptables", None), ("nftables", None)), (("iptables", "userspace"), ("nftables", "userspace"))
 ALONE = ("userspace", None)
+STAYS, COMES = ("api", "10.96.0.8", "userspace"), ("new", "10.96.0.7", "userspace")
 MOVES = [pair for pair in permutations((*PLAIN, *BESIDE, ALONE), 2) if not set(pair) <= set(PLAIN)]
 
 
@@ -158,3 +178,16 @@ def test_a_packet_with_a_mark_is_never_translated_during_a_move(before, after):
         translates = translators(node)
         assert not any(translates.values()) if gets_mark(node) else translates
     assert plan_node(wanted, node.observed(Family.IPV4), FACTS).is_empty
+
+
+def test_ipvs_serves_a_service_before_it_leaves_the_proxy_whatever_else_changes():
+    node = NodeKernel()
+    for asked, others in (("userspace", (STAYS,)), (None, (STAYS, COMES))):
+        plan = plan_node(compiled("ipvs", asked, "UDP", others=others), node.observed(Family.IPV4), FACTS)
+        was_marked = gets_mark(node)
+        for piece in node.pieces(plan):
+            piece()
+            is_bound = any(str(key.address) == CLUSTER_IP for key in node.addresses)
+            serves = is_bound and any(str(key.frontend.address) == CLUSTER_IP for key in node.servers)
+            assert gets_mark(node) or serves or not was_marked
+    assert not gets_mark(node)

@@ -14,7 +14,8 @@ from rulegen.languages.iptables.frontends import frontend_of
 from rulegen.languages.iptables.held import RulesHolder
 from rulegen.languages.iptables.merging import CountedUnion, RulesMemory, RulesPart
 from rulegen.languages.iptables.passing import mark_of, stages
-from rulegen.languages.iptables.ruleset import ChainName, Ruleset, format_ruleset
+from rulegen.languages.iptables.rules import Rule
+from rulegen.languages.iptables.ruleset import ChainName, Ruleset, format_ruleset, target
 from rulegen.languages.iptables.script import Comments, comment_of, comments_of, script, settled, written_anew
 from rulegen.languages.iptables.state import (
     BlockKey,
@@ -130,9 +131,10 @@ class Iptables:
                 bridge = diff(ours, middle), diff(middle, objects)
         comments = comments_of(sum(isinstance(v, ChainValue) and v.kind is Kind.EXACT for v in objects.values()))
         printed = dict(_printed(ours, objects, comments))
-        anew = written_anew(changes, objects) if printed and bridge is None else frozenset()
         had, has = (mark_of(each, self._leading) for each in (ours, objects))
         switches = not scene.is_cleanup and any(isinstance(key, ChainKey) and key.name in layout.others for key in ours)
+        write = written_anew if switches else self._written_anew
+        anew = write(changes, objects) if printed and bridge is None else frozenset()
         guards = any(change.key.name in self._guarding for change in changes)
         moves = (has or switches) and not (bridge or guards)
         return RulesPart(
@@ -170,22 +172,49 @@ class Iptables:
                 yield from _restores(phase, family, stage, part.desired, part, terms)
             return
         first, then = part.bridge or (part.changes, ())
-        phase = Phase.RULES_EARLY
+        desired = None if part.bridge else part.desired
+        leaving: Changes = ()
         if not part.switches:
             led, first, then = self._led(first, then)
             yield from _restores(self._phase_of_led(led, (*first, *then)), family, led, None, part, terms)
-            if first and all(change.after is None and change.key.name in self._leading for change in first):
-                phase = Phase.RULES_REMOVED  # servers of another language, which replace them, are there before
+            first, leaving = self._without_leaving(first)
         early, rest, late = _split(first, self._guarding)
-        desired = None if part.bridge else part.desired
         if part.switches:
             yield from _restores(Phase.RULES_EARLY, family, early, None, part, terms)
             yield from _restores(Phase.RULES_SWITCHED, family, rest, desired, part, terms)
         else:
             changes = sorted((*early, *rest), key=lambda change: change.key)
-            yield from _restores(phase, family, changes, desired, part, terms)
+            others = desired and self._of_others(desired) if leaving else desired
+            yield from _restores(Phase.RULES_EARLY, family, changes, others, part, terms)
         yield from _restores(Phase.RULES_SETTLED, family, then, None, part, terms)
+        yield from _restores(Phase.RULES_REMOVED, family, leaving, desired, part, terms)
         yield from _restores(Phase.RULES_REMOVED, family, late, None, part, terms)
+
+    def _without_leaving(self, changes: Changes) -> tuple[Changes, Changes]:
+        """Return the changes without removals of frontends from leading chains, and these removals.
+
+        They come last: servers of another language, which replace the proxy, must be there before.
+        """
+
+        def leaves(change: Change[Key, Value]) -> bool:
+            key = change.key
+            if change.after is not None or key.name not in self._leading or not isinstance(key, BlockKey):
+                return False
+            return not target(Rule(key.specs[-1])).startswith(_OURS)
+
+        leaving = tuple(change for change in changes if leaves(change))
+        return (tuple(change for change in changes if not leaves(change)) if leaving else changes), leaving
+
+    def _of_others(self, desired: Objects) -> Objects:
+        """Return the wanted objects outside leading chains."""
+        return {key: value for key, value in desired.items() if key.name not in self._leading}
+
+    def _written_anew(self, changes: Changes, desired: Objects) -> frozenset[ChainName]:
+        """Return the dispatch chains that `_replacement` writes whole."""
+        first, leaving = self._without_leaving(changes)
+        if not leaving:
+            return written_anew(changes, desired)
+        return written_anew(first, self._of_others(desired)) | written_anew(leaving, desired)
 
     def _led(self, first: Changes, then: Changes) -> tuple[Changes, Changes, Changes]:
         """Return the changes of leading chains and of the jumps to them if such chains appear or go, and all others."""
