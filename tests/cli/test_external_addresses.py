@@ -49,7 +49,7 @@ gateways: [192.168.50.1]
 root_ports: [TCP/10250]
 ipv6: false
 """
-HINT = "--external-ip-semantics strict leaves it out"
+HINT = "--external-ip-semantics strict ignores this address"
 
 
 @pytest.fixture

@@ -115,7 +115,10 @@ def test_strict_semantics_serve_no_address_of_node_or_cluster(address, whose, is
     is_refused = place == "external" or not is_shared
     assert served(strict) == {*NOBODYS} | (set() if is_refused else {address})
     assert served(like) == {*NOBODYS, address}
-    for decisions, then in ((strict, "the entry is ignored"), (like, "--external-ip-semantics strict leaves it out")):
+    for decisions, then in (
+        (strict, "the entry is ignored"),
+        (like, "--external-ip-semantics strict ignores this address"),
+    ):
         warnings = naming(decisions, "Service shop/web", f"{address} is {whose}", then)
         assert len(warnings) == is_refused
     assert not [text for model in (strict, like) for each in NOBODYS for text in naming(model, f"{each} is")]

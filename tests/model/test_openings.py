@@ -73,7 +73,7 @@ BOTH = ["IPv4", "IPv6"]
         (
             {"mode": "ipvs", "ipvs": {"excludeCIDRs": ["192.0.2.0/24"], "strictARP": True}},
             {"mode": "ipvs"},
-            ["ipvs.excludeCIDRs no longer names 192.0.2.0/24", "ipvs.strictARP is off"],
+            ["ipvs.excludeCIDRs no longer contains 192.0.2.0/24", "ipvs.strictARP is off"],
         ),
         (
             {"mode": "ipvs", "ipvs": {"excludeCIDRs": ["192.0.2.0/24"]}},

@@ -33,7 +33,7 @@ _STREAMS: Final = (
 )
 _HEADS: Final = "the head of a request may have 32 KB, and its headers 28 KB"
 _ONE_FOR_ALL: Final = "a reload gives every host the same"
-_LOG: Final = "to /dev/log, in HAProxy's own format for HTTP"
+_LOG: Final = "logs go to /dev/log, in HAProxy's own format for HTTP"
 _ERRORS: Final = "answers are not replaced by those of a Service"
 _RATE: Final = "HAProxy 2.6 does not limit how fast an answer is sent"
 _AUTH_CONNECTIONS: Final = "HAProxy decides how many connections to auth servers stay open, and for how long"
@@ -108,14 +108,18 @@ ANNOTATIONS: Final = _table(
         proxy-busy-buffers-size proxy-max-temp-file-size
         """,
     ),
-    _rows(Obeyed.OTHERWISE, "a backend that was too slow is not asked again", "proxy-next-upstream"),
+    _rows(
+        Obeyed.OTHERWISE,
+        "if an endpoint does not answer in time, the request is not sent to another one",
+        "proxy-next-upstream",
+    ),
     _rows(Obeyed.OTHERWISE, "number of further tries after the first; at most 100", "proxy-next-upstream-tries"),
     _rows(
         Obeyed.OTHERWISE,
         "the total time is limited by the number of tries and the time limit of each try",
         "proxy-next-upstream-timeout",
     ),
-    _rows(Obeyed.OTHERWISE, "HTTP/1.1, and HTTP/2 for gRPC", "proxy-http-version"),
+    _rows(Obeyed.OTHERWISE, "always HTTP/1.1, and HTTP/2 for gRPC", "proxy-http-version"),
     _rows(
         Obeyed.OTHERWISE,
         "if the key is neither `$request_uri` nor the client's address, backends get the key in `X-Rulegen-Key`",
@@ -136,7 +140,11 @@ ANNOTATIONS: Final = _table(
         Obeyed.NOT, "longer chains from the same authority are accepted", "auth-tls-verify-depth proxy-ssl-verify-depth"
     ),
     _rows(Obeyed.NOT, "HAProxy writes this header itself", "connection-proxy-header"),
-    _rows(Obeyed.OTHERWISE, "copies of GET, HEAD, POST, PUT and DELETE, with bodies of up to 32 KB", _MIRROR),
+    _rows(
+        Obeyed.OTHERWISE,
+        "only requests with GET, HEAD, POST, PUT or DELETE, and with bodies of up to 32 KB, are copied",
+        _MIRROR,
+    ),
     _rows(Obeyed.NOT, "HAProxy logs no rewrites", "enable-rewrite-log"),
 )
 """By name, without prefix."""
@@ -187,19 +195,23 @@ SETTINGS: Final = _table(
         "proxy-body-size",
     ),
     _rows(Obeyed.OTHERWISE, _TUNNEL, "proxy-send-timeout"),
-    _rows(Obeyed.OTHERWISE, "a backend that was too slow is not asked again", "proxy-next-upstream"),
+    _rows(
+        Obeyed.OTHERWISE,
+        "if an endpoint does not answer in time, the request is not sent to another one",
+        "proxy-next-upstream",
+    ),
     _rows(Obeyed.OTHERWISE, "number of further tries after the first; at most 100", "proxy-next-upstream-tries"),
     _rows(
         Obeyed.OTHERWISE,
         "the total time is limited by the number of tries and the time limit of each try",
         "proxy-next-upstream-timeout",
     ),
-    _rows(Obeyed.OTHERWISE, "HTTP/1.1, and HTTP/2 for gRPC", "proxy-http-version"),
+    _rows(Obeyed.OTHERWISE, "always HTTP/1.1, and HTTP/2 for gRPC", "proxy-http-version"),
     _rows(Obeyed.OTHERWISE, "idle connections end by their time limit", "upstream-keepalive-time"),
     _rows(Obeyed.OTHERWISE, "all versions from the lowest to the highest of the list", "ssl-protocols"),
     _rows(Obeyed.OTHERWISE, "counted in sessions of 250 bytes", "ssl-session-cache-size"),
     _rows(Obeyed.OTHERWISE, "the maximum size of a record, up to 16 KB", "ssl-buffer-size"),
-    _rows(Obeyed.OTHERWISE, "a lower level if the CPU is busy", "gzip-level"),
+    _rows(Obeyed.OTHERWISE, "HAProxy uses a lower level if the CPU is busy", "gzip-level"),
     _rows(Obeyed.OTHERWISE, "answers of HAProxy itself are text/html or empty", "default-type"),
     _rows(Obeyed.OTHERWISE, "GET, HEAD, POST, PUT or DELETE; with another one, paths are closed", "global-auth-method"),
     _rows(
@@ -211,10 +223,10 @@ SETTINGS: Final = _table(
         """,
     ),
     _rows(Obeyed.OTHERWISE, "HAProxy reports warnings and alerts", "error-log-level"),
-    _rows(Obeyed.NOT, "a connection of a client ends by its time limit", "keep-alive-requests"),
+    _rows(Obeyed.NOT, "only time limits end the connections of clients", "keep-alive-requests"),
     _rows(Obeyed.NOT, "servers that are added at run time cannot have this limit", "upstream-keepalive-requests"),
     _rows(Obeyed.NOT, "HAProxy's own format is used", "log-format-upstream"),
-    _rows(Obeyed.NOT, "also short answers are compressed", "gzip-min-length"),
+    _rows(Obeyed.NOT, "short answers are compressed, too", "gzip-min-length"),
     _rows(Obeyed.NOT, "HAProxy asks no OCSP responder", "enable-ocsp"),
     _rows(Obeyed.NOT, _ERRORS, "custom-http-errors disable-proxy-intercept-errors"),
     _rows(Obeyed.NOT, _RATE, "limit-rate limit-rate-after"),

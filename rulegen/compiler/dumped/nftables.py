@@ -225,7 +225,7 @@ class _TableReader:
             for statement in rule.statements:
                 if isinstance(statement, Dnat) and statement.port is not None:
                     return _host_port(str(statement.to), str(statement.port))
-        return f"unknown ({chain} does not translate)"
+        return f"unknown ({chain} has no DNAT rule)"
 
 
 def _numbers(key: Expression) -> int:

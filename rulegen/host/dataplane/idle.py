@@ -95,7 +95,7 @@ class WaitingDataplane(IdleDataplane):
         on_found: Called when they work.
     """
 
-    choice: VariantChoice = VariantChoice(Variant.NFT, "no tool of this host works yet")  # noqa: RUF009 - frozen
+    choice: VariantChoice = VariantChoice(Variant.NFT, "no iptables tool of this host works yet")  # noqa: RUF009 - frozen
     look: Callable[[], object] = field(kw_only=True)
     on_found: Callable[[], None] = field(kw_only=True)
 
@@ -107,4 +107,4 @@ class WaitingDataplane(IdleDataplane):
         """
         self.look()
         self.on_found()
-        raise HostError("the tools of this host work now: the agent starts with them")
+        raise HostError("the tools of this host work now: the agent begins to write")

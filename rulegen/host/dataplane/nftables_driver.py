@@ -89,7 +89,7 @@ class NftablesDriver:
         except ValueError as error:
             raise HostError(
                 f"the nftables table {FLAT_TABLE} is not written: {error}",
-                hint="with --nftables-owner off, nft writes what is unknown to rulegen",
+                hint="use --nftables-owner off: nft then writes the objects that rulegen does not know",
             ) from None
         others = tuple(change for change in work.changes if change.key.table != FLAT_TABLE)
         if others:

@@ -284,7 +284,9 @@ class Search:
 
 def lacking_text(needs: frozenset[Shape]) -> str:
     """Return as text why a Service is left out that needs a feature that the kernel rejects for every Service."""
-    return f"the kernel rejects all rules of this kind: {', '.join(sorted(_words(needs))) or 'as others were rejected'}"
+    words = sorted(_words(needs))
+    what = f"with {', '.join(words)}" if words else "that this Service needs"
+    return f"the kernel rejects all rules {what}"
 
 
 def _words(shapes: Collection[Shape]) -> set[str]:

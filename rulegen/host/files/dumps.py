@@ -335,7 +335,7 @@ def _take_empty(dumps: Dumps, empty: dict[str, bool], families: dict[Family, str
         else:
             yield f"{file} is empty and was ignored"
             continue
-        yield f"{file} is empty: the node counts as one without {what}, for which the tools print nothing"
+        yield f"{file} is empty: rulegen assumes that the node has no {what}, because the tools then print nothing"
 
 
 def _only(known: T | None, new: T, file: str) -> T:

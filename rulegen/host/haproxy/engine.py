@@ -46,7 +46,7 @@ if TYPE_CHECKING:
 
 FOLDERS: Final = ("maps",)
 _UNEQUAL: Final = (
-    "HAProxy reports another state than its files have, also after a reload; the plan shows the difference"
+    "the state that HAProxy reports differs from its files even after a reload; the plan shows the difference"
 )
 _NO_USER: Final = (("::", "!"),)
 """A map of passwords without users: no client can send this name."""

@@ -134,7 +134,7 @@ def _request(folder: Path, text: str) -> None:
     if answer.startswith(LATER):
         raise LaterError(
             f"the proxy does not serve its new configuration yet: {printable(answer.removeprefix(LATER), 300)}",
-            hint="its supervisor goes on: the same command shows later whether it serves",
+            hint="its supervisor keeps trying: repeat the command later to see whether the proxy serves",
         )
     if answer != _OK:
         raise ProxyRefusedError(f"the proxy does not serve its new configuration: {printable(answer, 300)}")

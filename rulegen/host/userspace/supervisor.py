@@ -347,7 +347,7 @@ class ProxySupervisor:
             if self._is_starting:
                 self._instances.end_start()
             self._instances.end_check()
-            self._finish(self._change, f"{NO_VERDICT}another request came first")
+            self._finish(self._change, f"{NO_VERDICT}a newer request has replaced this one")
 
     @staticmethod
     def _close_except(held: Mapping[Family, socket.socket], kept: Mapping[Family, socket.socket]) -> None:

@@ -133,7 +133,11 @@ def _check_path_text(text: str, path: str, findings: Findings, *, is_free: bool)
     if _CONTROL.search(text):
         findings.fault(path, f"{quoted(text)} has control characters in it")
     if not is_free and (unclear := _UNCLEAR.search(text)):
-        findings.fault(path, f"{quoted(text)} has {quoted(unclear[0])} in it, which no request has when it is matched")
+        findings.fault(
+            path,
+            f"{quoted(text)} has {quoted(unclear[0])} in it: proxies resolve this in the path of a request, so no"
+            " request matches",
+        )
     findings.text(path, text, MAX_PATH_BYTES)
 
 

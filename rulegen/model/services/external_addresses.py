@@ -120,7 +120,7 @@ class ExternalAddresses:
             if self._site.binds and address not in self._forbidden.own and owner is None
             else "connections to this address at the Service's ports reach the Service instead"
         )
-        report(Conflict(name, owner, f"{where}: {then}; --external-ip-semantics strict leaves it out"))
+        report(Conflict(name, owner, f"{where}: {then}; --external-ip-semantics strict ignores this address"))
         return True
 
     def _whose(self, name: ObjectName, address: Address, use: AddressUse, port: int) -> tuple[str, ObjectName | None]:

@@ -229,7 +229,7 @@ class _Shared:
                 kept.append(address)
                 warn(
                     f"{where}: {address} is an address of Node {owner}: ipvs mode binds it to this node, so the node"
-                    f" cannot reach {owner} at it any more; --ipvs-semantics strict leaves it out"
+                    f" cannot reach {owner} at it any more; --ipvs-semantics strict ignores this address"
                 )
             else:
                 warn(f"{where}: {address} is an address of Node {owner}; the entry is ignored")

@@ -74,7 +74,7 @@ def test_a_stopped_master_delays_only_what_needs_a_reload(serve, late):
     assert (waiting.action, waiting.again_s) == (DeployAction.UPDATED, HINDERED_S)
     assert answers() == {POD.format(2)}
     assert ask("slow.test")[0] == 404
-    with pytest.raises(HinderedError, match="what needs a reload waits"):
+    with pytest.raises(HinderedError, match="changes that need a reload wait"):
         serve(*web(2), site(whitelist_source_range="192.0.2.0/24"), SLOW)
     assert serve(*web(3), site(), SLOW) is DeployAction.UPDATED
     assert answers() == {POD.format(3)}

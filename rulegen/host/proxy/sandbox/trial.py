@@ -181,7 +181,8 @@ def _judge(ended: Completed, release: Path, kind: ProxyProgram, timeout_s: float
         return None
     if LATE in ended.stderr:
         raise TrialTimeoutError(
-            f"the test of {kind.name} timed out after {timeout_s:g} s: no Ingress is the cause, and all is tried again",
+            f"the test of {kind.name} timed out after {timeout_s:g} s: the cause is not an Ingress, and the"
+            " test will be repeated",
             hint="find out why the test is slow: a slow disk, or a busy host",
         )
     if ended.code == 128 + signal.SIGKILL:

@@ -45,7 +45,7 @@ _CHOOSING: Final[tuple[Annotation[Any], ...]] = (
     balancing.UPSTREAM_HASH_BY,
     balancing.LOAD_BALANCE,
 )
-_NOT_THE_OTHER: Final = ", and not the later port of this name or number, as in ingress-nginx"
+_NOT_THE_OTHER: Final = "; the later port with this name or number gets none, as in ingress-nginx"
 _ROOT: Final = PathMatch(PathKind.PREFIX, "/")
 _NO_NAMESPACES: Final[frozenset[str]] = frozenset()
 _ANY_HOST: Final = "with the request's host, a client could choose the server"
@@ -278,7 +278,9 @@ class Routing(Struct):
         if not path.kind.is_expression or not path.value.startswith(self.settings.no_auth_locations):
             return
         if owner.policy != without_auth(owner.policy) and not self._needs_no_auth(path):
-            message = "the expression matches other paths than no-auth-locations names: authentication applies to all"
+            message = (
+                "the expression also matches paths outside of no-auth-locations: authentication applies to all of them"
+            )
             self.reasons.append(owner.reason(Verdict.IGNORED, f"{route.field}.path", message))
 
     def _bound(

@@ -123,7 +123,7 @@ def log_format(text: str) -> Text:
     rest = read_text(VARIABLE.sub(known, text), IN_LOGS)
     if unknown:
         names = readers.quoted(" ".join(unknown))
-        raise PartialValueError(rest, f"{names}: no variables of the access log; - is logged instead")
+        raise PartialValueError(rest, f"{names}: not variables of the access log; - is logged instead")
     return rest
 
 

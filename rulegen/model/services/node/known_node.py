@@ -42,7 +42,9 @@ def known_node(name: str, before: Node | None, now: Node | None) -> KnownNode:
     if before is None:
         return KnownNode(now)
     if now is None:
-        return KnownNode(before, (f"the Node {name!r} is gone: its last addresses, pod CIDRs and zone stay in use",))
+        return KnownNode(
+            before, (f"the Node {name!r} is gone: its last known addresses, pod CIDRs and zone stay in use",)
+        )
     kept = []
     addresses = now.status.addresses
     cidrs = now.spec.pod_cidrs or ((now.spec.pod_cidr,) if now.spec.pod_cidr else ())

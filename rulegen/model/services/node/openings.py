@@ -36,7 +36,10 @@ def openings(before: Options, after: Options) -> Iterator[str]:
         yield from _ipvs(before, after)
     if before.node_name != after.node_name:
         names = [each.node_name or "the host's name" for each in (before, after)]
-        yield f"hostnameOverride changes from {names[0]} to {names[1]}: this is another node now, with other endpoints"
+        yield (
+            f"hostnameOverride changes from {names[0]} to {names[1]}: this host then counts as another node, with other"
+            " local endpoints"
+        )
 
 
 def _node_ports(before: Options, after: Options) -> Iterator[str]:
@@ -95,7 +98,7 @@ def _ipvs(before: Options, after: Options) -> Iterator[str]:
     ]
     if lost:
         networks = ", ".join(map(str, lost))
-        yield f"ipvs.excludeCIDRs no longer names {networks}: other programs' virtual servers there may be removed"
+        yield f"ipvs.excludeCIDRs no longer contains {networks}: other programs' virtual servers there may be removed"
     if before.ipvs_strict_arp and not after.ipvs_strict_arp:
         yield "ipvs.strictARP is off: other interfaces answer ARP for the addresses of Services"
 
