@@ -41,7 +41,7 @@ def unknown_node(name: str, others: Iterable[str]) -> str:
     likeness = {printable(other): SequenceMatcher(None, name, other).ratio() for other in others}
     names = sorted(likeness, key=lambda other: (-likeness[other], other))
     if not names:
-        return f"there is no Node {printable(name)}, nor any other Node"
+        return f"there are no Node objects, so Node {printable(name)} is unknown"
     guess = f"; did you mean {names[0]}?" if likeness[names[0]] >= ALIKE else "."
     more = f" and {len(names) - SHOWN} more" if len(names) > SHOWN else ""
     return f"there is no Node {printable(name)}{guess} The Nodes are {', '.join(names[:SHOWN])}{more}"

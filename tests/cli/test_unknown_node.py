@@ -76,7 +76,7 @@ def test_apply_rejects_an_unknown_node_and_names_the_known_ones(run, mode):
 def test_files_without_any_node_are_refused_alike(run):
     code, out, err = run("apply", "-f", "blog.yaml", "--host", "host", "--node", "web-1", "--yes")
     assert (code, out) == (1, "")
-    assert "there is no Node web-1, nor any other Node" in err
+    assert "there are no Node objects, so Node web-1 is unknown" in err
 
 
 def test_an_invalid_node_object_is_reported_with_its_faults(run, folder):

@@ -83,7 +83,7 @@ def cautions(config: KubeProxyConfiguration, modes: Mapping[str, ModeSections] =
     if not config.node_port_addresses and not sections.has_primary_node_ports:
         yield (
             "nodePortAddresses is unset: node ports are open on all local addresses;"
-            " 'primary' opens them on the node's own ones only"
+            " 'primary' opens them only on the node's own addresses"
         )
     if sections.caution:
         yield sections.caution

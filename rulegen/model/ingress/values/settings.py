@@ -267,7 +267,7 @@ class Settings:
     global_auth_cache_key: str = setting_of(str.strip, "", _AS_ANNOTATION)
     global_auth_cache_duration: str = setting(str.strip, "200 202 401 5m", _AS_ANNOTATION)
     global_auth_snippet: Judgement = snippet(  # noqa: RUF009
-        SnippetPlace.AUTH, "never used; **closes the same Ingresses** if it changes what the auth server is asked"
+        SnippetPlace.AUTH, "never used; **closes the same Ingresses** if it changes the request to the auth server"
     )
     global_auth_always_set_cookie: bool = setting(boolean, "false")
     no_auth_locations: tuple[str, ...] = setting(

@@ -133,7 +133,7 @@ DEFINITIONS: Final = frozenset(_DEFINITIONS_NAMES.split())
 """Directives of the block `http` that only define something for other directives."""
 
 OF_AUTH_SUBREQUESTS: Final = _named(*_TUNING)
-"""Directives that do not change what the auth server is asked."""
+"""Directives that do not change the request to the auth server."""
 
 _PROVING_NOTHING_NAMES: Final = (
     "accept accept-encoding accept-language cache-control connection host if-modified-since if-none-match origin"

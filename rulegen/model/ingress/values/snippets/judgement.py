@@ -102,7 +102,7 @@ def _protecting(
             if name not in OF_AUTH_SUBREQUESTS or directive.block is not None:
                 instead = "auth-proxy-set-headers" if name == "proxy_set_header" else ""
                 yield SnippetFinding(
-                    directive, inside, KnownDirective("changes what the auth server is asked", instead)
+                    directive, inside, KnownDirective("changes the request to the auth server", instead)
                 )
         elif name in {"location", "if"} and directive.block is not None and place is not SnippetPlace.HTTP:
             if _answers_preflights(directive) or _answers_robots(directive):
