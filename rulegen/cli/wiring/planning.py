@@ -246,7 +246,7 @@ def _unseen(inputs: Inputs, dumps: Dumps) -> Iterator[str]:
         if not unseen and name in requested and not any(language == name for language, _ in dumps.states):
             unseen = f"objects of {name}"
         if unseen:
-            yield f"{unseen} were not observed, so they are not in the plan"
+            yield f"not observed, so not in the plan: {unseen}"
 
 
 def _not_compared(inputs: Inputs, dumps: Dumps) -> Iterator[str]:
