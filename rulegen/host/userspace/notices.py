@@ -57,14 +57,24 @@ class ProxyNotices:
     def start(self) -> None:
         """Start to listen: from now on, a supervisor is expected to run while the proxy is to serve anything.
 
-        A proxy that has ended altogether before is not: if the mode needs one, the first write starts it.
+        A proxy that has ended altogether before is not: if the mode needs one, the first write starts it. While nothing
+        is to be served, there is nobody to listen to: this waits for `proxy_begins`.
         """
         _forget_ended(self._folder)
+        if _is_serving(self._folder):
+            self.begin()
+        else:
+            _WAITING.append(self)
+
+    def begin(self) -> None:
+        """Listen, in threads of its own."""
         self._thread.start()
         self._asker.start()
 
     def stop(self) -> None:
         """Stop listening."""
+        if self in _WAITING:
+            _WAITING.remove(self)
         if not self._thread.is_alive():
             return
         with self._lock:
@@ -107,6 +117,16 @@ class ProxyNotices:
                         self._take(line.decode("utf-8", "replace").strip())
                 with self._lock:
                     self._link = None
+
+
+_WAITING: Final[list[ProxyNotices]] = []
+"""Those of this process that begin to listen when there is a proxy."""
+
+
+def proxy_begins() -> None:
+    """Have reports begin: this process is about to have the proxy serve something."""
+    while _WAITING:
+        _WAITING.pop().begin()
 
 
 def _pool(folder: Path, backend: str) -> str:

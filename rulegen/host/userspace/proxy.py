@@ -20,6 +20,7 @@ from rulegen.host.locks.file_locks import locked
 from rulegen.host.userspace import folder as of
 from rulegen.host.userspace import supervision
 from rulegen.host.userspace.exchange import ask
+from rulegen.host.userspace.notices import proxy_begins
 from rulegen.host.userspace.relay import client as relay
 from rulegen.languages.listeners.state import (
     PoolServer,
@@ -114,6 +115,7 @@ def write(work: ChangeProxy) -> None:
                 _KNOWN[folder] = extended
                 return
             is_kept = False
+        proxy_begins()
         objects = _write(folder, work.changes, is_kept=is_kept)
         _KNOWN.pop(folder, None)
         if objects:

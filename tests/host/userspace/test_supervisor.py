@@ -9,6 +9,7 @@ import socket
 import struct
 import subprocess
 import tempfile
+import threading
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -24,7 +25,7 @@ from rulegen.host.userspace import child, supervision, supervisor
 from rulegen.host.userspace import folder as of
 from rulegen.host.userspace import proxy as written
 from rulegen.host.userspace.exchange import ask
-from rulegen.host.userspace.notices import ProxyNotices
+from rulegen.host.userspace.notices import ProxyNotices, proxy_begins
 from rulegen.host.userspace.relay import client, keeper
 from rulegen.host.userspace.supervision import ProxyFailedError, ProxyRefusedError
 from rulegen.host.userspace.supervisor import ProxySupervisor, main
@@ -398,6 +399,8 @@ def test_only_a_proxy_that_has_not_ended_must_answer(
     heard: list[bool] = []
     notices = ProxyNotices(lambda _: None, heard.append, lambda _: None)
     notices.start()
+    assert has_ended == ("proxy answers" not in {thread.name for thread in threading.enumerate()})
+    proxy_begins()
     until(lambda: len(heard) > 1)
     with suppress(ProcessLookupError):
         os.kill(keeping, signal.SIGCONT)
