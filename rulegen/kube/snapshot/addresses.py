@@ -5,17 +5,18 @@ from __future__ import annotations
 import re
 from contextlib import suppress
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Final, NamedTuple
+from typing import TYPE_CHECKING, Final, NamedTuple, TypeVar
 
 from rulegen.kube.validation.service import HEADLESS
 from rulegen.net import parse_address
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Hashable, Iterable, Iterator, Mapping
 
     from rulegen.kube.objects.names import ObjectName
     from rulegen.kube.objects.structs import Service
 
+_Key = TypeVar("_Key", bound="Hashable")
 _LEADING_ZERO: Final = re.compile(r"(?:^|\.)0[0-9]")
 
 
@@ -55,9 +56,11 @@ class ServiceAddresses:
             return None
         return min((holder.service for holder in holders if port in holder.ports), default=None)
 
-    def holders(self, namespace: str, address: str) -> tuple[object, object]:
-        """Return the values that `owner` uses for an address in a namespace, to compare with those of another index."""
-        return self._by_cluster_ip.get(address), self._by_external_ip.get((namespace, address))
+    def changed_since(self, before: ServiceAddresses) -> set[str]:
+        """Return the addresses for which `owner` may answer otherwise than in an earlier index."""
+        changed = _changed(before._by_cluster_ip, self._by_cluster_ip)
+        changed.update(address for _, address in _changed(before._by_external_ip, self._by_external_ip))
+        return changed
 
     def change(self, name: ObjectName, before: Service | None, after: Service | None) -> frozenset[str]:
         """Apply a change of one Service; return the addresses whose owner, or its ports, may have changed.
@@ -99,6 +102,11 @@ class ServiceAddresses:
                 self._by_external_ip[key] = others
             else:
                 del self._by_external_ip[key]
+
+
+def _changed(before: Mapping[_Key, object], after: Mapping[_Key, object]) -> set[_Key]:
+    changed = {key for key, holders in after.items() if before.get(key) != holders}
+    return changed.union(before.keys() - after.keys())
 
 
 def _held(service: Service | None) -> frozenset[tuple[str, frozenset[int] | None]]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from bisect import insort
 from collections import defaultdict
 from typing import TYPE_CHECKING
 
@@ -23,9 +24,7 @@ def grouped(ingresses: Sequence[Ingress], left_out: Sequence[UnservedIngress], p
     One group has the host for all other names, even if no Ingress requests it. Both arguments are sorted by age,
     oldest first.
     """
-    served = {host for ingress in ingresses for host in hosts_of(ingress)}
-    aliases = {alias for ingress in ingresses for alias in aliases_of(ingress, prefix)}
-    overtaking = {host for host in served if not host or host.startswith("*")} | aliases
+    served, overtaking = hosts_and_overtaking(ingresses, prefix)
     members: list[Ingress | UnservedIngress] = [*ingresses, *(known for known in left_out if known.is_written)]
     parents = list(range(len(members)))
     first_of: dict[str, int] = {}
@@ -63,6 +62,54 @@ def grouped(ingresses: Sequence[Ingress], left_out: Sequence[UnservedIngress], p
         ),
         *([HostGroup((), has_other_hosts=True)] if other is None else ()),
     )
+
+
+def hosts_and_overtaking(ingresses: Iterable[Ingress], prefix: str) -> tuple[frozenset[str], frozenset[str]]:
+    """Return the hosts of Ingresses, and the hosts and additional names to which requests for other hosts may go."""
+    served = frozenset(host for ingress in ingresses for host in hosts_of(ingress))
+    aliases = (alias for ingress in ingresses for alias in aliases_of(ingress, prefix))
+    return served, frozenset(host for host in served if not host or host.startswith("*")).union(aliases)
+
+
+def with_changed(
+    groups: tuple[HostGroup, ...],
+    hosts: frozenset[str],
+    overtaking: frozenset[str],
+    gone: Sequence[Ingress],
+    new: Iterable[Ingress],
+    prefix: str,
+) -> tuple[tuple[HostGroup, ...], frozenset[str]] | None:
+    """Return groups and hosts after a change of few Ingresses that share no host with others; None if they may.
+
+    Args:
+        groups: The groups, none of which has an Ingress that is not served.
+        hosts: The hosts of all Ingresses.
+        overtaking: See `hosts_and_overtaking`.
+        gone: The Ingresses that are not there any more.
+        new: Those that are new.
+        prefix: Prefix of annotations that have a meaning.
+    """
+    # An additional name, the default server and a wildcard host concern the hosts of others.
+    for ingress in (*gone, *new):
+        if aliases_of(ingress, prefix) or any(not x or x.startswith("*") for x in _hosts_and_mains(ingress, prefix)):
+            return None
+    alone = {id(ingress) for ingress in gone}
+    kept = [group for group in groups if len(group.ingresses) != 1 or id(group.ingresses[0]) not in alone]
+    if len(groups) - len(kept) != len(gone):  # one of them shared a host with others
+        return None
+    left = hosts.difference(*(hosts_of(ingress) for ingress in gone))
+    last = [kept.pop()] if kept and not kept[-1].ingresses else []
+    for ingress in new:
+        own = hosts_of(ingress)
+        if not own or not left.isdisjoint(own):
+            return None
+        left |= own
+        insort(
+            kept,
+            HostGroup((ingress,), has_other_hosts=False, overtaken=_overtaken([ingress], (), overtaking, prefix)),
+            key=lambda group: age(group.ingresses[0]),
+        )
+    return (*kept, *last), left
 
 
 def _hosts_and_mains(ingress: Ingress, prefix: str) -> set[str]:

@@ -7,14 +7,14 @@ Beyond a limit, the oldest Ingresses of the namespace remain served and the othe
 from __future__ import annotations
 
 from collections import defaultdict
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Final
 
 from rulegen.kube.objects.names import ObjectName
 from rulegen.model.ingress.values.annotations.routing import SERVER_ALIAS
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterable, Mapping
 
     from rulegen.kube.objects.structs import Ingress, Secret
 
@@ -51,6 +51,15 @@ class NamespaceLimits:
         self._most, self._prefix, self._secrets = hosts, f"{prefix}/", secrets
         self._alias = self._prefix + SERVER_ALIAS.name
         self._used: defaultdict[str, _Usage] = defaultdict(_Usage)
+
+    def for_more(self, ingresses: Iterable[Ingress], secrets: Mapping[ObjectName, Secret]) -> NamespaceLimits:
+        """Return a copy for more Ingresses of these namespaces; the usage of others is shared."""
+        limits = NamespaceLimits(self._most, self._prefix.removesuffix("/"), secrets)
+        limits._used.update(self._used)
+        for namespace in {ingress.metadata.namespace for ingress in ingresses}:
+            used = self._used.get(namespace, _Usage())
+            limits._used[namespace] = replace(used, hosts={*used.hosts}, secrets={*used.secrets})
+        return limits
 
     def refusal(self, ingress: Ingress) -> str:
         """Return why an Ingress is not served. If it is served, add its usage and return an empty text."""

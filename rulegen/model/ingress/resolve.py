@@ -9,29 +9,24 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from operator import attrgetter
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Final, NamedTuple
+from typing import TYPE_CHECKING, Final
 
 from msgspec import structs
 
-from rulegen.kube.objects.names import ObjectKey
 from rulegen.kube.snapshot.addresses import ServiceAddresses
 from rulegen.model.forbidden import KUBERNETES
-from rulegen.model.ingress.closing import INGRESS, UnservedIngress
+from rulegen.model.ingress.admission.admission import Admission, admitted
 from rulegen.model.ingress.defaults import HttpDefaults
-from rulegen.model.ingress.grouping import grouped, reserved_names
-from rulegen.model.ingress.host_groups import CommonDecisions, Lookups, decide_group, name_of, refusals
+from rulegen.model.ingress.host_groups import CommonDecisions, Lookups, decide_group, refusals
 from rulegen.model.ingress.ir import IngressModel, ToName, ToUpstream
-from rulegen.model.ingress.limits import NamespaceLimits
 from rulegen.model.ingress.policy.global_auth import global_auth, with_auth_faults
 from rulegen.model.ingress.reasons import Reason, Verdict
 from rulegen.model.ingress.routing.aliases import with_other_names
 from rulegen.model.ingress.routing.certificates import Certificates, with_wildcard_certificates
 from rulegen.model.ingress.routing.routes import Routing
-from rulegen.model.ingress.routing.selection import in_order
 from rulegen.model.ingress.unread import missing, recalled
 from rulegen.model.ingress.upstreams.reads import RecordedMapping, ServiceReads
 from rulegen.model.ingress.upstreams.referenced_objects import Referred
-from rulegen.model.ingress.values.classes import CATCH_ALL
 from rulegen.model.ingress.values.configmap import settings_of
 from rulegen.model.ingress.values.setting import SettingGuard
 
@@ -39,9 +34,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
     from rulegen.kube.objects.names import ObjectName
-    from rulegen.kube.objects.structs import Ingress, Secret
     from rulegen.kube.snapshot.world import ClusterSnapshot, ServiceInput
-    from rulegen.kube.validation.unusable_ingress import UnusableIngress
     from rulegen.model.ingress.host_groups import GroupDecisions, HostGroup
     from rulegen.model.ingress.ir import SecretFile, Server, Target, Upstream
     from rulegen.model.ingress.options import IngressOptions
@@ -54,31 +47,6 @@ _NO_PAGES: Final = (
     "only answers of Ingresses with the annotation default-backend are replaced; give --default-backend-service to"
     " replace those of all"
 )
-
-
-_INVALID: Final = "it is invalid: its faults are listed among the skipped objects"
-
-
-class _Admission(NamedTuple):
-    """The Ingresses that are served, and the inputs of this decision.
-
-    Attributes:
-        ingresses: All valid Ingresses.
-        unusable: The others.
-        decided_by: Other inputs.
-        secrets: Secrets whose sizes were counted.
-        groups: The served Ingresses, in groups; see `grouped`.
-        reserved: Names of Ingresses over a limit; see `reserved_names`.
-        reasons: Why the others are not served.
-    """
-
-    ingresses: Mapping[ObjectName, Ingress]
-    unusable: Mapping[ObjectName, UnusableIngress]
-    decided_by: tuple[object, ...]
-    secrets: tuple[tuple[ObjectName, Secret | None], ...]
-    groups: tuple[HostGroup, ...]
-    reserved: Mapping[str, tuple[str, str, str]]
-    reasons: tuple[Reason, ...]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -95,7 +63,7 @@ class IngressDecisions:
     reads: ServiceReads
     settings: ResolvedSettings | None
     common: CommonDecisions
-    admission: _Admission
+    admission: Admission
     groups: Mapping[ObjectName | None, GroupDecisions]
     lookups: Lookups
 
@@ -145,7 +113,7 @@ def decide_ingress(
     targets = lookups.targets(common, services)
     common = replace(common, default_backend=_default_backend(Routing(targets, settings), options, reasons))
     common = _with_global_auth(common, targets, options, reasons)
-    admission = _admission(world, options, before.admission if before is not None else None)
+    admission = admitted(world, options, before.admission if before is not None else None)
     groups = _decided_groups(admission.groups, common, lookups, before)
     reasons += [*admission.reasons, *refusals(targets)]
     model = _whole(list(groups.values()), common, lookups, targets, options, admission.reserved, reasons)
@@ -187,10 +155,10 @@ def _take_over(lookups: Lookups, before: IngressDecisions, *, is_same: bool) -> 
     lookups.endpoints = {name: known for name, known in then.endpoints.items() if services.get(name) is known.source}
     if addresses is then.addresses:
         return
-    for name, known in [*lookups.endpoints.items()]:
-        key = name.namespace
-        if any(addresses.holders(key, text) != then.addresses.holders(key, text) for text in known.addresses):
-            del lookups.endpoints[name]
+    changed = addresses.changed_since(then.addresses)
+    lookups.endpoints = {
+        name: known for name, known in lookups.endpoints.items() if changed.isdisjoint(known.addresses)
+    }
 
 
 def _default_backend(routing: Routing, options: IngressOptions, reasons: list[Reason]) -> Target | None:
@@ -222,62 +190,6 @@ def _with_global_auth(
         return replace(common, guards=common.guards | {guard})
 
 
-def _admission(world: ClusterSnapshot, options: IngressOptions, before: _Admission | None) -> _Admission:
-    """Return the Ingresses that are served, oldest first, and why the others are not."""
-    decided_by = (
-        world.ingress_classes,
-        world.namespaces if options.selection.namespace_selector is not None else {},
-        options.selection,
-        options.prefix,
-        options.most_hosts,
-        options.without,
-    )
-    if (
-        before is not None
-        and before.decided_by == decided_by
-        and before.ingresses == world.ingresses
-        and before.unusable == world.unusable
-        and all(world.secrets.get(name) is known for name, known in before.secrets)
-    ):
-        return before
-    reasons: list[Reason] = []
-    served: list[Ingress] = []
-    left_out: list[UnservedIngress] = []
-    secrets = RecordedMapping(world.secrets)
-    limits = NamespaceLimits(options.most_hosts, options.prefix, secrets)
-    for ingress in in_order((*world.ingresses.values(), *(known.ingress for known in world.unusable.values()))):
-        name = name_of(ingress)
-        key = ObjectKey(INGRESS, name)
-        unusable = world.unusable.get(name)
-        selection = options.selection
-        refusal = selection.refusal(ingress, world) if unusable is None else selection.refuses(unusable, world)
-        if refusal:
-            path = "spec.defaultBackend" if refusal == CATCH_ALL else "spec.ingressClassName"
-            reasons += [Reason(key, Verdict.SKIPPED, path, refusal)] if unusable is None else []
-            continue
-        if why := limits.refusal(ingress):
-            verdict = Verdict.OVER_LIMIT
-        elif unusable is not None:
-            verdict, why = Verdict.REJECTED, _INVALID
-        elif name in options.without:
-            verdict, why = Verdict.QUARANTINED, options.without[name]
-        else:
-            served.append(ingress)
-            continue
-        reasons.append(Reason(key, verdict, "", why))
-        may_guard_all = unusable is not None and not unusable.has_all_annotations
-        left_out.append(UnservedIngress.of(ingress, verdict, options.prefix, may_guard_all=may_guard_all))
-    return _Admission(
-        world.ingresses,
-        world.unusable,
-        decided_by,
-        tuple(secrets.answers.items()),
-        grouped(served, left_out, options.prefix),
-        reserved_names(left_out, options.prefix),
-        tuple(reasons),
-    )
-
-
 def _decided_groups(
     groups: Sequence[HostGroup],
     common: CommonDecisions,
@@ -286,20 +198,15 @@ def _decided_groups(
 ) -> dict[ObjectName | None, GroupDecisions]:
     """Return the decisions about all groups; those with unchanged inputs are reused."""
     known = before.groups if before is not None and before.common == common else {}
-    if before is not None and known and before.admission.groups is groups:
-        changed = _changed_services(before, lookups)
-        if changed is not None:
-            return {
-                key: decide_group(group, common, lookups)
-                if earlier.inputs.may_differ(changed, lookups.now)
-                else earlier
-                for group, (key, earlier) in zip(groups, known.items(), strict=True)
-            }
+    changed = _changed_services(before, lookups) if before is not None and known else None
     decided: dict[ObjectName | None, GroupDecisions] = {}
     for group in groups:
         key = group.name
         earlier = known.get(key)
-        is_same = earlier is not None and earlier.inputs.are_unchanged(group, lookups)
+        if earlier is not None and changed is not None and earlier.inputs.group == group:
+            is_same = not earlier.inputs.may_differ(changed, lookups.now)
+        else:
+            is_same = earlier is not None and earlier.inputs.are_unchanged(group, lookups)
         decided[key] = earlier if earlier is not None and is_same else decide_group(group, common, lookups)
     return decided
 

@@ -252,6 +252,23 @@ def test_after_any_changes_decisions_are_those_of_a_fresh_look(wanted, steps, pa
         assert decided == fresh
 
 
+PLAIN = [
+    *(ingress(name, rule(f"{host}.test")) for name in "abc" for host in ("x", "y", "z", "*")),
+    *(ingress(name, rule("x.test"), rule("y.test", path("/new", to="api"))) for name in "ad"),
+    ingress("b", rule("y.test"), annotations={"server-alias": "z.test"}),
+    ingress("c", rule("x.test"), annotations={"canary": "true", "canary-by-header": "x"}),
+]
+
+
+@settings(max_examples=examples(60), deadline=None)
+@given(st.lists(st.tuples(st.sampled_from(PLAIN), st.sampled_from(["put", "put", "delete"])), max_size=12))
+def test_few_changed_ingresses_are_admitted_and_grouped_as_all(steps):
+    stage = two_hosts()
+    for step in steps:
+        stage.step(step)
+        assert stage.decide() == stage.fresh()
+
+
 @pytest.mark.not_quick
 @settings(max_examples=examples(25), deadline=None)
 @given(starts, steps, st.booleans())

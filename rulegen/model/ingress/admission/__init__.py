@@ -1,0 +1,1 @@
+"""Which Ingresses are served, and which of them are decided together."""
