@@ -18,6 +18,7 @@ from hypothesis import strategies as st
 from rulegen.kube.objects.names import ObjectName
 from rulegen.model.ingress import resolve
 from rulegen.model.ingress.ir import MatchKind, ToUpstream
+from rulegen.model.ingress.limits import NamespaceLimits
 from rulegen.model.ingress.reasons import Verdict
 from tests.sizes import examples
 from tests.strategies.ingresses import NAMED, PREFIX, WEB, endpoints, ingress, options, path, rule, service, tls, world
@@ -117,7 +118,7 @@ def _answer(model, name, text, scheme):
 
 def _model(ingresses, way="", left_out=None):
     """Return the model of all Ingresses, or without one of them."""
-    limit, texts = resolve.NamespaceLimits.refusal, left_out.metadata.annotations if left_out is not None else {}
+    limit, texts = NamespaceLimits.refusal, left_out.metadata.annotations if left_out is not None else {}
     without, key = {}, f"{PREFIX}/canary-by-cookie"
     if way == "quarantine":
         without[ObjectName(left_out.metadata.namespace, left_out.metadata.name)] = "nginx rejects it"
@@ -125,7 +126,7 @@ def _model(ingresses, way="", left_out=None):
     def refusal(self, known):
         return "too many" if way == "limit" and known == left_out else limit(self, known)
 
-    with mock.patch.object(resolve.NamespaceLimits, "refusal", refusal), mock.patch.dict(texts):
+    with mock.patch.object(NamespaceLimits, "refusal", refusal), mock.patch.dict(texts):
         if way == "rejected":
             texts[key] = "no name"
         elif way == "invalid":

@@ -6,8 +6,8 @@ import pytest
 from msgspec import structs
 
 from rulegen.kube.objects.names import ObjectName
-from rulegen.model.ingress import resolve
 from rulegen.model.ingress.ir import FixedResponse, MatchKind
+from rulegen.model.ingress.limits import NamespaceLimits
 from rulegen.model.ingress.reasons import Verdict
 from rulegen.model.ingress.routing import ingresses
 from tests.strategies.ingresses import (
@@ -59,9 +59,9 @@ def _without(way, monkeypatch, bad, *others):
     elif way == "quarantine":
         changes["without"] = {name: "nginx rejects it"}
     elif way == "limit":
-        refusal = resolve.NamespaceLimits.refusal
+        refusal = NamespaceLimits.refusal
         monkeypatch.setattr(
-            resolve.NamespaceLimits,
+            NamespaceLimits,
             "refusal",
             lambda self, known: "too many" if known.metadata.name == name.name else refusal(self, known),
         )
