@@ -163,7 +163,7 @@ def test_a_move_between_modes_loses_no_connection(mover: Mover, move: Move) -> N
 
 
 def allowed(move: Move, who: str) -> int:
-    """Return how many questions may be lost: an open connection over IPv6, or a datagram, if the proxy serves no more."""
+    """Return how many questions may be lost: an open IPv6 connection, or a datagram, if the proxy serves no more."""
     return int(move.before == "userspace" and ("UDP" in who or "IPv6" in who))
 
 
