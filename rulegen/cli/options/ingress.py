@@ -273,8 +273,8 @@ _OPTIONS = (
         default=MOST_HOSTS,
         show_default=True,
         metavar="N",
-        help="Maximum number of hosts in one namespace. Other limits of the namespace follow from it: 4*N paths, 2*N KiB"
-        " of annotations, 16*N KiB of certificates and keys. Beyond a limit, only the oldest Ingresses are served.",
+        help="Maximum number of hosts in one namespace. Other limits of the namespace follow from it: 4*N paths, 2*N"
+        " KiB of annotations, 16*N KiB of certificates and keys. Beyond a limit, only the oldest Ingresses are served.",
     ),
 )
 
