@@ -37,7 +37,7 @@ class TestUnknownNode:
         stage.at(0, *WEB[1:])
         stage.run(5)
         assert (stage.checked, stage.written, stage.ready) == ([], [], [])
-        assert "there is no Node node1" in stage.state.last_error
+        assert "there are no Node objects, so Node node1 is unknown" in stage.state.last_error
         stage.at(6, changed(node()))
         stage.run(8)
         assert stage.state.last_error == ""
