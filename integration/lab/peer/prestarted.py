@@ -23,7 +23,7 @@ import signal
 import socket
 import sys
 import threading
-from typing import NoReturn
+from typing import NoReturn, TextIO
 
 CLONE_NEWNET = 0x40000000
 
@@ -42,6 +42,12 @@ def enter(network: str) -> None:
     if ctypes.CDLL(None, use_errno=True).setns(there, CLONE_NEWNET) != 0:
         raise OSError(ctypes.get_errno(), f"no way into {network}")
     os.close(there)
+
+
+def stream(number: int) -> TextIO:
+    """Return a standard stream as an interpreter makes it: only now it is known whether it is a terminal or a file."""
+    errors, buffering = ("backslashreplace", 1) if number == 2 else (sys.stdin.errors, -1)
+    return open(number, "w" if number else "r", buffering, sys.stdin.encoding, errors, closefd=False)
 
 
 class Template:
@@ -112,6 +118,7 @@ class Template:
             opened = os.open(f"{folder}/{name}", os.O_WRONLY | os.O_APPEND if number else os.O_RDONLY)
             os.dup2(opened, number)
             os.close(opened)
+            setattr(sys, name, stream(number))
         os.environ.clear()
         os.environ.update(env)
 

@@ -24,6 +24,7 @@ from typing import Any
 
 import yaml
 
+from tests.project.docs.docs_forks import Forks
 from tests.project.places import ROOT
 from tests.servers.fakeapi import FakeApi
 
@@ -123,12 +124,12 @@ def install_tools(folder: Path, api: FakeApi) -> Path:
     tools = folder / "tools"
     tools.mkdir()
     programs = {
-        "rulegen": f'exec "{sys.executable}" -m rulegen "$@"\n',
-        "kubectl": f'exec "{sys.executable}" -m tests.project.docs.docs_kubectl "{api.url}" "$@"\n',
-        "ssh": 'shift\nexec "$@"\n',  # every host is this one
+        "rulegen": Forks(folder).script,
+        "kubectl": f'#!/bin/sh\nexec "{sys.executable}" -m tests.project.docs.docs_kubectl "{api.url}" "$@"\n',
+        "ssh": '#!/bin/sh\nshift\nexec "$@"\n',  # every host is this one
     }
     for name, text in programs.items():
-        (tools / name).write_text(f"#!/bin/sh\n{text}", encoding="utf-8")
+        (tools / name).write_text(text, encoding="utf-8")
         (tools / name).chmod(0o755)
     return tools
 
@@ -204,17 +205,17 @@ def main(folder: Path) -> None:
     with FakeApi() as api:
         fill(api)
         lay_out(folder)
-        tools = install_tools(folder, api)
         home = folder / "home" / ".kube"
         home.mkdir(parents=True)
         Path(api.kubeconfig(home)).rename(home / "config")
         os.environ |= {
             "HOME": str(home.parent),
-            "PATH": f"{tools}:{os.environ['PATH']}",
             "PYTHONPATH": str(ROOT),
             "NO_COLOR": "1",
             "XTABLES_LOCKFILE": str(folder / "xtables.lock"),
         }
+        os.chdir(folder)
+        os.environ["PATH"] = f"{install_tools(folder, api)}:{os.environ['PATH']}"
         program_node(folder)
         session = Session(folder)
         try:
