@@ -30,7 +30,7 @@ _FEWEST: Final = 2
 _WITHOUT_AFFINITY: Final = 16
 _SHARE: Final = 4
 """There is a spare backend for each four pools of a kind. With less than a quarter of them free, HAProxy reloads."""
-_MOST: Final = 512
+_MOST: Final = 128
 """The most spare backends of a kind: each costs HAProxy 15 KB."""
 _USUAL_S: Final = 10_800
 """The affinity of a Service that names no time."""
