@@ -21,7 +21,7 @@ import pytest
 from rulegen.backends.userspace import configuration
 from rulegen.errors import LaterError
 from rulegen.host.proxy.disk import log_rotation
-from rulegen.host.userspace import child, supervision, supervisor
+from rulegen.host.userspace import supervision, supervisor
 from rulegen.host.userspace import folder as of
 from rulegen.host.userspace import proxy as written
 from rulegen.host.userspace.exchange import ask
@@ -329,18 +329,6 @@ def test_the_log_of_the_supervisor_stays_small(proxy: Proxy, monkeypatch: pytest
         until(lambda text=text: old.exists() and text in old.read_text())  # it is written after the log is cut
     proxy.kill(proxy.haproxy())
     until(lambda: "has ended; a new one" in proxy.log())
-
-
-def test_a_copy_that_cannot_say_why_it_fails_ends(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def fail(_: str) -> None:
-        raise OSError("no space left")
-
-    monkeypatch.setattr(child, "log", fail)
-    with Path("/dev/null").open("w") as output:
-        release = os.open(tmp_path, os.O_PATH)
-        pid = child.spawn([str(tmp_path / "missing")], os.getuid(), release, output.fileno(), {})
-    os.close(release)
-    assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 127
 
 
 @pytest.mark.parametrize("flag", ["check.hangs", "start.hangs"])
