@@ -21,9 +21,9 @@ import pytest
 from rulegen.backends.userspace import configuration
 from rulegen.errors import LaterError
 from rulegen.host.proxy.disk import log_rotation
-from rulegen.host.userspace import supervision, supervisor
 from rulegen.host.userspace import folder as of
 from rulegen.host.userspace import proxy as written
+from rulegen.host.userspace import supervision, supervisor
 from rulegen.host.userspace.exchange import ask
 from rulegen.host.userspace.notices import ProxyNotices, proxy_begins
 from rulegen.host.userspace.relay import client, keeper
