@@ -62,8 +62,7 @@ class Phase(enum.IntEnum):
     SETS_LATE = enum.auto()
     """Set entries that let packets keep their source address, after the servers that answer them."""
     ADDRESSES_BOUND = enum.auto()
-    RULES_SWITCHED = enum.auto()
-    """After another mode: the rules that lead packets to the new objects."""
+    RULES_SWITCHED = enum.auto()  # after another mode: the rules that lead packets to the new objects
     SETS_REPLACED_LATE = enum.auto()
     PORTALS_REPLACED = enum.auto()  # the same as PORTALS_CLOSED, if virtual servers had to be added first
     RULES_SETTLED = enum.auto()
@@ -76,6 +75,7 @@ class Phase(enum.IntEnum):
     """Remove the rules that protected objects which earlier phases removed."""
     SERVERS_REMOVED = enum.auto()
     SETS_EMPTIED = enum.auto()
+    FLOWS_OF_PROXY = enum.auto()  # those that the proxy has served until now, before it goes
     PROXY_REMOVED = enum.auto()
     DEVICES_REMOVED = enum.auto()
     PARAMETERS_OPENED = enum.auto()

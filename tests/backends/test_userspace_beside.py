@@ -6,19 +6,23 @@ from dataclasses import replace
 from itertools import permutations
 
 import pytest
+from msgspec import structs
 
 from rulegen.backends.table import BACKENDS, LAYOUTS
 from rulegen.compiler.services.compile import Compiled, compile_model, printed
+from rulegen.compiler.services.ordering import DeleteConntrackEntries, tasks
 from rulegen.compiler.services.plan import plan_node
 from rulegen.compiler.tables import TABLES
 from rulegen.kube.objects import structs as k
 from rulegen.kube.objects.names import ObjectName
 from rulegen.kube.snapshot.world import ClusterSnapshot, ServiceInput
+from rulegen.languages.listeners.language import ChangeProxy
 from rulegen.languages.nftables.state import NftChain, chain_key
 from rulegen.model.host.facts import HostFacts, Interface
 from rulegen.model.services.options import Options
 from rulegen.model.services.resolve import resolve
-from rulegen.net import Family, parse_address
+from rulegen.model.services.stale_flows import Flow
+from rulegen.net import Family, Protocol, parse_address
 from rulegen.ownership import nftables as names
 from tests.kernels.nodekernel import NodeKernel
 
@@ -191,3 +195,26 @@ def test_ipvs_serves_a_service_before_it_leaves_the_proxy_whatever_else_changes(
             serves = is_bound and any(str(key.frontend.address) == CLUSTER_IP for key in node.servers)
             assert gets_mark(node) or serves or not was_marked
     assert not gets_mark(node)
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_datagrams_leave_the_proxy_before_it_goes_and_what_it_answered_last_is_forgotten(mode):
+    client, service = parse_address("10.244.1.9"), parse_address(CLUSTER_IP)
+    flow = Flow(
+        protocol=Protocol.UDP,
+        orig_src=client,
+        orig_sport=5353,
+        orig_dst=service,
+        orig_dport=80,
+        reply_src=service,
+        reply_sport=80,
+        reply_dst=client,
+        reply_dport=5353,
+    )
+    node, served = NodeKernel(), compiled(mode, protocol="UDP")
+    node.write(plan_node(served, node.observed(Family.IPV4), FACTS))
+    there = structs.replace(node.observed(Family.IPV4), flows=(flow,))
+    there = structs.replace(there, states={**there.states, ("listeners", None): served.objects("listeners")})
+    works = [task.work for task in tasks(plan_node(compiled(mode, None, "UDP"), there, FACTS))]
+    last = [type(work) for work in works if isinstance(work, DeleteConntrackEntries | ChangeProxy)]
+    assert last == [DeleteConntrackEntries, ChangeProxy, DeleteConntrackEntries]

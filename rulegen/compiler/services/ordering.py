@@ -88,9 +88,16 @@ def _parameters(changes: Iterable[Change[str, str]]) -> Iterator[Task]:
 
 
 def _flows(plan: Plan) -> Iterator[Task]:
+    """Yield the deletion of stale connections; of those through the proxy, also before the proxy goes.
+
+    Until it has gone, it may answer once more, from the destination of the client. Such an answer is a new connection
+    for conntrack, with the same tuple: it is deleted at last, too.
+    """
     by_family: dict[Family, list[Flow]] = {}
     for stale in plan.flows:
         by_family.setdefault(stale.flow.family, []).append(stale.flow)
     for family, flows in by_family.items():
-        title = f"{family} {len(flows)} stale connections"
-        yield Task(Phase.FLOWS, title, DeleteConntrackEntries(tuple(flows)))
+        of_proxy = tuple(flow for flow in flows if flow.is_untranslated)
+        for phase, some in ((Phase.FLOWS_OF_PROXY, of_proxy), (Phase.FLOWS, tuple(flows))):
+            if some:
+                yield Task(phase, f"{family} {len(some)} stale connections", DeleteConntrackEntries(some))

@@ -47,6 +47,8 @@ if TYPE_CHECKING:
 
 _ANSWER_S: Final = 20.0
 _RESTART_S: Final = 5.0
+_ANSWERS_S: Final = 0.1
+"""How long the relay passes on answers that are on their way, before it ends."""
 _PAUSE_S: Final = 0.02
 _PROXIES: Final = "show stat -1 3 -1\n"
 _POOLS: Final = f"show map {POOLS_FILE}\n"
@@ -232,6 +234,8 @@ def _write(
     after, relayed = of_protocol(wanted, Protocol.TCP), of_protocol(wanted, Protocol.UDP)
     ports = _ports(after)
     if not ports:
+        if any(key.kind is ProxyObject.FRONTEND for key in relayed_before):
+            time.sleep(_ANSWERS_S)
         _end(folder)
         return {}
     relay.keep(folder, relayed)

@@ -38,6 +38,11 @@ class Flow(msgspec.Struct, frozen=True, kw_only=True):
         """The flow's family."""
         return family_of(self.orig_dst)
 
+    @property
+    def is_untranslated(self) -> bool:
+        """Whether the client's packets keep their destination, as those that the proxy of this node gets."""
+        return (self.reply_src, self.reply_sport) == (self.orig_dst, self.orig_dport)
+
     def __str__(self) -> str:
         client = join_host_port(self.orig_src, self.orig_sport)
         frontend = join_host_port(self.orig_dst, self.orig_dport)
@@ -111,10 +116,7 @@ def stale_flows(
         port = frontends.get((flow.family, sent_to))
         reply = join_host_port(flow.reply_src, flow.reply_sport)
         if port is not None:
-            is_of_proxy = port.is_proxied and (flow.reply_src, flow.reply_sport) == (
-                flow.orig_dst,
-                flow.orig_dport,
-            )
+            is_of_proxy = port.is_proxied and flow.is_untranslated
             if reply not in port.serving and (port.serving or deletes_all) and not is_of_proxy:
                 yield Stale(flow, str(port.service), f"{reply} does not serve {port.label}")
         elif not deletes_all:

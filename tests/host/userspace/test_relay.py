@@ -97,9 +97,13 @@ def test_a_removed_endpoint_gets_no_more_datagrams():
     with ExitStack() as stack:
         relayed = Relayed(stack, endpoints=2)
         client = relayed.client()
-        left = 1 - relayed.send(client)[0]
+        removed, port = relayed.send(client)
+        left = 1 - removed
         relayed.serve(left)
         assert relayed.send(client)[0] == left
+        relayed.endpoints[removed].sendto(b"on its way", (HOST, port))
+        relayed.relay.round()
+        assert client.recv(10) == b"on its way"
 
 
 @needs_root

@@ -10,7 +10,7 @@ from __future__ import annotations
 import errno
 import select
 import time
-from collections import OrderedDict
+from collections import OrderedDict, deque
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
@@ -29,6 +29,8 @@ if TYPE_CHECKING:
     from rulegen.host.userspace.relay.table import RelayPool
 
 IDLE_S: Final = 30.0
+LEAVING_S: Final = 1.0
+"""After a change, how long a flow to a former endpoint still gets answers that are on their way."""
 MOST_FLOWS: Final = 8192
 MOST_ANSWERING: Final = 4096
 """Sockets for destinations; one that is closed is opened again when it is needed."""
@@ -70,6 +72,7 @@ class Relay:
         self.table = RelayTable()
         self._flows: OrderedDict[FlowKey, RelayFlow] = OrderedDict()
         self._by_descriptor: dict[int, RelayFlow] = {}
+        self._leaving: deque[tuple[float, RelayFlow]] = deque()
         self._answering: OrderedDict[tuple[Family, Target], socket.socket] = OrderedDict()
         self._poll = select.epoll()
         self._buffer = bytearray(_LONGEST)
@@ -85,8 +88,9 @@ class Relay:
 
     def close(self) -> None:
         """End all flows, and close all sockets but those that were given."""
-        for flow in tuple(self._flows.values()):
+        for flow in tuple(self._by_descriptor.values()):
             self._end(flow)
+        self._leaving.clear()
         for held in self._answering.values():
             held.close()
         self._answering.clear()
@@ -105,6 +109,8 @@ class Relay:
         now = time.monotonic()
         while self._flows and now - (oldest := next(iter(self._flows.values()))).used_at > IDLE_S:
             self._end(oldest)
+        while self._leaving and now > self._leaving[0][0]:
+            self._end(self._leaving.popleft()[1])
 
     def _from_clients(self, family: Family) -> None:
         listener = self._listeners[family]
@@ -139,8 +145,8 @@ class Relay:
         endpoint = pool.choose(client[0], time.monotonic()) if pool is not None else None
         if pool is None or endpoint is None:
             return None
-        while len(self._flows) >= self._most:
-            self._end(next(iter(self._flows.values())))
+        while len(self._flows) + len(self._leaving) >= self._most:
+            self._end(self._leaving.popleft()[1] if self._leaving else next(iter(self._flows.values())))
         upstream = self._upstream(family, endpoint)
         if upstream is None:
             pool.forget(client[0])
@@ -200,18 +206,21 @@ class Relay:
 
     def _used(self, flow: RelayFlow, now: float) -> None:
         flow.used_at = now
-        self._flows.move_to_end(flow.key)
+        if self._flows.get(flow.key) is flow:
+            self._flows.move_to_end(flow.key)
 
     def _failed(self, flow: RelayFlow, error: OSError) -> None:
         """End a flow whose endpoint refuses datagrams, so that the next datagram goes to another one."""
         if error.errno not in {errno.EMSGSIZE, errno.ENOBUFS, errno.ENOMEM, errno.EPERM}:
-            flow.pool.forget(flow.key[1][0])
+            if self._flows.get(flow.key) is flow:
+                flow.pool.forget(flow.key[1][0])
             self._end(flow)
 
     def _end(self, flow: RelayFlow) -> None:
-        del self._flows[flow.key]
-        del self._by_descriptor[flow.upstream.fileno()]
-        flow.upstream.close()
+        if self._flows.get(flow.key) is flow:
+            del self._flows[flow.key]
+        if self._by_descriptor.pop(flow.upstream.fileno(), None) is not None:  # else it has ended already
+            flow.upstream.close()
 
     def _complain(self, text: str) -> None:
         """Write a line, at most one in ten seconds: a client chooses how often it happens."""
@@ -254,11 +263,15 @@ class Relay:
         return "ok\n"
 
     def change(self, changes: list[tuple[Any, Any]]) -> None:
-        """Change the objects; flows to endpoints that are gone end, so that their next datagram goes to another one."""
+        """Change the objects; the next datagram of a flow to an endpoint that is gone goes to another one.
+
+        Answers that are on their way are still passed on.
+        """
         self.table.change(change for change in changes if change[0] != listener_key(change[0].family, Protocol.UDP))
         for flow in tuple(self._flows.values()):
             if (
                 self.table.pool_of(flow.key[0], flow.key[2]) is not flow.pool
                 or flow.endpoint not in flow.pool.endpoints
             ):
-                self._end(flow)
+                del self._flows[flow.key]
+                self._leaving.append((time.monotonic() + LEAVING_S, flow))
