@@ -16,6 +16,7 @@ from rulegen.compiler.tables import TABLES
 from rulegen.kube.objects import structs as k
 from rulegen.kube.objects.names import ObjectName
 from rulegen.kube.snapshot.world import ClusterSnapshot, ServiceInput
+from rulegen.languages.iptables.language import RestoreRules
 from rulegen.languages.listeners.language import ChangeProxy
 from rulegen.languages.nftables.state import NftChain, chain_key
 from rulegen.model.host.facts import HostFacts, Interface
@@ -218,3 +219,7 @@ def test_datagrams_leave_the_proxy_before_it_goes_and_what_it_answered_last_is_f
     works = [task.work for task in tasks(plan_node(compiled(mode, None, "UDP"), there, FACTS))]
     last = [type(work) for work in works if isinstance(work, DeleteConntrackEntries | ChangeProxy)]
     assert last == [DeleteConntrackEntries, ChangeProxy, DeleteConntrackEntries]
+    removes = [isinstance(work, RestoreRules) and "-X KUBE-PORTALS-ESTABLISHED" in work.text for work in works]
+    assert removes.index(True) > [type(work) for work in works].index(ChangeProxy), (
+        "open connections need it until then"
+    )

@@ -17,6 +17,7 @@ from rulegen.backends.userspace.commands import commands
 from rulegen.backends.userspace.spares import POOLS_FILE, UnexpectedReportError, backend_name, placement_of, read_pools
 from rulegen.errors import HostError, RulegenError
 from rulegen.host.locks.file_locks import locked
+from rulegen.host.proxy import process_list
 from rulegen.host.userspace import folder as of
 from rulegen.host.userspace import supervision
 from rulegen.host.userspace.exchange import ask
@@ -49,6 +50,8 @@ _ANSWER_S: Final = 20.0
 _RESTART_S: Final = 5.0
 _ANSWERS_S: Final = 0.1
 """How long the relay passes on answers that are on their way, before it ends."""
+_LAST_S: Final = 3.0
+"""How long the last connections through the proxy may take to end; rules and routes for them stay meanwhile."""
 _PAUSE_S: Final = 0.02
 _PROXIES: Final = "show stat -1 3 -1\n"
 _POOLS: Final = f"show map {POOLS_FILE}\n"
@@ -296,13 +299,26 @@ def _ports(objects: ProxyObjects) -> Mapping[Family, int]:
 
 
 def _end(folder: Path) -> None:
-    """End the supervisor and remove the folder; HAProxy ends with its last connection.
+    """End the supervisor and remove the folder; HAProxy ends with its last connection, which is waited for.
 
     Without a release, the end of the supervisor is no failure, see `notices`.
     """
+    running = _recorded(folder)
     (folder / of.CURRENT).unlink(missing_ok=True)
     supervision.end(folder)
+    until = time.monotonic() + _LAST_S
+    while time.monotonic() < until and any(process_list.started(pid) == at for pid, at in running):
+        time.sleep(_PAUSE_S)
     shutil.rmtree(folder, ignore_errors=True)
+
+
+def _recorded(folder: Path) -> list[tuple[int, int]]:
+    """Return the process id and the start of each HAProxy that the supervisor has recorded."""
+    try:
+        pairs = [line.split() for line in (folder / of.INSTANCES).read_text().splitlines()]
+    except OSError:
+        return []
+    return [(int(pair[0]), int(pair[1])) for pair in pairs if len(pair) == 2 and "".join(pair).isdigit()]
 
 
 def _changed_at_run_time(folder: Path, before: ProxyObjects, after: ProxyObjects) -> bool:

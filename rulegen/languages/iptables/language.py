@@ -13,7 +13,7 @@ from rulegen.languages.iptables import items
 from rulegen.languages.iptables.frontends import frontend_of
 from rulegen.languages.iptables.held import RulesHolder
 from rulegen.languages.iptables.merging import CountedUnion, RulesMemory, RulesPart
-from rulegen.languages.iptables.passing import mark_of, stages
+from rulegen.languages.iptables.passing import lasting, mark_of, stages
 from rulegen.languages.iptables.rules import Rule
 from rulegen.languages.iptables.ruleset import ChainName, Ruleset, format_ruleset, target
 from rulegen.languages.iptables.script import Comments, comment_of, comments_of, script, settled, written_anew
@@ -160,9 +160,15 @@ class Iptables:
         After another mode, its dispatch rules stay until the new servers and chains are complete.
         """
         for family, part in parts.items():
-            if family is not None and isinstance(part, RulesPart):
-                write = self._removal if terms.beside else self._replacement
-                yield from write(family, part, terms)
+            if family is None or not isinstance(part, RulesPart):
+                continue
+            if terms.beside:
+                yield from self._removal(family, part, terms)
+                continue
+            kept = lasting(part.changes, self._leading)
+            yield from self._replacement(family, part.without(kept) if kept else part, terms)
+            last = (change for change in part.changes if change.key in kept)
+            yield from _restores(Phase.DEVICES_REMOVED, family, last, None, part, terms)
 
     def _replacement(self, family: Family, part: RulesPart, terms: WorkTerms) -> Iterator[Task]:
         """Yield the scripts for the iptables variant of the plan."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
@@ -66,6 +66,19 @@ class RulesPart(Part):
             switches=self.switches,
             comments=self.comments,
             printed=self.printed,
+        )
+
+    def without(self, keys: frozenset[Key]) -> RulesPart:
+        """Return the part without the changes of some objects, which are written later."""
+
+        def others(changes: Changes) -> Changes:
+            return tuple(change for change in changes if change.key not in keys)
+
+        return replace(
+            self,
+            changes=others(self.changes),
+            bridge=self.bridge and (others(self.bridge[0]), others(self.bridge[1])),
+            stages=tuple(map(others, self.stages)),
         )
 
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Final
 
 from msgspec.structs import replace
 
-from rulegen.diff.changes import diff
+from rulegen.diff.changes import Change, diff
 from rulegen.languages.iptables.ruleset import ChainName, target
 from rulegen.languages.iptables.state import BlockKey, BlockValue, ChainKey, ChainPosition, ChainValue
 
@@ -76,3 +76,24 @@ def _marks(key: Key, leading: Collection[ChainName]) -> bool:
         return key.name.table == "mangle"
     names = {name.chain for name in leading}
     return key.name in leading or (isinstance(key, BlockKey) and f" {key.specs[-1]}".rpartition(" -j ")[2] in names)
+
+
+def lasting(changes: Changes, leading: Collection[ChainName]) -> frozenset[Key]:
+    """Return the keys of what goes, but must stay until open connections through the proxy have ended.
+
+    It is the chain that clears the mark, and marks packets of these connections, and the jump to it.
+    """
+    clearing = {
+        change.key.name.chain
+        for change in changes
+        if change.after is None and change.key.name in leading and isinstance(change.before, ChainValue)
+        if any(_CLEARS.search(rule.spec) for rule in change.before.rules)
+    }
+
+    def lasts(change: Change[Key, Value]) -> bool:
+        if change.after is not None or change.key.name.table != "mangle":
+            return False
+        copies = change.before.copies if isinstance(change.before, BlockValue) else ()
+        return change.key.name.chain in clearing or any(target(copy[0]) in clearing for copy in copies)
+
+    return frozenset(change.key for change in changes if lasts(change)) if clearing else frozenset()
