@@ -173,7 +173,7 @@ def test_a_tool_that_hangs_is_named_and_ended_by_a_stop(node: Node, broken: Tool
         with broken.hanging(name):
             node.serve(ONE, two(*("pod-a", "pod-b")[number:]))
             until(lambda n=name: n in node.health()[1].get("lastError", ""), WITHIN_S, f"health names {name}")
-            assert waits(node, name)
+            until(lambda n=name: bool(waits(node, n)), WITHIN_S, f"the log names {name}")
             assert node.health("livez")[0] == 200
         until(lambda n=number: len(weights(two())) == 2 - n, 2 * WITHIN_S, "the change is written")
     until(lambda: node.is_well, WITHIN_S, "all is written")
