@@ -84,7 +84,10 @@ def test_a_service_changes_over_without_a_lost_connection(lab: Lab, rulegen: Rul
 
 
 def allowed(who: str, rulegen: Rulegen) -> int:
-    """Return how many questions may be lost in all changes: one datagram; with IPVS, what it forwards ends."""
+    """Return how many questions may be lost in five changes: some datagrams; with IPVS, what it forwards ends.
+
+    A datagram can be lost if its flow begins after the stale flows were listed; on a busy machine, this takes longer.
+    """
     if rulegen.variant == "ipvs":
         return 1000
-    return int("UDP" in who)
+    return 3 if "UDP" in who else 0
