@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 CHANGES = 40
 MODE = ("--mode", "userspace", "--no-events")
 LATE_S = 30.0
-TRY_S = 0.004
+TRY_S = 0.002
 """How long a connection may take before the client tries again: a lost packet is sent again after a second only."""
 SETTLED_S = 0.5
 
